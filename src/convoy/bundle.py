@@ -1,0 +1,148 @@
+"""Write and check a bundle, the folder that is the whole contract between training and serving."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from convoy import atomic
+from convoy.layout import Architecture, Task
+from convoy.params import Section
+from convoy.preprocessing.image import ImagePreprocessing
+from convoy.preprocessing.text import TextPreprocessing
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+RELEASE = "release.json"
+
+
+class BundleInvalid(ValueError):
+    """A bundle that is incomplete, altered, of another format, or that does not reproduce its own examples."""
+
+
+class Limits(Section):
+    """How much one request may bring."""
+
+    max_items: int = Field(ge=1)
+    max_body_bytes: int = Field(ge=1)
+
+
+class Card(BaseModel):
+    """What a bundle says about itself."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: Literal[1]
+    task: Task
+    labels: tuple[str, ...] = Field(min_length=2)
+    preprocessing: Annotated[ImagePreprocessing | TextPreprocessing, Field(discriminator="kind")]
+    limits: Limits
+    architecture: Architecture
+    params: dict[str, Any]
+    data: dict[str, str]  # prepared file -> sha256
+
+
+class Example(BaseModel):
+    """A real input with the probabilities that the exported model gave: a text, or a PNG in base64."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    input: str
+    label: str
+    probabilities: tuple[float, ...]
+
+
+class Release(BaseModel):
+    """What is only known when a bundle is registered; stands beside it in release.json, outside the digest."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    version: str
+    run_id: str
+    digest: str
+    promoted_at: str
+
+
+class Bundle(BaseModel):
+    """The checked content of a bundle folder."""
+
+    model_config = ConfigDict(frozen=True)
+
+    card: Card
+    digest: str
+    files: dict[str, bytes] = Field(repr=False)
+
+    @property
+    def examples(self) -> list[Example]:
+        """The inputs that a predictor replays before it may answer."""
+        return [Example.model_validate(example) for example in json.loads(self.files["examples.json"])]
+
+
+def to_json(content: Any) -> bytes:
+    """JSON that is the same bytes for the same content and that people can read."""
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
+
+
+def write_bundle(folder: Path, card: Card, files: dict[str, bytes]) -> str:
+    """Write card, files and manifest as one step and give the digest."""
+    content = {"card.json": to_json(card.model_dump(mode="json")), **files}
+    manifest = {
+        name: {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)} for name, data in sorted(content.items())
+    }
+    with atomic.new_folder(folder) as temporary:
+        for name, data in content.items():
+            (temporary / name).write_bytes(data)
+        (temporary / MANIFEST).write_bytes(to_json(manifest))
+    return digest_of(folder)
+
+
+def digest_of(folder: Path) -> str:
+    """The sha256 of a bundle's manifest, which names every other file by its own."""
+    return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """Read and check a bundle. Raises BundleInvalid, which names the file, what is wrong and the remedy."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        names = {path.name for path in folder.iterdir()} - {MANIFEST, RELEASE}
+        if unexpected := names ^ set(manifest):
+            raise BundleInvalid(f"{folder}: the manifest and the folder differ in {', '.join(sorted(unexpected))}")
+        files = {name: _read_checked(folder / name, entry) for name, entry in manifest.items()}
+        card = _read_card(folder, files["card.json"])
+    except FileNotFoundError as error:
+        raise BundleInvalid(f"{error.filename} is missing: the bundle is incomplete; export it again") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise BundleInvalid(f"{folder / MANIFEST} cannot be read ({error}); export the bundle again") from None
+    return Bundle(card=card, digest=digest_of(folder), files=files)
+
+
+def read_release(folder: Path) -> Release | None:
+    """Read release.json beside a deployed bundle; None where there is none."""
+    path = folder / RELEASE
+    if not path.exists():
+        return None
+    try:
+        return Release.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise BundleInvalid(f"{path} is not a release: {error}; promote again") from None
+
+
+def _read_checked(path: Path, entry: dict[str, Any]) -> bytes:
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != entry["sha256"]:
+        raise BundleInvalid(f"{path} is not the file that the manifest names (its sha256 differs); deploy it again")
+    return data
+
+
+def _read_card(folder: Path, content: bytes) -> Card:
+    version = json.loads(content).get("format_version")
+    if version != FORMAT_VERSION:
+        raise BundleInvalid(f"{folder} has bundle format {version!r}, this release reads format {FORMAT_VERSION}")
+    try:
+        return Card.model_validate_json(content)
+    except ValidationError as error:
+        raise BundleInvalid(f"{folder / 'card.json'} is not a valid card: {error}") from None

@@ -1,0 +1,45 @@
+"""Every path that two stages share, relative to the root of the repository."""
+
+from pathlib import Path
+from typing import Literal, get_args
+
+Task = Literal["image", "text"]
+Architecture = Literal["cnn", "lstm"]
+Split = Literal["train", "validation", "test"]
+TASKS: tuple[Task, ...] = get_args(Task)
+ARCHITECTURES: tuple[Architecture, ...] = get_args(Architecture)
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+PARAMS = Path("params.yaml")
+DEPLOYED = Path("deployed")
+TOKENIZER = Path("data/prepared/text/tokenizer.json")
+
+
+def raw(task: Task) -> Path:
+    """Folder of the files as they were published, verified."""
+    return Path("data/raw", task)
+
+
+def prepared(task: Task, split: Split) -> Path:
+    """Arrow file of one split: uint8 images or texts with their token ids, and labels."""
+    return Path("data/prepared", task, f"{split}.arrow")
+
+
+def candidate(task: Task, architecture: Architecture) -> Path:
+    """Folder of one trained candidate: weights.safetensors, metrics.json, curves.csv."""
+    return Path("candidates", f"{task}-{architecture}")
+
+
+def reports(task: Task) -> Path:
+    """Folder of a task's metrics and pictures."""
+    return Path("reports", task)
+
+
+def choice(task: Task) -> Path:
+    """File that names a task's winner."""
+    return reports(task) / "choice.json"
+
+
+def bundle(task: Task) -> Path:
+    """Folder of a task's bundle, all that serving reads."""
+    return Path("bundles", task)

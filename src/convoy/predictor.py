@@ -1,0 +1,98 @@
+"""Bundle -> predictions, with onnxruntime alone; evaluation and serving use the same one."""
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from convoy.bundle import BundleInvalid, Card, read_bundle
+from convoy.preprocessing.image import ImagePreprocessing, ImagePreprocessor, PreparedImage
+from convoy.preprocessing.text import PreparedText, TextPreprocessor
+
+BATCH = 32  # inputs of similar length that run together; larger batches gain nothing on a CPU
+REPLAY_TOLERANCE = 1e-4  # other processors round differently; a wrong model is off by far more
+
+Prepared = PreparedImage | PreparedText
+
+
+class Model:
+    """The preprocessing and the ONNX session of one card, nothing proven yet."""
+
+    def __init__(self, card: Card, files: dict[str, bytes], threads: int = 1) -> None:
+        self.card = card
+        self.preprocessor = _preprocessor(card, files)
+        self._session = _session(card, files["model.onnx"], threads)
+        self._input_name: str = self._session.get_inputs()[0].name
+
+    def prepare(self, raw: bytes | str, **options: Any) -> Prepared:
+        """One raw input (image bytes, or a text) -> what the model takes. Raises InputRejected."""
+        return self.preprocessor.prepare(raw, **options)  # type: ignore[arg-type]
+
+    def probabilities(self, arrays: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
+        """Prepared arrays -> (inputs, labels) float32, in the order given, whatever else is in the batch."""
+        order = sorted(range(len(arrays)), key=lambda index: len(arrays[index]))
+        result = np.empty((len(arrays), len(self.card.labels)), dtype=np.float32)
+        for start in range(0, len(order), BATCH):
+            rows = order[start : start + BATCH]
+            batch = self.preprocessor.collate([arrays[row] for row in rows])
+            (result[rows],) = self._session.run(None, {self._input_name: batch})
+        return result
+
+    def replay(self, inputs: Sequence[str]) -> NDArray[np.float32]:
+        """The probabilities of raw inputs as examples.json holds them: texts, or PNGs in base64."""
+        raw = [base64.b64decode(text) if self.card.task == "image" else text for text in inputs]
+        return self.probabilities([self.prepare(item).array for item in raw])
+
+
+class Predictor(Model):
+    """The model of a checked bundle that has reproduced its own examples, and so is warm."""
+
+    def __init__(self, folder: Path, threads: int = 1) -> None:
+        """Load `folder`. Raises BundleInvalid for a bundle that is altered or does not reproduce its examples."""
+        bundle = read_bundle(folder)
+        super().__init__(bundle.card, bundle.files, threads)
+        self.digest: str = bundle.digest
+        if not bundle.examples:
+            raise BundleInvalid(f"{folder}: examples.json holds no example; export the bundle again")
+        found = self.replay([example.input for example in bundle.examples])
+        expected = np.array([example.probabilities for example in bundle.examples])
+        difference = float(np.abs(found - expected).max())
+        if not difference <= REPLAY_TOLERANCE:  # also true for NaN
+            raise BundleInvalid(
+                f"{folder} does not reproduce its own examples: "
+                f"probabilities differ by {difference:.2g}, at most {REPLAY_TOLERANCE} is allowed"
+            )
+
+
+def _preprocessor(card: Card, files: dict[str, bytes]) -> ImagePreprocessor | TextPreprocessor:
+    if isinstance(card.preprocessing, ImagePreprocessing):
+        return ImagePreprocessor(card.preprocessing)
+    if "tokenizer.json" not in files:
+        raise BundleInvalid("tokenizer.json is missing from the bundle; export it again")
+    return TextPreprocessor(card.preprocessing, files["tokenizer.json"])
+
+
+def _session(card: Card, onnx_bytes: bytes, threads: int) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # Spinning threads would take the core from the server between two requests.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    try:
+        # From bytes: the digest covers all that runs, no file outside the bundle can be pulled in.
+        session = ort.InferenceSession(onnx_bytes, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises a family of its own, without a common base
+        raise BundleInvalid(f"model.onnx cannot be loaded: {error}") from None
+    outputs = session.get_outputs()
+    if len(session.get_inputs()) != 1 or len(outputs) != 1 or outputs[0].shape[-1] != len(card.labels):
+        raise BundleInvalid(
+            f"model.onnx has outputs {[(output.name, output.shape) for output in outputs]}, "
+            f"one of {len(card.labels)} probabilities is expected"
+        )
+    return session

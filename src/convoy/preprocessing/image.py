@@ -1,0 +1,125 @@
+"""Image bytes of any size and mode -> the uint8 pixels that the model expects; for preparation and serving alike."""
+
+import io
+import struct
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from pydantic import Field
+
+from convoy.params import Section
+from convoy.preprocessing.rejection import InputRejected
+
+FORMATS = ("PNG", "JPEG", "WEBP")
+Polarity = Literal["light_on_dark", "dark_on_light"]
+
+
+class ImagePreprocessing(Section):
+    """The contract of an image model, part of its card."""
+
+    kind: Literal["image"]
+    size_px: int = Field(ge=4, le=1024)
+    channels: Literal[1, 3]
+    fit: Literal["pad", "crop", "stretch"]
+    polarity: Polarity | Literal["any"]
+    max_pixels: int = Field(ge=1)
+
+
+@dataclass(frozen=True)
+class PreparedImage:
+    """Pixels ready for the model, (height, width, channels) uint8, and what the sender should know about them."""
+
+    array: NDArray[np.uint8]
+    warnings: tuple[str, ...] = ()
+
+
+class ImagePreprocessor:
+    """Turns encoded images into pixels according to one contract."""
+
+    def __init__(self, contract: ImagePreprocessing) -> None:
+        self.contract = contract
+
+    def prepare(self, encoded: bytes, polarity: Polarity | None = None) -> PreparedImage:
+        """Decode, convert and fit one image; `polarity` says how it was made where that is not what the model expects.
+
+        Raises InputRejected for everything that is not a whole PNG, JPEG or WebP of an allowed size.
+        """
+        image = decode(encoded, self.contract.max_pixels)
+        wanted = self.contract.polarity
+        given = polarity or wanted
+        background = 255 if given == "dark_on_light" else 0
+        flat = _flatten(image, self.contract.channels, background)
+        if "any" not in (given, wanted) and given != wanted:
+            flat = ImageOps.invert(flat)
+            background = 255 - background
+        warnings = _polarity_warnings(flat, wanted)
+        fitted = fit(flat, self.contract.size_px, self.contract.fit, background)
+        array = np.asarray(fitted, dtype=np.uint8).reshape(self.contract.size_px, self.contract.size_px, -1)
+        return PreparedImage(array, warnings)
+
+    def collate(self, arrays: list[NDArray[Any]]) -> NDArray[Any]:
+        """Stack pixels to (batch, height, width, channels) uint8."""
+        return np.stack(arrays)
+
+
+def decode(encoded: bytes, max_pixels: int) -> Image.Image:
+    """Read one image, its first frame, upright; the size is checked from the header, before any pixel is unpacked."""
+    if not encoded:
+        raise InputRejected("undecodable_image", "the image is empty (0 bytes)")
+    try:
+        # Pillow only warns about a decompression bomb between one and two times its own limit, hence our check.
+        with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+            if image.width * image.height > max_pixels:
+                raise InputRejected(
+                    "image_too_large",
+                    f"the image has {image.width} x {image.height} pixels, at most {max_pixels} in all are allowed",
+                )
+            image.load()
+            return ImageOps.exif_transpose(image)
+    except InputRejected:
+        raise
+    except Image.DecompressionBombError:
+        raise InputRejected("image_too_large", f"the image has more than {max_pixels} pixels") from None
+    except (OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, TypeError, struct.error, MemoryError):
+        # Pillow reports broken files by any of these.
+        raise InputRejected("undecodable_image", "the bytes are not a whole PNG, JPEG or WebP image") from None
+
+
+def fit(image: Image.Image, size_px: int, how: Literal["pad", "crop", "stretch"], background: int) -> Image.Image:
+    """Bring an image to size_px x size_px; one that already has this size is left as it is."""
+    size = (size_px, size_px)
+    if image.size == size:
+        return image
+    if how == "stretch":
+        return image.resize(size, Image.Resampling.LANCZOS)
+    if how == "crop":
+        return ImageOps.fit(image, size, Image.Resampling.LANCZOS)
+    colour: Any = background if image.mode == "L" else (background,) * 3
+    return ImageOps.pad(image, size, Image.Resampling.LANCZOS, color=colour)
+
+
+def _flatten(image: Image.Image, channels: int, background: int) -> Image.Image:
+    """Any mode -> L or RGB, transparency laid on the background, 16 bits scaled to 8."""
+    if image.mode.startswith(("I", "F")):
+        # PNG's 16 bits; convert("L") would clip them to white.
+        scaled = (np.asarray(image, dtype=np.float64) / 257).round().clip(0, 255)
+        image = Image.fromarray(scaled.astype(np.uint8))
+    if "A" in image.getbands() or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        image = Image.new("RGBA", rgba.size, (background, background, background, 255))
+        image.alpha_composite(rgba)
+    return image.convert("L" if channels == 1 else "RGB")
+
+
+def _polarity_warnings(image: Image.Image, wanted: str) -> tuple[str, ...]:
+    if wanted == "any" or min(image.size) < 3:
+        return ()
+    grey = np.asarray(image.convert("L"))
+    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    looks = "dark_on_light" if np.median(border) > 127 else "light_on_dark"
+    if looks == wanted:
+        return ()
+    return (f"the image looks {looks}, the model expects {wanted}; ?polarity={looks} would convert it",)

@@ -1,0 +1,128 @@
+"""Bundles of a few hundred bytes, made without torch, for the tests of all that reads a bundle."""
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+
+from convoy.bundle import Card, Example, Limits, to_json, write_bundle
+from convoy.predictor import Model
+from convoy.preprocessing.image import ImagePreprocessing
+from convoy.preprocessing.text import TextPreprocessing
+
+SIZE_PX = 28
+WORDS = {"[PAD]": 0, "[UNK]": 1, "good": 2, "bad": 3, "film": 4, "the": 5}
+IMAGE_LABELS = ("dark", "middle", "bright")
+TEXT_LABELS = ("negative", "positive")
+
+
+def _model(
+    nodes: list[Any], input_type: int, input_shape: list[Any], weights: dict[str, np.ndarray], labels: int
+) -> bytes:
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("input", input_type, input_shape)],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", labels])],
+        [numpy_helper.from_array(value, name) for name, value in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
+def image_model() -> bytes:
+    """Mean brightness decides between dark, middle and bright."""
+    nodes = [
+        helper.make_node("Cast", ["input"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["pixels", "axes"], ["mean"], keepdims=0),
+        helper.make_node("Unsqueeze", ["mean", "last"], ["column"]),
+        helper.make_node("Gemm", ["column", "weight", "bias"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+    ]
+    weights = {
+        "axes": np.array([1, 2, 3], dtype=np.int64),
+        "last": np.array([1], dtype=np.int64),
+        "weight": np.array([[-0.1, 0.0, 0.1]], dtype=np.float32),
+        "bias": np.array([8.0, 0.0, -15.0], dtype=np.float32),
+    }
+    return _model(nodes, TensorProto.UINT8, ["batch", SIZE_PX, SIZE_PX, 1], weights, 3)
+
+
+def text_model() -> bytes:
+    """Counts good and bad words; padding counts nothing."""
+    scores = np.array([[0, 0], [0, 0], [-1, 1], [1, -1], [0.1, 0], [0, 0.1]], dtype=np.float32)
+    nodes = [
+        helper.make_node("Gather", ["scores", "input"], ["each"]),
+        helper.make_node("ReduceSum", ["each", "time"], ["logits"], keepdims=0),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+    ]
+    weights = {"scores": scores, "time": np.array([1], dtype=np.int64)}
+    return _model(nodes, TensorProto.INT64, ["batch", "tokens"], weights, 2)
+
+
+def tokenizer_json() -> bytes:
+    tokenizer = Tokenizer(models.WordLevel(WORDS, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return tokenizer.to_str().encode()
+
+
+def png(brightness: int, size: tuple[int, int] = (SIZE_PX, SIZE_PX)) -> bytes:
+    """A PNG with a black frame and a square of this brightness in it."""
+    pixels = np.zeros(size[::-1], dtype=np.uint8)
+    pixels[2:-2, 2:-2] = brightness
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    return stream.getvalue()
+
+
+IMAGE_CARD = Card(
+    format_version=1,
+    task="image",
+    labels=IMAGE_LABELS,
+    preprocessing=ImagePreprocessing(
+        kind="image", size_px=SIZE_PX, channels=1, fit="pad", polarity="light_on_dark", max_pixels=16_000_000
+    ),
+    limits=Limits(max_items=8, max_body_bytes=4_000_000),
+    architecture="cnn",
+    params={"epochs": 1},
+    data={"train": "0" * 64},
+)
+TEXT_CARD = Card(
+    format_version=1,
+    task="text",
+    labels=TEXT_LABELS,
+    preprocessing=TextPreprocessing(
+        kind="text", max_tokens=16, head_tokens=4, max_characters=20_000, pad_id=0, unknown_id=1
+    ),
+    limits=Limits(max_items=8, max_body_bytes=1_000_000),
+    architecture="lstm",
+    params={"epochs": 1},
+    data={"train": "0" * 64},
+)
+
+
+def _write(folder: Path, card: Card, files: dict[str, bytes], inputs: list[str]) -> None:
+    found = Model(card, files).replay(inputs)
+    examples = [
+        Example(input=text, label=card.labels[int(row.argmax())], probabilities=tuple(map(float, row))).model_dump()
+        for text, row in zip(inputs, found, strict=True)
+    ]
+    write_bundle(folder, card, {**files, "examples.json": to_json(examples)})
+
+
+def write_image_bundle(folder: Path, card: Card = IMAGE_CARD) -> None:
+    inputs = [base64.b64encode(png(brightness)).decode() for brightness in (0, 90, 180, 255)]
+    _write(folder, card, {"model.onnx": image_model()}, inputs)
+
+
+def write_text_bundle(folder: Path, card: Card = TEXT_CARD) -> None:
+    inputs = ["the good film", "bad", "the bad bad film", "good " * 20]
+    _write(folder, card, {"model.onnx": text_model(), "tokenizer.json": tokenizer_json()}, inputs)
