@@ -1,0 +1,99 @@
+"""The verbs: python -m convoy publish | promote | up | ui | serve | demo."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from convoy import mlflow_settings
+from convoy.layout import Task
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+Port = Annotated[int, typer.Option(min=1, max=65535, help="Port of the prediction service.")]
+MlflowPort = Annotated[int, typer.Option(min=1, max=65535, help="Port of the MLflow UI.")]
+
+
+@app.command()
+def publish() -> None:
+    """Bring MLflow and deployed/ to what `dvc repro` built; again adds only what is missing."""
+    with _client() as client:
+        from convoy import publishing
+
+        publishing.publish(client, typer.echo)
+
+
+@app.command()
+def promote(
+    task: Annotated[Task, typer.Option(help="The task whose model changes.")],
+    version: Annotated[str | None, typer.Option(help="A registered version; the challenger without it.")] = None,
+) -> None:
+    """Let a registered version serve; a running server follows by itself."""
+    with _client() as client:
+        from convoy import publishing
+
+        publishing.promote(client, typer.echo, task, version)
+
+
+@app.command()
+def up(port: Port = 3000, mlflow_port: MlflowPort = 5000) -> None:
+    """Start the MLflow UI and the prediction service, and show one real answer of each task; Ctrl-C ends both."""
+    from convoy import processes
+
+    raise typer.Exit(processes.up(port, mlflow_port, typer.echo))
+
+
+@app.command()
+def ui(mlflow_port: MlflowPort = 5000) -> None:
+    """Start the MLflow UI alone, in the foreground."""
+    from convoy import processes
+
+    raise typer.Exit(processes.replace_by("mlflow", mlflow_port, typer.echo))
+
+
+@app.command()
+def serve(port: Port = 3000) -> None:
+    """Start the prediction service alone, in the foreground."""
+    from convoy import processes
+
+    raise typer.Exit(processes.replace_by("serve", port, typer.echo))
+
+
+@app.command()
+def demo(folder: Path, port: Port = 3000, mlflow_port: MlflowPort = 5000) -> None:
+    """Run everything on few examples in a folder of its own: pipeline, publish, up."""
+    from convoy import workspace
+
+    raise typer.Exit(workspace.demo(folder, port, mlflow_port, typer.echo))
+
+
+@contextmanager
+def _client() -> Iterator[Any]:
+    """An MLflow client; what a user can mend is said in a sentence, without a traceback."""
+    mlflow_settings.apply()
+    import logging
+
+    from mlflow.exceptions import MlflowException
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    from convoy.provenance import LockInvalid
+    from convoy.registry import VersionUnknown
+    from convoy.tracking import StoreMoved, open_store
+
+    # BundleInvalid and ParamsInvalid are ValueErrors, as are pydantic's.
+    try:
+        yield open_store()
+    except MlflowException as error:
+        typer.echo(f"MLflow ({mlflow_settings.tracking_uri()}) refuses: {error.message}", err=True)
+    except (LockInvalid, VersionUnknown, StoreMoved, ValueError, OSError) as error:
+        typer.echo(str(error), err=True)
+    else:
+        return
+    raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    app(prog_name="python -m convoy")

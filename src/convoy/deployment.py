@@ -1,0 +1,110 @@
+"""The only writer of deployed/: a bundle is copied, proven and only then served, in one step."""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from convoy import atomic
+from convoy.bundle import MANIFEST, RELEASE, BundleInvalid, Release, read_bundle, read_release
+from convoy.layout import DEPLOYED, Task
+from convoy.predictor import Predictor
+
+CURRENT = "current"
+
+
+def folder_of(task: Task, digest: str) -> Path:
+    """Where a bundle with this digest is, or would be, deployed."""
+    return DEPLOYED / task / digest
+
+
+def current_digest(task: Task) -> str | None:
+    """The digest that serves now, whether or not its folder is whole; None where nothing is deployed."""
+    link = DEPLOYED / task / CURRENT
+    return os.readlink(link) if link.is_symlink() else None
+
+
+def deploy(task: Task, source: Path, release: Release) -> bool:
+    """Bring a bundle to deployed/ and let it serve; says whether anything changed.
+
+    A kill at any step leaves what served before, or the new one, whole. Raises BundleInvalid for a bundle that is not
+    the one of the release, or that does not reproduce its own examples.
+    """
+    copied = put(task, source, release)
+    return switch(task, release.digest) or copied
+
+
+def put(task: Task, source: Path, release: Release) -> bool:
+    """Copy and prove a bundle without letting it serve; one that is there already gets its release brought in line."""
+    _sweep(task)
+    folder = folder_of(task, release.digest)
+    if _is_whole(folder, release.digest):
+        return _put_release(folder, release)
+    with atomic.new_folder(folder) as temporary:
+        for name in [*read_bundle(source).files, MANIFEST]:
+            shutil.copyfile(source / name, temporary / name)
+        digest = Predictor(temporary).digest
+        if digest != release.digest:
+            raise BundleInvalid(f"{source} has the digest {digest}, the release names {release.digest}")
+        (temporary / RELEASE).write_bytes(atomic.to_json(release.model_dump(mode="json")))
+    return True
+
+
+def switch(task: Task, digest: str) -> bool:
+    """Let `digest` serve: the link `current` changes in one step; says whether it did."""
+    if current_digest(task) == digest:
+        return False
+    link = DEPLOYED / task / CURRENT
+    if link.exists() and not link.is_symlink():
+        raise BundleInvalid(f"{link} is not the link that Convoy makes; move it away and promote again")
+    temporary = link.with_name(f".{CURRENT}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(digest)
+    temporary.replace(link)
+    descriptor = os.open(link.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return True
+
+
+@contextmanager
+def exclusive(waiting: Callable[[str], None]) -> Iterator[None]:
+    """Hold deployed/ for one process; the lock ends with the process, however that ends."""
+    DEPLOYED.mkdir(parents=True, exist_ok=True)
+    with (DEPLOYED / ".lock").open("a") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting("waiting for another publish or promote to end")
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def _is_whole(folder: Path, digest: str) -> bool:
+    try:
+        return read_bundle(folder).digest == digest
+    except BundleInvalid:
+        return False
+
+
+def _put_release(folder: Path, release: Release) -> bool:
+    try:
+        if read_release(folder) == release:
+            return False
+    except BundleInvalid:
+        pass  # it is written anew
+    atomic.write_bytes(folder / RELEASE, atomic.to_json(release.model_dump(mode="json")))
+    return True
+
+
+def _sweep(task: Task) -> None:
+    """Remove what a killed promotion left half done; the caller holds the lock, so nobody is writing."""
+    for leftover in (DEPLOYED / task).glob(".*"):
+        if leftover.is_dir() and not leftover.is_symlink():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink()

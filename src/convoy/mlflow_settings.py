@@ -1,0 +1,38 @@
+"""The environment of every process that runs MLflow, and where its store is; importable without MLflow."""
+
+import os
+from pathlib import Path
+
+ENVIRONMENT = {
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",  # MLflow's default lets a model run code when it is loaded
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # the job API was reachable without a password before
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_DISABLE_AGENT_HINT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    # MLflow would wait 120 s and retry seven times: half an hour of silence when its server is away.
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+}
+
+
+def apply() -> None:
+    """Set ENVIRONMENT where the user has not; call it before MLflow is imported, which reads some of it then."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
+def tracking_uri() -> str:
+    """MLFLOW_TRACKING_URI, or the SQLite file mlflow.db of this folder."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path('mlflow.db').absolute()}"
+
+
+def artifact_root() -> Path:
+    """Where runs of a local store keep their files: an absolute path, since MLflow writes it down."""
+    return Path("mlruns").absolute()
+
+
+def is_local(uri: str) -> bool:
+    """Whether this machine writes the artifacts itself, without a server in between."""
+    return uri.startswith("sqlite:")

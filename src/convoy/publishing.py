@@ -1,0 +1,185 @@
+"""What the pipeline built -> MLflow, and to deployed/ where nothing speaks against it; again and again to the same."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.entities.model_registry import ModelVersion
+
+from convoy import built, deployment, gates, git_state, promotion, registry, tracking
+from convoy.built import Built, RunContent, Winner
+from convoy.bundle import Bundle, BundleInvalid, read_bundle
+from convoy.layout import DEPLOYED, TASKS, Task, reports
+from convoy.params import read_section
+from convoy.provenance import Lock
+
+Say = Callable[[str], None]
+_FIGURES = "validation"  # tags of a version
+_DATA = "validation_data"
+
+
+def publish(client: MlflowClient, say: Say, tasks: Sequence[Task] = TASKS) -> None:
+    """Bring MLflow and deployed/ to what dvc.lock says was built, and say in plain words what that took."""
+    lock, git = Lock.read(), git_state.read_git_state()
+    with deployment.exclusive(say):
+        for task in tasks:
+            say(f"{task}:")
+            _Publication(client, task, built.read_built(task, lock), git, lambda line: say(f"  {line}")).run()
+
+
+class _Publication:
+    """One task on its way from the build to what serves."""
+
+    def __init__(
+        self, client: MlflowClient, task: Task, content: Built, git: git_state.GitState | None, say: Say
+    ) -> None:
+        self.client, self.task, self.content, self.git, self.say = client, task, content, git, say
+        self.experiment = tracking.experiment_of(client, task)
+
+    def run(self) -> None:
+        if self.content.missing:
+            self.say(f"not complete ({'; '.join(self.content.missing)}): `dvc repro` makes what is missing")
+        runs = {architecture: self._complete(run) for architecture, run in self.content.runs.items()}
+        bundle = self._winning_bundle()
+        serving = self._keep_serving(bundle.digest if bundle else None)
+        if bundle is None or self.content.winner is None:
+            self.say("no bundle to publish" + (f"; version {serving.version} goes on serving" if serving else ""))
+            return
+        version = self._register(self.content.winner, bundle, runs[self.content.winner.architecture])
+        self._decide(version, bundle, serving)
+
+    def _complete(self, content: RunContent) -> Run:
+        """The run of a candidate, with the state of the sources when it was first published."""
+        known = tracking.find_run(self.client, self.experiment, content.key)
+        if known is None or tracking.SOURCES not in known.data.tags:
+            content = tracking.with_sources(content, self.git)
+        run, added = tracking.complete_run(self.client, self.experiment, content)
+        what = ", ".join(f"{count} {name}" for name, count in added.items() if count and name != "run")
+        self.say(f"run {content.name}: {'new, with ' if added['run'] else 'added '}{what or 'nothing, it is complete'}")
+        return run
+
+    def _winning_bundle(self) -> Bundle | None:
+        if self.content.winner is None:
+            return None
+        try:
+            bundle = read_bundle(self.content.winner.folder)
+        except BundleInvalid as error:
+            self.say(f"the bundle cannot be published: {error}")
+            return None
+        if (bundle.card.task, bundle.card.architecture) != (self.task, self.content.winner.architecture):
+            self.say(
+                f"the bundle holds {bundle.card.task}-{bundle.card.architecture}, the winner is "
+                f"{self.task}-{self.content.winner.architecture}: `dvc repro` exports it"
+            )
+            return None
+        return bundle
+
+    def _keep_serving(self, building: str | None) -> ModelVersion | None:
+        """Bring MLflow in line with what is deployed, or, where nothing is, deploy MLflow's champion again."""
+        digest = deployment.current_digest(self.task)
+        if digest is None:
+            version = registry.version_with(self.client, self.task, "champion")
+        elif digest == building:
+            return None  # registered and aligned with the build
+        else:
+            version = registry.find_version(self.client, self.task, digest) or self._register_deployed(digest)
+        if version is not None and promotion.promote(self.client, self.task, version, _decision(version, "deployed")):
+            self.say(f"{version.name} version {version.version} is what serves; deployed/ and MLflow agree again")
+        return version
+
+    def _register_deployed(self, digest: str) -> ModelVersion | None:
+        """A version for a bundle that serves but that MLflow lacks, as after mlflow.db was deleted."""
+        folder = deployment.folder_of(self.task, digest)
+        try:
+            bundle = read_bundle(folder)
+        except BundleInvalid as error:
+            self.say(f"what serves is broken and MLflow has no copy: {error}")
+            return None
+        content = tracking.run_of_bundle(bundle, folder)
+        run, _ = tracking.complete_run(self.client, self.experiment, content)
+        version = registry.register(self.client, self.task, folder, run.info.run_id, {})
+        self.say(f"the bundle that serves ({digest[:12]}) is {version.name} version {version.version} again")
+        return version
+
+    def _register(self, winner: Winner, bundle: Bundle, run: Run) -> ModelVersion:
+        known = registry.find_version(self.client, self.task, bundle.digest)
+        tracking.tag_run(self.client, run, {"convoy.bundle_digest": bundle.digest})
+        tags = {
+            "architecture": winner.architecture,
+            "convoy.run_key": run.data.tags[tracking.RUN_KEY],
+            _FIGURES: json.dumps(winner.validation),
+            _DATA: winner.validation_data,
+        }
+        version = registry.register(self.client, self.task, winner.folder, run.info.run_id, tags)
+        state = "new" if known is None else "known already"
+        self.say(
+            f"winner {self.task}-{winner.architecture}: bundle {bundle.digest[:12]} is "
+            f"{version.name} version {version.version} ({state})"
+        )
+        return version
+
+    def _decide(self, version: ModelVersion, bundle: Bundle, serving: ModelVersion | None) -> None:
+        if deployment.current_digest(self.task) == bundle.digest:
+            changed = promotion.promote(self.client, self.task, version, _decision(version, "promoted"))
+            self.say(f"version {version.version} serves" + (", deployed/ and MLflow agree again" if changed else ""))
+            return
+        if decided := version.tags.get(promotion.DECISION):
+            self._stays_challenger(version, serving, f"it was decided on before ({decided})")
+            return
+        reasons = self._objections(version, serving)
+        if reasons:
+            self._stays_challenger(version, serving, "; ".join(reasons))
+            return
+        reason = "promoted: no champion before" if serving is None else f"promoted over version {serving.version}"
+        promotion.promote(self.client, self.task, version, reason)
+        self.say(f"version {version.version} {reason}; it serves from {DEPLOYED / self.task}/current")
+
+    def _objections(self, version: ModelVersion, serving: ModelVersion | None) -> list[str]:
+        parity = built.read_json(reports(self.task) / "parity.json")
+        if isinstance(parity, dict) and parity.get("passed") is False:
+            return ["ONNX and torch do not agree (parity.json)"]
+        if serving is None:
+            return []
+        limits = read_section(gates.PublishParams, "publish")
+        return gates.objections(_evidence(serving), _evidence(version), limits)
+
+    def _stays_challenger(self, version: ModelVersion, serving: ModelVersion | None, why: str) -> None:
+        registry.set_alias(self.client, self.task, "challenger", version.version)
+        if promotion.DECISION not in version.tags:
+            reason = f"refused: {why}"
+            self.client.set_model_version_tag(version.name, str(version.version), promotion.DECISION, reason)
+        now = f"version {serving.version}" if serving else "nothing"
+        self.say(f"version {version.version} stays challenger, {now} serves: {why}")
+        command = f"python -m convoy promote --task {self.task} --version {version.version}"
+        self.say(f"to let it serve all the same: {command}")
+
+
+def _decision(version: ModelVersion, default: str) -> str:
+    return str(version.tags.get(promotion.DECISION, default))
+
+
+def _evidence(version: ModelVersion) -> gates.Evidence:
+    return gates.Evidence(json.loads(version.tags.get(_FIGURES, "{}")), version.tags.get(_DATA, ""))
+
+
+def promote(client: MlflowClient, say: Say, task: Task, number: str | None) -> None:
+    """Let a version serve because a person asked for it; without a number the challenger."""
+    with deployment.exclusive(say):
+        version = _chosen(client, task, number)
+        changed = promotion.promote(client, task, version, "promoted by hand")
+    folder = Path(DEPLOYED, task, deployment.CURRENT)
+    say(f"{version.name} version {version.version} serves from {folder}" + ("" if changed else ", as it did before"))
+
+
+def _chosen(client: MlflowClient, task: Task, number: str | None) -> ModelVersion:
+    if number is not None:
+        return registry.get_version(client, task, number)
+    version = registry.version_with(client, task, "challenger")
+    if version is None:
+        raise registry.VersionUnknown(
+            f"{registry.model_name(task)} has no challenger; name a version with --version, or run "
+            "`python -m convoy publish` first"
+        )
+    return version

@@ -1,0 +1,223 @@
+"""Content of runs -> MLflow, each run found by its key and completed where something is missing."""
+
+import hashlib
+import json
+import tempfile
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunStatus, RunTag, ViewType
+
+from convoy import mlflow_settings
+from convoy.built import DataSet, RunContent, flatten
+from convoy.bundle import MANIFEST, Bundle
+from convoy.git_state import GitState
+from convoy.layout import Task
+
+RUN_KEY = "convoy.run_key"
+SOURCES = "convoy.git_dirty"  # written once, when the run is first published
+FILES = "convoy.files"  # artifact -> md5, so that a report that changed is put again
+_BATCH = 100  # MLflow takes 100 params, 100 tags and 1,000 metrics at once
+
+Added = Counter[str]
+
+
+class StoreMoved(RuntimeError):
+    """MLflow's files lie under the path of another folder: MLflow keeps absolute paths."""
+
+
+def open_store() -> MlflowClient:
+    """A client of the store that mlflow_settings names, which is made where it is missing."""
+    uri = mlflow_settings.tracking_uri()
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def experiment_of(client: MlflowClient, task: Task) -> str:
+    """The id of a task's experiment, made or brought back from the bin where needed."""
+    name = f"convoy-{task}"
+    local = mlflow_settings.is_local(client.tracking_uri)
+    location = (mlflow_settings.artifact_root() / name).as_uri() if local else None
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        return str(client.create_experiment(name, artifact_location=location))
+    if location is not None and found.artifact_location != location:
+        kept = unquote(urlparse(found.artifact_location).path)
+        raise StoreMoved(
+            f"mlflow.db keeps the files of {name} under {kept}, this folder's are under "
+            f"{mlflow_settings.artifact_root()}: MLflow notes absolute paths. Move the repository back, or move "
+            "mlflow.db and mlruns away and run `python -m convoy publish`, which makes them anew."
+        )
+    if found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+    return str(found.experiment_id)
+
+
+def find_run(client: MlflowClient, experiment_id: str, key: str) -> Run | None:
+    """The run with this key; deleted ones do not count."""
+    runs = client.search_runs([experiment_id], f"tags.`{RUN_KEY}` = '{key}'", ViewType.ACTIVE_ONLY, max_results=1)
+    return runs[0] if runs else None
+
+
+def complete_run(client: MlflowClient, experiment_id: str, content: RunContent) -> tuple[Run, Added]:
+    """Make the run where it is missing, add what it lacks, and say how much that was."""
+    added = Added()
+    run = find_run(client, experiment_id, content.key)
+    if run is None:
+        tags = {RUN_KEY: content.key}
+        run = client.create_run(experiment_id, content.started_ms, tags, content.name)
+        added["run"] = 1
+    _add_values(client, run, content, added)
+    _add_data_sets(client, run, content.data_sets, added)
+    _add_files(client, run, content.files, added)
+    _add_tags(client, run, {**content.tags, "mlflow.note.content": content.note}, added)
+    if run.info.status != RunStatus.to_string(RunStatus.FINISHED):
+        ended_ms = run.info.start_time + content.ended_ms - content.started_ms
+        client.set_terminated(run.info.run_id, end_time=ended_ms)
+    return client.get_run(run.info.run_id), added
+
+
+def with_sources(content: RunContent, git: GitState | None) -> RunContent:
+    """The content with the state of the sources: revision, whether they differed from it, and by what."""
+    if git is None:
+        return replace(content, tags={**content.tags, SOURCES: "unknown: no git repository"})
+    tags = {"convoy.git_revision": git.revision, "mlflow.source.git.commit": git.revision}
+    files = {} if git.patch is None else {"source.patch": git.patch}
+    if git.dirty and git.patch is None:
+        tags["convoy.source_patch"] = "too large, not kept"
+    tags[SOURCES] = json.dumps(git.dirty)
+    return replace(content, tags={**content.tags, **tags}, files={**content.files, **files})
+
+
+def run_of_bundle(bundle: Bundle, folder: Path) -> RunContent:
+    """A run for a bundle whose candidate is no longer in dvc.lock: what its card says."""
+    card = bundle.card
+    ended_ms = int((folder / MANIFEST).stat().st_mtime * 1000)
+    params = {name: value if isinstance(value, str) else json.dumps(value) for name, value in flatten(card.params)}
+    return RunContent(
+        name=f"{card.task}-{card.architecture}",
+        key=f"bundle:{bundle.digest}",
+        started_ms=ended_ms,
+        ended_ms=ended_ms,
+        params={"architecture": card.architecture, **params},
+        tags={
+            "convoy.task": card.task,
+            "convoy.architecture": card.architecture,
+            "convoy.bundle_digest": bundle.digest,
+        },
+        note="Brought back from the bundle that serves; the figures of its training are not in this tree.",
+    )
+
+
+def tag_run(client: MlflowClient, run: Run, tags: dict[str, str]) -> Added:
+    """Set the tags that a run lacks or has otherwise."""
+    wrong = {name: value for name, value in tags.items() if run.data.tags.get(name) != value}
+    for name, value in wrong.items():
+        client.set_tag(run.info.run_id, name, value)
+    return Added(tags=len(wrong)) if wrong else Added()
+
+
+def _add_values(client: MlflowClient, run: Run, content: RunContent, added: Added) -> None:
+    params = [Param(name, value) for name, value in content.params.items() if name not in run.data.params]
+    metrics = [*_missing_points(client, run, content), *_missing_metrics(client, run, content)]
+    for start in range(0, max(len(params), len(metrics)), _BATCH):
+        part = slice(start, start + _BATCH)
+        client.log_batch(run.info.run_id, metrics=metrics[part], params=params[part])
+    added.update({"params": len(params), "metric points": len(metrics)})
+
+
+def _add_tags(client: MlflowClient, run: Run, wanted: dict[str, str], added: Added) -> None:
+    """Tags come after the files: a run that names its sources has its source.patch."""
+    tags = [RunTag(name, value) for name, value in wanted.items() if name not in run.data.tags]
+    if tags:
+        client.log_batch(run.info.run_id, tags=tags)
+        added["tags"] = len(tags)
+
+
+def _missing_points(client: MlflowClient, run: Run, content: RunContent) -> list[Metric]:
+    """Points of curves whose step the history lacks; timestamps hang on the run's start, so they are stable."""
+    missing = []
+    for name, points in content.curves.items():
+        known: set[int] = set()
+        if name in run.data.metrics:
+            known = {metric.step for metric in client.get_metric_history(run.info.run_id, name)}
+        missing += [
+            Metric(name, value, run.info.start_time + elapsed_ms, step)
+            for step, elapsed_ms, value in points
+            if step not in known
+        ]
+    return missing
+
+
+def _missing_metrics(client: MlflowClient, run: Run, content: RunContent) -> list[Metric]:
+    """Final figures that are absent or have changed; a repeated evaluation is one step further, so it counts."""
+    ended_ms = run.info.start_time + content.ended_ms - content.started_ms
+    missing = []
+    for name, value in content.metrics.items():
+        if name not in run.data.metrics:
+            missing.append(Metric(name, value, ended_ms, 0))
+        elif run.data.metrics[name] != value:
+            steps = [metric.step for metric in client.get_metric_history(run.info.run_id, name)]
+            missing.append(Metric(name, value, ended_ms, max(steps, default=-1) + 1))
+    return missing
+
+
+def _add_data_sets(client: MlflowClient, run: Run, data_sets: list[DataSet], added: Added) -> None:
+    known = {(item.dataset.name, item.dataset.digest) for item in run.inputs.dataset_inputs} if run.inputs else set()
+    missing = [item for item in data_sets if (item.name, item.digest) not in known]
+    inputs = [
+        DatasetInput(
+            Dataset(item.name, item.digest, "local", json.dumps({"uri": item.path})),
+            [InputTag("mlflow.data.context", item.context)],
+        )
+        for item in missing
+    ]
+    if inputs:
+        client.log_inputs(run.info.run_id, inputs)
+        added["data sets"] = len(inputs)
+
+
+def _add_files(client: MlflowClient, run: Run, files: dict[str, Path | bytes], added: Added) -> None:
+    known = json.loads(run.data.tags.get(FILES, "{}"))
+    present = list_files(client, run.info.run_id)
+    contents = {name: file if isinstance(file, bytes) else file.read_bytes() for name, file in files.items()}
+    missing = {
+        name: content
+        for name, content in contents.items()
+        if present.get(name) != len(content) or known.get(name) != digest_of(content)
+    }
+    for name, content in missing.items():
+        put_file(client, run.info.run_id, name, content)
+    if missing:
+        known |= {name: digest_of(content) for name, content in missing.items()}
+        client.set_tag(run.info.run_id, FILES, json.dumps(known, sort_keys=True))
+        added["files"] = len(missing)
+
+
+def digest_of(content: bytes) -> str:
+    """A short name for a content: the first 16 hexadecimal digits of its sha256."""
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def put_file(client: MlflowClient, run_id: str, name: str, content: bytes) -> None:
+    """Write one artifact, folders and all."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, Path(name).name)
+        path.write_bytes(content)
+        parent = str(Path(name).parent)
+        client.log_artifact(run_id, str(path), None if parent == "." else parent)
+
+
+def list_files(client: MlflowClient, run_id: str, folder: str | None = None) -> dict[str, int | None]:
+    """Artifact -> size in bytes, through all folders below `folder`."""
+    found: dict[str, int | None] = {}
+    entries: list[Any] = client.list_artifacts(run_id, folder)
+    for entry in entries:
+        if entry.is_dir:
+            found |= list_files(client, run_id, entry.path)
+        else:
+            found[entry.path] = entry.file_size
+    return found

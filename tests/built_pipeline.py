@@ -1,0 +1,103 @@
+"""A folder as `dvc repro` leaves it, made of tiny bundles in milliseconds, for the tests of all that publishes."""
+
+import hashlib
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import tiny_bundles
+import yaml
+from PIL import Image
+
+ARCHITECTURES = ("cnn", "lstm")
+METRICS = {"accuracy": 0.9, "macro_f1": 0.89, "log_loss": 0.3, "n": 100}
+PARAMS = {"learning": {"epochs": 3, "learning_rate": 0.006}, "network": {"channels": [32, 64]}}
+
+
+def lay(
+    root: Path, task: str = "image", validation: dict[str, float] | None = None, version: int = 1, data: int = 1
+) -> None:
+    """Lay what the pipeline builds for `task`; another `version` is another winner, other `data` another split."""
+    _reports(root / "reports" / task, task, {**METRICS, **(validation or {})})
+    weights = root / "candidates"
+    for architecture in ARCHITECTURES:
+        _write(weights / f"{task}-{architecture}" / "weights.safetensors", f"weights {version}".encode())
+    card = {"image": tiny_bundles.IMAGE_CARD, "text": tiny_bundles.TEXT_CARD}[task]
+    card = card.model_copy(update={"params": {**PARAMS, "seed": version}, "architecture": "cnn"})
+    getattr(tiny_bundles, f"write_{task}_bundle")(root / "bundles" / task, card)
+    _write(root / "params.yaml", b"publish: {max_validation_accuracy_drop: 0.0, max_validation_log_loss_rise: 0.02}\n")
+    _lock(root, task, version, data)
+
+
+def git(root: Path, *arguments: str) -> str:
+    """Run git in `root` as a person without a configuration."""
+    identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
+    return subprocess.run(["git", *identity, *arguments], cwd=root, check=True, capture_output=True, text=True).stdout
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def _reports(folder: Path, task: str, validation: dict[str, float]) -> None:
+    test = {**METRICS, "accuracy": 0.91, "labels": {"T-shirt/top": {"f1": 0.8}}}
+    for architecture in ARCHITECTURES:
+        metrics = {"validation": validation, "best_epoch": 2, "parameters": 1234}
+        _write(folder / architecture / "metrics.json", json.dumps(metrics).encode())
+        rows = [f"{epoch},{1 / epoch},{0.5 / epoch},0.9,0.001,{epoch * 1.5}" for epoch in (1, 2, 3)]
+        header = "epoch,train_loss,validation_loss,validation_accuracy,learning_rate,elapsed_s"
+        _write(folder / architecture / "curves.csv", "\n".join([header, *rows, ""]).encode())
+        for picture in ("confusion", "misclassified"):
+            Image.new("L", (8, 8)).save(folder / architecture / f"{picture}.png")
+    contents: dict[str, Any] = {
+        "data": {"train": 100},
+        "choice": {"architecture": "cnn", "candidates": {name: validation for name in ARCHITECTURES}},
+        "parity": {"max_difference": 1e-6},
+        "test": test,
+        "candidates": {name: {"accuracy": 0.91, "log_loss": 0.31, "n": 100} for name in ARCHITECTURES},
+    }
+    for name, content in contents.items():
+        _write(folder / f"{name}.json", json.dumps(content).encode())
+
+
+def _lock(root: Path, task: str, version: int, data: int) -> None:
+    """The entries that DVC would write, merged with those of the other task."""
+    suffix = {"image": "images", "text": "text"}[task]
+
+    def entry(path: str, content: str | None = None) -> dict[str, str]:
+        file = root / path
+        known = file.read_bytes() if content is None else content.encode()
+        return {"path": path, "hash": "md5", "md5": hashlib.md5(known).hexdigest()}
+
+    prepared = [entry(f"data/prepared/{task}/{split}.arrow", f"{split} {data}") for split in ("train", "validation")]
+    test = entry(f"data/prepared/{task}/test.arrow", f"test {data}")
+    bundle = {"path": f"bundles/{task}", "md5": hashlib.md5(str(version).encode()).hexdigest() + ".dir"}
+    stages: dict[str, Any] = {
+        f"fetch_{suffix}": {
+            "params": {"params.yaml": {f"fetch_{suffix}": {"source": "tiny"}}},
+            "outs": [entry(f"data/raw/{task}", "raw")],
+        },
+        f"prepare_{suffix}": {
+            "deps": [entry(f"data/raw/{task}", "raw")],
+            "params": {"params.yaml": {f"prepare_{suffix}": {"seed": 0, "preprocessing": {"kind": task}}}},
+            "outs": [*prepared, test],
+        },
+    }
+    weights = [f"candidates/{task}-{architecture}/weights.safetensors" for architecture in ARCHITECTURES]
+    for architecture, path in zip(ARCHITECTURES, weights, strict=True):
+        reports = [entry(f"reports/{task}/{architecture}/{name}") for name in ("metrics.json", "curves.csv")]
+        stages[f"train@{task}-{architecture}"] = {
+            "cmd": "python -m pipelines.train",
+            "deps": prepared,
+            "params": {"params.yaml": {"train.trainer": {"seed": 0}, f"train.{task}.{architecture}": PARAMS}},
+            "outs": [entry(path), *reports],
+        }
+    choice = entry(f"reports/{task}/choice.json")
+    stages[f"choose@{task}"] = {"deps": [], "outs": [choice]}
+    stages[f"export@{task}"] = {"deps": [choice, *map(entry, weights)], "outs": [bundle]}
+    stages[f"evaluate@{task}"] = {"deps": [bundle, test], "outs": [entry(f"reports/{task}/test.json")]}
+    lock = root / "dvc.lock"
+    known = yaml.safe_load(lock.read_text())["stages"] if lock.exists() else {}
+    lock.write_text(yaml.safe_dump({"schema": "2.0", "stages": {**known, **stages}}, sort_keys=False))
