@@ -1,0 +1,92 @@
+"""deployed/<task>/current -> a predictor with its release, or the reason why there is none."""
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from convoy.bundle import BundleInvalid, Release, read_release
+from convoy.layout import DEPLOYED, TASKS, Task
+from convoy.predictor import Predictor
+
+DEPLOYED_VARIABLE = "CONVOY_DEPLOYED"
+logger = logging.getLogger("bentoml.convoy")  # below bentoml, whose handlers `bentoml serve` sets up
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """What answers for a task: one value, so that predictor and release can only change together."""
+
+    predictor: Predictor
+    release: Release
+
+    @cached_property
+    def answer_head(self) -> str:
+        """The part of every answer that is the same until the next release."""
+        release = self.release
+        model = {"name": release.name, "version": release.version, "run_id": release.run_id, "digest": release.digest}
+        return '{"model":' + json.dumps(model, ensure_ascii=False, separators=(",", ":")) + ',"predictions":'
+
+
+@dataclass(frozen=True)
+class Unavailable:
+    """Why nothing answers for a task; paths in `reason` start at the deployed folder."""
+
+    reason: str
+
+
+class DeployedModels:
+    """One reference per task; a reader takes it once per request."""
+
+    def __init__(self, tasks: Mapping[Task, Deployed | Unavailable] | None = None) -> None:
+        self.by_task: dict[Task, Deployed | Unavailable] = {task: Unavailable("not loaded yet") for task in TASKS}
+        self.by_task.update(tasks or {})
+
+    def load(self, root: Path) -> None:
+        """Load both tasks; what fails is logged and kept as the reason."""
+        for task in TASKS:
+            self.by_task[task] = load_task(root, task)
+
+    @property
+    def ready(self) -> bool:
+        """Whether every task can answer."""
+        return all(isinstance(model, Deployed) for model in self.by_task.values())
+
+
+def deployed_folder() -> Path:
+    """The folder that $CONVOY_DEPLOYED names; deployed/ without it."""
+    return Path(os.environ.get(DEPLOYED_VARIABLE) or DEPLOYED)
+
+
+def load_task(root: Path, task: Task) -> Deployed | Unavailable:
+    """Load what `current` points at. Never raises: one bad bundle must not take the other task with it."""
+    try:
+        return _load(root, task)
+    except BundleInvalid as error:
+        reason = str(error).replace(f"{root.resolve()}{os.sep}", "")
+        logger.error("%s is not available: %s", task, error)
+    except Exception as error:  # onnxruntime, tokenizers and the file system each have their own
+        reason = f"{task}/current cannot be loaded ({type(error).__name__}); the log has the details"
+        logger.exception("%s is not available", task)
+    return Unavailable(reason)
+
+
+def _load(root: Path, task: Task) -> Deployed:
+    current = root / task / "current"
+    if not current.exists():
+        raise BundleInvalid(f"{root.resolve() / task / 'current'} is missing: no model is deployed; promote one")
+    # Resolved once: `current` may move while the files are read.
+    folder = current.resolve()
+    predictor = Predictor(folder, threads=1)
+    release = read_release(folder)
+    if release is None:
+        raise BundleInvalid(f"{folder / 'release.json'} is missing; promote again")
+    if release.digest != predictor.digest:
+        raise BundleInvalid(f"{folder / 'release.json'} names another bundle (its digest differs); promote again")
+    if predictor.card.task != task:
+        raise BundleInvalid(f"{folder} is a bundle for {predictor.card.task}, not for {task}; deploy the right one")
+    logger.info("%s: %s version %s, digest %s", task, release.name, release.version, release.digest[:12])
+    return Deployed(predictor, release)

@@ -1,0 +1,79 @@
+"""Every way a request can fail -> its status, and the one JSON body that tells it."""
+
+import json
+from collections.abc import Mapping
+
+from convoy.preprocessing.rejection import InputRejected
+
+# code -> (HTTP status, what it means). 5xx are our own faults only.
+CODES: dict[str, tuple[int, str]] = {
+    "malformed_json": (400, "the body is not JSON that every parser reads alike"),
+    "malformed_multipart": (400, "the body is not the multipart form that its content type announces"),
+    "malformed_request": (400, "the headers contradict each other"),
+    "not_found": (404, "there is no such path"),
+    "method_not_allowed": (405, "the path exists, Allow names its methods"),
+    "request_timeout": (408, "the body did not arrive in time"),
+    "body_too_large": (413, "the body is larger than the model's card allows"),
+    "image_too_large": (413, "the image has more pixels than the model's card allows"),
+    "text_too_long": (413, "the text has more characters than the model's card allows"),
+    "unsupported_media_type": (415, "the content type, its charset or the content encoding is not accepted here"),
+    "blank_text": (422, "a text is empty or only white space"),
+    "image_missing": (422, "the form has no field `image`"),
+    "invalid_parameter": (422, "a query parameter is unknown, repeated or has a value that is not allowed"),
+    "invalid_request": (422, "the JSON lacks a field, has one too many or one of the wrong type"),
+    "invalid_text": (422, "a text holds a lone surrogate"),
+    "not_a_file": (422, "the field `image` is text, such as a URL; only files are read, nothing is fetched"),
+    "too_many_items": (422, "more inputs in one request than the model's card allows"),
+    "undecodable_image": (422, "the bytes are not a whole PNG, JPEG or WebP image"),
+    "unknown_field": (422, "the form has a field other than `image`"),
+    "too_many_requests": (429, "the service is busy"),
+    "headers_too_large": (431, "too many headers, or too long ones"),
+    "internal_error": (500, "a fault of the service; its log has the details under the request id"),
+    "model_unavailable": (503, "the model of this task is not loaded, /readyz says why"),
+    "not_ready": (503, "a model is not loaded"),
+    "deadline_exceeded": (504, "the answer was not ready in time"),
+}
+RETRY_AFTER_S = 5  # a deployment or a burst is over by then
+
+# For answers that are not ours (BentoML, Starlette): the code that fits the status they give.
+_CODE_OF_STATUS = {
+    400: "malformed_request",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "body_too_large",
+    415: "unsupported_media_type",
+    429: "too_many_requests",
+    503: "not_ready",
+    504: "deadline_exceeded",
+}
+
+
+class Fault(Exception):
+    """A request that ends in a 4xx or 5xx; `message` is for people and repeats nothing of the input."""
+
+    def __init__(self, code: str, message: str = "", headers: Mapping[str, str] | None = None) -> None:
+        # A code that preprocessing has and this table does not is still an input that cannot be used.
+        self.status, meaning = CODES.get(code, (422, ""))
+        self.code = code
+        self.message = message or meaning
+        self.headers = dict(headers or {})
+        if self.status in (429, 503):
+            self.headers.setdefault("retry-after", str(RETRY_AFTER_S))
+        super().__init__(self.message)
+
+    def body(self, request_id: str, beside: Mapping[str, object]) -> bytes:
+        """The JSON of the error contract; `beside` stands next to `error`."""
+        error = {"code": self.code, "message": self.message, "request_id": request_id}
+        return json.dumps({"error": error, **beside}, ensure_ascii=False).encode("utf-8")
+
+
+def from_rejection(rejection: InputRejected, name: str = "") -> Fault:
+    """The fault of an input that preprocessing refuses; `name` says which input, as `texts[2]`."""
+    return Fault(rejection.code, f"{name}: {rejection.message}" if name else rejection.message)
+
+
+def from_status(status: int) -> Fault:
+    """The fault that an answer of another layer stands for."""
+    if status in _CODE_OF_STATUS:
+        return Fault(_CODE_OF_STATUS[status])
+    return Fault("internal_error" if status >= 500 else "malformed_request")

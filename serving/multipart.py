@@ -1,0 +1,104 @@
+"""A whole multipart/form-data body -> the files of its field `image`."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from serving.faults import Fault
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
+
+FIELD = b"image"
+# curl, browsers and requests name what they guess from the file's name; the bytes decide in the end.
+PART_TYPES = frozenset({b"", b"application/octet-stream", b"image/png", b"image/jpeg", b"image/jpg", b"image/webp"})
+
+
+@dataclass
+class _Part:
+    headers: dict[bytes, bytes] = field(default_factory=dict)
+    data: list[bytes] = field(default_factory=list)
+
+
+class _Form:
+    """The callbacks of the parser; keeps at most `max_items` parts, so that a hostile form costs nothing more."""
+
+    def __init__(self, max_items: int) -> None:
+        self.max_items = max_items
+        self.parts: list[_Part] = []
+        self.ended = False
+        self._name = b""
+        self._value = b""
+
+    def callbacks(self) -> "MultipartCallbacks":
+        """The methods by the names that the parser knows."""
+        return {
+            "on_part_begin": self.on_part_begin,
+            "on_part_data": self.on_part_data,
+            "on_header_begin": self.on_header_begin,
+            "on_header_field": self.on_header_field,
+            "on_header_value": self.on_header_value,
+            "on_header_end": self.on_header_end,
+            "on_end": self.on_end,
+        }
+
+    def on_part_begin(self) -> None:
+        if len(self.parts) == self.max_items:
+            raise Fault("too_many_items", f"the form has more than {self.max_items} parts")
+        self.parts.append(_Part())
+
+    def on_header_begin(self) -> None:
+        self._name = self._value = b""
+
+    def on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._name += data[start:end]
+
+    def on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def on_header_end(self) -> None:
+        self.parts[-1].headers[self._name.lower()] = self._value
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        self.parts[-1].data.append(data[start:end])
+
+    def on_end(self) -> None:
+        self.ended = True
+
+
+def read_images(body: bytes, content_type: str, max_items: int) -> list[bytes]:
+    """The encoded images in the order of the form. Raises Fault for any other form, and never fetches a URL."""
+    _, options = parse_options_header(content_type)
+    boundary = options.get(b"boundary", b"")
+    if not boundary:
+        raise Fault("malformed_multipart", "the content type names no boundary")
+    form = _Form(max_items)
+    try:
+        parser = MultipartParser(boundary, form.callbacks())
+        parser.write(body)
+    except FormParserError:
+        raise Fault(
+            "malformed_multipart", "the body does not follow the boundary that its content type names"
+        ) from None
+    if not form.ended:
+        raise Fault("malformed_multipart", "the form ends before its closing boundary")
+    images = [_image(index, part) for index, part in enumerate(form.parts)]
+    if not images:
+        raise Fault("image_missing", "the form has no field `image`")
+    return images
+
+
+def _image(index: int, part: _Part) -> bytes:
+    disposition, options = parse_options_header(part.headers.get(b"content-disposition", b""))
+    if disposition != b"form-data" or b"name" not in options:
+        raise Fault("malformed_multipart", f"part {index} has no form-data name")
+    if options[b"name"] != FIELD:
+        raise Fault("unknown_field", f"part {index} of the form has another name than `image`")
+    if b"filename" not in options:
+        raise Fault("not_a_file", f"image[{index}] is text, not a file; URLs and paths are never fetched")
+    media_type, _ = parse_options_header(part.headers.get(b"content-type", b""))
+    if media_type not in PART_TYPES:
+        raise Fault("unsupported_media_type", f"image[{index}] must be image/png, image/jpeg or image/webp")
+    return b"".join(part.data)

@@ -1,0 +1,133 @@
+"""The table of routes -> the OpenAPI 3.1 document."""
+
+from importlib.metadata import version
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from serving import schemas
+from serving.faults import CODES
+from serving.routes import IMAGE_TYPES, JSON, MULTIPART, POLARITIES, PREDICT_IMAGES, ROUTES, RouteSpec
+
+Json = dict[str, Any]
+
+_REFERENCE = "#/components/schemas/{model}"
+_REQUEST_ID: Json = {
+    "description": "the X-Request-Id of the request, or one made for it",
+    "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
+}
+_DESCRIPTION = (
+    "Predictions for images and texts. Every answer of 4xx or 5xx is an ErrorAnswer; its `code` is one of: "
+    + "; ".join(f"`{code}` ({status}): {meaning}" for code, (status, meaning) in CODES.items())
+    + ". A batch with one bad input is refused as a whole, and the message names it, as `texts[2]`."
+)
+
+
+def document() -> Json:
+    """The whole document, made anew."""
+    paths: Json = {}
+    for route in ROUTES:
+        paths[route.path] = {route.method.lower(): _operation(route)}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Convoy", "version": version("convoy"), "description": _DESCRIPTION},
+        "servers": [{"url": "/"}],
+        "paths": paths,
+        "components": {"schemas": _schemas(), "headers": {"X-Request-Id": _REQUEST_ID}},
+    }
+
+
+def _schemas() -> Json:
+    answers = (schemas.ImagesAnswer, schemas.TextsAnswer, schemas.ModelsAnswer, schemas.NotReadyAnswer)
+    adapters: list[tuple[str, Any, TypeAdapter[Any]]] = [
+        (answer.__name__, "serialization", TypeAdapter(answer)) for answer in (*answers, schemas.ErrorAnswer)
+    ]
+    adapters.append(("TextsRequest", "validation", TypeAdapter(schemas.TextsRequest)))
+    _, found = TypeAdapter.json_schemas(adapters, ref_template=_REFERENCE)
+    definitions: Json = found["$defs"]
+    definitions["ErrorDetail"]["properties"]["code"]["enum"] = list(CODES)
+    return definitions
+
+
+def _operation(route: RouteSpec) -> Json:
+    operation: Json = {
+        "summary": route.summary,
+        "operationId": (route.path.strip("/").replace("/", "_").replace(".", "_").replace("_{name}", "") or "page"),
+        "parameters": _parameters(route),
+        "responses": {"200": _answer(route), **_fault_answers(route)},
+    }
+    if route.media_types:
+        operation["requestBody"] = {"required": True, "content": _request_content(route)}
+    return operation
+
+
+def _parameters(route: RouteSpec) -> list[Json]:
+    request_id = {
+        "name": "X-Request-Id",
+        "in": "header",
+        "description": "comes back in the answer; another one is made where it is longer or has other characters",
+        "schema": _REQUEST_ID["schema"],
+    }
+    parameters = [request_id]
+    if route is PREDICT_IMAGES:
+        polarity = {
+            "name": "polarity",
+            "in": "query",
+            "description": "how the images were made; they are inverted where the model expects the other",
+            "schema": {"type": "string", "enum": list(POLARITIES)},
+        }
+        parameters.append(polarity)
+    if route.path_values:
+        names = {"type": "string", "enum": list(route.path_values)}
+        parameters.append({"name": "name", "in": "path", "required": True, "schema": names})
+    return parameters
+
+
+def _request_content(route: RouteSpec) -> Json:
+    if route.media_types == (JSON,):
+        return {JSON: {"schema": {"$ref": _REFERENCE.format(model="TextsRequest")}}}
+    files = {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}}
+    form = {
+        "type": "object",
+        "properties": {"image": {**files, "description": "PNG, JPEG or WebP; repeat the field for several"}},
+        "required": ["image"],
+        "additionalProperties": False,
+    }
+    part_types = {"image": {"contentType": ", ".join([*IMAGE_TYPES, "application/octet-stream"])}}
+    raw = {media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in IMAGE_TYPES}
+    return {MULTIPART: {"schema": form, "encoding": part_types}, **raw}
+
+
+def _answer(route: RouteSpec) -> Json:
+    if route.answer == JSON:
+        content: Json = {JSON: {"schema": {"type": "object"}}}
+    elif "/" in route.answer:
+        content = {route.answer: {"schema": {"type": "string"}}}
+    else:
+        content = {JSON: {"schema": {"$ref": _REFERENCE.format(model=route.answer)}}}
+    return {"description": "OK", "headers": _headers(200), "content": content}
+
+
+def _fault_answers(route: RouteSpec) -> Json:
+    codes_by_status: dict[int, list[str]] = {}
+    for code in route.faults:
+        codes_by_status.setdefault(CODES[code][0], []).append(code)
+    return {
+        str(status): {
+            "description": "; ".join(f"{code}: {CODES[code][1]}" for code in codes),
+            "headers": _headers(status),
+            "content": {JSON: {"schema": {"$ref": _REFERENCE.format(model=_fault_schema(codes))}}},
+        }
+        for status, codes in sorted(codes_by_status.items())
+    }
+
+
+def _fault_schema(codes: list[str]) -> str:
+    return "NotReadyAnswer" if "not_ready" in codes else "ErrorAnswer"
+
+
+def _headers(status: int) -> Json:
+    headers: Json = {"X-Request-Id": {"$ref": "#/components/headers/X-Request-Id"}}
+    if status in (429, 503):
+        headers["Retry-After"] = {"description": "seconds", "schema": {"type": "integer"}}
+    return headers

@@ -1,0 +1,115 @@
+"""Checked inputs -> the JSON of their predictions; the functions that the routes call, without any HTTP."""
+
+import json
+import struct
+from collections.abc import Sequence
+
+import numpy as np
+from pydantic import ValidationError
+
+from convoy.predictor import Prepared
+from convoy.preprocessing.image import Polarity
+from convoy.preprocessing.rejection import InputRejected
+from convoy.preprocessing.text import PreparedText
+from serving.deployed import Deployed
+from serving.faults import Fault, from_rejection
+from serving.schemas import TextPrediction, TextsRequest
+
+QUICK_BYTES = 64 * 1024
+QUICK_PIXELS = 256 * 256  # decoded and classified in about a millisecond
+_PNG_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
+
+
+def predict_images(model: Deployed, images: Sequence[bytes], polarity: Polarity | None, name: str = "image") -> bytes:
+    """Encoded images -> ImagesAnswer. Raises Fault that names the first bad one, as `image[2]`."""
+    prepared: list[Prepared] = []
+    for index, encoded in enumerate(images):
+        try:
+            prepared.append(model.predictor.prepare(encoded, polarity=polarity))
+        except InputRejected as rejection:
+            raise from_rejection(rejection, name and f"{name}[{index}]") from None
+    return _answer(model, prepared)
+
+
+def predict_texts(model: Deployed, texts: Sequence[str]) -> bytes:
+    """Texts -> TextsAnswer. Raises Fault that names the first bad one, as `texts[2]`."""
+    prepared: list[Prepared] = []
+    for index, text in enumerate(texts):
+        try:
+            prepared.append(model.predictor.prepare(text))
+        except InputRejected as rejection:
+            raise from_rejection(rejection, f"texts[{index}]") from None
+    return _answer(model, prepared)
+
+
+def is_quick(encoded: bytes) -> bool:
+    """Whether an image is so small that a thread would cost more than it; told from a PNG's header alone."""
+    if len(encoded) > QUICK_BYTES or not encoded.startswith(_PNG_START) or len(encoded) < 24:
+        return False
+    width, height = struct.unpack_from(">II", encoded, 16)
+    return bool(width * height <= QUICK_PIXELS)
+
+
+def read_texts(body: bytes, max_items: int) -> list[str]:
+    """The texts of a JSON body. Raises Fault where it is not a TextsRequest."""
+    try:
+        content = json.loads(body.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:  # also bad UTF-8, and integers of thousands of digits
+        raise Fault("malformed_json", _explain_json(error)) from None
+    try:
+        texts = TextsRequest.model_validate(content).texts
+    except ValidationError as error:
+        raise Fault("invalid_request", _explain_request(error)) from None
+    if len(texts) > max_items:
+        raise Fault("too_many_items", f"{len(texts)} texts, at most {max_items} are allowed in one request")
+    return texts
+
+
+def _answer(model: Deployed, prepared: Sequence[Prepared]) -> bytes:
+    labels = model.predictor.card.labels
+    rows = model.predictor.probabilities([item.array for item in prepared])  # (inputs, labels) float32
+    predictions: list[TextPrediction] = []
+    for item, best, row in zip(prepared, rows.argmax(axis=1).tolist(), rows.astype(np.float64).tolist(), strict=True):
+        prediction: TextPrediction = {
+            "label": labels[best],
+            "probability": row[best],
+            "probabilities": dict(zip(labels, row, strict=True)),
+        }
+        if isinstance(item, PreparedText) and item.truncated:
+            prediction["truncated"] = True
+        if item.warnings:
+            prediction["warnings"] = list(item.warnings)
+        predictions.append(prediction)
+    # A NaN must end as an error of ours, not as JSON that no parser reads.
+    written = json.dumps(predictions, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return f"{model.answer_head}{written}}}".encode()
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return found
+
+
+def _no_constant(_: str) -> object:
+    raise ValueError("NaN and Infinity are not JSON")
+
+
+def _explain_json(error: ValueError | RecursionError) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return f"the body is not UTF-8 at byte {error.start}"
+    if isinstance(error, RecursionError):
+        return "the JSON is nested too deeply"
+    if isinstance(error, json.JSONDecodeError):
+        return f"the body is not JSON at line {error.lineno}, column {error.colno}"
+    # int() has a limit of its own, and tells about Python.
+    return "a number has too many digits" if "digits" in str(error) else str(error)
+
+
+def _explain_request(error: ValidationError) -> str:
+    fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    if fault["type"] == "extra_forbidden":
+        return "a field is not known; the body has `texts` and nothing else"
+    place = "".join(f"[{step}]" if isinstance(step, int) else step for step in fault["loc"])
+    return f"{place or 'the body'}: {fault['msg'].replace('TextsRequest', 'the request')}"

@@ -1,0 +1,84 @@
+"""The one table of routes: what the outer layer lets through, the app answers and the document describes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import bentoml._internal.server as bentoml_server
+
+from convoy.layout import Task
+from convoy.preprocessing.image import Polarity
+
+STATIC_FOLDER = Path(bentoml_server.__file__).parent / "static_content"  # BentoML's own copy of Swagger UI
+STATIC_NAMES = tuple(sorted(path.name for path in STATIC_FOLDER.iterdir()))
+POLARITIES: tuple[Polarity, ...] = get_args(Polarity)
+
+MULTIPART = "multipart/form-data"
+JSON = "application/json"
+# image/jpg is registered nowhere and sent by many.
+IMAGE_TYPES = ("image/png", "image/jpeg", "image/webp", "image/jpg")
+
+# What any route can answer.
+_ANYWHERE = ("malformed_request", "unsupported_media_type", "headers_too_large", "internal_error", "deadline_exceeded")
+_WITH_BODY = ("request_timeout", "body_too_large", "invalid_parameter", "too_many_items", "model_unavailable")
+_IMAGE = ("malformed_multipart", "image_too_large", "image_missing", "not_a_file", "undecodable_image", "unknown_field")
+_TEXT = ("malformed_json", "text_too_long", "blank_text", "invalid_request", "invalid_text")
+
+
+@dataclass(frozen=True)
+class RouteSpec:
+    """One method of one path."""
+
+    method: Literal["GET", "POST"]
+    path: str
+    summary: str
+    answer: str  # the schema of a 200 in schemas.py, or the media type where it is not JSON
+    faults: tuple[str, ...] = _ANYWHERE
+    task: Task | None = None  # set where the body goes to a model, whose card then limits it
+    media_types: tuple[str, ...] = ()
+    path_values: tuple[str, ...] = ()  # all values of {name} in `path`
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods that the path answers; Starlette gives every GET its HEAD."""
+        return ("GET", "HEAD") if self.method == "GET" else (self.method,)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The paths that it stands for, written out."""
+        return tuple(self.path.replace("{name}", value) for value in self.path_values) or (self.path,)
+
+
+PREDICT_IMAGES = RouteSpec(
+    "POST",
+    "/v1/images/predict",
+    "Classify one image or several",
+    "ImagesAnswer",
+    (*_ANYWHERE, *_WITH_BODY, *_IMAGE),
+    task="image",
+    media_types=(MULTIPART, *IMAGE_TYPES),
+)
+PREDICT_TEXTS = RouteSpec(
+    "POST",
+    "/v1/texts/predict",
+    "Classify one text or several",
+    "TextsAnswer",
+    (*_ANYWHERE, *_WITH_BODY, *_TEXT),
+    task="text",
+    media_types=(JSON,),
+)
+MODELS = RouteSpec(
+    "GET", "/v1/models", "The card and the release of each model", "ModelsAnswer", (*_ANYWHERE, "invalid_parameter")
+)
+DOCUMENT = RouteSpec("GET", "/docs.json", "This document", JSON)
+PAGE = RouteSpec("GET", "/", "This document as a page to try the routes", "text/html")
+# Answered by BentoML itself.
+BUILT_IN = (
+    RouteSpec("GET", "/livez", "200 while the process lives", "text/plain"),
+    RouteSpec("GET", "/healthz", "The same as /livez", "text/plain"),
+    RouteSpec("GET", "/readyz", "200 when every model is loaded and warm", "text/plain", (*_ANYWHERE, "not_ready")),
+    RouteSpec("GET", "/metrics", "Prometheus metrics", "text/plain"),
+    RouteSpec("GET", "/static_content/{name}", "The files of the page", "*/*", path_values=STATIC_NAMES),
+)
+ROUTES = (PREDICT_IMAGES, PREDICT_TEXTS, MODELS, *BUILT_IN, DOCUMENT, PAGE)
+BY_PATH = {path: route for route in ROUTES for path in route.paths}

@@ -1,0 +1,126 @@
+"""What the REST routes take and give, as types; the OpenAPI document is generated from them."""
+
+from typing import Annotated, Literal, NotRequired
+
+from pydantic import BaseModel, ConfigDict, Field, with_config
+from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
+
+from convoy.bundle import Card, Release
+
+_CLOSED = ConfigDict(extra="forbid")
+
+
+class TextsRequest(BaseModel):
+    """The texts to classify."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    # What a blank text is, is decided by preprocessing; the document says it too.
+    texts: list[Annotated[str, Field(json_schema_extra={"minLength": 1, "pattern": r"\S"})]] = Field(
+        min_length=1, examples=[["A wonderful little film.", "I want those two hours back."]]
+    )
+
+
+@with_config(_CLOSED)
+class ModelName(TypedDict):
+    """Which model answered: its registered version and the digest of its bundle."""
+
+    name: str
+    version: str
+    run_id: str
+    digest: str
+
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+@with_config(_CLOSED)
+class ImagePrediction(TypedDict):
+    """The most probable label of one image, and the probability of every label."""
+
+    label: str
+    probability: Probability
+    probabilities: dict[str, Probability]
+    warnings: NotRequired[Annotated[list[str], Field(min_length=1)]]
+
+
+@with_config(_CLOSED)
+class TextPrediction(ImagePrediction):
+    """The most probable label of one text, and the probability of every label."""
+
+    truncated: NotRequired[Annotated[Literal[True], Field(description="only the head and the tail were read")]]
+
+
+@with_config(_CLOSED)
+class ImagesAnswer(TypedDict):
+    """One prediction per image, in the order of the request."""
+
+    model: ModelName
+    predictions: Annotated[list[ImagePrediction], Field(min_length=1)]
+
+
+@with_config(_CLOSED)
+class TextsAnswer(TypedDict):
+    """One prediction per text, in the order of the request."""
+
+    model: ModelName
+    predictions: Annotated[list[TextPrediction], Field(min_length=1)]
+
+
+@with_config(_CLOSED)
+class ReadyModel(TypedDict):
+    """A model that answers: what it says about itself, and what was registered."""
+
+    state: Literal["ready"]
+    card: Card
+    release: Release
+
+
+@with_config(_CLOSED)
+class UnavailableModel(TypedDict):
+    """A task without a model, and why."""
+
+    state: Literal["unavailable"]
+    reason: str
+
+
+ModelState = Annotated[ReadyModel | UnavailableModel, Field(discriminator="state")]
+
+
+@with_config(_CLOSED)
+class ModelsAnswer(TypedDict):
+    """The model of each task."""
+
+    image: ModelState
+    text: ModelState
+
+
+@with_config(_CLOSED)
+class ErrorDetail(TypedDict):
+    """Why a request failed: `code` for programs, `message` for people, `request_id` to find it in the log."""
+
+    code: str
+    message: str
+    request_id: str
+
+
+@with_config(_CLOSED)
+class ErrorAnswer(TypedDict):
+    """The body of every 4xx and 5xx."""
+
+    error: ErrorDetail
+
+
+@with_config(_CLOSED)
+class TaskState(TypedDict):
+    """Whether a task can answer, and why not."""
+
+    state: Literal["ready", "unavailable"]
+    reason: NotRequired[str]
+
+
+@with_config(_CLOSED)
+class NotReadyAnswer(ErrorAnswer):
+    """The error of /readyz, with the state of each task beside it."""
+
+    tasks: dict[Literal["image", "text"], TaskState]

@@ -1,0 +1,44 @@
+"""The BentoML service: `bentoml serve serving.service:service` serves what stands in deployed/."""
+
+from typing import Any
+
+import bentoml
+from bentoml import Service
+from starlette.types import ASGIApp
+
+from serving.deployed import DeployedModels, deployed_folder
+from serving.endpoints import create_app
+from serving.shell import Shell
+
+TIMEOUT_S = 10  # the slowest allowed request takes 3 s; BentoML keeps a timer for each request that long
+
+models = DeployedModels()
+
+
+class ShelledService(Service[Any]):  # type: ignore[misc]  # bentoml exports it untyped
+    """A service whose whole app, BentoML's probes and middlewares included, stands inside the outer layer."""
+
+    def to_asgi(self, is_main: bool = True) -> ASGIApp:
+        return Shell(super().to_asgi(is_main), models)
+
+
+class Convoy:
+    """Predictions for images and texts, by the models that are deployed."""
+
+    def __init__(self) -> None:
+        """Load both models; one that cannot be loaded makes /readyz 503 and leaves the other answering."""
+        models.load(deployed_folder())
+
+    async def __is_ready__(self) -> bool:
+        return models.ready
+
+
+service = bentoml.service(
+    name="convoy",
+    service_class=ShelledService,
+    http={"host": "127.0.0.1", "port": 3000},
+    workers=1,
+    traffic={"timeout": TIMEOUT_S},
+    logging={"access": {"enabled": False}},  # a line per request costs more than a prediction; /metrics counts
+)(Convoy)
+service.mount_asgi_app(create_app(models), name="v1")
