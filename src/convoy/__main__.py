@@ -40,6 +40,7 @@ def promote(
 @app.command()
 def up(port: Port = 3000, mlflow_port: MlflowPort = 5000) -> None:
     """Start the MLflow UI and the prediction service, and show one real answer of each task; Ctrl-C ends both."""
+    mlflow_settings.apply()
     from convoy import processes
 
     raise typer.Exit(processes.up(port, mlflow_port, typer.echo))

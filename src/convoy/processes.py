@@ -1,0 +1,153 @@
+"""The MLflow UI and the prediction service as processes that start together and end together."""
+
+import os
+import shlex
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+import psutil  # type: ignore[import-untyped]
+from honcho.manager import Manager
+
+from convoy import mlflow_settings, ports
+from convoy.layout import DEPLOYED, TASKS
+from convoy.ports import HOST
+
+Say = Callable[[str], None]
+READY_WITHIN_S = 180  # a cold disk and a busy machine; both are ready in about 15 s otherwise
+
+
+def up(port: int, mlflow_port: int, say: Say) -> int:
+    """Run both until Ctrl-C, SIGTERM or the end of one; gives the exit status. MLflow's UI only for a local store."""
+    local = mlflow_settings.is_local(mlflow_settings.tracking_uri())
+    wanted = {"PORT": port, **({"MLFLOW_PORT": mlflow_port} if local else {})}
+    try:
+        ports.check(wanted)
+    except ports.PortTaken as error:
+        say(str(error))
+        return 1
+    if not any((DEPLOYED / task / "current").exists() for task in TASKS):
+        say("nothing is deployed; `make run` builds it, or `dvc repro` and `python -m convoy publish`")
+        return 1
+    service = f"http://{HOST}:{port}"
+    ui = f"http://{HOST}:{mlflow_port}" if local else mlflow_settings.tracking_uri()
+    checks = [f"{service}/readyz", *([f"{ui}/health"] if local else [])]
+
+    def announce(runner: "_Runner") -> None:
+        from convoy import showcase  # numpy starts threads when it is imported, and honcho forks before this
+
+        if showcase.wait_until_ready(checks, READY_WITHIN_S, lambda: runner.ending):
+            showcase.show(service, ui, say)
+        elif not runner.ending:
+            say(f"not ready after {READY_WITHIN_S} s: {' or '.join(checks)}; the lines above say why")
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    runner = _Runner(announce)
+    commands = {"serving": command("serve", port), **({"mlflow": command("mlflow", mlflow_port)} if local else {})}
+    for name, words in commands.items():
+        runner.add_process(name, f"exec {shlex.join(words)}", env=environment())
+    signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))  # the terminal was closed
+    runner.loop()
+    runner.end_descendants()
+    return runner.exit_status()
+
+
+def replace_by(name: str, port: int, say: Say) -> int:
+    """Become one of the two processes; gives an exit status only where the port is taken."""
+    try:
+        ports.check({"PORT" if name == "serve" else "MLFLOW_PORT": port})
+    except ports.PortTaken as error:
+        say(str(error))
+        return 1
+    say(f"http://{HOST}:{port} (Ctrl-C ends it)")
+    sys.stdout.flush()
+    words = command(name, port)
+    os.execve(words[0], words, environment())
+
+
+def command(name: str, port: int) -> list[str]:
+    """The command line of `serve` or `mlflow`; both listen on this machine alone."""
+    address = ["--host", HOST, "--port", str(port)]
+    if name == "serve":
+        return [sys.executable, "-m", "bentoml", "serve", "serving.service:service", *address]
+    hosts = [f"{host}:{port}" for host in (HOST, "localhost")]
+    # MLflow compares the Host header with its port; a page of another site cannot read the UI.
+    guard = ["--allowed-hosts", ",".join(hosts), "--cors-allowed-origins", ",".join(f"http://{host}" for host in hosts)]
+    quiet = ["--workers", "1", "--uvicorn-opts", "--log-level warning"]
+    store = ["--backend-store-uri", mlflow_settings.tracking_uri()]
+    files = ["--artifacts-destination", str(mlflow_settings.artifact_root())]
+    return [sys.executable, "-m", "mlflow", "server", *address, *quiet, *store, *files, *guard]
+
+
+def environment() -> dict[str, str]:
+    """What both processes get: MLflow's settings, no telemetry, output as it comes."""
+    fixed = {"BENTOML_DO_NOT_TRACK": "True", "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore::UserWarning"}
+    return {**mlflow_settings.ENVIRONMENT, **os.environ, **fixed}
+
+
+class _Runner(Manager):  # type: ignore[misc]
+    """honcho's Manager that ends grandchildren too: bentoml's workers have sessions of their own."""
+
+    def __init__(self, announce: Callable[["_Runner"], None]) -> None:
+        super().__init__()
+        self.ending = False
+        self._announce = announce
+        self._descendants: dict[str, list[psutil.Process]] = {}
+
+    def exit_status(self) -> int:
+        """That of the process that ended first, 128 + n for signal n; to end by itself is a failure in any case."""
+        status = int(self.returncode or 0)
+        return 128 - status if status < 0 else status or 1
+
+    def terminate(self) -> None:
+        """End all; a signal that comes while they are being started waits until honcho knows them."""
+        self.ending = True
+        if self._all_started():
+            self.look_after_descendants()
+            super().terminate()
+
+    def kill(self) -> None:
+        """End by force what is left, grandchildren included."""
+        super().kill()
+        self.end_descendants()
+
+    def end_descendants(self) -> None:
+        """Kill what outlived its parent."""
+        for name in self._descendants:
+            self._end_descendants_of(name)
+
+    def look_after_descendants(self) -> None:
+        """Note who they are while their parent lives; one killed from outside would leave them with its port."""
+        for name, state in self._processes.items():
+            try:
+                parent = psutil.Process(state["pid"])
+                if parent.status() == psutil.STATUS_ZOMBIE:
+                    self._end_descendants_of(name)
+                else:
+                    self._descendants[name] = parent.children(recursive=True)
+            except (KeyError, psutil.NoSuchProcess):  # not started yet, or ended and waited for
+                continue
+
+    def _end_descendants_of(self, name: str) -> None:
+        for process in self._descendants.get(name, []):
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                continue
+
+    def _start(self) -> None:
+        super()._start()
+        # After the forks: a fork beside a thread could inherit its locks.
+        threading.Thread(target=self._announce, args=(self,), daemon=True).start()
+        threading.Thread(target=self._look_after, daemon=True).start()
+
+    def _look_after(self) -> None:
+        while not self.ending:
+            self.look_after_descendants()
+            time.sleep(1)
+
+    def _any_stopped(self) -> bool:
+        """Asked by honcho's loop in each round: True starts its countdown to kill(), also where none has ended yet."""
+        return self.ending or bool(super()._any_stopped())
