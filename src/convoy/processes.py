@@ -28,12 +28,15 @@ def up(port: int, mlflow_port: int, say: Say) -> int:
     except ports.PortTaken as error:
         say(str(error))
         return 1
-    if not any((DEPLOYED / task / "current").exists() for task in TASKS):
+    deployed = [task for task in TASKS if (DEPLOYED / task / "current").exists()]
+    if not deployed:
         say("nothing is deployed; `make run` builds it, or `dvc repro` and `python -m convoy publish`")
         return 1
     service = f"http://{HOST}:{port}"
     ui = f"http://{HOST}:{mlflow_port}" if local else mlflow_settings.tracking_uri()
-    checks = [f"{service}/readyz", *([f"{ui}/health"] if local else [])]
+    # /readyz asks for the models of all tasks; with one of them missing, the other still answers.
+    probe = "readyz" if len(deployed) == len(TASKS) else "livez"
+    checks = [f"{service}/{probe}", *([f"{ui}/health"] if local else [])]
 
     def announce(runner: "_Runner") -> None:
         from convoy import showcase  # numpy starts threads when it is imported, and honcho forks before this

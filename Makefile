@@ -1,0 +1,69 @@
+# Each target makes .venv where it is missing or out of date. Everything else is a verb of `python -m convoy`.
+PORT ?= 3000
+MLFLOW_PORT ?= 5000
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+# dvc.yaml says `python`: this is the one.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+PY := .venv/bin/python
+SET_UP := .ci/set-up
+
+.PHONY: help run demo repro ui serve test check clean lock set-up
+
+help: ## this list
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do printf '  make %-8s %s\n' "$$name" "$$text"; done
+	@echo
+	@echo "  PORT=$(PORT) MLFLOW_PORT=$(MLFLOW_PORT) change the ports, PYTHON= names the interpreter of .venv (3.11 to 3.13)."
+	@echo "  The verbs: .venv/bin/python -m convoy --help"
+
+run: ## raw data to REST answers: set-up, dvc repro, publish, MLflow UI and prediction service
+	@$(SET_UP) PORT=$(PORT) MLFLOW_PORT=$(MLFLOW_PORT)
+	@$(PY) -m dvc repro
+	@$(PY) -m convoy publish
+	@exec $(PY) -m convoy up --port $(PORT) --mlflow-port $(MLFLOW_PORT)
+
+demo: ## the same on a few thousand real examples, in .demo/ and without touching anything outside it
+	@$(SET_UP) PORT=$(PORT) MLFLOW_PORT=$(MLFLOW_PORT)
+	@exec $(PY) -m convoy demo .demo --port $(PORT) --mlflow-port $(MLFLOW_PORT)
+
+repro: set-up ## dvc repro and publish
+	@$(PY) -m dvc repro
+	@$(PY) -m convoy publish
+
+ui: ## the MLflow UI alone, in the foreground
+	@$(SET_UP) MLFLOW_PORT=$(MLFLOW_PORT)
+	@exec $(PY) -m convoy ui --mlflow-port $(MLFLOW_PORT)
+
+serve: ## the prediction service alone, in the foreground
+	@$(SET_UP) PORT=$(PORT)
+	@exec $(PY) -m convoy serve --port $(PORT)
+
+test: check ## every check and every test
+	@$(PY) -m pytest
+
+check: set-up ## ruff, ruff format, mypy and import-linter
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy src serving pipelines
+	@.venv/bin/lint-imports
+
+clean: ## remove what can be made again; keeps .venv, DVC's cache, mlflow.db, mlruns/, deployed/ and reports/
+	@rm -rf data candidates bundles lightning_logs build .demo .run
+	@rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .grimp_cache .import_linter_cache
+	@find src serving pipelines tests -name __pycache__ -prune -exec rm -rf {} +
+
+# torch names its CUDA libraries itself, and pip cannot read uv's markers on Python's end or on the platforms we have.
+lock: set-up ## write requirements.lock anew from pyproject.toml
+	@trap 'rm -f .requirements.lock' EXIT; \
+	head -n 2 requirements.lock > .requirements.lock; \
+	$(PY) -m uv pip compile --universal --python-version 3.11 --all-extras pyproject.toml --no-annotate --no-header -q \
+	  | grep -v -E '^(nvidia-|cuda-|triton==)' \
+	  | sed -E "s/python_full_version < '3.14' and //; s/ and \(sys_platform == 'darwin' or sys_platform == 'linux'\)//; s/ ; \(?sys_platform == 'darwin' or sys_platform == 'linux'\)?$$//" \
+	  >> .requirements.lock; \
+	mv .requirements.lock requirements.lock
+
+set-up:
+	@$(SET_UP)

@@ -1,0 +1,128 @@
+"""The working tree -> a copy in a folder of its own, with other params, where a whole pipeline runs and serves."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from convoy import ports
+from convoy.params import ParamsInvalid
+
+# What a run in the copy makes itself; taking the original's would tell DVC that it is done.
+_MADE_THERE = ("dvc.lock", "reports")
+# Settings that would lead the copy back to the original's MLflow and models.
+_LEFT_BEHIND = ("MLFLOW_TRACKING_URI", "CONVOY_DEPLOYED", "DVC_ROOT", "GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE")
+
+
+class WorkspaceRefused(RuntimeError):
+    """A folder that cannot become a workspace."""
+
+
+def lay(folder: Path, overrides: Path | None = None, source: Path = Path()) -> None:
+    """Copy the working tree of `source`, edits included, into `folder` as a git repository of its own.
+
+    `overrides` is a YAML file that is merged into params.yaml. What a run left in `folder` (data, DVC's cache, models)
+    stays, so that the next one is quick. Raises WorkspaceRefused, or ParamsInvalid for a key that params.yaml lacks.
+    """
+    if folder.exists() and any(folder.iterdir()) and not (folder / ".git").is_dir():
+        raise WorkspaceRefused(f"{folder} is not empty and no workspace; name another folder, or remove it")
+    if not (source / ".git").exists():
+        raise WorkspaceRefused(f"{source.absolute()} is no git repository, which says what belongs to it; clone Convoy")
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / ".git").is_dir():
+        _git(folder, "init", "--quiet")
+    names = [name for name in _listed(source, "--cached", "--others", "--exclude-standard") if _belongs(source, name)]
+    for gone in set(_listed(folder, "--cached")) - set(names):
+        (folder / gone).unlink(missing_ok=True)
+    for name in names:
+        _copy(source / name, folder / name)
+    if overrides is not None:
+        _override(folder / "params.yaml", overrides)
+    _commit(folder, names)
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """The environment in which the code of the copy runs, with this Python and everything installed beside it."""
+    root = folder.absolute()
+    kept = {name: value for name, value in os.environ.items() if name not in _LEFT_BEHIND}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    return {**kept, "PATH": path, "PYTHONPATH": f"{root / 'src'}{os.pathsep}{root}"}
+
+
+def demo(folder: Path, port: int, mlflow_port: int, say: Callable[[str], None]) -> int:
+    """Lay `folder` with demo.yaml, build, publish and serve there; returns only where something fails."""
+    try:
+        ports.check({"PORT": port, "MLFLOW_PORT": mlflow_port})
+        lay(folder, Path("demo.yaml"))
+    except (ports.PortTaken, WorkspaceRefused, ParamsInvalid) as error:
+        say(str(error))
+        return 1
+    say(f"few examples and epochs, in {folder}: nothing outside it changes")
+    for words in (["dvc", "repro"], ["convoy", "publish"]):
+        status = subprocess.run([sys.executable, "-m", *words], cwd=folder, env=environment(folder)).returncode
+        if status:
+            return status
+    sys.stdout.flush()
+    up = ["-m", "convoy", "up", "--port", str(port), "--mlflow-port", str(mlflow_port)]
+    environment_there = environment(folder)
+    os.chdir(folder)
+    os.execve(sys.executable, [sys.executable, *up], environment_there)
+
+
+def merge(params: dict[str, Any], overrides: dict[str, Any], path: Path, prefix: str = "") -> dict[str, Any]:
+    """Params with the leaves of `overrides` in their place. Raises ParamsInvalid for a key that params lacks."""
+    merged = dict(params)
+    for key, value in overrides.items():
+        name = f"{prefix}{key}"
+        if key not in params:
+            raise ParamsInvalid(f"{path}: {name} is not a key of params.yaml; remove it or correct its spelling")
+        if isinstance(params[key], dict) != isinstance(value, dict):
+            raise ParamsInvalid(f"{path}: {name} is {value!r}, params.yaml has {params[key]!r}; give the same kind")
+        merged[key] = merge(params[key], value, path, f"{name}.") if isinstance(value, dict) else value
+    return merged
+
+
+def _belongs(source: Path, name: str) -> bool:
+    return Path(name).parts[0] not in _MADE_THERE and (source / name).is_file()
+
+
+def _copy(original: Path, copy: Path) -> None:
+    """Files that are the same already are left alone: DVC looks at their times before it looks at their content."""
+    if copy.is_file() and copy.read_bytes() == original.read_bytes():
+        return
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(original, copy)
+
+
+def _override(params: Path, overrides: Path) -> None:
+    known = yaml.safe_load(params.read_text(encoding="utf-8"))
+    wanted = yaml.safe_load(overrides.read_text(encoding="utf-8")) or {}
+    params.write_text(yaml.safe_dump(merge(known, wanted, overrides), sort_keys=False, allow_unicode=True))
+
+
+def _commit(folder: Path, names: list[str]) -> None:
+    _git(folder, "add", "--all", "--force", "--pathspec-from-file=-", "--pathspec-file-nul", stdin="\0".join(names))
+    _git(folder, "add", "--update")
+    if _git(folder, "status", "--porcelain", "--untracked-files=no"):
+        identity = ["-c", "user.name=Convoy", "-c", "user.email=convoy@localhost"]
+        quiet = ["-c", "commit.gpgsign=false", "-c", "core.hooksPath=/dev/null"]
+        _git(folder, *identity, *quiet, "commit", "--quiet", "--message", "The working tree as it was laid")
+
+
+def _listed(repository: Path, *which: str) -> list[str]:
+    return [name for name in _git(repository, "ls-files", "-z", *which).split("\0") if name]
+
+
+def _git(repository: Path, *arguments: str, stdin: str = "") -> str:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    found = subprocess.run(
+        ["git", *arguments], cwd=repository, input=stdin, env=kept, capture_output=True, text=True, check=False
+    )
+    if found.returncode:
+        raise WorkspaceRefused(f"git {arguments[0]} failed in {repository}: {found.stderr.strip()}")
+    return found.stdout
