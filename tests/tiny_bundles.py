@@ -11,7 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-from convoy.bundle import Card, Example, Limits, to_json, write_bundle
+from convoy.atomic import to_json
+from convoy.bundle import Card, Example, Limits, write_bundle
 from convoy.predictor import Model
 from convoy.preprocessing.image import ImagePreprocessing
 from convoy.preprocessing.text import TextPreprocessing

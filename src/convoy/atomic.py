@@ -1,11 +1,13 @@
 """Files and folders that appear whole or not at all: a temporary name beside the target, fsync, rename."""
 
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 def _sync(path: Path) -> None:
@@ -37,6 +39,16 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Replace `path` by `content` in one step."""
     with new_file(path) as temporary:
         temporary.write_bytes(content)
+
+
+def to_json(content: Any) -> bytes:
+    """JSON that is the same bytes for the same content and that people can read."""
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Replace `path` by `content` as JSON in one step."""
+    write_bytes(path, to_json(content))
 
 
 @contextmanager

@@ -81,21 +81,16 @@ class Bundle(BaseModel):
         return [Example.model_validate(example) for example in json.loads(self.files["examples.json"])]
 
 
-def to_json(content: Any) -> bytes:
-    """JSON that is the same bytes for the same content and that people can read."""
-    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
-
-
 def write_bundle(folder: Path, card: Card, files: dict[str, bytes]) -> str:
     """Write card, files and manifest as one step and give the digest."""
-    content = {"card.json": to_json(card.model_dump(mode="json")), **files}
+    content = {"card.json": atomic.to_json(card.model_dump(mode="json")), **files}
     manifest = {
         name: {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)} for name, data in sorted(content.items())
     }
     with atomic.new_folder(folder) as temporary:
         for name, data in content.items():
             (temporary / name).write_bytes(data)
-        (temporary / MANIFEST).write_bytes(to_json(manifest))
+        (temporary / MANIFEST).write_bytes(atomic.to_json(manifest))
     return digest_of(folder)
 
 

@@ -12,7 +12,7 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 
 PARAMS = Path("params.yaml")
 DEPLOYED = Path("deployed")
-TOKENIZER = Path("data/prepared/text/tokenizer.json")
+TOKENIZER = Path("data/prepared/text/contract/tokenizer.json")
 
 
 def raw(task: Task) -> Path:
@@ -23,6 +23,11 @@ def raw(task: Task) -> Path:
 def prepared(task: Task, split: Split) -> Path:
     """Arrow file of one split: uint8 images or texts with their token ids, and labels."""
     return Path("data/prepared", task, f"{split}.arrow")
+
+
+def contract(task: Task) -> Path:
+    """File of the preprocessing contract that a task's data was prepared with; export copies it into the card."""
+    return Path("data/prepared", task, "contract", "preprocessing.json")
 
 
 def candidate(task: Task, architecture: Architecture) -> Path:

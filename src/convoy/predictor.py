@@ -39,7 +39,13 @@ class Model:
         for start in range(0, len(order), BATCH):
             rows = order[start : start + BATCH]
             batch = self.preprocessor.collate([arrays[row] for row in rows])
-            (result[rows],) = self._session.run(None, {self._input_name: batch})
+            result[rows] = self.run(batch)
+        return result
+
+    def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
+        """One collated batch -> (batch, labels) float32."""
+        (found,) = self._session.run(None, {self._input_name: batch})
+        result: NDArray[np.float32] = found
         return result
 
     def replay(self, inputs: Sequence[str]) -> NDArray[np.float32]:

@@ -47,7 +47,10 @@ class ImagePreprocessor:
 
         Raises InputRejected for everything that is not a whole PNG, JPEG or WebP of an allowed size.
         """
-        image = decode(encoded, self.contract.max_pixels)
+        return self.convert(decode(encoded, self.contract.max_pixels), polarity)
+
+    def convert(self, image: Image.Image, polarity: Polarity | None = None) -> PreparedImage:
+        """Convert and fit one decoded image."""
         wanted = self.contract.polarity
         given = polarity or wanted
         background = 255 if given == "dark_on_light" else 0

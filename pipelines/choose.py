@@ -1,0 +1,24 @@
+"""Validation metrics of a task's candidates -> the winner. Argument: task."""
+
+import json
+import sys
+from typing import cast
+
+from convoy import atomic, layout
+from convoy.layout import Task
+from convoy.params import read_section
+from convoy.selection import SelectionParams, choose_winner
+
+
+def main(task: Task) -> None:
+    """Choose by files that DVC tracks, so that the choice can be repeated."""
+    params = read_section(SelectionParams, "choose")
+    files = {name: layout.reports(task) / name / "metrics.json" for name in layout.ARCHITECTURES}
+    metrics = {name: json.loads(path.read_bytes())["validation"] for name, path in files.items()}
+    winner = choose_winner(metrics, params.metric)
+    atomic.write_json(layout.choice(task), {"architecture": winner, "metric": params.metric, "candidates": metrics})
+    print(f"{task}: {winner} wins by {params.metric}: { {name: row[params.metric] for name, row in metrics.items()} }")
+
+
+if __name__ == "__main__":
+    main(cast(Task, sys.argv[1]))

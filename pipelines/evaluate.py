@@ -1,0 +1,72 @@
+"""The bundle, through the predictor that serves, on the test split that no other stage reads. Argument: task."""
+
+import sys
+from dataclasses import asdict
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from convoy import atomic, candidates, evaluation, layout
+from convoy.layout import Architecture, Task
+from convoy.metrics import classification_metrics
+from convoy.params import Section, read_section
+from convoy.parity import compare, require_agreement
+from convoy.predictor import Predictor
+from convoy.prepared.image import read_images
+from convoy.prepared.text import read_texts
+
+
+class Params(Section):
+    """The section evaluate of params.yaml."""
+
+    max_probability_difference: float = Field(gt=0)
+
+
+def main(task: Task) -> None:
+    """Judge the bundle as it will be served, and every candidate beside it."""
+    params = read_section(Params, "evaluate")
+    test = candidates.open_dataset(task, layout.prepared(task, "test"))
+    predictor = Predictor(layout.bundle(task), threads=2)
+    served = predictor.probabilities(_prepare(task, predictor))
+    metrics = {}
+    for name in layout.ARCHITECTURES:
+        _, network = candidates.load(layout.candidate(task, name))
+        found = candidates.probabilities(network, test)
+        figures = classification_metrics(test.labels, found)
+        metrics[name] = {key: figures[key] for key in ("accuracy", "log_loss", "n")}
+        _draw(task, name, test, found)
+        if name == predictor.card.architecture:
+            agreement = compare(found, served)
+            require_agreement(agreement, params.max_probability_difference, "the test split")
+        print(f"{task}-{name}: test {figures}", flush=True)
+    report = {**classification_metrics(test.labels, served), "torch_against_onnx": asdict(agreement)}
+    atomic.write_json(layout.reports(task) / "test.json", report)
+    atomic.write_json(layout.reports(task) / "candidates.json", metrics)
+    rows = evaluation.predictions_csv(test.labels, served, test.names)
+    atomic.write_bytes(layout.reports(task) / "predictions.csv", rows)
+
+
+def _prepare(task: Task, predictor: Predictor) -> list[NDArray[Any]]:
+    """The test inputs as serving prepares them: texts from their characters, images from their pixels."""
+    path = layout.prepared(task, "test")
+    if task == "image":
+        return list(read_images(path).images)
+    return [predictor.prepare(text).array for text in read_texts(path).texts]
+
+
+def _draw(task: Task, name: Architecture, test: candidates.Dataset, found: NDArray[np.float32]) -> None:
+    folder = layout.reports(task) / name
+    title = f"{task}-{name}, test"
+    evaluation.save_figure(evaluation.draw_confusion(test.labels, found, test.names, title), folder / "confusion.png")
+    path = layout.prepared(task, "test")
+    if task == "image":
+        figure = evaluation.draw_wrong_images(read_images(path).images, test.labels, found, test.names)
+    else:
+        figure = evaluation.draw_wrong_texts(read_texts(path).texts, test.labels, found, test.names)
+    evaluation.save_figure(figure, folder / "misclassified.png")
+
+
+if __name__ == "__main__":
+    main(cast(Task, sys.argv[1]))

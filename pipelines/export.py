@@ -1,0 +1,110 @@
+"""The winner's weights -> a proven bundle: one ONNX file, its contract and its examples. Argument: task."""
+
+import base64
+import hashlib
+import io
+import json
+import sys
+from dataclasses import asdict
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import Field
+from torch import nn
+
+from convoy import atomic, candidates, layout
+from convoy.bundle import Card, Example, Limits, write_bundle
+from convoy.layout import Architecture, Split, Task
+from convoy.onnx_export import export
+from convoy.params import Section, read_section
+from convoy.parity import compare, compare_batches, compare_sizes, require_agreement
+from convoy.predictor import Model, Predictor
+from convoy.prepared.image import read_images
+from convoy.prepared.text import read_texts
+
+EXPORT_BATCH = 4  # any size but 1, which the exporter takes for a constant
+BATCH_SAMPLE = 320  # inputs tried alone and among others: ten batches
+
+
+class Params(Section):
+    """The section export of params.yaml."""
+
+    examples: int = Field(ge=1)
+    max_probability_difference: float = Field(gt=0)
+    max_batch_difference: float = Field(gt=0)
+    limits: dict[Task, Limits]
+
+
+def main(task: Task) -> None:
+    """Export, prove on the whole validation split and on a grid of sizes, then write the bundle."""
+    params = read_section(Params, "export")
+    architecture: Architecture = json.loads(layout.choice(task).read_bytes())["architecture"]
+    description, network = candidates.load(layout.candidate(task, architecture))
+    dataset = candidates.open_dataset(task, layout.prepared(task, "validation"))
+    (example, _), *_ = dataset.evaluation_batches(EXPORT_BATCH, next(network.parameters()).device)
+    print(f"{task}: exporting {architecture}; an LSTM takes up to a minute", flush=True)
+    files = {"model.onnx": export(network, example, task)}
+    if task == "text":
+        files["tokenizer.json"] = layout.TOKENIZER.read_bytes()
+    card = Card(
+        format_version=1,
+        task=task,
+        labels=description.labels,
+        preprocessing=json.loads(layout.contract(task).read_bytes()),
+        limits=params.limits[task],
+        architecture=architecture,
+        params=description.model_dump(mode="json"),
+        data={"train": _sha256(task, "train"), "validation": _sha256(task, "validation")},
+    )
+    model = Model(card, files, threads=2)
+    print(f"{task}: comparing torch and ONNX Runtime", flush=True)
+    report = _prove(network, model, dataset, params)
+    files["examples.json"] = atomic.to_json(_draw_examples(task, model, params.examples))
+    digest = write_bundle(layout.bundle(task), card, files)
+    Predictor(layout.bundle(task))  # what cannot be loaded must not leave this stage
+    atomic.write_json(layout.reports(task) / "parity.json", report)
+    print(f"{task}: bundle {digest[:12]}, {report}")
+
+
+def _prove(network: nn.Module, model: Model, dataset: candidates.Dataset, params: Params) -> dict[str, Any]:
+    task, limit = model.card.task, params.max_probability_difference
+    validation = compare(candidates.probabilities(network, dataset), model.probabilities(dataset.arrays))
+    sizes = compare_sizes(network, model, task, dataset.arrays)
+    batches = compare_batches(model, dataset.arrays[:BATCH_SAMPLE])
+    return {
+        "validation": asdict(require_agreement(validation, limit, "the validation split")),
+        "sizes": asdict(require_agreement(sizes, limit, "a grid of batch sizes and lengths")),
+        "batches": asdict(require_agreement(batches, params.max_batch_difference, "inputs alone and in a batch")),
+    }
+
+
+def _draw_examples(task: Task, model: Model, count: int) -> list[dict[str, Any]]:
+    path = layout.prepared(task, "validation")
+    inputs = (
+        [_png(image) for image in read_images(path).images[:count]]
+        if task == "image"
+        else read_texts(path).texts[:count]
+    )
+    found = model.replay(inputs)
+    labels = model.card.labels
+    return [
+        Example(input=text, label=labels[int(row.argmax())], probabilities=tuple(map(float, row))).model_dump()
+        for text, row in zip(inputs, found, strict=True)
+    ]
+
+
+def _png(pixels: NDArray[np.uint8]) -> str:
+    stream = io.BytesIO()
+    Image.fromarray(pixels.squeeze()).save(stream, "PNG")
+    return base64.b64encode(stream.getvalue()).decode()
+
+
+def _sha256(task: Task, split: Split) -> str:
+    with layout.prepared(task, split).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+if __name__ == "__main__":
+    main(cast(Task, sys.argv[1]))

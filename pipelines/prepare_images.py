@@ -1,0 +1,64 @@
+"""data/raw/image -> one Arrow file per split, duplicates out, and the counts of all that was kept and dropped."""
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import Field
+from tqdm import tqdm
+
+from convoy import atomic, layout
+from convoy.params import Section, read_section
+from convoy.prepared.image import ImageSplit, write_images
+from convoy.preprocessing.image import ImagePreprocessing, ImagePreprocessor
+from convoy.sources import fashion_mnist
+from convoy.splits import count_labels, digests, distinct, stratified
+
+
+class Params(Section):
+    """The section prepare_images of params.yaml; a max of null is all."""
+
+    seed: int
+    validation_share: float = Field(gt=0, lt=1)
+    max_train: int | None
+    max_validation: int | None
+    max_test: int | None
+    preprocessing: ImagePreprocessing
+
+
+def main() -> None:
+    """Prepare the images. The official test set is kept whole: nothing but a damaged file could leave it."""
+    params = read_section(Params, "prepare_images")
+    raw = layout.raw("image")
+    images, labels = fashion_mnist.read(raw, "train")
+    test_images, test_labels = fashion_mnist.read(raw, "t10k")
+    test_keys = digests(image.tobytes() for image in test_images)
+    kept, dropped = distinct(digests(image.tobytes() for image in images), labels, taken=set(test_keys))
+    images, labels = images[kept], labels[kept]
+    train, validation = stratified(labels, params.validation_share, params.seed)
+    splits = {
+        "train": (images[train], labels[train], params.max_train),
+        "validation": (images[validation], labels[validation], params.max_validation),
+        "test": (test_images, test_labels, params.max_test),
+    }
+    counts = {}
+    for name in layout.SPLITS:
+        pixels, split_labels, most = splits[name]
+        pixels, split_labels = pixels[:most], split_labels[:most]
+        converted = _convert(pixels, params.preprocessing, name)
+        write_images(layout.prepared("image", name), ImageSplit(converted, split_labels, fashion_mnist.LABELS))
+        counts[name] = count_labels(split_labels, fashion_mnist.LABELS)
+    atomic.write_json(layout.contract("image"), params.preprocessing.model_dump(mode="json"))
+    report = {"raw": {"train": len(kept) + sum(dropped.values()), "test": len(test_labels)}, "dropped": dropped}
+    atomic.write_json(layout.reports("image") / "data.json", {**report, "splits": counts})
+    print(f"images: dropped {dropped}, kept { {name: count['n'] for name, count in counts.items()} }")
+
+
+def _convert(pixels: NDArray[np.uint8], contract: ImagePreprocessing, name: str) -> NDArray[np.uint8]:
+    """By the code that serving uses, so that training sees what will be served: (n, size, size, channels) uint8."""
+    preprocessor = ImagePreprocessor(contract)
+    progress = tqdm(pixels, desc=f"images {name}", mininterval=1)
+    return np.stack([preprocessor.convert(Image.fromarray(image)).array for image in progress])
+
+
+if __name__ == "__main__":
+    main()

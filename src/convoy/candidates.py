@@ -1,0 +1,91 @@
+"""A candidate is one architecture with its params: build it, keep its weights, let it predict."""
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from convoy import atomic
+from convoy.layout import Architecture, Task
+from convoy.params import Section
+
+EVALUATION_BATCH = 250
+WEIGHTS, DESCRIPTION = "weights.safetensors", "candidate.json"
+
+
+class Description(Section):
+    """What candidate.json says: all that is needed to build the network again, and how it was trained."""
+
+    task: Task
+    architecture: Architecture
+    network: dict[str, Any]
+    dimensions: dict[str, int]
+    labels: tuple[str, ...]
+    training: dict[str, Any]
+
+
+class Dataset(Protocol):
+    """One split of either task, as `convoy.datasets` gives it."""
+
+    arrays: Any
+    labels: NDArray[np.int64]
+    names: tuple[str, ...]
+    dimensions: dict[str, int]
+    evaluation_order: NDArray[np.int64]
+
+    def training_batches(self, params: Any, seed: int, epoch: int, device: torch.device) -> Any:
+        """One epoch of (inputs, labels)."""
+
+    def evaluation_batches(self, size: int, device: torch.device) -> list[tuple[Tensor, Tensor]]:
+        """All items once, in `evaluation_order`."""
+
+
+def open_dataset(task: Task, path: Path) -> Dataset:
+    """Open a prepared split. Task and module have the same name, so that a stage loads only its own task's code."""
+    module = import_module(f"convoy.datasets.{task}")
+    dataset: Dataset = getattr(module, f"{task.capitalize()}Dataset")(path)
+    return dataset
+
+
+def batch_params(task: Task, params: dict[str, Any]) -> Any:
+    """The `batches` section of a candidate, checked."""
+    return import_module(f"convoy.datasets.{task}").BatchParams.model_validate(params)
+
+
+def build(description: Description) -> nn.Module:
+    """The network of a candidate, untrained."""
+    module = import_module(f"convoy.models.{description.task}_{description.architecture}")
+    params = module.NetworkParams.model_validate(description.network)
+    network: nn.Module = module.Network(params, labels=len(description.labels), **description.dimensions)
+    return network
+
+
+def save(folder: Path, description: Description, network: nn.Module) -> None:
+    """Write candidate.json and the weights as safetensors: no code in a file, the same weights give the same bytes."""
+    weights = {name: weight.detach().cpu().contiguous() for name, weight in network.state_dict().items()}
+    with atomic.new_file(folder / WEIGHTS) as temporary:
+        save_file(weights, temporary)
+    atomic.write_json(folder / DESCRIPTION, description.model_dump(mode="json"))
+
+
+def load(folder: Path) -> tuple[Description, nn.Module]:
+    """Read what `save` wrote; the network is in eval mode."""
+    description = Description.model_validate_json((folder / DESCRIPTION).read_bytes())
+    network = build(description)
+    network.load_state_dict(load_file(folder / WEIGHTS))
+    return description, network.eval()
+
+
+@torch.inference_mode()
+def probabilities(network: nn.Module, dataset: Dataset) -> NDArray[np.float32]:
+    """What a network in eval mode says of every item, (n, labels) float32, in the dataset's own order."""
+    device = next(network.parameters()).device
+    found = [network(inputs).softmax(dim=1).cpu() for inputs, _ in dataset.evaluation_batches(EVALUATION_BATCH, device)]
+    result = np.empty((len(dataset.labels), len(dataset.names)), dtype=np.float32)
+    result[dataset.evaluation_order] = torch.cat(found).numpy()
+    return result

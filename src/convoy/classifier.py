@@ -1,0 +1,59 @@
+"""The one LightningModule: any network that maps inputs to logits, trained with AdamW and a one-cycle rate."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from convoy.metrics import classification_metrics
+from convoy.params import Section
+
+
+class LearningParams(Section):
+    """How a candidate learns."""
+
+    epochs: int = Field(ge=1)
+    learning_rate: float = Field(gt=0)
+    weight_decay: float = Field(ge=0)
+    label_smoothing: float = Field(ge=0, lt=1)
+    patience: int = Field(ge=1)
+
+
+class Classifier(pl.LightningModule):
+    """Trains a network by cross entropy; logs the figures of each epoch once, not of each step."""
+
+    def __init__(self, network: nn.Module, params: LearningParams) -> None:
+        super().__init__()
+        self.network = network
+        self.params = params
+        self._outcomes: list[tuple[Tensor, Tensor]] = []
+
+    def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
+        """Loss of one batch."""
+        inputs, labels = batch
+        loss = nn.functional.cross_entropy(self.network(inputs), labels, label_smoothing=self.params.label_smoothing)
+        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(labels), prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
+        """Keep what the network says, to judge the whole split at once."""
+        inputs, labels = batch
+        self._outcomes.append((self.network(inputs).float().softmax(dim=1).cpu(), labels.cpu()))
+
+    def on_validation_epoch_end(self) -> None:
+        """The figures of the whole validation split."""
+        probabilities, labels = (torch.cat(parts).numpy() for parts in zip(*self._outcomes, strict=True))
+        self._outcomes.clear()
+        for name, value in classification_metrics(labels, probabilities).items():
+            self.log(f"validation_{name}", float(value), prog_bar=name in ("accuracy", "log_loss"))
+
+    def configure_optimizers(self) -> Any:
+        """AdamW (arXiv:1711.05101), one cycle of the learning rate over the whole training (arXiv:1708.07120)."""
+        optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr=self.params.learning_rate, weight_decay=self.params.weight_decay
+        )
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.params.learning_rate, total_steps=steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -1,0 +1,46 @@
+"""A CNN over the one direction of text (Kim 2014, arXiv:1408.5882): token ids -> (batch, labels) logits."""
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from convoy.models.text_input import WordVectors
+from convoy.params import Section
+
+
+class NetworkParams(Section):
+    """Size of the word vectors, filters of each width in words, dropout, and the share of words hidden in training."""
+
+    embedding: int = Field(ge=1)
+    filters: int = Field(ge=1)
+    widths: tuple[int, ...] = Field(min_length=1)
+    dropout: float = Field(ge=0, lt=1)
+    word_dropout: float = Field(ge=0, lt=1)
+
+
+class Network(nn.Module):
+    """Filters slide over neighbouring words, each finds its phrase wherever it stands; the best match counts.
+
+    Padding has the zero vector and its windows are masked, so that it cannot be seen in the answer.
+    """
+
+    def __init__(self, params: NetworkParams, *, vocabulary: int, pad_id: int, labels: int) -> None:
+        super().__init__()
+        self.pad_id = pad_id
+        self.vectors = WordVectors(vocabulary, params.embedding, pad_id, params.word_dropout, params.dropout)
+        self.widths = params.widths
+        self.filters = nn.ModuleList(nn.Conv1d(params.embedding, params.filters, width) for width in params.widths)
+        self.dropout = nn.Dropout(params.dropout)
+        self.classify = nn.Linear(params.filters * len(params.widths), labels)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(batch, tokens) int64, padded at the end, at least one word each -> (batch, labels) logits."""
+        words = (tokens != self.pad_id).unsqueeze(1)  # (batch, 1, tokens)
+        vectors = self.vectors(tokens).transpose(1, 2) * words
+        best = []
+        for width, filters in zip(self.widths, self.filters, strict=True):
+            # Zeros around, so that every word, the first and the last too, starts a window of each width.
+            matches = filters(nn.functional.pad(vectors, (0, width - 1)))  # (batch, filters, tokens)
+            best.append(matches.masked_fill(~words, float("-inf")).amax(dim=2).relu())
+        logits: Tensor = self.classify(self.dropout(torch.cat(best, dim=1)))
+        return logits

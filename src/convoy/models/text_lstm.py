@@ -1,0 +1,55 @@
+"""An LSTM that reads a text forwards and one that reads it backwards: token ids -> (batch, labels) logits."""
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from convoy.models.text_input import WordVectors
+from convoy.params import Section
+
+
+class NetworkParams(Section):
+    """Size of the word vectors, units per direction, dropout, and the share of words hidden in training."""
+
+    embedding: int = Field(ge=1)
+    units: int = Field(ge=1)
+    dropout: float = Field(ge=0, lt=1)
+    word_dropout: float = Field(ge=0, lt=1)
+
+
+class Network(nn.Module):
+    """Two one-directional LSTMs whose states are pooled over the words of the text, padding left out.
+
+    A bidirectional LSTM over padded texts reads the padding first, so that an answer would depend on what else is
+    in the batch. Here the backward one reads the words reversed within the text's own length; padding always
+    comes last, where it cannot reach any word's state, and the pooling masks it.
+    """
+
+    def __init__(self, params: NetworkParams, *, vocabulary: int, pad_id: int, labels: int) -> None:
+        super().__init__()
+        self.pad_id = pad_id
+        self.vectors = WordVectors(vocabulary, params.embedding, pad_id, params.word_dropout, params.dropout)
+        self.forwards = nn.LSTM(params.embedding, params.units, batch_first=True)
+        self.backwards = nn.LSTM(params.embedding, params.units, batch_first=True)
+        self.dropout = nn.Dropout(params.dropout)
+        self.classify = nn.Linear(4 * params.units, labels)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(batch, tokens) int64, padded at the end, at least one word each -> (batch, labels) logits."""
+        words = tokens != self.pad_id
+        reversed_tokens = tokens.gather(1, _reversed_positions(words))
+        ahead, _ = self.forwards(self.vectors(tokens))
+        back, _ = self.backwards(self.vectors(reversed_tokens))
+        states = torch.cat([ahead, back], dim=2)  # (batch, tokens, 2 * units)
+        mask = words.unsqueeze(2)
+        greatest = states.masked_fill(~mask, float("-inf")).amax(dim=1)
+        mean = (states * mask).sum(dim=1) / mask.sum(dim=1)
+        logits: Tensor = self.classify(self.dropout(torch.cat([greatest, mean], dim=1)))
+        return logits
+
+
+def _reversed_positions(words: Tensor) -> Tensor:
+    """(batch, tokens) bool, True on words -> for each place the place to read: words reversed, padding kept."""
+    places = torch.arange(words.shape[1], device=words.device).expand(words.shape)
+    lengths = words.sum(dim=1, keepdim=True)
+    return torch.where(words, lengths - 1 - places, places)

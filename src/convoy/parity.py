@@ -1,0 +1,80 @@
+"""The proof that torch and ONNX Runtime say the same, and that an answer does not depend on the rest of the batch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from convoy.layout import Task
+from convoy.predictor import Model
+
+BATCHES = (1, 2, 3, 7, 32)
+LENGTHS = (1, 2, 3, 5, 17, 64, 150)
+
+
+class ParityBroken(RuntimeError):
+    """Two ways to the same probabilities differ by more than is allowed."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far two sets of probabilities are apart, over n inputs."""
+
+    max_difference: float
+    class_flips: int
+    n: int
+
+
+def compare(one: NDArray[Any], other: NDArray[Any]) -> Agreement:
+    """Compare probabilities (n, labels)."""
+    return Agreement(
+        max_difference=float(np.abs(one - other).max()),
+        class_flips=int((one.argmax(axis=1) != other.argmax(axis=1)).sum()),
+        n=len(one),
+    )
+
+
+def require_agreement(agreement: Agreement, limit: float, where: str) -> Agreement:
+    """Raise ParityBroken unless all probabilities agree within `limit` and no class flips."""
+    if not agreement.max_difference <= limit or agreement.class_flips:  # `not <=` is also true for NaN
+        raise ParityBroken(
+            f"the answers disagree on {where}: probabilities differ by up to {agreement.max_difference:.2g} "
+            f"(at most {limit} allowed), {agreement.class_flips} of {agreement.n} classes flip"
+        )
+    return agreement
+
+
+@torch.inference_mode()
+def compare_sizes(network: nn.Module, model: Model, task: Task, arrays: Sequence[NDArray[Any]]) -> Agreement:
+    """torch against ONNX Runtime on a grid of batch sizes and, for texts, lengths, cut from real inputs."""
+    agreements = []
+    for length in LENGTHS if task == "text" else (None,):
+        for size in BATCHES:
+            batch = _cut(arrays, size, length)
+            ours = network(torch.from_numpy(batch)).softmax(dim=1).numpy()
+            agreements.append(compare(ours, model.run(batch)))
+    return Agreement(
+        max_difference=max(agreement.max_difference for agreement in agreements),
+        class_flips=sum(agreement.class_flips for agreement in agreements),
+        n=sum(agreement.n for agreement in agreements),
+    )
+
+
+def compare_batches(model: Model, arrays: Sequence[NDArray[Any]]) -> Agreement:
+    """Each input alone against the same input among 31 others, padded to the longest of them."""
+    together = [
+        model.run(model.preprocessor.collate(list(arrays[start : start + 32]))) for start in range(0, len(arrays), 32)
+    ]
+    alone = [model.run(model.preprocessor.collate([array])) for array in arrays]
+    return compare(np.concatenate(alone), np.concatenate(together))
+
+
+def _cut(arrays: Sequence[NDArray[Any]], size: int, length: int | None) -> NDArray[Any]:
+    if length is None:
+        return np.stack([arrays[index % len(arrays)] for index in range(size)])
+    stream = np.concatenate([arrays[index % len(arrays)] for index in range(size * length)][: size * length])
+    return stream[: size * length].reshape(size, length).astype(np.int64)
