@@ -16,11 +16,14 @@ _REQUEST_ID: Json = {
     "description": "the X-Request-Id of the request, or one made for it",
     "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
 }
-_DESCRIPTION = (
-    "Predictions for images and texts. Every answer of 4xx or 5xx is an ErrorAnswer; its `code` is one of: "
-    + "; ".join(f"`{code}` ({status}): {meaning}" for code, (status, meaning) in CODES.items())
-    + ". A batch with one bad input is refused as a whole, and the message names it, as `texts[2]`."
-)
+_DESCRIPTION = """Predictions for images and texts; how much one request may bring stands in the cards, `/v1/models`.
+
+A batch with one bad input is refused as a whole, and the message names it, as `texts[2]`.
+Every answer of 4xx or 5xx is an `ErrorAnswer` with one of these codes:
+
+| code | status | meaning |
+|---|---|---|
+""" + "\n".join(f"| `{code}` | {status} | {meaning} |" for code, (status, meaning) in CODES.items())
 
 
 def document() -> Json:
@@ -51,6 +54,7 @@ def _schemas() -> Json:
 
 def _operation(route: RouteSpec) -> Json:
     operation: Json = {
+        "tags": ["models" if route.path.startswith("/v1/") else "service"],
         "summary": route.summary,
         "operationId": (route.path.strip("/").replace("/", "_").replace(".", "_").replace("_{name}", "") or "page"),
         "parameters": _parameters(route),

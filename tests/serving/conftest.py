@@ -1,0 +1,139 @@
+"""Deployed tiny bundles, the service in this process, and one real `bentoml serve` for the whole session."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+import tiny_bundles
+from starlette.testclient import TestClient
+
+from convoy.bundle import Release, digest_of
+from serving.deployed import Deployed, load_task
+
+ROOT = Path(__file__).parents[2]
+WRITERS: dict[str, Callable[[Path], None]] = {
+    "image": tiny_bundles.write_image_bundle,
+    "text": tiny_bundles.write_text_bundle,
+}
+
+
+def deploy(root: Path, task: str, write: Callable[[Path], None] | None = None) -> Path:
+    """Write a bundle and its release as `promote` does; gives its folder."""
+    (root / task).mkdir(parents=True)
+    fresh = root / task / "fresh"
+    (write or WRITERS[task])(fresh)
+    digest = digest_of(fresh)
+    folder = fresh.rename(root / task / digest)
+    release = Release(
+        name=f"convoy-{task}", version="7", run_id="0123456789abcdef", digest=digest, promoted_at="2026-11-23T12:00:00Z"
+    )
+    (folder / "release.json").write_text(release.model_dump_json())
+    (root / task / "current").symlink_to(digest)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def deployed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with both models; nobody may change it."""
+    root = tmp_path_factory.mktemp("deployed")
+    for task in WRITERS:
+        deploy(root, task)
+    return root
+
+
+@pytest.fixture(scope="session")
+def image_model(deployed: Path) -> Deployed:
+    model = load_task(deployed, "image")
+    assert isinstance(model, Deployed)
+    return model
+
+
+@pytest.fixture(scope="session")
+def text_model(deployed: Path) -> Deployed:
+    model = load_task(deployed, "text")
+    assert isinstance(model, Deployed)
+    return model
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_reports_home() -> None:
+    os.environ["BENTOML_DO_NOT_TRACK"] = "true"
+
+
+@pytest.fixture(scope="module")
+def client(deployed: Path) -> Iterator[TestClient]:
+    """The whole service as an ASGI app, without a server."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CONVOY_DEPLOYED", str(deployed))
+        from serving.service import service
+
+        with TestClient(service.to_asgi(), raise_server_exceptions=False) as found:
+            yield found
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running `bentoml serve`."""
+
+    url: str
+    port: int
+    log: Path
+    pid: int
+
+
+@pytest.fixture(scope="session")
+def server(deployed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """`bentoml serve` as a process of its own, ready."""
+    folder = tmp_path_factory.mktemp("server")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {**os.environ, "CONVOY_DEPLOYED": str(deployed), "BENTOML_HOME": str(folder / "home")}
+    command = [sys.executable, "-m", "bentoml", "serve", "serving.service:service", "--port", str(port)]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        _wait_until_ready(url, process, folder / "log")
+        yield Server(url, port, folder / "log", process.pid)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+
+
+def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    for _ in range(300):
+        assert process.poll() is None, log.read_text()
+        try:
+            if httpx.get(f"{url}/readyz").status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.1)
+    raise AssertionError(log.read_text())
+
+
+def error_of(response: httpx.Response) -> dict[str, str]:
+    """The error of an answer, after a check of its form."""
+    content = json.loads(response.content)
+    assert set(content) in ({"error"}, {"error", "tasks"}), content
+    error: dict[str, str] = content["error"]
+    assert set(error) == {"code", "message", "request_id"}
+    assert error["request_id"] == response.headers["x-request-id"]
+    assert response.headers["content-type"] == "application/json"
+    return error

@@ -1,0 +1,173 @@
+"""The prediction functions, called directly: checked inputs -> JSON."""
+
+import io
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_bundles
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+
+from serving.deployed import Deployed
+from serving.faults import Fault
+from serving.predictions import is_quick, predict_images, predict_texts, read_texts
+
+WORDS = st.lists(st.sampled_from(["good", "bad", "film", "the", "unknown"]), min_size=1, max_size=40).map(" ".join)
+SHARED = settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
+)
+
+
+def predictions(answer: bytes) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(answer)["predictions"]
+    return found
+
+
+def close(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    same = {key: value for key, value in one.items() if key not in ("probability", "probabilities")}
+    return all(other[key] == value for key, value in same.items()) and np.allclose(
+        list(one["probabilities"].values()), list(other["probabilities"].values()), atol=1e-6
+    )
+
+
+@SHARED
+@given(texts=st.lists(WORDS, min_size=1, max_size=8))
+def test_a_batch_of_texts_is_answered_as_each_text_alone(text_model: Deployed, texts: list[str]) -> None:
+    together = predictions(predict_texts(text_model, texts))
+    alone = [predictions(predict_texts(text_model, [text]))[0] for text in texts]
+    assert all(map(close, alone, together)) and len(together) == len(texts)
+
+
+@SHARED
+@given(brightness=st.lists(st.integers(0, 255), min_size=1, max_size=8))
+def test_a_batch_of_images_is_answered_as_each_image_alone(image_model: Deployed, brightness: list[int]) -> None:
+    images = [tiny_bundles.png(value) for value in brightness]
+    together = predictions(predict_images(image_model, images, None))
+    alone = [predictions(predict_images(image_model, [image], None))[0] for image in images]
+    assert all(map(close, alone, together)) and len(together) == len(images)
+
+
+def test_an_answer_names_the_release_and_holds_finite_probabilities_that_sum_to_one(image_model: Deployed) -> None:
+    answer = json.loads(predict_images(image_model, [tiny_bundles.png(255)], None))
+    assert answer["model"] == {
+        "name": "convoy-image",
+        "version": "7",
+        "run_id": "0123456789abcdef",
+        "digest": image_model.predictor.digest,
+    }
+    (prediction,) = answer["predictions"]
+    assert tuple(prediction["probabilities"]) == tiny_bundles.IMAGE_LABELS
+    assert sum(prediction["probabilities"].values()) == pytest.approx(1, abs=1e-6)
+    assert prediction["probability"] == max(prediction["probabilities"].values())
+    assert prediction["probabilities"][prediction["label"]] == prediction["probability"]
+
+
+def test_only_a_text_that_was_cut_says_so(text_model: Deployed) -> None:
+    short, long = predictions(predict_texts(text_model, ["good film", "good " * 17]))
+    assert "truncated" not in short and long["truncated"] is True
+
+
+def test_an_image_of_the_other_polarity_warns_and_the_parameter_inverts_it(image_model: Deployed) -> None:
+    dark_on_light = _inverted(tiny_bundles.png(255))
+    (plain,) = predictions(predict_images(image_model, [dark_on_light], None))
+    (inverted,) = predictions(predict_images(image_model, [dark_on_light], "dark_on_light"))
+    (original,) = predictions(predict_images(image_model, [tiny_bundles.png(255)], None))
+    assert "dark_on_light" in plain["warnings"][0]
+    assert inverted == original and "warnings" not in inverted
+    assert "warnings" not in original
+
+
+def _inverted(png: bytes) -> bytes:
+    stream = io.BytesIO()
+    ImageOps.invert(Image.open(io.BytesIO(png))).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def test_one_bad_input_refuses_the_batch_and_is_named(image_model: Deployed, text_model: Deployed) -> None:
+    good = tiny_bundles.png(9)
+    with pytest.raises(Fault, match=r"^image\[1\]: ") as caught:
+        predict_images(image_model, [good, b"GIF89a", good], None)
+    assert (caught.value.code, caught.value.status) == ("undecodable_image", 422)
+    with pytest.raises(Fault, match=r"^texts\[2\]: ") as caught:
+        predict_texts(text_model, ["good", "bad", " \n "])
+    assert (caught.value.code, caught.value.status) == ("blank_text", 422)
+
+
+def test_a_model_that_answers_nan_is_an_error_of_ours_and_never_invalid_json(
+    image_model: Deployed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_model.predictor, "probabilities", lambda arrays: np.full((len(arrays), 3), np.nan))
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        predict_images(image_model, [tiny_bundles.png(1)], None)
+
+
+def test_only_a_small_png_is_answered_without_a_thread() -> None:
+    assert is_quick(tiny_bundles.png(7))
+    assert not is_quick(tiny_bundles.png(7, (300, 300)))
+    assert not is_quick(tiny_bundles.png(7)[:20])
+    assert not is_quick(b"\xff\xd8\xff" + bytes(100))
+    assert not is_quick(tiny_bundles.png(7) + bytes(70_000))
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b"", "malformed_json"),
+        (b"{", "malformed_json"),
+        (b'{"texts": ["a"]} x', "malformed_json"),
+        (b'{"texts": ["a",]}', "malformed_json"),
+        (b'{"texts": [NaN]}', "malformed_json"),
+        (b'{"texts": [-Infinity]}', "malformed_json"),
+        (b'{"texts": ["a"], "texts": ["b"]}', "malformed_json"),
+        (b'{"texts": [{"a": 1, "a": 2}]}', "malformed_json"),
+        (b'{"texts": [' + b"9" * 5000 + b"]}", "malformed_json"),
+        (b"[" * 100_000, "malformed_json"),
+        (b'{"texts": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "malformed_json"),
+        (b'\xef\xbb\xbf{"texts": ["a"]}', "malformed_json"),
+        ('{"texts": ["ä"]}'.encode("latin-1"), "malformed_json"),
+        ('{"texts": ["a"]}'.encode("utf-16"), "malformed_json"),
+        (b'{"texts": ["a\x00b"]}', "malformed_json"),
+        (b'{"texts": ["a\nb"]}', "malformed_json"),
+        (b"null", "invalid_request"),
+        (b"[]", "invalid_request"),
+        (b'"texts"', "invalid_request"),
+        (b"{}", "invalid_request"),
+        (b'{"texts": []}', "invalid_request"),
+        (b'{"texts": "good"}', "invalid_request"),
+        (b'{"texts": null}', "invalid_request"),
+        (b'{"texts": [1]}', "invalid_request"),
+        (b'{"texts": [1e999]}', "invalid_request"),
+        (b'{"texts": ["good", ["bad"]]}', "invalid_request"),
+        (b'{"texts": ["good"], "model": "other"}', "invalid_request"),
+        (b'{"Texts": ["good"]}', "invalid_request"),
+        (b'{"texts": ["a","a","a","a","a","a","a","a","a"]}', "too_many_items"),
+    ],
+    ids=lambda value: repr(value[:40]) if isinstance(value, bytes) else value,
+)
+def test_a_json_body_that_is_not_a_request_is_refused_without_being_repeated(body: bytes, code: str) -> None:
+    with pytest.raises(Fault) as caught:
+        read_texts(body, max_items=8)
+    assert caught.value.code == code
+    assert len(caught.value.message) < 120 and "pydantic" not in caught.value.message
+
+
+def test_the_message_of_a_wrong_type_names_the_index() -> None:
+    with pytest.raises(Fault, match=r"texts\[1\]: "):
+        read_texts(b'{"texts": ["good", 2]}', max_items=8)
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\udfffb"])
+def test_a_lone_surrogate_is_refused(text_model: Deployed, text: str) -> None:
+    texts = read_texts(json.dumps({"texts": ["good", text]}).encode(), max_items=8)
+    with pytest.raises(Fault, match=r"texts\[1\]") as caught:
+        predict_texts(text_model, texts)
+    assert caught.value.code == "invalid_text"
+
+
+@pytest.mark.parametrize("text", ["a", "\U0001f468‍\U0001f469", "مرحبا", "e" + "́" * 10_000, "zzz " * 4000, "<b>\x00"])
+def test_any_real_text_gets_an_answer(text_model: Deployed, text: str) -> None:
+    (prediction,) = predictions(predict_texts(text_model, [text]))
+    assert sum(prediction["probabilities"].values()) == pytest.approx(1, abs=1e-6)

@@ -1,0 +1,141 @@
+"""The outer layer alone, message by message: how much it reads, and what it makes of bodies that lie."""
+
+import asyncio
+from collections.abc import Iterable
+
+import pytest
+from starlette.types import Message, Receive, Scope, Send
+
+from serving import shell
+from serving.deployed import Deployed, DeployedModels
+from serving.shell import Shell
+
+LIMIT = 4_000_000  # of the tiny image card
+Headers = list[tuple[bytes, bytes]]
+TYPE = (b"content-type", b"image/png")
+
+
+async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+    body = (await receive())["body"]
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": str(len(body)).encode()})
+
+
+class Conversation:
+    """One request in hand-made messages, and what came of it."""
+
+    def __init__(self, messages: Iterable[Message], headers: Headers) -> None:
+        self.messages = iter(messages)
+        self.headers = [TYPE, *headers]
+        self.received = 0
+        self.received_before_answer = -1
+        self.sent: list[Message] = []
+
+    async def receive(self) -> Message:
+        message = next(self.messages, None)
+        if message is None:
+            await asyncio.Event().wait()  # a sender that says nothing more
+        assert message is not None
+        self.received += len(message.get("body", b""))
+        return message
+
+    async def send(self, message: Message) -> None:
+        if not self.sent:
+            self.received_before_answer = self.received
+        self.sent.append(message)
+
+    def run(self, model: Deployed, app: object = echo) -> int:
+        """The status; -1 where nothing was sent."""
+        scope = {"type": "http", "method": "POST", "path": "/v1/images/predict", "headers": self.headers}
+        asyncio.run(Shell(app, DeployedModels({"image": model}))(scope, self.receive, self.send))  # type: ignore[arg-type]
+        return int(self.sent[0]["status"]) if self.sent else -1
+
+    def header(self, name: bytes) -> bytes:
+        return dict(self.sent[0]["headers"]).get(name, b"")
+
+
+def chunks(count: int, size: int = 65_536, end: bool = True) -> Iterable[Message]:
+    for index in range(count):
+        yield {"type": "http.request", "body": bytes(size), "more_body": not (end and index == count - 1)}
+
+
+def test_a_body_in_many_chunks_arrives_whole(image_model: Deployed) -> None:
+    conversation = Conversation(chunks(20), [])
+    assert conversation.run(image_model) == 200
+    assert conversation.sent[1]["body"] == str(20 * 65_536).encode()
+
+
+def test_a_declared_length_over_the_limit_is_refused_before_a_byte_is_read(image_model: Deployed) -> None:
+    conversation = Conversation(chunks(62), [(b"content-length", str(LIMIT + 1).encode())])
+    assert conversation.run(image_model) == 413
+    assert conversation.received_before_answer == 0
+
+
+@pytest.mark.parametrize("headers", [[], [(b"transfer-encoding", b"chunked")], [(b"content-length", b"10")]])
+def test_a_body_that_grows_past_the_limit_is_refused_at_the_limit(image_model: Deployed, headers: Headers) -> None:
+    conversation = Conversation(chunks(10_000, end=False), headers)
+    assert conversation.run(image_model) == 413
+    assert conversation.received_before_answer <= LIMIT + 65_536
+
+
+def test_exactly_the_limit_is_allowed(image_model: Deployed) -> None:
+    assert Conversation(chunks(1, LIMIT), []).run(image_model) == 200
+    assert Conversation(chunks(1, LIMIT + 1), []).run(image_model) == 413
+
+
+def test_a_refused_sender_may_finish_within_bounds_and_the_connection_closes(
+    image_model: Deployed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shell, "LINGER_BYTES", 10_000_000)
+    monkeypatch.setattr(shell, "LINGER_S", 0.2)
+    declared = [(b"content-length", str(10 * LIMIT).encode())]
+    finishing = Conversation(chunks(100), declared)
+    assert finishing.run(image_model) == 413
+    assert (finishing.received, finishing.header(b"connection")) == (100 * 65_536, b"close")
+    assert finishing.sent[-1] == {"type": "http.response.body", "body": b""}
+    endless = Conversation(chunks(100_000, end=False), declared)
+    assert endless.run(image_model) == 413 and endless.received <= 10_000_000 + 65_536
+    silent = Conversation([], declared)
+    assert silent.run(image_model) == 413
+
+
+def test_a_body_that_does_not_come_is_408(image_model: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shell, "BODY_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(shell, "LINGER_S", 0.1)
+    for messages in ([], chunks(3, 10, end=False)):
+        conversation = Conversation(messages, [(b"content-length", b"100")])
+        assert conversation.run(image_model) == 408
+        assert conversation.header(b"connection") == b"close"
+
+
+def test_a_sender_that_leaves_gets_no_answer_and_reaches_no_model(image_model: Deployed) -> None:
+    gone: list[Message] = [{"type": "http.disconnect"}]
+    assert Conversation([*chunks(2, 10, end=False), *gone], []).run(image_model) == -1
+
+
+@pytest.mark.parametrize("status", [400, 404, 405, 413, 415, 418, 429, 500, 502, 503, 504])
+def test_an_error_of_another_layer_leaves_in_our_form(image_model: Deployed, status: int) -> None:
+    async def other(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": status, "headers": [(b"x-library", b"1")]})
+        await send({"type": "http.response.body", "body": b"Trace", "more_body": True})
+        await send({"type": "http.response.body", "body": b"back"})
+
+    conversation = Conversation(chunks(1), [])
+    answered = conversation.run(image_model, other)
+    assert answered // 100 == status // 100
+    assert b"Trace" not in b"".join(message.get("body", b"") for message in conversation.sent)
+    assert len(conversation.sent) == 2 and conversation.header(b"x-library") == b""
+    assert (conversation.header(b"retry-after") != b"") == (status in (429, 503))
+
+
+def test_a_websocket_is_closed(image_model: Deployed) -> None:
+    sent: list[Message] = []
+
+    async def connect() -> Message:
+        return {"type": "websocket.connect"}
+
+    async def keep(message: Message) -> None:
+        sent.append(message)
+
+    asyncio.run(Shell(echo, DeployedModels({"image": image_model}))({"type": "websocket", "path": "/"}, connect, keep))
+    assert [message["type"] for message in sent] == ["websocket.close"]
