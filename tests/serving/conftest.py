@@ -7,14 +7,18 @@ import socket
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import httpx
 import pytest
 import tiny_bundles
 from starlette.testclient import TestClient
+from starlette.types import ASGIApp
 
 from convoy.bundle import Release, digest_of
 from serving.deployed import Deployed, load_task
@@ -69,15 +73,31 @@ def _no_reports_home() -> None:
     os.environ["BENTOML_DO_NOT_TRACK"] = "true"
 
 
+@cache
+def asgi_app() -> ASGIApp:
+    """The service's app; made once, since BentoML registers its metrics anew for each."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what BentoML's own imports use is not ours to mend
+        from serving.service import service
+
+        app: ASGIApp = service.to_asgi()
+        return app
+
+
+@contextmanager
+def service_of(root: Path) -> Iterator[TestClient]:
+    """The whole service in this process, started with what stands in `root`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CONVOY_DEPLOYED", str(root))
+        with TestClient(asgi_app(), raise_server_exceptions=False) as client:
+            yield client
+
+
 @pytest.fixture(scope="module")
 def client(deployed: Path) -> Iterator[TestClient]:
     """The whole service as an ASGI app, without a server."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CONVOY_DEPLOYED", str(deployed))
-        from serving.service import service
-
-        with TestClient(service.to_asgi(), raise_server_exceptions=False) as found:
-            yield found
+    with service_of(deployed) as found:
+        yield found
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def test_a_part_may_be_of_any_type_that_clients_guess_for_images(form_type: str)
         (part(b'form-data; name="picture"; filename="a.png"') + END, TYPE, "unknown_field"),
         (part(FILE) + part(b'form-data; name="extra"') + END, TYPE, "unknown_field"),
         (part(b'form-data; name="image"', b"http://127.0.0.1/a.png") + END, TYPE, "not_a_file"),
-        (part(b'form-data; name="image"; filename*=utf-8\'\'a.png') + END, TYPE, "not_a_file"),
+        (part(b"form-data; name=\"image\"; filename*=utf-8''a.png") + END, TYPE, "not_a_file"),
         (part(FILE, b"x", b"Content-Type: text/html") + END, TYPE, "unsupported_media_type"),
         (part(FILE, b"x", b"Content-Type: multipart/mixed; boundary=in") + END, TYPE, "unsupported_media_type"),
         (part(FILE) * 9 + END, TYPE, "too_many_items"),

@@ -78,6 +78,8 @@ def test_an_image_of_the_other_polarity_warns_and_the_parameter_inverts_it(image
     assert "dark_on_light" in plain["warnings"][0]
     assert inverted == original and "warnings" not in inverted
     assert "warnings" not in original
+    (wrong,) = predictions(predict_images(image_model, [tiny_bundles.png(255)], "dark_on_light"))
+    assert wrong["warnings"] == ["the image looked light_on_dark before ?polarity=dark_on_light inverted it"]
 
 
 def _inverted(png: bytes) -> bytes:

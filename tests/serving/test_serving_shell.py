@@ -128,6 +128,15 @@ def test_an_error_of_another_layer_leaves_in_our_form(image_model: Deployed, sta
     assert (conversation.header(b"retry-after") != b"") == (status in (429, 503))
 
 
+def test_an_exception_of_another_layer_is_a_500_that_tells_nothing(image_model: Deployed) -> None:
+    async def fail(*_: object) -> None:
+        raise RuntimeError("marker")
+
+    conversation = Conversation(chunks(1), [])
+    assert conversation.run(image_model, fail) == 500
+    assert b"internal_error" in conversation.sent[1]["body"] and b"marker" not in conversation.sent[1]["body"]
+
+
 def test_a_websocket_is_closed(image_model: Deployed) -> None:
     sent: list[Message] = []
 

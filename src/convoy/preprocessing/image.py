@@ -55,10 +55,11 @@ class ImagePreprocessor:
         given = polarity or wanted
         background = 255 if given == "dark_on_light" else 0
         flat = _flatten(image, self.contract.channels, background)
-        if "any" not in (given, wanted) and given != wanted:
+        inverted = "any" not in (given, wanted) and given != wanted
+        if inverted:
             flat = ImageOps.invert(flat)
             background = 255 - background
-        warnings = _polarity_warnings(flat, wanted)
+        warnings = _polarity_warnings(flat, wanted, inverted)
         fitted = fit(flat, self.contract.size_px, self.contract.fit, background)
         array = np.asarray(fitted, dtype=np.uint8).reshape(self.contract.size_px, self.contract.size_px, -1)
         return PreparedImage(array, warnings)
@@ -84,7 +85,7 @@ def decode(encoded: bytes, max_pixels: int) -> Image.Image:
             return ImageOps.exif_transpose(image)
     except InputRejected:
         raise
-    except Image.DecompressionBombError:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # the warning where warnings are errors
         raise InputRejected("image_too_large", f"the image has more than {max_pixels} pixels") from None
     except (OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, TypeError, struct.error, MemoryError):
         # Pillow reports broken files by any of these.
@@ -117,7 +118,7 @@ def _flatten(image: Image.Image, channels: int, background: int) -> Image.Image:
     return image.convert("L" if channels == 1 else "RGB")
 
 
-def _polarity_warnings(image: Image.Image, wanted: str) -> tuple[str, ...]:
+def _polarity_warnings(image: Image.Image, wanted: str, inverted: bool) -> tuple[str, ...]:
     if wanted == "any" or min(image.size) < 3:
         return ()
     grey = np.asarray(image.convert("L"))
@@ -125,4 +126,6 @@ def _polarity_warnings(image: Image.Image, wanted: str) -> tuple[str, ...]:
     looks = "dark_on_light" if np.median(border) > 127 else "light_on_dark"
     if looks == wanted:
         return ()
+    if inverted:
+        return (f"the image looked {wanted} before ?polarity={looks} inverted it",)
     return (f"the image looks {looks}, the model expects {wanted}; ?polarity={looks} would convert it",)
