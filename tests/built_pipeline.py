@@ -99,5 +99,6 @@ def _lock(root: Path, task: str, version: int, data: int) -> None:
     stages[f"export@{task}"] = {"deps": [choice, *map(entry, weights)], "outs": [bundle]}
     stages[f"evaluate@{task}"] = {"deps": [bundle, test], "outs": [entry(f"reports/{task}/test.json")]}
     lock = root / "dvc.lock"
+    stages = json.loads(json.dumps(stages))  # no shared entries, which YAML would write as aliases
     known = yaml.safe_load(lock.read_text())["stages"] if lock.exists() else {}
     lock.write_text(yaml.safe_dump({"schema": "2.0", "stages": {**known, **stages}}, sort_keys=False))

@@ -68,7 +68,7 @@ class Lock:
 
     def _hashes(self, stage: str, side: str) -> dict[str, str]:
         entries = self.stages.get(stage, {}).get(side, [])
-        return {entry["path"]: entry.get("md5", "") for entry in entries}
+        return {entry["path"]: str(entry.get("md5", "")) for entry in entries}
 
 
 def same_file(path: Path, md5: str) -> bool:

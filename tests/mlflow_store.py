@@ -1,0 +1,27 @@
+"""Empty MLflow stores in milliseconds: the schema is made once per test process and copied."""
+
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from convoy import mlflow_settings
+
+mlflow_settings.apply()
+
+from mlflow import MlflowClient  # noqa: E402
+
+from convoy import tracking  # noqa: E402
+
+
+@cache
+def _template() -> Path:
+    path = Path(tempfile.mkdtemp(prefix="convoy-test-store-"), "mlflow.db")
+    MlflowClient(f"sqlite:///{path}", f"sqlite:///{path}").search_experiments()
+    return path
+
+
+def open_empty_store() -> MlflowClient:
+    """A client of an empty mlflow.db in the working directory."""
+    shutil.copy(_template(), "mlflow.db")
+    return tracking.open_store()

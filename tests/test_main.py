@@ -1,0 +1,75 @@
+"""The verbs as a user calls them: what they print, and what they do when something is wrong."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import built_pipeline
+import pytest
+
+from convoy.bundle import digest_of, read_release
+
+
+def convoy(*words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    variables = {**os.environ, **environment}
+    return subprocess.run(
+        [sys.executable, "-m", "convoy", *words],
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+def test_after_mlflow_was_deleted_publish_brings_all_back_and_what_serves_goes_on_serving() -> None:
+    built_pipeline.lay(Path())
+    first = convoy("publish")
+    assert first.returncode == 0 and first.stderr == "" and "version 1 promoted" in first.stdout
+    built_pipeline.lay(Path(), validation={"accuracy": 0.5}, version=2)
+    assert "stays challenger" in convoy("publish").stdout
+    release = read_release(Path("deployed/image/current"))
+    Path("mlflow.db").unlink()
+    shutil.rmtree("mlruns")
+    again = convoy("publish")
+    assert again.returncode == 0 and again.stderr == ""
+    assert "version 2 stays challenger, version 1 serves" in again.stdout
+    found = read_release(Path("deployed/image/current"))
+    assert release is not None and found is not None
+    assert found.digest == release.digest and found.promoted_at == release.promoted_at
+    assert found.run_id != release.run_id  # of the new record
+    assert convoy("promote", "--task", "image", "--version", "2").returncode == 0
+    assert digest_of(Path("deployed/image/current")) == digest_of(Path("bundles/image"))
+
+
+def test_with_nothing_built_publish_says_what_to_do() -> None:
+    done = convoy("publish")
+    assert done.returncode == 0 and "`dvc repro` makes what is missing" in done.stdout
+
+
+def test_what_a_user_can_mend_is_a_sentence_without_a_traceback() -> None:
+    built_pipeline.lay(Path())
+    for words, environment, said in [
+        (["promote", "--task", "image", "--version", "3"], {}, "convoy-image has no version 3; there is none"),
+        (["publish"], {"MLFLOW_TRACKING_URI": "http://127.0.0.1:1"}, "MLflow (http://127.0.0.1:1) refuses"),
+    ]:
+        done = convoy(*words, **environment)
+        assert done.returncode == 1 and said in done.stderr and "Traceback" not in done.stderr
+    Path("dvc.lock").write_text("[")
+    done = convoy("publish")
+    assert done.returncode == 1 and "dvc.lock is not a DVC lock file" in done.stderr
+
+
+def test_publish_needs_no_torch_and_up_no_mlflow() -> None:
+    asked = "import sys, convoy.publishing; assert 'torch' not in sys.modules, 'torch'"
+    assert subprocess.run([sys.executable, "-c", asked], check=False).returncode == 0
+    asked = "import sys, convoy.processes, convoy.__main__; assert not {'mlflow', 'numpy'} & set(sys.modules)"
+    assert subprocess.run([sys.executable, "-c", asked], check=False).returncode == 0

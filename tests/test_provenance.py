@@ -1,0 +1,106 @@
+"""dvc.lock and git: what made what, and what is out of date."""
+
+from pathlib import Path
+
+import built_pipeline
+import pytest
+
+from convoy import git_state
+from convoy.built import read_built
+from convoy.provenance import Lock, LockInvalid, same_file
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_an_absent_lock_is_a_pipeline_that_never_ran() -> None:
+    assert Lock.read() == Lock({})
+    built = read_built("image", Lock.read())
+    assert built.runs == {} and built.winner is None and "stage train@image-cnn has not run" in built.missing
+
+
+def test_a_lock_that_cannot_be_read_is_named_with_its_remedy(place: Path) -> None:
+    Path("dvc.lock").write_text("<<<<<<< HEAD\n")
+    with pytest.raises(LockInvalid, match=r"dvc.lock is not a DVC lock file .*`git checkout dvc.lock`"):
+        Lock.read()
+
+
+def test_the_key_of_a_run_changes_with_its_data_params_and_weights_only(place: Path) -> None:
+    built_pipeline.lay(place)
+    before = Lock.read().key("train@image-cnn")
+    assert Lock.read().key("train@image-cnn") == before
+    assert Lock.read().key("train@image-lstm") != before
+    built_pipeline.lay(place, version=2)
+    assert Lock.read().key("train@image-cnn") != before
+
+
+def test_a_stage_is_outdated_when_another_made_its_input_anew(place: Path) -> None:
+    built_pipeline.lay(place)
+    lock = Lock.read()
+    assert lock.up_to_date("train@image-cnn") and not lock.up_to_date("train@text-cnn")
+    lock.stages["prepare_images"]["outs"][0]["md5"] = "0" * 32
+    assert lock.outdated("train@image-cnn") == ["data/prepared/image/train.arrow"]
+    assert lock.up_to_date("prepare_images")
+
+
+def test_a_file_is_compared_by_its_content(place: Path) -> None:
+    built_pipeline.lay(place)
+    ((path, md5),) = [item for item in Lock.read().outs("choose@image").items()]
+    assert same_file(Path(path), md5)
+    Path(path).write_text("{}")
+    assert not same_file(Path(path), md5) and not same_file(Path("absent"), md5)
+
+
+def test_outside_a_repository_and_before_the_first_commit_there_is_no_state(place: Path) -> None:
+    assert git_state.read_git_state() is None
+    built_pipeline.git(place, "init", "--quiet")
+    assert git_state.read_git_state() is None
+
+
+def test_what_the_pipeline_writes_does_not_make_the_tree_dirty(place: Path) -> None:
+    _commit(place)
+    built_pipeline.lay(place, version=2)
+    state = git_state.read_git_state()
+    assert state is not None and (state.dirty, state.patch) == (False, None)
+
+
+def test_the_patch_brings_edits_new_and_deleted_sources_back_and_nothing_else(place: Path) -> None:
+    _commit(place)
+    Path("src/edited.py").write_text("edited = 1\n")
+    Path("src/deleted.py").unlink()
+    Path("src/new with space.py").write_text("new = 1\n")
+    Path("src/binary.py").write_bytes(bytes(range(256)))
+    Path("secret.env").write_text("password\n")
+    before = built_pipeline.git(place, "status", "--porcelain")
+    state = git_state.read_git_state()
+    assert state is not None and state.dirty and state.patch is not None
+    assert b"password" not in state.patch
+    assert built_pipeline.git(place, "status", "--porcelain") == before  # the user's own index is left alone
+    clone = place / "clone"
+    built_pipeline.git(place, "clone", "--quiet", ".", "clone")
+    (clone / "source.patch").write_bytes(state.patch)
+    built_pipeline.git(clone, "apply", "source.patch")
+    for name in ("edited.py", "new with space.py", "binary.py"):
+        assert (clone / "src" / name).read_bytes() == (place / "src" / name).read_bytes()
+    assert not (clone / "src/deleted.py").exists()
+
+
+def test_a_patch_too_large_for_a_record_is_not_kept(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _commit(place)
+    monkeypatch.setattr(git_state, "MAX_PATCH_BYTES", 10)
+    Path("src/edited.py").write_text("edited = 1\n")
+    state = git_state.read_git_state()
+    assert state is not None and state.dirty and state.patch is None
+
+
+def _commit(place: Path) -> None:
+    built_pipeline.lay(place)
+    Path("src").mkdir()
+    for name in ("edited", "deleted"):
+        Path("src", f"{name}.py").write_text(f"{name} = 0\n")
+    built_pipeline.git(place, "init", "--quiet")
+    built_pipeline.git(place, "add", "src", "dvc.lock", "reports", "params.yaml")
+    built_pipeline.git(place, "commit", "--quiet", "--message", "first")

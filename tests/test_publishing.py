@@ -1,0 +1,280 @@
+"""Publishing: everything built is in MLflow once, and the right bundle serves; against a real SQLite store."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import built_pipeline
+import pytest
+from mlflow_store import open_empty_store
+
+from convoy import deployment, publishing, registry, tracking
+from convoy.built import read_built
+from convoy.bundle import digest_of, read_release
+from convoy.layout import Task
+from convoy.provenance import Lock
+
+Publish = Callable[[], str]
+
+
+class Place:
+    """A folder with a pipeline that ran, an MLflow store, and what publishing says."""
+
+    def __init__(self) -> None:
+        self.client = open_empty_store()
+
+    def publish(self, task: Task = "image") -> str:
+        lines: list[str] = []
+        publishing.publish(self.client, lines.append, [task])
+        return "\n".join(lines)
+
+    def snapshot(self, task: Task = "image") -> dict[str, object]:
+        """All that MLflow holds of a task, times of its own making aside."""
+        experiment = tracking.experiment_of(self.client, task)
+        found: dict[str, object] = {}
+        for run in self.client.search_runs([experiment]):
+            history = {name: self.client.get_metric_history(run.info.run_id, name) for name in run.data.metrics}
+            points = {name: [(point.step, point.value, point.timestamp) for point in history[name]] for name in history}
+            inputs = [item.dataset.name + item.dataset.digest for item in run.inputs.dataset_inputs]
+            files = tracking.list_files(self.client, run.info.run_id)
+            about = (run.info.status, run.info.start_time, run.info.end_time)
+            found[run.info.run_id] = (about, run.data.params, run.data.tags, points, sorted(inputs), files)
+        for version in self.client.search_model_versions(f"name = '{registry.model_name(task)}'"):
+            found[f"version {version.version}"] = (version.tags, version.source)
+        model = self.client.get_registered_model(registry.model_name(task))
+        return {**found, "aliases": {alias: str(version) for alias, version in model.aliases.items()}}
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    built_pipeline.lay(tmp_path)
+    return Place()
+
+
+def test_a_run_holds_params_curves_figures_data_sets_and_files(place: Place) -> None:
+    place.publish()
+    content = read_built("image", Lock.read()).runs["cnn"]
+    run = tracking.find_run(place.client, tracking.experiment_of(place.client, "image"), content.key)
+    assert run is not None and run.info.run_name == "image-cnn" and run.info.status == "FINISHED"
+    assert run.data.params["learning.epochs"] == "3"
+    assert run.data.params["network.channels"] == "[32, 64]"
+    assert run.data.params["prepare.seed"] == "0" and run.data.params["trainer.seed"] == "0"
+    assert run.data.metrics["validation/accuracy"] == 0.9
+    assert run.data.metrics["test/accuracy"] == 0.91
+    assert run.data.metrics["test/labels/T-shirt/top/f1"] == 0.8
+    curve = place.client.get_metric_history(run.info.run_id, "curves/train_loss")
+    assert [(point.step, point.value) for point in curve] == [(1, 1.0), (2, 0.5), (3, pytest.approx(1 / 3))]
+    assert curve[1].timestamp - curve[0].timestamp == 1500
+    data_sets = {item.dataset.name: item for item in run.inputs.dataset_inputs}
+    assert set(data_sets) == {"image-train", "image-validation", "image-test"}
+    assert json.loads(data_sets["image-train"].dataset.source) == {"uri": "data/prepared/image/train.arrow"}
+    assert run.data.tags["convoy.dvc.data/raw/image"] and run.data.tags["convoy.bundle_digest"]
+    assert {"reports/confusion.png", "reports/parity.json", "dvc.lock"} <= set(
+        tracking.list_files(place.client, run.info.run_id)
+    )
+
+
+def test_publishing_again_changes_nothing(place: Place) -> None:
+    place.publish()
+    before, release = place.snapshot(), read_release(Path("deployed/image/current"))
+    said = place.publish()
+    assert place.snapshot() == before
+    assert read_release(Path("deployed/image/current")) == release
+    assert "added nothing" in said and "version 1 serves" in said
+
+
+def test_what_was_deleted_comes_back_and_nothing_twice(place: Place) -> None:
+    place.publish()
+    before = place.snapshot()
+    run_id = next(name for name in before if "version" not in name and name != "aliases")
+    folder = Path("mlruns/convoy-image", run_id, "artifacts")
+    (folder / "reports" / "curves.csv").unlink()
+    (folder / "reports" / "confusion.png").write_bytes(b"half")
+    place.client.delete_tag(run_id, "convoy.task")
+    place.client.delete_registered_model_alias("convoy-image", "champion")
+    winner = place.client.get_model_version("convoy-image", "1").run_id
+    shutil.rmtree(Path("mlruns/convoy-image", str(winner), "artifacts/model/data"))
+    place.publish()
+    assert place.snapshot() == before
+
+
+def test_points_of_a_curve_that_are_missing_are_added_alone(place: Place) -> None:
+    content = read_built("image", Lock.read()).runs["cnn"]
+    begun = {name: points[:1] for name, points in content.curves.items()}
+    experiment = tracking.experiment_of(place.client, "image")
+    short = type(content)(content.name, content.key, content.started_ms, content.ended_ms, curves=begun)
+    run, _ = tracking.complete_run(place.client, experiment, short)
+    place.publish()
+    history = place.client.get_metric_history(run.info.run_id, "curves/train_loss")
+    assert [point.step for point in history] == [1, 2, 3]
+
+
+def test_a_repeated_evaluation_is_one_more_point_not_one_per_publish(place: Place) -> None:
+    place.publish()
+    report = Path("reports/image/candidates.json")
+    changed = json.loads(report.read_text())
+    changed["lstm"]["accuracy"] = 0.5
+    report.write_text(json.dumps(changed))
+    place.publish()
+    after = place.snapshot()
+    place.publish()
+    assert place.snapshot() == after
+    content = read_built("image", Lock.read()).runs["lstm"]
+    run = tracking.find_run(place.client, tracking.experiment_of(place.client, "image"), content.key)
+    assert run is not None and run.data.metrics["test/accuracy"] == 0.5
+
+
+def test_the_first_bundle_serves_and_is_the_champion(place: Place) -> None:
+    assert "promoted: no champion before" in place.publish()
+    release = read_release(Path("deployed/image/current"))
+    champion = registry.version_with(place.client, "image", "champion")
+    assert release is not None and champion is not None
+    assert (release.name, release.version, release.run_id) == ("convoy-image", "1", champion.run_id)
+    assert release.digest == champion.tags["digest"] == digest_of(Path("bundles/image"))
+
+
+def test_a_better_bundle_takes_over_by_itself(place: Place, tmp_path: Path) -> None:
+    place.publish()
+    built_pipeline.lay(tmp_path, validation={"accuracy": 0.95}, version=2)
+    assert "version 2 promoted over version 1" in place.publish()
+    assert deployment.current_digest("image") == digest_of(Path("bundles/image"))
+    assert place.snapshot()["aliases"] == {"champion": "2"}
+
+
+@pytest.mark.parametrize(
+    ("worse", "words"),
+    [
+        ({"accuracy": 0.85}, "its validation accuracy is 0.8500, the champion's 0.9000"),
+        ({"log_loss": 0.5}, "its validation log_loss is 0.5000, the champion's 0.3000"),
+    ],
+)
+def test_a_worse_bundle_stays_challenger_until_a_person_promotes_it(
+    place: Place, tmp_path: Path, worse: dict[str, float], words: str
+) -> None:
+    place.publish()
+    serving = deployment.current_digest("image")
+    built_pipeline.lay(tmp_path, validation=worse, version=2)
+    said = place.publish()
+    assert words in said and "python -m convoy promote --task image --version 2" in said
+    assert deployment.current_digest("image") == serving
+    assert place.snapshot()["aliases"] == {"champion": "1", "challenger": "2"}
+    publishing.promote(place.client, lambda line: None, "image", None)
+    assert deployment.current_digest("image") == digest_of(Path("bundles/image"))
+    assert place.snapshot()["aliases"] == {"champion": "2"}
+
+
+def test_a_bundle_of_other_data_is_not_compared_but_left_to_a_person(place: Place, tmp_path: Path) -> None:
+    place.publish()
+    built_pipeline.lay(tmp_path, validation={"accuracy": 0.99}, version=2, data=2)
+    assert "not validated on the same data" in place.publish()
+    assert place.snapshot()["aliases"] == {"champion": "1", "challenger": "2"}
+
+
+def test_a_version_that_a_person_left_does_not_come_back_by_itself(place: Place, tmp_path: Path) -> None:
+    place.publish()
+    built_pipeline.lay(tmp_path, validation={"accuracy": 0.95}, version=2)
+    place.publish()
+    publishing.promote(place.client, lambda line: None, "image", "1")
+    assert "it was decided on before (promoted over version 1)" in place.publish()
+    assert place.snapshot()["aliases"] == {"champion": "1", "challenger": "2"}
+
+
+def test_promote_gets_a_bundle_from_mlflow_where_it_is_nowhere_else(place: Place, tmp_path: Path) -> None:
+    place.publish()
+    first = deployment.current_digest("image")
+    built_pipeline.lay(tmp_path, validation={"accuracy": 0.95}, version=2)
+    place.publish()
+    shutil.rmtree(Path("deployed/image", str(first)))
+    publishing.promote(place.client, lambda line: None, "image", "1")
+    assert deployment.current_digest("image") == first == digest_of(Path("deployed/image/current"))
+
+
+def test_promote_of_an_unknown_version_names_those_there_are(place: Place) -> None:
+    place.publish()
+    with pytest.raises(registry.VersionUnknown, match="convoy-image has no version 7; there is 1"):
+        publishing.promote(place.client, lambda line: None, "image", "7")
+    with pytest.raises(registry.VersionUnknown, match="no challenger"):
+        publishing.promote(place.client, lambda line: None, "image", None)
+
+
+def test_a_promotion_that_was_cut_off_before_the_alias_is_completed(place: Place, tmp_path: Path) -> None:
+    place.publish()
+    built_pipeline.lay(tmp_path, validation={"accuracy": 0.95}, version=2)
+    place.publish()
+    place.client.set_registered_model_alias("convoy-image", "champion", "1")
+    assert "agree again" in place.publish()
+    assert place.snapshot()["aliases"] == {"champion": "2"}
+
+
+def test_a_champion_is_deployed_again_after_deployed_was_deleted(place: Place) -> None:
+    place.publish()
+    shutil.rmtree("deployed")
+    shutil.rmtree("bundles")
+    assert "version 1 is what serves" in place.publish()
+    assert digest_of(Path("deployed/image/current")) == deployment.current_digest("image")
+
+
+def test_a_broken_deployed_bundle_is_mended_from_mlflow(place: Place) -> None:
+    place.publish()
+    Path("deployed/image/current/model.onnx").write_bytes(b"broken")
+    shutil.rmtree("bundles")
+    place.publish()
+    registry.read_bundle(Path("deployed/image/current"))
+
+
+def test_what_is_not_built_is_named_and_nothing_breaks(place: Place) -> None:
+    said = place.publish("text")
+    assert "stage train@text-cnn has not run" in said and "no bundle to publish" in said
+    Path("reports/image/cnn/confusion.png").unlink()
+    Path("reports/image/test.json").write_text("{")
+    said = place.publish()
+    assert "reports/image/cnn/confusion.png is not there" in said
+    assert "reports/image/test.json is not the file that dvc.lock names" in said
+    assert "version 1 promoted" in said
+
+
+def test_a_bundle_older_than_its_weights_is_not_published(place: Place) -> None:
+    lock = Path("dvc.lock")
+    old = Lock.read().outs("train@image-cnn")["candidates/image-cnn/weights.safetensors"]
+    head, tail = lock.read_text().split("train@image-cnn", 1)
+    lock.write_text(head + "train@image-cnn" + tail.replace(old, "0" * 32, 1))
+    said = place.publish()
+    assert "stage export@image is older than candidates/image-cnn/weights.safetensors" in said
+    assert "no bundle to publish" in said and deployment.current_digest("image") is None
+
+
+def test_a_repository_that_was_moved_is_told_so(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.publish()
+    moved = tmp_path.with_name(tmp_path.name + " moved")
+    shutil.copytree(tmp_path, moved, symlinks=True)
+    monkeypatch.chdir(moved)
+    place.client = tracking.open_store()
+    with pytest.raises(tracking.StoreMoved, match="MLflow notes absolute paths"):
+        place.publish()
+
+
+def test_experiments_and_runs_in_the_bin_are_brought_back_or_made_anew(place: Place) -> None:
+    place.publish()
+    experiment = tracking.experiment_of(place.client, "image")
+    place.client.delete_run(place.client.search_runs([experiment])[0].info.run_id)
+    place.client.delete_experiment(experiment)
+    place.publish()
+    assert len(place.client.search_runs([experiment])) == 2
+
+
+def test_a_dirty_tree_keeps_its_patch_and_the_first_state_stays(place: Place, tmp_path: Path) -> None:
+    built_pipeline.git(tmp_path, "init", "--quiet")
+    built_pipeline.git(tmp_path, "add", "params.yaml", "dvc.lock")
+    built_pipeline.git(tmp_path, "commit", "--quiet", "--message", "first")
+    Path("params.yaml").write_text(Path("params.yaml").read_text() + "# an edit\n")
+    place.publish()
+    Path("params.yaml").write_text("publish: {}\n")
+    place.publish()
+    for run in place.client.search_runs([tracking.experiment_of(place.client, "image")]):
+        assert run.data.tags["convoy.git_dirty"] == "true"
+        assert run.data.tags["mlflow.source.git.commit"] == built_pipeline.git(tmp_path, "rev-parse", "HEAD").strip()
+        patch = Path("mlruns/convoy-image", run.info.run_id, "artifacts/source.patch").read_text()
+        assert "+# an edit" in patch and "-publish" not in patch
