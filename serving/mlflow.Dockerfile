@@ -1,0 +1,15 @@
+# The MLflow UI over the SQLite store of the repository; it trains nothing and loads no model.
+FROM python:3.11-slim
+COPY requirements.lock /tmp/requirements.lock
+RUN pip install --no-cache-dir --no-compile -c /tmp/requirements.lock mlflow
+# The user is the owner of mlflow.db, who has no home here.
+ENV HOME=/tmp \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false \
+    MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
+    MLFLOW_DISABLE_TELEMETRY=true \
+    DO_NOT_TRACK=true
+EXPOSE 5000
+HEALTHCHECK --interval=10s --timeout=3s --start-period=60s \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://localhost:5000/health', timeout=2)"]
