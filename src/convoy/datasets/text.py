@@ -13,6 +13,7 @@ from convoy.params import Section
 from convoy.prepared.text import read_texts
 
 Batch = tuple[Tensor, Tensor]
+LENGTH_STEP = 8  # batches come in few lengths: oneDNN prepares its kernels anew for each one
 
 
 class BatchParams(Section):
@@ -44,8 +45,8 @@ class TextDataset:
         return [self.collate(self.evaluation_order[start : start + size], device) for start in starts]
 
     def collate(self, rows: NDArray[np.int64], device: torch.device) -> Batch:
-        """These texts padded to the longest of them, (batch, tokens) int64, and their labels."""
-        longest = int(self.lengths[rows].max())
+        """These texts padded to the longest of them or a little more, (batch, tokens) int64, and their labels."""
+        longest = -(-int(self.lengths[rows].max()) // LENGTH_STEP) * LENGTH_STEP
         tokens = np.full((len(rows), longest), self.dimensions["pad_id"], dtype=np.int64)
         for target, row in zip(tokens, rows, strict=True):
             target[: self.lengths[row]] = self.arrays[row]

@@ -1,0 +1,43 @@
+"""Exports one small network from a process and a folder of its own: `python export_one.py TASK ARCHITECTURE TARGET`."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from convoy.candidates import Description, build
+from convoy.onnx_export import export
+
+NETWORKS: dict[tuple[str, str], dict[str, Any]] = {
+    ("image", "cnn"): {"channels": [4, 4, 4], "dropout": 0.5},
+    ("image", "lstm"): {"units": 6, "dropout": 0.5},
+    ("text", "cnn"): {"embedding": 6, "filters": 4, "widths": [1, 2, 3], "dropout": 0.5, "word_dropout": 0.5},
+    ("text", "lstm"): {"embedding": 6, "units": 5, "dropout": 0.5, "word_dropout": 0.5},
+}
+
+
+def network(task: Any, architecture: Any) -> torch.nn.Module:
+    torch.manual_seed(3)
+    return build(
+        Description(
+            task=task,
+            architecture=architecture,
+            network=NETWORKS[task, architecture],
+            dimensions={"size_px": 28, "channels": 1} if task == "image" else {"vocabulary": 50, "pad_id": 0},
+            labels=("a", "b", "c") if task == "image" else ("negative", "positive"),
+            training={},
+        )
+    )
+
+
+def example(task: str) -> torch.Tensor:
+    if task == "image":
+        return torch.randint(0, 256, (4, 28, 28, 1), dtype=torch.uint8)
+    return torch.randint(1, 50, (4, 9))
+
+
+if __name__ == "__main__":
+    task, architecture, target = sys.argv[1:]
+    # Left in training mode on purpose: the export must not keep dropout.
+    Path(target).write_bytes(export(network(task, architecture), example(task), task))

@@ -1,0 +1,117 @@
+"""What holds the architecture of the design: who imports whom, what each stage lists, who reads the test split."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import grimp
+import pytest
+import yaml
+from dvc.repo import Repo
+from dvc.stage import PipelineStage
+
+from convoy import layout
+
+GRAPH = grimp.build_graph("convoy", "pipelines", cache_dir=None)
+
+
+@pytest.fixture(scope="module")
+def stages() -> Iterator[dict[str, PipelineStage]]:
+    with Repo() as repo:
+        yield {stage.addressing: stage for stage in repo.index.stages}
+
+
+def roots(name: str) -> list[str]:
+    """The entry point of a stage and, by the naming rule of convoy.candidates, the modules it loads by task."""
+    entry, _, key = name.partition("@")
+    task, _, architecture = key.partition("-")
+    modules = [f"pipelines.{entry}"]
+    if entry in ("train", "export", "evaluate"):
+        modules.append(f"convoy.datasets.{task}")
+        architectures = [architecture] if architecture else list(layout.ARCHITECTURES)
+        modules += [f"convoy.models.{task}_{each}" for each in architectures]
+    return modules
+
+
+def imported_files(name: str) -> set[str]:
+    modules = {module for root in roots(name) for module in [root, *GRAPH.find_upstream_modules(root)]}
+    files = [module.replace(".", "/") + ".py" for module in modules if not GRAPH.find_children(module)]
+    return {f"src/{file}" if file.startswith("convoy") else file for file in files}
+
+
+def paths(things: list) -> set[str]:
+    return {str(thing) for thing in things}
+
+
+def test_the_stages_are_those_of_the_design(stages: dict[str, PipelineStage]) -> None:
+    per_task = {f"{stage}@{task}" for stage in ("choose", "export", "evaluate") for task in layout.TASKS}
+    trains = {f"train@{task}-{name}" for task in layout.TASKS for name in layout.ARCHITECTURES}
+    assert set(stages) == per_task | trains | {"fetch_images", "fetch_text", "prepare_images", "prepare_text"}
+
+
+def test_every_stage_lists_exactly_the_code_that_it_runs(stages: dict[str, PipelineStage]) -> None:
+    for name, stage in stages.items():
+        listed = {path for path in paths(stage.deps) if path.endswith(".py")}
+        assert listed == imported_files(name), name
+
+
+def test_an_edit_of_text_code_never_retrains_images(stages: dict[str, PipelineStage]) -> None:
+    for name, stage in stages.items():
+        if name.startswith(("train@image", "prepare_images", "fetch_images", "choose@image")):
+            assert not [path for path in paths(stage.deps) if "text" in path], name
+
+
+def test_only_evaluate_reads_the_test_split(stages: dict[str, PipelineStage]) -> None:
+    tests = {str(layout.prepared(task, "test")) for task in layout.TASKS}
+    readers = {name for name, stage in stages.items() if paths(stage.deps) & tests}
+    assert readers == {"evaluate@image", "evaluate@text"}
+    folders = {str(parent) for test in tests for parent in Path(test).parents} - {"."}
+    for name, stage in stages.items():
+        assert not paths(stage.deps) & folders, f"{name} depends on a folder that holds the test split"
+
+
+def test_nothing_depends_on_what_evaluate_says(stages: dict[str, PipelineStage]) -> None:
+    reports = {path for name, stage in stages.items() if name.startswith("evaluate") for path in paths(stage.outs)}
+    for name, stage in stages.items():
+        assert not paths(stage.deps) & reports, name
+
+
+def test_stage_file_and_section_have_one_name() -> None:
+    params = yaml.safe_load(layout.PARAMS.read_text())
+    for name, stage in yaml.safe_load(Path("dvc.yaml").read_text())["stages"].items():
+        assert f"python -m pipelines.{name}" in stage["cmd"]
+        assert Path("pipelines", f"{name}.py").exists()
+        assert all(str(key).split(".")[0] == name for key in stage["params"])
+        assert name in params
+    assert {path.stem for path in Path("pipelines").glob("[a-z]*.py")} == set(
+        yaml.safe_load(Path("dvc.yaml").read_text())["stages"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("module", "allowed"),
+    [
+        ("convoy.predictor", {"numpy", "onnxruntime", "PIL", "pydantic", "tokenizers", "yaml"}),
+        ("serving.service", {"numpy", "onnxruntime", "PIL", "pydantic", "tokenizers", "yaml", "bentoml", "starlette"}),
+    ],
+)
+def test_serving_loads_no_training_library(module: str, allowed: set[str]) -> None:
+    script = f"import {module}, sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    loaded = {name.split(".")[0] for name in done.stdout.split()}
+    assert loaded >= allowed
+    assert not loaded & {"torch", "pytorch_lightning", "mlflow", "dvc", "onnx", "pyarrow", "sklearn", "matplotlib"}
+
+
+def test_package_files_are_empty() -> None:
+    for package in ("src", "pipelines", "serving"):
+        for path in Path(package).rglob("__init__.py"):
+            assert path.read_text() == "", path
+
+
+def test_every_module_begins_with_one_sentence_that_says_what_it_is() -> None:
+    for package in ("src", "pipelines", "serving"):
+        for path in Path(package).rglob("*.py"):
+            if path.name != "__init__.py":
+                assert path.read_text().startswith('"""'), path

@@ -1,0 +1,66 @@
+"""A bundle is whole and unaltered, or it is refused; the same content has the same digest."""
+
+from pathlib import Path
+
+import pytest
+from tiny_bundles import write_image_bundle, write_text_bundle
+
+from convoy.bundle import BundleInvalid, Release, read_bundle, read_release
+from convoy.predictor import Predictor
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_text_bundle(tmp_path / "text")
+    return tmp_path / "text"
+
+
+def test_the_same_content_gives_the_same_digest(tmp_path: Path) -> None:
+    write_image_bundle(tmp_path / "one")
+    write_image_bundle(tmp_path / "somewhere" / "else")
+    assert read_bundle(tmp_path / "one").digest == read_bundle(tmp_path / "somewhere" / "else").digest
+
+
+def test_a_release_stands_outside_the_digest(folder: Path) -> None:
+    before = read_bundle(folder).digest
+    assert read_release(folder) is None
+    release = Release(name="convoy-text", version="3", run_id="r", digest=before, promoted_at="2026-01-01T00:00:00Z")
+    (folder / "release.json").write_text(release.model_dump_json())
+    assert read_bundle(folder).digest == before
+    assert read_release(folder) == release
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "card.json", "tokenizer.json", "examples.json", "manifest.json"])
+def test_a_missing_file_is_named(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    with pytest.raises(BundleInvalid, match=name):
+        read_bundle(folder)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "card.json", "tokenizer.json", "examples.json"])
+def test_one_flipped_bit_is_found(folder: Path, name: str) -> None:
+    content = bytearray((folder / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / name).write_bytes(bytes(content))
+    with pytest.raises(BundleInvalid, match=name):
+        read_bundle(folder)
+
+
+def test_a_file_that_the_manifest_does_not_name_is_refused(folder: Path) -> None:
+    (folder / "model.onnx.data").write_bytes(b"weights from elsewhere")
+    with pytest.raises(BundleInvalid, match=r"model\.onnx\.data"):
+        read_bundle(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"card.json": 3}', b"\xff\xfe"])
+def test_a_manifest_that_cannot_be_read_is_refused(folder: Path, content: bytes) -> None:
+    (folder / "manifest.json").write_bytes(content)
+    with pytest.raises(BundleInvalid):
+        Predictor(folder)
+
+
+def test_a_bundle_that_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        write_image_bundle(tmp_path / "image")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,64 @@
+"""Reports tell what happened: figures that can be checked by hand, pictures that exist and repeat."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from convoy import evaluation
+from convoy.metrics import classification_metrics
+
+LABELS = np.array([0, 0, 1, 1])
+PROBABILITIES = np.array([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7], [0.6, 0.4]])
+NAMES = ("negative", "positive")
+
+
+def test_metrics_are_those_of_the_definition() -> None:
+    metrics = classification_metrics(LABELS, PROBABILITIES)
+    assert metrics["accuracy"] == 0.5
+    assert metrics["macro_f1"] == 0.5
+    assert metrics["log_loss"] == pytest.approx(-np.log([0.9, 0.2, 0.7, 0.4]).mean(), abs=1e-6)
+    assert metrics["n"] == 4
+
+
+def test_a_label_that_never_occurs_counts_in_the_macro_average() -> None:
+    assert classification_metrics(np.array([0, 0]), np.array([[0.9, 0.1], [0.8, 0.2]]))["macro_f1"] == 0.5
+
+
+def test_the_surest_mistakes_come_first() -> None:
+    assert list(evaluation.worst(LABELS, PROBABILITIES, 10)) == [1, 3]
+    assert list(evaluation.worst(LABELS, PROBABILITIES, 1)) == [1]
+
+
+def test_predictions_have_a_line_per_item() -> None:
+    lines = evaluation.predictions_csv(LABELS, PROBABILITIES, NAMES).decode().splitlines()
+    assert lines == [
+        "actual,predicted",
+        "negative,negative",
+        "negative,positive",
+        "positive,positive",
+        "positive,negative",
+    ]
+
+
+def test_pictures_are_drawn_and_come_out_the_same(tmp_path: Path) -> None:
+    texts = ["costs $5 <br /> & $6", "good", "x" * 900, "bad"]
+    images = np.zeros((4, 28, 28, 1), dtype=np.uint8)
+    for name in ("one", "two"):
+        for kind, figure in {
+            "confusion": evaluation.draw_confusion(LABELS, PROBABILITIES, NAMES, "test"),
+            "images": evaluation.draw_wrong_images(images, LABELS, PROBABILITIES, NAMES),
+            "texts": evaluation.draw_wrong_texts(texts, LABELS, PROBABILITIES, NAMES),
+        }.items():
+            evaluation.save_figure(figure, tmp_path / name / f"{kind}.png")
+    for path in sorted((tmp_path / "one").iterdir()):
+        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+        with Image.open(path) as picture:
+            assert min(picture.size) > 100
+
+
+def test_no_mistakes_is_a_picture_too(tmp_path: Path) -> None:
+    perfect = np.eye(2)[LABELS]
+    evaluation.save_figure(evaluation.draw_wrong_texts(["a"] * 4, LABELS, perfect, NAMES), tmp_path / "none.png")
+    assert (tmp_path / "none.png").stat().st_size > 0

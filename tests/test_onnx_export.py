@@ -1,0 +1,108 @@
+"""Each network as ONNX: one file, any batch and length, the same answers, nothing of the place where it was made."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from export_one import NETWORKS, network
+from tiny_bundles import IMAGE_CARD, TEXT_CARD, tokenizer_json
+
+from convoy.parity import ParityBroken, compare, compare_batches, compare_sizes, require_agreement
+from convoy.predictor import Model
+
+SCRIPT = Path(__file__).with_name("export_one.py")
+
+
+def export_to(folder: Path, task: str, architecture: str) -> bytes:
+    folder.mkdir(parents=True)
+    script = folder / "export_one.py"
+    script.write_text(SCRIPT.read_text())
+    done = subprocess.run(
+        [sys.executable, script, task, architecture, folder / "model.onnx"],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return (folder / "model.onnx").read_bytes()
+
+
+@pytest.fixture(scope="module", params=NETWORKS, ids="-".join)
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, bytes]:
+    task, architecture = request.param
+    return task, architecture, export_to(tmp_path_factory.mktemp("export") / "one", task, architecture)
+
+
+def model(task: str, content: bytes) -> Model:
+    if task == "image":
+        return Model(IMAGE_CARD, {"model.onnx": content})
+    return Model(TEXT_CARD, {"model.onnx": content, "tokenizer.json": tokenizer_json()})
+
+
+def inputs(task: str, count: int = 40) -> list[np.ndarray]:
+    generator = np.random.default_rng(0)
+    if task == "image":
+        return list(generator.integers(0, 256, (count, 28, 28, 1), dtype=np.uint8))
+    return [generator.integers(1, 50, generator.integers(1, 60)).astype(np.int32) for _ in range(count)]
+
+
+def test_torch_and_onnx_agree_on_every_size(exported: tuple[Any, Any, bytes]) -> None:
+    task, architecture, content = exported
+    agreement = compare_sizes(network(task, architecture).eval(), model(task, content), task, inputs(task))
+    assert agreement.n > 40
+    assert require_agreement(agreement, 1e-5, "the grid") is agreement
+
+
+def test_an_answer_does_not_depend_on_the_rest_of_the_batch(exported: tuple[Any, Any, bytes]) -> None:
+    task, _, content = exported
+    agreement = compare_batches(model(task, content), inputs(task, 64))
+    assert agreement.max_difference <= 1e-5
+
+
+def test_batch_and_length_are_symbolic_in_the_saved_graph(exported: tuple[Any, Any, bytes]) -> None:
+    task, _, content = exported
+    shape = onnx.load_from_string(content).graph.input[0].type.tensor_type.shape.dim
+    symbolic = [bool(dimension.dim_param) for dimension in shape]
+    assert symbolic == ([True, False, False, False] if task == "image" else [True, True])
+
+
+def test_no_dropout_is_left_in_the_graph(exported: tuple[Any, Any, bytes]) -> None:
+    graph = onnx.load_from_string(exported[2]).graph
+    assert not {node.op_type for node in graph.node} & {"Dropout", "RandomUniformLike", "Bernoulli"}
+
+
+def test_nothing_in_the_file_tells_where_it_was_made(exported: tuple[Any, Any, bytes]) -> None:
+    content = exported[2]
+    for trace in (b".py", b"/src/", b"site-packages", str(Path.cwd()).encode(), b"pkg.torch"):
+        assert trace not in content
+
+
+def test_the_same_network_gives_the_same_bytes_in_another_folder(tmp_path: Path) -> None:
+    one = export_to(tmp_path / "a", "text", "lstm")
+    assert one == export_to(tmp_path / "quite another" / "place", "text", "lstm")
+
+
+def test_a_disagreement_is_named_with_its_place_and_size() -> None:
+    ours = np.array([[0.6, 0.4], [0.1, 0.9]])
+    with pytest.raises(ParityBroken, match=r"the validation split: .*0\.2 .*1 of 2 classes flip"):
+        require_agreement(compare(ours, np.array([[0.4, 0.6], [0.1, 0.9]])), 1e-4, "the validation split")
+
+
+def test_not_a_number_is_a_disagreement() -> None:
+    with pytest.raises(ParityBroken):
+        require_agreement(compare(np.array([[np.nan, 1.0]]), np.array([[0.0, 1.0]])), 1e-4, "anything")
+
+
+def test_a_changed_weight_breaks_parity(exported: tuple[Any, Any, bytes]) -> None:
+    task, architecture, content = exported
+    other = network(task, architecture).eval()
+    with torch.no_grad():
+        other.classify.bias += torch.linspace(0, 0.1, len(other.classify.bias))
+    with pytest.raises(ParityBroken):
+        require_agreement(compare_sizes(other, model(task, content), task, inputs(task)), 1e-4, "the grid")
