@@ -1,0 +1,194 @@
+"""Raw data to REST answers, in a copy of the working tree: real repro, publish, `bentoml serve` and HTTP."""
+
+import base64
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import yaml
+from mlflow import MlflowClient
+
+from convoy import workspace
+from convoy.bundle import read_bundle
+from convoy.predictor import Predictor
+from convoy.prepared.image import read_images
+from convoy.prepared.text import read_texts
+
+pytestmark = pytest.mark.slow
+BUILD_S, START_S = 900, 60
+
+
+def command(folder: Path, *words: str, timeout_s: float = 120) -> str:
+    """Run a Python module in the copy, with the copy's code, and give its output."""
+    environment = {name: value for name, value in workspace.environment(folder).items() if name != "OMP_NUM_THREADS"}
+    done = subprocess.run(
+        [sys.executable, "-m", *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout_s
+    )
+    assert done.returncode == 0, f"{words}: {done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the working tree in which everything has been built from raw data and published."""
+    folder = tmp_path_factory.mktemp("end-to-end") / "convoy"
+    workspace.lay(folder, Path("demo.yaml"))
+    command(folder, "dvc", "repro", timeout_s=BUILD_S)
+    command(folder, "convoy", "publish", timeout_s=300)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def url(copy: Path) -> Iterator[str]:
+    """The service as a user starts it."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = ["bentoml", "serve", "serving.service:service", "--port", str(port)]
+    log = copy / "serve.log"
+    with log.open("w") as stream:
+        server = subprocess.Popen(
+            [sys.executable, "-m", *words], cwd=copy, env=workspace.environment(copy), stdout=stream, stderr=stream
+        )
+        try:
+            address = f"http://127.0.0.1:{port}"
+            wait_until_ready(address, server, log)
+            yield address
+        finally:
+            server.terminate()
+            server.wait(timeout=15)
+
+
+def wait_until_ready(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    end = time.monotonic() + START_S
+    while time.monotonic() < end and server.poll() is None:
+        try:
+            if httpx.get(f"{address}/readyz").status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.2)
+    raise AssertionError(f"the service did not become ready:\n{log.read_text()[-3000:]}")
+
+
+def probabilities(answer: dict[str, Any], labels: tuple[str, ...]) -> np.ndarray:
+    return np.array([[prediction["probabilities"][label] for label in labels] for prediction in answer["predictions"]])
+
+
+def test_a_second_repro_runs_nothing(copy: Path) -> None:
+    output = command(copy, "dvc", "repro")
+    assert "Running stage" not in output
+    assert "up to date" in output
+
+
+def test_the_reports_hold_the_promised_figures(copy: Path) -> None:
+    for task in ("image", "text"):
+        test = json.loads((copy / "reports" / task / "test.json").read_text())
+        assert set(test) >= {"accuracy", "macro_f1", "log_loss", "n"}
+        candidates = json.loads((copy / "reports" / task / "candidates.json").read_text())
+        assert set(candidates) == {"cnn", "lstm"}
+        winner = json.loads((copy / "reports" / task / "choice.json").read_text())["architecture"]
+        assert candidates[winner]["accuracy"] == pytest.approx(test["accuracy"], abs=1e-6)
+        assert test["accuracy"] > {"image": 0.5, "text": 0.52}[task]
+
+
+def test_dvc_shows_dag_metrics_diff_and_plots(copy: Path) -> None:
+    assert "train@text-lstm" in command(copy, "dvc", "dag", "--dot")
+    assert "log_loss" in command(copy, "dvc", "metrics", "show")
+    command(copy, "dvc", "metrics", "diff")
+    assert "index.html" in command(copy, "dvc", "plots", "show")
+
+
+def test_images_over_http_equal_the_offline_predictions_of_the_bundle(copy: Path, url: str) -> None:
+    predictor = Predictor(copy / "bundles" / "image")
+    pngs = [base64.b64decode(example.input) for example in read_bundle(copy / "bundles" / "image").examples]
+    expected = predictor.probabilities([predictor.prepare(png).array for png in pngs])
+    many = httpx.post(f"{url}/v1/images/predict", files=[("image", (f"{i}.png", png)) for i, png in enumerate(pngs)])
+    assert many.status_code == 200, many.text
+    assert many.json()["model"]["digest"] == predictor.digest
+    assert np.abs(probabilities(many.json(), predictor.card.labels) - expected).max() <= 1e-5
+    one = httpx.post(f"{url}/v1/images/predict", content=pngs[0], headers={"Content-Type": "image/png"})
+    assert np.abs(probabilities(one.json(), predictor.card.labels) - expected[:1]).max() <= 1e-5
+
+
+def test_test_images_as_files_equal_the_pixels_that_evaluation_saw(copy: Path) -> None:
+    from pipelines.export import _png
+
+    predictor = Predictor(copy / "bundles" / "image")
+    images = read_images(copy / "data/prepared/image/test.arrow").images[:100]
+    for image in images:
+        assert np.array_equal(predictor.prepare(base64.b64decode(_png(image))).array, image)
+
+
+def test_texts_over_http_equal_the_offline_predictions_of_the_bundle(copy: Path, url: str) -> None:
+    predictor = Predictor(copy / "bundles" / "text")
+    texts = read_texts(copy / "data/prepared/text/test.arrow").texts[:40]
+    prepared = [predictor.prepare(text) for text in texts]
+    expected = predictor.probabilities([text.array for text in prepared])
+    answer = httpx.post(f"{url}/v1/texts/predict", json={"texts": texts}, timeout=30)
+    assert answer.status_code == 200, answer.text
+    assert np.abs(probabilities(answer.json(), predictor.card.labels) - expected).max() <= 1e-5
+    cut = [prediction.get("truncated", False) for prediction in answer.json()["predictions"]]
+    assert cut == [text.truncated for text in prepared]
+
+
+def test_a_text_alone_gets_the_answer_that_it_gets_in_a_batch(copy: Path, url: str) -> None:
+    labels = read_bundle(copy / "bundles" / "text").card.labels
+    texts = sorted(read_texts(copy / "data/prepared/text/test.arrow").texts, key=len)
+    batch = [texts[0], *texts[-10:]]
+    together = httpx.post(f"{url}/v1/texts/predict", json={"texts": batch}, timeout=30).json()
+    alone = httpx.post(f"{url}/v1/texts/predict", json={"texts": batch[:1]}, timeout=30).json()
+    assert np.abs(probabilities(together, labels)[0] - probabilities(alone, labels)[0]).max() <= 1e-5
+
+
+def test_what_serves_is_the_champion_in_the_registry(copy: Path, url: str) -> None:
+    client = MlflowClient(f"sqlite:///{copy}/mlflow.db")
+    models = httpx.get(f"{url}/v1/models").json()
+    for task in ("image", "text"):
+        champion = client.get_model_version_by_alias(f"convoy-{task}", "champion")
+        release = models[task]["release"]
+        assert (release["version"], release["run_id"]) == (str(champion.version), champion.run_id)
+        assert champion.tags["digest"] == read_bundle(copy / "bundles" / task).digest
+
+
+def test_one_changed_param_reruns_only_what_it_must(copy: Path) -> None:
+    params = yaml.safe_load((copy / "params.yaml").read_text())
+    params["choose"]["metric"] = "log_loss"
+    before = (copy / "params.yaml").read_text()
+    (copy / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    try:
+        changed = json.loads(command(copy, "dvc", "status", "--json"))
+    finally:
+        (copy / "params.yaml").write_text(before)
+    assert set(changed) == {"choose@image", "choose@text"}
+
+
+def test_an_experiment_runs_by_one_line_and_never_touches_what_serves(copy: Path) -> None:
+    serving = [(copy / "deployed" / task / "current").resolve() for task in ("image", "text")]
+    command(copy, "dvc", "exp", "run", "-S", "choose.metric=log_loss", "--name", "by-log-loss", timeout_s=300)
+    assert json.loads((copy / "reports/text/choice.json").read_text())["metric"] == "log_loss"
+    assert [(copy / "deployed" / task / "current").resolve() for task in ("image", "text")] == serving
+
+
+def test_the_weights_are_the_same_whatever_the_folder_and_the_hash_seed(copy: Path) -> None:
+    weights = copy / "candidates" / "text-lstm" / "weights.safetensors"
+    before = weights.read_bytes()
+    environment = workspace.environment(copy) | {"PYTHONHASHSEED": "1"}
+    environment.pop("OMP_NUM_THREADS", None)
+    subprocess.run(
+        [sys.executable, "-m", "pipelines.train", "text", "lstm"],
+        cwd=copy,
+        env=environment,
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
+    assert weights.read_bytes() == before
