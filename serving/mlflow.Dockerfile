@@ -1,7 +1,7 @@
 # The MLflow UI over the SQLite store of the repository; it trains nothing and loads no model.
 FROM python:3.11-slim
 COPY requirements.lock /tmp/requirements.lock
-RUN pip install --no-cache-dir --no-compile -c /tmp/requirements.lock mlflow
+RUN pip install --no-cache-dir -c /tmp/requirements.lock mlflow
 # The user is the owner of mlflow.db, who has no home here.
 ENV HOME=/tmp \
     PYTHONDONTWRITEBYTECODE=1 \
