@@ -18,11 +18,11 @@ from convoy.preprocessing.image import Polarity
 from convoy.preprocessing.rejection import InputRejected
 from serving import openapi
 from serving.deployed import Deployed, DeployedModels
+from serving.exchange import Exchange
 from serving.faults import Fault, from_rejection
 from serving.multipart import read_images
 from serving.predictions import is_quick, predict_images, predict_texts, read_texts
 from serving.routes import DOCUMENT, JSON, MODELS, MULTIPART, PAGE, POLARITIES, PREDICT_IMAGES, PREDICT_TEXTS, RouteSpec
-from serving.shell import Exchange
 
 PAGE_FILE = Path(__file__).parent / "page.html"
 # The page needs its own files and this service, nothing else; Swagger UI sets styles and draws data: pictures.

@@ -2,46 +2,24 @@
 
 import asyncio
 import logging
-import re
-import secrets
 from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serving.admission import SenderGone, checked_headers, checked_route, read_body
 from serving.deployed import Deployed, DeployedModels, Unavailable
+from serving.exchange import Exchange
 from serving.faults import Fault, from_status
-from serving.routes import BY_PATH, JSON, RouteSpec
+from serving.routes import JSON, RouteSpec
 
 if TYPE_CHECKING:
     from prometheus_client import Counter
 
-BODY_TIMEOUT_S = 10.0  # 4 MB at 3 Mbit/s
 LINGER_S = 2.0  # how long a refused sender may go on sending, so that it can read the answer
 LINGER_BYTES = 64_000_000
-MAX_HEADERS = 64
-MAX_HEADER_BYTES = 16_384
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-_ONCE = frozenset({b"content-type", b"content-length", b"content-encoding", b"host", b"x-request-id"})
 logger = logging.getLogger("bentoml.convoy")
-
-
-class SenderGone(Exception):
-    """The client left before its body was here; nobody waits for an answer."""
-
-
-class Exchange:
-    """What the outer layer and the routes tell each other about one request; in the scope as `convoy`."""
-
-    __slots__ = ("body", "content_type", "fault", "request_id", "started")
-
-    def __init__(self) -> None:
-        self.request_id = ""
-        self.content_type = ""
-        self.body = b""
-        self.fault: Fault | None = None  # set by a route; the outer layer writes it
-        self.started = False
 
 
 class Shell:
@@ -63,10 +41,10 @@ class Shell:
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange()
         try:
-            headers = _checked_headers(scope, exchange)
-            route = _checked_route(scope, headers, exchange)
+            headers = checked_headers(scope, exchange)
+            route = checked_route(scope, headers, exchange)
             if route.task is not None:
-                exchange.body = await _read_body(receive, headers, self._max_body_bytes(route))
+                exchange.body = await read_body(receive, headers, self._max_body_bytes(route))
                 receive = _replay(exchange.body, receive)
         except Fault as fault:
             await _refuse(fault, exchange, scope, receive, send)
@@ -115,72 +93,6 @@ def describe(model: Deployed | Unavailable) -> dict[str, str]:
     if isinstance(model, Deployed):
         return {"state": "ready"}
     return {"state": "unavailable", "reason": model.reason}
-
-
-def _checked_headers(scope: Scope, exchange: Exchange) -> dict[bytes, bytes]:
-    """The headers by name. Raises Fault for too many, too long ones, and for two of a kind that must be one."""
-    raw: list[tuple[bytes, bytes]] = scope["headers"]
-    headers = dict(raw)
-    given = headers.get(b"x-request-id", b"")
-    exchange.request_id = given.decode() if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
-    if len(raw) > MAX_HEADERS or sum(len(name) + len(value) for name, value in raw) > MAX_HEADER_BYTES:
-        raise Fault("headers_too_large", f"at most {MAX_HEADERS} headers of {MAX_HEADER_BYTES} bytes in all")
-    if len(headers) != len(raw):
-        names = [name for name, _ in raw]
-        if any(name in _ONCE and names.count(name) > 1 for name in headers):
-            raise Fault("malformed_request", "a header stands twice that may stand once")
-    if b"transfer-encoding" in headers and b"content-length" in headers:
-        raise Fault("malformed_request", "content-length and transfer-encoding exclude each other")
-    return headers
-
-
-def _checked_route(scope: Scope, headers: dict[bytes, bytes], exchange: Exchange) -> RouteSpec:
-    """The route of a request. Raises Fault where there is none, or where it does not take what is sent."""
-    route = BY_PATH.get(scope["path"])
-    if route is None:
-        raise Fault("not_found")
-    if scope["method"] not in route.methods:
-        allowed = ", ".join(route.methods)
-        raise Fault("method_not_allowed", f"{scope['path']} answers {allowed}", {"allow": allowed})
-    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
-        raise Fault("unsupported_media_type", "only bodies without content-encoding are read")
-    content_type = exchange.content_type = headers.get(b"content-type", b"").decode("latin-1")
-    media_type, _, options = content_type.lower().partition(";")
-    media_type = media_type.strip(" \t")
-    if route.media_types:
-        if media_type not in route.media_types:
-            raise Fault("unsupported_media_type", f"the content type must be {' or '.join(route.media_types)}")
-        if media_type == JSON and "charset" in options and not re.search(r"charset\s*=\s*\"?utf-?8\b", options):
-            raise Fault("unsupported_media_type", "JSON is UTF-8; another charset is not read")
-    elif "pickle" in media_type:
-        raise Fault("unsupported_media_type", "pickles are never read")
-    return route
-
-
-async def _read_body(receive: Receive, headers: dict[bytes, bytes], max_bytes: int) -> bytes:
-    """The whole body. Raises Fault as soon as it is known to be too large or takes too long."""
-    too_large = Fault("body_too_large", f"the body is larger than {max_bytes} bytes")
-    declared = headers.get(b"content-length", b"0")
-    if not declared.isdigit() or len(declared) > 20:
-        raise Fault("malformed_request", "content-length is not a number")
-    if int(declared) > max_bytes:
-        raise too_large
-    chunks: list[bytes] = []
-    length = 0
-    try:
-        async with asyncio.timeout(BODY_TIMEOUT_S):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise SenderGone
-                chunks.append(message.get("body", b""))
-                length += len(chunks[-1])
-                if length > max_bytes:
-                    raise too_large
-                if not message.get("more_body", False):
-                    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-    except TimeoutError:
-        raise Fault("request_timeout", f"the body did not arrive within {BODY_TIMEOUT_S:g} s") from None
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

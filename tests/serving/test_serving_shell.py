@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from serving import shell
+from serving import admission, shell
 from serving.deployed import Deployed, DeployedModels
 from serving.shell import Shell
 
@@ -100,7 +100,7 @@ def test_a_refused_sender_may_finish_within_bounds_and_the_connection_closes(
 
 
 def test_a_body_that_does_not_come_is_408(image_model: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shell, "BODY_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(admission, "BODY_TIMEOUT_S", 0.1)
     monkeypatch.setattr(shell, "LINGER_S", 0.1)
     for messages in ([], chunks(3, 10, end=False)):
         conversation = Conversation(messages, [(b"content-length", b"100")])

@@ -1,0 +1,87 @@
+"""Headers, path and body of a request -> what may come in, or the Fault that it ends with."""
+
+import asyncio
+import re
+import secrets
+
+from starlette.types import Receive, Scope
+
+from serving.exchange import Exchange
+from serving.faults import Fault
+from serving.routes import BY_PATH, JSON, RouteSpec
+
+BODY_TIMEOUT_S = 10.0  # 4 MB at 3 Mbit/s
+MAX_HEADERS = 64
+MAX_HEADER_BYTES = 16_384
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_ONCE = frozenset({b"content-type", b"content-length", b"content-encoding", b"host", b"x-request-id"})
+
+
+class SenderGone(Exception):
+    """The client left before its body was here; nobody waits for an answer."""
+
+
+def checked_headers(scope: Scope, exchange: Exchange) -> dict[bytes, bytes]:
+    """The headers by name. Raises Fault for too many, too long ones, and for two of a kind that must be one."""
+    raw: list[tuple[bytes, bytes]] = scope["headers"]
+    headers = dict(raw)
+    given = headers.get(b"x-request-id", b"")
+    exchange.request_id = given.decode() if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+    if len(raw) > MAX_HEADERS or sum(len(name) + len(value) for name, value in raw) > MAX_HEADER_BYTES:
+        raise Fault("headers_too_large", f"at most {MAX_HEADERS} headers of {MAX_HEADER_BYTES} bytes in all")
+    if len(headers) != len(raw):
+        names = [name for name, _ in raw]
+        if any(name in _ONCE and names.count(name) > 1 for name in headers):
+            raise Fault("malformed_request", "a header stands twice that may stand once")
+    if b"transfer-encoding" in headers and b"content-length" in headers:
+        raise Fault("malformed_request", "content-length and transfer-encoding exclude each other")
+    return headers
+
+
+def checked_route(scope: Scope, headers: dict[bytes, bytes], exchange: Exchange) -> RouteSpec:
+    """The route of a request. Raises Fault where there is none, or where it does not take what is sent."""
+    route = BY_PATH.get(scope["path"])
+    if route is None:
+        raise Fault("not_found")
+    if scope["method"] not in route.methods:
+        allowed = ", ".join(route.methods)
+        raise Fault("method_not_allowed", f"{scope['path']} answers {allowed}", {"allow": allowed})
+    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+        raise Fault("unsupported_media_type", "only bodies without content-encoding are read")
+    content_type = exchange.content_type = headers.get(b"content-type", b"").decode("latin-1")
+    media_type, _, options = content_type.lower().partition(";")
+    media_type = media_type.strip(" \t")
+    if route.media_types:
+        if media_type not in route.media_types:
+            raise Fault("unsupported_media_type", f"the content type must be {' or '.join(route.media_types)}")
+        if media_type == JSON and "charset" in options and not re.search(r"charset\s*=\s*\"?utf-?8\b", options):
+            raise Fault("unsupported_media_type", "JSON is UTF-8; another charset is not read")
+    elif "pickle" in media_type:
+        raise Fault("unsupported_media_type", "pickles are never read")
+    return route
+
+
+async def read_body(receive: Receive, headers: dict[bytes, bytes], max_bytes: int) -> bytes:
+    """The whole body. Raises Fault as soon as it is known to be too large or takes too long."""
+    too_large = Fault("body_too_large", f"the body is larger than {max_bytes} bytes")
+    declared = headers.get(b"content-length", b"0")
+    if not declared.isdigit() or len(declared) > 20:
+        raise Fault("malformed_request", "content-length is not a number")
+    if int(declared) > max_bytes:
+        raise too_large
+    chunks: list[bytes] = []
+    length = 0
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise SenderGone
+                chunks.append(message.get("body", b""))
+                length += len(chunks[-1])
+                if length > max_bytes:
+                    raise too_large
+                if not message.get("more_body", False):
+                    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    except TimeoutError:
+        raise Fault("request_timeout", f"the body did not arrive within {BODY_TIMEOUT_S:g} s") from None
