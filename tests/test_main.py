@@ -30,6 +30,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
+@pytest.mark.slow
 def test_after_mlflow_was_deleted_publish_brings_all_back_and_what_serves_goes_on_serving() -> None:
     built_pipeline.lay(Path())
     first = convoy("publish")
@@ -50,11 +51,23 @@ def test_after_mlflow_was_deleted_publish_brings_all_back_and_what_serves_goes_o
     assert digest_of(Path("deployed/image/current")) == digest_of(Path("bundles/image"))
 
 
+@pytest.mark.slow
+def test_two_at_once_publish_once() -> None:
+    built_pipeline.lay(Path())
+    words = [sys.executable, "-m", "convoy", "publish"]
+    both = [subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = sorted((process.communicate(timeout=120) for process in both), key=lambda pair: "new, with" not in pair[0])
+    assert [process.returncode for process in both] == [0, 0], said
+    assert said[0][0].count("new, with") == 2 and said[1][0].count("it is complete") == 2
+    assert "waiting for another publish or promote" in said[1][0] and "version 1 serves" in said[1][0]
+
+
 def test_with_nothing_built_publish_says_what_to_do() -> None:
     done = convoy("publish")
     assert done.returncode == 0 and "`dvc repro` makes what is missing" in done.stdout
 
 
+@pytest.mark.slow
 def test_what_a_user_can_mend_is_a_sentence_without_a_traceback() -> None:
     built_pipeline.lay(Path())
     for words, environment, said in [

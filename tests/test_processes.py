@@ -20,6 +20,7 @@ from test_ports import free_port
 from convoy import deployment
 from convoy.bundle import Release, digest_of
 
+pytestmark = pytest.mark.slow  # real servers: about ten seconds each
 ROOT = Path(__file__).parents[1]
 END_WITHIN_S = 10
 

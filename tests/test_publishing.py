@@ -2,20 +2,19 @@
 
 import json
 import shutil
-from collections.abc import Callable
+import subprocess
 from pathlib import Path
 
 import built_pipeline
 import pytest
 from mlflow_store import open_empty_store
+from test_ports import free_port
 
-from convoy import deployment, publishing, registry, tracking
+from convoy import deployment, processes, publishing, registry, showcase, tracking
 from convoy.built import read_built
 from convoy.bundle import digest_of, read_release
 from convoy.layout import Task
 from convoy.provenance import Lock
-
-Publish = Callable[[], str]
 
 
 class Place:
@@ -263,6 +262,28 @@ def test_experiments_and_runs_in_the_bin_are_brought_back_or_made_anew(place: Pl
     place.client.delete_experiment(experiment)
     place.publish()
     assert len(place.client.search_runs([experiment])) == 2
+
+
+@pytest.mark.slow
+def test_a_server_in_between_gives_the_same_as_the_file(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    words = processes.command("mlflow", port)
+    with subprocess.Popen(words, env=processes.environment(), stderr=subprocess.DEVNULL) as server:
+        try:
+            uri = f"http://127.0.0.1:{port}"
+            assert showcase.wait_until_ready([f"{uri}/health"], 60, lambda: server.poll() is not None)
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+            place.client = tracking.open_store()
+            said = place.publish()
+            assert "run image-cnn: new" in said and "version 1 promoted" in said
+            before = place.snapshot()
+            assert "added nothing" in place.publish() and place.snapshot() == before
+            shutil.rmtree("deployed")
+            shutil.rmtree("bundles")
+            place.publish()
+            assert digest_of(Path("deployed/image/current")) == deployment.current_digest("image")
+        finally:
+            server.terminate()
 
 
 def test_a_dirty_tree_keeps_its_patch_and_the_first_state_stays(place: Place, tmp_path: Path) -> None:

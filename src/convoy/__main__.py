@@ -72,7 +72,7 @@ def demo(folder: Path, port: Port = 3000, mlflow_port: MlflowPort = 5000) -> Non
 
 @contextmanager
 def _client() -> Iterator[Any]:
-    """An MLflow client; what a user can mend is said in a sentence, without a traceback."""
+    """An MLflow client, for one process at a time; what a user can mend is said in a sentence, without a traceback."""
     mlflow_settings.apply()
     import logging
 
@@ -80,13 +80,15 @@ def _client() -> Iterator[Any]:
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    from convoy import deployment
     from convoy.provenance import LockInvalid
     from convoy.registry import VersionUnknown
     from convoy.tracking import StoreMoved, open_store
 
     # BundleInvalid and ParamsInvalid are ValueErrors, as are pydantic's.
     try:
-        yield open_store()
+        with deployment.exclusive(typer.echo):  # the store too: two at once would race to make its tables
+            yield open_store()
     except MlflowException as error:
         typer.echo(f"MLflow ({mlflow_settings.tracking_uri()}) refuses: {error.message}", err=True)
     except (LockInvalid, VersionUnknown, StoreMoved, ValueError, OSError) as error:

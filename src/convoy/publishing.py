@@ -9,11 +9,12 @@ from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
 from convoy import built, deployment, gates, git_state, promotion, registry, tracking
-from convoy.built import Built, RunContent, Winner
+from convoy.built import Built, Winner
 from convoy.bundle import Bundle, BundleInvalid, read_bundle
 from convoy.layout import DEPLOYED, TASKS, Task, reports
 from convoy.params import read_section
 from convoy.provenance import Lock
+from convoy.run_content import RunContent, read_json
 
 Say = Callable[[str], None]
 _FIGURES = "validation"  # tags of a version
@@ -21,12 +22,14 @@ _DATA = "validation_data"
 
 
 def publish(client: MlflowClient, say: Say, tasks: Sequence[Task] = TASKS) -> None:
-    """Bring MLflow and deployed/ to what dvc.lock says was built, and say in plain words what that took."""
+    """Bring MLflow and deployed/ to what dvc.lock says was built, and say in plain words what that took.
+
+    The caller holds deployment.exclusive(), so that nothing is made twice.
+    """
     lock, git = Lock.read(), git_state.read_git_state()
-    with deployment.exclusive(say):
-        for task in tasks:
-            say(f"{task}:")
-            _Publication(client, task, built.read_built(task, lock), git, lambda line: say(f"  {line}")).run()
+    for task in tasks:
+        say(f"{task}:")
+        _Publication(client, task, built.read_built(task, lock), git, lambda line: say(f"  {line}")).run()
 
 
 class _Publication:
@@ -137,7 +140,7 @@ class _Publication:
         self.say(f"version {version.version} {reason}; it serves from {DEPLOYED / self.task}/current")
 
     def _objections(self, version: ModelVersion, serving: ModelVersion | None) -> list[str]:
-        parity = built.read_json(reports(self.task) / "parity.json")
+        parity = read_json(reports(self.task) / "parity.json")
         if isinstance(parity, dict) and parity.get("passed") is False:
             return ["ONNX and torch do not agree (parity.json)"]
         if serving is None:
@@ -165,10 +168,9 @@ def _evidence(version: ModelVersion) -> gates.Evidence:
 
 
 def promote(client: MlflowClient, say: Say, task: Task, number: str | None) -> None:
-    """Let a version serve because a person asked for it; without a number the challenger."""
-    with deployment.exclusive(say):
-        version = _chosen(client, task, number)
-        changed = promotion.promote(client, task, version, "promoted by hand")
+    """Let a version serve because a person asked for it; without a number the challenger. The caller as above."""
+    version = _chosen(client, task, number)
+    changed = promotion.promote(client, task, version, "promoted by hand")
     folder = Path(DEPLOYED, task, deployment.CURRENT)
     say(f"{version.name} version {version.version} serves from {folder}" + ("" if changed else ", as it did before"))
 

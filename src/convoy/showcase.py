@@ -61,7 +61,7 @@ def request(task: Task, service: str) -> list[str]:
     assert isinstance(raw, bytes)
     IMAGE.parent.mkdir(exist_ok=True)
     IMAGE.write_bytes(raw)
-    return ["curl", "-s", url, "-H", "Content-Type: image/png", "--data-binary", f"@{IMAGE}"]
+    return ["curl", "-s", url, "-H", "Content-Type: image/png", "--data-binary", f"@{IMAGE.absolute()}"]
 
 
 def _ask(words: list[str]) -> str:

@@ -1,0 +1,196 @@
+"""dvc.lock and reports -> what MLflow should hold of one candidate; reads only, knows no MLflow."""
+
+import csv
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from convoy import layout
+from convoy.layout import Architecture, Task
+from convoy.provenance import Lock, same_file
+
+PREPARE = {"image": "prepare_images", "text": "prepare_text"}
+FETCH = {"image": "fetch_images", "text": "fetch_text"}
+_CONTEXTS = {"train": "training", "validation": "validation", "test": "test"}
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """One prepared file that a candidate learnt from or was measured on."""
+
+    name: str
+    digest: str  # DVC's md5
+    path: str
+    context: str
+
+
+@dataclass(frozen=True)
+class RunContent:
+    """All that a run in MLflow should hold; `key` says which run it is."""
+
+    name: str
+    key: str
+    started_ms: int
+    ended_ms: int
+    params: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    curves: dict[str, list[tuple[int, int, float]]] = field(default_factory=dict)  # (epoch, ms since start, value)
+    metrics: dict[str, float] = field(default_factory=dict)
+    data_sets: list[DataSet] = field(default_factory=list)
+    files: dict[str, Path | bytes] = field(default_factory=dict)
+    note: str = ""
+
+
+def stage(name: str, task: Task, architecture: Architecture | None = None) -> str:
+    """The name that DVC gives a stage of the matrix."""
+    return f"{name}@{task}" if architecture is None else f"{name}@{task}-{architecture}"
+
+
+def read_json(path: Path) -> Any:
+    """The content of a report; None where it is absent or half written."""
+    try:
+        return json.loads(path.read_bytes())
+    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+        return None
+
+
+def flatten(content: Any, prefix: str = "", separator: str = ".") -> Iterator[tuple[str, Any]]:
+    """Nested dicts -> (joined key, leaf), in order."""
+    if not isinstance(content, dict):
+        yield prefix, content
+        return
+    for key, value in content.items():
+        yield from flatten(value, f"{prefix}{separator}{key}" if prefix else str(key), separator)
+
+
+def numbers(content: Any, prefix: str) -> dict[str, float]:
+    """The numeric leaves of a report under names that MLflow takes."""
+    return {
+        "".join(character if character.isalnum() or character in "_-. :/" else "_" for character in name): float(value)
+        for name, value in flatten(content, prefix, "/")
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+
+
+def read_run(
+    task: Task, architecture: Architecture, lock: Lock, evaluated: bool, is_winner: bool, missing: list[str]
+) -> RunContent:
+    train = stage("train", task, architecture)
+    reports = layout.reports(task) / architecture
+    written = {**lock.outs(train), **lock.outs(stage("evaluate", task))}
+    curves = _curves(reports / "curves.csv")
+    elapsed_ms = max((point[1] for points in curves.values() for point in points), default=0)
+    ended_ms = _made_at_ms(layout.candidate(task, architecture), reports)
+    files = _files(task, architecture, evaluated, is_winner, written, missing)
+    return RunContent(
+        name=f"{task}-{architecture}",
+        key=lock.key(train),
+        started_ms=ended_ms - elapsed_ms,
+        ended_ms=ended_ms,
+        params=_params(task, architecture, lock),
+        tags=_tags(task, architecture, lock),
+        curves=curves,
+        metrics=_metrics(task, architecture, evaluated, is_winner),
+        data_sets=_data_sets(task, architecture, lock, evaluated),
+        files={**files, "dvc.lock": lock.excerpt([FETCH[task], PREPARE[task], train])},
+        note=f"Candidate {task}-{architecture} as `dvc repro` trained it; `dvc.lock` names its data and weights.",
+    )
+
+
+def _params(task: Task, architecture: Architecture, lock: Lock) -> dict[str, str]:
+    """The params that were in force at training, the same name for the same idea in every candidate."""
+    names = {f"train.{task}.{architecture}": "", PREPARE[task]: "prepare", FETCH[task]: "fetch"}
+    stages = [FETCH[task], PREPARE[task], stage("train", task, architecture)]
+    found = {"architecture": str(architecture)}
+    for key, value in ((key, value) for name in stages for key, value in lock.params(name).items()):
+        for name, leaf in flatten(value, names.get(key, key)):
+            found[name.removeprefix("train.")] = leaf if isinstance(leaf, str) else json.dumps(leaf)
+    return found
+
+
+def _tags(task: Task, architecture: Architecture, lock: Lock) -> dict[str, str]:
+    train = stage("train", task, architecture)
+    data = {path: md5 for path, md5 in lock.deps(train).items() if path.startswith("data/")}
+    made = {path: md5 for path, md5 in lock.outs(train).items() if path.startswith("candidates/")}
+    raw = {path: md5 for path, md5 in lock.outs(FETCH[task]).items()}
+    return {
+        "convoy.task": task,
+        "convoy.architecture": architecture,
+        "mlflow.source.name": f"dvc repro {train}",
+        "mlflow.source.type": "LOCAL",
+        **{f"convoy.dvc.{path}": md5 for path, md5 in {**raw, **data, **made}.items()},
+    }
+
+
+def _curves(path: Path) -> dict[str, list[tuple[int, int, float]]]:
+    if not path.exists():
+        return {}
+    curves: dict[str, list[tuple[int, int, float]]] = {}
+    with path.open(encoding="utf-8", newline="") as stream:
+        for row in csv.DictReader(stream):
+            elapsed_ms = round(float(row.get("elapsed_s") or 0) * 1000)
+            for name, value in row.items():
+                if name not in ("epoch", "elapsed_s") and value:
+                    curves.setdefault(f"curves/{name}", []).append((int(row["epoch"]), elapsed_ms, float(value)))
+    return curves
+
+
+def _metrics(task: Task, architecture: Architecture, evaluated: bool, is_winner: bool) -> dict[str, float]:
+    found = numbers(read_json(layout.reports(task) / architecture / "metrics.json") or {}, "")
+    if evaluated:
+        candidates = read_json(layout.reports(task) / "candidates.json") or {}
+        found |= numbers(candidates.get(architecture, {}), "test")
+    if evaluated and is_winner:
+        found |= numbers(read_json(layout.reports(task) / "test.json") or {}, "test")
+    return {name: value for name, value in found.items() if not math.isnan(value)}
+
+
+def _data_sets(task: Task, architecture: Architecture, lock: Lock, evaluated: bool) -> list[DataSet]:
+    read = lock.deps(stage("train", task, architecture))
+    if evaluated:
+        read = {**read, **lock.deps(stage("evaluate", task))}
+    return [
+        DataSet(f"{task}-{split}", md5[:36], path, _CONTEXTS[split])
+        for path, md5 in read.items()
+        if path.startswith(f"data/prepared/{task}") and (split := split_of(path))
+    ]
+
+
+def split_of(path: str) -> str | None:
+    name = Path(path)
+    return name.stem if name.suffix == ".arrow" and name.stem in _CONTEXTS else None
+
+
+def _files(
+    task: Task,
+    architecture: Architecture,
+    evaluated: bool,
+    is_winner: bool,
+    written: dict[str, str],
+    missing: list[str],
+) -> dict[str, Path | bytes]:
+    folder = layout.reports(task)
+    wanted = [folder / architecture / name for name in ("metrics.json", "curves.csv")] + [folder / "data.json"]
+    if evaluated:
+        wanted += [folder / architecture / name for name in ("confusion.png", "misclassified.png")]
+        wanted += [folder / "candidates.json"]
+    if is_winner:
+        wanted += [layout.choice(task), folder / "parity.json"] + ([folder / "test.json"] if evaluated else [])
+    found: dict[str, Path | bytes] = {}
+    for path in wanted:
+        if not path.exists():
+            missing.append(f"{path} is not there")
+        elif str(path) in written and not same_file(path, written[str(path)]):
+            missing.append(f"{path} is not the file that dvc.lock names")
+        else:
+            found[f"reports/{path.name}"] = path
+    return found
+
+
+def _made_at_ms(*folders: Path) -> int:
+    """When a candidate was finished: the time of its oldest file."""
+    times = [path.stat().st_mtime for folder in folders if folder.exists() for path in folder.iterdir()]
+    return int(min(times, default=0) * 1000)
