@@ -14,7 +14,9 @@ def main(task: Task) -> None:
     """Choose by files that DVC tracks, so that the choice can be repeated."""
     params = read_section(SelectionParams, "choose")
     files = {name: layout.reports(task) / name / "metrics.json" for name in layout.ARCHITECTURES}
-    metrics = {name: json.loads(path.read_bytes())["validation"] for name, path in files.items()}
+    metrics: dict[str, dict[str, float]] = {
+        name: json.loads(path.read_bytes())["validation"] for name, path in files.items()
+    }
     winner = choose_winner(metrics, params.metric)
     atomic.write_json(layout.choice(task), {"architecture": winner, "metric": params.metric, "candidates": metrics})
     print(f"{task}: {winner} wins by {params.metric}: { {name: row[params.metric] for name, row in metrics.items()} }")

@@ -43,7 +43,7 @@ def main(task: Task, architecture: Architecture) -> None:
     network = candidates.build(description)
     batches = candidates.batch_params(task, params.batches)
     splits = Splits(training, validation, batches, trainer_params.seed)
-    trained = train(network, splits, trainer_params, params.learning)
+    trained = train(network, splits, trainer_params, params.learning, f"{task}-{architecture}")
     metrics = classification_metrics(validation.labels, candidates.probabilities(trained.network, validation))
     parameters = sum(weight.numel() for weight in network.parameters())
     report = {"validation": metrics, "best_epoch": trained.best_epoch, "parameters": parameters}

@@ -14,6 +14,7 @@ import httpx
 import numpy as np
 import pytest
 import yaml
+from built_copy import command
 from mlflow import MlflowClient
 
 from convoy import workspace
@@ -23,27 +24,7 @@ from convoy.prepared.image import read_images
 from convoy.prepared.text import read_texts
 
 pytestmark = pytest.mark.slow
-BUILD_S, START_S = 900, 60
-
-
-def command(folder: Path, *words: str, timeout_s: float = 120) -> str:
-    """Run a Python module in the copy, with the copy's code, and give its output."""
-    environment = {name: value for name, value in workspace.environment(folder).items() if name != "OMP_NUM_THREADS"}
-    done = subprocess.run(
-        [sys.executable, "-m", *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout_s
-    )
-    assert done.returncode == 0, f"{words}: {done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-    return done.stdout + done.stderr
-
-
-@pytest.fixture(scope="module")
-def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the working tree in which everything has been built from raw data and published."""
-    folder = tmp_path_factory.mktemp("end-to-end") / "convoy"
-    workspace.lay(folder, Path("demo.yaml"))
-    command(folder, "dvc", "repro", timeout_s=BUILD_S)
-    command(folder, "convoy", "publish", timeout_s=300)
-    return folder
+START_S = 60
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,7 @@
 """torch -> ONNX in one file, and the proof that both say the same."""
 
+import logging
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -37,16 +39,21 @@ def export(network: nn.Module, example: Tensor, task: Task) -> bytes:
     a second LSTM in the same process silently gets a frozen length. Raises ExportFailed.
     """
     sizes = {dimension: torch.export.Dim.DYNAMIC for dimension in SYMBOLIC[task]}
-    program = torch.onnx.export(
-        Probabilities(network).eval(),
-        (example,),
-        dynamo=True,
-        dynamic_shapes=(sizes,),
-        input_names=["input"],
-        output_names=["probabilities"],
-        external_data=False,
-        verbose=False,
-    )
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, whose operators we do not use
+    with warnings.catch_warnings():
+        # The exporter's own use of torch, and that an LSTM keeps its weights in a list too.
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        warnings.filterwarnings("ignore", ".*_flat_weights.*", UserWarning)
+        program = torch.onnx.export(
+            Probabilities(network).eval(),
+            (example,),
+            dynamo=True,
+            dynamic_shapes=(sizes,),
+            input_names=["input"],
+            output_names=["probabilities"],
+            external_data=False,
+            verbose=False,
+        )
     assert program is not None
     model = program.model_proto
     _strip(model)

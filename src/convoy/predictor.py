@@ -89,7 +89,6 @@ def _session(card: Card, onnx_bytes: bytes, threads: int) -> ort.InferenceSessio
     options.log_severity_level = 3
     # Spinning threads would take the core from the server between two requests.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.set_denormal_as_zero", "1")
     try:
         # From bytes: the digest covers all that runs, no file outside the bundle can be pulled in.
         session = ort.InferenceSession(onnx_bytes, options, providers=["CPUExecutionProvider"])

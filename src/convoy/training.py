@@ -2,8 +2,11 @@
 
 import csv
 import io
+import logging
+import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +14,9 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from convoy.candidates import EVALUATION_BATCH, Dataset
 from convoy.classifier import Classifier, LearningParams
@@ -72,6 +76,37 @@ class InOrder:
         return iter(self._batches)
 
 
+class Progress(pl.Callback):
+    """One bar for the whole training: what, how far, how long to go, and how good it is by now."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self._bar: Any = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """In a log a line each half minute is enough."""
+        interval_s = 0.5 if sys.stderr.isatty() else 30
+        steps = int(trainer.estimated_stepping_batches)
+        self._bar = tqdm(total=steps, desc=self.title, unit="batch", mininterval=interval_s, maxinterval=interval_s)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Name the epoch."""
+        self._bar.set_description(f"{self.title}, epoch {trainer.current_epoch + 1} of {trainer.max_epochs}")
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Count."""
+        self._bar.update()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show what validation said."""
+        figures = trainer.callback_metrics
+        self._bar.set_postfix(accuracy=f"{figures['validation_accuracy']:.4f}", log_loss=f"{figures[MONITOR]:.4f}")
+
+    def on_train_end(self, *_: Any) -> None:
+        """Leave the finished bar."""
+        self._bar.close()
+
+
 class Curves(pl.Callback):
     """Keeps a row of figures per epoch."""
 
@@ -88,9 +123,13 @@ class Curves(pl.Callback):
         self.rows.append({name: row[name] for name in CURVES})
 
 
-def train(network: nn.Module, splits: Splits, params: TrainerParams, learning: LearningParams) -> Trained:
+def train(
+    network: nn.Module, splits: Splits, params: TrainerParams, learning: LearningParams, title: str = "training"
+) -> Trained:
     """Train until the last epoch or until validation has not improved for `patience` epochs; keep the best weights."""
     curves = Curves()
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # tips and devices, at each start
     with tempfile.TemporaryDirectory() as scratch:
         best = ModelCheckpoint(scratch, filename="{epoch}", monitor=MONITOR, save_weights_only=True)
         trainer = pl.Trainer(
@@ -98,13 +137,16 @@ def train(network: nn.Module, splits: Splits, params: TrainerParams, learning: L
             devices=params.devices,
             precision=resolve_precision(params),
             max_epochs=learning.epochs,
-            callbacks=[best, EarlyStopping(MONITOR, patience=learning.patience), curves, TQDMProgressBar(20)],
+            callbacks=[best, EarlyStopping(MONITOR, patience=learning.patience), curves, Progress(title)],
             reload_dataloaders_every_n_epochs=1,
             num_sanity_val_steps=0,
             deterministic=True,
             logger=False,
             enable_model_summary=False,
+            enable_progress_bar=False,
         )
+        # Lightning asks torch for its tree leaves in the old way, and torch says so at each epoch.
+        warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)
         trainer.fit(Classifier(network, learning), datamodule=splits)
         _restore(network, Path(best.best_model_path))
     best_row = min(curves.rows, key=lambda row: row[MONITOR])

@@ -1,0 +1,74 @@
+"""The prepared data is what training needs: nothing shared between splits, every label there, nothing out of range."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer
+
+from convoy import layout
+from convoy.prepared.image import ImageSplit, read_images
+from convoy.prepared.text import TextSplit, read_texts
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def images(copy: Path) -> dict[str, ImageSplit]:
+    return {split: read_images(copy / layout.prepared("image", split)) for split in layout.SPLITS}
+
+
+@pytest.fixture(scope="module")
+def texts(copy: Path) -> dict[str, TextSplit]:
+    return {split: read_texts(copy / layout.prepared("text", split)) for split in layout.SPLITS}
+
+
+def test_no_image_and_no_text_stands_in_two_splits(images: dict[str, ImageSplit], texts: dict[str, TextSplit]) -> None:
+    for contents in (
+        [image.tobytes() for split in images.values() for image in split.images],
+        [text for split in texts.values() for text in split.texts],
+    ):
+        assert len(set(contents)) == len(contents)
+
+
+def test_every_label_is_in_every_split_in_its_share(images: dict[str, ImageSplit], texts: dict[str, TextSplit]) -> None:
+    for split in (*images.values(), *texts.values()):
+        shares = np.bincount(split.labels, minlength=len(split.names)) / len(split.labels)
+        assert shares.min() > 0.6 / len(split.names), shares
+
+
+def test_images_are_what_the_contract_says(copy: Path, images: dict[str, ImageSplit]) -> None:
+    contract = json.loads((copy / layout.contract("image")).read_text())
+    for split in images.values():
+        assert split.images.dtype == np.uint8
+        assert split.images.shape[1:] == (contract["size_px"], contract["size_px"], contract["channels"])
+        assert np.median(split.images[:, 0]) < 30, "Fashion-MNIST is light on dark"
+
+
+def test_tokens_are_what_the_contract_says(copy: Path, texts: dict[str, TextSplit]) -> None:
+    contract = json.loads((copy / layout.contract("text")).read_text())
+    for split in texts.values():
+        lengths = [len(tokens) for tokens in split.tokens]
+        assert 1 <= min(lengths) <= max(lengths) == contract["max_tokens"]
+        ids = np.concatenate(split.tokens)
+        assert contract["unknown_id"] <= ids.min() <= ids.max() < split.vocabulary
+
+
+def test_the_vocabulary_is_that_of_the_training_texts(copy: Path, texts: dict[str, TextSplit]) -> None:
+    tokenizer = Tokenizer.from_file(str(copy / layout.TOKENIZER))
+
+    def words(split: Any) -> set[str]:
+        normalised = (tokenizer.normalizer.normalize_str(text) for text in split.texts)
+        return {word for text in normalised for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(text)}
+
+    assert set(tokenizer.get_vocab()) - {"[PAD]", "[UNK]"} <= words(texts["train"])
+    assert words(texts["test"]) - words(texts["train"]), "a vocabulary of all splits would know these"
+
+
+def test_every_item_is_accounted_for(copy: Path) -> None:
+    report = json.loads((copy / "reports/text/data.json").read_text())
+    assert report["raw"] == 25_000
+    assert report["dropped"]["duplicate"] == 96, "known of this data set"
+    assert sum(split["n"] for split in report["splits"].values()) <= report["raw"] - sum(report["dropped"].values())
