@@ -76,6 +76,10 @@ def test_what_a_user_can_mend_is_a_sentence_without_a_traceback() -> None:
     ]:
         done = convoy(*words, **environment)
         assert done.returncode == 1 and said in done.stderr and "Traceback" not in done.stderr
+    Path("mlflow.db").write_text("no database at all")
+    done = convoy("publish")
+    assert done.returncode == 1 and "mlflow.db cannot be used" in done.stderr and "Traceback" not in done.stderr
+    Path("mlflow.db").unlink()
     Path("dvc.lock").write_text("[")
     done = convoy("publish")
     assert done.returncode == 1 and "dvc.lock is not a DVC lock file" in done.stderr

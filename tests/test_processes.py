@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 import tiny_bundles
+from mlflow_store import open_empty_store
 from test_ports import free_port
 
 from convoy import deployment
@@ -37,6 +38,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         digest = digest_of(Path("bundles", task))
         release = Release(name=f"convoy-{task}", version="1", run_id="r", digest=digest, promoted_at="2026-01-01")
         deployment.deploy(task, Path("bundles", task), release)
+    open_empty_store()
     return tmp_path
 
 
@@ -80,7 +82,17 @@ class Up:
 
 
 @pytest.fixture
+def up_without_store(place: Path) -> Iterator[Up]:
+    Path("mlflow.db").unlink()
+    yield from running(place)
+
+
+@pytest.fixture
 def up(place: Path) -> Iterator[Up]:
+    yield from running(place)
+
+
+def running(place: Path) -> Iterator[Up]:
     up = Up(place)
     yield up
     if up.process.poll() is None:
@@ -129,6 +141,14 @@ def test_one_task_alone_is_served_and_the_other_is_named(place: Path) -> None:
     finally:
         up.process.send_signal(signal.SIGTERM)
         assert up.end() == 143
+
+
+def test_an_mlflow_that_is_missing_is_filled_before_it_is_shown(up_without_store: Up) -> None:
+    up_without_store.wait_for("Ctrl-C ends both.")
+    said = up_without_store.log.read_text()
+    assert "mlflow.db is missing: publishing" in said and "is convoy-image version 1 again" in said
+    up_without_store.process.send_signal(signal.SIGTERM)
+    assert up_without_store.end() == 143
 
 
 def test_a_taken_port_is_an_error_before_anything_is_started(place: Path) -> None:

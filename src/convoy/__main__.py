@@ -77,6 +77,7 @@ def _client() -> Iterator[Any]:
     import logging
 
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -91,6 +92,13 @@ def _client() -> Iterator[Any]:
             yield open_store()
     except MlflowException as error:
         typer.echo(f"MLflow ({mlflow_settings.tracking_uri()}) refuses: {error.message}", err=True)
+    except SQLAlchemyError as error:
+        reason = str(error).splitlines()[0]
+        typer.echo(
+            f"{mlflow_settings.tracking_uri()} cannot be used ({reason}). If it is broken, move it away and run "
+            "`python -m convoy publish`, which brings all of it back from DVC's record.",
+            err=True,
+        )
     except (LockInvalid, VersionUnknown, StoreMoved, ValueError, OSError) as error:
         typer.echo(str(error), err=True)
     else:

@@ -33,6 +33,12 @@ def artifact_root() -> Path:
     return Path("mlruns").absolute()
 
 
+def database() -> Path | None:
+    """The SQLite file of a local store."""
+    uri = tracking_uri()
+    return Path(uri.removeprefix("sqlite:///")) if is_local(uri) else None
+
+
 def is_local(uri: str) -> bool:
     """Whether this machine writes the artifacts itself, without a server in between."""
     return uri.startswith("sqlite:")

@@ -3,6 +3,7 @@
 import os
 import shlex
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -32,6 +33,8 @@ def up(port: int, mlflow_port: int, say: Say) -> int:
     if not deployed:
         say("nothing is deployed; `make run` builds it, or `dvc repro` and `python -m convoy publish`")
         return 1
+    if status := _make_store(say):
+        return status
     service = f"http://{HOST}:{port}"
     ui = f"http://{HOST}:{mlflow_port}" if local else mlflow_settings.tracking_uri()
     # /readyz asks for the models of all tasks; with one of them missing, the other still answers.
@@ -64,10 +67,22 @@ def replace_by(name: str, port: int, say: Say) -> int:
     except ports.PortTaken as error:
         say(str(error))
         return 1
+    if name == "mlflow" and (status := _make_store(say)):
+        return status
     say(f"http://{HOST}:{port} (Ctrl-C ends it)")
     sys.stdout.flush()
     words = command(name, port)
     os.execve(words[0], words, environment())
+
+
+def _make_store(say: Say) -> int:
+    """Publish where the local store is missing: a server would show an empty one, or half of one if it is killed."""
+    database = mlflow_settings.database()
+    if database is None or database.exists():
+        return 0
+    say(f"{database} is missing: publishing what there is")
+    sys.stdout.flush()
+    return subprocess.run([sys.executable, "-m", "convoy", "publish"], env=environment(), check=False).returncode
 
 
 def command(name: str, port: int) -> list[str]:

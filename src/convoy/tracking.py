@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlparse
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunStatus, RunTag, ViewType
 
-from convoy import mlflow_settings
+from convoy import atomic, mlflow_settings
 from convoy.bundle import MANIFEST, Bundle
 from convoy.git_state import GitState
 from convoy.layout import Task
@@ -31,8 +31,14 @@ class StoreMoved(RuntimeError):
 
 
 def open_store() -> MlflowClient:
-    """A client of the store that mlflow_settings names, which is made where it is missing."""
-    uri = mlflow_settings.tracking_uri()
+    """A client of the store that mlflow_settings names, which is made where it is missing.
+
+    The caller holds deployment.exclusive(): MLflow's own making of its tables bears neither company nor a kill.
+    """
+    uri, database = mlflow_settings.tracking_uri(), mlflow_settings.database()
+    if database is not None and not database.exists():
+        with atomic.new_file(database) as temporary:
+            MlflowClient(tracking_uri=f"sqlite:///{temporary}", registry_uri=f"sqlite:///{temporary}")
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
