@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from convoy import workspace
+from convoy.running import workspace
 
 BUILD_S = 900
 

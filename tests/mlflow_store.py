@@ -5,13 +5,13 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from convoy import mlflow_settings
+from convoy.publishing import mlflow_settings
 
 mlflow_settings.apply()
 
 from mlflow import MlflowClient  # noqa: E402
 
-from convoy import tracking  # noqa: E402
+from convoy.publishing import tracking  # noqa: E402
 
 
 @cache

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 import tiny_bundles
 
-from convoy import deployment
 from convoy.bundle import BundleInvalid, Release, digest_of, read_bundle, read_release, write_bundle
 from convoy.layout import DEPLOYED
+from convoy.publishing import deployment
 
 # Dies at the nth call that changes the file system.
 KILLED = """
 import os, shutil, sys
 from pathlib import Path
-from convoy import deployment
+from convoy.publishing import deployment
 from convoy.bundle import Release
 left = int(sys.argv[2])
 def dying(name, call):
@@ -128,7 +128,7 @@ def test_a_kill_at_any_step_leaves_the_old_or_the_new_whole_and_the_next_one_com
 
 def test_only_one_process_changes_deployed_at_a_time() -> None:
     wait = (
-        "from convoy import deployment\n"
+        "from convoy.publishing import deployment\n"
         "with deployment.exclusive(lambda line: print(line, flush=True)):\n"
         "    print('mine', flush=True)\n"
     )

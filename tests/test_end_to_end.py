@@ -17,11 +17,11 @@ import yaml
 from built_copy import command
 from mlflow import MlflowClient
 
-from convoy import workspace
 from convoy.bundle import read_bundle
 from convoy.predictor import Predictor
 from convoy.prepared.image import read_images
 from convoy.prepared.text import read_texts
+from convoy.running import workspace
 
 pytestmark = pytest.mark.slow
 START_S = 60

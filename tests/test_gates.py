@@ -2,7 +2,7 @@
 
 import pytest
 
-from convoy.gates import Evidence, PublishParams, objections
+from convoy.publishing.gates import Evidence, PublishParams, objections
 
 LIMITS = PublishParams(max_validation_accuracy_drop=0.01, max_validation_log_loss_rise=0.02)
 CHAMPION = Evidence({"accuracy": 0.9, "log_loss": 0.3}, "data")

@@ -86,7 +86,7 @@ def test_what_a_user_can_mend_is_a_sentence_without_a_traceback() -> None:
 
 
 def test_publish_needs_no_torch_and_up_no_mlflow() -> None:
-    asked = "import sys, convoy.publishing; assert 'torch' not in sys.modules, 'torch'"
+    asked = "import sys, convoy.publishing.publication; assert 'torch' not in sys.modules, 'torch'"
     assert subprocess.run([sys.executable, "-c", asked], check=False).returncode == 0
-    asked = "import sys, convoy.processes, convoy.__main__; assert not {'mlflow', 'numpy'} & set(sys.modules)"
+    asked = "import sys, convoy.running.processes, convoy.__main__; assert not {'mlflow', 'numpy'} & set(sys.modules)"
     assert subprocess.run([sys.executable, "-c", asked], check=False).returncode == 0

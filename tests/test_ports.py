@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from convoy import ports
+from convoy.running import ports
 
 SCRIPT = Path(ports.__file__)
 

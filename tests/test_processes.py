@@ -18,8 +18,8 @@ import tiny_bundles
 from mlflow_store import open_empty_store
 from test_ports import free_port
 
-from convoy import deployment
 from convoy.bundle import Release, digest_of
+from convoy.publishing import deployment
 
 pytestmark = pytest.mark.slow  # real servers: about ten seconds each
 ROOT = Path(__file__).parents[1]

@@ -5,9 +5,9 @@ from pathlib import Path
 import built_pipeline
 import pytest
 
-from convoy import git_state
-from convoy.built import read_built
-from convoy.provenance import Lock, LockInvalid, same_file
+from convoy.publishing import git_state
+from convoy.publishing.built import read_built
+from convoy.publishing.provenance import Lock, LockInvalid, same_file
 
 
 @pytest.fixture(autouse=True)

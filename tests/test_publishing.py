@@ -10,11 +10,12 @@ import pytest
 from mlflow_store import open_empty_store
 from test_ports import free_port
 
-from convoy import deployment, processes, publishing, registry, showcase, tracking
-from convoy.built import read_built
 from convoy.bundle import digest_of, read_release
 from convoy.layout import Task
-from convoy.provenance import Lock
+from convoy.publishing import deployment, publication, registry, tracking
+from convoy.publishing.built import read_built
+from convoy.publishing.provenance import Lock
+from convoy.running import processes, showcase
 
 
 class Place:
@@ -25,7 +26,7 @@ class Place:
 
     def publish(self, task: Task = "image") -> str:
         lines: list[str] = []
-        publishing.publish(self.client, lines.append, [task])
+        publication.publish(self.client, lines.append, [task])
         return "\n".join(lines)
 
     def snapshot(self, task: Task = "image") -> dict[str, object]:
@@ -160,7 +161,7 @@ def test_a_worse_bundle_stays_challenger_until_a_person_promotes_it(
     assert words in said and "python -m convoy promote --task image --version 2" in said
     assert deployment.current_digest("image") == serving
     assert place.snapshot()["aliases"] == {"champion": "1", "challenger": "2"}
-    publishing.promote(place.client, lambda line: None, "image", None)
+    publication.promote(place.client, lambda line: None, "image", None)
     assert deployment.current_digest("image") == digest_of(Path("bundles/image"))
     assert place.snapshot()["aliases"] == {"champion": "2"}
 
@@ -176,7 +177,7 @@ def test_a_version_that_a_person_left_does_not_come_back_by_itself(place: Place,
     place.publish()
     built_pipeline.lay(tmp_path, validation={"accuracy": 0.95}, version=2)
     place.publish()
-    publishing.promote(place.client, lambda line: None, "image", "1")
+    publication.promote(place.client, lambda line: None, "image", "1")
     assert "it was decided on before (promoted over version 1)" in place.publish()
     assert place.snapshot()["aliases"] == {"champion": "1", "challenger": "2"}
 
@@ -187,16 +188,16 @@ def test_promote_gets_a_bundle_from_mlflow_where_it_is_nowhere_else(place: Place
     built_pipeline.lay(tmp_path, validation={"accuracy": 0.95}, version=2)
     place.publish()
     shutil.rmtree(Path("deployed/image", str(first)))
-    publishing.promote(place.client, lambda line: None, "image", "1")
+    publication.promote(place.client, lambda line: None, "image", "1")
     assert deployment.current_digest("image") == first == digest_of(Path("deployed/image/current"))
 
 
 def test_promote_of_an_unknown_version_names_those_there_are(place: Place) -> None:
     place.publish()
     with pytest.raises(registry.VersionUnknown, match="convoy-image has no version 7; there is 1"):
-        publishing.promote(place.client, lambda line: None, "image", "7")
+        publication.promote(place.client, lambda line: None, "image", "7")
     with pytest.raises(registry.VersionUnknown, match="no challenger"):
-        publishing.promote(place.client, lambda line: None, "image", None)
+        publication.promote(place.client, lambda line: None, "image", None)
 
 
 def test_a_promotion_that_was_cut_off_before_the_alias_is_completed(place: Place, tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import pytest
 import tiny_bundles
 from mlflow_store import open_empty_store
 
-from convoy import publishing
 from convoy.predictor import Predictor
+from convoy.publishing import publication
 
 # Runs where Convoy is not on the path: what the version carries must be enough.
 LOAD = """
@@ -42,7 +42,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         for task in ("image", "text"):
             built_pipeline.lay(root, task)
-        publishing.publish(open_empty_store(), lambda line: None)
+        publication.publish(open_empty_store(), lambda line: None)
     return root
 
 
@@ -70,7 +70,7 @@ def test_a_version_is_the_bundle_itself_with_signature_and_example_and_no_pickle
             assert (model / "data" / "bundle" / file.name).read_bytes() == file.read_bytes()
         assert not [path for path in model.rglob("*") if path.suffix in (".pkl", ".pickle", ".pyc", ".pt")]
         described = (model / "MLmodel").read_text()
-        assert "loader_module: convoy.mlflow_model" in described and "signature:" in described
+        assert "loader_module: convoy.publishing.mlflow_model" in described and "signature:" in described
         example = json.loads((model / "input_example.json").read_text())
         assert example["columns"] == [task]
     shown = base64.b64decode(

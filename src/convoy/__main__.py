@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from convoy import mlflow_settings
 from convoy.layout import Task
+from convoy.publishing import mlflow_settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -20,9 +20,9 @@ MlflowPort = Annotated[int, typer.Option(min=1, max=65535, help="Port of the MLf
 def publish() -> None:
     """Bring MLflow and deployed/ to what `dvc repro` built; again adds only what is missing."""
     with _client() as client:
-        from convoy import publishing
+        from convoy.publishing import publication
 
-        publishing.publish(client, typer.echo)
+        publication.publish(client, typer.echo)
 
 
 @app.command()
@@ -32,16 +32,16 @@ def promote(
 ) -> None:
     """Let a registered version serve; a running server follows by itself."""
     with _client() as client:
-        from convoy import publishing
+        from convoy.publishing import publication
 
-        publishing.promote(client, typer.echo, task, version)
+        publication.promote(client, typer.echo, task, version)
 
 
 @app.command()
 def up(port: Port = 3000, mlflow_port: MlflowPort = 5000) -> None:
     """Start the MLflow UI and the prediction service, and show one real answer of each task; Ctrl-C ends both."""
     mlflow_settings.apply()
-    from convoy import processes
+    from convoy.running import processes
 
     raise typer.Exit(processes.up(port, mlflow_port, typer.echo))
 
@@ -49,7 +49,7 @@ def up(port: Port = 3000, mlflow_port: MlflowPort = 5000) -> None:
 @app.command()
 def ui(mlflow_port: MlflowPort = 5000) -> None:
     """Start the MLflow UI alone, in the foreground."""
-    from convoy import processes
+    from convoy.running import processes
 
     raise typer.Exit(processes.replace_by("mlflow", mlflow_port, typer.echo))
 
@@ -57,7 +57,7 @@ def ui(mlflow_port: MlflowPort = 5000) -> None:
 @app.command()
 def serve(port: Port = 3000) -> None:
     """Start the prediction service alone, in the foreground."""
-    from convoy import processes
+    from convoy.running import processes
 
     raise typer.Exit(processes.replace_by("serve", port, typer.echo))
 
@@ -65,7 +65,7 @@ def serve(port: Port = 3000) -> None:
 @app.command()
 def demo(folder: Path, port: Port = 3000, mlflow_port: MlflowPort = 5000) -> None:
     """Run everything on few examples in a folder of its own: pipeline, publish, up."""
-    from convoy import workspace
+    from convoy.running import workspace
 
     raise typer.Exit(workspace.demo(folder, port, mlflow_port, typer.echo))
 
@@ -81,10 +81,10 @@ def _client() -> Iterator[Any]:
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    from convoy import deployment
-    from convoy.provenance import LockInvalid
-    from convoy.registry import VersionUnknown
-    from convoy.tracking import StoreMoved, open_store
+    from convoy.publishing import deployment
+    from convoy.publishing.provenance import LockInvalid
+    from convoy.publishing.registry import VersionUnknown
+    from convoy.publishing.tracking import StoreMoved, open_store
 
     # BundleInvalid and ParamsInvalid are ValueErrors, as are pydantic's.
     try:

@@ -1,5 +1,6 @@
 """Write and check a bundle, the folder that is the whole contract between training and serving."""
 
+import base64
 import hashlib
 import json
 from pathlib import Path
@@ -79,6 +80,12 @@ class Bundle(BaseModel):
     def examples(self) -> list[Example]:
         """The inputs that a predictor replays before it may answer."""
         return [Example.model_validate(example) for example in json.loads(self.files["examples.json"])]
+
+    @property
+    def shown_input(self) -> bytes | str:
+        """An example as a user would send it: the first image as PNG bytes, or the shortest text."""
+        inputs = [example.input for example in self.examples]
+        return base64.b64decode(inputs[0]) if self.card.task == "image" else min(inputs, key=len)
 
 
 def write_bundle(folder: Path, card: Card, files: dict[str, bytes]) -> str:

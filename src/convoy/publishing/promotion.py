@@ -5,9 +5,10 @@ from datetime import UTC, datetime
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from convoy import deployment, layout, registry
+from convoy import layout
 from convoy.bundle import BundleInvalid, Release, read_release
 from convoy.layout import Task
+from convoy.publishing import deployment, registry
 
 DECISION = "decision"  # tag of a version; one that was decided on is never promoted by itself again
 

@@ -8,13 +8,13 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
-from convoy import built, deployment, gates, git_state, promotion, registry, tracking
-from convoy.built import Built, Winner
 from convoy.bundle import Bundle, BundleInvalid, read_bundle
 from convoy.layout import DEPLOYED, TASKS, Task, reports
 from convoy.params import read_section
-from convoy.provenance import Lock
-from convoy.run_content import RunContent, read_json
+from convoy.publishing import built, deployment, gates, git_state, promotion, registry, tracking
+from convoy.publishing.built import Built, Winner
+from convoy.publishing.provenance import Lock
+from convoy.publishing.run_content import RunContent, read_json
 
 Say = Callable[[str], None]
 _FIGURES = "validation"  # tags of a version

@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from convoy import ports
 from convoy.params import ParamsInvalid
+from convoy.running import ports
 
 # What a run in the copy makes itself; taking the original's would tell DVC that it is done.
 _MADE_THERE = ("dvc.lock", "reports")

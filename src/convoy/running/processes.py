@@ -9,12 +9,13 @@ import threading
 import time
 from collections.abc import Callable
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 from honcho.manager import Manager
 
-from convoy import mlflow_settings, ports
 from convoy.layout import DEPLOYED, TASKS
-from convoy.ports import HOST
+from convoy.publishing import mlflow_settings
+from convoy.running import ports
+from convoy.running.ports import HOST
 
 Say = Callable[[str], None]
 READY_WITHIN_S = 180  # a cold disk and a busy machine; both are ready in about 15 s otherwise
@@ -42,7 +43,7 @@ def up(port: int, mlflow_port: int, say: Say) -> int:
     checks = [f"{service}/{probe}", *([f"{ui}/health"] if local else [])]
 
     def announce(runner: "_Runner") -> None:
-        from convoy import showcase  # numpy starts threads when it is imported, and honcho forks before this
+        from convoy.running import showcase  # numpy starts threads when it is imported, and honcho forks before this
 
         if showcase.wait_until_ready(checks, READY_WITHIN_S, lambda: runner.ending):
             showcase.show(service, ui, say)

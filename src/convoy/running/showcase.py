@@ -10,10 +10,9 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from convoy import deployment
 from convoy.bundle import BundleInvalid, read_bundle
-from convoy.inputs import raw_input
 from convoy.layout import DEPLOYED, TASKS, Task
+from convoy.publishing import deployment
 
 IMAGE = Path(".run/example.png")
 TEXT = "A warm and funny film with a wonderful cast."
@@ -57,7 +56,7 @@ def request(task: Task, service: str) -> list[str]:
     url = f"{service}/v1/{task}s/predict"
     if task == "text":
         return ["curl", "-s", url, "-H", "Content-Type: application/json", "--data-raw", json.dumps({"texts": [TEXT]})]
-    raw = raw_input(read_bundle(DEPLOYED / task / deployment.CURRENT))
+    raw = read_bundle(DEPLOYED / task / deployment.CURRENT).shown_input
     assert isinstance(raw, bytes)
     IMAGE.parent.mkdir(exist_ok=True)
     IMAGE.write_bytes(raw)

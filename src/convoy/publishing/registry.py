@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import mlflow.pyfunc
-import pandas as pd  # type: ignore[import-untyped]
+import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
@@ -19,24 +19,24 @@ from mlflow.types.schema import Map, TensorSpec
 
 import convoy
 from convoy.bundle import RELEASE, Bundle, BundleInvalid, digest_of, read_bundle
-from convoy.inputs import raw_input
 from convoy.layout import Task
-from convoy.tracking import list_files
+from convoy.publishing.tracking import list_files
 
 Alias = Literal["champion", "challenger"]
 DIGEST = "digest"
 _FOLDER = "model"  # of the run's artifacts
 _BUNDLE = f"{_FOLDER}/data/bundle"
-# What convoy.mlflow_model imports: a version carries it, so it loads where Convoy is not installed.
+# What convoy.publishing.mlflow_model imports: a version carries it, so it loads where Convoy is not installed.
 _CODE = (
     "__init__.py",
     "atomic.py",
     "bundle.py",
     "layout.py",
-    "mlflow_model.py",
     "params.py",
     "predictor.py",
     "preprocessing",
+    "publishing/__init__.py",
+    "publishing/mlflow_model.py",
 )
 _REQUIREMENTS = ("numpy", "onnxruntime", "pandas", "pillow", "pydantic", "pyyaml", "tokenizers")
 
@@ -153,15 +153,16 @@ def _store(client: MlflowClient, run_id: str, folder: Path, bundle: Bundle) -> N
             if (package / name).is_dir():
                 shutil.copytree(package / name, code / name, ignore=ignore)
             else:
+                (code / name).parent.mkdir(exist_ok=True)
                 shutil.copy(package / name, code / name)
         mlflow.pyfunc.save_model(
             f"{temporary}/{_FOLDER}",
-            loader_module="convoy.mlflow_model",
+            loader_module="convoy.publishing.mlflow_model",
             data_path=str(data),
             code_paths=[str(code)],
             pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in ("mlflow", *_REQUIREMENTS)],
             signature=_signature(bundle.card.task),
-            input_example=pd.DataFrame({bundle.card.task: [raw_input(bundle)]}),
+            input_example=pd.DataFrame({bundle.card.task: [bundle.shown_input]}),
             metadata={DIGEST: bundle.digest, "labels": list(bundle.card.labels)},
         )
         client.log_artifacts(run_id, f"{temporary}/{_FOLDER}", _FOLDER)

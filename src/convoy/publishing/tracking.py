@@ -12,11 +12,12 @@ from urllib.parse import unquote, urlparse
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunStatus, RunTag, ViewType
 
-from convoy import atomic, mlflow_settings
+from convoy import atomic
 from convoy.bundle import MANIFEST, Bundle
-from convoy.git_state import GitState
 from convoy.layout import Task
-from convoy.run_content import DataSet, RunContent, flatten
+from convoy.publishing import mlflow_settings
+from convoy.publishing.git_state import GitState
+from convoy.publishing.run_content import DataSet, RunContent, flatten
 
 RUN_KEY = "convoy.run_key"
 SOURCES = "convoy.git_dirty"  # written once, when the run is first published

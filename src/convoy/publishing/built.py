@@ -5,8 +5,8 @@ from pathlib import Path
 
 from convoy import layout
 from convoy.layout import ARCHITECTURES, Architecture, Task
-from convoy.provenance import Lock
-from convoy.run_content import PREPARE, RunContent, numbers, read_json, read_run, split_of, stage
+from convoy.publishing.provenance import Lock
+from convoy.publishing.run_content import PREPARE, RunContent, numbers, read_json, read_run, split_of, stage
 
 
 @dataclass(frozen=True)

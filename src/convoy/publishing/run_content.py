@@ -10,7 +10,7 @@ from typing import Any
 
 from convoy import layout
 from convoy.layout import Architecture, Task
-from convoy.provenance import Lock, same_file
+from convoy.publishing.provenance import Lock, same_file
 
 PREPARE = {"image": "prepare_images", "text": "prepare_text"}
 FETCH = {"image": "fetch_images", "text": "fetch_text"}
