@@ -69,9 +69,9 @@ def main(task: Task) -> None:
 
 
 def _prove(network: nn.Module, model: Model, dataset: candidates.Dataset, params: Params) -> dict[str, Any]:
-    task, limit = model.card.task, params.max_probability_difference
+    limit = params.max_probability_difference
     validation = compare(candidates.probabilities(network, dataset), model.probabilities(dataset.arrays))
-    sizes = compare_sizes(network, model, task, dataset.arrays)
+    sizes = compare_sizes(network, model, dataset.arrays)
     batches = compare_batches(model, dataset.arrays[:BATCH_SAMPLE])
     return {
         "validation": asdict(require_agreement(validation, limit, "the validation split")),

@@ -1,11 +1,21 @@
 """Published reviews -> data/raw/text, verified."""
 
+from typing import Literal
+
 from convoy import layout
+from convoy.params import Section, read_section
 from convoy.sources import imdb_reviews
 
 
+class Params(Section):
+    """The section fetch_text of params.yaml."""
+
+    source: Literal["imdb-reviews"]
+
+
 def main() -> None:
-    """Fetch the IMDB reviews."""
+    """Fetch the source that params.yaml names; there is one as yet."""
+    read_section(Params, "fetch_text")
     imdb_reviews.fetch(layout.raw("text"))
 
 

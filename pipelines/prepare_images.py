@@ -11,7 +11,7 @@ from convoy.params import Section, read_section
 from convoy.prepared.image import ImageSplit, write_images
 from convoy.preprocessing.image import ImagePreprocessing, ImagePreprocessor
 from convoy.sources import fashion_mnist
-from convoy.splits import count_labels, digests, distinct, stratified
+from convoy.splits import count_labels, cut, digests, distinct, stratified
 
 
 class Params(Section):
@@ -33,22 +33,20 @@ def main() -> None:
     test_images, test_labels = fashion_mnist.read(raw, "t10k")
     test_keys = digests(image.tobytes() for image in test_images)
     kept, dropped = distinct(digests(image.tobytes() for image in images), labels, taken=set(test_keys))
-    images, labels = images[kept], labels[kept]
-    train, validation = stratified(labels, params.validation_share, params.seed)
-    splits = {
-        "train": (images[train], labels[train], params.max_train),
-        "validation": (images[validation], labels[validation], params.max_validation),
-        "test": (test_images, test_labels, params.max_test),
-    }
+    rest, validation = stratified(labels[kept], params.validation_share, params.seed)
+    rows, dropped["over_max"] = cut(
+        {"train": kept[rest], "validation": kept[validation], "test": np.arange(len(test_labels))},
+        {"train": params.max_train, "validation": params.max_validation, "test": params.max_test},
+    )
     counts = {}
     for name in layout.SPLITS:
-        pixels, split_labels, most = splits[name]
-        pixels, split_labels = pixels[:most], split_labels[:most]
-        converted = _convert(pixels, params.preprocessing, name)
+        pixels, of_split = (test_images, test_labels) if name == "test" else (images, labels)
+        converted = _convert(pixels[rows[name]], params.preprocessing, name)
+        split_labels = of_split[rows[name]]
         write_images(layout.prepared("image", name), ImageSplit(converted, split_labels, fashion_mnist.LABELS))
         counts[name] = count_labels(split_labels, fashion_mnist.LABELS)
     atomic.write_json(layout.contract("image"), params.preprocessing.model_dump(mode="json"))
-    report = {"raw": {"train": len(kept) + sum(dropped.values()), "test": len(test_labels)}, "dropped": dropped}
+    report = {"raw": len(labels) + len(test_labels), "dropped": dropped}
     atomic.write_json(layout.reports("image") / "data.json", {**report, "splits": counts})
     print(f"images: dropped {dropped}, kept { {name: count['n'] for name, count in counts.items()} }")
 

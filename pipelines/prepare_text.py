@@ -9,7 +9,7 @@ from convoy.prepared.text import TextSplit, write_texts
 from convoy.preprocessing.text import PreparedText, TextPreprocessing, TextPreprocessor
 from convoy.preprocessing.vocabulary import build_tokenizer
 from convoy.sources import imdb_reviews
-from convoy.splits import count_labels, digests, distinct, stratified
+from convoy.splits import count_labels, cut, digests, distinct, stratified
 
 
 class Params(Section):
@@ -32,11 +32,10 @@ def main() -> None:
     kept, dropped = distinct(digests(text.encode() for text in texts), labels)
     rest, test = stratified(labels[kept], params.test_share, params.seed)
     train, validation = stratified(labels[kept][rest], params.validation_share / (1 - params.test_share), params.seed)
-    rows = {
-        "train": kept[rest][train][: params.max_train],
-        "validation": kept[rest][validation][: params.max_validation],
-        "test": kept[test][: params.max_test],
-    }
+    rows, dropped["over_max"] = cut(
+        {"train": kept[rest][train], "validation": kept[rest][validation], "test": kept[test]},
+        {"train": params.max_train, "validation": params.max_validation, "test": params.max_test},
+    )
     tokenizer_json = build_tokenizer([texts[row] for row in rows["train"]], params.vocabulary_size).encode()
     atomic.write_bytes(layout.TOKENIZER, tokenizer_json)
     preprocessor = TextPreprocessor(params.preprocessing, tokenizer_json)

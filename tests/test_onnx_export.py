@@ -54,7 +54,7 @@ def inputs(task: str, count: int = 40) -> list[np.ndarray]:
 
 def test_torch_and_onnx_agree_on_every_size(exported: tuple[Any, Any, bytes]) -> None:
     task, architecture, content = exported
-    agreement = compare_sizes(network(task, architecture).eval(), model(task, content), task, inputs(task))
+    agreement = compare_sizes(network(task, architecture).eval(), model(task, content), inputs(task))
     assert agreement.n > 40
     assert require_agreement(agreement, 1e-5, "the grid") is agreement
 
@@ -105,4 +105,4 @@ def test_a_changed_weight_breaks_parity(exported: tuple[Any, Any, bytes]) -> Non
     with torch.no_grad():
         other.classify.bias += torch.linspace(0, 0.1, len(other.classify.bias))
     with pytest.raises(ParityBroken):
-        require_agreement(compare_sizes(other, model(task, content), task, inputs(task)), 1e-4, "the grid")
+        require_agreement(compare_sizes(other, model(task, content), inputs(task)), 1e-4, "the grid")

@@ -5,11 +5,18 @@ from pathlib import Path
 
 README = Path("README.md").read_text()
 OTHERS = {
+    "Makefile": "the targets; each makes .venv where it is missing (.ci/set-up)",
     "params.yaml": "every number, with its reason",
     "dvc.yaml": "the stages, what each reads and writes",
     "demo.yaml": "what `make demo` and the end-to-end test change in params.yaml",
     "docker-compose.yml": "the MLflow UI and the service in containers",
+    "pyproject.toml": "what is needed, from which version on and why; settings of the checks",
     "requirements.lock": "the exact version of everything",
+}
+BESIDE = {
+    "serving/page.html": "The page at /: every route, to read and to try",
+    "serving/Dockerfile": "The service as an image without torch",
+    "serving/mlflow.Dockerfile": "The MLflow UI as an image",
 }
 
 
@@ -22,9 +29,10 @@ def tree() -> str:
     lines = [f"{name:<30}{says}" for name, says in OTHERS.items()]
     for folder in ("pipelines", "src/convoy", "serving"):
         lines += ["", f"{folder}/"]
-        modules = [path for path in sorted(Path(folder).rglob("*.py")) if path.read_text()]
-        for path in sorted(modules, key=lambda path: (len(path.parts), path)):
-            lines.append(f"  {path.relative_to(folder)!s:<28}{first_sentence(path)}")
+        says = {path.relative_to(folder): first_sentence(path) for path in Path(folder).rglob("*.py") if path.read_text()}
+        says |= {Path(name).relative_to(folder): text for name, text in BESIDE.items() if name.startswith(folder)}
+        for path in sorted(says, key=lambda path: (len(path.parts), path)):
+            lines.append(f"  {path!s:<28}{says[path]}")
     lines += ["", f"{'tests/':<30}one file per module; test_end_to_end.py runs everything for real"]
     return "```\n" + "\n".join(lines) + "\n```"
 
@@ -40,3 +48,10 @@ def test_every_make_target_named_exists() -> None:
 
 def test_no_figure_is_left_to_fill_in() -> None:
     assert not re.findall(r"@[A-Z]+@", README)
+
+
+def test_the_tree_names_every_file_that_a_newcomer_sees() -> None:
+    named = {line.split()[0].rstrip("/") for line in tree().splitlines()[1:-1] if line.strip()}
+    here = {path.name for path in Path().iterdir() if not path.name.startswith(".")}
+    made = {"README.md", "candidates", "bundles", "data", "deployed", "reports", "mlflow.db", "mlruns", "dvc.lock", "src"}
+    assert here - made - {"dvc_plots", "build"} <= named

@@ -59,8 +59,10 @@ def new_folder(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o755)
-        for file in temporary.rglob("*"):
-            _sync(file)
+        for inside in temporary.rglob("*"):
+            # Whatever the umask: another user's server must be able to read it.
+            inside.chmod(0o755 if inside.is_dir() else 0o644)
+            _sync(inside)
         _sync(temporary)
         if path.exists():
             shutil.rmtree(path)

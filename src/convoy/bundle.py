@@ -42,7 +42,7 @@ class Card(BaseModel):
     limits: Limits
     architecture: Architecture
     params: dict[str, Any]
-    data: dict[str, str]  # prepared file -> sha256
+    data: dict[str, str]  # split -> sha256 of its prepared file
 
 
 class Example(BaseModel):

@@ -31,7 +31,7 @@ def contract(task: Task) -> Path:
 
 
 def candidate(task: Task, architecture: Architecture) -> Path:
-    """Folder of one trained candidate: weights.safetensors, metrics.json, curves.csv."""
+    """Folder of one trained candidate: weights.safetensors and candidate.json."""
     return Path("candidates", f"{task}-{architecture}")
 
 

@@ -1,8 +1,8 @@
-"""torch -> ONNX in one file, and the proof that both say the same."""
+"""torch -> ONNX in one file that tells nothing of the place where it was made."""
 
 import logging
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import onnx
@@ -16,7 +16,7 @@ SYMBOLIC: dict[Task, tuple[int, ...]] = {"image": (0,), "text": (0, 1)}
 
 
 class ExportFailed(RuntimeError):
-    """The exported graph is not what serving needs: a frozen size, data outside the file, or other answers."""
+    """The exported graph is not what serving needs: a frozen size, data outside the file."""
 
 
 class Probabilities(nn.Module):
@@ -64,18 +64,23 @@ def export(network: nn.Module, example: Tensor, task: Task) -> bytes:
 
 def _strip(model: onnx.ModelProto) -> None:
     """Take out what the exporter writes for its own debugging: stack traces with source paths, names of scopes."""
-    del model.metadata_props[:]
-    model.doc_string = ""
+    _strip_each([model, *model.functions])
     for function in model.functions:
-        del function.metadata_props[:]
-        function.doc_string = ""
         _strip_each(function.node)
         _strip_each(function.value_info)
-    graph = model.graph
-    del graph.metadata_props[:]
-    graph.doc_string = ""
-    for things in (graph.node, graph.value_info, graph.input, graph.output, graph.initializer):
-        _strip_each(things)
+    for graph in _graphs(model.graph):
+        _strip_each([graph])
+        for things in (graph.node, graph.value_info, graph.input, graph.output, graph.initializer):
+            _strip_each(things)
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """The graph and those inside its nodes."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]:
+                yield from _graphs(inner)
 
 
 def _strip_each(things: Iterable[Any]) -> None:
@@ -89,5 +94,6 @@ def _check_sizes(model: onnx.ModelProto, task: Task) -> None:
     frozen = [index for index in SYMBOLIC[task] if not shape[index].dim_param]
     if frozen:
         raise ExportFailed(f"the graph froze input dimension {frozen} of {task} at the example's size")
-    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
+    tensors = [tensor for graph in _graphs(model.graph) for tensor in graph.initializer]
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in tensors):
         raise ExportFailed("the graph keeps weights outside the file")

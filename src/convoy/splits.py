@@ -58,6 +58,12 @@ def stratified(labels: NDArray[np.int64], share: float, seed: int) -> tuple[Indi
     return generator.permutation(np.concatenate(rest)), generator.permutation(np.concatenate(part))
 
 
+def cut(splits: dict[str, Indices], most: dict[str, int | None]) -> tuple[dict[str, Indices], int]:
+    """The first `most` items of each split, all where it is None, and how many that leaves out."""
+    kept = {name: indices[: most[name]] for name, indices in splits.items()}
+    return kept, sum(map(len, splits.values())) - sum(map(len, kept.values()))
+
+
 def count_labels(labels: NDArray[np.int64], names: tuple[str, ...]) -> dict[str, int]:
     """How many items each label has, by name, with the total under `n`."""
     counts = np.bincount(labels, minlength=len(names))

