@@ -29,7 +29,9 @@ def tree() -> str:
     lines = [f"{name:<30}{says}" for name, says in OTHERS.items()]
     for folder in ("pipelines", "src/convoy", "serving"):
         lines += ["", f"{folder}/"]
-        says = {path.relative_to(folder): first_sentence(path) for path in Path(folder).rglob("*.py") if path.read_text()}
+        says = {
+            path.relative_to(folder): first_sentence(path) for path in Path(folder).rglob("*.py") if path.read_text()
+        }
         says |= {Path(name).relative_to(folder): text for name, text in BESIDE.items() if name.startswith(folder)}
         for path in sorted(says, key=lambda path: (len(path.parts), path)):
             lines.append(f"  {path!s:<28}{says[path]}")
@@ -53,5 +55,16 @@ def test_no_figure_is_left_to_fill_in() -> None:
 def test_the_tree_names_every_file_that_a_newcomer_sees() -> None:
     named = {line.split()[0].rstrip("/") for line in tree().splitlines()[1:-1] if line.strip()}
     here = {path.name for path in Path().iterdir() if not path.name.startswith(".")}
-    made = {"README.md", "candidates", "bundles", "data", "deployed", "reports", "mlflow.db", "mlruns", "dvc.lock", "src"}
+    made = {
+        "README.md",
+        "candidates",
+        "bundles",
+        "data",
+        "deployed",
+        "reports",
+        "mlflow.db",
+        "mlruns",
+        "dvc.lock",
+        "src",
+    }
     assert here - made - {"dvc_plots", "build"} <= named
