@@ -10,7 +10,10 @@ from serving.exchange import Exchange
 from serving.faults import Fault
 from serving.routes import BY_PATH, JSON, RouteSpec
 
-BODY_TIMEOUT_S = 10.0  # 4 MB at 3 Mbit/s
+# A body has the time to begin, and then what the largest allowed one takes at the slowest rate worth waiting for:
+# 50 s for the 20 MB of images. A sender that trickles holds its connection that long, and no thread.
+BODY_GRACE_S = 10.0
+MIN_BODY_RATE = 500_000  # bytes per second, 4 Mbit/s: a plain DSL uplink
 MAX_HEADERS = 64
 MAX_HEADER_BYTES = 16_384
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
@@ -61,6 +64,11 @@ def checked_route(scope: Scope, headers: dict[bytes, bytes], exchange: Exchange)
     return route
 
 
+def body_timeout_s(max_bytes: int) -> float:
+    """How long a body of at most `max_bytes` may take to arrive."""
+    return BODY_GRACE_S + max_bytes / MIN_BODY_RATE
+
+
 async def read_body(receive: Receive, headers: dict[bytes, bytes], max_bytes: int) -> bytes:
     """The whole body. Raises Fault as soon as it is known to be too large or takes too long."""
     too_large = Fault("body_too_large", f"the body is larger than {max_bytes} bytes")
@@ -69,10 +77,11 @@ async def read_body(receive: Receive, headers: dict[bytes, bytes], max_bytes: in
         raise Fault("malformed_request", "content-length is not a number")
     if int(declared) > max_bytes:
         raise too_large
+    timeout_s = body_timeout_s(max_bytes)
     chunks: list[bytes] = []
     length = 0
     try:
-        async with asyncio.timeout(BODY_TIMEOUT_S):
+        async with asyncio.timeout(timeout_s):
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":
@@ -84,4 +93,4 @@ async def read_body(receive: Receive, headers: dict[bytes, bytes], max_bytes: in
                 if not message.get("more_body", False):
                     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
     except TimeoutError:
-        raise Fault("request_timeout", f"the body did not arrive within {BODY_TIMEOUT_S:g} s") from None
+        raise Fault("request_timeout", f"the body did not arrive within {timeout_s:g} s") from None

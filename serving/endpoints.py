@@ -21,7 +21,7 @@ from serving.deployed import Deployed, DeployedModels
 from serving.exchange import Exchange
 from serving.faults import Fault, from_rejection
 from serving.multipart import read_images
-from serving.predictions import is_quick, predict_images, predict_texts, read_texts
+from serving.predictions import QUICK_BYTES, is_quick, predict_images, predict_texts, read_texts
 from serving.routes import DOCUMENT, JSON, MODELS, MULTIPART, PAGE, POLARITIES, PREDICT_IMAGES, PREDICT_TEXTS, RouteSpec
 
 PAGE_FILE = Path(__file__).parent / "page.html"
@@ -70,10 +70,14 @@ class Handlers:
     async def images(self, scope: Scope, exchange: Exchange) -> bytes:
         model = self._model("image")
         polarity = _polarity(scope["query_string"])
-        if exchange.content_type.lower().startswith(MULTIPART):
+        if not exchange.content_type.lower().startswith(MULTIPART):
+            images, name = [exchange.body], ""
+        elif len(exchange.body) <= QUICK_BYTES:
             images, name = read_images(exchange.body, exchange.content_type, _max_items(model)), "image"
         else:
-            images, name = [exchange.body], ""
+            return await anyio.to_thread.run_sync(
+                _read_and_predict_form, model, exchange.body, exchange.content_type, polarity, limiter=self.limiter
+            )
         if len(images) == 1 and is_quick(images[0]):
             return predict_images(model, images, polarity, name)
         return await anyio.to_thread.run_sync(predict_images, model, images, polarity, name, limiter=self.limiter)
@@ -125,6 +129,10 @@ def create_app(models: DeployedModels) -> Starlette:
 
 def _route(spec: RouteSpec, endpoint: ASGIApp | Callable[[object], Awaitable[Response]]) -> Route:
     return Route(spec.path, endpoint, methods=[spec.method])
+
+
+def _read_and_predict_form(model: Deployed, body: bytes, content_type: str, polarity: Polarity | None) -> bytes:
+    return predict_images(model, read_images(body, content_type, _max_items(model)), polarity, "image")
 
 
 def _read_and_predict_texts(model: Deployed, body: bytes) -> bytes:

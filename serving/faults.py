@@ -14,7 +14,7 @@ CODES: dict[str, tuple[int, str]] = {
     "method_not_allowed": (405, "the path exists, Allow names its methods"),
     "request_timeout": (408, "the body did not arrive in time"),
     "body_too_large": (413, "the body is larger than the model's card allows"),
-    "image_too_large": (413, "the image has more pixels than the model's card allows"),
+    "image_too_large": (413, "an image, or all of a request together, has more pixels than the model's card allows"),
     "text_too_long": (413, "the text has more characters than the model's card allows"),
     "unsupported_media_type": (415, "the content type, its charset or the content encoding is not accepted here"),
     "blank_text": (422, "a text is empty or only white space"),
@@ -26,14 +26,13 @@ CODES: dict[str, tuple[int, str]] = {
     "too_many_items": (422, "more inputs in one request than the model's card allows"),
     "undecodable_image": (422, "the bytes are not a whole PNG, JPEG or WebP image"),
     "unknown_field": (422, "the form has a field other than `image`"),
-    "too_many_requests": (429, "the service is busy"),
     "headers_too_large": (431, "too many headers, or too long ones"),
     "internal_error": (500, "a fault of the service; its log has the details under the request id"),
     "model_unavailable": (503, "the model of this task is not loaded, /readyz says why"),
     "not_ready": (503, "a model is not loaded"),
     "deadline_exceeded": (504, "the answer was not ready in time"),
 }
-RETRY_AFTER_S = 5  # a deployment or a burst is over by then
+RETRY_AFTER_S = 5  # a deployment is over by then
 
 # For answers that are not ours (BentoML, Starlette): the code that fits the status they give.
 _CODE_OF_STATUS = {
@@ -42,7 +41,6 @@ _CODE_OF_STATUS = {
     405: "method_not_allowed",
     413: "body_too_large",
     415: "unsupported_media_type",
-    429: "too_many_requests",
     503: "not_ready",
     504: "deadline_exceeded",
 }
@@ -57,7 +55,7 @@ class Fault(Exception):
         self.code = code
         self.message = message or meaning
         self.headers = dict(headers or {})
-        if self.status in (429, 503):
+        if self.status == 503:
             self.headers.setdefault("retry-after", str(RETRY_AFTER_S))
         super().__init__(self.message)
 

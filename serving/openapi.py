@@ -132,6 +132,6 @@ def _fault_schema(codes: list[str]) -> str:
 
 def _headers(status: int) -> Json:
     headers: Json = {"X-Request-Id": {"$ref": "#/components/headers/X-Request-Id"}}
-    if status in (429, 503):
+    if status == 503:
         headers["Retry-After"] = {"description": "seconds", "schema": {"type": "integer"}}
     return headers

@@ -8,20 +8,22 @@ import numpy as np
 from pydantic import ValidationError
 
 from convoy.predictor import Prepared
-from convoy.preprocessing.image import Polarity
+from convoy.preprocessing.image import ImagePreprocessing, Polarity, read_size
 from convoy.preprocessing.rejection import InputRejected
 from convoy.preprocessing.text import PreparedText
 from serving.deployed import Deployed
 from serving.faults import Fault, from_rejection
 from serving.schemas import TextPrediction, TextsRequest
 
-QUICK_BYTES = 64 * 1024
+QUICK_BYTES = 64 * 1024  # an image or a form of them; a form is read in 0.1 ms
 QUICK_PIXELS = 256 * 256  # decoded and classified in about a millisecond
 _PNG_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
 
 
 def predict_images(model: Deployed, images: Sequence[bytes], polarity: Polarity | None, name: str = "image") -> bytes:
     """Encoded images -> ImagesAnswer. Raises Fault that names the first bad one, as `image[2]`."""
+    if len(images) > 1:
+        _refuse_too_many_pixels(model, images, name)
     prepared: list[Prepared] = []
     for index, encoded in enumerate(images):
         try:
@@ -63,6 +65,24 @@ def read_texts(body: bytes, max_items: int) -> list[str]:
     if len(texts) > max_items:
         raise Fault("too_many_items", f"{len(texts)} texts, at most {max_items} are allowed in one request")
     return texts
+
+
+def _refuse_too_many_pixels(model: Deployed, images: Sequence[bytes], name: str) -> None:
+    """The limit of one image holds for all of a request too, or a batch of large ones would outlast the deadline."""
+    contract = model.predictor.card.preprocessing
+    assert isinstance(contract, ImagePreprocessing)
+    total = 0
+    for index, encoded in enumerate(images):
+        try:
+            width, height = read_size(encoded, contract.max_pixels)
+        except InputRejected as rejection:
+            raise from_rejection(rejection, f"{name}[{index}]") from None
+        total += width * height
+    if total > contract.max_pixels:
+        raise Fault(
+            "image_too_large",
+            f"the {len(images)} images have {total} pixels together, at most {contract.max_pixels} in all are allowed",
+        )
 
 
 def _answer(model: Deployed, prepared: Sequence[Prepared]) -> bytes:

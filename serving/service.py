@@ -11,7 +11,10 @@ from serving.deployed import DeployedModels, deployed_folder
 from serving.endpoints import create_app
 from serving.shell import Shell
 
-TIMEOUT_S = 10  # the slowest allowed request takes 3 s; BentoML keeps a timer for each request that long
+# From a request's whole body to its answer. 16 million pixels, the most that one may bring, take up to 0.7 s (WebP),
+# 20 MB of nothing but empty segments 5 s, in a form of several twice that; the rest is for waiting for a thread.
+# Not longer: BentoML keeps a timer for each request until it runs out.
+TIMEOUT_S = 10
 
 models = DeployedModels()
 

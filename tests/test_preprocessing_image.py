@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFile
 
-from convoy.preprocessing.image import ImagePreprocessing, ImagePreprocessor
+from convoy.preprocessing.image import ImagePreprocessing, ImagePreprocessor, decode, read_size
 from convoy.preprocessing.rejection import InputRejected
 
 CONTRACT = ImagePreprocessing(
@@ -47,6 +47,13 @@ def test_every_png_mode_gives_nearly_the_same_pixels(mode: str) -> None:
     image = Image.fromarray(wide) if mode == "I;16" else Image.fromarray(pixels).convert(mode)
     found = PREPROCESSOR.prepare(encode(image)).array[:, :, 0]
     assert np.abs(found.astype(int) - pixels).max() <= 1
+
+
+def test_all_sixteen_bit_values_are_scaled_to_the_nearest_of_eight() -> None:
+    values = np.arange(65_536, dtype=np.uint16).reshape(256, 256)
+    whole = ImagePreprocessor(CONTRACT.model_copy(update={"size_px": 256}))
+    found = whole.prepare(encode(Image.fromarray(values))).array[:, :, 0]
+    assert np.array_equal(found, (values.astype(int) + 128) // 257)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
@@ -142,6 +149,36 @@ def test_damage_is_refused_or_read_but_never_another_error(noise: bytes, place: 
 def test_other_kinds_of_image_are_refused(kind: str) -> None:
     with pytest.raises(InputRejected, match="PNG, JPEG or WebP"):
         PREPROCESSOR.prepare(encode(Image.new("L", (28, 28)), kind))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_the_size_is_read_from_the_header_alone(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded = encode(Image.new("RGB", (70, 50)), kind)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _: pytest.fail("the pixels were unpacked"))
+    assert read_size(encoded, 70 * 50) == (70, 50)
+
+
+@pytest.mark.parametrize(
+    "encoded",
+    [b"", b"nonsense", WHOLE[:20], encode(Image.new("L", (28, 28)), "GIF"), encode(Image.new("1", (2000, 2000)))],
+    ids=["empty", "nonsense", "cut", "kind", "large"],
+)
+def test_a_size_is_refused_as_the_image_is(encoded: bytes) -> None:
+    refusals = []
+    for read in (read_size, decode):
+        with pytest.raises(InputRejected) as error:
+            read(encoded, 1_000_000)
+        refusals.append((error.value.code, error.value.message))
+    assert refusals[0] == refusals[1]
+
+
+def test_a_jpeg_of_very_many_scans_is_refused() -> None:
+    whole = encode(Image.fromarray(gradient(60, 60)), "JPEG", progressive=True)
+    scan = whole[whole.rindex(b"\xff\xda") : -2]
+    assert PREPROCESSOR.prepare(whole[:-2] + scan * 50 + whole[-2:]).array.shape == (28, 28, 1)
+    with pytest.raises(InputRejected, match="more than 100 scans") as error:
+        PREPROCESSOR.prepare(whole[:-2] + scan * 100 + whole[-2:])
+    assert error.value.code == "undecodable_image"
 
 
 def test_a_decompression_bomb_is_refused_by_its_header() -> None:

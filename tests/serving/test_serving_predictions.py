@@ -98,6 +98,22 @@ def test_one_bad_input_refuses_the_batch_and_is_named(image_model: Deployed, tex
     assert (caught.value.code, caught.value.status) == ("blank_text", 422)
 
 
+def test_the_pixels_of_a_request_are_counted_together_before_any_image_is_decoded(
+    image_model: Deployed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    largest = tiny_bundles.png(200, (4000, 4000))
+    assert len(predictions(predict_images(image_model, [largest], None))) == 1
+    half = tiny_bundles.png(200, (4000, 2000))
+    assert len(predictions(predict_images(image_model, [half, half], None))) == 2
+    monkeypatch.setattr(image_model.predictor, "prepare", lambda *_, **__: pytest.fail("an image was decoded"))
+    with pytest.raises(Fault, match=r"3 images have 16000784 pixels together, at most 16000000 ") as caught:
+        predict_images(image_model, [half, tiny_bundles.png(1), half], None)
+    assert (caught.value.code, caught.value.status) == ("image_too_large", 413)
+    with pytest.raises(Fault, match=r"^image\[1\]: ") as caught:
+        predict_images(image_model, [largest, b"GIF89a", largest], None)
+    assert caught.value.code == "undecodable_image"
+
+
 def test_a_model_that_answers_nan_is_an_error_of_ours_and_never_invalid_json(
     image_model: Deployed, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,14 +24,16 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
 class Conversation:
     """One request in hand-made messages, and what came of it."""
 
-    def __init__(self, messages: Iterable[Message], headers: Headers) -> None:
+    def __init__(self, messages: Iterable[Message], headers: Headers, pause_s: float = 0) -> None:
         self.messages = iter(messages)
         self.headers = [TYPE, *headers]
+        self.pause_s = pause_s
         self.received = 0
         self.received_before_answer = -1
         self.sent: list[Message] = []
 
     async def receive(self) -> Message:
+        await asyncio.sleep(self.pause_s)
         message = next(self.messages, None)
         if message is None:
             await asyncio.Event().wait()  # a sender that says nothing more
@@ -100,12 +102,28 @@ def test_a_refused_sender_may_finish_within_bounds_and_the_connection_closes(
 
 
 def test_a_body_that_does_not_come_is_408(image_model: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admission, "BODY_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(admission, "BODY_GRACE_S", 0.05)
+    monkeypatch.setattr(admission, "MIN_BODY_RATE", LIMIT / 0.05)
     monkeypatch.setattr(shell, "LINGER_S", 0.1)
     for messages in ([], chunks(3, 10, end=False)):
         conversation = Conversation(messages, [(b"content-length", b"100")])
         assert conversation.run(image_model) == 408
         assert conversation.header(b"connection") == b"close"
+        assert b"within 0.1 s" in conversation.sent[1]["body"]
+
+
+@pytest.mark.parametrize(("rate", "status"), [(LIMIT / 5, 200), (LIMIT / 0.05, 408)])
+def test_a_steady_sender_has_the_time_that_the_body_limit_takes_at_the_lowest_rate(
+    image_model: Deployed, monkeypatch: pytest.MonkeyPatch, rate: float, status: int
+) -> None:
+    monkeypatch.setattr(admission, "BODY_GRACE_S", 0.05)
+    monkeypatch.setattr(admission, "MIN_BODY_RATE", rate)
+    monkeypatch.setattr(shell, "LINGER_S", 0.01)
+    assert Conversation(chunks(10), [], pause_s=0.04).run(image_model) == status
+
+
+def test_a_body_of_twenty_megabytes_has_fifty_seconds() -> None:
+    assert admission.body_timeout_s(20_000_000) == 50
 
 
 def test_a_sender_that_leaves_gets_no_answer_and_reaches_no_model(image_model: Deployed) -> None:
@@ -125,7 +143,7 @@ def test_an_error_of_another_layer_leaves_in_our_form(image_model: Deployed, sta
     assert answered // 100 == status // 100
     assert b"Trace" not in b"".join(message.get("body", b"") for message in conversation.sent)
     assert len(conversation.sent) == 2 and conversation.header(b"x-library") == b""
-    assert (conversation.header(b"retry-after") != b"") == (status in (429, 503))
+    assert (conversation.header(b"retry-after") != b"") == (status == 503)
 
 
 def test_an_exception_of_another_layer_is_a_500_that_tells_nothing(image_model: Deployed) -> None:

@@ -1,8 +1,12 @@
 """Image bytes of any size and mode -> the uint8 pixels that the model expects; for preparation and serving alike."""
 
 import io
+import re
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +18,9 @@ from convoy.params import Section
 from convoy.preprocessing.rejection import InputRejected
 
 FORMATS = ("PNG", "JPEG", "WEBP")
+# A progressive JPEG goes over all its pixels once per scan: about ten in practice, 600,000 fit into 20 MB (an hour).
+MAX_JPEG_SCANS = 100
+_JPEG_SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")  # the marker and its length
 Polarity = Literal["light_on_dark", "dark_on_light"]
 
 
@@ -71,6 +78,20 @@ class ImagePreprocessor:
 
 def decode(encoded: bytes, max_pixels: int) -> Image.Image:
     """Read one image, its first frame, upright; the size is checked from the header, before any pixel is unpacked."""
+    with _opened(encoded, max_pixels) as image:
+        image.load()
+        return ImageOps.exif_transpose(image)
+
+
+def read_size(encoded: bytes, max_pixels: int) -> tuple[int, int]:
+    """Width and height as the header tells them, no pixel unpacked; refuses what `decode` refuses by the header."""
+    with _opened(encoded, max_pixels) as image:
+        return image.size
+
+
+@contextmanager
+def _opened(encoded: bytes, max_pixels: int) -> Iterator[Image.Image]:
+    """An image of an allowed size; what goes wrong with it, now or while it is used, is an InputRejected."""
     if not encoded:
         raise InputRejected("undecodable_image", "the image is empty (0 bytes)")
     try:
@@ -81,8 +102,9 @@ def decode(encoded: bytes, max_pixels: int) -> Image.Image:
                     "image_too_large",
                     f"the image has {image.width} x {image.height} pixels, at most {max_pixels} in all are allowed",
                 )
-            image.load()
-            return ImageOps.exif_transpose(image)
+            if _has_too_many_scans(encoded):
+                raise InputRejected("undecodable_image", f"the JPEG has more than {MAX_JPEG_SCANS} scans")
+            yield image
     except InputRejected:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # the warning where warnings are errors
@@ -90,6 +112,10 @@ def decode(encoded: bytes, max_pixels: int) -> Image.Image:
     except (OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, TypeError, struct.error, MemoryError):
         # Pillow reports broken files by any of these.
         raise InputRejected("undecodable_image", "the bytes are not a whole PNG, JPEG or WebP image") from None
+
+
+def _has_too_many_scans(encoded: bytes) -> bool:
+    return encoded.startswith(b"\xff\xd8") and any(islice(_JPEG_SCAN.finditer(encoded), MAX_JPEG_SCANS, None))
 
 
 def fit(image: Image.Image, size_px: int, how: Literal["pad", "crop", "stretch"], background: int) -> Image.Image:
@@ -109,7 +135,7 @@ def _flatten(image: Image.Image, channels: int, background: int) -> Image.Image:
     """Any mode -> L or RGB, transparency laid on the background, 16 bits scaled to 8."""
     if image.mode.startswith(("I", "F")):
         # PNG's 16 bits; convert("L") would clip them to white.
-        scaled = (np.asarray(image, dtype=np.float64) / 257).round().clip(0, 255)
+        scaled = (np.asarray(image, dtype=np.float32) / 257).round().clip(0, 255)
         image = Image.fromarray(scaled.astype(np.uint8))
     if "A" in image.getbands() or "transparency" in image.info:
         rgba = image.convert("RGBA")

@@ -1,0 +1,43 @@
+"""What runs on the event loop and what in a thread beside it."""
+
+import asyncio
+import threading
+
+import pytest
+import tiny_bundles
+
+from serving import endpoints
+from serving.deployed import Deployed, DeployedModels
+from serving.endpoints import Handlers
+from serving.exchange import Exchange
+from serving.multipart import read_images
+
+PNG = tiny_bundles.png(80)
+
+
+def form_of(*images: bytes) -> bytes:
+    head = b'--edge\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
+    return b"".join(head + image + b"\r\n" for image in images) + b"--edge--\r\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "on_the_loop"),
+    [(form_of(PNG), True), (form_of(PNG, PNG), True), (form_of(PNG, PNG + bytes(70_000)), False)],
+    ids=["one", "two", "large"],
+)
+def test_only_a_small_form_is_read_on_the_event_loop(
+    image_model: Deployed, monkeypatch: pytest.MonkeyPatch, body: bytes, on_the_loop: bool
+) -> None:
+    readers: list[int] = []
+
+    def read(*arguments: object) -> list[bytes]:
+        readers.append(threading.get_ident())
+        return read_images(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(endpoints, "read_images", read)
+    exchange = Exchange()
+    exchange.body, exchange.content_type = body, "multipart/form-data; boundary=edge"
+    handlers = Handlers(DeployedModels({"image": image_model}))
+    answer = asyncio.run(handlers.images({"query_string": b""}, exchange))
+    assert answer.startswith(b'{"model":')
+    assert [reader == threading.get_ident() for reader in readers] == [on_the_loop]
