@@ -12,6 +12,7 @@ from PIL import Image
 
 ARCHITECTURES = ("cnn", "lstm")
 METRICS = {"accuracy": 0.9, "macro_f1": 0.89, "log_loss": 0.3, "n": 100}
+AGREEMENT = {"max_difference": 1e-6, "class_flips": 0, "n": 100}
 PARAMS = {"learning": {"epochs": 3, "learning_rate": 0.006}, "network": {"channels": [32, 64]}}
 
 
@@ -27,7 +28,8 @@ def lay(
     card = card.model_copy(update={"params": {**PARAMS, "seed": version}, "architecture": "cnn"})
     getattr(tiny_bundles, f"write_{task}_bundle")(root / "bundles" / task, card)
     _write(root / "params.yaml", b"publish: {max_validation_accuracy_drop: 0.0, max_validation_log_loss_rise: 0.02}\n")
-    _lock(root, task, version, data)
+    _write(root / "pipelines/train.py", b"# trains\n")
+    write_lock(root, task, data)
 
 
 def git(root: Path, *arguments: str) -> str:
@@ -54,7 +56,7 @@ def _reports(folder: Path, task: str, validation: dict[str, float]) -> None:
     contents: dict[str, Any] = {
         "data": {"train": 100},
         "choice": {"architecture": "cnn", "candidates": {name: validation for name in ARCHITECTURES}},
-        "parity": {"max_difference": 1e-6},
+        "parity": {part: AGREEMENT for part in ("validation", "sizes", "batches")},
         "test": test,
         "candidates": {name: {"accuracy": 0.91, "log_loss": 0.31, "n": 100} for name in ARCHITECTURES},
     }
@@ -62,8 +64,14 @@ def _reports(folder: Path, task: str, validation: dict[str, float]) -> None:
         _write(folder / f"{name}.json", json.dumps(content).encode())
 
 
-def _lock(root: Path, task: str, version: int, data: int) -> None:
-    """The entries that DVC would write, merged with those of the other task."""
+def _md5_of_folder(folder: Path) -> str:
+    """DVC's, for a folder without folders in it."""
+    files = [(hashlib.md5(path.read_bytes()).hexdigest(), path.name) for path in sorted(folder.iterdir())]
+    return hashlib.md5(json.dumps([{"md5": md5, "relpath": name} for md5, name in files]).encode()).hexdigest() + ".dir"
+
+
+def write_lock(root: Path, task: str, data: int = 1) -> None:
+    """Write the entries that DVC would for the files as they are now, merged with those of the other task."""
     suffix = {"image": "images", "text": "text"}[task]
 
     def entry(path: str, content: str | None = None) -> dict[str, str]:
@@ -73,7 +81,8 @@ def _lock(root: Path, task: str, version: int, data: int) -> None:
 
     prepared = [entry(f"data/prepared/{task}/{split}.arrow", f"{split} {data}") for split in ("train", "validation")]
     test = entry(f"data/prepared/{task}/test.arrow", f"test {data}")
-    bundle = {"path": f"bundles/{task}", "md5": hashlib.md5(str(version).encode()).hexdigest() + ".dir"}
+    bundle = {"path": f"bundles/{task}", "hash": "md5", "md5": _md5_of_folder(root / "bundles" / task)}
+    verdict = [entry(f"reports/{task}/{name}.json") for name in ("test", "candidates")]
     stages: dict[str, Any] = {
         f"fetch_{suffix}": {
             "params": {"params.yaml": {f"fetch_{suffix}": {"source": "tiny"}}},
@@ -90,14 +99,14 @@ def _lock(root: Path, task: str, version: int, data: int) -> None:
         reports = [entry(f"reports/{task}/{architecture}/{name}") for name in ("metrics.json", "curves.csv")]
         stages[f"train@{task}-{architecture}"] = {
             "cmd": "python -m pipelines.train",
-            "deps": prepared,
+            "deps": [*prepared, entry("pipelines/train.py")],
             "params": {"params.yaml": {"train.trainer": {"seed": 0}, f"train.{task}.{architecture}": PARAMS}},
             "outs": [entry(path), *reports],
         }
-    choice = entry(f"reports/{task}/choice.json")
+    choice, parity = (entry(f"reports/{task}/{name}.json") for name in ("choice", "parity"))
     stages[f"choose@{task}"] = {"deps": [], "outs": [choice]}
-    stages[f"export@{task}"] = {"deps": [choice, *map(entry, weights)], "outs": [bundle]}
-    stages[f"evaluate@{task}"] = {"deps": [bundle, test], "outs": [entry(f"reports/{task}/test.json")]}
+    stages[f"export@{task}"] = {"deps": [choice, *map(entry, weights)], "outs": [bundle, parity]}
+    stages[f"evaluate@{task}"] = {"deps": [bundle, test], "outs": verdict}
     lock = root / "dvc.lock"
     stages = json.loads(json.dumps(stages))  # no shared entries, which YAML would write as aliases
     known = yaml.safe_load(lock.read_text())["stages"] if lock.exists() else {}

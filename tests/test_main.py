@@ -8,8 +8,12 @@ from pathlib import Path
 
 import built_pipeline
 import pytest
+import typer
 
-from convoy.bundle import digest_of, read_release
+from convoy import __main__
+from convoy.bundle import BundleInvalid, digest_of, read_release
+from convoy.params import ParamsInvalid
+from convoy.publishing.git_state import GitFailed
 
 
 def convoy(*words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -90,3 +94,20 @@ def test_publish_needs_no_torch_and_up_no_mlflow() -> None:
     assert subprocess.run([sys.executable, "-c", asked], check=False).returncode == 0
     asked = "import sys, convoy.running.processes, convoy.__main__; assert not {'mlflow', 'numpy'} & set(sys.modules)"
     assert subprocess.run([sys.executable, "-c", asked], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("error", [BundleInvalid("why"), ParamsInvalid("why"), GitFailed("why"), OSError("why")])
+def test_an_error_that_has_a_name_is_a_sentence(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit), __main__._client():
+        raise error
+    assert capsys.readouterr().err == "why\n"
+
+
+def test_an_error_of_the_programme_itself_keeps_its_traceback() -> None:
+    with pytest.raises(ValueError, match="too many values"), __main__._client():
+        raise ValueError("too many values to unpack")
+
+
+def test_the_help_does_not_promise_that_a_running_service_follows() -> None:
+    said = convoy("promote", "--help").stdout
+    assert "must be restarted" in " ".join(said.split()) and "by itself" not in said

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -20,6 +20,7 @@ from test_ports import free_port
 
 from convoy.bundle import Release, digest_of
 from convoy.publishing import deployment
+from convoy.running import processes
 
 pytestmark = pytest.mark.slow  # real servers: about ten seconds each
 ROOT = Path(__file__).parents[1]
@@ -165,6 +166,57 @@ def test_with_nothing_deployed_up_says_what_to_do(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "convoy", "up", "--port", str(free_port()), "--mlflow-port", str(free_port())]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 1 and "nothing is deployed; `make run` builds it" in done.stdout
+
+
+@pytest.mark.parametrize("opened", [os.pipe, os.openpty])
+def test_when_the_pipe_or_terminal_is_closed_under_it_all_is_ended(
+    place: Path, opened: Callable[[], tuple[int, int]]
+) -> None:
+    reading, writing = opened()
+    numbers = (free_port(), free_port())
+    words = [sys.executable, "-m", "convoy", "up", "--port", str(numbers[0]), "--mlflow-port", str(numbers[1])]
+    process = subprocess.Popen(words, stdout=writing, stderr=writing)
+    os.close(writing)
+    said = b""
+    while said.count(b" started (pid=") < 2:
+        said += os.read(reading, 4096)
+    family = psutil.Process(process.pid).children(recursive=True)
+    os.close(reading)
+    try:
+        assert process.wait(timeout=90) == 128 + signal.SIGPIPE
+        assert len(family) >= 4 and [left for left in family if is_alive(left)] == []
+    finally:
+        for left in family:
+            if left.is_running():
+                left.kill()
+
+
+class _Endless(processes._Runner):
+    """Starts one process that ends by no signal but SIGKILL."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda runner: None)
+        self.add_process("endless", "trap '' TERM; echo going; while :; do sleep 1; done")
+
+
+def test_whatever_the_loop_raises_nothing_is_left_running() -> None:
+    runner = _Endless()
+
+    def fail() -> bool:
+        if runner._all_started():
+            raise KeyError("a fault in the loop")
+        return False
+
+    runner._any_stopped = fail  # type: ignore[method-assign]
+    with pytest.raises(KeyError):
+        runner.run()
+    assert runner._processes["endless"]["pid"]
+    assert not is_there(runner._processes["endless"]["pid"])
+    assert not is_there(runner._processes["endless"]["process"].pid)
+
+
+def is_there(pid: int) -> bool:
+    return psutil.pid_exists(pid) and is_alive(psutil.Process(pid))
 
 
 @pytest.mark.parametrize("verb", [["serve", "--port"], ["ui", "--mlflow-port"]])

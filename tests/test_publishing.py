@@ -3,10 +3,14 @@
 import json
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import built_pipeline
 import pytest
+import tiny_bundles
+import yaml
 from mlflow_store import open_empty_store
 from test_ports import free_port
 
@@ -118,6 +122,7 @@ def test_a_repeated_evaluation_is_one_more_point_not_one_per_publish(place: Plac
     changed = json.loads(report.read_text())
     changed["lstm"]["accuracy"] = 0.5
     report.write_text(json.dumps(changed))
+    built_pipeline.write_lock(Path(), "image")
     place.publish()
     after = place.snapshot()
     place.publish()
@@ -229,11 +234,73 @@ def test_what_is_not_built_is_named_and_nothing_breaks(place: Place) -> None:
     said = place.publish("text")
     assert "stage train@text-cnn has not run" in said and "no bundle to publish" in said
     Path("reports/image/cnn/confusion.png").unlink()
-    Path("reports/image/test.json").write_text("{")
     said = place.publish()
     assert "reports/image/cnn/confusion.png is not there" in said
-    assert "reports/image/test.json is not the file that dvc.lock names" in said
     assert "version 1 promoted" in said
+
+
+def _evaluate_never_ran(lock: dict[str, Any]) -> None:
+    del lock["stages"]["evaluate@image"]
+
+
+def _evaluate_judged_another(lock: dict[str, Any]) -> None:
+    lock["stages"]["evaluate@image"]["deps"][0]["md5"] = "0" * 32 + ".dir"
+
+
+def _evaluate_judged_none(lock: dict[str, Any]) -> None:
+    del lock["stages"]["evaluate@image"]["deps"][0]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (_evaluate_never_ran, "stage evaluate@image has not run"),
+        (_evaluate_judged_another, "stage evaluate@image is older than bundles/image"),
+        (_evaluate_judged_none, "evaluate@image has not judged the bundle that export@image made"),
+    ],
+)
+def test_a_bundle_that_evaluate_never_judged_is_not_published(
+    place: Place, change: Callable[[dict[str, Any]], None], words: str
+) -> None:
+    lock = yaml.safe_load(Path("dvc.lock").read_text())
+    change(lock)
+    Path("dvc.lock").write_text(yaml.safe_dump(lock))
+    said = place.publish()
+    assert words in said and "no bundle to publish" in said and deployment.current_digest("image") is None
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("bundles/image/card.json", "bundles/image is not the folder that dvc.lock names"),
+        ("reports/image/test.json", "reports/image/test.json is not the file that dvc.lock names"),
+        ("reports/image/cnn/metrics.json", "reports/image/cnn/metrics.json is not the file that dvc.lock names"),
+        ("reports/image/choice.json", "reports/image/choice.json is not the file that dvc.lock names"),
+    ],
+)
+def test_a_bundle_or_a_figure_that_was_changed_by_hand_is_not_published(place: Place, path: str, words: str) -> None:
+    content = json.loads(Path(path).read_text())
+    Path(path).write_text(json.dumps(content, indent=3))
+    said = place.publish()
+    assert said.count(words) == 1 and "no bundle to publish" in said and deployment.current_digest("image") is None
+
+
+def test_another_bundle_in_the_place_of_the_judged_one_is_not_published(place: Place) -> None:
+    card = tiny_bundles.IMAGE_CARD.model_copy(update={"params": {"another": True}})
+    shutil.rmtree("bundles/image")
+    tiny_bundles.write_image_bundle(Path("bundles/image"), card)
+    assert "bundles/image is not the folder that dvc.lock names" in place.publish()
+    assert deployment.current_digest("image") is None
+
+
+def test_what_serves_anew_is_followed_by_a_word_on_the_running_service(place: Place, tmp_path: Path) -> None:
+    assert publication.RESTART in place.publish() and publication.RESTART not in place.publish()
+    built_pipeline.lay(tmp_path, validation={"accuracy": 0.5}, version=2)
+    assert publication.RESTART not in place.publish()
+    for expected in (True, False):
+        said: list[str] = []
+        publication.promote(place.client, said.append, "image", "2")
+        assert (publication.RESTART in said) == expected
 
 
 def test_a_bundle_older_than_its_weights_is_not_published(place: Place) -> None:
@@ -289,7 +356,7 @@ def test_a_server_in_between_gives_the_same_as_the_file(place: Place, monkeypatc
 
 def test_a_dirty_tree_keeps_its_patch_and_the_first_state_stays(place: Place, tmp_path: Path) -> None:
     built_pipeline.git(tmp_path, "init", "--quiet")
-    built_pipeline.git(tmp_path, "add", "params.yaml", "dvc.lock")
+    built_pipeline.git(tmp_path, "add", "params.yaml", "dvc.lock", "pipelines")
     built_pipeline.git(tmp_path, "commit", "--quiet", "--message", "first")
     Path("params.yaml").write_text(Path("params.yaml").read_text() + "# an edit\n")
     place.publish()
@@ -300,3 +367,18 @@ def test_a_dirty_tree_keeps_its_patch_and_the_first_state_stays(place: Place, tm
         assert run.data.tags["mlflow.source.git.commit"] == built_pipeline.git(tmp_path, "rev-parse", "HEAD").strip()
         patch = Path("mlruns/convoy-image", run.info.run_id, "artifacts/source.patch").read_text()
         assert "+# an edit" in patch and "-publish" not in patch
+
+
+def test_code_that_changed_since_the_training_is_named_and_no_revision_is_claimed(place: Place, tmp_path: Path) -> None:
+    built_pipeline.git(tmp_path, "init", "--quiet")
+    Path("pipelines/train.py").write_text("# trains otherwise\n")
+    built_pipeline.git(tmp_path, "add", "params.yaml", "dvc.lock", "pipelines")
+    built_pipeline.git(tmp_path, "commit", "--quiet", "--message", "after the training")
+    Path("params.yaml").write_text(Path("params.yaml").read_text() + "# an edit\n")
+    place.publish()
+    for run in place.client.search_runs([tracking.experiment_of(place.client, "image")]):
+        assert run.data.tags["convoy.git_dirty"] == (
+            "unknown: changed between training and publishing: pipelines/train.py"
+        )
+        assert not {"convoy.git_revision", "mlflow.source.git.commit"} & set(run.data.tags)
+        assert "source.patch" not in tracking.list_files(place.client, run.info.run_id)

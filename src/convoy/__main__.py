@@ -30,7 +30,7 @@ def promote(
     task: Annotated[Task, typer.Option(help="The task whose model changes.")],
     version: Annotated[str | None, typer.Option(help="A registered version; the challenger without it.")] = None,
 ) -> None:
-    """Let a registered version serve; a running server follows by itself."""
+    """Let a registered version serve; a service that is running must be restarted to follow."""
     with _client() as client:
         from convoy.publishing import publication
 
@@ -81,12 +81,14 @@ def _client() -> Iterator[Any]:
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    from convoy.bundle import BundleInvalid
+    from convoy.params import ParamsInvalid
     from convoy.publishing import deployment
+    from convoy.publishing.git_state import GitFailed
     from convoy.publishing.provenance import LockInvalid
     from convoy.publishing.registry import VersionUnknown
     from convoy.publishing.tracking import StoreMoved, open_store
 
-    # BundleInvalid and ParamsInvalid are ValueErrors, as are pydantic's.
     try:
         with deployment.exclusive(typer.echo):  # the store too: two at once would race to make its tables
             yield open_store()
@@ -99,7 +101,7 @@ def _client() -> Iterator[Any]:
             "`python -m convoy publish`, which brings all of it back from DVC's record.",
             err=True,
         )
-    except (LockInvalid, VersionUnknown, StoreMoved, ValueError, OSError) as error:
+    except (BundleInvalid, GitFailed, LockInvalid, ParamsInvalid, StoreMoved, VersionUnknown, OSError) as error:
         typer.echo(str(error), err=True)
     else:
         return

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from convoy import layout
 from convoy.layout import ARCHITECTURES, Architecture, Task
-from convoy.publishing.provenance import Lock
+from convoy.publishing.provenance import Lock, same_file
 from convoy.publishing.run_content import PREPARE, RunContent, numbers, read_json, read_run, split_of, stage
 
 
@@ -39,7 +39,7 @@ def read_built(task: Task, lock: Lock) -> Built:
         if _is_current(lock, stage("train", task, architecture), missing):
             is_winner = winner is not None and winner.architecture == architecture
             runs[architecture] = read_run(task, architecture, lock, evaluated, is_winner, missing)
-    return Built(task, runs, winner, missing)
+    return Built(task, runs, winner, list(dict.fromkeys(missing)))
 
 
 def _is_current(lock: Lock, name: str, missing: list[str]) -> bool:
@@ -52,15 +52,43 @@ def _is_current(lock: Lock, name: str, missing: list[str]) -> bool:
     return True
 
 
+def _is_judged(task: Task, lock: Lock, missing: list[str]) -> bool:
+    """Whether evaluate judged the very bundle that export made and that lies here, and its verdict is still there."""
+    bundle, exported = layout.bundle(task), lock.outs(stage("export", task))
+    if lock.deps(stage("evaluate", task)).get(str(bundle)) != exported.get(str(bundle)):
+        missing.append(f"{stage('evaluate', task)} has not judged the bundle that {stage('export', task)} made")
+        return False
+    verdict = layout.reports(task) / "test.json"
+    found = [
+        _is_of_lock(bundle, exported, missing),
+        _is_of_lock(verdict, lock.outs(stage("evaluate", task)), missing),
+    ]
+    return all(found)
+
+
+def _is_of_lock(path: Path, written: dict[str, str], missing: list[str]) -> bool:
+    if not path.exists():
+        missing.append(f"{path} is not there (`dvc checkout` brings back what is not in git)")
+        return False
+    if not same_file(path, written.get(str(path), "")):
+        missing.append(f"{path} is not {'the folder' if path.is_dir() else 'the file'} that dvc.lock names")
+        return False
+    return True
+
+
 def _winner(task: Task, lock: Lock, missing: list[str]) -> Winner | None:
-    current = [_is_current(lock, stage(name, task), missing) for name in ("choose", "export")]
-    if not all(current):
+    """The bundle that evaluate judged; None where it, or a figure that speaks for it, is not the one of dvc.lock."""
+    current = [_is_current(lock, stage(name, task), missing) for name in ("choose", "export", "evaluate")]
+    if not all(current) or not _is_judged(task, lock, missing):
         return None
-    architecture = (read_json(layout.choice(task)) or {}).get("architecture")
-    if architecture not in ARCHITECTURES or not (layout.bundle(task) / "manifest.json").exists():
-        missing.append(f"{layout.choice(task)} or {layout.bundle(task)} is not there (`dvc checkout` brings it back)")
+    if not _is_of_lock(layout.choice(task), lock.outs(stage("choose", task)), missing):
         return None
-    report = read_json(layout.reports(task) / architecture / "metrics.json") or {}
+    architecture = read_json(layout.choice(task))["architecture"]
+    train = stage("train", task, architecture)
+    metrics = layout.reports(task) / architecture / "metrics.json"
+    if not _is_current(lock, train, missing) or not _is_of_lock(metrics, lock.outs(train), missing):
+        return None
+    report = read_json(metrics)
     data = {**lock.deps(stage("train", task, architecture)), **lock.outs(PREPARE[task])}
     digests = [md5 for path, md5 in sorted(data.items()) if split_of(path) == "validation"]
     return Winner(

@@ -14,6 +14,10 @@ _NEW_SOURCES = ("src", "pipelines", "serving", "tests", "*.yaml", "*.toml", "Mak
 MAX_PATCH_BYTES = 2_000_000  # sources are far smaller; a data file added by mistake is not
 
 
+class GitFailed(RuntimeError):
+    """git could not tell the state of the working tree."""
+
+
 @dataclass(frozen=True)
 class GitState:
     """Where the sources stand: the commit, whether they differ from it, and by what."""
@@ -24,7 +28,10 @@ class GitState:
 
 
 def read_git_state() -> GitState | None:
-    """The state of the repository around the working directory; None outside one, or before its first commit."""
+    """The state of the repository around the working directory; None outside one, or before its first commit.
+
+    Raises GitFailed, with what git says.
+    """
     if shutil.which("git") is None:
         return None
     head = _git("rev-parse", "HEAD", check=False)
@@ -57,4 +64,7 @@ def _git(
     *arguments: str, environment: dict[str, str] | None = None, stdin: bytes = b"", check: bool = True
 ) -> "subprocess.CompletedProcess[bytes]":
     environment = {**os.environ, "GIT_LITERAL_PATHSPECS": "0", **(environment or {})}
-    return subprocess.run(["git", *arguments], env=environment, input=stdin, capture_output=True, check=check)
+    done = subprocess.run(["git", *arguments], env=environment, input=stdin, capture_output=True, check=False)
+    if check and done.returncode:
+        raise GitFailed(f"git {arguments[0]} failed: {done.stderr.decode(errors='replace').strip()}")
+    return done

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 LOCK = Path("dvc.lock")
+_CODE = ("src/", "pipelines/")
 
 
 class LockInvalid(ValueError):
@@ -48,8 +49,12 @@ class Lock:
         return {key: value for content in files.values() for key, value in content.items()}
 
     def key(self, stage: str) -> str:
-        """The sha256 of all that a stage read, was told and wrote: equal keys are the same work."""
-        content = {"deps": self.deps(stage), "params": self.params(stage), "outs": self.outs(stage)}
+        """The sha256 of what a stage read, was told and learnt: equal keys are the same work.
+
+        Its reports are left out: the time that each epoch took differs between two trainings that are the same.
+        """
+        learnt = {path: md5 for path, md5 in self.outs(stage).items() if path.startswith("candidates/")}
+        content = {"deps": self.deps(stage), "params": self.params(stage), "outs": learnt}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def outdated(self, stage: str) -> list[str]:
@@ -57,9 +62,10 @@ class Lock:
         made = {path: md5 for name in self.stages for path, md5 in self.outs(name).items()}
         return [path for path, md5 in self.deps(stage).items() if made.get(path, md5) != md5]
 
-    def up_to_date(self, stage: str) -> bool:
-        """Whether a stage has run, on what the stages before it make now."""
-        return stage in self.stages and not self.outdated(stage)
+    def changed_code(self, stages: list[str]) -> list[str]:
+        """Source files that are not what they were when these stages ran: those of now did not make the outputs."""
+        read = {(path, md5) for name in stages for path, md5 in self.deps(name).items() if path.startswith(_CODE)}
+        return sorted({path for path, md5 in read if not same_file(Path(path), md5)})
 
     def excerpt(self, stages: list[str]) -> bytes:
         """A lock file of these stages alone."""
@@ -72,7 +78,18 @@ class Lock:
 
 
 def same_file(path: Path, md5: str) -> bool:
-    """Whether a file is the one that DVC wrote down; a folder's hash is of DVC's own making and not looked at."""
-    if md5.endswith(".dir") or path.is_dir():
-        return path.exists()
-    return path.is_file() and hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() == md5
+    """Whether a file or folder is the one that DVC wrote down."""
+    if path.is_dir():
+        return _md5_of_folder(path) == md5
+    return path.is_file() and _md5(path.read_bytes()) == md5
+
+
+def _md5_of_folder(folder: Path) -> str:
+    """DVC's hash of a folder: that of a JSON list of its files."""
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    listed = [{"md5": _md5(path.read_bytes()), "relpath": name} for name, path in sorted(files.items())]
+    return _md5(json.dumps(listed, sort_keys=True).encode()) + ".dir"
+
+
+def _md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()

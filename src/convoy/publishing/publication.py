@@ -9,14 +9,15 @@ from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
 from convoy.bundle import Bundle, BundleInvalid, read_bundle
-from convoy.layout import DEPLOYED, TASKS, Task, reports
+from convoy.layout import DEPLOYED, TASKS, Task
 from convoy.params import read_section
 from convoy.publishing import built, deployment, gates, git_state, promotion, registry, tracking
 from convoy.publishing.built import Built, Winner
 from convoy.publishing.provenance import Lock
-from convoy.publishing.run_content import RunContent, read_json
+from convoy.publishing.run_content import RunContent
 
 Say = Callable[[str], None]
+RESTART = "a service that is running still answers with the model it started with: restart it"
 _FIGURES = "validation"  # tags of a version
 _DATA = "validation_data"
 
@@ -44,6 +45,12 @@ class _Publication:
     def run(self) -> None:
         if self.content.missing:
             self.say(f"not complete ({'; '.join(self.content.missing)}): `dvc repro` makes what is missing")
+        served_before = deployment.current_digest(self.task)
+        self._publish()
+        if deployment.current_digest(self.task) != served_before:
+            self.say(RESTART)
+
+    def _publish(self) -> None:
         runs = {architecture: self._complete(run) for architecture, run in self.content.runs.items()}
         bundle = self._winning_bundle()
         serving = self._keep_serving(bundle.digest if bundle else None)
@@ -140,9 +147,6 @@ class _Publication:
         self.say(f"version {version.version} {reason}; it serves from {DEPLOYED / self.task}/current")
 
     def _objections(self, version: ModelVersion, serving: ModelVersion | None) -> list[str]:
-        parity = read_json(reports(self.task) / "parity.json")
-        if isinstance(parity, dict) and parity.get("passed") is False:
-            return ["ONNX and torch do not agree (parity.json)"]
         if serving is None:
             return []
         limits = read_section(gates.PublishParams, "publish")
@@ -170,9 +174,12 @@ def _evidence(version: ModelVersion) -> gates.Evidence:
 def promote(client: MlflowClient, say: Say, task: Task, number: str | None) -> None:
     """Let a version serve because a person asked for it; without a number the challenger. The caller as above."""
     version = _chosen(client, task, number)
+    served_before = deployment.current_digest(task)
     changed = promotion.promote(client, task, version, "promoted by hand")
     folder = Path(DEPLOYED, task, deployment.CURRENT)
     say(f"{version.name} version {version.version} serves from {folder}" + ("" if changed else ", as it did before"))
+    if deployment.current_digest(task) != served_before:
+        say(RESTART)
 
 
 def _chosen(client: MlflowClient, task: Task, number: str | None) -> ModelVersion:

@@ -42,6 +42,7 @@ class RunContent:
     data_sets: list[DataSet] = field(default_factory=list)
     files: dict[str, Path | bytes] = field(default_factory=dict)
     note: str = ""
+    changed_code: list[str] = field(default_factory=list)  # sources that were otherwise when this was made
 
 
 def stage(name: str, task: Task, architecture: Architecture | None = None) -> str:
@@ -93,10 +94,11 @@ def read_run(
         params=_params(task, architecture, lock),
         tags=_tags(task, architecture, lock),
         curves=curves,
-        metrics=_metrics(task, architecture, evaluated, is_winner),
+        metrics=_metrics(task, architecture, evaluated, is_winner, written),
         data_sets=_data_sets(task, architecture, lock, evaluated),
         files={**files, "dvc.lock": lock.excerpt([FETCH[task], PREPARE[task], train])},
         note=f"Candidate {task}-{architecture} as `dvc repro` trained it; `dvc.lock` names its data and weights.",
+        changed_code=lock.changed_code([FETCH[task], PREPARE[task], train]),
     )
 
 
@@ -138,13 +140,19 @@ def _curves(path: Path) -> dict[str, list[tuple[int, int, float]]]:
     return curves
 
 
-def _metrics(task: Task, architecture: Architecture, evaluated: bool, is_winner: bool) -> dict[str, float]:
-    found = numbers(read_json(layout.reports(task) / architecture / "metrics.json") or {}, "")
+def _metrics(
+    task: Task, architecture: Architecture, evaluated: bool, is_winner: bool, written: dict[str, str]
+) -> dict[str, float]:
+    """The figures of the reports that dvc.lock names; one that was changed since gives none."""
+
+    def figures(path: Path) -> Any:
+        return read_json(path) if same_file(path, written.get(str(path), "")) else {}
+
+    found = numbers(figures(layout.reports(task) / architecture / "metrics.json"), "")
     if evaluated:
-        candidates = read_json(layout.reports(task) / "candidates.json") or {}
-        found |= numbers(candidates.get(architecture, {}), "test")
+        found |= numbers(figures(layout.reports(task) / "candidates.json").get(architecture, {}), "test")
     if evaluated and is_winner:
-        found |= numbers(read_json(layout.reports(task) / "test.json") or {}, "test")
+        found |= numbers(figures(layout.reports(task) / "test.json"), "test")
     return {name: value for name, value in found.items() if not math.isnan(value)}
 
 

@@ -88,7 +88,13 @@ def complete_run(client: MlflowClient, experiment_id: str, content: RunContent) 
 
 
 def with_sources(content: RunContent, git: GitState | None) -> RunContent:
-    """The content with the state of the sources: revision, whether they differed from it, and by what."""
+    """The content with the state of the sources: revision, whether they differed from it, and by what.
+
+    The state is that of now: where the code has changed since it made the content, neither is claimed.
+    """
+    if content.changed_code:
+        why = f"unknown: changed between training and publishing: {', '.join(content.changed_code)}"
+        return replace(content, tags={**content.tags, SOURCES: why})
     if git is None:
         return replace(content, tags={**content.tags, SOURCES: "unknown: no git repository"})
     tags = {"convoy.git_revision": git.revision, "mlflow.source.git.commit": git.revision}

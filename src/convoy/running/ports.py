@@ -17,6 +17,8 @@ def check(ports: dict[str, int]) -> None:
     for name, port in ports.items():
         if len(set(ports.values())) < len(ports):
             raise PortTaken(f"{' and '.join(ports)} are both {port}, but each needs its own; choose {name}=<another>")
+        if not 1 <= port <= 65535:
+            raise PortTaken(f"{port} is no port; choose {name}=<1 to 65535>")
         with socket.socket() as probe:
             probe.setsockopt(
                 socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
@@ -61,5 +63,5 @@ if __name__ == "__main__":
         check({name: int(port) for name, port in (argument.split("=") for argument in sys.argv[1:])})
     except PortTaken as error:
         sys.exit(str(error))
-    except (ValueError, OverflowError):
+    except ValueError:
         sys.exit(f"usage: ports.py NAME=PORT..., with ports from 1 to 65535; not {' '.join(sys.argv[1:])}")

@@ -8,9 +8,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import psutil
 from honcho.manager import Manager
+from honcho.printer import Printer
 
 from convoy.layout import DEPLOYED, TASKS
 from convoy.publishing import mlflow_settings
@@ -18,6 +20,7 @@ from convoy.running import ports
 from convoy.running.ports import HOST
 
 Say = Callable[[str], None]
+REAPED_WITHIN_S = 5  # after SIGKILL
 READY_WITHIN_S = 180  # a cold disk and a busy machine; both are ready in about 15 s otherwise
 
 
@@ -51,14 +54,23 @@ def up(port: int, mlflow_port: int, say: Say) -> int:
             say(f"not ready after {READY_WITHIN_S} s: {' or '.join(checks)}; the lines above say why")
             os.kill(os.getpid(), signal.SIGTERM)
 
-    runner = _Runner(announce)
+    runner = _Runner(lambda runner: _while_heard(lambda: announce(runner), runner))
     commands = {"serving": command("serve", port), **({"mlflow": command("mlflow", mlflow_port)} if local else {})}
     for name, words in commands.items():
         runner.add_process(name, f"exec {shlex.join(words)}", env=environment())
     signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))  # the terminal was closed
-    runner.loop()
-    runner.end_descendants()
-    return runner.exit_status()
+    return runner.run()
+
+
+def _while_heard(work: Callable[[], None], runner: "_Runner") -> None:
+    """Do what prints; where the terminal or the pipe is closed under it, end everything instead."""
+    try:
+        work()
+    except OSError:
+        runner.output_lost()
+    except RuntimeError as error:  # a signal's handler printed in the middle of another line
+        if "reentrant" not in str(error):
+            raise
 
 
 def replace_by(name: str, port: int, say: Say) -> int:
@@ -106,19 +118,58 @@ def environment() -> dict[str, str]:
     return {**mlflow_settings.ENVIRONMENT, **os.environ, **fixed}
 
 
+def _family(pid: int) -> list[psutil.Process]:
+    """A process and all below it; empty where it has ended."""
+    try:
+        parent = psutil.Process(pid)
+        return [parent, *parent.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+class _Printer(Printer):  # type: ignore[misc]
+    """honcho's Printer that outlives its terminal: a line that cannot be printed ends the servers, not the loop."""
+
+    def __init__(self, runner: "_Runner") -> None:
+        super().__init__(sys.stdout)
+        self._runner = runner
+
+    def write(self, message: object) -> None:
+        """Print a line."""
+        _while_heard(lambda: Printer.write(self, message), self._runner)
+
+
 class _Runner(Manager):  # type: ignore[misc]
     """honcho's Manager that ends grandchildren too: bentoml's workers have sessions of their own."""
 
     def __init__(self, announce: Callable[["_Runner"], None]) -> None:
-        super().__init__()
+        super().__init__(_Printer(self))
+        self.returncode: int | None = None
         self.ending = False
         self._announce = announce
         self._descendants: dict[str, list[psutil.Process]] = {}
+
+    def run(self) -> int:
+        """Start all and loop until all have ended; gives the exit status."""
+        try:
+            self.loop()
+        finally:
+            self.end_all()
+        return self.exit_status()
 
     def exit_status(self) -> int:
         """That of the process that ended first, 128 + n for signal n; to end by itself is a failure in any case."""
         status = int(self.returncode or 0)
         return 128 - status if status < 0 else status or 1
+
+    def output_lost(self) -> None:
+        """Begin to end, as a shell does with what writes into a closed pipe; further lines go nowhere."""
+        if self.returncode is None:
+            self.returncode = 128 + signal.SIGPIPE
+        self.ending = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
     def terminate(self) -> None:
         """End all; a signal that comes while they are being started waits until honcho knows them."""
@@ -131,6 +182,19 @@ class _Runner(Manager):  # type: ignore[misc]
         """End by force what is left, grandchildren included."""
         super().kill()
         self.end_descendants()
+
+    def end_all(self) -> None:
+        """Kill and reap what is left, however the loop ended; nothing is left where it ended as it should."""
+        self.ending = True
+        states = [state for state in self._processes.values() if "process" in state]
+        forks = [state["process"].pid for state in states if state["process"].is_alive()]
+        servers = [state["pid"] for state in states if "pid" in state and "returncode" not in state]
+        left = [process for pid in forks + servers for process in _family(pid)]
+        for process in left:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.end_descendants()
+        psutil.wait_procs(left, timeout=REAPED_WITHIN_S)
 
     def end_descendants(self) -> None:
         """Kill what outlived its parent."""
