@@ -186,6 +186,8 @@ def test_when_the_pipe_or_terminal_is_closed_under_it_all_is_ended(
         assert process.wait(timeout=90) == 128 + signal.SIGPIPE
         assert len(family) >= 4 and [left for left in family if is_alive(left)] == []
     finally:
+        process.kill()
+        process.wait()
         for left in family:
             if left.is_running():
                 left.kill()
