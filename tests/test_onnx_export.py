@@ -15,6 +15,7 @@ from tiny_bundles import IMAGE_CARD, TEXT_CARD, tokenizer_json
 from convoy.parity import ParityBroken, compare, compare_batches, compare_sizes, require_agreement
 from convoy.predictor import Model
 
+pytestmark = pytest.mark.slow  # a process of its own for each export
 SCRIPT = Path(__file__).with_name("export_one.py")
 
 
