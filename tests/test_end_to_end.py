@@ -6,7 +6,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from convoy.bundle import read_bundle
 from convoy.predictor import Predictor
 from convoy.prepared.image import read_images
 from convoy.prepared.text import read_texts
-from convoy.running import workspace
+from convoy.running import showcase, workspace
 
 pytestmark = pytest.mark.slow
 START_S = 60
@@ -42,23 +41,12 @@ def url(copy: Path) -> Iterator[str]:
         )
         try:
             address = f"http://127.0.0.1:{port}"
-            wait_until_ready(address, server, log)
+            ready = showcase.wait_until_ready([f"{address}/readyz"], START_S, lambda: server.poll() is not None)
+            assert ready, log.read_text()[-3000:]
             yield address
         finally:
             server.terminate()
             server.wait(timeout=15)
-
-
-def wait_until_ready(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + START_S
-    while time.monotonic() < end and server.poll() is None:
-        try:
-            if httpx.get(f"{address}/readyz").status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.2)
-    raise AssertionError(f"the service did not become ready:\n{log.read_text()[-3000:]}")
 
 
 def probabilities(answer: dict[str, Any], labels: tuple[str, ...]) -> np.ndarray:

@@ -227,7 +227,9 @@ def test_a_broken_deployed_bundle_is_mended_from_mlflow(place: Place) -> None:
     Path("deployed/image/current/model.onnx").write_bytes(b"broken")
     shutil.rmtree("bundles")
     place.publish()
-    registry.read_bundle(Path("deployed/image/current"))
+    mended = registry.read_bundle(Path("deployed/image/current"))
+    assert mended.digest == deployment.current_digest("image")
+    assert mended.files["model.onnx"] != b"broken"
 
 
 def test_what_is_not_built_is_named_and_nothing_breaks(place: Place) -> None:
