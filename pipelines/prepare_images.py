@@ -11,7 +11,7 @@ from convoy.params import Section, read_section
 from convoy.prepared.image import ImageSplit, write_images
 from convoy.preprocessing.image import ImagePreprocessing, ImagePreprocessor
 from convoy.sources import fashion_mnist
-from convoy.splits import count_labels, cut, digests, distinct, stratified
+from convoy.splits import count_labels, cut, digests, distinct, held_out
 
 
 class Params(Section):
@@ -19,8 +19,10 @@ class Params(Section):
 
     seed: int
     validation_share: float = Field(gt=0, lt=1)
+    calibration_share: float = Field(gt=0, lt=1)
     max_train: int | None
     max_validation: int | None
+    max_calibration: int | None
     max_test: int | None
     preprocessing: ImagePreprocessing
 
@@ -33,11 +35,12 @@ def main() -> None:
     test_images, test_labels = fashion_mnist.read(raw, "t10k")
     test_keys = digests(image.tobytes() for image in test_images)
     kept, dropped = distinct(digests(image.tobytes() for image in images), labels, taken=set(test_keys))
-    rest, validation = stratified(labels[kept], params.validation_share, params.seed)
-    rows, dropped["over_max"] = cut(
-        {"train": kept[rest], "validation": kept[validation], "test": np.arange(len(test_labels))},
-        {"train": params.max_train, "validation": params.max_validation, "test": params.max_test},
+    train, validation, calibration = held_out(
+        labels[kept], params.validation_share, params.calibration_share, params.seed
     )
+    whole = {"train": kept[train], "validation": kept[validation], "calibration": kept[calibration]}
+    whole["test"] = np.arange(len(test_labels))
+    rows, dropped["over_max"] = cut(whole, {name: getattr(params, f"max_{name}") for name in layout.SPLITS})
     counts = {}
     for name in layout.SPLITS:
         pixels, of_split = (test_images, test_labels) if name == "test" else (images, labels)

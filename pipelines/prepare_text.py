@@ -9,7 +9,7 @@ from convoy.prepared.text import TextSplit, write_texts
 from convoy.preprocessing.text import PreparedText, TextPreprocessing, TextPreprocessor
 from convoy.preprocessing.vocabulary import build_tokenizer
 from convoy.sources import imdb_reviews
-from convoy.splits import count_labels, cut, digests, distinct, stratified
+from convoy.splits import count_labels, cut, digests, distinct, held_out, stratified
 
 
 class Params(Section):
@@ -17,9 +17,11 @@ class Params(Section):
 
     seed: int
     validation_share: float = Field(gt=0, lt=1)
+    calibration_share: float = Field(gt=0, lt=1)
     test_share: float = Field(gt=0, lt=1)
     max_train: int | None
     max_validation: int | None
+    max_calibration: int | None
     max_test: int | None
     vocabulary_size: int = Field(ge=100)
     preprocessing: TextPreprocessing
@@ -31,11 +33,13 @@ def main() -> None:
     texts, labels = imdb_reviews.read(layout.raw("text"))
     kept, dropped = distinct(digests(text.encode() for text in texts), labels)
     rest, test = stratified(labels[kept], params.test_share, params.seed)
-    train, validation = stratified(labels[kept][rest], params.validation_share / (1 - params.test_share), params.seed)
-    rows, dropped["over_max"] = cut(
-        {"train": kept[rest][train], "validation": kept[rest][validation], "test": kept[test]},
-        {"train": params.max_train, "validation": params.max_validation, "test": params.max_test},
+    left = 1 - params.test_share
+    train, validation, calibration = held_out(
+        labels[kept[rest]], params.validation_share / left, params.calibration_share / left, params.seed
     )
+    aside = {"train": train, "validation": validation, "calibration": calibration}
+    whole = {**{name: kept[rest[rows]] for name, rows in aside.items()}, "test": kept[test]}
+    rows, dropped["over_max"] = cut(whole, {name: getattr(params, f"max_{name}") for name in layout.SPLITS})
     tokenizer_json = build_tokenizer([texts[row] for row in rows["train"]], params.vocabulary_size).encode()
     atomic.write_bytes(layout.TOKENIZER, tokenizer_json)
     preprocessor = TextPreprocessor(params.preprocessing, tokenizer_json)

@@ -71,6 +71,12 @@ def test_only_evaluate_reads_the_test_split(stages: dict[str, PipelineStage]) ->
         assert not paths(stage.deps) & folders, f"{name} depends on a folder that holds the test split"
 
 
+def test_no_stage_but_export_reads_the_calibration_split(stages: dict[str, PipelineStage]) -> None:
+    calibration = {str(layout.prepared(task, "calibration")) for task in layout.TASKS}
+    readers = {name for name, stage in stages.items() if paths(stage.deps) & calibration}
+    assert readers <= {"export@image", "export@text"}
+
+
 def test_nothing_depends_on_what_evaluate_says(stages: dict[str, PipelineStage]) -> None:
     reports = {path for name, stage in stages.items() if name.startswith("evaluate") for path in paths(stage.outs)}
     for name, stage in stages.items():

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convoy.splits import count_labels, digests, distinct, stratified
+from convoy.splits import count_labels, digests, distinct, held_out, stratified
 
 label_lists = st.lists(st.integers(0, 3), min_size=40, max_size=200).filter(
     lambda labels: all(count >= 8 for count in np.bincount(labels) if count)
@@ -24,6 +24,24 @@ def test_every_label_has_its_share(labels: list[int], seed: int) -> None:
     _, part = stratified(array, 0.25, seed)
     for label, count in zip(*np.unique(array, return_counts=True), strict=True):
         assert abs((array[part] == label).sum() - count * 0.25) <= 0.5
+
+
+@given(label_lists, st.integers(0, 5))
+def test_held_out_items_stand_in_one_split_each_in_their_shares(labels: list[int], seed: int) -> None:
+    array = np.array(labels)
+    train, validation, calibration = held_out(array, 0.25, 0.25, seed)
+    assert sorted([*train, *validation, *calibration]) == list(range(len(labels)))
+    for label, count in zip(*np.unique(array, return_counts=True), strict=True):
+        for part in (validation, calibration):
+            assert abs((array[part] == label).sum() - count * 0.25) <= 1
+
+
+def test_training_items_do_not_depend_on_how_the_rest_is_divided() -> None:
+    labels = np.arange(1000) % 5
+    train, validation, _ = held_out(labels, 0.06, 0.04, 0)
+    assert np.array_equal(train, stratified(labels, 0.1, 0)[0])
+    assert np.array_equal(train, held_out(labels, 0.03, 0.07, 0)[0])
+    assert set(validation) < set(stratified(labels, 0.1, 0)[1])
 
 
 def test_the_same_seed_gives_the_same_split_and_another_seed_another() -> None:

@@ -58,6 +58,16 @@ def stratified(labels: NDArray[np.int64], share: float, seed: int) -> tuple[Indi
     return generator.permutation(np.concatenate(rest)), generator.permutation(np.concatenate(part))
 
 
+def held_out(
+    labels: NDArray[np.int64], validation_share: float, calibration_share: float, seed: int
+) -> tuple[Indices, Indices, Indices]:
+    """Divide items into (train, validation, calibration); train depends on the sum of the two shares alone."""
+    both = validation_share + calibration_share
+    train, aside = stratified(labels, both, seed)
+    validation, calibration = stratified(labels[aside], calibration_share / both, seed)
+    return train, aside[validation], aside[calibration]
+
+
 def cut(splits: dict[str, Indices], most: dict[str, int | None]) -> tuple[dict[str, Indices], int]:
     """The first `most` items of each split, all where it is None, and how many that leaves out."""
     kept = {name: indices[: most[name]] for name, indices in splits.items()}
