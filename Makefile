@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PY := .venv/bin/python
 SET_UP := .ci/set-up
 
-.PHONY: help run demo repro ui serve test check clean lock set-up
+.PHONY: help run demo repro ui serve test check bench clean lock set-up
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do printf '  make %-8s %s\n' "$$name" "$$text"; done
@@ -44,16 +44,19 @@ serve: ## the prediction service alone, in the foreground
 test: check ## every check and every test
 	@$(PY) -m pytest
 
+bench: set-up ## how fast training is, measured here on what `dvc repro` prepared -> reports/bench/
+	@$(PY) -m bench
+
 check: set-up ## ruff, ruff format, mypy and import-linter
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
-	@$(PY) -m mypy src serving pipelines
+	@$(PY) -m mypy src serving pipelines bench
 	@.venv/bin/lint-imports
 
 clean: ## remove what can be made again; keeps .venv, DVC's cache, mlflow.db, mlruns/, deployed/ and reports/
 	@rm -rf data candidates bundles lightning_logs build .demo .run
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .grimp_cache .import_linter_cache
-	@find src serving pipelines tests -name __pycache__ -prune -exec rm -rf {} +
+	@find src serving pipelines bench tests -name __pycache__ -prune -exec rm -rf {} +
 
 # torch names its CUDA libraries itself, and pip cannot read uv's markers on Python's end or on the platforms we have.
 lock: set-up ## write requirements.lock anew from pyproject.toml

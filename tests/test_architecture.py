@@ -119,13 +119,13 @@ def test_every_section_of_params_is_read_by_its_stage() -> None:
 
 
 def test_package_files_are_empty() -> None:
-    for package in ("src", "pipelines", "serving"):
+    for package in ("src", "pipelines", "serving", "bench"):
         for path in Path(package).rglob("__init__.py"):
             assert path.read_text() == "", path
 
 
 def test_every_module_begins_with_one_sentence_that_says_what_it_is() -> None:
-    for package in ("src", "pipelines", "serving"):
+    for package in ("src", "pipelines", "serving", "bench"):
         for path in Path(package).rglob("*.py"):
             if path.name != "__init__.py":
                 assert path.read_text().startswith('"""'), path

@@ -27,7 +27,7 @@ def first_sentence(path: Path) -> str:
 def tree() -> str:
     """One line per file: its name and the first line of what it says about itself."""
     lines = [f"{name:<30}{says}" for name, says in OTHERS.items()]
-    for folder in ("pipelines", "src/convoy", "serving"):
+    for folder in ("pipelines", "src/convoy", "serving", "bench"):
         lines += ["", f"{folder}/"]
         says = {
             path.relative_to(folder): first_sentence(path) for path in Path(folder).rglob("*.py") if path.read_text()

@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -124,7 +124,12 @@ class Curves(pl.Callback):
 
 
 def train(
-    network: nn.Module, splits: Splits, params: TrainerParams, learning: LearningParams, title: str = "training"
+    network: nn.Module,
+    splits: Splits,
+    params: TrainerParams,
+    learning: LearningParams,
+    title: str = "training",
+    callbacks: Sequence[pl.Callback] = (),
 ) -> Trained:
     """Train until the last epoch or until validation has not improved for `patience` epochs; keep the best weights."""
     curves = Curves()
@@ -137,7 +142,7 @@ def train(
             devices=params.devices,
             precision=resolve_precision(params),
             max_epochs=learning.epochs,
-            callbacks=[best, EarlyStopping(MONITOR, patience=learning.patience), curves, Progress(title)],
+            callbacks=[best, EarlyStopping(MONITOR, patience=learning.patience), curves, Progress(title), *callbacks],
             reload_dataloaders_every_n_epochs=1,
             num_sanity_val_steps=0,
             deterministic=True,

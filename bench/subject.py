@@ -1,0 +1,93 @@
+"""A candidate on some of its data -> samples per second of one epoch, by Lightning or by the plain loop."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+from bench.loop import train_by_hand
+from convoy import candidates
+from convoy.classifier import LearningParams
+from convoy.layout import Architecture, Task
+from convoy.params import Section
+from convoy.training import Splits, TrainerParams, train
+
+CPU = torch.device("cpu")  # the goals are those of a machine without a GPU
+SEED = 0
+
+
+class Candidate(Section):
+    """The section train.<task>.<architecture>."""
+
+    learning: LearningParams
+    batches: dict[str, Any]
+    network: dict[str, Any]
+
+
+class Stopwatch(pl.Callback):
+    """Seconds from the start of each training epoch to its validation: all that Lightning and our callbacks do there.
+
+    Left out is what the plain loop does not do either: validation, the checkpoint and the Trainer's own start.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._started_s = 0.0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start."""
+        self._started_s = time.perf_counter()
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop."""
+        self.seconds += time.perf_counter() - self._started_s
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One candidate on some of its data, trained for one epoch, from the same weights each time."""
+
+    task: Task
+    architecture: Architecture
+    params: Candidate
+    data: candidates.Dataset
+
+    @property
+    def batches(self) -> Any:
+        """One epoch of our batches, the same each time."""
+        params = candidates.batch_params(self.task, self.params.batches)
+        return self.data.training_batches(params, SEED, 0, CPU)
+
+    @property
+    def learning(self) -> LearningParams:
+        """That of params.yaml, for one epoch."""
+        return self.params.learning.model_copy(update={"epochs": 1})
+
+    def network(self) -> nn.Module:
+        """The candidate's network, untrained."""
+        pl.seed_everything(SEED, verbose=False)
+        description = candidates.Description(
+            task=self.task,
+            architecture=self.architecture,
+            network=self.params.network,
+            dimensions=self.data.dimensions,
+            labels=self.data.names,
+            training={},
+        )
+        return candidates.build(description)
+
+    def by_lightning(self, trainer: TrainerParams, validation: candidates.Dataset) -> float:
+        """Samples per second of the path that `dvc repro` takes."""
+        stopwatch = Stopwatch()
+        params = candidates.batch_params(self.task, self.params.batches)
+        splits = Splits(self.data, validation, params, SEED)
+        train(self.network(), splits, trainer, self.learning, "lightning", callbacks=[stopwatch])
+        return len(self.batches) * int(params.size) / stopwatch.seconds
+
+    def by_hand(self, batches: Any) -> float:
+        """Samples per second of the hand-written loop on these batches."""
+        seconds = train_by_hand(self.network(), batches, len(batches), self.learning)
+        return len(batches) * int(self.params.batches["size"]) / seconds

@@ -1,0 +1,87 @@
+"""The benchmarks compare like with like, and report every round."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from prepared_splits import image_split, write_split
+
+from bench.contest import Contest, Ratio, hold, table
+from bench.feeding import AugmentedImages, PaddedBatches
+from bench.loop import train_by_hand
+from bench.subject import SEED, Candidate, Subject
+from bench.training import Size, measure
+from convoy import candidates
+from convoy.datasets.image import BatchParams
+from convoy.params import read_section
+from convoy.prepared.text import read_texts
+from convoy.preprocessing.text import TextPreprocessing
+from convoy.preprocessing.vocabulary import build_tokenizer
+from convoy.training import Splits, TrainerParams, train
+
+TRAINER = TrainerParams(seed=SEED, accelerator="cpu", devices=1, precision="32-true")
+
+
+def subject(folder: Path) -> Subject:
+    params = read_section(Candidate, "train", "image", "cnn")
+    params = params.model_copy(update={"batches": {**params.batches, "size": 30}})
+    data = candidates.open_dataset("image", write_split("image", folder / "train.arrow", 90))
+    return Subject("image", "cnn", params, data)
+
+
+def test_the_plain_loop_does_the_work_of_lightning_to_the_bit(tmp_path: Path) -> None:
+    one = subject(tmp_path)
+    splits = Splits(one.data, one.data, candidates.batch_params("image", one.params.batches), SEED)
+    by_lightning = train(one.network(), splits, TRAINER, one.learning).network
+    by_hand = one.network()
+    train_by_hand(by_hand, one.batches, len(one.batches), one.learning)
+    for name, weight in by_hand.state_dict().items():
+        assert torch.equal(weight, by_lightning.state_dict()[name]), name
+
+
+def test_the_stock_loader_augments_as_ours_does() -> None:
+    split = image_split(3)
+    images = AugmentedImages(split.images, split.labels, BatchParams(size=3, flip=True, shift_px=1))
+    torch.manual_seed(0)
+    found = {images[0][0].numpy().tobytes() for _ in range(400)}
+    padded = np.pad(split.images[0], ((1, 1), (1, 1), (0, 0)))
+    mirrored = np.pad(split.images[0][:, ::-1], ((1, 1), (1, 1), (0, 0)))
+    places = [(row, column) for row in range(3) for column in range(3)]
+    assert found == {each[r : r + 28, c : c + 28].tobytes() for each in (padded, mirrored) for r, c in places}
+
+
+def test_padded_batches_hold_every_text_at_one_length(tmp_path: Path) -> None:
+    split = read_texts(write_split("text", tmp_path / "train.arrow", 64))
+    batches = list(PaddedBatches(split.tokens, split.labels, 16, 50, split.pad_id))
+    assert [tokens.shape for tokens, _ in batches] == [(16, 50)] * 4
+    words = sorted(int((row != split.pad_id).sum()) for tokens, _ in batches for row in tokens)
+    assert words == sorted(map(len, split.tokens))
+
+
+def test_a_ratio_is_the_median_of_the_rounds_that_count() -> None:
+    figures = {"a": iter([100.0, 6, 2, 4]), "b": iter([1.0, 2, 1, 4])}
+    contestants = {name: lambda name=name: next(figures[name]) for name in figures}
+    results = hold(Contest("things per second", 3, contestants, {"a_over_b": Ratio("a", "b", 2.5)}), "test")
+    result = results["a_over_b"]
+    assert (result["ratio"], result["lowest"], result["highest"]) == (2, 1, 3)
+    assert result["rounds"] == [{"a": 6, "b": 2}, {"a": 2, "b": 1}, {"a": 4, "b": 4}]
+    assert result["met"] is False and "MISSED" in table(results)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker:UserWarning")  # on a machine with one core
+def test_every_comparison_runs_and_reports(tmp_path: Path) -> None:
+    for task in ("image", "text"):
+        write_split(task, tmp_path / f"{task}.arrow", 128)
+    texts = read_texts(tmp_path / "text.arrow").texts
+    (tmp_path / "tokenizer.json").write_text(build_tokenizer(texts, 100))
+    contract = read_section(TextPreprocessing, "prepare_text", "preprocessing")
+    (tmp_path / "contract.json").write_text(contract.model_dump_json())
+    size = Size(train_images=128, load_images=128, reviews=64, rounds=1, text_rounds=1)
+    results = measure(
+        size, lambda task: tmp_path / f"{task}.arrow", tmp_path / "contract.json", tmp_path / "tokenizer.json"
+    )
+    goals = {"lightning_over_loop": 0.97, "ours_over_stock_dataloader": 5, "bucketed_over_padded": 1.5}
+    assert {name: result["goal"] for name, result in results.items() if result["goal"]} == goals
+    assert all(len(result["rounds"]) == 1 and result["ratio"] > 0 for result in results.values())
