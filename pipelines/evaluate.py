@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from convoy import atomic, candidates, evaluation, layout
+from convoy.coverage import sets_report
 from convoy.layout import Architecture, Task
 from convoy.metrics import classification_metrics
 from convoy.params import Section, read_section
@@ -16,6 +17,7 @@ from convoy.parity import compare, require_agreement
 from convoy.predictor import Predictor
 from convoy.prepared.image import read_images
 from convoy.prepared.text import read_texts
+from convoy.reliability import calibration_report, draw_reliability
 
 
 class Params(Section):
@@ -33,15 +35,21 @@ def main(task: Task) -> None:
     metrics = {}
     for name in layout.ARCHITECTURES:
         _, network = candidates.load(layout.candidate(task, name))
-        found = candidates.probabilities(network, test)
+        logits = candidates.logits(network, test)
+        found = candidates.softmax(logits)
         figures = classification_metrics(test.labels, found)
         metrics[name] = {key: figures[key] for key in ("accuracy", "log_loss", "n")}
         _draw(task, name, test, found)
         if name == predictor.card.architecture:
-            agreement = compare(found, served)
+            before = found
+            agreement = compare(candidates.softmax(logits, predictor.card.temperature), served)
             require_agreement(agreement, params.max_probability_difference, "the test split")
         print(f"{task}-{name}: test {figures}", flush=True)
     report = {**classification_metrics(test.labels, served), "torch_against_onnx": asdict(agreement)}
+    report["calibration"] = calibration_report(test.labels, before, served, predictor.card.temperature)
+    report["sets"] = sets_report(test.labels, served, predictor.card.sets)
+    picture = draw_reliability(test.labels, before, served, f"{task}-{predictor.card.architecture}, test")
+    evaluation.save_figure(picture, layout.reports(task) / "reliability.png")
     atomic.write_json(layout.reports(task) / "test.json", report)
     atomic.write_json(layout.reports(task) / "candidates.json", metrics)
     rows = evaluation.predictions_csv(test.labels, served, test.names)

@@ -1,4 +1,4 @@
-"""The winner's weights -> a proven bundle: one ONNX file, its contract and its examples. Argument: task."""
+"""The winner's weights -> a calibrated, proven bundle: ONNX, contract and examples. Argument: task."""
 
 import base64
 import hashlib
@@ -15,7 +15,9 @@ from pydantic import Field
 from torch import nn
 
 from convoy import atomic, candidates, layout
-from convoy.bundle import Card, Example, Limits, write_bundle
+from convoy.bundle import Card, Example, Limits, Sets, write_bundle
+from convoy.calibration import fit_temperature
+from convoy.conformal import ALL_LABELS, fit_threshold
 from convoy.layout import Architecture, Split, Task
 from convoy.onnx_export import export
 from convoy.params import Section, read_section
@@ -34,43 +36,59 @@ class Params(Section):
     examples: int = Field(ge=1)
     max_probability_difference: float = Field(gt=0)
     max_batch_difference: float = Field(gt=0)
+    coverage: float = Field(gt=0, lt=1)
     limits: dict[Task, Limits]
 
 
 def main(task: Task) -> None:
-    """Export, prove on the whole validation split and on a grid of sizes, then write the bundle."""
+    """Calibrate, export, prove on the whole validation split and on a grid of sizes, then write the bundle."""
     params = read_section(Params, "export")
     architecture: Architecture = json.loads(layout.choice(task).read_bytes())["architecture"]
     description, network = candidates.load(layout.candidate(task, architecture))
     dataset = candidates.open_dataset(task, layout.prepared(task, "validation"))
+    logits = candidates.logits(network, dataset)
+    temperature = fit_temperature(dataset.labels, logits)
     (example, _), *_ = dataset.evaluation_batches(EXPORT_BATCH, next(network.parameters()).device)
     print(f"{task}: exporting {architecture}; an LSTM takes up to a minute", flush=True)
-    files = {"model.onnx": export(network, example, task)}
+    files = {"model.onnx": export(network, example, task, temperature)}
     if task == "text":
         files["tokenizer.json"] = layout.TOKENIZER.read_bytes()
     card = Card(
-        format_version=1,
+        format_version=2,
         task=task,
         labels=description.labels,
         preprocessing=json.loads(layout.contract(task).read_bytes()),
         limits=params.limits[task],
+        temperature=temperature,
+        sets=Sets(coverage=params.coverage, threshold=ALL_LABELS, n=0),  # until the model that ships has said more
         architecture=architecture,
         params=description.model_dump(mode="json"),
-        data={"train": _sha256(task, "train"), "validation": _sha256(task, "validation")},
+        data={split: _sha256(task, split) for split in ("train", "validation", "calibration")},
     )
     model = Model(card, files, threads=2)
     print(f"{task}: comparing torch and ONNX Runtime", flush=True)
-    report = _prove(network, model, dataset, params)
+    expected = candidates.softmax(logits, temperature)
+    report = _prove(network, expected, model, dataset, params)
     files["examples.json"] = atomic.to_json(_draw_examples(task, model, params.examples))
+    card = card.model_copy(update={"sets": _fit_sets(task, model, params.coverage)})
     digest = write_bundle(layout.bundle(task), card, files)
     Predictor(layout.bundle(task))  # what cannot be loaded must not leave this stage
     atomic.write_json(layout.reports(task) / "parity.json", report)
-    print(f"{task}: bundle {digest[:12]}, {report}")
+    print(f"{task}: bundle {digest[:12]}, temperature {temperature}, {card.sets}, {report}")
 
 
-def _prove(network: nn.Module, model: Model, dataset: candidates.Dataset, params: Params) -> dict[str, Any]:
+def _fit_sets(task: Task, model: Model, coverage: float) -> Sets:
+    """By the model that ships, on rows that neither training nor the choice nor the temperature has seen."""
+    rows = candidates.open_dataset(task, layout.prepared(task, "calibration"))
+    threshold = fit_threshold(rows.labels, model.probabilities(rows.arrays), coverage)
+    return Sets(coverage=coverage, threshold=threshold, n=len(rows.labels))
+
+
+def _prove(
+    network: nn.Module, expected: NDArray[np.float32], model: Model, dataset: candidates.Dataset, params: Params
+) -> dict[str, Any]:
     limit = params.max_probability_difference
-    validation = compare(candidates.probabilities(network, dataset), model.probabilities(dataset.arrays))
+    validation = compare(expected, model.probabilities(dataset.arrays))
     sizes = compare_sizes(network, model, dataset.arrays)
     batches = compare_batches(model, dataset.arrays[:BATCH_SAMPLE])
     return {

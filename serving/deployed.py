@@ -28,7 +28,7 @@ class Deployed:
         """The part of every answer that is the same until the next release."""
         release = self.release
         model = {"name": release.name, "version": release.version, "run_id": release.run_id, "digest": release.digest}
-        return '{"model":' + json.dumps(model, ensure_ascii=False, separators=(",", ":")) + ',"predictions":'
+        return '{"model":' + json.dumps(model, ensure_ascii=False, separators=(",", ":"))
 
 
 @dataclass(frozen=True)

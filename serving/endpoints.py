@@ -4,6 +4,7 @@ import json
 import logging
 import os
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from urllib.parse import parse_qsl
 
@@ -21,8 +22,29 @@ from serving.deployed import Deployed, DeployedModels
 from serving.exchange import Exchange
 from serving.faults import Fault, from_rejection
 from serving.multipart import read_images
-from serving.predictions import QUICK_BYTES, is_quick, predict_images, predict_texts, read_texts
-from serving.routes import DOCUMENT, JSON, MODELS, MULTIPART, PAGE, POLARITIES, PREDICT_IMAGES, PREDICT_TEXTS, RouteSpec
+from serving.predictions import (
+    QUICK_BYTES,
+    Answer,
+    answer_predictions,
+    answer_sets,
+    is_quick,
+    predict_images,
+    predict_texts,
+    read_texts,
+)
+from serving.routes import (
+    DOCUMENT,
+    JSON,
+    MODELS,
+    MULTIPART,
+    PAGE,
+    POLARITIES,
+    PREDICT_IMAGES,
+    PREDICT_TEXTS,
+    SETS_IMAGES,
+    SETS_TEXTS,
+    RouteSpec,
+)
 
 PAGE_FILE = Path(__file__).parent / "page.html"
 # The page needs its own files and this service, nothing else; Swagger UI sets styles and draws data: pictures.
@@ -67,7 +89,7 @@ class Handlers:
         # onnxruntime leaves Python while it runs: one thread per core, more would only wait for each other.
         self.limiter = anyio.CapacityLimiter(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
 
-    async def images(self, scope: Scope, exchange: Exchange) -> bytes:
+    async def images(self, answer: Answer, scope: Scope, exchange: Exchange) -> bytes:
         model = self._model("image")
         polarity = _polarity(scope["query_string"])
         if not exchange.content_type.lower().startswith(MULTIPART):
@@ -76,16 +98,20 @@ class Handlers:
             images, name = read_images(exchange.body, exchange.content_type, _max_items(model)), "image"
         else:
             return await anyio.to_thread.run_sync(
-                _read_and_predict_form, model, exchange.body, exchange.content_type, polarity, limiter=self.limiter
+                _read_and_predict_form, model, exchange, polarity, answer, limiter=self.limiter
             )
         if len(images) == 1 and is_quick(images[0]):
-            return predict_images(model, images, polarity, name)
-        return await anyio.to_thread.run_sync(predict_images, model, images, polarity, name, limiter=self.limiter)
+            return predict_images(model, images, polarity, name, answer)
+        return await anyio.to_thread.run_sync(
+            predict_images, model, images, polarity, name, answer, limiter=self.limiter
+        )
 
-    async def texts(self, scope: Scope, exchange: Exchange) -> bytes:
+    async def texts(self, answer: Answer, scope: Scope, exchange: Exchange) -> bytes:
         model = self._model("text")
         _refuse_parameters(scope["query_string"])
-        return await anyio.to_thread.run_sync(_read_and_predict_texts, model, exchange.body, limiter=self.limiter)
+        return await anyio.to_thread.run_sync(
+            _read_and_predict_texts, model, exchange.body, answer, limiter=self.limiter
+        )
 
     async def list_models(self, scope: Scope, _: Exchange) -> bytes:
         _refuse_parameters(scope["query_string"])
@@ -118,8 +144,10 @@ def create_app(models: DeployedModels) -> Starlette:
 
     return Starlette(
         routes=[
-            _route(PREDICT_IMAGES, Endpoint(handlers.images)),
-            _route(PREDICT_TEXTS, Endpoint(handlers.texts)),
+            _route(PREDICT_IMAGES, Endpoint(partial(handlers.images, answer_predictions))),
+            _route(PREDICT_TEXTS, Endpoint(partial(handlers.texts, answer_predictions))),
+            _route(SETS_IMAGES, Endpoint(partial(handlers.images, answer_sets))),
+            _route(SETS_TEXTS, Endpoint(partial(handlers.texts, answer_sets))),
             _route(MODELS, Endpoint(handlers.list_models)),
             _route(DOCUMENT, Endpoint(describe_routes)),
             _route(PAGE, page),
@@ -131,12 +159,13 @@ def _route(spec: RouteSpec, endpoint: ASGIApp | Callable[[object], Awaitable[Res
     return Route(spec.path, endpoint, methods=[spec.method])
 
 
-def _read_and_predict_form(model: Deployed, body: bytes, content_type: str, polarity: Polarity | None) -> bytes:
-    return predict_images(model, read_images(body, content_type, _max_items(model)), polarity, "image")
+def _read_and_predict_form(model: Deployed, exchange: Exchange, polarity: Polarity | None, answer: Answer) -> bytes:
+    images = read_images(exchange.body, exchange.content_type, _max_items(model))
+    return predict_images(model, images, polarity, "image", answer)
 
 
-def _read_and_predict_texts(model: Deployed, body: bytes) -> bytes:
-    return predict_texts(model, read_texts(body, _max_items(model)))
+def _read_and_predict_texts(model: Deployed, body: bytes, answer: Answer) -> bytes:
+    return predict_texts(model, read_texts(body, _max_items(model)), answer)
 
 
 def _max_items(model: Deployed) -> int:

@@ -7,7 +7,7 @@ from pydantic import TypeAdapter
 
 from serving import schemas
 from serving.faults import CODES
-from serving.routes import IMAGE_TYPES, JSON, MULTIPART, POLARITIES, PREDICT_IMAGES, ROUTES, RouteSpec
+from serving.routes import IMAGE_TYPES, JSON, MULTIPART, POLARITIES, ROUTES, RouteSpec
 
 Json = dict[str, Any]
 
@@ -41,7 +41,14 @@ def document() -> Json:
 
 
 def _schemas() -> Json:
-    answers = (schemas.ImagesAnswer, schemas.TextsAnswer, schemas.ModelsAnswer, schemas.NotReadyAnswer)
+    answers = (
+        schemas.ImagesAnswer,
+        schemas.TextsAnswer,
+        schemas.ImageSetsAnswer,
+        schemas.TextSetsAnswer,
+        schemas.ModelsAnswer,
+        schemas.NotReadyAnswer,
+    )
     adapters: list[tuple[str, Any, TypeAdapter[Any]]] = [
         (answer.__name__, "serialization", TypeAdapter(answer)) for answer in (*answers, schemas.ErrorAnswer)
     ]
@@ -73,7 +80,7 @@ def _parameters(route: RouteSpec) -> list[Json]:
         "schema": _REQUEST_ID["schema"],
     }
     parameters = [request_id]
-    if route is PREDICT_IMAGES:
+    if route.task == "image":
         polarity = {
             "name": "polarity",
             "in": "query",

@@ -2,26 +2,67 @@
 
 import json
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from pydantic import ValidationError
 
+from convoy.conformal import prediction_sets
 from convoy.predictor import Prepared
 from convoy.preprocessing.image import ImagePreprocessing, Polarity, read_size
 from convoy.preprocessing.rejection import InputRejected
 from convoy.preprocessing.text import PreparedText
 from serving.deployed import Deployed
 from serving.faults import Fault, from_rejection
-from serving.schemas import TextPrediction, TextsRequest
+from serving.schemas import TextPrediction, TextSet, TextsRequest
 
 QUICK_BYTES = 64 * 1024  # an image or a form of them; a form is read in 0.1 ms
 QUICK_PIXELS = 256 * 256  # decoded and classified in about a millisecond
 _PNG_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
 
 
-def predict_images(model: Deployed, images: Sequence[bytes], polarity: Polarity | None, name: str = "image") -> bytes:
-    """Encoded images -> ImagesAnswer. Raises Fault that names the first bad one, as `image[2]`."""
+# What a route answers for checked inputs.
+Answer = Callable[[Deployed, Sequence[Prepared]], bytes]
+
+
+def answer_predictions(model: Deployed, prepared: Sequence[Prepared]) -> bytes:
+    """ImagesAnswer or TextsAnswer: the most probable label of each input."""
+    labels = model.predictor.card.labels
+    rows = model.predictor.probabilities([item.array for item in prepared])  # (inputs, labels) float32
+    predictions: list[TextPrediction] = []
+    for item, best, row in zip(prepared, rows.argmax(axis=1).tolist(), rows.astype(np.float64).tolist(), strict=True):
+        prediction: TextPrediction = {
+            "label": labels[best],
+            "probability": row[best],
+            "probabilities": dict(zip(labels, row, strict=True)),
+        }
+        _remark(prediction, item)
+        predictions.append(prediction)
+    return _write(f'{model.answer_head},"predictions":', predictions)
+
+
+def answer_sets(model: Deployed, prepared: Sequence[Prepared]) -> bytes:
+    """ImageSetsAnswer or TextSetsAnswer: every label of each input that the card's threshold lets in."""
+    card = model.predictor.card
+    rows = model.predictor.probabilities([item.array for item in prepared])  # (inputs, labels) float32
+    found: list[TextSet] = []
+    for item, row, chosen in zip(prepared, rows, prediction_sets(rows, card.sets.threshold), strict=True):
+        order = [index for index in np.argsort(-row, kind="stable").tolist() if chosen[index]]
+        labels = [card.labels[index] for index in order]
+        one: TextSet = {"labels": labels, "probabilities": dict(zip(labels, row[order].tolist(), strict=True))}
+        _remark(one, item)
+        found.append(one)
+    return _write(f'{model.answer_head},"coverage":{card.sets.coverage},"predictions":', found)
+
+
+def predict_images(
+    model: Deployed,
+    images: Sequence[bytes],
+    polarity: Polarity | None,
+    name: str = "image",
+    answer: Answer = answer_predictions,
+) -> bytes:
+    """Encoded images -> what `answer` makes of them. Raises Fault that names the first bad one, as `image[2]`."""
     if len(images) > 1:
         _refuse_too_many_pixels(model, images, name)
     prepared: list[Prepared] = []
@@ -30,18 +71,18 @@ def predict_images(model: Deployed, images: Sequence[bytes], polarity: Polarity 
             prepared.append(model.predictor.prepare(encoded, polarity=polarity))
         except InputRejected as rejection:
             raise from_rejection(rejection, name and f"{name}[{index}]") from None
-    return _answer(model, prepared)
+    return answer(model, prepared)
 
 
-def predict_texts(model: Deployed, texts: Sequence[str]) -> bytes:
-    """Texts -> TextsAnswer. Raises Fault that names the first bad one, as `texts[2]`."""
+def predict_texts(model: Deployed, texts: Sequence[str], answer: Answer = answer_predictions) -> bytes:
+    """Texts -> what `answer` makes of them. Raises Fault that names the first bad one, as `texts[2]`."""
     prepared: list[Prepared] = []
     for index, text in enumerate(texts):
         try:
             prepared.append(model.predictor.prepare(text))
         except InputRejected as rejection:
             raise from_rejection(rejection, f"texts[{index}]") from None
-    return _answer(model, prepared)
+    return answer(model, prepared)
 
 
 def is_quick(encoded: bytes) -> bool:
@@ -85,24 +126,18 @@ def _refuse_too_many_pixels(model: Deployed, images: Sequence[bytes], name: str)
         )
 
 
-def _answer(model: Deployed, prepared: Sequence[Prepared]) -> bytes:
-    labels = model.predictor.card.labels
-    rows = model.predictor.probabilities([item.array for item in prepared])  # (inputs, labels) float32
-    predictions: list[TextPrediction] = []
-    for item, best, row in zip(prepared, rows.argmax(axis=1).tolist(), rows.astype(np.float64).tolist(), strict=True):
-        prediction: TextPrediction = {
-            "label": labels[best],
-            "probability": row[best],
-            "probabilities": dict(zip(labels, row, strict=True)),
-        }
-        if isinstance(item, PreparedText) and item.truncated:
-            prediction["truncated"] = True
-        if item.warnings:
-            prediction["warnings"] = list(item.warnings)
-        predictions.append(prediction)
+def _remark(prediction: TextPrediction | TextSet, item: Prepared) -> None:
+    """Say what was special about an input."""
+    if isinstance(item, PreparedText) and item.truncated:
+        prediction["truncated"] = True
+    if item.warnings:
+        prediction["warnings"] = list(item.warnings)
+
+
+def _write(head: str, predictions: Sequence[TextPrediction | TextSet]) -> bytes:
     # A NaN must end as an error of ours, not as JSON that no parser reads.
     written = json.dumps(predictions, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return f"{model.answer_head}{written}}}".encode()
+    return f"{head}{written}}}".encode()
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -1,6 +1,6 @@
 """The one table of routes: what the outer layer lets through, the app answers and the document describes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -67,6 +67,15 @@ PREDICT_TEXTS = RouteSpec(
     task="text",
     media_types=(JSON,),
 )
+SETS_IMAGES = replace(
+    PREDICT_IMAGES,
+    path="/v1/images/sets",
+    summary="The likely labels of one image or several",
+    answer="ImageSetsAnswer",
+)
+SETS_TEXTS = replace(
+    PREDICT_TEXTS, path="/v1/texts/sets", summary="The likely labels of one text or several", answer="TextSetsAnswer"
+)
 MODELS = RouteSpec(
     "GET", "/v1/models", "The card and the release of each model", "ModelsAnswer", (*_ANYWHERE, "invalid_parameter")
 )
@@ -80,5 +89,5 @@ BUILT_IN = (
     RouteSpec("GET", "/metrics", "Prometheus metrics", "text/plain"),
     RouteSpec("GET", "/static_content/{name}", "The files of the page", "*/*", path_values=STATIC_NAMES),
 )
-ROUTES = (PREDICT_IMAGES, PREDICT_TEXTS, MODELS, *BUILT_IN, DOCUMENT, PAGE)
+ROUTES = (PREDICT_IMAGES, PREDICT_TEXTS, SETS_IMAGES, SETS_TEXTS, MODELS, *BUILT_IN, DOCUMENT, PAGE)
 BY_PATH = {path: route for route in ROUTES for path in route.paths}

@@ -68,6 +68,49 @@ class TextsAnswer(TypedDict):
 
 
 @with_config(_CLOSED)
+class ImageSet(TypedDict):
+    """The labels that one image may well have, the most probable first, and the probability of each.
+
+    None where no label is likely enough: the image is unlike the calibration data.
+    """
+
+    labels: list[str]
+    probabilities: dict[str, Probability]
+    warnings: NotRequired[Annotated[list[str], Field(min_length=1)]]
+
+
+@with_config(_CLOSED)
+class TextSet(ImageSet):
+    """The labels that one text may well have, the most probable first, and the probability of each.
+
+    None where no label is likely enough: the text is unlike the calibration data.
+    """
+
+    truncated: NotRequired[Annotated[Literal[True], Field(description="only the head and the tail were read")]]
+
+
+Coverage = Annotated[float, Field(gt=0, lt=1, description="how often a set holds the true label, for data like ours")]
+
+
+@with_config(_CLOSED)
+class ImageSetsAnswer(TypedDict):
+    """One set of labels per image, in the order of the request."""
+
+    model: ModelName
+    coverage: Coverage
+    predictions: Annotated[list[ImageSet], Field(min_length=1)]
+
+
+@with_config(_CLOSED)
+class TextSetsAnswer(TypedDict):
+    """One set of labels per text, in the order of the request."""
+
+    model: ModelName
+    coverage: Coverage
+    predictions: Annotated[list[TextSet], Field(min_length=1)]
+
+
+@with_config(_CLOSED)
 class ReadyModel(TypedDict):
     """A model that answers: what it says about itself, and what was registered."""
 

@@ -53,6 +53,7 @@ def _reports(folder: Path, task: str, validation: dict[str, float]) -> None:
         _write(folder / architecture / "curves.csv", "\n".join([header, *rows, ""]).encode())
         for picture in ("confusion", "misclassified"):
             Image.new("L", (8, 8)).save(folder / architecture / f"{picture}.png")
+    Image.new("L", (8, 8)).save(folder / "reliability.png")
     contents: dict[str, Any] = {
         "data": {"train": 100},
         "choice": {"architecture": "cnn", "candidates": {name: validation for name in ARCHITECTURES}},

@@ -9,6 +9,7 @@ import torch
 from convoy.candidates import Description, build
 from convoy.onnx_export import export
 
+TEMPERATURE = 1.7
 NETWORKS: dict[tuple[str, str], dict[str, Any]] = {
     ("image", "cnn"): {"channels": [4, 4, 4], "dropout": 0.5},
     ("image", "lstm"): {"units": 6, "dropout": 0.5},
@@ -40,4 +41,4 @@ def example(task: str) -> torch.Tensor:
 if __name__ == "__main__":
     task, architecture, target = sys.argv[1:]
     # Left in training mode on purpose: the export must not keep dropout.
-    Path(target).write_bytes(export(network(task, architecture), example(task), task))
+    Path(target).write_bytes(export(network(task, architecture), example(task), task, TEMPERATURE))

@@ -1,5 +1,7 @@
 """A bundle is whole and unaltered, or it is refused; the same content has the same digest."""
 
+import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,18 @@ def test_one_flipped_bit_is_found(folder: Path, name: str) -> None:
 def test_a_file_that_the_manifest_does_not_name_is_refused(folder: Path) -> None:
     (folder / "model.onnx.data").write_bytes(b"weights from elsewhere")
     with pytest.raises(BundleInvalid, match=r"model\.onnx\.data"):
+        read_bundle(folder)
+
+
+def test_a_bundle_of_the_format_before_is_refused_with_a_remedy(folder: Path) -> None:
+    card = json.loads((folder / "card.json").read_bytes())
+    old = {name: value for name, value in card.items() if name not in ("temperature", "sets")} | {"format_version": 1}
+    content = json.dumps(old).encode()
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    manifest["card.json"] = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+    (folder / "card.json").write_bytes(content)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(BundleInvalid, match=r"has bundle format 1, this release reads format 2; export it again"):
         read_bundle(folder)
 
 

@@ -70,6 +70,28 @@ def test_the_reports_hold_the_promised_figures(copy: Path) -> None:
         assert test["accuracy"] > {"image": 0.5, "text": 0.52}[task]
 
 
+def test_the_bundle_is_calibrated_and_its_sets_cover_the_test_split_as_promised(copy: Path) -> None:
+    for task in ("image", "text"):
+        card = read_bundle(copy / "bundles" / task).card
+        test = json.loads((copy / "reports" / task / "test.json").read_text())
+        assert test["calibration"]["temperature"] == card.temperature != 1.0
+        assert test["calibration"]["log_loss_after"] == pytest.approx(test["log_loss"], abs=1e-5)
+        data = json.loads((copy / "reports" / task / "data.json").read_text())
+        assert card.sets.n == data["splits"]["calibration"]["n"]
+        assert test["sets"]["target"] == card.sets.coverage and test["sets"]["inside"], test["sets"]
+
+
+def test_sets_over_http_are_those_of_the_card(copy: Path, url: str) -> None:
+    texts = read_texts(copy / "data/prepared/text/test.arrow").texts[:40]
+    sets = read_bundle(copy / "bundles" / "text").card.sets
+    full = httpx.post(f"{url}/v1/texts/predict", json={"texts": texts}, timeout=30).json()["predictions"]
+    answer = httpx.post(f"{url}/v1/texts/sets", json={"texts": texts}, timeout=30).json()
+    assert answer["coverage"] == sets.coverage
+    for one, other in zip(answer["predictions"], full, strict=True):
+        likely = {label for label, probability in other["probabilities"].items() if probability >= sets.threshold}
+        assert set(one["labels"]) == likely
+
+
 def test_dvc_shows_dag_metrics_diff_and_plots(copy: Path) -> None:
     assert "train@text-lstm" in command(copy, "dvc", "dag", "--dot")
     assert "log_loss" in command(copy, "dvc", "metrics", "show")

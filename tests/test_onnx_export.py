@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from export_one import NETWORKS, network
+from export_one import NETWORKS, TEMPERATURE, network
 from tiny_bundles import IMAGE_CARD, TEXT_CARD, tokenizer_json
 
 from convoy.parity import ParityBroken, compare, compare_batches, compare_sizes, require_agreement
@@ -40,10 +40,9 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return task, architecture, export_to(tmp_path_factory.mktemp("export") / "one", task, architecture)
 
 
-def model(task: str, content: bytes) -> Model:
-    if task == "image":
-        return Model(IMAGE_CARD, {"model.onnx": content})
-    return Model(TEXT_CARD, {"model.onnx": content, "tokenizer.json": tokenizer_json()})
+def model(task: str, content: bytes, temperature: float = TEMPERATURE) -> Model:
+    card = {"image": IMAGE_CARD, "text": TEXT_CARD}[task].model_copy(update={"temperature": temperature})
+    return Model(card, {"model.onnx": content, "tokenizer.json": tokenizer_json()})
 
 
 def inputs(task: str, count: int = 40) -> list[np.ndarray]:
@@ -98,6 +97,13 @@ def test_a_disagreement_is_named_with_its_place_and_size() -> None:
 def test_not_a_number_is_a_disagreement() -> None:
     with pytest.raises(ParityBroken):
         require_agreement(compare(np.array([[np.nan, 1.0]]), np.array([[0.0, 1.0]])), 1e-4, "anything")
+
+
+def test_the_temperature_is_in_the_graph(exported: tuple[Any, Any, bytes]) -> None:
+    task, architecture, content = exported
+    with pytest.raises(ParityBroken):
+        other = model(task, content, temperature=1.0)
+        require_agreement(compare_sizes(network(task, architecture).eval(), other, inputs(task)), 1e-4, "the grid")
 
 
 def test_a_changed_weight_breaks_parity(exported: tuple[Any, Any, bytes]) -> None:

@@ -76,7 +76,7 @@ def test_a_run_holds_params_curves_figures_data_sets_and_files(place: Place) -> 
     assert set(data_sets) == {"image-train", "image-validation", "image-test"}
     assert json.loads(data_sets["image-train"].dataset.source) == {"uri": "data/prepared/image/train.arrow"}
     assert run.data.tags["convoy.dvc.data/raw/image"] and run.data.tags["convoy.bundle_digest"]
-    assert {"reports/confusion.png", "reports/parity.json", "dvc.lock"} <= set(
+    assert {"reports/confusion.png", "reports/reliability.png", "reports/parity.json", "dvc.lock"} <= set(
         tracking.list_files(place.client, run.info.run_id)
     )
 

@@ -12,7 +12,7 @@ from PIL import Image
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from convoy.atomic import to_json
-from convoy.bundle import Card, Example, Limits, write_bundle
+from convoy.bundle import Card, Example, Limits, Sets, write_bundle
 from convoy.predictor import Model
 from convoy.preprocessing.image import ImagePreprocessing
 from convoy.preprocessing.text import TextPreprocessing
@@ -85,25 +85,29 @@ def png(brightness: int, size: tuple[int, int] = (SIZE_PX, SIZE_PX)) -> bytes:
 
 
 IMAGE_CARD = Card(
-    format_version=1,
+    format_version=2,
     task="image",
     labels=IMAGE_LABELS,
     preprocessing=ImagePreprocessing(
         kind="image", size_px=SIZE_PX, channels=1, fit="pad", polarity="light_on_dark", max_pixels=16_000_000
     ),
     limits=Limits(max_items=8, max_body_bytes=4_000_000),
+    temperature=1.0,
+    sets=Sets(coverage=0.95, threshold=0.25, n=100),
     architecture="cnn",
     params={"epochs": 1},
     data={"train": "0" * 64},
 )
 TEXT_CARD = Card(
-    format_version=1,
+    format_version=2,
     task="text",
     labels=TEXT_LABELS,
     preprocessing=TextPreprocessing(
         kind="text", max_tokens=16, head_tokens=4, max_characters=20_000, pad_id=0, unknown_id=1
     ),
     limits=Limits(max_items=8, max_body_bytes=1_000_000),
+    temperature=1.0,
+    sets=Sets(coverage=0.9, threshold=0.3, n=100),
     architecture="lstm",
     params={"epochs": 1},
     data={"train": "0" * 64},

@@ -14,7 +14,7 @@ from convoy.params import Section
 from convoy.preprocessing.image import ImagePreprocessing
 from convoy.preprocessing.text import TextPreprocessing
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 RELEASE = "release.json"
 
@@ -30,16 +30,31 @@ class Limits(Section):
     max_body_bytes: int = Field(ge=1)
 
 
+class Sets(BaseModel):
+    """How prediction sets are made: a label is in where its probability is at least `threshold`.
+
+    So a set holds the true label with probability `coverage`; calibrated on `n` rows that nothing was chosen by.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    coverage: float = Field(gt=0, lt=1)
+    threshold: float = Field(ge=0, le=1)  # 0, every label, where n is too small for this coverage
+    n: int = Field(ge=0)
+
+
 class Card(BaseModel):
     """What a bundle says about itself."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format_version: Literal[1]
+    format_version: Literal[2]
     task: Task
     labels: tuple[str, ...] = Field(min_length=2)
     preprocessing: Annotated[ImagePreprocessing | TextPreprocessing, Field(discriminator="kind")]
     limits: Limits
+    temperature: float = Field(gt=0)  # the graph divides its logits by it
+    sets: Sets
     architecture: Architecture
     params: dict[str, Any]
     data: dict[str, str]  # split -> sha256 of its prepared file
@@ -143,7 +158,9 @@ def _read_checked(path: Path, entry: dict[str, Any]) -> bytes:
 def _read_card(folder: Path, content: bytes) -> Card:
     version = json.loads(content).get("format_version")
     if version != FORMAT_VERSION:
-        raise BundleInvalid(f"{folder} has bundle format {version!r}, this release reads format {FORMAT_VERSION}")
+        raise BundleInvalid(
+            f"{folder} has bundle format {version!r}, this release reads format {FORMAT_VERSION}; export it again"
+        )
     try:
         return Card.model_validate_json(content)
     except ValidationError as error:

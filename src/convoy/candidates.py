@@ -81,11 +81,22 @@ def load(folder: Path) -> tuple[Description, nn.Module]:
     return description, network.eval()
 
 
-@torch.inference_mode()
 def probabilities(network: nn.Module, dataset: Dataset) -> NDArray[np.float32]:
     """What a network in eval mode says of every item, (n, labels) float32, in the dataset's own order."""
+    return softmax(logits(network, dataset))
+
+
+def softmax(of_logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np.float32]:
+    """Logits (n, labels) -> probabilities, as the exported graph computes them."""
+    found: NDArray[np.float32] = torch.from_numpy(of_logits).div(temperature).softmax(dim=1).numpy()
+    return found
+
+
+@torch.inference_mode()
+def logits(network: nn.Module, dataset: Dataset) -> NDArray[np.float32]:
+    """The logits of every item, (n, labels) float32, in the dataset's own order; the network is in eval mode."""
     device = next(network.parameters()).device
-    found = [network(inputs).softmax(dim=1).cpu() for inputs, _ in dataset.evaluation_batches(EVALUATION_BATCH, device)]
+    found = [network(inputs).float().cpu() for inputs, _ in dataset.evaluation_batches(EVALUATION_BATCH, device)]
     result = np.empty((len(dataset.labels), len(dataset.names)), dtype=np.float32)
     result[dataset.evaluation_order] = torch.cat(found).numpy()
     return result

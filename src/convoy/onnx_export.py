@@ -20,19 +20,20 @@ class ExportFailed(RuntimeError):
 
 
 class Probabilities(nn.Module):
-    """A network with the softmax that serving would otherwise have to add."""
+    """A network with the temperature and the softmax that serving would otherwise have to add."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, temperature: float) -> None:
         super().__init__()
         self.network = network
+        self.temperature = temperature
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Inputs of the network -> (batch, labels) probabilities."""
         logits: Tensor = self.network(inputs)
-        return logits.softmax(dim=1)
+        return (logits / self.temperature).softmax(dim=1)
 
 
-def export(network: nn.Module, example: Tensor, task: Task) -> bytes:
+def export(network: nn.Module, example: Tensor, task: Task, temperature: float) -> bytes:
     """The network in eval mode as one ONNX file; the same weights give the same bytes in any folder.
 
     `example` is a batch of at least 2: the exporter takes a size of 1 for a constant. Export one model per process:
@@ -45,7 +46,7 @@ def export(network: nn.Module, example: Tensor, task: Task) -> bytes:
         warnings.filterwarnings("ignore", category=FutureWarning)
         warnings.filterwarnings("ignore", ".*_flat_weights.*", UserWarning)
         program = torch.onnx.export(
-            Probabilities(network).eval(),
+            Probabilities(network, temperature).eval(),
             (example,),
             dynamo=True,
             dynamic_shapes=(sizes,),

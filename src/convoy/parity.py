@@ -64,7 +64,7 @@ def compare_sizes(network: nn.Module, model: Model, arrays: Sequence[NDArray[Any
     for length in lengths:
         for size in BATCHES:
             batch = _cut(arrays, size, length)
-            ours = network(torch.from_numpy(batch)).softmax(dim=1).numpy()
+            ours = (network(torch.from_numpy(batch)) / model.card.temperature).softmax(dim=1).numpy()
             agreements.append(compare(ours, model.run(batch)))
     return Agreement(
         max_difference=max(agreement.max_difference for agreement in agreements),

@@ -86,18 +86,20 @@ def test_every_code_of_the_table_is_documented_somewhere_or_belongs_to_no_route(
     ids=["one", "two"],
 )
 def test_good_answers_about_images_match_the_document(client: TestClient, files: list[tuple[str, bytes]]) -> None:
-    response = client.post("/v1/images/predict", files=files)
-    assert response.status_code == 200
-    check(response, "POST", "/v1/images/predict")
+    for path in ("/v1/images/predict", "/v1/images/sets"):
+        response = client.post(path, files=files)
+        assert response.status_code == 200
+        check(response, "POST", path)
 
 
 def test_good_answers_about_texts_match_the_document_and_so_does_the_request(client: TestClient) -> None:
     request = {"texts": ["good", "bad " * 50]}
     content = DOCUMENT["paths"]["/v1/texts/predict"]["post"]["requestBody"]["content"]
     validator(content["application/json"]["schema"]).validate(request)
-    response = client.post("/v1/texts/predict", json=request)
-    assert response.status_code == 200
-    check(response, "POST", "/v1/texts/predict")
+    for path in ("/v1/texts/predict", "/v1/texts/sets"):
+        response = client.post(path, json=request)
+        assert response.status_code == 200
+        check(response, "POST", path)
 
 
 @pytest.mark.parametrize(
@@ -120,6 +122,8 @@ def test_what_the_document_forbids_is_refused(client: TestClient, request_: Any)
         ("/v1/images/predict", {"files": [("image", PNG)] * 9}),
         ("/v1/images/predict", {"content": b"x", "headers": {"content-type": "multipart/form-data"}}),
         ("/v1/images/predict?a=b", {"files": {"image": PNG}}),
+        ("/v1/images/sets", {"content": b"x", "headers": {"content-type": "image/png"}}),
+        ("/v1/texts/sets", {"json": {"texts": [" "]}}),
         ("/v1/texts/predict", {"content": b"{", "headers": JSON_TYPE}),
         ("/v1/texts/predict", {"json": {"texts": [" "]}}),
         ("/v1/texts/predict", {"json": {"texts": ["a" * 30_000]}}),

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from serving.deployed import Deployed
 from serving.faults import Fault
-from serving.predictions import is_quick, predict_images, predict_texts, read_texts
+from serving.predictions import answer_sets, is_quick, predict_images, predict_texts, read_texts
 
 WORDS = st.lists(st.sampled_from(["good", "bad", "film", "the", "unknown"]), min_size=1, max_size=40).map(" ".join)
 SHARED = settings(
@@ -120,6 +120,17 @@ def test_a_model_that_answers_nan_is_an_error_of_ours_and_never_invalid_json(
     monkeypatch.setattr(image_model.predictor, "probabilities", lambda arrays: np.full((len(arrays), 3), np.nan))
     with pytest.raises(ValueError, match="not JSON compliant"):
         predict_images(image_model, [tiny_bundles.png(1)], None)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        predict_images(image_model, [tiny_bundles.png(1)], None, answer=answer_sets)
+
+
+def test_a_set_is_empty_where_no_label_is_likely_enough(text_model: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = text_model.predictor.card
+    strict = card.model_copy(update={"sets": card.sets.model_copy(update={"threshold": 0.999})})
+    monkeypatch.setattr(text_model.predictor, "card", strict)
+    unsure, sure = predictions(predict_texts(text_model, ["film", "good " * 9], answer_sets))
+    assert unsure == {"labels": [], "probabilities": {}}
+    assert sure["labels"] == ["positive"]
 
 
 def test_only_a_small_png_is_answered_without_a_thread() -> None:

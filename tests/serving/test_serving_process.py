@@ -13,7 +13,7 @@ import tiny_bundles
 from conftest import Server, error_of
 
 from serving.deployed import Deployed
-from serving.predictions import predict_images, predict_texts
+from serving.predictions import answer_sets, predict_images, predict_texts
 
 PNG = tiny_bundles.png(200)
 
@@ -55,6 +55,10 @@ def test_the_answers_are_those_of_the_prediction_functions(
     texts = httpx.post(f"{server.url}/v1/texts/predict", json={"texts": ["good film", "bad"]})
     assert image.content == predict_images(image_model, [PNG], None)
     assert texts.content == predict_texts(text_model, ["good film", "bad"])
+    image = httpx.post(f"{server.url}/v1/images/sets", files={"image": PNG})
+    texts = httpx.post(f"{server.url}/v1/texts/sets", json={"texts": ["film", "bad"]})
+    assert image.content == predict_images(image_model, [PNG], None, answer=answer_sets)
+    assert texts.content == predict_texts(text_model, ["film", "bad"], answer_sets)
 
 
 def test_it_listens_on_the_local_machine_only(server: Server) -> None:

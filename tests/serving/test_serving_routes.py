@@ -15,6 +15,8 @@ from starlette.testclient import TestClient
 
 IMAGES = "/v1/images/predict"
 TEXTS = "/v1/texts/predict"
+IMAGE_SETS = "/v1/images/sets"
+TEXT_SETS = "/v1/texts/sets"
 PNG = tiny_bundles.png(200)
 
 
@@ -80,6 +82,50 @@ def test_texts_are_classified_in_order(client: TestClient) -> None:
     response = client.post(TEXTS, json={"texts": ["bad bad", "good film", "bad"]})
     assert [each["label"] for each in response.json()["predictions"]] == ["negative", "positive", "negative"]
     assert response.json()["model"]["name"] == "convoy-text"
+
+
+def test_a_set_holds_the_labels_of_the_prediction_that_are_likely_enough(client: TestClient) -> None:
+    options: dict[str, dict[str, Any]] = {
+        IMAGES: {"files": [("image", tiny_bundles.png(brightness)) for brightness in range(0, 256, 40)]},
+        TEXTS: {"json": {"texts": ["the good film", "bad", "film", "good bad", "the " * 40]}},
+    }
+    sizes = set()
+    for path, request in options.items():
+        card = tiny_bundles.IMAGE_CARD if path == IMAGES else tiny_bundles.TEXT_CARD
+        answer = client.post(path, **request).json()
+        sets = client.post(path.replace("predict", "sets"), **request).json()
+        assert (sets["model"], sets["coverage"]) == (answer["model"], card.sets.coverage)
+        for found, full in zip(sets["predictions"], answer["predictions"], strict=True):
+            likely = {name: p for name, p in full["probabilities"].items() if p >= card.sets.threshold}
+            assert found["probabilities"] == likely
+            assert found["labels"] == sorted(likely, key=lambda name: -likely[name])
+            assert found.get("truncated") == full.get("truncated")
+            sizes.add(len(found["labels"]))
+    assert sizes == {1, 2}
+
+
+def test_sets_take_and_refuse_what_predictions_do(client: TestClient) -> None:
+    requests: list[tuple[str, dict[str, Any]]] = [
+        (IMAGE_SETS, {"content": PNG, "headers": {"content-type": "image/png"}}),
+        (IMAGE_SETS + "?polarity=dark_on_light", {"files": {"image": encoded("JPEG", "RGB", (900, 900))}}),
+        (IMAGE_SETS + "?polarity=none", {"files": {"image": PNG}}),
+        (IMAGE_SETS, {"content": b"x", "headers": {"content-type": "image/png"}}),
+        (IMAGE_SETS, {"content": PNG, "headers": {"content-type": "image/gif"}}),
+        (IMAGE_SETS, {"content": bytes(5_000_000), "headers": {"content-type": "image/png"}}),
+        (IMAGE_SETS, {"files": [("image", PNG)] * 9}),
+        (TEXT_SETS, {"json": {"texts": ["good", "bad"]}}),
+        (TEXT_SETS, {"json": {"texts": ["good", " "]}}),
+        (TEXT_SETS, {"json": {"texts": ["good"] * 9}}),
+        (TEXT_SETS, {"content": b"{", "headers": {"content-type": "application/json"}}),
+        (TEXT_SETS + "?x=1", {"json": {"texts": ["good"]}}),
+    ]
+    for path, options in requests:
+        sets, predictions = client.post(path, **options), client.post(path.replace("sets", "predict"), **options)
+        assert sets.status_code == predictions.status_code
+        if sets.status_code != 200:
+            assert error_of(sets) == {**error_of(predictions), "request_id": error_of(sets)["request_id"]}
+        else:
+            assert len(sets.json()["predictions"]) == len(predictions.json()["predictions"])
 
 
 @pytest.mark.parametrize(
@@ -195,9 +241,9 @@ def test_a_compressed_body_is_refused_on_every_route(client: TestClient, encodin
     assert identity.status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics", "/", "/v1/models", "/docs.json", IMAGES, TEXTS])
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics", "/", "/v1/models", "/docs.json", IMAGES, TEXT_SETS])
 def test_a_pickle_is_refused_on_every_route(client: TestClient, path: str) -> None:
-    method = "POST" if path.endswith("predict") else "GET"
+    method = "POST" if path in (IMAGES, TEXT_SETS) else "GET"
     response = client.request(method, path, content=b"x", headers={"content-type": "application/vnd.bentoml+pickle"})
     assert (response.status_code, error_of(response)["code"]) == (415, "unsupported_media_type")
 

@@ -186,7 +186,8 @@ def _files(
         wanted += [folder / architecture / name for name in ("confusion.png", "misclassified.png")]
         wanted += [folder / "candidates.json"]
     if is_winner:
-        wanted += [layout.choice(task), folder / "parity.json"] + ([folder / "test.json"] if evaluated else [])
+        wanted += [layout.choice(task), folder / "parity.json"]
+        wanted += [folder / name for name in ("test.json", "reliability.png") if evaluated]
     found: dict[str, Path | bytes] = {}
     for path in wanted:
         if not path.exists():
