@@ -20,7 +20,7 @@ def lay(
     root: Path, task: str = "image", validation: dict[str, float] | None = None, version: int = 1, data: int = 1
 ) -> None:
     """Lay what the pipeline builds for `task`; another `version` is another winner, other `data` another split."""
-    _reports(root / "reports" / task, task, {**METRICS, **(validation or {})})
+    _reports(root / "reports" / task, task, {**METRICS, **(validation or {})}, version, data)
     weights = root / "candidates"
     for architecture in ARCHITECTURES:
         _write(weights / f"{task}-{architecture}" / "weights.safetensors", f"weights {version}".encode())
@@ -43,9 +43,11 @@ def _write(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
-def _reports(folder: Path, task: str, validation: dict[str, float]) -> None:
+def _reports(folder: Path, task: str, validation: dict[str, float], version: int, data: int) -> None:
     test = {**METRICS, "accuracy": 0.91, "labels": {"T-shirt/top": {"f1": 0.8}}}
     for architecture in ARCHITECTURES:
+        fingerprint = hashlib.sha256(f"{task}-{architecture} {version} {data}".encode()).hexdigest()
+        _write(folder / architecture / "training.json", json.dumps({"fingerprint": fingerprint}).encode())
         metrics = {"validation": validation, "best_epoch": 2, "parameters": 1234}
         _write(folder / architecture / "metrics.json", json.dumps(metrics).encode())
         rows = [f"{epoch},{1 / epoch},{0.5 / epoch},0.9,0.001,{epoch * 1.5}" for epoch in (1, 2, 3)]
@@ -97,7 +99,8 @@ def write_lock(root: Path, task: str, data: int = 1) -> None:
     }
     weights = [f"candidates/{task}-{architecture}/weights.safetensors" for architecture in ARCHITECTURES]
     for architecture, path in zip(ARCHITECTURES, weights, strict=True):
-        reports = [entry(f"reports/{task}/{architecture}/{name}") for name in ("metrics.json", "curves.csv")]
+        names = ("metrics.json", "curves.csv", "training.json")
+        reports = [entry(f"reports/{task}/{architecture}/{name}") for name in names]
         stages[f"train@{task}-{architecture}"] = {
             "cmd": "python -m pipelines.train",
             "deps": [*prepared, entry("pipelines/train.py")],

@@ -1,5 +1,6 @@
 """dvc.lock and git: what made what, and what is out of date."""
 
+import json
 from pathlib import Path
 
 import built_pipeline
@@ -30,30 +31,34 @@ def test_a_lock_that_cannot_be_read_is_named_with_its_remedy(place: Path) -> Non
         Lock.read()
 
 
-def test_the_key_of_a_run_changes_with_its_data_params_and_weights_only(place: Path) -> None:
+def test_a_run_is_known_by_the_fingerprint_of_its_training_alone(place: Path) -> None:
     built_pipeline.lay(place)
-    before = Lock.read().key("train@image-cnn")
-    assert Lock.read().key("train@image-cnn") == before
-    assert Lock.read().key("train@image-lstm") != before
-    built_pipeline.lay(place, version=2)
-    assert Lock.read().key("train@image-cnn") != before
-    built_pipeline.lay(place, data=2)
-    assert Lock.read().key("train@image-cnn") != before
-    built_pipeline.lay(place)
-    assert Lock.read().key("train@image-cnn") == before
-    lock = Lock.read()
-    lock.stages["train@image-cnn"]["params"]["params.yaml"]["train.trainer"]["seed"] = 1
-    assert lock.key("train@image-cnn") != before
-
-
-def test_the_same_training_on_a_slower_machine_is_the_same_run(place: Path) -> None:
-    built_pipeline.lay(place)
-    before = Lock.read()
+    runs = read_built("image", Lock.read()).runs
+    for architecture, run in runs.items():
+        written = Path(f"reports/image/{architecture}/training.json").read_text()
+        assert run.key == json.loads(written)["fingerprint"]
     curves = Path("reports/image/cnn/curves.csv")
-    curves.write_text(curves.read_text().replace(",1.5\n", ",2.5\n"))  # elapsed_s
+    curves.write_text(curves.read_text().replace(",1.5\n", ",2.5\n"))  # elapsed_s: the same on a slower machine
     built_pipeline.write_lock(place, "image")
-    assert Lock.read().outs("train@image-cnn") != before.outs("train@image-cnn")
-    assert Lock.read().key("train@image-cnn") == before.key("train@image-cnn")
+    assert read_built("image", Lock.read()).runs["cnn"].key == runs["cnn"].key
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "reports/image/cnn/training.json is not there"),
+        ("{}", "reports/image/cnn/training.json is not the file that dvc.lock names"),
+    ],
+)
+def test_without_its_fingerprint_a_run_is_missing_and_so_is_the_winner(
+    place: Path, content: str | None, words: str
+) -> None:
+    built_pipeline.lay(place)
+    path = Path("reports/image/cnn/training.json")
+    path.unlink() if content is None else path.write_text(content)
+    built = read_built("image", Lock.read())
+    assert set(built.runs) == {"lstm"} and built.winner is None
+    assert [line for line in built.missing if words in line]
 
 
 def test_a_stage_is_outdated_when_another_made_its_input_anew(place: Path) -> None:

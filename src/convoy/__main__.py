@@ -70,6 +70,17 @@ def demo(folder: Path, port: Port = 3000, mlflow_port: MlflowPort = 5000) -> Non
     raise typer.Exit(workspace.demo(folder, port, mlflow_port, typer.echo))
 
 
+@app.command(hidden=True)
+def follow() -> None:
+    """Show in MLflow the training that tells on standard input how it goes; training starts this by itself."""
+    mlflow_settings.apply(impatient=True)
+    import sys
+
+    from convoy.publishing import live
+
+    live.follow(sys.stdin)
+
+
 @contextmanager
 def _client() -> Iterator[Any]:
     """An MLflow client, for one process at a time; what a user can mend is said in a sentence, without a traceback."""

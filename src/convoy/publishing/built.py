@@ -6,7 +6,16 @@ from pathlib import Path
 from convoy import layout
 from convoy.layout import ARCHITECTURES, Architecture, Task
 from convoy.publishing.provenance import Lock, same_file
-from convoy.publishing.run_content import PREPARE, RunContent, numbers, read_json, read_run, split_of, stage
+from convoy.publishing.run_content import (
+    PREPARE,
+    RunContent,
+    numbers,
+    read_json,
+    read_run,
+    split_of,
+    stage,
+    training_file,
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +45,9 @@ def read_built(task: Task, lock: Lock) -> Built:
     winner = _winner(task, lock, missing)
     runs = {}
     for architecture in ARCHITECTURES:
-        if _is_current(lock, stage("train", task, architecture), missing):
+        train = stage("train", task, architecture)
+        fingerprint = training_file(task, architecture)
+        if _is_current(lock, train, missing) and _is_of_lock(fingerprint, lock.outs(train), missing):
             is_winner = winner is not None and winner.architecture == architecture
             runs[architecture] = read_run(task, architecture, lock, evaluated, is_winner, missing)
     return Built(task, runs, winner, list(dict.fromkeys(missing)))
@@ -86,7 +97,8 @@ def _winner(task: Task, lock: Lock, missing: list[str]) -> Winner | None:
     architecture = read_json(layout.choice(task))["architecture"]
     train = stage("train", task, architecture)
     metrics = layout.reports(task) / architecture / "metrics.json"
-    if not _is_current(lock, train, missing) or not _is_of_lock(metrics, lock.outs(train), missing):
+    reports = [_is_of_lock(path, lock.outs(train), missing) for path in (metrics, training_file(task, architecture))]
+    if not _is_current(lock, train, missing) or not all(reports):
         return None
     report = read_json(metrics)
     data = {**lock.deps(stage("train", task, architecture)), **lock.outs(PREPARE[task])}

@@ -15,10 +15,15 @@ ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
 }
+# Who follows a training tries again with the next epoch; and MLflow, which repeats a request that was answered too
+# late, could make a run twice.
+_IMPATIENT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 
 
-def apply() -> None:
+def apply(impatient: bool = False) -> None:
     """Set ENVIRONMENT where the user has not; call it before MLflow is imported, which reads some of it then."""
+    if impatient:
+        os.environ.update(_IMPATIENT)
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
 

@@ -48,15 +48,6 @@ class Lock:
         files: dict[str, dict[str, Any]] = self.stages.get(stage, {}).get("params", {})
         return {key: value for content in files.values() for key, value in content.items()}
 
-    def key(self, stage: str) -> str:
-        """The sha256 of what a stage read, was told and learnt: equal keys are the same work.
-
-        Its reports are left out: the time that each epoch took differs between two trainings that are the same.
-        """
-        learnt = {path: md5 for path, md5 in self.outs(stage).items() if path.startswith("candidates/")}
-        content = {"deps": self.deps(stage), "params": self.params(stage), "outs": learnt}
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
     def outdated(self, stage: str) -> list[str]:
         """Inputs of a stage that another stage has made anew since; empty for a stage that is up to date."""
         made = {path: md5 for name in self.stages for path, md5 in self.outs(name).items()}

@@ -11,7 +11,7 @@ from mlflow.entities.model_registry import ModelVersion
 from convoy.bundle import Bundle, BundleInvalid, read_bundle
 from convoy.layout import DEPLOYED, TASKS, Task
 from convoy.params import read_section
-from convoy.publishing import built, deployment, gates, git_state, promotion, registry, tracking
+from convoy.publishing import abandoned, built, deployment, gates, git_state, promotion, registry, tracking
 from convoy.publishing.built import Built, Winner
 from convoy.publishing.provenance import Lock
 from convoy.publishing.run_content import RunContent
@@ -28,6 +28,8 @@ def publish(client: MlflowClient, say: Say, tasks: Sequence[Task] = TASKS) -> No
     The caller holds deployment.exclusive(), so that nothing is made twice.
     """
     lock, git = Lock.read(), git_state.read_git_state()
+    for name in abandoned.close(client):
+        say(f"run {name}: its training is no longer there, it is marked KILLED")
     for task in tasks:
         say(f"{task}:")
         _Publication(client, task, built.read_built(task, lock), git, lambda line: say(f"  {line}")).run()

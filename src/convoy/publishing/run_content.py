@@ -3,7 +3,7 @@
 import csv
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ class DataSet:
 
 @dataclass(frozen=True)
 class RunContent:
-    """All that a run in MLflow should hold; `key` says which run it is."""
+    """All that a run in MLflow should hold; `key`, the training's fingerprint, says which run it is."""
 
     name: str
     key: str
@@ -67,6 +67,16 @@ def flatten(content: Any, prefix: str = "", separator: str = ".") -> Iterator[tu
         yield from flatten(value, f"{prefix}{separator}{key}" if prefix else str(key), separator)
 
 
+def training_file(task: Task, architecture: Architecture) -> Path:
+    """File that holds the fingerprint of a candidate's training."""
+    return layout.reports(task) / architecture / "training.json"
+
+
+def texts(content: Any) -> dict[str, str]:
+    """The leaves of nested params as MLflow keeps them."""
+    return {name: leaf if isinstance(leaf, str) else json.dumps(leaf) for name, leaf in flatten(content)}
+
+
 def numbers(content: Any, prefix: str) -> dict[str, float]:
     """The numeric leaves of a report under names that MLflow takes."""
     return {
@@ -79,16 +89,17 @@ def numbers(content: Any, prefix: str) -> dict[str, float]:
 def read_run(
     task: Task, architecture: Architecture, lock: Lock, evaluated: bool, is_winner: bool, missing: list[str]
 ) -> RunContent:
+    """All that is there of a candidate whose training.json is the one of dvc.lock; what is not is named."""
     train = stage("train", task, architecture)
     reports = layout.reports(task) / architecture
     written = {**lock.outs(train), **lock.outs(stage("evaluate", task))}
-    curves = _curves(reports / "curves.csv")
+    curves = _read_curves(reports / "curves.csv")
     elapsed_ms = max((point[1] for points in curves.values() for point in points), default=0)
     ended_ms = _made_at_ms(layout.candidate(task, architecture), reports)
     files = _files(task, architecture, evaluated, is_winner, written, missing)
     return RunContent(
         name=f"{task}-{architecture}",
-        key=lock.key(train),
+        key=read_json(training_file(task, architecture))["fingerprint"],
         started_ms=ended_ms - elapsed_ms,
         ended_ms=ended_ms,
         params=_params(task, architecture, lock),
@@ -108,8 +119,8 @@ def _params(task: Task, architecture: Architecture, lock: Lock) -> dict[str, str
     stages = [FETCH[task], PREPARE[task], stage("train", task, architecture)]
     found = {"architecture": str(architecture)}
     for key, value in ((key, value) for name in stages for key, value in lock.params(name).items()):
-        for name, leaf in flatten(value, names.get(key, key)):
-            found[name.removeprefix("train.")] = leaf if isinstance(leaf, str) else json.dumps(leaf)
+        name = names.get(key, key.removeprefix("train."))
+        found |= texts({name: value} if name else value)
     return found
 
 
@@ -127,16 +138,21 @@ def _tags(task: Task, architecture: Architecture, lock: Lock) -> dict[str, str]:
     }
 
 
-def _curves(path: Path) -> dict[str, list[tuple[int, int, float]]]:
+def _read_curves(path: Path) -> dict[str, list[tuple[int, int, float]]]:
     if not path.exists():
         return {}
-    curves: dict[str, list[tuple[int, int, float]]] = {}
     with path.open(encoding="utf-8", newline="") as stream:
-        for row in csv.DictReader(stream):
-            elapsed_ms = round(float(row.get("elapsed_s") or 0) * 1000)
-            for name, value in row.items():
-                if name not in ("epoch", "elapsed_s") and value:
-                    curves.setdefault(f"curves/{name}", []).append((int(row["epoch"]), elapsed_ms, float(value)))
+        return curves_of(csv.DictReader(stream))
+
+
+def curves_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[tuple[int, int, float]]]:
+    """Rows of figures per epoch, as training tells or has written them -> points per curve, equal for both."""
+    curves: dict[str, list[tuple[int, int, float]]] = {}
+    for row in rows:
+        elapsed_ms = round(float(row.get("elapsed_s") or 0) * 1000)
+        for name, value in row.items():
+            if name not in ("epoch", "elapsed_s") and value not in ("", None):
+                curves.setdefault(f"curves/{name}", []).append((int(row["epoch"]), elapsed_ms, float(value)))
     return curves
 
 
@@ -181,7 +197,8 @@ def _files(
     missing: list[str],
 ) -> dict[str, Path | bytes]:
     folder = layout.reports(task)
-    wanted = [folder / architecture / name for name in ("metrics.json", "curves.csv")] + [folder / "data.json"]
+    wanted = [folder / architecture / name for name in ("training.json", "metrics.json", "curves.csv")]
+    wanted += [folder / "data.json"]
     if evaluated:
         wanted += [folder / architecture / name for name in ("confusion.png", "misclassified.png")]
         wanted += [folder / "candidates.json"]

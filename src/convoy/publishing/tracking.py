@@ -17,10 +17,11 @@ from convoy.bundle import MANIFEST, Bundle
 from convoy.layout import Task
 from convoy.publishing import mlflow_settings
 from convoy.publishing.git_state import GitState
-from convoy.publishing.run_content import DataSet, RunContent, flatten
+from convoy.publishing.run_content import DataSet, RunContent, texts
 
 RUN_KEY = "convoy.run_key"
 SOURCES = "convoy.git_dirty"  # written once, when the run is first published
+END_REASON = "convoy.end_reason"  # why a training failed or was killed
 FILES = "convoy.files"  # artifact -> md5, so that a report that changed is put again
 _BATCH = 100  # MLflow takes 100 params, 100 tags and 1,000 metrics at once
 
@@ -43,9 +44,14 @@ def open_store() -> MlflowClient:
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
+def experiment_name(task: Task) -> str:
+    """The name of the experiment that holds all runs of a task."""
+    return f"convoy-{task}"
+
+
 def experiment_of(client: MlflowClient, task: Task) -> str:
     """The id of a task's experiment, made or brought back from the bin where needed."""
-    name = f"convoy-{task}"
+    name = experiment_name(task)
     local = mlflow_settings.is_local(client.tracking_uri)
     location = (mlflow_settings.artifact_root() / name).as_uri() if local else None
     found = client.get_experiment_by_name(name)
@@ -63,28 +69,43 @@ def experiment_of(client: MlflowClient, task: Task) -> str:
     return str(found.experiment_id)
 
 
+def find_runs(client: MlflowClient, experiment_id: str, key: str) -> list[Run]:
+    """The runs with this key, the right one first; deleted ones do not count.
+
+    There is a second one only where a server made a run so late that its client had given up and asked again.
+    """
+    runs = client.search_runs([experiment_id], f"tags.`{RUN_KEY}` = '{key}'", ViewType.ACTIVE_ONLY)
+    return sorted(runs, key=lambda run: (run.info.status != "FINISHED", run.info.start_time, run.info.run_id))
+
+
 def find_run(client: MlflowClient, experiment_id: str, key: str) -> Run | None:
-    """The run with this key; deleted ones do not count."""
-    runs = client.search_runs([experiment_id], f"tags.`{RUN_KEY}` = '{key}'", ViewType.ACTIVE_ONLY, max_results=1)
-    return runs[0] if runs else None
+    """The run with this key."""
+    return next(iter(find_runs(client, experiment_id, key)), None)
 
 
 def complete_run(client: MlflowClient, experiment_id: str, content: RunContent) -> tuple[Run, Added]:
     """Make the run where it is missing, add what it lacks, and say how much that was."""
     added = Added()
-    run = find_run(client, experiment_id, content.key)
-    if run is None:
-        tags = {RUN_KEY: content.key}
-        run = client.create_run(experiment_id, content.started_ms, tags, content.name)
-        added["run"] = 1
-    _add_values(client, run, content, added)
+    runs = find_runs(client, experiment_id, content.key)
+    for twin in runs[1:]:
+        client.delete_run(twin.info.run_id)
+    run = runs[0] if runs else make_run(client, experiment_id, content)
+    added["run"] = 0 if runs else 1
+    add_values(client, run, content, added)
     _add_data_sets(client, run, content.data_sets, added)
     _add_files(client, run, content.files, added)
     _add_tags(client, run, {**content.tags, "mlflow.note.content": content.note}, added)
     if run.info.status != RunStatus.to_string(RunStatus.FINISHED):
         ended_ms = run.info.start_time + content.ended_ms - content.started_ms
         client.set_terminated(run.info.run_id, end_time=ended_ms)
+        if END_REASON in run.data.tags:
+            client.delete_tag(run.info.run_id, END_REASON)
     return client.get_run(run.info.run_id), added
+
+
+def make_run(client: MlflowClient, experiment_id: str, content: RunContent, tags: dict[str, str] | None = None) -> Run:
+    """A new run that can be found by its key from its first moment, with such tags as it must never lack."""
+    return client.create_run(experiment_id, content.started_ms, {RUN_KEY: content.key, **(tags or {})}, content.name)
 
 
 def with_sources(content: RunContent, git: GitState | None) -> RunContent:
@@ -109,13 +130,12 @@ def run_of_bundle(bundle: Bundle, folder: Path) -> RunContent:
     """A run for a bundle whose candidate is no longer in dvc.lock: what its card says."""
     card = bundle.card
     ended_ms = int((folder / MANIFEST).stat().st_mtime * 1000)
-    params = {name: value if isinstance(value, str) else json.dumps(value) for name, value in flatten(card.params)}
     return RunContent(
         name=f"{card.task}-{card.architecture}",
         key=f"bundle:{bundle.digest}",
         started_ms=ended_ms,
         ended_ms=ended_ms,
-        params={"architecture": card.architecture, **params},
+        params={"architecture": card.architecture, **texts(card.params)},
         tags={
             "convoy.task": card.task,
             "convoy.architecture": card.architecture,
@@ -133,7 +153,11 @@ def tag_run(client: MlflowClient, run: Run, tags: dict[str, str]) -> Added:
     return Added(tags=len(wrong)) if wrong else Added()
 
 
-def _add_values(client: MlflowClient, run: Run, content: RunContent, added: Added) -> None:
+def add_values(client: MlflowClient, run: Run, content: RunContent, added: Added) -> None:
+    """Add the params, points and figures that the run lacks.
+
+    Who adds at the same time does no harm: a point's time is fixed, and MLflow keeps equal points once.
+    """
     params = [Param(name, value) for name, value in content.params.items() if name not in run.data.params]
     metrics = [*_missing_points(client, run, content), *_missing_metrics(client, run, content)]
     for start in range(0, max(len(params), len(metrics)), _BATCH):

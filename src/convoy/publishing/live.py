@@ -1,0 +1,154 @@
+"""What a training tells line by line -> its run in MLflow, while it goes on; MLflow may come, go and be slow."""
+
+import fcntl
+import json
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from mlflow import MlflowClient
+
+from convoy.publishing import abandoned, deployment, mlflow_settings, tracking
+from convoy.publishing.run_content import RunContent, curves_of, texts
+
+RETRY_S = 5  # while MLflow does not answer
+LINGER_S = 30  # what may be spent on telling MLflow after the training has ended
+_DEATH = {"event": "end", "status": "KILLED", "reason": "its process ended without a word"}
+
+Event = dict[str, Any]
+
+
+def follow(lines: Iterable[str]) -> None:
+    """Bring to MLflow what is heard, until the end has been told there; LINGER_S after the last line it is given up.
+
+    What does not arrive is added by `python -m convoy publish`, or, where the training failed, is lost.
+    """
+    heard: SimpleQueue[Event] = SimpleQueue()
+    # Hearing never waits for MLflow, so the pipe never fills and training loses nothing.
+    threading.Thread(target=_listen, args=(lines, heard), daemon=True).start()
+    start = heard.get()
+    if start["event"] != "start":
+        return
+    with _alone(Path(f".run/training/{start['task']}-{start['architecture']}.lock")):
+        run = _LiveRun(start)
+        run.bring()
+        while not run.is_told:
+            for event in _next(heard, None if run.is_up_to_date else RETRY_S):
+                run.hear(event)
+            run.bring()
+
+
+def _listen(lines: Iterable[str], heard: "SimpleQueue[Event]") -> None:
+    for line in lines:
+        with suppress(ValueError):  # the half line of a training that was killed
+            heard.put(json.loads(line))
+    heard.put(_DEATH)
+    # By force: MLflow's client may hang in a request.
+    timer = threading.Timer(LINGER_S, os._exit, [1])
+    timer.daemon = True
+    timer.start()
+
+
+def _next(heard: "SimpleQueue[Event]", timeout_s: float | None) -> Iterator[Event]:
+    """Wait for an event, then give all that have come; none where the time is over."""
+    with suppress(Empty):
+        yield heard.get(timeout=timeout_s)
+        while True:
+            yield heard.get_nowait()
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """After the follower of a training that was killed: it may yet mark the run that this one goes on with."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+class _LiveRun:
+    """All that was heard of one training, and how much of it MLflow has."""
+
+    def __init__(self, start: Event) -> None:
+        self.start = start
+        self.rows: list[Event] = list(start["rows"])
+        self.end: Event | None = None
+        self.is_up_to_date = False
+        self._process = abandoned.process_tags(start["pid"])
+        self._client: MlflowClient | None = None
+        self._run_id: str | None = None
+
+    @property
+    def is_told(self) -> bool:
+        """Whether MLflow has all, the end included."""
+        return self.end is not None and self.is_up_to_date
+
+    def hear(self, event: Event) -> None:
+        """Note an event; of two ends the first is the true one."""
+        if event["event"] == "epoch":
+            self.rows.append(event["row"])
+        elif self.end is None:
+            self.end = event
+        else:
+            return
+        self.is_up_to_date = False
+
+    def bring(self) -> None:
+        """Add to MLflow what it lacks; where that fails, say why and leave it to the next time."""
+        if self.is_up_to_date:
+            return
+        try:
+            self._bring()
+            self.is_up_to_date = True
+        except Exception as error:  # MLflow has many, and none may end the following
+            self._run_id = None  # another may be right by then
+            print(f"MLflow ({mlflow_settings.tracking_uri()}): {error}", flush=True)
+
+    def _bring(self) -> None:
+        if self._client is None:
+            client = _open_store()
+            abandoned.close(client)
+            self._client = client
+        client, content = self._client, self._content()
+        self._run_id = self._run_id or self._open_run(client, content)
+        tracking.add_values(client, client.get_run(self._run_id), content, tracking.Added())
+        if self.end is not None:
+            if self.end["reason"]:
+                client.set_tag(self._run_id, tracking.END_REASON, self.end["reason"])
+            client.set_terminated(self._run_id, self.end["status"])
+
+    def _open_run(self, client: MlflowClient, content: RunContent) -> str:
+        """The run of this training, made or opened again, with the process that it lives and dies with."""
+        experiment = tracking.experiment_of(client, self.start["task"])
+        found = tracking.find_run(client, experiment, content.key)
+        run = found or tracking.make_run(client, experiment, content, content.tags)
+        tracking.tag_run(client, run, content.tags)
+        if tracking.END_REASON in run.data.tags:
+            client.delete_tag(run.info.run_id, tracking.END_REASON)
+        if run.info.status != "RUNNING":
+            client.update_run(run.info.run_id, "RUNNING")
+        return str(run.info.run_id)
+
+    def _content(self) -> RunContent:
+        task, architecture = self.start["task"], self.start["architecture"]
+        return RunContent(
+            name=f"{task}-{architecture}",
+            key=self.start["fingerprint"],
+            started_ms=self.start["started_ms"],
+            ended_ms=self.start["started_ms"],
+            params={"architecture": architecture, **texts(self.start["params"])},
+            tags={"convoy.task": task, "convoy.architecture": architecture, **self._process},
+            curves=curves_of(self.rows),
+        )
+
+
+def _open_store() -> MlflowClient:
+    database = mlflow_settings.database()
+    if database is None or database.exists():
+        return tracking.open_store()
+    with deployment.exclusive(print):  # publish may be about to make it too
+        return tracking.open_store()
