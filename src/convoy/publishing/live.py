@@ -28,11 +28,18 @@ def follow(lines: Iterable[str]) -> None:
     What does not arrive is added by `python -m convoy publish`, or, where the training failed, is lost.
     """
     heard: SimpleQueue[Event] = SimpleQueue()
+    done = threading.Event()
     # Hearing never waits for MLflow, so the pipe never fills and training loses nothing.
-    threading.Thread(target=_listen, args=(lines, heard), daemon=True).start()
-    start = heard.get()
-    if start["event"] != "start":
-        return
+    threading.Thread(target=_listen, args=(lines, heard, done), daemon=True).start()
+    try:
+        start = heard.get()
+        if start["event"] == "start":
+            _follow(start, heard)
+    finally:
+        done.set()
+
+
+def _follow(start: Event, heard: "SimpleQueue[Event]") -> None:
     with _alone(Path(f".run/training/{start['task']}-{start['architecture']}.lock")):
         run = _LiveRun(start)
         run.bring()
@@ -42,15 +49,13 @@ def follow(lines: Iterable[str]) -> None:
             run.bring()
 
 
-def _listen(lines: Iterable[str], heard: "SimpleQueue[Event]") -> None:
+def _listen(lines: Iterable[str], heard: "SimpleQueue[Event]", done: threading.Event) -> None:
     for line in lines:
         with suppress(ValueError):  # the half line of a training that was killed
             heard.put(json.loads(line))
     heard.put(_DEATH)
-    # By force: MLflow's client may hang in a request.
-    timer = threading.Timer(LINGER_S, os._exit, [1])
-    timer.daemon = True
-    timer.start()
+    if not done.wait(LINGER_S):
+        os._exit(1)  # by force: MLflow's client may hang in a request
 
 
 def _next(heard: "SimpleQueue[Event]", timeout_s: float | None) -> Iterator[Event]:
