@@ -47,7 +47,13 @@ def paths(things: list) -> set[str]:
 def test_the_stages_are_those_of_the_design(stages: dict[str, PipelineStage]) -> None:
     per_task = {f"{stage}@{task}" for stage in ("choose", "export", "evaluate") for task in layout.TASKS}
     trains = {f"train@{task}-{name}" for task in layout.TASKS for name in layout.ARCHITECTURES}
-    assert set(stages) == per_task | trains | {"fetch_images", "fetch_text", "prepare_images", "prepare_text"}
+    assert set(stages) == per_task | trains | {
+        "baselines",
+        "fetch_images",
+        "fetch_text",
+        "prepare_images",
+        "prepare_text",
+    }
 
 
 def test_every_stage_lists_exactly_the_code_that_it_runs(stages: dict[str, PipelineStage]) -> None:
@@ -62,10 +68,10 @@ def test_an_edit_of_text_code_never_retrains_images(stages: dict[str, PipelineSt
             assert not [path for path in paths(stage.deps) if "text" in path], name
 
 
-def test_only_evaluate_reads_the_test_split(stages: dict[str, PipelineStage]) -> None:
+def test_only_evaluate_and_the_baselines_read_the_test_split(stages: dict[str, PipelineStage]) -> None:
     tests = {str(layout.prepared(task, "test")) for task in layout.TASKS}
     readers = {name for name, stage in stages.items() if paths(stage.deps) & tests}
-    assert readers == {"evaluate@image", "evaluate@text"}
+    assert readers == {"baselines", "evaluate@image", "evaluate@text"}
     folders = {str(parent) for test in tests for parent in Path(test).parents} - {"."}
     for name, stage in stages.items():
         assert not paths(stage.deps) & folders, f"{name} depends on a folder that holds the test split"
@@ -81,6 +87,12 @@ def test_nothing_depends_on_what_evaluate_says(stages: dict[str, PipelineStage])
     reports = {path for name, stage in stages.items() if name.startswith("evaluate") for path in paths(stage.outs)}
     for name, stage in stages.items():
         assert not paths(stage.deps) & reports, name
+
+
+def test_nothing_but_evaluate_depends_on_what_the_baselines_say(stages: dict[str, PipelineStage]) -> None:
+    reports = paths(stages["baselines"].outs)
+    readers = {name for name, stage in stages.items() if paths(stage.deps) & reports}
+    assert readers == {"evaluate@image", "evaluate@text"}
 
 
 def test_stage_file_and_section_have_one_name() -> None:

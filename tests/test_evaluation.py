@@ -4,10 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from convoy import evaluation
-from convoy.metrics import classification_metrics
+from convoy.metrics import accuracy, classification_metrics
 
 LABELS = np.array([0, 0, 1, 1])
 PROBABILITIES = np.array([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7], [0.6, 0.4]])
@@ -24,6 +26,19 @@ def test_metrics_are_those_of_the_definition() -> None:
 
 def test_a_label_that_never_occurs_counts_in_the_macro_average() -> None:
     assert classification_metrics(np.array([0, 0]), np.array([[0.9, 0.1], [0.8, 0.2]]))["macro_f1"] == 0.5
+
+
+@given(st.integers(0, 300), st.integers(1, 300))
+def test_an_interval_holds_its_accuracy_and_shrinks_with_n(hits: int, n: int) -> None:
+    correct = np.arange(n) < hits
+    found, of_more = accuracy(correct), accuracy(np.tile(correct, 4))
+    assert 0 <= found["low"] <= found["accuracy"] <= found["high"] <= 1
+    assert of_more["high"] - of_more["low"] < found["high"] - found["low"]
+
+
+def test_an_interval_is_that_of_wilson() -> None:
+    """By hand: 8 of 10, z = 1.96."""
+    assert accuracy(np.arange(10) < 8) == {"accuracy": 0.8, "low": 0.490162, "high": 0.943318, "n": 10}
 
 
 def test_the_surest_mistakes_come_first() -> None:

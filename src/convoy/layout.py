@@ -12,6 +12,7 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 
 PARAMS = Path("params.yaml")
 DEPLOYED = Path("deployed")
+BASELINES = Path("reports/baselines.json")
 TOKENIZER = Path("data/prepared/text/contract/tokenizer.json")
 
 
@@ -38,6 +39,11 @@ def candidate(task: Task, architecture: Architecture) -> Path:
 def reports(task: Task) -> Path:
     """Folder of a task's metrics and pictures."""
     return Path("reports", task)
+
+
+def baselines(task: Task) -> Path:
+    """Table of what each baseline of a task says of the test split."""
+    return Path("reports/baselines", f"{task}.csv")
 
 
 def choice(task: Task) -> Path:

@@ -4,19 +4,31 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import accuracy_score, f1_score, log_loss
+from scipy.stats import binomtest
+from sklearn.metrics import f1_score, log_loss
+
+
+def accuracy(correct: NDArray[np.bool_]) -> dict[str, float | int]:
+    """accuracy, low and high (its 95 % interval, Wilson 1927) and n, for correct (n,), n at least 1."""
+    hits = int(correct.sum())
+    interval = binomtest(hits, len(correct)).proportion_ci(0.95, method="wilson")
+    return {
+        "accuracy": round(hits / len(correct), 6),
+        "low": round(float(interval.low), 6),
+        "high": round(float(interval.high), 6),
+        "n": len(correct),
+    }
 
 
 def classification_metrics(labels: NDArray[np.int64], probabilities: NDArray[Any]) -> dict[str, float | int]:
-    """accuracy, macro_f1, log_loss (nats) and n, for labels (n,) and probabilities (n, classes)."""
+    """Those of `accuracy`, macro_f1 and log_loss (nats), for labels (n,) and probabilities (n, classes)."""
     classes = np.arange(probabilities.shape[1])
     # float32 rows sum to 1 within 1e-7 only; scikit-learn warns above that.
     exact = probabilities.astype(np.float64)
     exact /= exact.sum(axis=1, keepdims=True)
     predicted = exact.argmax(axis=1)
     return {
-        "accuracy": round(float(accuracy_score(labels, predicted)), 6),
+        **accuracy(predicted == labels),
         "macro_f1": round(float(f1_score(labels, predicted, labels=classes, average="macro", zero_division=0)), 6),
         "log_loss": round(float(log_loss(labels, exact, labels=classes)), 6),
-        "n": len(labels),
     }

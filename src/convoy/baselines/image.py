@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from math import prod
 
 import numpy as np
@@ -54,7 +55,7 @@ def build(params: ImageBaseline, shape: tuple[int, ...], labels: int) -> nn.Sequ
         )
     layers.append(nn.Flatten())
     widths = [prod((height, width, channels)), *params.hidden]
-    for inputs, outputs in zip(widths, widths[1:], strict=False):
+    for inputs, outputs in pairwise(widths):
         layers += [nn.Linear(inputs, outputs), nn.ReLU()]
     return nn.Sequential(*layers, nn.Dropout(params.dropout), nn.Linear(widths[-1], labels))
 
@@ -69,7 +70,8 @@ def train(params: ImageBaseline, split: ImageSplit, seed: int, title: str) -> nn
     for _ in tqdm(range(params.epochs), title, unit="epoch", mininterval=interval_s, maxinterval=interval_s):
         for rows in torch.split(torch.randperm(len(labels)), params.batch_size):
             optimizer.zero_grad()
-            nn.functional.cross_entropy(network(images[rows]), labels[rows]).backward()
+            loss: Tensor = nn.functional.cross_entropy(network(images[rows]), labels[rows])
+            torch.autograd.backward(loss)
             optimizer.step()
     return network.eval()
 
