@@ -61,7 +61,7 @@ def test_a_side_process_that_dies_or_never_reads_holds_nothing_up(
     began = time.perf_counter()
     follower.end("FINISHED")
     assert time.perf_counter() - began < following.GRACE_S + 0.5
-    assert process is None or process.poll() is not None
+    assert process is None or process.wait() is not None
 
 
 def test_what_a_full_pipe_did_not_take_comes_later_and_whole(

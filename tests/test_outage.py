@@ -217,7 +217,7 @@ def test_slow(server: Server, client: MlflowClient, delay_s: float, monkeypatch:
     training.epochs(2)
     end_s = training.end()
     assert end_s < following.GRACE_S + 1
-    assert training.process is not None and training.process.poll() is not None  # nothing goes on behind publish
+    assert training.process is not None and training.process.wait() != 0  # nothing goes on behind publish
     live = len(epochs_there(client))
     report(f"answers {delay_s} s late:", training, live, end_s, publish(server, training))
     proxy.listener.close()

@@ -101,6 +101,6 @@ def _side_process(log: Path) -> "subprocess.Popen[bytes]":
 def _kill(process: "subprocess.Popen[bytes]") -> None:
     with suppress(Exception):
         process.kill()
-        process.wait()
         if process.stdin is not None:
             process.stdin.close()
+        process.wait(0.1)  # no longer: on a busy machine, at its priority, even dying takes seconds
