@@ -1,16 +1,23 @@
 """Prepared splits -> one trained candidate: weights, validation metrics, curves. Arguments: task, architecture."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import pytorch_lightning as pl
 
 from convoy import atomic, candidates, layout
+from convoy.callbacks import Diverged, Following, Interrupted
+from convoy.candidates import Dataset, Description
+from convoy.checkpoints import TrainingRunning, training_folder
 from convoy.classifier import LearningParams
+from convoy.fingerprint import fingerprint, surroundings
+from convoy.following import Follower
 from convoy.layout import Architecture, Task
 from convoy.metrics import classification_metrics
 from convoy.params import Section, read_section
-from convoy.training import Splits, TrainerParams, curves_csv, train
+from convoy.training import Splits, Trained, TrainerParams, curves_csv, train
 
 
 class Params(Section):
@@ -22,37 +29,73 @@ class Params(Section):
 
 
 def main(task: Task, architecture: Architecture) -> None:
-    """Train one candidate and judge its best weights on the validation split."""
-    trainer_params = read_section(TrainerParams, "train", "trainer")
+    """Train one candidate, or go on where a training of the same was interrupted, and write what it gave."""
+    name = f"{task}-{architecture}"
+    trainer = read_section(TrainerParams, "train", "trainer")
     params = read_section(Params, "train", task, architecture)
-    pl.seed_everything(trainer_params.seed, workers=True)
-    training = candidates.open_dataset(task, layout.prepared(task, "train"))
-    validation = candidates.open_dataset(task, layout.prepared(task, "validation"))
-    description = candidates.Description(
+    pl.seed_everything(trainer.seed, workers=True, verbose=False)
+    files = [layout.prepared(task, "train"), layout.prepared(task, "validation")]
+    training, validation = (candidates.open_dataset(task, file) for file in files)
+    description = describe(task, architecture, params, trainer.seed, training)
+    network = candidates.build(description)
+    splits = Splits(training, validation, candidates.batch_params(task, params.batches), trainer.seed)
+    around = surroundings(trainer.accelerator)
+    identity = fingerprint({"trainer": trainer.model_dump(), **params.model_dump()}, files, around)
+    with training_folder(name, identity) as folder, followed(name) as follower:
+        about = {"task": task, "architecture": architecture, "fingerprint": identity, "params": params.model_dump()}
+        trained = train(network, splits, trainer, params.learning, name, [Following(follower, **about)], folder)
+        write(description, trained, validation, {"fingerprint": identity, **around})
+
+
+def describe(task: Task, architecture: Architecture, params: Params, seed: int, training: Dataset) -> Description:
+    """What candidate.json will say."""
+    return Description(
         task=task,
         architecture=architecture,
         network=params.network,
         dimensions=training.dimensions,
         labels=training.names,
-        training={
-            "seed": trainer_params.seed,
-            "learning": params.learning.model_dump(),
-            "batches": params.batches,
-        },
+        training={"seed": seed, "learning": params.learning.model_dump(), "batches": params.batches},
     )
-    network = candidates.build(description)
-    batches = candidates.batch_params(task, params.batches)
-    splits = Splits(training, validation, batches, trainer_params.seed)
-    trained = train(network, splits, trainer_params, params.learning, f"{task}-{architecture}")
+
+
+def write(description: Description, trained: Trained, validation: Dataset, record: dict[str, Any]) -> None:
+    """Judge the best weights on the validation split; write all outs of the stage."""
+    task, architecture = description.task, description.architecture
     metrics = classification_metrics(validation.labels, candidates.probabilities(trained.network, validation))
-    parameters = sum(weight.numel() for weight in network.parameters())
+    parameters = sum(weight.numel() for weight in trained.network.parameters())
     report = {"validation": metrics, "best_epoch": trained.best_epoch, "parameters": parameters}
     folder = layout.reports(task) / architecture
     candidates.save(layout.candidate(task, architecture), description, trained.network)
     atomic.write_bytes(folder / "curves.csv", curves_csv(trained.curves))
     atomic.write_json(folder / "metrics.json", report)
+    atomic.write_json(folder / "training.json", record)
     print(f"{task}-{architecture}: {parameters} parameters, validation {metrics}")
 
 
+@contextmanager
+def followed(name: str) -> Iterator[Follower]:
+    """Tell a follower how the training inside ended."""
+    follower = Follower()
+    try:
+        yield follower
+    except Interrupted as stop:
+        follower.end("KILLED", stop.name)
+        print(f"{name}: stopped by {stop.name}; `dvc repro` goes on from the last whole checkpoint", file=sys.stderr)
+        raise
+    except Diverged as error:
+        follower.end("FAILED", str(error))
+        key = f"train.{name.replace('-', '.')}.learning.learning_rate"
+        raise SystemExit(f"{name}: {error}; nothing was written; lower {key} in params.yaml") from None
+    except Exception as error:
+        follower.end("FAILED", f"{type(error).__name__}: {error}")
+        raise
+    else:
+        follower.end("FINISHED")
+
+
 if __name__ == "__main__":
-    main(cast(Task, sys.argv[1]), cast(Architecture, sys.argv[2]))
+    try:
+        main(cast(Task, sys.argv[1]), cast(Architecture, sys.argv[2]))
+    except TrainingRunning as error:
+        sys.exit(str(error))

@@ -13,6 +13,7 @@ from bench.loop import train_by_hand
 from bench.subject import SEED, Candidate, Subject
 from bench.training import Size, measure
 from convoy import candidates
+from convoy.callbacks import seed_epoch
 from convoy.datasets.image import BatchParams
 from convoy.params import read_section
 from convoy.prepared.text import read_texts
@@ -35,6 +36,7 @@ def test_the_plain_loop_does_the_work_of_lightning_to_the_bit(tmp_path: Path) ->
     splits = Splits(one.data, one.data, candidates.batch_params("image", one.params.batches), SEED)
     by_lightning = train(one.network(), splits, TRAINER, one.learning).network
     by_hand = one.network()
+    seed_epoch(SEED, 0)
     train_by_hand(by_hand, one.batches, len(one.batches), one.learning)
     for name, weight in by_hand.state_dict().items():
         assert torch.equal(weight, by_lightning.state_dict()[name]), name

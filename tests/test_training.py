@@ -1,30 +1,33 @@
 """Training learns, keeps its best weights, stops early, and does the same again with the same seed."""
 
+import math
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import pytorch_lightning as pl
+import tiny_training
 import torch
 from prepared_splits import write_split
+from tiny_training import BATCHES, NETWORKS
 
 from convoy import candidates
+from convoy.callbacks import MONITOR, Diverged
 from convoy.classifier import LearningParams
+from convoy.following import Follower
 from convoy.metrics import classification_metrics
-from convoy.training import MONITOR, Splits, Trained, TrainerParams, curves_csv, resolve_precision, train
+from convoy.training import Splits, Trained, TrainerParams, curves_csv, resolve_precision, train
+from pipelines import train as train_stage
 
-NETWORKS = {
-    ("image", "cnn"): {"channels": [8, 8, 8], "dropout": 0.1},
-    ("image", "lstm"): {"units": 16, "dropout": 0.1},
-    ("text", "cnn"): {"embedding": 16, "filters": 16, "widths": [1, 2], "dropout": 0.1, "word_dropout": 0.0},
-    ("text", "lstm"): {"embedding": 16, "units": 16, "dropout": 0.1, "word_dropout": 0.0},
-}
-BATCHES = {"image": {"size": 10, "flip": True, "shift_px": 1}, "text": {"size": 10, "bucket": 4}}
-TRAINER = TrainerParams(seed=7, accelerator="cpu", devices=1, precision="auto")
+TRAINER = TrainerParams(**tiny_training.TRAINER)
 
 
-def fit(task: Any, architecture: Any, folder: Path, epochs: int, **learning: Any) -> tuple[Trained, candidates.Dataset]:
+def fit(
+    task: Any, architecture: Any, folder: Path, epochs: int, callbacks: Sequence[pl.Callback] = (), **learning: Any
+) -> tuple[Trained, candidates.Dataset]:
     params = {"learning_rate": 0.02, "weight_decay": 0.0, "label_smoothing": 0.0, "patience": 50} | learning
     pl.seed_everything(TRAINER.seed)
     training = candidates.open_dataset(task, write_split(task, folder / "train.arrow", 180))
@@ -38,7 +41,13 @@ def fit(task: Any, architecture: Any, folder: Path, epochs: int, **learning: Any
         training={},
     )
     splits = Splits(training, validation, candidates.batch_params(task, BATCHES[task]), TRAINER.seed)
-    trained = train(candidates.build(description), splits, TRAINER, LearningParams(epochs=epochs, **params))
+    trained = train(
+        candidates.build(description),
+        splits,
+        TRAINER,
+        LearningParams(epochs=epochs, **params),
+        callbacks=callbacks,
+    )
     candidates.save(folder / "candidate", description, trained.network)
     return trained, validation
 
@@ -64,6 +73,46 @@ def test_the_weights_kept_are_those_of_the_best_epoch(tmp_path: Path) -> None:
     best = min(row[MONITOR] for row in trained.curves)
     found = classification_metrics(validation.labels, candidates.probabilities(trained.network, validation))
     assert found["log_loss"] == pytest.approx(best, rel=1e-3)
+
+
+class Poison(pl.Callback):
+    """Makes a weight not finite after so many steps."""
+
+    def __init__(self, steps: int, value: float) -> None:
+        self.steps, self.value = steps, value
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        if trainer.global_step == self.steps:
+            with torch.no_grad():
+                next(pl_module.parameters()).fill_(self.value)
+
+
+@pytest.mark.parametrize(
+    ("steps", "value", "place"),
+    [
+        (25, math.nan, "the loss is nan in epoch 2 of 4, batch 8 of 18 (step 25)"),
+        (3, math.inf, "the loss is nan in epoch 1 of 4, batch 4 of 18 (step 3)"),
+        (36, math.nan, "is no longer finite in epoch 2 of 4, batch 18 of 18 (step 36)"),
+    ],
+)
+def test_a_loss_that_is_not_finite_stops_training_before_the_next_step(
+    steps: int, value: float, place: str, tmp_path: Path
+) -> None:
+    with pytest.raises(Diverged, match=re.escape(place)):
+        fit("image", "cnn", tmp_path, epochs=4, callbacks=[Poison(steps, value)])
+
+
+def test_the_stage_says_how_to_mend_a_training_that_diverged_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tiny_training.lay(tmp_path, "image", "cnn", learning_rate=1e30))
+    ends: list[tuple[str, str]] = []
+    monkeypatch.setattr(Follower, "start", lambda *_, **__: None)
+    monkeypatch.setattr(Follower, "end", lambda self, *how: ends.append(how))
+    with pytest.raises(SystemExit, match=r"the loss is .* lower train\.image\.cnn\.learning\.learning_rate"):
+        train_stage.main("image", "cnn")
+    assert ends[0][0] == "FAILED" and "batch 2" in ends[0][1]
+    assert not list(tmp_path.glob("candidates/*")) + list(tmp_path.glob("reports/*"))
 
 
 def test_training_stops_when_validation_no_longer_improves(tmp_path: Path) -> None:

@@ -3,9 +3,6 @@
 import csv
 import io
 import logging
-import sys
-import tempfile
-import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,16 +11,23 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from convoy.callbacks import (
+    CURVES,
+    MONITOR,
+    BestWeights,
+    Curves,
+    Divergence,
+    Interruption,
+    Patience,
+    Progress,
+    SeedEachEpoch,
+)
 from convoy.candidates import EVALUATION_BATCH, Dataset
+from convoy.checkpoints import AtomicCheckpointIO, epochs_done, every_epoch, newest_whole
 from convoy.classifier import Classifier, LearningParams
 from convoy.params import Section
-
-MONITOR = "validation_log_loss"
-CURVES = ("epoch", "train_loss", "validation_log_loss", "validation_accuracy", "learning_rate", "elapsed_s")
 
 
 class TrainerParams(Section):
@@ -76,53 +80,6 @@ class InOrder:
         return iter(self._batches)
 
 
-class Progress(pl.Callback):
-    """One bar for the whole training: what, how far, how long to go, and how good it is by now."""
-
-    def __init__(self, title: str) -> None:
-        self.title = title
-        self._bar: Any = None
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """In a log a line each half minute is enough."""
-        interval_s = 0.5 if sys.stderr.isatty() else 30
-        steps = int(trainer.estimated_stepping_batches)
-        self._bar = tqdm(total=steps, desc=self.title, unit="batch", mininterval=interval_s, maxinterval=interval_s)
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Name the epoch."""
-        self._bar.set_description(f"{self.title}, epoch {trainer.current_epoch + 1} of {trainer.max_epochs}")
-
-    def on_train_batch_end(self, *_: Any) -> None:
-        """Count."""
-        self._bar.update()
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Show what validation said."""
-        figures = trainer.callback_metrics
-        self._bar.set_postfix(accuracy=f"{figures['validation_accuracy']:.4f}", log_loss=f"{figures[MONITOR]:.4f}")
-
-    def on_train_end(self, *_: Any) -> None:
-        """Leave the finished bar."""
-        self._bar.close()
-
-
-class Curves(pl.Callback):
-    """Keeps a row of figures per epoch."""
-
-    def __init__(self) -> None:
-        self.rows: list[dict[str, float]] = []
-        self._started_s = time.perf_counter()
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Runs after validation, when all figures of the epoch are known."""
-        figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        rate = trainer.optimizers[0].param_groups[0]["lr"]
-        elapsed_s = round(time.perf_counter() - self._started_s, 2)
-        row = {"epoch": trainer.current_epoch, **figures, "learning_rate": rate, "elapsed_s": elapsed_s}
-        self.rows.append({name: row[name] for name in CURVES})
-
-
 def train(
     network: nn.Module,
     splits: Splits,
@@ -130,32 +87,40 @@ def train(
     learning: LearningParams,
     title: str = "training",
     callbacks: Sequence[pl.Callback] = (),
+    folder: Path | None = None,
 ) -> Trained:
-    """Train until the last epoch or until validation has not improved for `patience` epochs; keep the best weights."""
-    curves = Curves()
-    for name in ("pytorch_lightning", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)  # tips and devices, at each start
-    with tempfile.TemporaryDirectory() as scratch:
-        best = ModelCheckpoint(scratch, filename="{epoch}", monitor=MONITOR, save_weights_only=True)
+    """Train until the last epoch or until validation has not improved for `patience` epochs; keep the best weights.
+
+    With a `folder` each epoch is kept there, and a training that was interrupted goes on from the last whole one.
+    Raises Diverged for a loss that is not finite, Interrupted where SIGINT or SIGTERM comes.
+    """
+    _hush()
+    curves, best = Curves(), BestWeights(network)
+    own = [best, curves, Patience(MONITOR, patience=learning.patience), Divergence(), SeedEachEpoch(params.seed)]
+    kept = [every_epoch(folder)] if folder else []
+    unfinished = newest_whole(folder) if folder else None
+    if unfinished:
+        print(f"{title}: goes on after epoch {epochs_done(unfinished)} of {learning.epochs} ({unfinished})", flush=True)
+    with Interruption() as interruption:
         trainer = pl.Trainer(
             accelerator=params.accelerator,
             devices=params.devices,
             precision=resolve_precision(params),
             max_epochs=learning.epochs,
-            callbacks=[best, EarlyStopping(MONITOR, patience=learning.patience), curves, Progress(title), *callbacks],
+            callbacks=[*own, *callbacks, *kept, Progress(title), interruption],
+            plugins=[AtomicCheckpointIO()],
             reload_dataloaders_every_n_epochs=1,
             num_sanity_val_steps=0,
             deterministic=True,
             logger=False,
+            enable_checkpointing=folder is not None,
             enable_model_summary=False,
             enable_progress_bar=False,
         )
-        # Lightning asks torch for its tree leaves in the old way, and torch says so at each epoch.
-        warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)
-        trainer.fit(Classifier(network, learning), datamodule=splits)
-        _restore(network, Path(best.best_model_path))
+        trainer.fit(Classifier(network, learning), datamodule=splits, ckpt_path=unfinished, weights_only=True)
+    network.load_state_dict(best.weights)
     best_row = min(curves.rows, key=lambda row: row[MONITOR])
-    return Trained(network, int(best_row["epoch"]), curves.rows)
+    return Trained(network.cpu().eval(), int(best_row["epoch"]), curves.rows)
 
 
 def resolve_precision(params: TrainerParams) -> Any:
@@ -175,7 +140,8 @@ def curves_csv(rows: list[dict[str, float]]) -> bytes:
     return stream.getvalue().encode()
 
 
-def _restore(network: nn.Module, checkpoint: Path) -> None:
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
-    network.load_state_dict({name.removeprefix("network."): weight for name, weight in state.items()})
-    network.cpu().eval()
+def _hush() -> None:
+    """Lightning's tips at each start; and it asks torch for its tree leaves in the old way, each epoch."""
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)
