@@ -51,10 +51,10 @@ def measure(size: Size, split: Callable[[Task], Path], contract: Path, tokenizer
 def _contests(
     size: Size, split: Callable[[Task], Path], contract: Path, tokenizer: Path, folder: Path
 ) -> tuple[Contest, Contest, Contest]:
-    texts = _some_texts(split("text"), size.reviews)
+    texts = some_texts(split("text"), size.reviews)
     return (
-        _image_training(_some_images(split("image"), size.train_images), size, folder),
-        _image_loading(_some_images(split("image"), size.load_images), size, folder),
+        _image_training(some_images(split("image"), size.train_images), size, folder),
+        _image_loading(some_images(split("image"), size.load_images), size, folder),
         _text_training(texts, _cut_later(texts, contract, tokenizer), size, folder),
     )
 
@@ -132,13 +132,15 @@ def _stock(split: ImageSplit, subject: Subject) -> Any:
     return feeding.stock_loader(feeding.AugmentedImages(split.images, split.labels, params), params.size)
 
 
-def _some_images(path: Path, count: int) -> ImageSplit:
+def some_images(path: Path, count: int) -> ImageSplit:
+    """Some of a prepared split, drawn evenly; the same ones each time."""
     split = read_images(path)
     rows = _some(len(split.labels), count)
     return ImageSplit(split.images[rows], split.labels[rows], split.names)
 
 
-def _some_texts(path: Path, count: int) -> TextSplit:
+def some_texts(path: Path, count: int) -> TextSplit:
+    """Some of a prepared split, drawn evenly; the same ones each time."""
     split = read_texts(path)
     rows = _some(len(split.labels), count)
     texts, tokens = ([column[row] for row in rows] for column in (split.texts, split.tokens))

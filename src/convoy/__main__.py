@@ -1,4 +1,4 @@
-"""The verbs: python -m convoy publish | promote | up | ui | serve | demo."""
+"""The verbs: python -m convoy publish | promote | up | ui | serve | demo | tune."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from convoy.layout import Task
+from convoy.layout import Architecture, Task
 from convoy.publishing import mlflow_settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -79,6 +79,36 @@ def follow() -> None:
     from convoy.publishing import live
 
     live.follow(sys.stdin)
+
+
+@app.command()
+def tune(
+    task: Annotated[Task, typer.Option(help="The task whose candidate is tuned.")],
+    architecture: Annotated[
+        Architecture | None, typer.Option(help="cnn for images, lstm for texts without it.")
+    ] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Finished trials to reach; params.yaml without it.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that share the cores.")] = 1,
+    storage: Annotated[str | None, typer.Option(help="A file, or a database URL that several machines share.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Of each trial, instead of the candidate's own.")] = None,
+    timeout: Annotated[float | None, typer.Option(min=0, help="Seconds after which no trial is begun.")] = None,
+) -> None:
+    """Look for better params, on validation; again goes on. What is tried stands in params.yaml, section tune."""
+    mlflow_settings.apply()
+    from convoy.params import ParamsInvalid, read_section
+    from convoy.tuning.space import TuneParams
+    from convoy.tuning.study import StudyChanged, Subject
+    from convoy.tuning.tuner import Tuner
+
+    chosen = architecture or ("cnn" if task == "image" else "lstm")
+    place = storage or f".run/tune/{task}-{chosen}.journal"
+    try:
+        wanted = trials or read_section(TuneParams, "tune").trials
+        tuner = Tuner(Subject(task, chosen, place, epochs), wanted, workers, timeout, typer.echo)
+    except (ParamsInvalid, StudyChanged, FileNotFoundError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+    raise typer.Exit(tuner.run())
 
 
 @contextmanager

@@ -1,0 +1,92 @@
+"""Finished trials of a study -> nested MLflow runs, each found by its key; what MLflow lacks is added later."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, Run
+from mlflow.exceptions import MlflowException
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
+
+from convoy.publishing import deployment
+from convoy.publishing.run_content import texts
+from convoy.publishing.tracking import RUN_KEY, StoreMoved, experiment_of, find_run, open_store
+from convoy.tuning.space import Space, values
+from convoy.tuning.study import Subject, is_here
+
+_STATUS = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}
+
+
+class Record:
+    """Brings MLflow to what the study says, never in the way of tuning: where MLflow refuses, it says so once."""
+
+    def __init__(self, subject: Subject, study: Study, space: Space, say: Callable[[str], None]) -> None:
+        self.subject, self.study, self.space, self.say = subject, study, space, say
+        self.refused = False
+        self._known: set[int] = set()
+
+    def bring(self, status: str = "RUNNING") -> None:
+        """Add the trials of this machine that are missing; `status` is that of the study's own run."""
+        if self.refused and status == "RUNNING":
+            return  # each attempt may wait for a timeout; the last one is made when the study ends
+        try:
+            with deployment.exclusive(self.say):
+                self._bring(open_store(), status)
+        except (MlflowException, SQLAlchemyError, StoreMoved, OSError) as error:
+            if not self.refused:
+                reason = str(error).splitlines()[0]
+                self.say(f"MLflow refuses ({reason}): tuning goes on; the same command again adds what is missing")
+            self.refused = True
+
+    def _bring(self, client: MlflowClient, status: str) -> None:
+        experiment = experiment_of(client, self.subject.task)
+        parent = self._parent(client, experiment)
+        for trial in self.study.get_trials(deepcopy=False):
+            if trial.state in _STATUS and is_here(trial) and trial.number not in self._known:
+                self._add(client, experiment, parent, trial)
+                self._known.add(trial.number)
+        if status == "RUNNING":
+            client.update_run(parent, status)
+        else:
+            client.set_terminated(parent, status)
+
+    def _parent(self, client: MlflowClient, experiment: str) -> str:
+        key = self.study.user_attrs["key"]
+        run = find_run(client, experiment, key)
+        if run is None:
+            run = client.create_run(experiment, tags={RUN_KEY: key}, run_name=f"tune {self.subject.name}")
+            params = [Param(name, text) for name, text in texts(self.subject.candidate()).items()]
+            client.log_batch(run.info.run_id, params=params)
+        return str(run.info.run_id)
+
+    def _add(self, client: MlflowClient, experiment: str, parent: str, trial: FrozenTrial) -> None:
+        key = f"{self.study.user_attrs['key']}/{trial.number}"
+        run = find_run(client, experiment, key)
+        if run is not None and run.info.status != "RUNNING":
+            return
+        if run is not None:  # whoever wrote it was killed in the middle
+            client.delete_run(run.info.run_id)
+        started_ms, ended_ms = (_ms(moment) for moment in (trial.datetime_start, trial.datetime_complete))
+        tags = {RUN_KEY: key, "mlflow.parentRunId": parent, "optuna.state": trial.state.name}
+        run = client.create_run(experiment, started_ms, tags, f"{self.subject.name} trial {trial.number}")
+        self._log(client, run, trial)
+        client.set_terminated(run.info.run_id, _STATUS[trial.state], ended_ms)
+
+    def _log(self, client: MlflowClient, run: Run, trial: FrozenTrial) -> None:
+        params = [Param(name, text) for name, text in texts(values(trial.params, self.space)).items()]
+        metrics = [
+            Metric(name, value, run.info.start_time + round(1000 * row["elapsed_s"]), int(row["epoch"]))
+            for row in trial.user_attrs.get("curves", [])
+            for name, value in row.items()
+            if name not in ("epoch", "elapsed_s")
+        ]
+        if trial.value is not None:
+            metrics.append(Metric("value", trial.value, _ms(trial.datetime_complete), 0))
+        client.log_batch(run.info.run_id, metrics=metrics, params=params)
+
+
+def _ms(moment: datetime | None) -> int:
+    assert moment is not None, "a trial that ended has both times"
+    return round(1000 * moment.timestamp())

@@ -1,0 +1,155 @@
+"""A candidate, its data and its space -> an Optuna study in a storage that several processes share and that lasts."""
+
+import copy
+import hashlib
+import json
+import os
+import socket
+import uuid
+import warnings
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import optuna
+import psutil
+from optuna.storages import JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from convoy import layout
+from convoy.layout import Architecture, Task
+from convoy.params import read_section
+from convoy.tuning.space import METRICS, Tree, TuneParams, read_candidate, read_space
+
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+HEARTBEAT_S = 60  # tells other machines that a worker lives; two that stay away fail its trial
+SAME_START_S = 2  # a process's start is told a little differently when the clock was set
+UNNAMED = timedelta(seconds=HEARTBEAT_S)  # a trial says who runs it at once, or its worker was killed before that
+
+
+class StudyChanged(ValueError):
+    """The study in the storage compared other params, other data or another space."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is tuned and where its trials are kept; `epochs` overrides the candidate's, for cheap trials."""
+
+    task: Task
+    architecture: Architecture
+    storage: str
+    epochs: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The study's name: trials of other lengths are not compared."""
+        return f"{self.task}-{self.architecture}" + (f"-{self.epochs}-epochs" if self.epochs else "")
+
+    def candidate(self) -> dict[str, Any]:
+        """The params that a trial changes."""
+        params = read_candidate(self.task, self.architecture)
+        return {**params, "learning": {**params["learning"], "epochs": self.epochs}} if self.epochs else params
+
+    def digest(self) -> str:
+        """Of all that makes values comparable: params, space, metric and data."""
+        space = {key: each.model_dump() for key, each in read_space(self.task, self.architecture).items()}
+        trainer = read_section(Tree, "train", "trainer").model_dump()
+        files = [layout.prepared(self.task, "train"), layout.prepared(self.task, "validation")]
+        sums = [_sha256(path) for path in files]
+        content = [trainer, self.candidate(), space, read_section(TuneParams, "tune").metric, sums]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def open_study(subject: Subject, worker: int = 0) -> Study:
+    """The study of a subject, made where it is missing.
+
+    Each worker and each start draws from a seed of its own: with one alone all would draw the same.
+    Raises StudyChanged.
+    """
+    params, storage = read_section(TuneParams, "tune"), _open_storage(subject.storage)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(
+        study_name=subject.name, storage=storage, direction=METRICS[params.metric], load_if_exists=True
+    )
+    known, digest = study.user_attrs.get("digest"), subject.digest()
+    if known is None:
+        study.set_user_attr("key", uuid.uuid4().hex)
+        study.set_user_attr("digest", digest)
+    elif known != digest:
+        raise StudyChanged(
+            f"the study {subject.name} in {subject.storage} compared other params, data or ranges than those of now: "
+            "its values say nothing about them. Name another --storage, or delete that one."
+        )
+    seed = params.seed + 1000 * worker + len(study.get_trials(deepcopy=False))
+    study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=params.random_trials, constant_liar=True)
+    study.pruner = optuna.pruners.MedianPruner(params.random_trials, params.prune_after_epochs - 1)
+    return study
+
+
+def sign(trial: optuna.Trial) -> None:
+    """Write down who runs this trial, so that others can tell when it is dead."""
+    process = psutil.Process()
+    trial.set_user_attr("host", socket.gethostname())
+    trial.set_user_attr("process", [process.pid, process.create_time()])
+
+
+def fail_dead(study: Study) -> None:
+    """Fail the trials whose worker on this machine is dead, and let each be tried once more."""
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        if _is_dead(trial):
+            study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+            again = copy.deepcopy(trial)
+            again.user_attrs = {}  # those of the dead worker
+            _retry()(study, again)
+
+
+def counts(study: Study) -> tuple[int, int]:
+    """How many trials are finished, and how many are running."""
+    states = [trial.state for trial in study.get_trials(deepcopy=False)]
+    return sum(state in FINISHED for state in states), states.count(TrialState.RUNNING)
+
+
+def is_here(trial: FrozenTrial) -> bool:
+    """Whether this machine ran it."""
+    return bool(trial.user_attrs.get("host") == socket.gethostname())
+
+
+def _sha256(path: Path) -> str:
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing; run `dvc repro` to prepare it")
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _is_dead(trial: FrozenTrial) -> bool:
+    if "process" not in trial.user_attrs:
+        started = trial.datetime_start
+        return started is not None and datetime.now(started.tzinfo) - started > UNNAMED
+    if not is_here(trial):
+        return False
+    pid, created = trial.user_attrs["process"]
+    try:
+        process = psutil.Process(pid)
+        another = abs(process.create_time() - created) > SAME_START_S
+        return another or bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _open_storage(place: str) -> optuna.storages.BaseStorage:
+    """A file, which processes of one machine share, or the URL of a database."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # heartbeats
+        if "://" in place:
+            return RDBStorage(place, heartbeat_interval=HEARTBEAT_S, heartbeat_stale_trial_callback=_retry())
+    Path(place).parent.mkdir(parents=True, exist_ok=True)
+    return JournalStorage(JournalFileBackend(os.path.abspath(place)))
+
+
+def _retry() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=1)

@@ -1,0 +1,237 @@
+"""A study goes on whatever happens to its workers, MLflow shows it, and its best params are a line to type."""
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import psutil
+import pytest
+import yaml
+from dvc.utils.hydra import apply_overrides
+from mlflow_store import open_empty_store
+from optuna.distributions import FloatDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from prepared_splits import write_split
+
+from convoy import candidates, layout
+from convoy.classifier import LearningParams
+from convoy.layout import Architecture, Task
+from convoy.params import ParamsInvalid
+from convoy.publishing.tracking import experiment_of
+from convoy.tuning import study as studies
+from convoy.tuning.record import Record
+from convoy.tuning.space import Choices, exp_run, read_candidate, read_space
+from convoy.tuning.study import StudyChanged, Subject, fail_dead, open_study
+
+ROOT = Path.cwd()
+JOURNAL = ".run/tune/image-lstm.journal"
+TUNE = [sys.executable, "-m", "convoy", "tune", "--task", "image", "--architecture", "lstm"]
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with two small prepared splits and params to match."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["train"]["image"]["lstm"]["batches"]["size"] = 10
+    params["train"]["image"]["lstm"]["learning"]["epochs"] = 4
+    params["tune"]["image"]["lstm"]["network.units"] = {"low": 4, "high": 8, "log": False}
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    write_split("image", layout.prepared("image", "train"), 400)
+    write_split("image", layout.prepared("image", "validation"), 60)
+    return tmp_path
+
+
+def subject() -> Subject:
+    return Subject("image", "lstm", JOURNAL)
+
+
+def wait_for(condition: Callable[[], Any], process: "subprocess.Popen[str]") -> Any:
+    for _ in range(600):
+        if found := condition():
+            return found
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.3)
+    raise AssertionError("not within 3 minutes")
+
+
+def states(study: optuna.Study) -> list[TrialState]:
+    return [trial.state for trial in study.get_trials()]
+
+
+def signed(study: optuna.Study) -> list[FrozenTrial]:
+    return [each for each in study.get_trials(states=[TrialState.RUNNING]) if "process" in each.user_attrs]
+
+
+def start(*words: str) -> "subprocess.Popen[str]":
+    open_empty_store()
+    return subprocess.Popen([*TUNE, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def a_trial(state: TrialState, number: float) -> FrozenTrial:
+    host, process = studies.socket.gethostname(), psutil.Process()
+    rows = [{"epoch": 0, "train_loss": 0.5, "validation_log_loss": number, "elapsed_s": 1.5}]
+    return create_trial(
+        state=state,
+        value=number if state == TrialState.COMPLETE else None,
+        params={"learning.learning_rate": number / 100},
+        distributions={"learning.learning_rate": FloatDistribution(0.0008, 0.02, log=True)},
+        user_attrs={"host": host, "process": [process.pid, process.create_time()], "curves": rows},
+    )
+
+
+@pytest.mark.slow
+def test_killing_a_worker_loses_no_finished_trial_and_the_study_goes_on(place: Path) -> None:
+    study = open_study(subject())
+    tuning = start("--trials", "3", "--workers", "2")
+    done = wait_for(lambda: study.get_trials(states=[TrialState.COMPLETE]), tuning)
+    victim = wait_for(lambda: signed(study), tuning)[0]
+    os.kill(victim.user_attrs["process"][0], signal.SIGKILL)
+    said, _ = tuning.communicate(timeout=120)
+    assert tuning.returncode == 0, said
+    found = {trial.number: trial for trial in study.get_trials()}
+    assert sum(trial.state in studies.FINISHED for trial in found.values()) >= 3
+    assert all(found[trial.number].value == trial.value for trial in done)
+    assert found[victim.number].state == TrialState.FAIL and "status -9" in said
+    assert [trial for number, trial in found.items() if number > victim.number and trial.params == victim.params]
+    assert "dvc exp run -S train.image.lstm.learning.learning_rate=" in said.splitlines()[-1]
+    runs = open_client_runs()
+    assert len(runs["children"]) == len(found) and all(run.data.metrics for run in runs["complete"])
+
+
+def open_client_runs() -> dict[str, list]:
+    from convoy.publishing.tracking import open_store
+
+    client = open_store()
+    runs = list(client.search_runs([experiment_of(client, "image")]))
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    assert len(parents) == 1
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parents[0].info.run_id]
+    complete = [run for run in children if run.data.tags["optuna.state"] == "COMPLETE"]
+    return {"parents": parents, "children": children, "complete": complete}
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_the_workers_and_keeps_what_is_finished(place: Path) -> None:
+    study = open_study(subject())
+    tuning = start("--trials", "50")
+    wait_for(lambda: TrialState.COMPLETE in states(study) and TrialState.RUNNING in states(study), tuning)
+    workers = psutil.Process(tuning.pid).children(recursive=True)
+    tuning.send_signal(signal.SIGINT)
+    said, _ = tuning.communicate(timeout=60)
+    assert tuning.returncode == 130 and "the same command again goes on" in said, said
+    assert workers and not psutil.wait_procs(workers, timeout=5)[1]
+    assert TrialState.COMPLETE in states(study) and TrialState.RUNNING not in states(study)
+    assert open_client_runs()["parents"][0].info.status == "KILLED"
+
+
+def test_the_trial_of_a_dead_worker_is_failed_and_tried_once_more(place: Path) -> None:
+    study = open_study(subject())
+    for again in range(3):
+        trial = study.ask()
+        trial.suggest_float("learning.learning_rate", 0.0008, 0.02, log=True)
+        studies.sign(trial)
+        fail_dead(study)
+        assert study.trials[again].state == TrialState.RUNNING, "its worker lives"
+        trial.set_user_attr("process", [trial.user_attrs["process"][0], 0.0])  # the number is another's by now
+        fail_dead(study)
+    assert [trial.state for trial in study.trials[:3]] == [TrialState.FAIL] * 3
+    params = [trial.params for trial in study.trials]
+    assert params[0] == params[1] != params[2]
+
+
+def test_a_study_refuses_other_params_and_other_data(place: Path) -> None:
+    open_study(subject())
+    open_study(Subject("image", "lstm", JOURNAL, epochs=1))  # a study of its own
+    write_split("image", layout.prepared("image", "validation"), 63)
+    with pytest.raises(StudyChanged, match="another --storage"):
+        open_study(subject())
+
+
+def test_a_later_start_draws_other_params(place: Path) -> None:
+    rates = []
+    for worker in (0, 0, 1):
+        trial = open_study(subject(), worker).ask()
+        rates.append(trial.suggest_float("learning.learning_rate", 0.0008, 0.02, log=True))
+    assert len(set(rates)) == 3
+
+
+def test_trials_are_nested_runs_with_curves_and_come_once(place: Path) -> None:
+    client, study, said = open_empty_store(), open_study(subject()), []
+    for state, number in [(TrialState.COMPLETE, 0.4), (TrialState.PRUNED, 0.6), (TrialState.FAIL, 0.8)]:
+        study.add_trial(a_trial(state, number))
+    for status in ("RUNNING", "FINISHED"):
+        Record(subject(), study, read_space("image", "lstm"), said.append).bring(status)
+    runs = open_client_runs()
+    assert not said and runs["parents"][0].info.status == "FINISHED"
+    by_state = {run.data.tags["optuna.state"]: run for run in runs["children"]}
+    assert {state: run.info.status for state, run in by_state.items()} == {
+        "COMPLETE": "FINISHED",
+        "PRUNED": "KILLED",
+        "FAIL": "FAILED",
+    }
+    assert len(runs["children"]) == 3 and by_state["COMPLETE"].data.params == {"learning.learning_rate": "0.004"}
+    points = client.get_metric_history(by_state["PRUNED"].info.run_id, "validation_log_loss")
+    assert [(point.step, point.value) for point in points] == [(0, 0.6)]
+
+
+def test_an_mlflow_that_refuses_is_told_once(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study, said = open_study(subject()), []
+    study.add_trial(a_trial(TrialState.COMPLETE, 0.4))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    record = Record(subject(), study, read_space("image", "lstm"), said.append)
+    for status in ("RUNNING", "RUNNING", "FINISHED"):
+        record.bring(status)
+    assert len(said) == 1 and "tuning goes on" in said[0]
+
+
+@pytest.mark.parametrize(("task", "architecture"), [(t, a) for t in layout.TASKS for a in layout.ARCHITECTURES])
+def test_both_ends_of_every_range_are_params_that_training_takes(
+    task: Task, architecture: Architecture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The printed line is read as DVC reads it."""
+    space = read_space(task, architecture)
+    shutil.copy("params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for end in (0, -1):
+        drawn = {
+            key: each.choices[end] if isinstance(each, Choices) else (each.low, each.high)[end]
+            for key, each in space.items()
+        }
+        words = shlex.split(exp_run(task, architecture, drawn))
+        assert words[:3] == ["dvc", "exp", "run"]
+        apply_overrides("params.yaml", words[4::2])
+        found = read_candidate(task, architecture)
+        LearningParams.model_validate(found["learning"])
+        batches = candidates.batch_params(task, found["batches"])
+        dimensions = {"image": {"size_px": 28, "channels": 1}, "text": {"vocabulary": 50, "pad_id": 0}}[task]
+        description = candidates.Description(
+            task=task,
+            architecture=architecture,
+            network=found["network"],
+            dimensions=dimensions,
+            labels=("a", "b"),
+            training={},
+        )
+        candidates.build(description)
+        for key, value in drawn.items():
+            section, name = key.split(".")
+            assert found[section][name] == value and (section != "batches" or getattr(batches, name) == value)
+
+
+def test_a_key_that_the_candidate_lacks_is_named(place: Path) -> None:
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    params["tune"]["image"]["lstm"]["network.unist"] = {"choices": [1, 2]}
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    with pytest.raises(ParamsInvalid, match=r"tune\.image\.lstm names network\.unist, but train\.image\.lstm has no"):
+        read_space("image", "lstm")
