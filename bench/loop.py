@@ -7,12 +7,13 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor, nn
 
+from convoy.callbacks import seed_epoch
 from convoy.classifier import Classifier, LearningParams
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 
 
-def train_by_hand(network: nn.Module, batches: Batches, steps: int, learning: LearningParams) -> float:
+def train_by_hand(network: nn.Module, batches: Batches, steps: int, learning: LearningParams, seed: int) -> float:
     """Train one epoch of `steps` batches and give the seconds that it took, drawing of the batches included.
 
     Optimizer, rate and loss are the Classifier's. The losses are added up where they are and read once at the end,
@@ -24,6 +25,7 @@ def train_by_hand(network: nn.Module, batches: Batches, steps: int, learning: Le
     made = classifier.configure_optimizers()
     optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
     network.train()
+    seed_epoch(seed, 0)  # as our path does, so that both drop the same units
     started_s = time.perf_counter()
     total = torch.zeros(())
     for inputs, labels in batches:

@@ -89,5 +89,5 @@ class Subject:
 
     def by_hand(self, batches: Any) -> float:
         """Samples per second of the hand-written loop on these batches."""
-        seconds = train_by_hand(self.network(), batches, len(batches), self.learning)
+        seconds = train_by_hand(self.network(), batches, len(batches), self.learning, SEED)
         return len(batches) * int(self.params.batches["size"]) / seconds

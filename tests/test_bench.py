@@ -37,7 +37,7 @@ def test_the_plain_loop_does_the_work_of_lightning_to_the_bit(tmp_path: Path) ->
     by_lightning = train(one.network(), splits, TRAINER, one.learning).network
     by_hand = one.network()
     seed_epoch(SEED, 0)
-    train_by_hand(by_hand, one.batches, len(one.batches), one.learning)
+    train_by_hand(by_hand, one.batches, len(one.batches), one.learning, SEED)
     for name, weight in by_hand.state_dict().items():
         assert torch.equal(weight, by_lightning.state_dict()[name]), name
 

@@ -1,7 +1,6 @@
 """One worker of a study: draws params, trains, judges on validation, again and again. Argument: a task as JSON."""
 
 import json
-import math
 import os
 import sys
 from typing import Any
@@ -12,6 +11,7 @@ from optuna.study import Study
 from pydantic import ValidationError
 
 from convoy import candidates, layout
+from convoy.callbacks import Diverged
 from convoy.classifier import LearningParams
 from convoy.params import ParamsInvalid, read_section
 from convoy.training import Splits, TrainerParams, train
@@ -49,16 +49,19 @@ class Objective:
         )
 
     def __call__(self, trial: optuna.Trial) -> float:
-        """Raises TrialPruned for one that was stopped, or whose figures are no numbers."""
+        """Raises TrialPruned for one that was stopped, or whose loss is no longer a number."""
         sign(trial)
         drawn = {key: each.draw(trial, key) for key, each in self.space.items()}
         pl.seed_everything(self.trainer.seed, workers=True, verbose=False)
         network, splits, learning = self._build(drawn)
         pruning = Pruning(trial, self.metric)
-        trained = train(network, splits, self.trainer, learning, f"trial {trial.number}", callbacks=[pruning])
+        try:
+            trained = train(network, splits, self.trainer, learning, f"trial {trial.number}", callbacks=[pruning])
+        except Diverged as error:
+            raise optuna.TrialPruned(str(error)) from None
         trial.set_user_attr("curves", trained.curves)
         value = next(row[self.metric] for row in trained.curves if row["epoch"] == trained.best_epoch)
-        if pruning.pruned or not math.isfinite(value):
+        if pruning.pruned:
             raise optuna.TrialPruned
         return value
 
