@@ -65,6 +65,13 @@ def build(description: Description) -> nn.Module:
     return network
 
 
+def pretrain(network: nn.Module, dataset: Dataset, seed: int) -> None:
+    """Let a network that can learn from inputs without their labels begin so; image networks have nothing to do."""
+    learn = getattr(network, "pretrain", None)
+    if learn is not None:
+        learn(dataset.arrays, seed)
+
+
 def save(folder: Path, description: Description, network: nn.Module) -> None:
     """Write candidate.json and the weights as safetensors: no code in a file, the same weights give the same bytes."""
     weights = {name: weight.detach().cpu().contiguous() for name, weight in network.state_dict().items()}

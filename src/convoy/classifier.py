@@ -1,4 +1,4 @@
-"""The one LightningModule: any network that maps inputs to logits, trained with AdamW and a one-cycle rate."""
+"""The one LightningModule: any network that maps inputs to logits, trained by one cycle of the learning rate."""
 
 from typing import Any
 
@@ -8,6 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from convoy.metrics import classification_metrics
+from convoy.optimizers import MuonWithAdamW
 from convoy.params import Section
 
 
@@ -16,6 +17,7 @@ class LearningParams(Section):
 
     epochs: int = Field(ge=1)
     learning_rate: float = Field(gt=0)
+    muon_learning_rate: float | None = Field(gt=0)
     weight_decay: float = Field(ge=0)
     label_smoothing: float = Field(ge=0, lt=1)
     patience: int = Field(ge=1)
@@ -50,10 +52,17 @@ class Classifier(pl.LightningModule):
             self.log(f"validation_{name}", float(value), prog_bar=name in ("accuracy", "log_loss"))
 
     def configure_optimizers(self) -> Any:
-        """AdamW (arXiv:1711.05101), one cycle of the learning rate over the whole training (arXiv:1708.07120)."""
-        optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=self.params.learning_rate, weight_decay=self.params.weight_decay
+        """AdamW (arXiv:1711.05101), with Muon for kernels if asked for; one cycle of their rates (arXiv:1708.07120)."""
+        params, decay = self.params, self.params.weight_decay
+        optimizer: torch.optim.Optimizer
+        if params.muon_learning_rate is None:
+            optimizer = torch.optim.AdamW(self.network.parameters(), params.learning_rate, weight_decay=decay)
+        else:
+            optimizer = MuonWithAdamW(self.network, params.muon_learning_rate, params.learning_rate, decay)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer,
+            [group["lr"] for group in optimizer.param_groups],
+            total_steps=int(self.trainer.estimated_stepping_batches),
+            cycle_momentum=params.muon_learning_rate is None,
         )
-        steps = int(self.trainer.estimated_stepping_batches)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.params.learning_rate, total_steps=steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -16,11 +16,12 @@ Batch = tuple[Tensor, Tensor]
 
 
 class BatchParams(Section):
-    """How training batches are drawn: their size, mirrored or not, shifted by up to shift_px in each direction."""
+    """How training batches are drawn: their size, mirrored or not, shifted and erased by up to so many pixels."""
 
     size: int = Field(ge=1)
     flip: bool
     shift_px: int = Field(ge=0)
+    erase_px: int = Field(ge=0)
 
 
 class ImageDataset:
@@ -59,7 +60,8 @@ class TrainingBatches:
     def __iter__(self) -> Iterator[Batch]:
         order = torch.from_numpy(self._generator.permutation(len(self._labels))).to(self._labels.device)
         for rows in torch.split(order, self._params.size)[: len(self)]:
-            yield augment(self._images[rows], self._params, self._generator), self._labels[rows]
+            moved = augment(self._images[rows], self._params, self._generator)
+            yield erase(moved, self._params.erase_px, self._generator), self._labels[rows]
 
 
 def augment(images: Tensor, params: BatchParams, generator: np.random.Generator) -> Tensor:
@@ -78,3 +80,24 @@ def augment(images: Tensor, params: BatchParams, generator: np.random.Generator)
     device = images.device
     item = torch.arange(count, device=device)[:, None, None]
     return images[item, rows.to(device)[:, :, None], columns.to(device)[:, None, :]]
+
+
+def erase(images: Tensor, side_px: int, generator: np.random.Generator) -> Tensor:
+    """Paint a rectangle of one grey over half of the images (Random Erasing, Zhong et al. 2017, arXiv:1708.04896).
+
+    Its sides are side_px / 2 to side_px long; it may hang over the border. 0 leaves the images as they are.
+    """
+    if not side_px:
+        return images
+    count, height, width, channels = images.shape
+    half = side_px // 2
+    sides = generator.integers(max(half, 1), side_px + 1, size=(2, count, 1))
+    starts = generator.integers(-half, [[[height]], [[width]]], size=(2, count, 1))
+    greys = generator.integers(0, 256, size=(count, 1, 1, channels), dtype=np.uint8)
+    rows, columns = (
+        (np.arange(length) >= start) & (np.arange(length) < start + side)
+        for length, start, side in zip((height, width), starts, sides, strict=True)
+    )
+    rows &= generator.random((count, 1)) < 0.5
+    painted = torch.from_numpy(rows[:, :, None, None] & columns[:, None, :, None]).to(images.device)
+    return torch.where(painted, torch.from_numpy(greys).to(images.device), images)

@@ -9,42 +9,59 @@ from convoy.params import Section
 
 
 class NetworkParams(Section):
-    """Channels of the three convolutions, and dropout before the last layer."""
+    """Channels of each stage, residual blocks in each, and dropout before the last layer."""
 
-    channels: tuple[int, int, int]
+    channels: tuple[int, ...] = Field(min_length=1)
+    blocks: int = Field(ge=0)
     dropout: float = Field(ge=0, lt=1)
 
 
 class Network(nn.Module):
-    """Three 3x3 convolutions with batch normalisation; the same weights look at every place of the image.
+    """A small residual network (He et al. 2016, arXiv:1512.03385); the same weights look at every place of the image.
 
-    Pooling halves the resolution twice; what is left is summed up by its maximum and its mean over all places,
-    so that no weight depends on `size_px`: the same network takes images of any size.
+    Each stage halves the resolution by a convolution of stride 2 and refines what it found in residual blocks. What is
+    left is summed up by its maximum and its mean over all places, so that no weight depends on `size_px`: the same
+    network takes images of any size.
     """
 
     def __init__(self, params: NetworkParams, *, channels: int, size_px: int, labels: int) -> None:
         super().__init__()
-        first, second, third = params.channels
         self.pixels = Pixels(channels)
-        self.features = nn.Sequential(
-            _convolution(channels, first),
-            nn.MaxPool2d(2),
-            _convolution(first, second),
-            nn.MaxPool2d(2),
-            _convolution(second, third),
-        )
+        stages: list[nn.Module] = []
+        for index, (inputs, outputs) in enumerate(zip((channels, *params.channels), params.channels, strict=False)):
+            # The first kernel is 4 wide, so that each pixel counts for as many places as any other.
+            halve = nn.Conv2d(inputs, outputs, kernel_size=3 if index else 4, stride=2, padding=1, bias=False)
+            stages += [halve, nn.BatchNorm2d(outputs), nn.ReLU()]
+            stages += [ResidualBlock(outputs) for _ in range(params.blocks)]
+        self.features = nn.Sequential(*stages)
         self.dropout = nn.Dropout(params.dropout)
-        self.classify = nn.Linear(2 * third, labels)
+        self.classify = nn.Linear(2 * params.channels[-1], labels)
 
     def forward(self, images: Tensor) -> Tensor:
         """(batch, height, width, channels) uint8 -> (batch, labels) logits."""
-        features = self.features(self.pixels(images))  # (batch, third, height / 4, width / 4)
+        features = self.features(self.pixels(images))  # (batch, channels of the last stage, height, width)
         summary = torch.cat([features.amax(dim=(2, 3)), features.mean(dim=(2, 3))], dim=1)
         logits: Tensor = self.classify(self.dropout(summary))
         return logits
 
 
-def _convolution(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
-    )
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions whose result is added to what came in; at the start they add nothing."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.change = nn.Sequential(
+            nn.Conv2d(channels, channels, kernel_size=3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, kernel_size=3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+        last = self.change[-1]
+        assert isinstance(last, nn.BatchNorm2d)
+        nn.init.zeros_(last.weight)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(batch, channels, height, width) -> the same."""
+        refined: Tensor = (features + self.change(features)).relu()
+        return refined

@@ -1,6 +1,10 @@
 """A CNN over the one direction of text (Kim 2014, arXiv:1408.5882): token ids -> (batch, labels) logits."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -9,13 +13,17 @@ from convoy.params import Section
 
 
 class NetworkParams(Section):
-    """Size of the word vectors, filters of each width in words, dropout, and the share of words hidden in training."""
+    """Size of the word vectors, filters of each width in words, dropout, the share of words hidden in training.
+
+    The vectors begin with what the training texts tell of words up to `context_window` apart; 0: at random.
+    """
 
     embedding: int = Field(ge=1)
     filters: int = Field(ge=1)
     widths: tuple[int, ...] = Field(min_length=1)
     dropout: float = Field(ge=0, lt=1)
     word_dropout: float = Field(ge=0, lt=1)
+    context_window: int = Field(ge=0)
 
 
 class Network(nn.Module):
@@ -27,11 +35,16 @@ class Network(nn.Module):
     def __init__(self, params: NetworkParams, *, vocabulary: int, pad_id: int, labels: int) -> None:
         super().__init__()
         self.pad_id = pad_id
+        self.context_window = params.context_window
         self.vectors = WordVectors(vocabulary, params.embedding, pad_id, params.word_dropout, params.dropout)
         self.widths = params.widths
         self.filters = nn.ModuleList(nn.Conv1d(params.embedding, params.filters, width) for width in params.widths)
         self.dropout = nn.Dropout(params.dropout)
         self.classify = nn.Linear(params.filters * len(params.widths), labels)
+
+    def pretrain(self, texts: Sequence[NDArray[Any]], seed: int) -> None:
+        """Let the word vectors begin with what the training texts tell without labels."""
+        self.vectors.learn(texts, self.context_window, seed)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(batch, tokens) int64, padded at the end, at least one word each -> (batch, labels) logits."""

@@ -1,7 +1,18 @@
-"""Token ids -> word vectors, some words hidden in training; the first layer of every text model."""
+"""Token ids -> word vectors, learnt before training from which words stand together; the first layer of text models."""
 
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy import sparse
+from sklearn.utils.extmath import randomized_svd
 from torch import Tensor, nn
+
+# Both from Levy, Goldberg and Dagan 2015 (TACL 3), who found them best for similarity of words.
+CONTEXT_POWER = 0.75  # rare context words count a little more, as in word2vec
+EIGENVALUE_POWER = 0.5  # singular values enter by their root
 
 
 class WordVectors(nn.Module):
@@ -25,3 +36,57 @@ class WordVectors(nn.Module):
             vectors = vectors * kept.unsqueeze(2) / (1 - self.word_dropout)
         dropped: Tensor = self.dropout(vectors)
         return dropped
+
+    @torch.no_grad()
+    def learn(self, texts: Sequence[NDArray[Any]], window: int, seed: int) -> None:
+        """Begin with what these texts (token ids each) tell without labels; a window of 0 keeps the random vectors."""
+        if window:
+            first_word = int(self.embed.padding_idx or 0) + 2  # after padding and the unknown word
+            vocabulary, size = self.embed.weight.shape
+            vectors = learn_word_vectors(texts, vocabulary, size, window, first_word, seed)
+            self.embed.weight[first_word:] = torch.from_numpy(vectors[first_word:])
+
+
+def learn_word_vectors(
+    texts: Sequence[NDArray[Any]], vocabulary: int, size: int, window: int, first_word: int, seed: int
+) -> NDArray[np.float32]:
+    """Factorise how often words meet: (vocabulary, size) float32 of spread 1; rows below `first_word` are zero.
+
+    Positive pointwise mutual information of words at most `window` apart, nearer ones counting more, by a truncated
+    singular value decomposition (Levy & Goldberg 2014, Neural Word Embedding as Implicit Matrix Factorization).
+    Words that no other word stands beside get the zero vector, as does every row where texts are fewer than `size`.
+    """
+    counts = _count_pairs(texts, vocabulary, window, first_word)
+    information = _positive_information(counts)
+    vectors = np.zeros((vocabulary, size), dtype=np.float32)
+    if information.nnz == 0:
+        return vectors
+    left, values, _ = randomized_svd(information, size, n_iter=3, random_state=seed)
+    vectors[:, : left.shape[1]] = left * values**EIGENVALUE_POWER
+    spread = float(vectors[first_word:].std())
+    return vectors / spread if spread else vectors
+
+
+def _count_pairs(texts: Sequence[NDArray[Any]], vocabulary: int, window: int, first_word: int) -> sparse.csr_matrix:
+    """(vocabulary, vocabulary) symmetric: the sum of 1 / distance over all pairs within the window."""
+    gap = np.zeros(window, dtype=np.int64)  # below first_word: no pair reaches from one text into the next
+    stream = np.concatenate([part for text in texts for part in (text, gap)])
+    counts = sparse.csr_matrix((vocabulary, vocabulary), dtype=np.float32)
+    for distance in range(1, window + 1):
+        left, right = stream[:-distance], stream[distance:]
+        words = (left >= first_word) & (right >= first_word)
+        weight = np.full(int(words.sum()), 1 / distance, dtype=np.float32)
+        pairs = sparse.csr_matrix((weight, (left[words], right[words])), shape=counts.shape)
+        counts = counts + pairs + pairs.T
+    return counts
+
+
+def _positive_information(counts: sparse.csr_matrix) -> sparse.csr_matrix:
+    """log(P(word, context) / (P(word) P(context))) where it is above 0."""
+    words = np.asarray(counts.sum(axis=1)).ravel()
+    contexts = words**CONTEXT_POWER
+    pairs = counts.tocoo()
+    information = np.log(pairs.data * contexts.sum() / (words[pairs.row] * contexts[pairs.col]))
+    positive = information > 0
+    entries = information[positive], (pairs.row[positive], pairs.col[positive])
+    return sparse.csr_matrix(entries, shape=counts.shape)
