@@ -11,10 +11,17 @@ from convoy.onnx_export import export
 
 TEMPERATURE = 1.7
 NETWORKS: dict[tuple[str, str], dict[str, Any]] = {
-    ("image", "cnn"): {"channels": [4, 4, 4], "dropout": 0.5},
+    ("image", "cnn"): {"channels": [4, 4, 4], "blocks": 1, "dropout": 0.5},
     ("image", "lstm"): {"units": 6, "dropout": 0.5},
-    ("text", "cnn"): {"embedding": 6, "filters": 4, "widths": [1, 2, 3], "dropout": 0.5, "word_dropout": 0.5},
-    ("text", "lstm"): {"embedding": 6, "units": 5, "dropout": 0.5, "word_dropout": 0.5},
+    ("text", "cnn"): {
+        "embedding": 6,
+        "filters": 4,
+        "widths": [1, 2, 3],
+        "dropout": 0.5,
+        "word_dropout": 0.5,
+        "context_window": 2,
+    },
+    ("text", "lstm"): {"embedding": 6, "units": 5, "dropout": 0.5, "word_dropout": 0.5, "context_window": 2},
 }
 
 

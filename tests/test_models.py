@@ -1,5 +1,8 @@
 """What each network must do by its construction: ignore padding, find patterns anywhere, read in order."""
 
+import copy
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,22 +10,28 @@ from hypothesis import strategies as st
 from torch import nn
 
 from convoy.models import image_cnn, image_lstm, text_cnn, text_lstm
+from convoy.models.text_input import learn_word_vectors
 
 torch.manual_seed(0)
 TEXT = {
     "cnn": text_cnn.Network(
-        text_cnn.NetworkParams(embedding=12, filters=8, widths=(1, 2, 3), dropout=0.5, word_dropout=0.2),
+        text_cnn.NetworkParams(
+            embedding=12, filters=8, widths=(1, 2, 3), dropout=0.5, word_dropout=0.2, context_window=2
+        ),
         vocabulary=50,
         pad_id=0,
         labels=2,
     ).eval(),
     "lstm": text_lstm.Network(
-        text_lstm.NetworkParams(embedding=12, units=8, dropout=0.5, word_dropout=0.2), vocabulary=50, pad_id=0, labels=2
+        text_lstm.NetworkParams(embedding=12, units=8, dropout=0.5, word_dropout=0.2, context_window=2),
+        vocabulary=50,
+        pad_id=0,
+        labels=2,
     ).eval(),
 }
 IMAGE = {
     "cnn": image_cnn.Network(
-        image_cnn.NetworkParams(channels=(4, 8, 8), dropout=0.1), channels=1, size_px=28, labels=10
+        image_cnn.NetworkParams(channels=(4, 8, 8), blocks=1, dropout=0.1), channels=1, size_px=28, labels=10
     ).eval(),
     "lstm": image_lstm.Network(
         image_lstm.NetworkParams(units=8, dropout=0.1), channels=1, size_px=28, labels=10
@@ -59,7 +68,10 @@ def test_a_plain_bidirectional_lstm_would_not_pass_that() -> None:
 def test_the_backward_lstm_reads_the_text_reversed() -> None:
     network = TEXT["lstm"]
     swapped = text_lstm.Network(
-        text_lstm.NetworkParams(embedding=12, units=8, dropout=0.5, word_dropout=0.2), vocabulary=50, pad_id=0, labels=2
+        text_lstm.NetworkParams(embedding=12, units=8, dropout=0.5, word_dropout=0.2, context_window=2),
+        vocabulary=50,
+        pad_id=0,
+        labels=2,
     ).eval()
     swapped.load_state_dict(network.state_dict())
     swapped.forwards, swapped.backwards = network.backwards, network.forwards
@@ -99,3 +111,41 @@ def test_words_are_hidden_in_training_only(architecture: str) -> None:
     network.train()
     assert not torch.equal(network(text), network(text))
     network.eval()
+
+
+def planted_texts() -> list[np.ndarray]:
+    """Words 10 to 13 stand among 20 to 23, words 30 to 33 among 40 to 43; the two groups never meet."""
+    generator = np.random.default_rng(0)
+    return [
+        generator.permutation([*generator.integers(low, low + 4, 6), *generator.integers(low + 10, low + 14, 6)])
+        for low in [10, 30] * 100
+    ]
+
+
+def test_words_of_like_company_begin_with_like_vectors() -> None:
+    vectors = learn_word_vectors(planted_texts(), 50, 8, 3, 2, 0)
+    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+    within = unit[10:14] @ unit[10:14].T
+    across = unit[10:14] @ unit[30:34].T
+    assert within.min() > 0.5 > 0.1 > np.abs(across).max()
+    assert not vectors[:10].any()
+
+
+def test_word_vectors_are_the_same_for_the_same_seed_and_unseen_words_keep_still() -> None:
+    texts = planted_texts()
+    assert np.array_equal(learn_word_vectors(texts, 50, 8, 3, 2, 0), learn_word_vectors(texts, 50, 8, 3, 2, 0))
+    assert not learn_word_vectors([np.array([5]), np.array([6])], 50, 8, 3, 2, 0).any()  # no word beside another
+    assert learn_word_vectors(texts, 50, 96, 3, 2, 0).shape == (50, 96)  # more numbers than words
+
+
+@pytest.mark.parametrize("architecture", ["cnn", "lstm"])
+def test_pretraining_leaves_padding_and_the_unknown_word_as_they_were(architecture: str) -> None:
+    network = copy.deepcopy(TEXT[architecture])
+    before = network.vectors.embed.weight.detach().clone()
+    network.pretrain(planted_texts(), seed=0)
+    after = network.vectors.embed.weight.detach()
+    assert torch.equal(before[:2], after[:2])
+    assert not torch.equal(before[10], after[10])
+    network.context_window = 0
+    network.pretrain(planted_texts(), seed=1)
+    assert torch.equal(after, network.vectors.embed.weight)

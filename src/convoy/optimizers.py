@@ -24,15 +24,17 @@ class MuonWithAdamW(torch.optim.Optimizer):
         known = set(map(id, self.kernels))
         others = [weight for weight in network.parameters() if id(weight) not in known]
         self.parts: list[torch.optim.Optimizer] = [
-            torch.optim.Muon(
-                self.matrices, muon_learning_rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"
-            ),
-            torch.optim.AdamW(others, learning_rate, weight_decay=weight_decay),
+            torch.optim.AdamW(others, learning_rate, weight_decay=weight_decay)
         ]
+        if self.matrices:
+            scale = "match_rms_adamw"
+            self.parts.append(
+                torch.optim.Muon(self.matrices, muon_learning_rate, weight_decay=weight_decay, adjust_lr_fn=scale)
+            )
         self._share_groups()
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step of both; `closure` computes loss and gradients first."""
         with torch.enable_grad():
             loss = closure() if closure else None

@@ -62,7 +62,8 @@ def learn_word_vectors(
     if information.nnz == 0:
         return vectors
     left, values, _ = randomized_svd(information, size, n_iter=3, random_state=seed)
-    vectors[:, : left.shape[1]] = left * values**EIGENVALUE_POWER
+    met = information.getnnz(axis=1) > 0  # the others get rounding errors, which would be scaled up
+    vectors[met, : left.shape[1]] = (left * values**EIGENVALUE_POWER)[met]
     spread = float(vectors[first_word:].std())
     return vectors / spread if spread else vectors
 

@@ -1,0 +1,73 @@
+"""Muon and AdamW step as one: each on its own weights, scheduled together, and both come back from their state."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import OneCycleLR
+
+from convoy.optimizers import MuonWithAdamW
+
+INPUTS, LABELS = torch.randn(64, 1, 8, 8), torch.randint(0, 3, (64,))
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 6, 3), nn.Flatten(), nn.Linear(6 * 16, 3))
+
+
+def step(model: nn.Module, optimizer: torch.optim.Optimizer) -> float:
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(INPUTS), LABELS)
+        loss.backward()
+        return loss.detach()
+
+    return float(optimizer.step(closure))
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_the_step_of_a_hidden_kernel_is_orthogonal(memory_format: torch.memory_format) -> None:
+    model = network().to(memory_format=memory_format)
+    kernel, first = model[2].weight, model[0].weight
+    before, first_before = kernel.detach().clone(), first.detach().clone()
+    step(model, MuonWithAdamW(model, muon_learning_rate=0.1, learning_rate=0.01, weight_decay=0.0))
+    values = torch.linalg.svdvals((kernel.detach() - before).flatten(1))
+    assert values.min() > 0.5 * values.max() > 0  # five Newton-Schulz steps leave 0.7 to 1.2
+    assert (first.detach() - first_before).abs().max() == pytest.approx(0.01, rel=1e-2)  # AdamW's first step
+
+
+def test_it_learns_and_a_schedule_moves_both_rates() -> None:
+    model = network()
+    optimizer = MuonWithAdamW(model, muon_learning_rate=0.05, learning_rate=0.01, weight_decay=0.0)
+    schedule = OneCycleLR(
+        optimizer, [group["lr"] for group in optimizer.param_groups], total_steps=41, cycle_momentum=False
+    )
+    losses = []
+    for _ in range(40):
+        losses.append(step(model, optimizer))
+        schedule.step()
+    assert losses[-1] < 0.5 * losses[0]
+    assert all(part.param_groups[0]["lr"] < 1e-4 for part in optimizer.parts)
+
+
+def test_it_goes_on_from_its_state_as_if_it_had_never_stopped() -> None:
+    one = network()
+    optimizer = MuonWithAdamW(one, 0.05, 0.01, 0.01)
+    for _ in range(3):
+        step(one, optimizer)
+    two = copy.deepcopy(one)
+    resumed = MuonWithAdamW(two, 0.05, 0.01, 0.01)
+    resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    for _ in range(3):
+        step(one, optimizer)
+        step(two, resumed)
+    for left, right in zip(one.parameters(), two.parameters(), strict=True):
+        assert torch.equal(left, right)
+
+
+def test_a_network_without_hidden_kernels_is_left_to_adamw() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    optimizer = MuonWithAdamW(model, 0.05, 0.01, 0.0)
+    assert [len(part.param_groups[0]["params"]) for part in optimizer.parts] == [2]
