@@ -11,11 +11,11 @@ from torch.utils.data import DataLoader, Dataset
 from convoy.datasets.image import BatchParams
 
 STOCK_WORKERS = 2  # what the goal names
-_AUGMENTATIONS = {"size", "flip", "shift_px"}
+_AUGMENTATIONS = {"size", "flip", "shift_px", "erase_px"}
 
 
 class AugmentedImages(Dataset[tuple[Tensor, int]]):
-    """Images (n, height, width, channels) uint8 one at a time, each mirrored and shifted as `augment` does to many."""
+    """Images (n, height, width, channels) uint8 one at a time, each changed by chance as ours are in batches."""
 
     def __init__(self, images: NDArray[np.uint8], labels: NDArray[np.int64], params: BatchParams) -> None:
         unknown = set(type(params).model_fields) - _AUGMENTATIONS
@@ -35,7 +35,18 @@ class AugmentedImages(Dataset[tuple[Tensor, int]]):
             image = torch.nn.functional.pad(image, (0, 0, margin, margin, margin, margin))
             top, left = torch.randint(2 * margin + 1, (2,)).tolist()
             image = image[top : top + height, left : left + width]
-        return image, self._labels[row]
+        return self._erase(image), self._labels[row]
+
+    def _erase(self, image: Tensor) -> Tensor:
+        side_px = self._params.erase_px
+        if not side_px or torch.rand(()) >= 0.5:
+            return image
+        half = side_px // 2
+        top, left = (int(torch.randint(-half, length, ())) for length in image.shape[:2])
+        tall, wide = torch.randint(max(half, 1), side_px + 1, (2,)).tolist()
+        image = image.clone()
+        image[max(top, 0) : max(top + tall, 0), max(left, 0) : max(left + wide, 0)] = torch.randint(256, (1,))
+        return image
 
 
 def stock_loader(images: AugmentedImages, size: int) -> "DataLoader[tuple[Tensor, int]]":

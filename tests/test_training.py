@@ -28,7 +28,13 @@ TRAINER = TrainerParams(**tiny_training.TRAINER)
 def fit(
     task: Any, architecture: Any, folder: Path, epochs: int, callbacks: Sequence[pl.Callback] = (), **learning: Any
 ) -> tuple[Trained, candidates.Dataset]:
-    params = {"learning_rate": 0.02, "weight_decay": 0.0, "label_smoothing": 0.0, "patience": 50} | learning
+    params = {
+        "learning_rate": 0.02,
+        "muon_learning_rate": None,
+        "weight_decay": 0.0,
+        "label_smoothing": 0.0,
+        "patience": 50,
+    } | learning
     pl.seed_everything(TRAINER.seed)
     training = candidates.open_dataset(task, write_split(task, folder / "train.arrow", 180))
     validation = candidates.open_dataset(task, write_split(task, folder / "validation.arrow", 60))

@@ -7,14 +7,28 @@ import yaml
 from prepared_splits import write_split
 
 NETWORKS = {
-    ("image", "cnn"): {"channels": [8, 8, 8], "dropout": 0.1},
+    ("image", "cnn"): {"channels": [8, 8], "blocks": 1, "dropout": 0.1},
     ("image", "lstm"): {"units": 16, "dropout": 0.1},
-    ("text", "cnn"): {"embedding": 16, "filters": 16, "widths": [1, 2], "dropout": 0.1, "word_dropout": 0.1},
-    ("text", "lstm"): {"embedding": 16, "units": 16, "dropout": 0.1, "word_dropout": 0.1},
+    ("text", "cnn"): {
+        "embedding": 16,
+        "filters": 16,
+        "widths": [1, 2],
+        "dropout": 0.1,
+        "word_dropout": 0.1,
+        "context_window": 2,
+    },
+    ("text", "lstm"): {"embedding": 16, "units": 16, "dropout": 0.1, "word_dropout": 0.1, "context_window": 2},
 }
-BATCHES = {"image": {"size": 10, "flip": True, "shift_px": 1}, "text": {"size": 10, "bucket": 4}}
+BATCHES = {"image": {"size": 10, "flip": True, "shift_px": 1, "erase_px": 4}, "text": {"size": 10, "bucket": 4}}
 TRAINER = {"seed": 7, "accelerator": "cpu", "devices": 1, "precision": "auto"}
-LEARNING = {"epochs": 6, "learning_rate": 0.02, "weight_decay": 0.01, "label_smoothing": 0.05, "patience": 3}
+LEARNING = {
+    "epochs": 6,
+    "learning_rate": 0.02,
+    "muon_learning_rate": None,
+    "weight_decay": 0.01,
+    "label_smoothing": 0.05,
+    "patience": 3,
+}
 
 
 def lay(folder: Path, task: str, architecture: str, trainer: dict[str, Any] | None = None, **learning: Any) -> Path:

@@ -23,9 +23,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
         self.matrices = [nn.Parameter(kernel.detach().flatten(1).clone()) for kernel in self.kernels]
         known = set(map(id, self.kernels))
         others = [weight for weight in network.parameters() if id(weight) not in known]
-        self.parts: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(others, learning_rate, weight_decay=weight_decay)
-        ]
+        self.parts: list[torch.optim.Optimizer] = [torch.optim.AdamW(others, learning_rate, weight_decay=weight_decay)]
         if self.matrices:
             scale = "match_rms_adamw"
             self.parts.append(

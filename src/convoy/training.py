@@ -13,6 +13,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
+from convoy import candidates
 from convoy.callbacks import (
     CURVES,
     MONITOR,
@@ -101,6 +102,8 @@ def train(
     unfinished = newest_whole(folder) if folder else None
     if unfinished:
         print(f"{title}: goes on after epoch {epochs_done(unfinished)} of {learning.epochs} ({unfinished})", flush=True)
+    else:
+        candidates.pretrain(network, splits.train, params.seed)
     with Interruption() as interruption:
         trainer = pl.Trainer(
             accelerator=params.accelerator,
