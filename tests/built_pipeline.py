@@ -12,6 +12,12 @@ from PIL import Image
 
 ARCHITECTURES = ("cnn", "lstm")
 METRICS = {"accuracy": 0.9, "macro_f1": 0.89, "log_loss": 0.3, "n": 100}
+BASELINES = {"image": "mlp", "text": "nb-svm"}
+BASELINE_PARAMS = {
+    "seed": 0,
+    "image": {"mlp": {"hidden": [8], "epochs": 3}, "logreg": {"epochs": 2}},
+    "text": {"counting": {"longest": 2}, "nb-svm": {"smoothing": 1.0}},
+}
 AGREEMENT = {"max_difference": 1e-6, "class_flips": 0, "n": 100}
 PARAMS = {"learning": {"epochs": 3, "learning_rate": 0.006}, "network": {"channels": [32, 64]}}
 
@@ -55,16 +61,21 @@ def _reports(folder: Path, task: str, validation: dict[str, float], version: int
         _write(folder / architecture / "curves.csv", "\n".join([header, *rows, ""]).encode())
         for picture in ("confusion", "misclassified"):
             Image.new("L", (8, 8)).save(folder / architecture / f"{picture}.png")
-    Image.new("L", (8, 8)).save(folder / "reliability.png")
+    for picture in ("reliability", "slices"):
+        Image.new("L", (8, 8)).save(folder / f"{picture}.png")
     contents: dict[str, Any] = {
         "data": {"train": 100},
         "choice": {"architecture": "cnn", "candidates": {name: validation for name in ARCHITECTURES}},
         "parity": {part: AGREEMENT for part in ("validation", "sizes", "batches")},
         "test": test,
+        "slices": {"class": {"T-shirt/top": {"accuracy": 0.8, "n": 10}}},
         "candidates": {name: {"accuracy": 0.91, "log_loss": 0.31, "n": 100} for name in ARCHITECTURES},
     }
     for name, content in contents.items():
         _write(folder / f"{name}.json", json.dumps(content).encode())
+    report = folder.parent / "baselines.json"
+    known = json.loads(report.read_bytes()) if report.exists() else {}
+    _write(report, json.dumps({**known, task: {BASELINES[task]: {"accuracy": 0.85, "n": 100}}}).encode())
 
 
 def _md5_of_folder(folder: Path) -> str:
@@ -85,7 +96,7 @@ def write_lock(root: Path, task: str, data: int = 1) -> None:
     prepared = [entry(f"data/prepared/{task}/{split}.arrow", f"{split} {data}") for split in ("train", "validation")]
     test = entry(f"data/prepared/{task}/test.arrow", f"test {data}")
     bundle = {"path": f"bundles/{task}", "hash": "md5", "md5": _md5_of_folder(root / "bundles" / task)}
-    verdict = [entry(f"reports/{task}/{name}.json") for name in ("test", "candidates")]
+    verdict = [entry(f"reports/{task}/{name}.json") for name in ("test", "candidates", "slices")]
     stages: dict[str, Any] = {
         f"fetch_{suffix}": {
             "params": {"params.yaml": {f"fetch_{suffix}": {"source": "tiny"}}},
@@ -112,6 +123,12 @@ def write_lock(root: Path, task: str, data: int = 1) -> None:
     stages[f"export@{task}"] = {"deps": [choice, *map(entry, weights)], "outs": [bundle, parity]}
     stages[f"evaluate@{task}"] = {"deps": [bundle, test], "outs": verdict}
     lock = root / "dvc.lock"
-    stages = json.loads(json.dumps(stages))  # no shared entries, which YAML would write as aliases
     known = yaml.safe_load(lock.read_text())["stages"] if lock.exists() else {}
+    others = [read for read in known.get("baselines", {}).get("deps", []) if f"/{task}/" not in read["path"]]
+    stages["baselines"] = {
+        "deps": [*others, prepared[0], test],
+        "params": {"params.yaml": {"baselines": BASELINE_PARAMS}},
+        "outs": [entry("reports/baselines.json")],
+    }
+    stages = json.loads(json.dumps(stages))  # no shared entries, which YAML would write as aliases
     lock.write_text(yaml.safe_dump({"schema": "2.0", "stages": {**known, **stages}}, sort_keys=False))

@@ -63,7 +63,16 @@ def test_the_reports_hold_the_promised_figures(copy: Path) -> None:
     for task in ("image", "text"):
         test = json.loads((copy / "reports" / task / "test.json").read_text())
         assert set(test) >= {"accuracy", "macro_f1", "log_loss", "n"}
+        baselines = json.loads((copy / "reports/baselines.json").read_text())[task]
+        assert set(test["against"]) == set(baselines) >= {"image": {"two-conv-cnn"}, "text": {"nb-svm"}}[task]
+        for name, found in test["against"].items():
+            assert found["difference"] == pytest.approx(test["accuracy"] - baselines[name]["accuracy"], abs=2e-6)
+            assert 0 < found["p"] <= 1
+        sliced = json.loads((copy / "reports" / task / "slices.json").read_text())
+        assert all(sum(each["n"] for each in kind.values()) == test["n"] for kind in sliced.values())
         candidates = json.loads((copy / "reports" / task / "candidates.json").read_text())
+        for figures in (test, *candidates.values(), *baselines.values()):
+            assert figures["low"] <= figures["accuracy"] <= figures["high"] and figures["n"] == test["n"]
         assert set(candidates) == {"cnn", "lstm"}
         winner = json.loads((copy / "reports" / task / "choice.json").read_text())["architecture"]
         assert candidates[winner]["accuracy"] == pytest.approx(test["accuracy"], abs=1e-6)

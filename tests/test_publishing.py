@@ -81,6 +81,44 @@ def test_a_run_holds_params_curves_figures_data_sets_and_files(place: Place) -> 
     )
 
 
+def test_a_baseline_is_a_run_beside_the_candidates_and_never_a_version(place: Place, tmp_path: Path) -> None:
+    built_pipeline.lay(tmp_path, "text")
+    said = place.publish()
+    [content] = read_built("image", Lock.read()).baselines
+    run = tracking.find_run(place.client, tracking.experiment_of(place.client, "image"), content.key)
+    assert run is not None and run.info.run_name == "baseline-mlp" and run.info.status == "FINISHED"
+    assert run.data.tags["convoy.baseline"] == "true"
+    assert run.data.params == {"baseline": "mlp", "seed": "0", "hidden": "[8]", "epochs": "3"}
+    assert run.data.metrics == {"test/accuracy": 0.85, "test/n": 100}
+    assert {item.dataset.name for item in run.inputs.dataset_inputs} == {"image-train", "image-test"}
+    versions = place.client.search_model_versions("name = 'convoy-image'")
+    assert [version.run_id for version in versions] != [run.info.run_id] and "run baseline-mlp: new" in said
+
+
+def test_a_baseline_is_another_run_after_its_own_params_or_data_changed(place: Place, tmp_path: Path) -> None:
+    def key() -> str:
+        return read_built("image", Lock.read()).baselines[0].key
+
+    before = key()
+    built_pipeline.lay(tmp_path, "text", data=2)
+    assert key() == before, "the other task's data"
+    built_pipeline.lay(tmp_path, "image", data=2)
+    assert key() != before
+    built_pipeline.lay(tmp_path, "image")
+    lock = Lock.read()
+    params = lock.stages["baselines"]["params"]["params.yaml"]["baselines"]
+    params["image"]["logreg"]["epochs"] = 9
+    assert read_built("image", lock).baselines[0].key == before, "another baseline's params"
+    params["image"]["mlp"]["epochs"] = 9
+    assert read_built("image", lock).baselines[0].key != before
+
+
+def test_baselines_that_were_changed_by_hand_are_not_published(place: Place) -> None:
+    Path("reports/baselines.json").write_text(json.dumps({"image": {"mlp": {"accuracy": 0.1}}}))
+    assert "reports/baselines.json is not the file that dvc.lock names" in place.publish()
+    assert read_built("image", Lock.read()).baselines == []
+
+
 def test_publishing_again_changes_nothing(place: Place) -> None:
     place.publish()
     before, release = place.snapshot(), read_release(Path("deployed/image/current"))
@@ -93,7 +131,7 @@ def test_publishing_again_changes_nothing(place: Place) -> None:
 def test_what_was_deleted_comes_back_and_nothing_twice(place: Place) -> None:
     place.publish()
     before = place.snapshot()
-    run_id = next(name for name in before if "version" not in name and name != "aliases")
+    run_id = next(name for name, held in before.items() if "reports/curves.csv" in held[-1])
     folder = Path("mlruns/convoy-image", run_id, "artifacts")
     (folder / "reports" / "curves.csv").unlink()
     (folder / "reports" / "confusion.png").write_bytes(b"half")
@@ -331,7 +369,7 @@ def test_experiments_and_runs_in_the_bin_are_brought_back_or_made_anew(place: Pl
     place.client.delete_run(place.client.search_runs([experiment])[0].info.run_id)
     place.client.delete_experiment(experiment)
     place.publish()
-    assert len(place.client.search_runs([experiment])) == 2
+    assert len(place.client.search_runs([experiment])) == 3
 
 
 @pytest.mark.slow
@@ -378,7 +416,10 @@ def test_code_that_changed_since_the_training_is_named_and_no_revision_is_claime
     built_pipeline.git(tmp_path, "commit", "--quiet", "--message", "after the training")
     Path("params.yaml").write_text(Path("params.yaml").read_text() + "# an edit\n")
     place.publish()
-    for run in place.client.search_runs([tracking.experiment_of(place.client, "image")]):
+    trained = "tags.`convoy.architecture` != ''"
+    runs = place.client.search_runs([tracking.experiment_of(place.client, "image")], trained)
+    assert len(runs) == 2
+    for run in runs:
         assert run.data.tags["convoy.git_dirty"] == (
             "unknown: changed between training and publishing: pipelines/train.py"
         )

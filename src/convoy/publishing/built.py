@@ -5,6 +5,7 @@ from pathlib import Path
 
 from convoy import layout
 from convoy.layout import ARCHITECTURES, Architecture, Task
+from convoy.publishing import baseline_runs
 from convoy.publishing.provenance import Lock, same_file
 from convoy.publishing.run_content import (
     PREPARE,
@@ -34,6 +35,7 @@ class Built:
 
     task: Task
     runs: dict[Architecture, RunContent]
+    baselines: list[RunContent]
     winner: Winner | None
     missing: list[str]
 
@@ -50,7 +52,15 @@ def read_built(task: Task, lock: Lock) -> Built:
         if _is_current(lock, train, missing) and _is_of_lock(fingerprint, lock.outs(train), missing):
             is_winner = winner is not None and winner.architecture == architecture
             runs[architecture] = read_run(task, architecture, lock, evaluated, is_winner, missing)
-    return Built(task, runs, winner, list(dict.fromkeys(missing)))
+    baselines = _read_baselines(task, lock, missing)
+    return Built(task, runs, baselines, winner, list(dict.fromkeys(missing)))
+
+
+def _read_baselines(task: Task, lock: Lock, missing: list[str]) -> list[RunContent]:
+    current = _is_current(lock, baseline_runs.STAGE, missing)
+    if not current or not _is_of_lock(layout.BASELINES, lock.outs(baseline_runs.STAGE), missing):
+        return []
+    return baseline_runs.read_baseline_runs(task, lock)
 
 
 def _is_current(lock: Lock, name: str, missing: list[str]) -> bool:

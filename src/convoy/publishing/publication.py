@@ -54,6 +54,8 @@ class _Publication:
 
     def _publish(self) -> None:
         runs = {architecture: self._complete(run) for architecture, run in self.content.runs.items()}
+        for baseline in self.content.baselines:
+            self._complete(baseline)
         bundle = self._winning_bundle()
         serving = self._keep_serving(bundle.digest if bundle else None)
         if bundle is None or self.content.winner is None:

@@ -169,6 +169,7 @@ def _metrics(
         found |= numbers(figures(layout.reports(task) / "candidates.json").get(architecture, {}), "test")
     if evaluated and is_winner:
         found |= numbers(figures(layout.reports(task) / "test.json"), "test")
+        found |= numbers(figures(layout.reports(task) / "slices.json"), "slices")
     return {name: value for name, value in found.items() if not math.isnan(value)}
 
 
@@ -204,7 +205,8 @@ def _files(
         wanted += [folder / "candidates.json"]
     if is_winner:
         wanted += [layout.choice(task), folder / "parity.json"]
-        wanted += [folder / name for name in ("test.json", "reliability.png") if evaluated]
+        pictures = ("reliability.png", "slices.png")
+        wanted += [folder / name for name in ("test.json", "slices.json", *pictures) if evaluated]
     found: dict[str, Path | bytes] = {}
     for path in wanted:
         if not path.exists():
