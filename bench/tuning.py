@@ -89,7 +89,7 @@ class Tuning:
             if done.returncode:
                 raise RuntimeError(f"tune ended with {done.returncode}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
             study = optuna.load_study(study_name=None, storage=JournalStorage(JournalFileBackend(str(journal))))
-        trials = study.get_trials(deepcopy=False)
+            trials = study.get_trials(deepcopy=False)
         starts = [trial.datetime_start for trial in trials if trial.datetime_start]
         ends = [trial.datetime_complete for trial in trials if trial.datetime_complete]
         seconds = (max(ends) - min(starts)).total_seconds()
