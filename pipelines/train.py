@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import pytorch_lightning as pl
+from pytorch_lightning.utilities import rank_zero_only
 
 from convoy import atomic, candidates, layout
 from convoy.callbacks import Diverged, Following, Interrupted
@@ -59,8 +60,9 @@ def describe(task: Task, architecture: Architecture, params: Params, seed: int, 
     )
 
 
+@rank_zero_only
 def write(description: Description, trained: Trained, validation: Dataset, record: dict[str, Any]) -> None:
-    """Judge the best weights on the validation split; write all outs of the stage."""
+    """Judge the best weights on the validation split; write all outs of the stage, in one process of several."""
     task, architecture = description.task, description.architecture
     metrics = classification_metrics(validation.labels, candidates.probabilities(trained.network, validation))
     parameters = sum(weight.numel() for weight in trained.network.parameters())

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_training
 import torch
 from prepared_splits import image_split, write_split
 
@@ -21,7 +22,7 @@ from convoy.preprocessing.text import TextPreprocessing
 from convoy.preprocessing.vocabulary import build_tokenizer
 from convoy.training import Splits, TrainerParams, train
 
-TRAINER = TrainerParams(seed=SEED, accelerator="cpu", devices=1, precision="32-true")
+TRAINER = TrainerParams(**tiny_training.TRAINER | {"seed": SEED})
 
 
 def subject(folder: Path) -> Subject:

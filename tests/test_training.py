@@ -1,5 +1,6 @@
 """Training learns, keeps its best weights, stops early, and does the same again with the same seed."""
 
+import functools
 import math
 import re
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ import pytorch_lightning as pl
 import tiny_training
 import torch
 from prepared_splits import write_split
+from safetensors.numpy import load_file
 from tiny_training import BATCHES, NETWORKS
 
 from convoy import candidates
@@ -26,7 +28,13 @@ TRAINER = TrainerParams(**tiny_training.TRAINER)
 
 
 def fit(
-    task: Any, architecture: Any, folder: Path, epochs: int, callbacks: Sequence[pl.Callback] = (), **learning: Any
+    task: Any,
+    architecture: Any,
+    folder: Path,
+    epochs: int,
+    callbacks: Sequence[pl.Callback] = (),
+    trainer: TrainerParams = TRAINER,
+    **learning: Any,
 ) -> tuple[Trained, candidates.Dataset]:
     params = {
         "learning_rate": 0.02,
@@ -50,7 +58,7 @@ def fit(
     trained = train(
         candidates.build(description),
         splits,
-        TRAINER,
+        trainer,
         LearningParams(epochs=epochs, **params),
         callbacks=callbacks,
     )
@@ -142,13 +150,64 @@ def test_the_curves_have_a_line_per_epoch(tmp_path: Path) -> None:
     assert [line.split(",")[0] for line in lines[1:]] == ["0", "1", "2"]
 
 
+NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+def trained_with(folder: Path, task: Any, architecture: Any, **trainer: Any) -> Path:
+    """Weights of a training of two epochs with these settings of the trainer."""
+    fit(task, architecture, folder, epochs=2, trainer=TRAINER.model_copy(update=trainer))
+    return folder / "candidate" / "weights.safetensors"
+
+
+def assert_close(one: Path, other: Path, tolerance: float) -> None:
+    first, second = load_file(one), load_file(other)
+    assert first.keys() == second.keys()
+    for name, weight in first.items():
+        np.testing.assert_allclose(second[name], weight, atol=tolerance, err_msg=name)
+
+
+@pytest.mark.parametrize("architecture", ["cnn", "lstm"])
+def test_channels_last_changes_only_the_order_in_memory(architecture: str, tmp_path: Path) -> None:
+    one = trained_with(tmp_path / "one", "image", architecture)
+    assert_close(one, trained_with(tmp_path / "other", "image", architecture, channels_last=True), 1e-3)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.* is deprecated:DeprecationWarning")  # torch of itself
+def test_a_compiled_network_gives_the_same_weights_under_the_same_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = trained_with(tmp_path / "one", "text", "cnn")
+    # Generating C++ takes a minute of a core; GPUs test that. Here the network is traced and run as it is.
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    assert_close(one, trained_with(tmp_path / "other", "text", "cnn", compile=True), 1e-3)
+
+
+GPU_PATHS = [
+    {},
+    {"precision": "32-true", "float32_matmul_precision": "high"},
+    {"channels_last": True},
+    {"compile": True},
+]
+
+
+@NEEDS_GPU
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", GPU_PATHS, ids=str)
+@pytest.mark.parametrize(("task", "architecture"), NETWORKS)
+def test_every_path_on_a_gpu_learns(task: Any, architecture: Any, settings: dict[str, Any], tmp_path: Path) -> None:
+    trainer = TRAINER.model_copy(update={"accelerator": "gpu", **settings})
+    trained, validation = fit(task, architecture, tmp_path, epochs=12, trainer=trainer)
+    metrics = classification_metrics(validation.labels, candidates.probabilities(trained.network, validation))
+    assert metrics["accuracy"] >= 0.9
+
+
 def test_automatic_precision_is_32_bits_without_a_gpu() -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     assert resolve_precision(TRAINER.model_copy(update={"accelerator": "auto"})) == "32-true"
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@NEEDS_GPU
 def test_automatic_precision_is_bf16_on_a_gpu_that_has_it() -> None:
     found = resolve_precision(TRAINER.model_copy(update={"accelerator": "auto"}))
     assert found == ("bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true")

@@ -20,7 +20,17 @@ NETWORKS = {
     ("text", "lstm"): {"embedding": 16, "units": 16, "dropout": 0.1, "word_dropout": 0.1, "context_window": 2},
 }
 BATCHES = {"image": {"size": 10, "flip": True, "shift_px": 1, "erase_px": 4}, "text": {"size": 10, "bucket": 4}}
-TRAINER = {"seed": 7, "accelerator": "cpu", "devices": 1, "precision": "auto"}
+TRAINER = {
+    "seed": 7,
+    "accelerator": "cpu",
+    "devices": 1,
+    "num_nodes": 1,
+    "strategy": "auto",
+    "precision": "auto",
+    "float32_matmul_precision": "highest",
+    "compile": False,
+    "channels_last": False,
+}
 LEARNING = {
     "epochs": 6,
     "learning_rate": 0.02,
@@ -31,15 +41,16 @@ LEARNING = {
 }
 
 
-def lay(folder: Path, task: str, architecture: str, trainer: dict[str, Any] | None = None, **learning: Any) -> Path:
-    """Write params.yaml and the prepared splits."""
+def lay(folder: Path, task: str, architecture: str, changes: dict[str, Any] | None = None, **learning: Any) -> Path:
+    """Write params.yaml and the prepared splits; `changes` are to the sections trainer, batches and network."""
+    changes = changes or {}
     candidate = {
         "learning": LEARNING | learning,
-        "batches": BATCHES[task],
-        "network": NETWORKS[task, architecture],
+        "batches": BATCHES[task] | changes.get("batches", {}),
+        "network": NETWORKS[task, architecture] | changes.get("network", {}),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    params = {"train": {"trainer": TRAINER | (trainer or {}), task: {architecture: candidate}}}
+    params = {"train": {"trainer": TRAINER | changes.get("trainer", {}), task: {architecture: candidate}}}
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     for split, count in (("train", 300), ("validation", 60)):
         write_split(task, folder / "data" / "prepared" / task / f"{split}.arrow", count)

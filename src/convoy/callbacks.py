@@ -41,6 +41,7 @@ class Progress(pl.Callback):
             unit="batch",
             mininterval=interval_s,
             maxinterval=interval_s,
+            disable=not trainer.is_global_zero,
         )
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -168,7 +169,8 @@ class Following(pl.Callback):
         """Begin, with the epochs that a resumed training has behind it."""
         rows = _rows(trainer)
         self._told = len(rows)
-        self.follower.start(**self.about, rows=rows)
+        if trainer.is_global_zero:  # a follower that was not started tells nobody
+            self.follower.start(**self.about, rows=rows)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Tell of the epoch before."""

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins import TorchCheckpointIO
+from pytorch_lightning.utilities import rank_zero_only
 
 from convoy import atomic
 
@@ -31,6 +32,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Write to a temporary name beside `path`, sync, rename."""
         with atomic.new_file(Path(path)) as temporary:
             torch.save(checkpoint, temporary)
+
+
+def is_first_process() -> bool:
+    """Whether this process, of those that train together, is the one that speaks and writes; known from its start."""
+    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def every_epoch(folder: Path) -> ModelCheckpoint:
@@ -72,9 +78,12 @@ def training_folder(candidate: str, fingerprint: str) -> Iterator[Path]:
     """The folder of one training, for this process alone; what is in it outlives an exception or a kill.
 
     On success it is removed, and with it those of older params, data or code, which nobody would go on with.
-    Raises TrainingRunning where another process has it.
+    Of a training by several processes the first one sees to all this. Raises TrainingRunning where another has it.
     """
     folder = HOME / f"{candidate}-{fingerprint[:12]}"
+    if not is_first_process():
+        yield folder
+        return
     others = [other for other in HOME.glob(f"{candidate}-*") if other.is_dir() and other != folder]
     if others and not folder.exists():
         print(f"{candidate}: starts anew: params, data or code have changed since {others[0]} was left unfinished")

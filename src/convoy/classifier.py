@@ -36,7 +36,9 @@ class Classifier(pl.LightningModule):
         """Loss of one batch."""
         inputs, labels = batch
         loss = nn.functional.cross_entropy(self.network(inputs), labels, label_smoothing=self.params.label_smoothing)
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(labels), prog_bar=True)
+        self.log(
+            "train_loss", loss, on_step=False, on_epoch=True, batch_size=len(labels), prog_bar=True, sync_dist=True
+        )
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:

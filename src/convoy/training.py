@@ -7,13 +7,15 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import pytorch_lightning as pl
 import torch
+from pydantic import Field
+from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
-from convoy import candidates
+from convoy import candidates, layout
 from convoy.callbacks import (
     CURVES,
     MONITOR,
@@ -26,9 +28,9 @@ from convoy.callbacks import (
     SeedEachEpoch,
 )
 from convoy.candidates import EVALUATION_BATCH, Dataset
-from convoy.checkpoints import AtomicCheckpointIO, epochs_done, every_epoch, newest_whole
+from convoy.checkpoints import AtomicCheckpointIO, epochs_done, every_epoch, is_first_process, newest_whole
 from convoy.classifier import Classifier, LearningParams
-from convoy.params import Section
+from convoy.params import ParamsInvalid, Section
 
 
 class TrainerParams(Section):
@@ -36,8 +38,13 @@ class TrainerParams(Section):
 
     seed: int
     accelerator: Literal["auto", "cpu", "gpu", "mps"]
-    devices: Literal[1]  # the batches are not yet divided between several
+    devices: int = Field(ge=1)
+    num_nodes: int = Field(ge=1)
+    strategy: Literal["auto", "ddp"]
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
+    float32_matmul_precision: Literal["highest", "high"]
+    compile: bool
+    channels_last: bool
 
 
 @dataclass(frozen=True)
@@ -60,12 +67,33 @@ class Splits(pl.LightningDataModule):
         """This epoch's batches; the Trainer asks anew for each epoch."""
         assert self.trainer is not None
         device = self.trainer.strategy.root_device
-        return self.train.training_batches(self.batches, self.seed, self.trainer.current_epoch, device)
+        batches = self.train.training_batches(self.batches, self.seed, self.trainer.current_epoch, device)
+        world = self.trainer.world_size
+        return batches if world == 1 else Share(batches, self.trainer.global_rank, world)
 
     def val_dataloader(self) -> Any:
-        """The whole validation split, in order."""
+        """The whole validation split, in order; of several processes each judges all of it, which needs no exchange."""
         assert self.trainer is not None
         return InOrder(self.validation.evaluation_batches(EVALUATION_BATCH, self.trainer.strategy.root_device))
+
+
+class Share:
+    """What one of `world` processes takes of each batch: together they do the work of one process, to the same end."""
+
+    def __init__(self, batches: Any, rank: int, world: int) -> None:
+        self._batches, self._rank, self._world = batches, rank, world
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for inputs, labels in self._batches:
+            if len(labels) % self._world:
+                raise ParamsInvalid(
+                    f"{layout.PARAMS}: batches.size is {len(labels)}, which {self._world} processes "
+                    "(train.trainer.devices x num_nodes) cannot share evenly; choose a multiple"
+                )
+            yield inputs[self._rank :: self._world], labels[self._rank :: self._world]
 
 
 class InOrder:
@@ -96,34 +124,51 @@ def train(
     Raises Diverged for a loss that is not finite, Interrupted where SIGINT or SIGTERM comes.
     """
     _hush()
+    torch.set_float32_matmul_precision(params.float32_matmul_precision)
     curves, best = Curves(), BestWeights(network)
     own = [best, curves, Patience(MONITOR, patience=learning.patience), Divergence(), SeedEachEpoch(params.seed)]
     kept = [every_epoch(folder)] if folder else []
     unfinished = newest_whole(folder) if folder else None
-    if unfinished:
-        print(f"{title}: goes on after epoch {epochs_done(unfinished)} of {learning.epochs} ({unfinished})", flush=True)
-    else:
+    if unfinished is None:
         candidates.pretrain(network, splits.train, params.seed)
+    elif is_first_process():
+        print(f"{title}: goes on after epoch {epochs_done(unfinished)} of {learning.epochs} ({unfinished})", flush=True)
     with Interruption() as interruption:
-        trainer = pl.Trainer(
-            accelerator=params.accelerator,
-            devices=params.devices,
-            precision=resolve_precision(params),
-            max_epochs=learning.epochs,
-            callbacks=[*own, *callbacks, *kept, Progress(title), interruption],
-            plugins=[AtomicCheckpointIO()],
-            reload_dataloaders_every_n_epochs=1,
-            num_sanity_val_steps=0,
-            deterministic=True,
-            logger=False,
-            enable_checkpointing=folder is not None,
-            enable_model_summary=False,
-            enable_progress_bar=False,
-        )
-        trainer.fit(Classifier(network, learning), datamodule=splits, ckpt_path=unfinished, weights_only=True)
+        trainer = _trainer(params, learning.epochs, [*own, *callbacks, *kept, Progress(title), interruption])
+        model = Classifier(_prepared(network, params), learning)
+        trainer.fit(model, datamodule=splits, ckpt_path=unfinished, weights_only=True)
     network.load_state_dict(best.weights)
     best_row = min(curves.rows, key=lambda row: row[MONITOR])
     return Trained(network.cpu().eval(), int(best_row["epoch"]), curves.rows)
+
+
+def _trainer(params: TrainerParams, epochs: int, callbacks: list[pl.Callback]) -> pl.Trainer:
+    on_gpu = params.accelerator in ("auto", "gpu") and torch.cuda.is_available()
+    return pl.Trainer(
+        accelerator=params.accelerator,
+        devices=params.devices,
+        num_nodes=params.num_nodes,
+        strategy=params.strategy,
+        precision=resolve_precision(params),
+        sync_batchnorm=on_gpu and params.devices * params.num_nodes > 1,  # torch has it for GPUs only
+        max_epochs=epochs,
+        callbacks=callbacks,
+        plugins=[AtomicCheckpointIO()],
+        reload_dataloaders_every_n_epochs=1,
+        num_sanity_val_steps=0,
+        deterministic=True,
+        logger=False,
+        enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
+        enable_model_summary=False,
+        enable_progress_bar=False,
+    )
+
+
+def _prepared(network: nn.Module, params: TrainerParams) -> nn.Module:
+    """The network as its steps run; its weights stay those of `network`, whose names know nothing of compilation."""
+    if params.channels_last:
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return cast(nn.Module, torch.compile(network)) if params.compile else network
 
 
 def resolve_precision(params: TrainerParams) -> Any:
