@@ -39,6 +39,7 @@ class Server:
     def start(self) -> None:
         words = processes.command("mlflow", self.port)
         words[words.index("--backend-store-uri") + 1] = f"sqlite:///{Path('mlflow.db').absolute()}"
+        words[words.index("--allowed-hosts") + 1] = "*"  # the proxy's port too
         with Path("server.log").open("ab") as log:
             self.process = subprocess.Popen(words, env=processes.environment(), stdout=log, stderr=log)
         process = self.process
