@@ -189,7 +189,8 @@ def curves_csv(rows: list[dict[str, float]]) -> bytes:
 
 
 def _hush() -> None:
-    """Lightning's tips at each start; and it asks torch for its tree leaves in the old way, each epoch."""
+    """Lightning's tips, at each start; its old way to ask torch for tree leaves; its advice to average equal figures."""
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)
+    warnings.filterwarnings("ignore", ".*recommended to use `self.log.*sync_dist=True")
