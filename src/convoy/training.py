@@ -189,7 +189,7 @@ def curves_csv(rows: list[dict[str, float]]) -> bytes:
 
 
 def _hush() -> None:
-    """Lightning's tips, at each start; its old way to ask torch for tree leaves; its advice to average equal figures."""
+    """No tips of Lightning, nor its old way to ask torch for tree leaves, nor advice to average equal figures."""
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)
