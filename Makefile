@@ -11,13 +11,23 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PY := .venv/bin/python
 SET_UP := .ci/set-up
 
-.PHONY: help run demo repro ui serve test check bench clean lock set-up
+.PHONY: help run demo repro thorough ui serve test check bench clean lock set-up
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do printf '  make %-8s %s\n' "$$name" "$$text"; done
 	@echo
 	@echo "  PORT=$(PORT) MLFLOW_PORT=$(MLFLOW_PORT) change the ports, PYTHON= names the interpreter of .venv (3.11 to 3.13)."
 	@echo "  The verbs: .venv/bin/python -m convoy --help"
+
+# More of the same: a wider CNN for more epochs, with erasing, which needs them; an LSTM of more units.
+THOROUGH := \
+  -S train.image.cnn.learning.epochs=30 \
+  -S train.image.cnn.learning.patience=30 \
+  -S train.image.cnn.batches.erase_px=10 \
+  -S 'train.image.cnn.network.channels=[64,128]' \
+  -S train.text.lstm.learning.epochs=5 \
+  -S train.text.lstm.network.embedding=128 \
+  -S train.text.lstm.network.units=128
 
 run: ## raw data to REST answers: set-up, dvc repro, publish, MLflow UI and prediction service
 	@$(SET_UP) PORT=$(PORT) MLFLOW_PORT=$(MLFLOW_PORT)
@@ -32,6 +42,11 @@ demo: ## the same on a few thousand real examples, in .demo/ and without touchin
 repro: set-up ## dvc repro and publish
 	@$(PY) -m dvc repro
 	@$(PY) -m convoy publish
+
+thorough: set-up ## longer training of the best candidates, as an experiment of DVC's: up to 90 minutes on 2 cores
+	@$(PY) -m dvc exp run --name thorough $(THOROUGH)
+	@echo "This folder now holds the thorough models and params. To publish them: $(PY) -m convoy publish"
+	@echo "To go back: git checkout params.yaml dvc.lock reports && $(PY) -m dvc checkout"
 
 ui: ## the MLflow UI alone, in the foreground
 	@$(SET_UP) MLFLOW_PORT=$(MLFLOW_PORT)
