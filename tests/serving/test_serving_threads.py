@@ -11,6 +11,7 @@ from serving.deployed import Deployed, DeployedModels
 from serving.endpoints import Handlers
 from serving.exchange import Exchange
 from serving.multipart import read_images
+from serving.predictions import answer_predictions
 
 PNG = tiny_bundles.png(80)
 
@@ -38,6 +39,6 @@ def test_only_a_small_form_is_read_on_the_event_loop(
     exchange = Exchange()
     exchange.body, exchange.content_type = body, "multipart/form-data; boundary=edge"
     handlers = Handlers(DeployedModels({"image": image_model}))
-    answer = asyncio.run(handlers.images({"query_string": b""}, exchange))
+    answer = asyncio.run(handlers.images(answer_predictions, {"query_string": b""}, exchange))
     assert answer.startswith(b'{"model":')
     assert [reader == threading.get_ident() for reader in readers] == [on_the_loop]
