@@ -1,18 +1,23 @@
 """A training that is killed goes on from its last whole checkpoint and gives what an unbroken one gives, bitwise."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import tiny_training
+from mlflow.entities import Run
+from mlflow_store import open_empty_store
 
 from convoy.running import workspace
 
 KILLS = 10
+WITHIN_S = 120  # for what takes a few seconds on a machine that is not busy
 
 
 def environment() -> dict[str, str]:
@@ -57,3 +62,45 @@ def test_a_signal_ends_the_stage_at_once_and_it_writes_nothing(
     assert "Traceback" not in said
     assert not list(tmp_path.glob("candidates/*")) + list(tmp_path.glob("reports/*"))
     assert len(list(tmp_path.glob(".run/training/*/epoch=*.ckpt"))) >= 1
+
+
+def wait_until(true: Callable[[], bool], process: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + WITHIN_S
+    while not true():
+        assert process.poll() is None, "the training ended too soon"
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_a_training_killed_half_way_is_one_run_in_mlflow_with_each_point_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = open_empty_store()
+    epochs = 400  # so that MLflow, which takes seconds to load, comes while it trains
+    tiny_training.lay(tmp_path, "image", "cnn", epochs=epochs, patience=epochs)
+    words = [sys.executable, "-m", "pipelines.train", "image", "cnn"]
+    followed = {name: value for name, value in environment().items() if name != "CONVOY_FOLLOW"}
+
+    def runs() -> list[Run]:
+        experiment = store.get_experiment_by_name("convoy-image")
+        return store.search_runs([experiment.experiment_id]) if experiment else []
+
+    def steps() -> list[int]:
+        found = [store.get_metric_history(run.info.run_id, "curves/validation_log_loss") for run in runs()]
+        return [point.step for history in found for point in history]
+
+    with subprocess.Popen(words, cwd=tmp_path, env=followed, stderr=subprocess.DEVNULL) as training:
+        wait_until(lambda: len(steps()) >= 5, training)
+        training.kill()
+    (killed,) = runs()
+    done = subprocess.run(words, cwd=tmp_path, env=followed, capture_output=True, text=True, timeout=WITHIN_S)
+    assert "goes on after epoch" in done.stdout, done.stderr[-3000:]
+    (run,) = runs()
+    assert run.info.run_id == killed.info.run_id
+    fingerprint = json.loads(Path("reports/image/cnn/training.json").read_text())["fingerprint"]
+    assert run.data.tags["convoy.run_key"] == fingerprint
+    found = steps()
+    print(f"\nkilled and resumed: {len(found)} of {epochs} points in MLflow live, none twice: {run.info.status}")
+    assert len(found) == len(set(found)) > 5
