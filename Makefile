@@ -19,15 +19,14 @@ help: ## this list
 	@echo "  PORT=$(PORT) MLFLOW_PORT=$(MLFLOW_PORT) change the ports, PYTHON= names the interpreter of .venv (3.11 to 3.13)."
 	@echo "  The verbs: .venv/bin/python -m convoy --help"
 
-# More of the same: a wider CNN for more epochs, with erasing, which needs them; an LSTM of more units.
+# More of the same: the CNN for more epochs, an LSTM of more units.
 THOROUGH := \
-  -S train.image.cnn.learning.epochs=30 \
-  -S train.image.cnn.learning.patience=30 \
-  -S train.image.cnn.batches.erase_px=10 \
-  -S 'train.image.cnn.network.channels=[64,128]' \
+  -S train.image.cnn.learning.epochs=40 \
+  -S train.image.cnn.learning.patience=40 \
   -S train.text.lstm.learning.epochs=5 \
-  -S train.text.lstm.network.embedding=128 \
-  -S train.text.lstm.network.units=128
+  -S train.text.lstm.network.embedding=192 \
+  -S train.text.lstm.network.units=128 \
+  -S train.text.lstm.network.dropout=0.5
 
 run: ## raw data to REST answers: set-up, dvc repro, publish, MLflow UI and prediction service
 	@$(SET_UP) PORT=$(PORT) MLFLOW_PORT=$(MLFLOW_PORT)

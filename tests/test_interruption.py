@@ -76,12 +76,12 @@ def wait_until(true: Callable[[], bool], process: "subprocess.Popen[bytes]") -> 
 def test_a_training_killed_half_way_is_one_run_in_mlflow_with_each_point_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    followed = {name: value for name, value in environment().items() if name != "CONVOY_FOLLOW"}
     monkeypatch.chdir(tmp_path)
     store = open_empty_store()
     epochs = 400  # so that MLflow, which takes seconds to load, comes while it trains
     tiny_training.lay(tmp_path, "image", "cnn", epochs=epochs, patience=epochs)
     words = [sys.executable, "-m", "pipelines.train", "image", "cnn"]
-    followed = {name: value for name, value in environment().items() if name != "CONVOY_FOLLOW"}
 
     def runs() -> list[Run]:
         experiment = store.get_experiment_by_name("convoy-image")
