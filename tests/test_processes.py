@@ -20,7 +20,7 @@ from test_ports import free_port
 
 from convoy.bundle import Release, digest_of
 from convoy.publishing import deployment
-from convoy.running import processes
+from convoy.running import processes, showcase
 
 pytestmark = pytest.mark.slow  # real servers: about ten seconds each
 ROOT = Path(__file__).parents[1]
@@ -221,16 +221,20 @@ def is_there(pid: int) -> bool:
     return psutil.pid_exists(pid) and is_alive(psutil.Process(pid))
 
 
-@pytest.mark.parametrize("verb", [["serve", "--port"], ["ui", "--mlflow-port"]])
-def test_one_of_them_alone_in_the_foreground(place: Path, verb: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("verb", "path"), [(["serve", "--port"], "livez"), (["ui", "--mlflow-port"], "health")], ids=["serve", "ui"]
+)
+def test_one_of_them_alone_in_the_foreground(place: Path, verb: list[str], path: str) -> None:
     port = free_port()
     with subprocess.Popen([sys.executable, "-m", "convoy", *verb, str(port)], stdout=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 60
-        with socket.socket() as probe:
-            while probe.connect_ex(("127.0.0.1", port)) != 0:
-                assert time.monotonic() < deadline and process.poll() is None
-                time.sleep(0.2)
+        # Not only until the port is open: BentoML's arbiter loses a signal that comes while its worker starts.
+        url = f"http://127.0.0.1:{port}/{path}"
+        assert showcase.wait_until_ready([url], 60, lambda: process.poll() is not None)
         family = psutil.Process(process.pid).children(recursive=True)
         os.kill(process.pid, signal.SIGINT)
-        process.wait(timeout=END_WITHIN_S)
+        try:
+            process.wait(timeout=END_WITHIN_S)
+        finally:
+            for left in [psutil.Process(process.pid), *family] if process.poll() is None else []:
+                left.kill()
     assert [left for left in family if is_alive(left)] == []

@@ -105,7 +105,8 @@ def test_killing_a_worker_loses_no_finished_trial_and_the_study_goes_on(place: P
     assert [trial for number, trial in found.items() if number > victim.number and trial.params == victim.params]
     assert "dvc exp run -S train.image.lstm.learning.learning_rate=" in said.splitlines()[-1]
     runs = open_client_runs()
-    assert len(runs["children"]) == len(found) and all(run.data.metrics for run in runs["complete"])
+    ran = [trial for trial in found.values() if trial.state != TrialState.WAITING]  # the retry may come too late
+    assert len(runs["children"]) == len(ran) and all(run.data.metrics for run in runs["complete"])
 
 
 def open_client_runs() -> dict[str, list]:
