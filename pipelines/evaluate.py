@@ -1,4 +1,4 @@
-"""The bundle, through the predictor that serves, on the test split that no other stage reads. Argument: task."""
+"""The bundle, through the predictor that serves, on the test split, which baselines alone reads too. Argument: task."""
 
 import sys
 from dataclasses import asdict
