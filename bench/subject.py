@@ -54,6 +54,7 @@ class Subject:
     architecture: Architecture
     params: Candidate
     data: candidates.Dataset
+    channels_last: bool = False  # as train.trainer has it: both paths compute in the same memory format
 
     @property
     def batches(self) -> Any:
@@ -77,7 +78,10 @@ class Subject:
             labels=self.data.names,
             training={},
         )
-        return candidates.build(description)
+        network = candidates.build(description)
+        if self.channels_last:
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return network
 
     def by_lightning(self, trainer: TrainerParams, validation: candidates.Dataset) -> float:
         """Samples per second of the path that `dvc repro` takes."""

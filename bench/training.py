@@ -124,7 +124,8 @@ def _drain(batches: Any, subject: Subject) -> float:
 def _image_subject(split: ImageSplit, path: Path) -> Subject:
     write_images(path, split)
     params = read_section(Candidate, "train", "image", "cnn")
-    return Subject("image", "cnn", params, candidates.open_dataset("image", path))
+    trainer = read_section(TrainerParams, "train", "trainer")
+    return Subject("image", "cnn", params, candidates.open_dataset("image", path), trainer.channels_last)
 
 
 def _stock(split: ImageSplit, subject: Subject) -> Any:
