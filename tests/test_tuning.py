@@ -181,7 +181,7 @@ def test_trials_are_nested_runs_with_curves_and_come_once(place: Path) -> None:
         "FAIL": "FAILED",
     }
     assert len(runs["children"]) == 3 and by_state["COMPLETE"].data.params == {"learning.learning_rate": "0.004"}
-    points = client.get_metric_history(by_state["PRUNED"].info.run_id, "validation_log_loss")
+    points = client.get_metric_history(by_state["PRUNED"].info.run_id, "curves/validation_log_loss")
     assert [(point.step, point.value) for point in points] == [(0, 0.6)]
 
 

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from convoy.publishing import deployment
-from convoy.publishing.run_content import texts
+from convoy.publishing.run_content import curves_of, texts
 from convoy.publishing.tracking import RUN_KEY, StoreMoved, experiment_of, find_run, open_store
 from convoy.tuning.space import Space, values
 from convoy.tuning.study import Subject, is_here
@@ -76,11 +76,11 @@ class Record:
 
     def _log(self, client: MlflowClient, run: Run, trial: FrozenTrial) -> None:
         params = [Param(name, text) for name, text in texts(values(trial.params, self.space)).items()]
+        curves = curves_of(trial.user_attrs.get("curves", []))
         metrics = [
-            Metric(name, value, run.info.start_time + round(1000 * row["elapsed_s"]), int(row["epoch"]))
-            for row in trial.user_attrs.get("curves", [])
-            for name, value in row.items()
-            if name not in ("epoch", "elapsed_s")
+            Metric(name, value, run.info.start_time + elapsed_ms, epoch)
+            for name, points in curves.items()
+            for epoch, elapsed_ms, value in points
         ]
         if trial.value is not None:
             metrics.append(Metric("value", trial.value, _ms(trial.datetime_complete), 0))
