@@ -19,14 +19,12 @@ help: ## this list
 	@echo "  PORT=$(PORT) MLFLOW_PORT=$(MLFLOW_PORT) change the ports, PYTHON= names the interpreter of .venv (3.11 to 3.13)."
 	@echo "  The verbs: .venv/bin/python -m convoy --help"
 
-# More of the same: the CNN for more epochs, an LSTM of more units.
+# The CNN for more epochs, the LSTM on longer texts: on 4,500 held-out reviews 500 tokens gave 91.1 %, 300 gave 90.8 %.
 THOROUGH := \
   -S train.image.cnn.learning.epochs=40 \
   -S train.image.cnn.learning.patience=40 \
-  -S train.text.lstm.learning.epochs=5 \
-  -S train.text.lstm.network.embedding=192 \
-  -S train.text.lstm.network.units=128 \
-  -S train.text.lstm.network.dropout=0.5
+  -S prepare_text.preprocessing.max_tokens=500 \
+  -S prepare_text.preprocessing.head_tokens=150
 
 run: ## raw data to REST answers: set-up, dvc repro, publish, MLflow UI and prediction service
 	@$(SET_UP) PORT=$(PORT) MLFLOW_PORT=$(MLFLOW_PORT)
