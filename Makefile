@@ -19,7 +19,7 @@ help: ## this list
 	@echo "  PORT=$(PORT) MLFLOW_PORT=$(MLFLOW_PORT) change the ports, PYTHON= names the interpreter of .venv (3.11 to 3.13)."
 	@echo "  The verbs: .venv/bin/python -m convoy --help"
 
-# The CNN for more epochs, the LSTM on longer texts: on 4,500 held-out reviews 500 tokens gave 91.1 %, 300 gave 90.8 %.
+# The CNN for more epochs, the LSTM on longer texts: 91.1 against 90.8 % of 4,494 held-out reviews (+-0.4, one seed each).
 THOROUGH := \
   -S train.image.cnn.learning.epochs=40 \
   -S train.image.cnn.learning.patience=40 \
