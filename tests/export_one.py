@@ -21,7 +21,7 @@ NETWORKS: dict[tuple[str, str], dict[str, Any]] = {
         "word_dropout": 0.5,
         "context_window": 2,
     },
-    ("text", "lstm"): {"embedding": 6, "units": 5, "dropout": 0.5, "word_dropout": 0.5, "context_window": 2},
+    ("text", "lstm"): {"embedding": 6, "units": 5, "dropout": 0.5, "word_dropout": 0.5, "context_windows": [2, 3]},
 }
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from convoy.models import image_cnn, image_lstm, text_cnn, text_lstm
-from convoy.models.text_input import learn_word_vectors
+from convoy.models.text_input import WordVectors, learn_word_vectors
 
 torch.manual_seed(0)
 TEXT = {
@@ -23,7 +23,7 @@ TEXT = {
         labels=2,
     ).eval(),
     "lstm": text_lstm.Network(
-        text_lstm.NetworkParams(embedding=12, units=8, dropout=0.5, word_dropout=0.2, context_window=2),
+        text_lstm.NetworkParams(embedding=12, units=8, dropout=0.5, word_dropout=0.2, context_windows=(2, 3)),
         vocabulary=50,
         pad_id=0,
         labels=2,
@@ -64,22 +64,51 @@ def test_a_plain_bidirectional_lstm_would_not_pass_that() -> None:
     assert (plain(vectors)[0] - plain(padded)[0][:, :5]).abs().max() > 1e-3
 
 
+def small_lstm(*context_windows: int) -> text_lstm.Network:
+    params = text_lstm.NetworkParams(
+        embedding=12, units=8, dropout=0.5, word_dropout=0.2, context_windows=context_windows
+    )
+    return text_lstm.Network(params, vocabulary=50, pad_id=0, labels=2).eval()
+
+
 @torch.inference_mode()
 def test_the_backward_lstm_reads_the_text_reversed() -> None:
-    network = TEXT["lstm"]
-    swapped = text_lstm.Network(
-        text_lstm.NetworkParams(embedding=12, units=8, dropout=0.5, word_dropout=0.2, context_window=2),
-        vocabulary=50,
-        pad_id=0,
-        labels=2,
-    ).eval()
+    network, swapped = small_lstm(2), small_lstm(2)
     swapped.load_state_dict(network.state_dict())
-    swapped.forwards, swapped.backwards = network.backwards, network.forwards
+    (reader,), (mirrored,) = network.members, swapped.members
+    mirrored.forwards, mirrored.backwards = reader.backwards, reader.forwards
     text = torch.tensor([[5, 6, 7, 8, 9]])
-    halves = [weight.roll(8, 1) for weight in network.classify.weight.split(16, dim=1)]
-    swapped.classify.weight = nn.Parameter(torch.cat(halves, dim=1))
+    halves = [weight.roll(8, 1) for weight in reader.classify.weight.split(16, dim=1)]
+    mirrored.classify.weight = nn.Parameter(torch.cat(halves, dim=1))
     assert torch.allclose(network(text), swapped(text.flip(1)), atol=1e-6)
     assert not torch.allclose(network(text), network(text.flip(1)), atol=1e-4)
+
+
+@given(texts=st.integers(1, 9), members=st.integers(1, 4))
+@settings(deadline=None, max_examples=20)
+def test_members_learn_from_texts_of_their_own_and_answer_with_their_mean(texts: int, members: int) -> None:
+    network = small_lstm(*[2] * members)
+    words = torch.randint(1, 50, (texts, 7))
+    apart = torch.stack([member(words) for member in network.members])
+    assert torch.allclose(network(words), apart.mean(dim=0), atol=1e-6)
+    for layer in network.modules():
+        layer.p = layer.word_dropout = 0.0  # what training adds of chance
+    network.train()
+    learnt = network(words)
+    for text, row in enumerate(learnt):
+        assert torch.allclose(row, apart[text % members, text], atol=1e-5)
+    (readers,) = network.children()
+    learnt[0].sum().backward()  # the first text is the first member's
+    moved = [any(weight.grad is not None and weight.grad.any() for weight in reader.parameters()) for reader in readers]
+    assert moved == [True] + [False] * (members - 1)
+
+
+def test_each_member_begins_with_what_its_own_window_tells() -> None:
+    network = small_lstm(1, 3, 3)
+    network.pretrain(planted_texts(), seed=0)
+    narrow, wide, again = (member.vectors.embed.weight[2:] for member in network.members)
+    assert torch.equal(wide, again)
+    assert not torch.allclose(narrow, wide)
 
 
 @torch.inference_mode()
@@ -141,11 +170,16 @@ def test_word_vectors_are_the_same_for_the_same_seed_and_unseen_words_keep_still
 @pytest.mark.parametrize("architecture", ["cnn", "lstm"])
 def test_pretraining_leaves_padding_and_the_unknown_word_as_they_were(architecture: str) -> None:
     network = copy.deepcopy(TEXT[architecture])
-    before = network.vectors.embed.weight.detach().clone()
+    layers = [layer for layer in network.modules() if isinstance(layer, WordVectors)]
+    before = [layer.embed.weight.detach().clone() for layer in layers]
     network.pretrain(planted_texts(), seed=0)
-    after = network.vectors.embed.weight.detach()
-    assert torch.equal(before[:2], after[:2])
-    assert not torch.equal(before[10], after[10])
-    network.context_window = 0
+    for layer, old in zip(layers, before, strict=True):
+        assert torch.equal(old[:2], layer.embed.weight[:2])
+        assert not torch.equal(old[10], layer.embed.weight[10])
+
+
+def test_a_window_of_no_words_leaves_the_vectors_random() -> None:
+    network = small_lstm(0)
+    before = copy.deepcopy(network.state_dict())
     network.pretrain(planted_texts(), seed=1)
-    assert torch.equal(after, network.vectors.embed.weight)
+    assert all(torch.equal(before[name], weight) for name, weight in network.state_dict().items())

@@ -1,7 +1,7 @@
 """An LSTM that reads a text forwards and one that reads it backwards: token ids -> (batch, labels) logits."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from numpy.typing import NDArray
@@ -15,17 +15,53 @@ from convoy.params import Section
 class NetworkParams(Section):
     """Size of the word vectors, units per direction, dropout, the share of words hidden in training.
 
-    The vectors begin with what the training texts tell of words up to `context_window` apart; 0: at random.
+    Each of `context_windows` is one member of the ensemble: its word vectors begin with what the training texts tell
+    of words up to so far apart; 0: at random.
     """
 
     embedding: int = Field(ge=1)
     units: int = Field(ge=1)
     dropout: float = Field(ge=0, lt=1)
     word_dropout: float = Field(ge=0, lt=1)
-    context_window: int = Field(ge=0)
+    context_windows: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
 
 
 class Network(nn.Module):
+    """Members that answer together and learn apart (Lakshminarayanan et al. 2017, arXiv:1612.01474); one is enough.
+
+    In training each member reads every n-th text of a batch and no other, so that n members of n times the epochs
+    cost and learn as much as n networks trained one after the other. The answer is the mean of their logits.
+    """
+
+    def __init__(self, params: NetworkParams, *, vocabulary: int, pad_id: int, labels: int) -> None:
+        super().__init__()
+        self.labels = labels
+        self.context_windows = params.context_windows
+        self.members = nn.ModuleList(Reader(params, vocabulary, pad_id, labels) for _ in params.context_windows)
+
+    def pretrain(self, texts: Sequence[NDArray[Any]], seed: int) -> None:
+        """Let the word vectors begin with what the training texts tell without labels."""
+        for member, window in zip(self.members, self.context_windows, strict=True):
+            assert isinstance(member, Reader)
+            member.vectors.learn(texts, window, seed)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(batch, tokens) int64, padded at the end, at least one word each -> (batch, labels) logits."""
+        return self._learn(tokens) if self.training else self._answer(tokens)
+
+    def _answer(self, tokens: Tensor) -> Tensor:
+        return torch.stack([member(tokens) for member in self.members]).mean(dim=0)
+
+    def _learn(self, tokens: Tensor) -> Tensor:
+        count = len(self.members)
+        shares = [member(tokens[first::count]) for first, member in enumerate(self.members) if first < len(tokens)]
+        logits: Tensor = shares[0].new_empty(len(tokens), self.labels)
+        for first, share in enumerate(shares):
+            logits[first::count] = share
+        return logits
+
+
+class Reader(nn.Module):
     """Two one-directional LSTMs whose states are pooled over the words of the text, padding left out.
 
     A bidirectional LSTM over padded texts reads the padding first, so that an answer would depend on what else is
@@ -33,19 +69,14 @@ class Network(nn.Module):
     comes last, where it cannot reach any word's state, and the pooling masks it.
     """
 
-    def __init__(self, params: NetworkParams, *, vocabulary: int, pad_id: int, labels: int) -> None:
+    def __init__(self, params: NetworkParams, vocabulary: int, pad_id: int, labels: int) -> None:
         super().__init__()
         self.pad_id = pad_id
-        self.context_window = params.context_window
         self.vectors = WordVectors(vocabulary, params.embedding, pad_id, params.word_dropout, params.dropout)
         self.forwards = nn.LSTM(params.embedding, params.units, batch_first=True)
         self.backwards = nn.LSTM(params.embedding, params.units, batch_first=True)
         self.dropout = nn.Dropout(params.dropout)
         self.classify = nn.Linear(4 * params.units, labels)
-
-    def pretrain(self, texts: Sequence[NDArray[Any]], seed: int) -> None:
-        """Let the word vectors begin with what the training texts tell without labels."""
-        self.vectors.learn(texts, self.context_window, seed)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(batch, tokens) int64, padded at the end, at least one word each -> (batch, labels) logits."""
