@@ -70,14 +70,7 @@ class Subject:
     def network(self) -> nn.Module:
         """The candidate's network, untrained."""
         pl.seed_everything(SEED, verbose=False)
-        description = candidates.Description(
-            task=self.task,
-            architecture=self.architecture,
-            network=self.params.network,
-            dimensions=self.data.dimensions,
-            labels=self.data.names,
-            training={},
-        )
+        description = candidates.describe(self.task, self.architecture, self.params.network, self.data, {})
         network = candidates.build(description)
         if self.channels_last:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

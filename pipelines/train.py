@@ -37,7 +37,8 @@ def main(task: Task, architecture: Architecture) -> None:
     pl.seed_everything(trainer.seed, workers=True, verbose=False)
     files = [layout.prepared(task, "train"), layout.prepared(task, "validation")]
     training, validation = (candidates.open_dataset(task, file) for file in files)
-    description = describe(task, architecture, params, trainer.seed, training)
+    how = {"seed": trainer.seed, "learning": params.learning.model_dump(), "batches": params.batches}
+    description = candidates.describe(task, architecture, params.network, training, how)
     network = candidates.build(description)
     splits = Splits(training, validation, candidates.batch_params(task, params.batches), trainer.seed)
     around = surroundings(trainer.accelerator)
@@ -46,18 +47,6 @@ def main(task: Task, architecture: Architecture) -> None:
         about = {"task": task, "architecture": architecture, "fingerprint": identity, "params": params.model_dump()}
         trained = train(network, splits, trainer, params.learning, name, [Following(follower, **about)], folder)
         write(description, trained, validation, {"fingerprint": identity, **around})
-
-
-def describe(task: Task, architecture: Architecture, params: Params, seed: int, training: Dataset) -> Description:
-    """What candidate.json will say."""
-    return Description(
-        task=task,
-        architecture=architecture,
-        network=params.network,
-        dimensions=training.dimensions,
-        labels=training.names,
-        training={"seed": seed, "learning": params.learning.model_dump(), "batches": params.batches},
-    )
 
 
 @rank_zero_only

@@ -11,7 +11,7 @@ from convoy.onnx_export import export
 
 TEMPERATURE = 1.7
 NETWORKS: dict[tuple[str, str], dict[str, Any]] = {
-    ("image", "cnn"): {"channels": [4, 4, 4], "blocks": 1, "dropout": 0.5},
+    ("image", "cnn"): {"channels": [4, 4, 4], "blocks": 1, "dropout": 0.5, "flip_averaging": True},
     ("image", "lstm"): {"units": 6, "dropout": 0.5},
     ("text", "cnn"): {
         "embedding": 6,

@@ -31,7 +31,10 @@ TEXT = {
 }
 IMAGE = {
     "cnn": image_cnn.Network(
-        image_cnn.NetworkParams(channels=(4, 8, 8), blocks=1, dropout=0.1), channels=1, size_px=28, labels=10
+        image_cnn.NetworkParams(channels=(4, 8, 8), blocks=1, dropout=0.1, flip_averaging=False),
+        channels=1,
+        size_px=28,
+        labels=10,
     ).eval(),
     "lstm": image_lstm.Network(
         image_lstm.NetworkParams(units=8, dropout=0.1), channels=1, size_px=28, labels=10
@@ -122,6 +125,17 @@ def test_the_text_cnn_finds_a_phrase_wherever_it_stands_and_the_lstm_knows_where
 def test_the_image_cnn_takes_images_of_any_size_with_the_same_weights() -> None:
     for size in (28, 40, 64):
         assert IMAGE["cnn"](torch.randint(0, 256, (2, size, size, 1), dtype=torch.uint8)).shape == (2, 10)
+
+
+@pytest.mark.parametrize("flip_averaging", [True, False])
+@torch.inference_mode()
+def test_an_image_and_its_mirror_image_get_one_answer_where_flips_are_averaged(flip_averaging: bool) -> None:
+    network = copy.deepcopy(IMAGE["cnn"])
+    network.flip_averaging = flip_averaging
+    images = torch.randint(0, 256, (4, 28, 28, 1), dtype=torch.uint8)
+    assert torch.allclose(network(images), network(images.flip(2)), atol=1e-6) == flip_averaging
+    network.train()
+    assert not torch.allclose(network(images), network(images.flip(2)), atol=1e-3)
 
 
 @pytest.mark.parametrize("architecture", ["cnn", "lstm"])

@@ -46,14 +46,7 @@ def fit(
     pl.seed_everything(TRAINER.seed)
     training = candidates.open_dataset(task, write_split(task, folder / "train.arrow", 180))
     validation = candidates.open_dataset(task, write_split(task, folder / "validation.arrow", 60))
-    description = candidates.Description(
-        task=task,
-        architecture=architecture,
-        network=NETWORKS[task, architecture],
-        dimensions=training.dimensions,
-        labels=training.names,
-        training={},
-    )
+    description = candidates.describe(task, architecture, NETWORKS[task, architecture], training, {})
     splits = Splits(training, validation, candidates.batch_params(task, BATCHES[task]), TRAINER.seed)
     trained = train(
         candidates.build(description),

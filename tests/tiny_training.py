@@ -7,7 +7,7 @@ import yaml
 from prepared_splits import write_split
 
 NETWORKS = {
-    ("image", "cnn"): {"channels": [8, 8], "blocks": 1, "dropout": 0.1},
+    ("image", "cnn"): {"channels": [8, 8], "blocks": 1, "dropout": 0.1, "flip_averaging": True},
     ("image", "lstm"): {"units": 16, "dropout": 0.1},
     ("text", "cnn"): {
         "embedding": 16,

@@ -57,6 +57,20 @@ def batch_params(task: Task, params: dict[str, Any]) -> Any:
     return import_module(f"convoy.datasets.{task}").BatchParams.model_validate(params)
 
 
+def describe(
+    task: Task, architecture: Architecture, network: dict[str, Any], data: Dataset, training: dict[str, Any]
+) -> Description:
+    """What candidate.json says of a network for inputs and labels like those of `data`."""
+    return Description(
+        task=task,
+        architecture=architecture,
+        network=network,
+        dimensions=data.dimensions,
+        labels=data.names,
+        training=training,
+    )
+
+
 def build(description: Description) -> nn.Module:
     """The network of a candidate, untrained."""
     module = import_module(f"convoy.models.{description.task}_{description.architecture}")

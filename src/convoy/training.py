@@ -78,7 +78,11 @@ class Splits(pl.LightningDataModule):
 
 
 class Share:
-    """What one of `world` processes takes of each batch: together they do the work of one process, to the same end."""
+    """The part of each batch that one of `world` processes takes: together they do the work of one process.
+
+    Whole blocks, so that in a network that treats every n-th input alike, as an ensemble does, each input is where it
+    would be without other processes, if n divides the block.
+    """
 
     def __init__(self, batches: Any, rank: int, world: int) -> None:
         self._batches, self._rank, self._world = batches, rank, world
@@ -88,12 +92,14 @@ class Share:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for inputs, labels in self._batches:
-            if len(labels) % self._world:
+            block, left = divmod(len(labels), self._world)
+            if left:
                 raise ParamsInvalid(
                     f"{layout.PARAMS}: batches.size is {len(labels)}, which {self._world} processes "
                     "(train.trainer.devices x num_nodes) cannot share evenly; choose a multiple"
                 )
-            yield inputs[self._rank :: self._world], labels[self._rank :: self._world]
+            rows = slice(self._rank * block, (self._rank + 1) * block)
+            yield inputs[rows], labels[rows]
 
 
 class InOrder:

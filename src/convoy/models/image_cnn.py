@@ -9,11 +9,15 @@ from convoy.params import Section
 
 
 class NetworkParams(Section):
-    """Channels of each stage, residual blocks in each, and dropout before the last layer."""
+    """Channels of each stage, residual blocks in each, dropout before the last layer; whether mirror images count too.
+
+    With `flip_averaging` the answer to an image is the mean of the logits of it and of its mirror image.
+    """
 
     channels: tuple[int, ...] = Field(min_length=1)
     blocks: int = Field(ge=0)
     dropout: float = Field(ge=0, lt=1)
+    flip_averaging: bool
 
 
 class Network(nn.Module):
@@ -26,6 +30,7 @@ class Network(nn.Module):
 
     def __init__(self, params: NetworkParams, *, channels: int, size_px: int, labels: int) -> None:
         super().__init__()
+        self.flip_averaging = params.flip_averaging
         self.pixels = Pixels(channels)
         stages: list[nn.Module] = []
         for index, (inputs, outputs) in enumerate(zip((channels, *params.channels), params.channels, strict=False)):
@@ -39,6 +44,11 @@ class Network(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(batch, height, width, channels) uint8 -> (batch, labels) logits."""
+        if self.training or not self.flip_averaging:
+            return self._look(images)
+        return (self._look(images) + self._look(images.flip(2))) / 2
+
+    def _look(self, images: Tensor) -> Tensor:
         features = self.features(self.pixels(images))  # (batch, channels of the last stage, height, width)
         summary = torch.cat([features.amax(dim=(2, 3)), features.mean(dim=(2, 3))], dim=1)
         logits: Tensor = self.classify(self.dropout(summary))

@@ -71,15 +71,7 @@ class Objective:
         try:
             batches = candidates.batch_params(task, params["batches"])
             learning = LearningParams.model_validate(params["learning"])
-            description = candidates.Description(
-                task=task,
-                architecture=architecture,
-                network=params["network"],
-                dimensions=self.train.dimensions,
-                labels=self.train.names,
-                training={},
-            )
-            network = candidates.build(description)
+            network = candidates.build(candidates.describe(task, architecture, params["network"], self.train, {}))
         except ValidationError as error:
             raise ParamsInvalid(f"train.{task}.{architecture} with {drawn}: {error}") from None
         return network, Splits(self.train, self.validation, batches, self.trainer.seed), learning
