@@ -45,11 +45,6 @@ class DeployedModels:
         self.by_task: dict[Task, Deployed | Unavailable] = {task: Unavailable("not loaded yet") for task in TASKS}
         self.by_task.update(tasks or {})
 
-    def load(self, root: Path) -> None:
-        """Load both tasks; what fails is logged and kept as the reason."""
-        for task in TASKS:
-            self.by_task[task] = load_task(root, task)
-
     @property
     def ready(self) -> bool:
         """Whether every task can answer."""
@@ -67,10 +62,10 @@ def load_task(root: Path, task: Task) -> Deployed | Unavailable:
         return _load(root, task)
     except BundleInvalid as error:
         reason = str(error).replace(f"{root.resolve()}{os.sep}", "")
-        logger.error("%s is not available: %s", task, error)
+        logger.error("%s cannot be loaded: %s", task, error)
     except Exception as error:  # onnxruntime, tokenizers and the file system each have their own
         reason = f"{task}/current cannot be loaded ({type(error).__name__}); the log has the details"
-        logger.exception("%s is not available", task)
+        logger.exception("%s cannot be loaded", task)
     return Unavailable(reason)
 
 

@@ -9,6 +9,7 @@ from starlette.types import ASGIApp
 
 from serving.deployed import DeployedModels, deployed_folder
 from serving.endpoints import create_app
+from serving.reloading import Reloader
 from serving.shell import Shell
 
 # From a request's whole body to its answer. 16 million pixels, the most that one may bring, take up to 0.7 s (WebP),
@@ -30,11 +31,17 @@ class Convoy:
     """Predictions for images and texts, by the models that are deployed."""
 
     def __init__(self) -> None:
-        """Load both models; one that cannot be loaded makes /readyz 503 and leaves the other answering."""
-        models.load(deployed_folder())
+        """Load both models and follow them; one that cannot be loaded makes /readyz 503, the other answers."""
+        self._reloader = Reloader(models, deployed_folder())
+        self._reloader.start()
         # What stands now stays; walking through it at each full collection stops the process for 150 ms.
         gc.collect()
         gc.freeze()
+
+    @bentoml.on_shutdown  # type: ignore[untyped-decorator]
+    def stop(self) -> None:
+        """Follow the deployed models no longer."""
+        self._reloader.stop()
 
     async def __is_ready__(self) -> bool:
         return models.ready

@@ -334,13 +334,13 @@ def test_another_bundle_in_the_place_of_the_judged_one_is_not_published(place: P
 
 
 def test_what_serves_anew_is_followed_by_a_word_on_the_running_service(place: Place, tmp_path: Path) -> None:
-    assert publication.RESTART in place.publish() and publication.RESTART not in place.publish()
+    assert publication.FOLLOWS in place.publish() and publication.FOLLOWS not in place.publish()
     built_pipeline.lay(tmp_path, validation={"accuracy": 0.5}, version=2)
-    assert publication.RESTART not in place.publish()
+    assert publication.FOLLOWS not in place.publish()
     for expected in (True, False):
         said: list[str] = []
         publication.promote(place.client, said.append, "image", "2")
-        assert (publication.RESTART in said) == expected
+        assert (publication.FOLLOWS in said) == expected
 
 
 def test_a_bundle_older_than_its_weights_is_not_published(place: Place) -> None:

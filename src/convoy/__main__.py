@@ -30,7 +30,7 @@ def promote(
     task: Annotated[Task, typer.Option(help="The task whose model changes.")],
     version: Annotated[str | None, typer.Option(help="A registered version; the challenger without it.")] = None,
 ) -> None:
-    """Let a registered version serve; a service that is running must be restarted to follow."""
+    """Let a registered version serve; a service that is running follows within seconds."""
     with _client() as client:
         from convoy.publishing import publication
 

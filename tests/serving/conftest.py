@@ -31,8 +31,8 @@ WRITERS: dict[str, Callable[[Path], None]] = {
 
 
 def deploy(root: Path, task: str, write: Callable[[Path], None] | None = None) -> Path:
-    """Write a bundle and its release as `promote` does; gives its folder."""
-    (root / task).mkdir(parents=True)
+    """Write a bundle and its release and let it serve, as `promote` does; gives its folder."""
+    (root / task).mkdir(parents=True, exist_ok=True)
     fresh = root / task / "fresh"
     (write or WRITERS[task])(fresh)
     digest = digest_of(fresh)
@@ -41,8 +41,15 @@ def deploy(root: Path, task: str, write: Callable[[Path], None] | None = None) -
         name=f"convoy-{task}", version="7", run_id="0123456789abcdef", digest=digest, promoted_at="2026-11-23T12:00:00Z"
     )
     (folder / "release.json").write_text(release.model_dump_json())
-    (root / task / "current").symlink_to(digest)
+    switch(root, task, digest)
     return folder
+
+
+def switch(root: Path, task: str, digest: str) -> None:
+    """Let `digest` serve, in one step."""
+    link = root / task / ".current"
+    link.symlink_to(digest)
+    link.replace(root / task / "current")
 
 
 @pytest.fixture(scope="session")
@@ -113,11 +120,17 @@ class Server:
 @pytest.fixture(scope="session")
 def server(deployed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """`bentoml serve` as a process of its own, ready."""
-    folder = tmp_path_factory.mktemp("server")
+    with serve(deployed, tmp_path_factory.mktemp("server")) as found:
+        yield found
+
+
+@contextmanager
+def serve(root: Path, folder: Path, **environment: str) -> Iterator[Server]:
+    """A real `bentoml serve` of what stands in `root`, ready; its log and its home are in `folder`."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    environment = {**os.environ, "CONVOY_DEPLOYED": str(deployed), "BENTOML_HOME": str(folder / "home")}
+    environment = {**os.environ, "CONVOY_DEPLOYED": str(root), "BENTOML_HOME": str(folder / "home"), **environment}
     command = [sys.executable, "-m", "bentoml", "serve", "serving.service:service", "--port", str(port)]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(

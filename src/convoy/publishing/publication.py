@@ -17,7 +17,7 @@ from convoy.publishing.provenance import Lock
 from convoy.publishing.run_content import RunContent
 
 Say = Callable[[str], None]
-RESTART = "a service that is running still answers with the model it started with: restart it"
+FOLLOWS = "a service that is running here follows by itself, within seconds"
 _FIGURES = "validation"  # tags of a version
 _DATA = "validation_data"
 
@@ -50,7 +50,7 @@ class _Publication:
         served_before = deployment.current_digest(self.task)
         self._publish()
         if deployment.current_digest(self.task) != served_before:
-            self.say(RESTART)
+            self.say(FOLLOWS)
 
     def _publish(self) -> None:
         runs = {architecture: self._complete(run) for architecture, run in self.content.runs.items()}
@@ -183,7 +183,7 @@ def promote(client: MlflowClient, say: Say, task: Task, number: str | None) -> N
     folder = Path(DEPLOYED, task, deployment.CURRENT)
     say(f"{version.name} version {version.version} serves from {folder}" + ("" if changed else ", as it did before"))
     if deployment.current_digest(task) != served_before:
-        say(RESTART)
+        say(FOLLOWS)
 
 
 def _chosen(client: MlflowClient, task: Task, number: str | None) -> ModelVersion:

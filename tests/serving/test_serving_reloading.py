@@ -1,0 +1,220 @@
+"""A promotion reaches a service that is running: no request fails, none gets an answer of two models."""
+
+import gc
+import logging
+import time
+import weakref
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Event
+
+import httpx
+import pytest
+import tiny_bundles
+from conftest import Server, deploy, serve, switch
+from prometheus_client import REGISTRY
+
+from serving.deployed import Deployed, DeployedModels, Unavailable, load_task
+from serving.predictions import predict_images
+from serving.reloading import Reloader
+
+PNG = tiny_bundles.png(200)
+WITHIN_S = 5  # how soon a promotion must serve
+
+
+def write_other(folder: Path) -> None:
+    """The same model under other names for its labels, so that every answer tells whose it is."""
+    card = tiny_bundles.IMAGE_CARD.model_copy(update={"labels": ("black", "grey", "white")})
+    tiny_bundles.write_image_bundle(folder, card)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    for task in ("image", "text"):
+        deploy(tmp_path, task)
+    return tmp_path
+
+
+@pytest.fixture
+def models(place: Path) -> DeployedModels:
+    return DeployedModels()
+
+
+@pytest.fixture
+def reloader(models: DeployedModels, place: Path) -> Reloader:
+    found = Reloader(models, place)
+    found.look()
+    return found
+
+
+def digest(models: DeployedModels) -> str:
+    model = models.by_task["image"]
+    assert isinstance(model, Deployed)
+    return model.release.digest
+
+
+def reloads(outcome: str) -> float:
+    return REGISTRY.get_sample_value("convoy_reloads_total", {"task": "image", "outcome": outcome}) or 0.0
+
+
+def test_a_promotion_answers_and_the_old_model_leaves_memory(
+    models: DeployedModels, reloader: Reloader, place: Path
+) -> None:
+    old, text, before = weakref.ref(models.by_task["image"]), models.by_task["text"], reloads("loaded")
+    folder = deploy(place, "image", write_other)
+    reloader.look()
+    assert digest(models) == folder.name and reloads("loaded") == before + 1
+    assert models.by_task["text"] is text
+    gc.collect()
+    assert old() is None
+
+
+def test_a_bad_bundle_is_refused_and_the_old_one_goes_on_answering(
+    models: DeployedModels, reloader: Reloader, place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    serving, before = digest(models), reloads("refused")
+    folder = deploy(place, "image", write_other)
+    (folder / "model.onnx").write_bytes(b"")
+    with caplog.at_level(logging.ERROR, "bentoml.convoy"):
+        reloader.look()
+        reloader.look()
+    assert digest(models) == serving and reloads("refused") == before + 1
+    assert "image: version 7 goes on answering; refused:" in caplog.text and "model.onnx" in caplog.text
+    switch(place, "image", serving)
+    reloader.look()
+    assert digest(models) == serving
+
+
+def test_a_deployment_that_is_gone_leaves_the_old_model_answering(
+    models: DeployedModels, reloader: Reloader, place: Path
+) -> None:
+    serving = digest(models)
+    (place / "image" / "current").unlink()
+    reloader.look()
+    assert digest(models) == serving
+
+
+def test_a_release_that_is_written_anew_is_told_in_the_answers(
+    models: DeployedModels, reloader: Reloader, place: Path
+) -> None:
+    release = place / "image" / digest(models) / "release.json"
+    fresh = release.with_name("fresh")
+    fresh.write_text(release.read_text().replace('"version":"7"', '"version":"8"'))
+    fresh.replace(release)
+    reloader.look()
+    assert b'"version":"8"' in predict_images(models.by_task["image"], [PNG], None)  # type: ignore[arg-type]
+
+
+def test_what_was_not_there_at_the_start_answers_once_it_is_deployed(tmp_path: Path) -> None:
+    models = DeployedModels()
+    reloader = Reloader(models, tmp_path)
+    reloader.look()
+    assert isinstance(models.by_task["image"], Unavailable)
+    deploy(tmp_path, "image")
+    reloader.look()
+    assert isinstance(models.by_task["image"], Deployed) and not models.ready
+    deploy(tmp_path, "text")
+    reloader.look()
+    assert models.ready
+
+
+def test_nothing_is_loaded_where_nothing_has_changed(reloader: Reloader, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[object] = []
+    monkeypatch.setattr("serving.reloading.load_task", lambda *about: loaded.append(about))
+    reloader.look()
+    assert loaded == []
+
+
+def test_an_error_of_one_look_does_not_end_the_following(
+    models: DeployedModels, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.reloading.LOOK_EVERY_S", 0.01)
+    reloader = Reloader(models, place)
+    reloader.start()
+    failed = Event()
+
+    def fail(*_: object) -> None:
+        failed.set()
+        raise OSError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("serving.reloading._look_at", fail)
+        assert failed.wait(10)
+    folder = deploy(place, "image", write_other)
+    deadline = time.monotonic() + 10
+    while digest(models) != folder.name:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    reloader.stop()
+
+
+@pytest.fixture(scope="module")
+def followed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Path, dict[str, bytes]]]:
+    """A real server, the folder it follows, and what each of two bundles answers, by digest."""
+    root = tmp_path_factory.mktemp("followed")
+    deploy(root, "text")
+    answers = {}
+    for write in (write_other, tiny_bundles.write_image_bundle):
+        folder = deploy(root, "image", write)
+        model = load_task(root, "image")
+        assert isinstance(model, Deployed)
+        answers[folder.name] = predict_images(model, [PNG], None)
+    with serve(root, tmp_path_factory.mktemp("server")) as server:
+        yield server, root, answers
+
+
+def ask(url: str) -> httpx.Response:
+    return httpx.post(f"{url}/v1/images/predict", content=PNG, headers={"content-type": "image/png"}, timeout=10)
+
+
+@pytest.mark.slow
+def test_swaps_under_load_fail_no_request_and_every_answer_is_that_of_the_version_it_names(
+    followed: tuple[Server, Path, dict[str, bytes]],
+) -> None:
+    server, root, answers = followed
+    ended = Event()
+
+    def keep_asking(_: int) -> list[httpx.Response]:
+        found = []
+        while not ended.is_set():
+            found.append(ask(server.url))
+            time.sleep(0.005)
+        return found
+
+    with ThreadPoolExecutor(4) as pool:
+        asking = pool.map(keep_asking, range(4))
+        waits = []
+        try:
+            for wanted in [*answers] * 3:
+                switch(root, "image", wanted)
+                began = time.monotonic()
+                while ask(server.url).content != answers[wanted]:
+                    assert time.monotonic() - began < WITHIN_S
+                    time.sleep(0.02)
+                waits.append(time.monotonic() - began)
+        finally:
+            ended.set()
+        found = [response for responses in asking for response in responses]
+    assert len(found) > 100 and {response.status_code for response in found} == {200}
+    for response in found:
+        assert response.content == answers[response.json()["model"]["digest"]]
+    assert {response.json()["model"]["digest"] for response in found} == set(answers)
+    print(f"\n{len(waits)} swaps, followed after at most {max(waits):.2f} s; {len(found)} answers, none failed")
+
+
+@pytest.mark.slow
+def test_a_bad_promotion_is_counted_and_the_old_model_goes_on(
+    followed: tuple[Server, Path, dict[str, bytes]],
+) -> None:
+    server, root, answers = followed
+    serving = ask(server.url)
+    (root / "image" / "bad").mkdir()
+    switch(root, "image", "bad")
+    refused = 'convoy_reloads_total{outcome="refused",task="image"} 1.0'
+    deadline = time.monotonic() + WITHIN_S
+    while refused not in httpx.get(f"{server.url}/metrics").text:
+        assert time.monotonic() < deadline, httpx.get(f"{server.url}/metrics").text
+        time.sleep(0.1)
+    assert ask(server.url).content == serving.content and serving.content in answers.values()
+    assert httpx.get(f"{server.url}/readyz").status_code == 200
