@@ -8,8 +8,10 @@ import tiny_training
 import torch
 from prepared_splits import image_split, write_split
 
+from bench import following
 from bench.contest import Contest, Ratio, hold, table
 from bench.feeding import AugmentedImages, PaddedBatches
+from bench.following import ROOT
 from bench.loop import train_by_hand
 from bench.subject import SEED, Candidate, Subject
 from bench.training import Size, measure
@@ -99,3 +101,16 @@ def test_every_comparison_runs_and_reports(tmp_path: Path) -> None:
     goals = {"lightning_over_loop": 0.97, "ours_over_stock_dataloader": 5, "bucketed_over_padded": 1.5}
     assert {name: result["goal"] for name, result in results.items() if result["goal"]} == goals
     assert all(len(result["rounds"]) == 1 and result["ratio"] > 0 for result in results.values())
+
+
+@pytest.mark.slow
+def test_a_training_is_measured_with_mlflow_up_down_and_hanging(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for split in ("train", "validation"):
+        write_split("text", tmp_path / "data" / "prepared" / "text" / f"{split}.arrow", 128)
+    monkeypatch.setattr("bench.following.some_texts", lambda path, _: read_texts(tmp_path / path.relative_to(ROOT)))
+    results = following.measure(following.Size(reviews=128, validation=128, epochs=1, rounds=1))
+    names = {"mlflow_up_over_unfollowed", "mlflow_down_over_unfollowed", "mlflow_hangs_over_unfollowed"}
+    assert set(results) == names
+    assert all(result["goal"] == 0.95 and result["ratio"] > 0 for result in results.values())
