@@ -62,7 +62,7 @@ def test_colour_counts_too() -> None:
     assert (image.predict(image.train(params, split, 0, "colour"), images) == labels).all()
 
 
-@pytest.mark.parametrize("name", ["nb-svm", "tfidf-lr"])
+@pytest.mark.parametrize("name", ["nb-svm", "nb-svm-published", "tfidf-lr"])
 def test_a_text_baseline_learns_a_pair_of_words_that_alone_say_nothing(name: str) -> None:
     """`not good` is bad and `not bad` is good: each word stands equally often on both sides."""
     texts = ["not good but bad", "not bad but good"] * 20
@@ -70,7 +70,7 @@ def test_a_text_baseline_learns_a_pair_of_words_that_alone_say_nothing(name: str
     assert list(found[name]) == [0, 1]
 
 
-@pytest.mark.parametrize("name", ["nb-svm", "tfidf-lr"])
+@pytest.mark.parametrize("name", ["nb-svm", "nb-svm-published", "tfidf-lr"])
 def test_a_text_baseline_knows_more_than_two_labels(name: str) -> None:
     texts = ["sun and sand", "snow and ice", "rain and wind"] * 10
     split = of_words(texts, [0, 1, 2] * 10, ("summer", "winter", "autumn"))
@@ -83,6 +83,20 @@ def test_text_baselines_learn_what_is_there_to_learn_and_the_same_twice() -> Non
     for name, found in once.items():
         assert (found == asked.labels).mean() >= 0.9, name
         assert np.array_equal(found, again[name])
+
+
+def test_only_the_published_nb_svm_leaves_its_intercept_whole() -> None:
+    """Three of four texts are positive, so that the intercept alone decides on a text without a known word."""
+    split = of_words(["good film", "good day", "fine film", "bad film"] * 10, [1, 1, 1, 0] * 10)
+    known = csr_matrix(np.array([[1.0, 1, 0], [1, 0, 1], [1, 0, 0], [0, 1, 0]] * 10))
+    nothing = csr_matrix((1, 3))
+    params = PARAMS.text.nb_svm.model_copy(update={"interpolation": 0.25})
+    positive = split.labels == 1
+    pulled, whole = (
+        text._nb_svm_score(params.model_copy(update={"pull_intercept": pull}), known, positive, nothing, 0)[0]
+        for pull in (True, False)
+    )
+    assert pulled == pytest.approx(whole / 4) and whole != 0
 
 
 def test_the_log_count_ratio_is_that_of_the_definition_and_turns_with_the_labels() -> None:
@@ -106,7 +120,7 @@ def test_the_stage_writes_the_figures_and_a_table_of_the_test_split(
     baselines.main()
     report = json.loads(layout.BASELINES.read_text())
     assert {task: list(figures) for task, figures in report.items()} == {
-        "text": ["nb-svm", "tfidf-lr"],
+        "text": ["nb-svm", "nb-svm-published", "tfidf-lr"],
         "image": ["two-conv-cnn", "mlp", "logreg"],
     }
     for task in layout.TASKS:
