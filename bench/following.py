@@ -1,9 +1,6 @@
 """What it costs a training to be shown in MLflow live, where MLflow is up, down or hangs -> a report; 20 minutes."""
 
-import os
 import socket
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -12,16 +9,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 
 from bench import machine
 from bench.contest import Contest, Ratio, hold, table
-from bench.training import some_texts
-from convoy import atomic, layout
-from convoy.prepared.text import write_texts
+from bench.place import Place, params_on_cpu
+from convoy import atomic
 
 REPORT = Path("reports/bench/following.json")
-ROOT = Path(__file__).resolve().parent.parent
 GOAL = 0.95  # training may be slower by 5 % at most
 
 
@@ -40,16 +34,15 @@ class Following:
     """The stage that trains text-cnn, as a process in a folder of its own, told where MLflow is."""
 
     size: Size
-    place: Path
+    place: Place
     hanging: str  # the address of a server that takes connections and never answers
     down: str  # the address of nobody
 
     def contest(self) -> Contest:
         """Followed against not followed at all."""
-        store = f"sqlite:///{self.place / 'mlflow.db'}"
         contestants: dict[str, Callable[[], float]] = {
             "unfollowed": lambda: self.train(CONVOY_FOLLOW="0"),
-            "mlflow_up": lambda: self.train(MLFLOW_TRACKING_URI=store),
+            "mlflow_up": lambda: self.train(MLFLOW_TRACKING_URI=self.place.store),
             "mlflow_down": lambda: self.train(MLFLOW_TRACKING_URI=self.down),
             "mlflow_hangs": lambda: self.train(MLFLOW_TRACKING_URI=self.hanging),
         }
@@ -60,32 +53,14 @@ class Following:
 
     def lay(self) -> None:
         """Params and some of the prepared data."""
-        params = yaml.safe_load((ROOT / layout.PARAMS).read_text(encoding="utf-8"))
-        params["train"]["trainer"] |= {"accelerator": "cpu", "precision": "32-true"}
+        params = params_on_cpu()
         params["train"]["text"]["cnn"]["learning"] |= {"epochs": self.size.epochs, "patience": self.size.epochs}
-        atomic.write_bytes(self.place / layout.PARAMS, yaml.safe_dump(params).encode())
-        counts: dict[layout.Split, int] = {"train": self.size.reviews, "validation": self.size.validation}
-        for split, count in counts.items():
-            path = layout.prepared("text", split)
-            write_texts(self.place / path, some_texts(ROOT / path, count))
+        self.place.lay(params, "text", {"train": self.size.reviews, "validation": self.size.validation})
 
     def train(self, **environment: str) -> float:
         """Reviews per second of one whole training."""
-        kept = {
-            name: value for name, value in os.environ.items() if name not in ("CONVOY_FOLLOW", "MLFLOW_TRACKING_URI")
-        }
-        paths = os.pathsep.join([str(ROOT), str(ROOT / "src")])
         began_s = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-m", "pipelines.train", "text", "cnn"],
-            cwd=self.place,
-            env={**kept, "PYTHONPATH": paths, **environment},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            raise RuntimeError(f"training ended with {done.returncode}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+        self.place.run("pipelines.train", "text", "cnn", **environment)
         return self.size.reviews * self.size.epochs / (time.perf_counter() - began_s)
 
 
@@ -98,7 +73,7 @@ def measure(size: Size) -> dict[str, Any]:
     ):
         addresses = [f"http://127.0.0.1:{server.getsockname()[1]}" for server in (hanging, closed)]
         closed.close()
-        following = Following(size, Path(folder), *addresses)
+        following = Following(size, Place(Path(folder)), *addresses)
         following.lay()
         return hold(following.contest(), "a training that is followed")
 

@@ -1,8 +1,5 @@
 """Trials per hour of two workers of one thread against one of two threads -> a report; about 10 minutes."""
 
-import os
-import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,20 +7,16 @@ from typing import Annotated, Any
 
 import optuna
 import typer
-import yaml
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from bench import machine
 from bench.contest import Contest, Ratio, hold, table
-from bench.training import some_images, some_texts
-from convoy import atomic, layout
+from bench.place import Place, params_on_cpu
+from convoy import atomic
 from convoy.layout import Architecture, Task
-from convoy.prepared.image import write_images
-from convoy.prepared.text import write_texts
 
 REPORT = Path("reports/bench/tuning.json")
-ROOT = Path(__file__).resolve().parent.parent
 CANDIDATES: tuple[tuple[Task, Architecture], ...] = (("image", "cnn"), ("text", "lstm"))
 
 
@@ -45,7 +38,7 @@ class Tuning:
     task: Task
     architecture: Architecture
     size: Size
-    place: Path
+    place: Place
 
     def contest(self) -> Contest:
         """Two workers against one, on the same cores."""
@@ -62,32 +55,20 @@ class Tuning:
 
     def lay(self) -> None:
         """Params with a learning rate as the only thing to try: every trial costs the same, and none is pruned."""
-        params = yaml.safe_load((ROOT / layout.PARAMS).read_text(encoding="utf-8"))
+        params = params_on_cpu()
         rate = params["tune"][self.task][self.architecture]["learning.learning_rate"]
         params["tune"][self.task][self.architecture] = {"learning.learning_rate": rate}
         params["tune"]["random_trials"] = 1000
-        params["train"]["trainer"] |= {"accelerator": "cpu", "precision": "32-true"}
-        atomic.write_bytes(self.place / layout.PARAMS, yaml.safe_dump(params).encode())
         count = self.size.images if self.task == "image" else self.size.reviews
-        self._write_some(layout.prepared(self.task, "train"), count)
-        self._write_some(layout.prepared(self.task, "validation"), self.size.validation)
+        self.place.lay(params, self.task, {"train": count, "validation": self.size.validation})
 
     def run(self, workers: int) -> float:
         """Trials per hour from the first one's start to the last one's end: a long study does not wait for Python."""
-        with tempfile.TemporaryDirectory(dir=self.place) as folder:
+        with tempfile.TemporaryDirectory(dir=self.place.folder) as folder:
             journal = Path(folder, "study.journal")
             words = ["--task", self.task, "--architecture", self.architecture, "--epochs", "1"]
             words += ["--trials", str(self.size.trials), "--workers", str(workers), "--storage", str(journal)]
-            done = subprocess.run(
-                [sys.executable, "-m", "convoy", "tune", *words],
-                cwd=self.place,
-                env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "MLFLOW_TRACKING_URI": self._store()},
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            if done.returncode:
-                raise RuntimeError(f"tune ended with {done.returncode}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+            self.place.run("convoy", "tune", *words, MLFLOW_TRACKING_URI=self.place.store)
             study = optuna.load_study(study_name=None, storage=JournalStorage(JournalFileBackend(str(journal))))
             trials = study.get_trials(deepcopy=False)
         starts = [trial.datetime_start for trial in trials if trial.datetime_start]
@@ -95,22 +76,13 @@ class Tuning:
         seconds = (max(ends) - min(starts)).total_seconds()
         return float(len(trials) * 3600 / seconds)
 
-    def _store(self) -> str:
-        return f"sqlite:///{self.place / 'mlflow.db'}"
-
-    def _write_some(self, path: Path, count: int) -> None:
-        if self.task == "image":
-            write_images(self.place / path, some_images(ROOT / path, count))
-        else:
-            write_texts(self.place / path, some_texts(ROOT / path, count))
-
 
 def measure(size: Size) -> dict[str, Any]:
     """The comparison for each candidate."""
     results: dict[str, Any] = {}
     for task, architecture in CANDIDATES:
         with tempfile.TemporaryDirectory() as folder:
-            tuning = Tuning(task, architecture, size, Path(folder))
+            tuning = Tuning(task, architecture, size, Place(Path(folder)))
             tuning.lay()
             results |= hold(tuning.contest(), f"tuning {task}-{architecture}")
     return results

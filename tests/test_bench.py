@@ -11,8 +11,8 @@ from prepared_splits import image_split, write_split
 from bench import following
 from bench.contest import Contest, Ratio, hold, table
 from bench.feeding import AugmentedImages, PaddedBatches
-from bench.following import ROOT
 from bench.loop import train_by_hand
+from bench.place import ROOT
 from bench.subject import SEED, Candidate, Subject
 from bench.training import Size, measure
 from convoy import candidates
@@ -109,7 +109,7 @@ def test_a_training_is_measured_with_mlflow_up_down_and_hanging(
 ) -> None:
     for split in ("train", "validation"):
         write_split("text", tmp_path / "data" / "prepared" / "text" / f"{split}.arrow", 128)
-    monkeypatch.setattr("bench.following.some_texts", lambda path, _: read_texts(tmp_path / path.relative_to(ROOT)))
+    monkeypatch.setattr("bench.place.some_texts", lambda path, _: read_texts(tmp_path / path.relative_to(ROOT)))
     results = following.measure(following.Size(reviews=128, validation=128, epochs=1, rounds=1))
     names = {"mlflow_up_over_unfollowed", "mlflow_down_over_unfollowed", "mlflow_hangs_over_unfollowed"}
     assert set(results) == names
