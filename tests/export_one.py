@@ -4,9 +4,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from convoy.candidates import Description, build
+from convoy.models import text_input, text_lstm
 from convoy.onnx_export import export
 
 TEMPERATURE = 1.7
@@ -21,13 +23,20 @@ NETWORKS: dict[tuple[str, str], dict[str, Any]] = {
         "word_dropout": 0.5,
         "context_window": 2,
     },
-    ("text", "lstm"): {"embedding": 6, "units": 5, "dropout": 0.5, "word_dropout": 0.5, "context_windows": [2, 3]},
+    ("text", "lstm"): {
+        "embedding": 6,
+        "units": 5,
+        "dropout": 0.5,
+        "word_dropout": 0.5,
+        "context_windows": [2, 3],
+        "pairs": {"places": 97, "min_count": 1, "dropout": 0.5},
+    },
 }
 
 
 def network(task: Any, architecture: Any) -> torch.nn.Module:
     torch.manual_seed(3)
-    return build(
+    built = build(
         Description(
             task=task,
             architecture=architecture,
@@ -37,6 +46,12 @@ def network(task: Any, architecture: Any) -> torch.nn.Module:
             training={},
         )
     )
+    if isinstance(built, text_lstm.Network):  # as after training: pairs that are known and have vectors
+        built.pretrain([np.arange(1, 50), np.arange(1, 50)[::-1]], 3)
+        for layer in built.modules():
+            if isinstance(layer, text_input.PairVectors):
+                torch.nn.init.normal_(layer.embed.weight)
+    return built
 
 
 def example(task: str) -> torch.Tensor:

@@ -18,7 +18,8 @@ from convoy.params import ParamsInvalid
 from convoy.running import workspace
 from convoy.training import Share
 
-NO_CHANCE = {"dropout": 0.0, "word_dropout": 0.0}  # each process would draw its own
+# Each process would draw its own.
+NO_CHANCE = {"dropout": 0.0, "word_dropout": 0.0, "pairs": {"places": 97, "min_count": 1, "dropout": 0.0}}
 
 
 def run(folder: Path, devices: int) -> tuple[list[dict[str, float]], str]:

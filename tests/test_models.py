@@ -1,6 +1,8 @@
 """What each network must do by its construction: ignore padding, find patterns anywhere, read in order."""
 
 import copy
+from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -10,9 +12,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from convoy.models import image_cnn, image_lstm, text_cnn, text_lstm
-from convoy.models.text_input import WordVectors, learn_word_vectors
+from convoy.models.text_input import PairParams, PairVectors, WordVectors, learn_word_vectors
 
 torch.manual_seed(0)
+PAIRS = PairParams(places=97, min_count=1, dropout=0.5)
 TEXT = {
     "cnn": text_cnn.Network(
         text_cnn.NetworkParams(
@@ -23,12 +26,18 @@ TEXT = {
         labels=2,
     ).eval(),
     "lstm": text_lstm.Network(
-        text_lstm.NetworkParams(embedding=12, units=8, dropout=0.5, word_dropout=0.2, context_windows=(2, 3)),
+        text_lstm.NetworkParams(
+            embedding=12, units=8, dropout=0.5, word_dropout=0.2, context_windows=(2, 3), pairs=PAIRS
+        ),
         vocabulary=50,
         pad_id=0,
         labels=2,
     ).eval(),
 }
+# Pairs that are known and have vectors, as after training.
+for reader in TEXT["lstm"].members:
+    reader.pairs.learn([np.arange(1, 50), np.arange(1, 50)[::-1]])
+    nn.init.normal_(reader.pairs.embed.weight)
 IMAGE = {
     "cnn": image_cnn.Network(
         image_cnn.NetworkParams(channels=(4, 8, 8), blocks=1, dropout=0.1, flip_averaging=False),
@@ -69,7 +78,7 @@ def test_a_plain_bidirectional_lstm_would_not_pass_that() -> None:
 
 def small_lstm(*context_windows: int) -> text_lstm.Network:
     params = text_lstm.NetworkParams(
-        embedding=12, units=8, dropout=0.5, word_dropout=0.2, context_windows=context_windows
+        embedding=12, units=8, dropout=0.5, word_dropout=0.2, context_windows=context_windows, pairs=None
     )
     return text_lstm.Network(params, vocabulary=50, pad_id=0, labels=2).eval()
 
@@ -190,6 +199,49 @@ def test_pretraining_leaves_padding_and_the_unknown_word_as_they_were(architectu
     for layer, old in zip(layers, before, strict=True):
         assert torch.equal(old[:2], layer.embed.weight[:2])
         assert not torch.equal(old[10], layer.embed.weight[10])
+
+
+def pair_vectors(places: int, texts: list[list[int]], min_count: int = 1, dropout: float = 0.0) -> PairVectors:
+    """Learnt from these texts; each place has a vector of its own, the last one, of no pair, zeros."""
+    pairs = PairVectors(PairParams(places=places, min_count=min_count, dropout=dropout), 50, 1, 0)
+    pairs.learn([np.array(text, dtype=np.int32) for text in texts])
+    with torch.no_grad():
+        pairs.embed.weight[:, 0] = torch.arange(1, places + 2)
+        pairs.embed.weight[-1] = 0
+    return pairs.eval()
+
+
+@given(texts=st.lists(tokens, min_size=1, max_size=5), asked=tokens, places=st.integers(1, 200))
+@settings(deadline=None)
+@torch.inference_mode()
+def test_a_pair_has_a_place_for_itself_or_none(texts: list[list[int]], asked: list[int], places: int) -> None:
+    pairs = pair_vectors(places, texts)
+    counts = Counter(pair for text in texts for pair in pairwise(text))
+    found = pairs(torch.tensor([asked])).squeeze(2)[0].tolist()
+    for pair, vector in zip(pairwise(asked), found, strict=False):
+        place = (pair[0] * 50 + pair[1]) % places
+        rivals = [count for (a, b), count in counts.items() if (a * 50 + b) % places == place]
+        assert vector in (0, place + 1)
+        if vector:
+            assert counts[pair] == max(rivals)
+        elif pair in counts:
+            assert counts[pair] <= max(rivals) and len(rivals) > 1
+    assert found[-1] == 0  # nothing follows the last word
+
+
+@torch.inference_mode()
+def test_pairs_that_are_rare_or_span_two_texts_have_no_vector() -> None:
+    pairs = pair_vectors(2011, [[4, 5, 6], [5, 6, 7, 4]], min_count=2)
+    assert (pairs(torch.tensor([[4, 5, 6, 5, 0]])) != 0).flatten().tolist() == [False, True, False, False, False]
+    assert not pair_vectors(2011, [[4]])(torch.tensor([[4]])).any()
+
+
+def test_pairs_are_hidden_in_training_only() -> None:
+    pairs = pair_vectors(2011, [[4, 5] * 500], dropout=0.5)
+    text = torch.tensor([[4, 5] * 500])
+    assert (pairs(text) != 0).sum() == 999
+    hidden = (pairs.train()(text) == 0).sum()
+    assert 400 < hidden < 600
 
 
 def test_a_window_of_no_words_leaves_the_vectors_random() -> None:

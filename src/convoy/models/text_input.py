@@ -1,4 +1,4 @@
-"""Token ids -> word vectors, learnt before training from which words stand together; the first layer of text models."""
+"""Token ids -> word vectors, learnt before training from the company words keep, and vectors of word pairs."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,13 +6,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from scipy import sparse
 from sklearn.utils.extmath import randomized_svd
 from torch import Tensor, nn
 
+from convoy.params import Section
+
 # Both from Levy, Goldberg and Dagan 2015 (TACL 3), who found them best for similarity of words.
 CONTEXT_POWER = 0.75  # rare context words count a little more, as in word2vec
 EIGENVALUE_POWER = 0.5  # singular values enter by their root
+
+NOBODY = -1  # the key of a place that no pair has
 
 
 class WordVectors(nn.Module):
@@ -28,9 +33,9 @@ class WordVectors(nn.Module):
         self.embed = nn.Embedding(vocabulary, size, padding_idx=pad_id)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """(batch, tokens) int64 -> (batch, tokens, size)."""
-        vectors = self.embed(tokens)
+    def forward(self, tokens: Tensor, beside: Tensor | None = None) -> Tensor:
+        """(batch, tokens) int64 -> (batch, tokens, size); what stands `beside`, of the same shape, is added first."""
+        vectors = self.embed(tokens) if beside is None else self.embed(tokens) + beside
         if self.training and self.word_dropout:
             kept = torch.rand(tokens.shape, device=tokens.device) >= self.word_dropout
             vectors = vectors * kept.unsqueeze(2) / (1 - self.word_dropout)
@@ -45,6 +50,54 @@ class WordVectors(nn.Module):
             vocabulary, size = self.embed.weight.shape
             vectors = learn_word_vectors(texts, vocabulary, size, window, first_word, seed)
             self.embed.weight[first_word:] = torch.from_numpy(vectors[first_word:])
+
+
+class PairParams(Section):
+    """Places of the table, how often a pair must stand in the training texts, the share of pairs hidden in training."""
+
+    places: int = Field(ge=1)
+    min_count: int = Field(ge=1)
+    dropout: float = Field(ge=0, lt=1)
+
+
+class PairVectors(nn.Module):
+    """A vector for each frequent pair, zero at first; the others have the zero vector.
+
+    Word pairs as features of a recurrent network: Johnson & Zhang 2016, arXiv:1602.02373, learn such vectors of
+    regions. A pair's place is a remainder, as in fastText (Joulin et al. 2017, arXiv:1607.01759); unlike there, of
+    pairs that meet in one place the most frequent has it alone, so that a rare pair never gets another one's vector.
+    """
+
+    def __init__(self, params: PairParams, vocabulary: int, size: int, pad_id: int) -> None:
+        super().__init__()
+        self.vocabulary, self.pad_id = vocabulary, pad_id
+        self.places, self.min_count, self.dropout = params.places, params.min_count, params.dropout
+        self.keys: Tensor
+        self.register_buffer("keys", torch.full((params.places,), NOBODY))
+        self.embed = nn.Embedding(params.places + 1, size, padding_idx=params.places)
+        nn.init.zeros_(self.embed.weight)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(batch, tokens) int64 -> (batch, tokens, size): at each word what it has together with the next one."""
+        following = nn.functional.pad(tokens[:, 1:], (0, 1), value=self.pad_id)
+        pairs = tokens * self.vocabulary + following
+        places = pairs % self.places
+        known = self.keys[places] == pairs
+        if self.training and self.dropout:
+            known = known & (torch.rand(known.shape, device=known.device) >= self.dropout)
+        vectors: Tensor = self.embed(torch.where(known, places, self.places))
+        return vectors
+
+    def learn(self, texts: Sequence[NDArray[Any]]) -> None:
+        """Give each place to the most frequent of its pairs in these texts (token ids each)."""
+        pairs = [text[:-1].astype(np.int64) * self.vocabulary + text[1:] for text in texts if len(text) > 1]
+        found, counts = np.unique(np.concatenate(pairs or [np.zeros(0, np.int64)]), return_counts=True)
+        frequent = counts >= self.min_count
+        found, counts = found[frequent], counts[frequent]
+        order = np.argsort(counts, kind="stable")  # the last one written to a place keeps it
+        keys = np.full(self.places, NOBODY, dtype=np.int64)
+        keys[found[order] % self.places] = found[order]
+        self.keys.copy_(torch.from_numpy(keys))
 
 
 def learn_word_vectors(

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
-from convoy.models.text_input import WordVectors
+from convoy.models.text_input import PairParams, PairVectors, WordVectors
 from convoy.params import Section
 
 
@@ -16,7 +16,8 @@ class NetworkParams(Section):
     """Size of the word vectors, units per direction, dropout, the share of words hidden in training.
 
     Each of `context_windows` is one member of the ensemble: its word vectors begin with what the training texts tell
-    of words up to so far apart; 0: at random.
+    of words up to so far apart; 0: at random. With `pairs` each word's vector is the sum of its own and of the one
+    that it has together with the word that follows it in the text.
     """
 
     embedding: int = Field(ge=1)
@@ -24,6 +25,7 @@ class NetworkParams(Section):
     dropout: float = Field(ge=0, lt=1)
     word_dropout: float = Field(ge=0, lt=1)
     context_windows: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
+    pairs: PairParams | None
 
 
 class Network(nn.Module):
@@ -44,6 +46,8 @@ class Network(nn.Module):
         for member, window in zip(self.members, self.context_windows, strict=True):
             assert isinstance(member, Reader)
             member.vectors.learn(texts, window, seed)
+            if member.pairs is not None:
+                member.pairs.learn(texts)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(batch, tokens) int64, padded at the end, at least one word each -> (batch, labels) logits."""
@@ -73,6 +77,7 @@ class Reader(nn.Module):
         super().__init__()
         self.pad_id = pad_id
         self.vectors = WordVectors(vocabulary, params.embedding, pad_id, params.word_dropout, params.dropout)
+        self.pairs = PairVectors(params.pairs, vocabulary, params.embedding, pad_id) if params.pairs else None
         self.forwards = nn.LSTM(params.embedding, params.units, batch_first=True)
         self.backwards = nn.LSTM(params.embedding, params.units, batch_first=True)
         self.dropout = nn.Dropout(params.dropout)
@@ -81,15 +86,21 @@ class Reader(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """(batch, tokens) int64, padded at the end, at least one word each -> (batch, labels) logits."""
         words = tokens != self.pad_id
-        reversed_tokens = tokens.gather(1, _reversed_positions(words))
-        ahead, _ = self.forwards(self.vectors(tokens))
-        back, _ = self.backwards(self.vectors(reversed_tokens))
+        pairs = None if self.pairs is None else self.pairs(tokens)  # (batch, tokens, embedding)
+        order = _reversed_positions(words)
+        ahead, _ = self.forwards(self.vectors(tokens, pairs))
+        back, _ = self.backwards(self.vectors(tokens.gather(1, order), None if pairs is None else _take(pairs, order)))
         states = torch.cat([ahead, back], dim=2)  # (batch, tokens, 2 * units)
         mask = words.unsqueeze(2)
         greatest = states.masked_fill(~mask, float("-inf")).amax(dim=1)
         mean = (states * mask).sum(dim=1) / mask.sum(dim=1)
         logits: Tensor = self.classify(self.dropout(torch.cat([greatest, mean], dim=1)))
         return logits
+
+
+def _take(vectors: Tensor, places: Tensor) -> Tensor:
+    """Of (batch, tokens, size) the vectors at (batch, tokens) places."""
+    return vectors.gather(1, places.unsqueeze(2).expand(vectors.shape))
 
 
 def _reversed_positions(words: Tensor) -> Tensor:
