@@ -3,13 +3,18 @@
 import asyncio
 import re
 import secrets
+import time
 
 from starlette.types import Receive, Scope
 
+from serving.capacity import SMALL_BYTES, Budget
 from serving.exchange import Exchange
 from serving.faults import Fault
 from serving.routes import BY_PATH, JSON, RouteSpec
 
+# From a request's whole body to its answer. 16 million pixels, the most that one may bring, take up to 0.7 s (WebP),
+# 20 MB of nothing but empty segments 5 s, in a form of several twice that; the rest is for waiting for a thread.
+TIMEOUT_S = 10
 # A body has the time to begin, and then what the largest allowed one takes at the slowest rate worth waiting for:
 # 50 s for the 20 MB of images. A sender that trickles holds its connection that long, and no thread.
 BODY_GRACE_S = 10.0
@@ -17,7 +22,18 @@ MIN_BODY_RATE = 500_000  # bytes per second, 4 Mbit/s: a plain DSL uplink
 MAX_HEADERS = 64
 MAX_HEADER_BYTES = 16_384
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-_ONCE = frozenset({b"content-type", b"content-length", b"content-encoding", b"host", b"x-request-id"})
+_ONCE = frozenset(
+    {
+        b"content-type",
+        b"content-length",
+        b"content-encoding",
+        b"host",
+        b"origin",
+        b"authorization",
+        b"x-request-id",
+        b"x-request-timeout-ms",
+    }
+)
 
 
 class SenderGone(Exception):
@@ -64,13 +80,26 @@ def checked_route(scope: Scope, headers: dict[bytes, bytes], exchange: Exchange)
     return route
 
 
+def checked_deadline_s(headers: dict[bytes, bytes], exchange: Exchange) -> float:
+    """When the client will have gone, of time.monotonic(): what it says itself, at most what anyone gets."""
+    latest_s = time.monotonic() + TIMEOUT_S
+    given = headers.get(b"x-request-timeout-ms")
+    if given is None:
+        return latest_s
+    if not given.isdigit() or len(given) > 9:
+        raise Fault("invalid_parameter", "x-request-timeout-ms must be a whole number of milliseconds")
+    return min(exchange.arrived_s + int(given) / 1000, latest_s)
+
+
 def body_timeout_s(max_bytes: int) -> float:
     """How long a body of at most `max_bytes` may take to arrive."""
     return BODY_GRACE_S + max_bytes / MIN_BODY_RATE
 
 
-async def read_body(receive: Receive, headers: dict[bytes, bytes], max_bytes: int) -> bytes:
-    """The whole body. Raises Fault as soon as it is known to be too large or takes too long."""
+async def read_body(
+    receive: Receive, headers: dict[bytes, bytes], max_bytes: int, budget: Budget, exchange: Exchange
+) -> None:
+    """Read the whole body into `exchange`. Raises Fault as soon as it is known to be too large or takes too long."""
     too_large = Fault("body_too_large", f"the body is larger than {max_bytes} bytes")
     declared = headers.get(b"content-length", b"0")
     if not declared.isdigit() or len(declared) > 20:
@@ -90,7 +119,11 @@ async def read_body(receive: Receive, headers: dict[bytes, bytes], max_bytes: in
                 length += len(chunks[-1])
                 if length > max_bytes:
                     raise too_large
+                if length > SMALL_BYTES:
+                    budget.hold(length - exchange.held)
+                    exchange.held = length
                 if not message.get("more_body", False):
-                    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+                    break
     except TimeoutError:
         raise Fault("request_timeout", f"the body did not arrive within {timeout_s:g} s") from None
+    exchange.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)

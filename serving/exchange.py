@@ -1,16 +1,41 @@
 """What the outer layer and the routes tell each other about one request."""
 
+import time
+
+from convoy.layout import Task
+from serving.deployed import Deployed
 from serving.faults import Fault
 
 
 class Exchange:
-    """One request, in its ASGI scope as `convoy`."""
+    """One request, in its ASGI scope as `convoy`. Times are of time.monotonic(), which the event loop counts by too."""
 
-    __slots__ = ("body", "content_type", "fault", "request_id", "started")
+    __slots__ = (
+        "arrived_s",
+        "body",
+        "content_type",
+        "deadline_s",
+        "fault",
+        "held",
+        "model",
+        "request_id",
+        "started",
+        "task",
+    )
 
     def __init__(self) -> None:
         self.request_id = ""
         self.content_type = ""
+        self.task: Task | None = None  # which model is asked
         self.body = b""
+        self.held = 0  # bytes of the body that the budget has counted
+        self.arrived_s = time.monotonic()
+        self.deadline_s = float("inf")
+        self.model: Deployed | None = None  # what answers; one value for all of the request
         self.fault: Fault | None = None  # set by a route; the outer layer writes it
         self.started = False
+
+    def refuse_if_late(self) -> None:
+        """Raise Fault where nobody waits for the answer any more."""
+        if time.monotonic() >= self.deadline_s:
+            raise Fault("deadline_exceeded")

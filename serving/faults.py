@@ -10,6 +10,9 @@ CODES: dict[str, tuple[int, str]] = {
     "malformed_json": (400, "the body is not JSON that every parser reads alike"),
     "malformed_multipart": (400, "the body is not the multipart form that its content type announces"),
     "malformed_request": (400, "the headers contradict each other"),
+    "unauthorized": (401, "this service wants an API key, as `Authorization: Bearer ...`"),
+    "forbidden_host": (403, "the service is not known by this Host; CONVOY_HOSTS names those that it has"),
+    "forbidden_origin": (403, "a page of another origin asks; CONVOY_ORIGINS names those that may"),
     "not_found": (404, "there is no such path"),
     "method_not_allowed": (405, "the path exists, Allow names its methods"),
     "request_timeout": (408, "the body did not arrive in time"),
@@ -26,13 +29,14 @@ CODES: dict[str, tuple[int, str]] = {
     "too_many_items": (422, "more inputs in one request than the model's card allows"),
     "undecodable_image": (422, "the bytes are not a whole PNG, JPEG or WebP image"),
     "unknown_field": (422, "the form has a field other than `image`"),
+    "overloaded": (429, "as many requests as can be answered in time are inside; ask again after Retry-After"),
     "headers_too_large": (431, "too many headers, or too long ones"),
     "internal_error": (500, "a fault of the service; its log has the details under the request id"),
     "model_unavailable": (503, "the model of this task is not loaded, /readyz says why"),
     "not_ready": (503, "a model is not loaded"),
     "deadline_exceeded": (504, "the answer was not ready in time"),
 }
-RETRY_AFTER_S = 5  # a deployment is over by then
+RETRY_AFTER_S = {429: 1, 503: 5}  # what is inside has its answers by then; a deployment is over by then
 
 # For answers that are not ours (BentoML, Starlette): the code that fits the status they give.
 _CODE_OF_STATUS = {
@@ -41,6 +45,7 @@ _CODE_OF_STATUS = {
     405: "method_not_allowed",
     413: "body_too_large",
     415: "unsupported_media_type",
+    429: "overloaded",
     503: "not_ready",
     504: "deadline_exceeded",
 }
@@ -55,8 +60,8 @@ class Fault(Exception):
         self.code = code
         self.message = message or meaning
         self.headers = dict(headers or {})
-        if self.status == 503:
-            self.headers.setdefault("retry-after", str(RETRY_AFTER_S))
+        if self.status in RETRY_AFTER_S:
+            self.headers.setdefault("retry-after", str(RETRY_AFTER_S[self.status]))
         super().__init__(self.message)
 
     def body(self, request_id: str, beside: Mapping[str, object]) -> bytes:

@@ -6,7 +6,8 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from serving import schemas
-from serving.faults import CODES
+from serving.admission import TIMEOUT_S
+from serving.faults import CODES, RETRY_AFTER_S
 from serving.routes import IMAGE_TYPES, JSON, MULTIPART, POLARITIES, ROUTES, RouteSpec
 
 Json = dict[str, Any]
@@ -15,6 +16,10 @@ _REFERENCE = "#/components/schemas/{model}"
 _REQUEST_ID: Json = {
     "description": "the X-Request-Id of the request, or one made for it",
     "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
+}
+_MODEL_HEADERS: Json = {
+    "X-Model-Version": {"description": "the registered version that answered", "schema": {"type": "string"}},
+    "X-Model-Digest": {"description": "the digest of its bundle", "schema": {"type": "string"}},
 }
 _DESCRIPTION = """Predictions for images and texts; how much one request may bring stands in the cards, `/v1/models`.
 
@@ -36,7 +41,11 @@ def document() -> Json:
         "info": {"title": "Convoy", "version": version("convoy"), "description": _DESCRIPTION},
         "servers": [{"url": "/"}],
         "paths": paths,
-        "components": {"schemas": _schemas(), "headers": {"X-Request-Id": _REQUEST_ID}},
+        "components": {
+            "schemas": _schemas(),
+            "headers": {"X-Request-Id": _REQUEST_ID, **_MODEL_HEADERS},
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "only where one is set"}},
+        },
     }
 
 
@@ -67,6 +76,8 @@ def _operation(route: RouteSpec) -> Json:
         "parameters": _parameters(route),
         "responses": {"200": _answer(route), **_fault_answers(route)},
     }
+    if route.guarded:
+        operation["security"] = [{}, {"key": []}]
     if route.media_types:
         operation["requestBody"] = {"required": True, "content": _request_content(route)}
     return operation
@@ -80,6 +91,14 @@ def _parameters(route: RouteSpec) -> list[Json]:
         "schema": _REQUEST_ID["schema"],
     }
     parameters = [request_id]
+    if route.task is not None:
+        timeout = {
+            "name": "X-Request-Timeout-Ms",
+            "in": "header",
+            "description": f"how long you wait; after that nothing is computed for you. At most {TIMEOUT_S * 1000}",
+            "schema": {"type": "integer", "minimum": 0, "maximum": 999_999_999},
+        }
+        parameters.append(timeout)
     if route.task == "image":
         polarity = {
             "name": "polarity",
@@ -116,7 +135,10 @@ def _answer(route: RouteSpec) -> Json:
         content = {route.answer: {"schema": {"type": "string"}}}
     else:
         content = {JSON: {"schema": {"$ref": _REFERENCE.format(model=route.answer)}}}
-    return {"description": "OK", "headers": _headers(200), "content": content}
+    headers = _headers(200)
+    if route.task is not None:
+        headers |= {name: {"$ref": f"#/components/headers/{name}"} for name in _MODEL_HEADERS}
+    return {"description": "OK", "headers": headers, "content": content}
 
 
 def _fault_answers(route: RouteSpec) -> Json:
@@ -139,6 +161,6 @@ def _fault_schema(codes: list[str]) -> str:
 
 def _headers(status: int) -> Json:
     headers: Json = {"X-Request-Id": {"$ref": "#/components/headers/X-Request-Id"}}
-    if status == 503:
+    if status in RETRY_AFTER_S:
         headers["Retry-After"] = {"description": "seconds", "schema": {"type": "integer"}}
     return headers

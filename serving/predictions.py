@@ -5,6 +5,7 @@ import struct
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from convoy.conformal import prediction_sets
@@ -21,14 +22,14 @@ QUICK_PIXELS = 256 * 256  # decoded and classified in about a millisecond
 _PNG_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
 
 
-# What a route answers for checked inputs.
-Answer = Callable[[Deployed, Sequence[Prepared]], bytes]
+Rows = NDArray[np.float32]  # (inputs, labels) probabilities
+# What a route answers for prepared inputs and their probabilities.
+Answer = Callable[[Deployed, Sequence[Prepared], Rows], bytes]
 
 
-def answer_predictions(model: Deployed, prepared: Sequence[Prepared]) -> bytes:
+def answer_predictions(model: Deployed, prepared: Sequence[Prepared], rows: Rows) -> bytes:
     """ImagesAnswer or TextsAnswer: the most probable label of each input."""
     labels = model.predictor.card.labels
-    rows = model.predictor.probabilities([item.array for item in prepared])  # (inputs, labels) float32
     predictions: list[TextPrediction] = []
     for item, best, row in zip(prepared, rows.argmax(axis=1).tolist(), rows.astype(np.float64).tolist(), strict=True):
         prediction: TextPrediction = {
@@ -41,10 +42,9 @@ def answer_predictions(model: Deployed, prepared: Sequence[Prepared]) -> bytes:
     return _write(f'{model.answer_head},"predictions":', predictions)
 
 
-def answer_sets(model: Deployed, prepared: Sequence[Prepared]) -> bytes:
+def answer_sets(model: Deployed, prepared: Sequence[Prepared], rows: Rows) -> bytes:
     """ImageSetsAnswer or TextSetsAnswer: every label of each input that the card's threshold lets in."""
     card = model.predictor.card
-    rows = model.predictor.probabilities([item.array for item in prepared])  # (inputs, labels) float32
     found: list[TextSet] = []
     for item, row, chosen in zip(prepared, rows, prediction_sets(rows, card.sets.threshold), strict=True):
         order = [index for index in np.argsort(-row, kind="stable").tolist() if chosen[index]]
@@ -71,18 +71,24 @@ def predict_images(
             prepared.append(model.predictor.prepare(encoded, polarity=polarity))
         except InputRejected as rejection:
             raise from_rejection(rejection, name and f"{name}[{index}]") from None
-    return answer(model, prepared)
+    return answer(model, prepared, model.predictor.probabilities([item.array for item in prepared]))
 
 
 def predict_texts(model: Deployed, texts: Sequence[str], answer: Answer = answer_predictions) -> bytes:
     """Texts -> what `answer` makes of them. Raises Fault that names the first bad one, as `texts[2]`."""
+    prepared = prepare_texts(model, texts)
+    return answer(model, prepared, model.predictor.probabilities([item.array for item in prepared]))
+
+
+def prepare_texts(model: Deployed, texts: Sequence[str]) -> list[Prepared]:
+    """Texts -> what the model takes. Raises Fault that names the first bad one."""
     prepared: list[Prepared] = []
     for index, text in enumerate(texts):
         try:
             prepared.append(model.predictor.prepare(text))
         except InputRejected as rejection:
             raise from_rejection(rejection, f"texts[{index}]") from None
-    return answer(model, prepared)
+    return prepared
 
 
 def is_quick(encoded: bytes) -> bool:

@@ -2,15 +2,11 @@
 
 import logging
 import threading
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from convoy.layout import TASKS, Task
 from serving.deployed import Deployed, DeployedModels, load_task
-
-if TYPE_CHECKING:
-    from prometheus_client import Counter
+from serving.measures import reloads_of
 
 LOOK_EVERY_S = 1.0  # a look is one stat per task; a promotion serves after this and the time that loading takes
 logger = logging.getLogger("bentoml.convoy")
@@ -58,7 +54,7 @@ class Reloader:
             self._models.by_task[task] = new
         else:
             logger.error("%s: version %s goes on answering; refused: %s", task, old.release.version, new.reason)
-        _reloads_total().labels(task=task, outcome="loaded" if isinstance(new, Deployed) else "refused").inc()
+        reloads_of(task, "loaded" if isinstance(new, Deployed) else "refused").inc()
 
     def _follow(self) -> None:
         while not self._stop.wait(LOOK_EVERY_S):
@@ -74,11 +70,3 @@ def _look_at(current: Path) -> Sight:
     except OSError:
         return None
     return found.st_dev, found.st_ino, found.st_mtime_ns
-
-
-@cache
-def _reloads_total() -> "Counter":
-    # Late: BentoML sets the folder that the workers' metrics share before prometheus_client may be imported.
-    from prometheus_client import Counter
-
-    return Counter("convoy_reloads_total", "Deployments that were followed: loaded, or refused", ["task", "outcome"])

@@ -20,7 +20,16 @@ IMAGE_TYPES = ("image/png", "image/jpeg", "image/webp", "image/jpg")
 
 # What any route can answer.
 _ANYWHERE = ("malformed_request", "unsupported_media_type", "headers_too_large", "internal_error", "deadline_exceeded")
-_WITH_BODY = ("request_timeout", "body_too_large", "invalid_parameter", "too_many_items", "model_unavailable")
+_OWN = (*_ANYWHERE, "unauthorized", "forbidden_host", "forbidden_origin")
+_WITH_BODY = (
+    *_OWN,
+    "request_timeout",
+    "body_too_large",
+    "overloaded",
+    "invalid_parameter",
+    "too_many_items",
+    "model_unavailable",
+)
 _IMAGE = ("malformed_multipart", "image_too_large", "image_missing", "not_a_file", "undecodable_image", "unknown_field")
 _TEXT = ("malformed_json", "text_too_long", "blank_text", "invalid_request", "invalid_text")
 
@@ -39,6 +48,11 @@ class RouteSpec:
     path_values: tuple[str, ...] = ()  # all values of {name} in `path`
 
     @property
+    def guarded(self) -> bool:
+        """Whether it tells of models or asks them: for known senders only."""
+        return self.path.startswith("/v1/")
+
+    @property
     def methods(self) -> tuple[str, ...]:
         """The methods that the path answers; Starlette gives every GET its HEAD."""
         return ("GET", "HEAD") if self.method == "GET" else (self.method,)
@@ -54,7 +68,7 @@ PREDICT_IMAGES = RouteSpec(
     "/v1/images/predict",
     "Classify one image or several",
     "ImagesAnswer",
-    (*_ANYWHERE, *_WITH_BODY, *_IMAGE),
+    (*_WITH_BODY, *_IMAGE),
     task="image",
     media_types=(MULTIPART, *IMAGE_TYPES),
 )
@@ -63,7 +77,7 @@ PREDICT_TEXTS = RouteSpec(
     "/v1/texts/predict",
     "Classify one text or several",
     "TextsAnswer",
-    (*_ANYWHERE, *_WITH_BODY, *_TEXT),
+    (*_WITH_BODY, *_TEXT),
     task="text",
     media_types=(JSON,),
 )
@@ -77,16 +91,18 @@ SETS_TEXTS = replace(
     PREDICT_TEXTS, path="/v1/texts/sets", summary="The likely labels of one text or several", answer="TextSetsAnswer"
 )
 MODELS = RouteSpec(
-    "GET", "/v1/models", "The card and the release of each model", "ModelsAnswer", (*_ANYWHERE, "invalid_parameter")
+    "GET", "/v1/models", "The card and the release of each model", "ModelsAnswer", (*_OWN, "invalid_parameter")
 )
+# Both say what may be asked and nothing of what was: a browser has no key before it has read them.
 DOCUMENT = RouteSpec("GET", "/docs.json", "This document", JSON)
 PAGE = RouteSpec("GET", "/", "This document as a page to try the routes", "text/html")
+METRICS = RouteSpec("GET", "/metrics", "Prometheus metrics", "text/plain")
 # Answered by BentoML itself.
 BUILT_IN = (
     RouteSpec("GET", "/livez", "200 while the process lives", "text/plain"),
     RouteSpec("GET", "/healthz", "The same as /livez", "text/plain"),
     RouteSpec("GET", "/readyz", "200 when every model is loaded and warm", "text/plain", (*_ANYWHERE, "not_ready")),
-    RouteSpec("GET", "/metrics", "Prometheus metrics", "text/plain"),
+    METRICS,
     RouteSpec("GET", "/static_content/{name}", "The files of the page", "*/*", path_values=STATIC_NAMES),
 )
 ROUTES = (PREDICT_IMAGES, PREDICT_TEXTS, SETS_IMAGES, SETS_TEXTS, MODELS, *BUILT_IN, DOCUMENT, PAGE)

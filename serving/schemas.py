@@ -31,6 +31,7 @@ class ModelName(TypedDict):
     digest: str
 
 
+RequestId = Annotated[str, Field(description="the same as in the header X-Request-Id")]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -57,6 +58,7 @@ class ImagesAnswer(TypedDict):
 
     model: ModelName
     predictions: Annotated[list[ImagePrediction], Field(min_length=1)]
+    request_id: RequestId
 
 
 @with_config(_CLOSED)
@@ -65,6 +67,7 @@ class TextsAnswer(TypedDict):
 
     model: ModelName
     predictions: Annotated[list[TextPrediction], Field(min_length=1)]
+    request_id: RequestId
 
 
 @with_config(_CLOSED)
@@ -99,6 +102,7 @@ class ImageSetsAnswer(TypedDict):
     model: ModelName
     coverage: Coverage
     predictions: Annotated[list[ImageSet], Field(min_length=1)]
+    request_id: RequestId
 
 
 @with_config(_CLOSED)
@@ -108,6 +112,7 @@ class TextSetsAnswer(TypedDict):
     model: ModelName
     coverage: Coverage
     predictions: Annotated[list[TextSet], Field(min_length=1)]
+    request_id: RequestId
 
 
 @with_config(_CLOSED)

@@ -1,30 +1,42 @@
 """The BentoML service: `bentoml serve serving.service:service` serves what stands in deployed/."""
 
 import gc
+import os
+from collections.abc import Callable
 from typing import Any
 
 import bentoml
 from bentoml import Service
+from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
+from serving.access import Access
+from serving.admission import TIMEOUT_S
 from serving.deployed import DeployedModels, deployed_folder
-from serving.endpoints import create_app
+from serving.endpoints import Front, own_routes
 from serving.reloading import Reloader
 from serving.shell import Shell
 
-# From a request's whole body to its answer. 16 million pixels, the most that one may bring, take up to 0.7 s (WebP),
-# 20 MB of nothing but empty segments 5 s, in a form of several twice that; the rest is for waiting for a thread.
-# Not longer: BentoML keeps a timer for each request until it runs out.
-TIMEOUT_S = 10
-
+WORKERS_VARIABLE = "CONVOY_WORKERS"  # processes; each has the models in memory
 models = DeployedModels()
 
 
 class ShelledService(Service[Any]):  # type: ignore[misc]  # bentoml exports it untyped
-    """A service whose whole app, BentoML's probes and middlewares included, stands inside the outer layer."""
+    """A service whose whole app stands inside the outer layer, and beside Convoy's own routes."""
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
-        return Shell(super().to_asgi(is_main), models)
+        app = super().to_asgi(is_main)
+        count = _take_metrics(app)
+        return Shell(count(Front(own_routes(models), app)), models, Access.of())
+
+
+def _take_metrics(app: Starlette) -> Callable[[ASGIApp], ASGIApp]:
+    """BentoML's layer that counts requests, taken out of its app to stand around ours too."""
+    for layer in app.user_middleware:
+        if getattr(layer.cls, "__name__", "").endswith("TrafficMetricsMiddleware"):
+            app.user_middleware.remove(layer)
+            return lambda inner: layer.cls(inner, *layer.args, **layer.kwargs)
+    return lambda inner: inner  # switched off, by BENTOML_CONFIG
 
 
 class Convoy:
@@ -51,10 +63,9 @@ service = bentoml.service(
     name="convoy",
     service_class=ShelledService,
     http={"host": "127.0.0.1", "port": 3000},
-    workers=1,
+    workers=int(os.environ.get(WORKERS_VARIABLE) or 1),
     traffic={"timeout": TIMEOUT_S},
     logging={"access": {"enabled": False}},  # a line per request costs more than a prediction; /metrics counts
     # Without an exporter nobody sees the spans, and they cost twice a prediction; BENTOML_CONFIG can set it back.
     tracing={"excluded_urls": ["."]},
 )(Convoy)
-service.mount_asgi_app(create_app(models), name="v1")

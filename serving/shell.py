@@ -3,19 +3,18 @@
 import asyncio
 import logging
 from collections.abc import Mapping
-from functools import cache
-from typing import TYPE_CHECKING
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.admission import SenderGone, checked_headers, checked_route, read_body
+from convoy.layout import TASKS, Task
+from serving.access import Access
+from serving.admission import SenderGone, checked_deadline_s, checked_headers, checked_route, read_body
+from serving.capacity import Budget, Capacity
 from serving.deployed import Deployed, DeployedModels, Unavailable
 from serving.exchange import Exchange
 from serving.faults import Fault, from_status
+from serving.measures import faults_of, waiting_of
 from serving.routes import JSON, RouteSpec
-
-if TYPE_CHECKING:
-    from prometheus_client import Counter
 
 LINGER_S = 2.0  # how long a refused sender may go on sending, so that it can read the answer
 LINGER_BYTES = 64_000_000
@@ -25,9 +24,12 @@ logger = logging.getLogger("bentoml.convoy")
 class Shell:
     """Wraps a whole BentoML app; BentoML's own middlewares see only what passed."""
 
-    def __init__(self, app: ASGIApp, models: DeployedModels) -> None:
+    def __init__(self, app: ASGIApp, models: DeployedModels, access: Access | None = None) -> None:
         self.app = app
         self.models = models
+        self.access = access or Access()
+        self.capacities = {task: Capacity() for task in TASKS}
+        self.budget = Budget()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -39,19 +41,38 @@ class Shell:
             await self.app(scope, receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = Exchange()
+        exchange = scope["convoy"] = Exchange()
         try:
             headers = checked_headers(scope, exchange)
             route = checked_route(scope, headers, exchange)
-            if route.task is not None:
-                exchange.body = await read_body(receive, headers, self._max_body_bytes(route))
-                receive = _replay(exchange.body, receive)
+            if route.guarded:
+                self.access.check(headers)
+            if route.task is None:
+                await self._pass_on(scope, receive, send, exchange)
+            else:
+                exchange.task = route.task
+                await read_body(receive, headers, self._max_body_bytes(route), self.budget, exchange)
+                exchange.deadline_s = checked_deadline_s(headers, exchange)
+                await self._let_in(route.task, scope, _replay(exchange.body, receive), send, exchange)
         except Fault as fault:
             await _refuse(fault, exchange, scope, receive, send)
-            return
         except SenderGone:
-            return
-        await self._pass_on(scope, receive, send, exchange)
+            pass
+        finally:
+            self.budget.release(exchange.held)
+
+    async def _let_in(self, task: Task, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
+        capacity = self.capacities[task]
+        capacity.enter(exchange.deadline_s)
+        waiting = waiting_of(task)
+        waiting.inc()
+        try:
+            # Whoever else has arrived by now is let in or refused before the first is computed.
+            await asyncio.sleep(0)
+            await self._pass_on(scope, receive, send, exchange)
+        finally:
+            waiting.dec()
+            capacity.leave()
 
     def _max_body_bytes(self, route: RouteSpec) -> int:
         assert route.task is not None
@@ -74,7 +95,6 @@ class Shell:
                 return  # the body that belonged to the other layer's error
             await send(message)
 
-        scope["convoy"] = exchange
         try:
             await self.app(scope, receive, respond)
         except Exception:
@@ -129,7 +149,7 @@ async def _refuse(fault: Fault, exchange: Exchange, scope: Scope, receive: Recei
 async def _send_fault(
     fault: Fault, exchange: Exchange, send: Send, *, more_body: bool = False, beside: Mapping[str, object] | None = None
 ) -> None:
-    _faults_total().labels(code=fault.code).inc()
+    faults_of(fault.code, exchange.task or "none").inc()
     body = fault.body(exchange.request_id, beside or {})
     headers = [
         (b"content-type", JSON.encode()),
@@ -139,11 +159,3 @@ async def _send_fault(
     ]
     await send({"type": "http.response.start", "status": fault.status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": more_body})
-
-
-@cache
-def _faults_total() -> "Counter":
-    # Late: BentoML sets the folder that the workers' metrics share before prometheus_client may be imported.
-    from prometheus_client import Counter
-
-    return Counter("convoy_faults_total", "Answers of 4xx and 5xx, refused at the door or later", ["code"])

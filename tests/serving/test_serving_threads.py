@@ -6,10 +6,10 @@ import threading
 import pytest
 import tiny_bundles
 
-from serving import endpoints
+from serving import handlers
 from serving.deployed import Deployed, DeployedModels
-from serving.endpoints import Handlers
 from serving.exchange import Exchange
+from serving.handlers import Handlers
 from serving.multipart import read_images
 from serving.predictions import answer_predictions
 
@@ -35,10 +35,10 @@ def test_only_a_small_form_is_read_on_the_event_loop(
         readers.append(threading.get_ident())
         return read_images(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(endpoints, "read_images", read)
+    monkeypatch.setattr(handlers, "read_images", read)
     exchange = Exchange()
     exchange.body, exchange.content_type = body, "multipart/form-data; boundary=edge"
-    handlers = Handlers(DeployedModels({"image": image_model}))
-    answer = asyncio.run(handlers.images(answer_predictions, {"query_string": b""}, exchange))
+    models = DeployedModels({"image": image_model})
+    answer = asyncio.run(Handlers(models).images(answer_predictions, b"", exchange))
     assert answer.startswith(b'{"model":')
     assert [reader == threading.get_ident() for reader in readers] == [on_the_loop]

@@ -1,0 +1,75 @@
+"""Host, Origin and API key of a request -> whether it may ask, or the Fault that it ends with."""
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hmac import compare_digest
+from urllib.parse import urlsplit
+
+from serving.faults import Fault
+
+HOSTS_VARIABLE = "CONVOY_HOSTS"
+ORIGINS_VARIABLE = "CONVOY_ORIGINS"
+KEY_VARIABLE = "CONVOY_API_KEY"
+MIN_KEY_CHARACTERS = 16
+
+
+@dataclass(frozen=True)
+class Access:
+    """Names that this service is known by, pages that may use it, and the key that it wants; no key: whoever asks.
+
+    A page can lead its own name to 127.0.0.1 (DNS rebinding) and can post to any address (request forgery). The
+    first comes with that name as Host, the second with its Origin. An address as Host cannot come of rebinding.
+    """
+
+    hosts: frozenset[str] = frozenset()
+    origins: frozenset[str] = frozenset()
+    key: str = field(default="", repr=False)
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str] = os.environ) -> "Access":
+        """What the environment says: lists with commas between, and the key. Raises ValueError for a short key."""
+        key = environment.get(KEY_VARIABLE, "")
+        if key and len(key) < MIN_KEY_CHARACTERS:
+            raise ValueError(f"{KEY_VARIABLE} has {len(key)} characters, at least {MIN_KEY_CHARACTERS} are expected")
+        return cls(_names(environment.get(HOSTS_VARIABLE, "")), _names(environment.get(ORIGINS_VARIABLE, "")), key)
+
+    def check(self, headers: Mapping[bytes, bytes]) -> None:
+        """Raise Fault where the sender may not ask."""
+        host = headers.get(b"host", b"").decode("latin-1").lower()
+        if not self._knows(host):
+            raise Fault("forbidden_host")
+        origin = headers.get(b"origin")
+        if origin is not None and not self._allows(origin.decode("latin-1").lower(), host):
+            raise Fault("forbidden_origin")
+        if self.key and not compare_digest(_given_key(headers), self.key.encode()):
+            raise Fault("unauthorized", headers={"www-authenticate": "Bearer"})
+
+    def _knows(self, host: str) -> bool:
+        if not host:
+            return True  # HTTP/1.0; a browser always sends one
+        name = host if host.endswith("]") else host.rpartition(":")[0] or host
+        return name == "localhost" or name in self.hosts or "*" in self.hosts or _is_address(name)
+
+    def _allows(self, origin: str, host: str) -> bool:
+        return urlsplit(origin).netloc == host or origin in self.origins
+
+
+def _names(listed: str) -> frozenset[str]:
+    return frozenset(name.strip().lower().rstrip("/") for name in listed.split(",") if name.strip())
+
+
+def _is_address(name: str) -> bool:
+    if name == "127.0.0.1":
+        return True
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
+def _given_key(headers: Mapping[bytes, bytes]) -> bytes:
+    scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
+    return given.strip() if scheme.lower() == b"bearer" else b""

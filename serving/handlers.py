@@ -1,0 +1,129 @@
+"""What each of Convoy's own routes does: an Exchange -> the bytes of its answer, or a Fault."""
+
+import json
+from functools import partial
+from urllib.parse import parse_qsl
+
+from convoy.layout import Task
+from convoy.predictor import Prepared
+from convoy.preprocessing.image import Polarity
+from serving import openapi
+from serving.batching import Batcher
+from serving.deployed import Deployed, DeployedModels
+from serving.exchange import Exchange
+from serving.faults import Fault
+from serving.multipart import read_images
+from serving.predictions import (
+    QUICK_BYTES,
+    Answer,
+    Rows,
+    is_quick,
+    predict_images,
+    prepare_texts,
+    read_texts,
+)
+from serving.routes import MULTIPART, POLARITIES
+from serving.threads import Threads, until
+
+QUICK_S = 0.002  # a model that takes longer would keep the event loop from refusing those who come too many
+
+
+class Handlers:
+    """The handlers, and what they share. What takes a millisecond runs on the event loop, the rest in threads."""
+
+    def __init__(self, models: DeployedModels) -> None:
+        self._models = models
+        self._threads = Threads()
+        self._texts = Batcher(self._threads)
+        self._document = json.dumps(openapi.document(), ensure_ascii=False).encode("utf-8")
+
+    async def images(self, answer: Answer, query: bytes, exchange: Exchange) -> bytes:
+        """Images, as the body or in a form -> `answer` of their predictions."""
+        model = self._model("image", exchange)
+        polarity = _polarity(query)
+        body, content_type, most = exchange.body, exchange.content_type, _max_items(model)
+        counted = partial(_count, answer)
+        if not content_type.lower().startswith(MULTIPART):
+            images, name = [body], ""
+        elif len(body) <= QUICK_BYTES:
+            images, name = read_images(body, content_type, most), "image"
+        else:
+            async with until(exchange.deadline_s):
+                return await self._threads.run(
+                    lambda: predict_images(model, read_images(body, content_type, most), polarity, answer=counted)
+                )
+        if len(images) == 1 and model.run_s <= QUICK_S and is_quick(images[0]):
+            exchange.refuse_if_late()
+            return predict_images(model, images, polarity, name, counted)
+        async with until(exchange.deadline_s):
+            return await self._threads.run(lambda: predict_images(model, images, polarity, name, counted))
+
+    async def texts(self, answer: Answer, query: bytes, exchange: Exchange) -> bytes:
+        """The texts of a JSON body -> `answer` of their predictions; they run together with those of other requests."""
+        model = self._model("text", exchange)
+        _refuse_parameters(query)
+        if len(exchange.body) <= QUICK_BYTES:
+            prepared = _read_and_prepare(model, exchange.body)
+        else:
+            async with until(exchange.deadline_s):
+                prepared = await self._threads.run(lambda: _read_and_prepare(model, exchange.body))
+        arrays = [item.array for item in prepared]
+        return _count(answer, model, prepared, await self._texts.probabilities(model, arrays, exchange.deadline_s))
+
+    async def list_models(self, query: bytes, _: Exchange) -> bytes:
+        """ModelsAnswer."""
+        _refuse_parameters(query)
+        answer: dict[str, object] = {}
+        for task, model in self._models.by_task.items():
+            if isinstance(model, Deployed):
+                card, release = model.predictor.card.model_dump(mode="json"), model.release.model_dump(mode="json")
+                answer[task] = {"state": "ready", "card": card, "release": release}
+            else:
+                answer[task] = {"state": "unavailable", "reason": model.reason}
+        return json.dumps(answer, ensure_ascii=False).encode("utf-8")
+
+    async def describe_routes(self, _query: bytes, _: Exchange) -> bytes:
+        """The OpenAPI document."""
+        return self._document
+
+    def _model(self, task: Task, exchange: Exchange) -> Deployed:
+        model = self._models.by_task[task]
+        if isinstance(model, Deployed):
+            exchange.model = model
+            return model
+        raise Fault("model_unavailable", f"the {task} model is not loaded, /readyz says why")
+
+
+def _count(answer: Answer, model: Deployed, prepared: list[Prepared], rows: Rows) -> bytes:
+    """What `answer` says, and Prometheus told of it."""
+    model.measures.predicted(rows)
+    return answer(model, prepared, rows)
+
+
+def _read_and_prepare(model: Deployed, body: bytes) -> list[Prepared]:
+    return prepare_texts(model, read_texts(body, _max_items(model)))
+
+
+def _max_items(model: Deployed) -> int:
+    return model.predictor.card.limits.max_items
+
+
+def _polarity(query: bytes) -> Polarity | None:
+    if not query:
+        return None
+    match _pairs(query):
+        case [("polarity", "light_on_dark" | "dark_on_light" as polarity)]:
+            return polarity
+    raise Fault("invalid_parameter", f"the only parameter is polarity, once, and {' or '.join(POLARITIES)}")
+
+
+def _refuse_parameters(query: bytes) -> None:
+    if query:
+        raise Fault("invalid_parameter", "this route takes no parameter")
+
+
+def _pairs(query: bytes) -> list[tuple[str, str]]:
+    try:
+        return parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=2)
+    except ValueError:
+        return []

@@ -1,0 +1,47 @@
+"""Threads for what would keep the event loop too long: one per core, since onnxruntime leaves Python while it runs."""
+
+import asyncio
+import math
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+from bentoml._internal.resource import CpuResource
+
+from serving.faults import Fault
+
+T = TypeVar("T")
+
+
+def usable_cores() -> int:
+    """How many cores this process may use: the lesser of what it is bound to and of its container's limit."""
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(bound, math.ceil(CpuResource.from_system())))
+
+
+class Threads:
+    """A pool whose work ends with its deadline: what waits is dropped, what runs keeps its thread until it is done."""
+
+    def __init__(self, count: int | None = None) -> None:
+        self.count = count or usable_cores()
+        self._pool = ThreadPoolExecutor(self.count, "predict")
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """The result of `work`, or what it raises. Cancelled before a thread takes it, it never runs."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+
+@asynccontextmanager
+async def until(deadline_s: float) -> AsyncIterator[None]:
+    """Raises Fault where what is inside has not ended at the deadline (time.monotonic())."""
+    left_s = deadline_s - time.monotonic()
+    if left_s <= 0:
+        raise Fault("deadline_exceeded")
+    try:
+        async with asyncio.timeout(None if left_s == float("inf") else left_s):
+            yield
+    except TimeoutError:
+        raise Fault("deadline_exceeded") from None

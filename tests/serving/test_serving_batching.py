@@ -1,0 +1,145 @@
+"""Inputs of several requests run together: each gets its own row, nobody waits for ever, a bad one fails alone."""
+
+import asyncio
+import threading
+import time
+from itertools import chain
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from serving.batching import LARGEST, SPREAD, Batcher
+from serving.deployed import Deployed
+from serving.faults import Fault
+from serving.threads import Threads
+
+FOREVER = float("inf")
+
+
+class Model:
+    """A stand-in for what is deployed: an array's row is its sum; it can be held, and it can fail."""
+
+    def __init__(self, bad: int = -1) -> None:
+        self.batches: list[list[int]] = []
+        self.free = threading.Event()
+        self.free.set()
+        self.bad = bad
+        self.predictor = self
+        self.measures = SimpleNamespace(batch_size=SimpleNamespace(observe=lambda size: None))
+
+    def probabilities(self, arrays: list[NDArray[Any]]) -> NDArray[np.float32]:
+        self.free.wait(10)
+        self.batches.append([len(array) for array in arrays])
+        if any(array[0] == self.bad for array in arrays):
+            raise ValueError("a bad one")
+        return np.array([[array.sum()] for array in arrays], dtype=np.float32)
+
+
+def ask(batcher: Batcher, model: Model, *arrays: NDArray[Any], deadline_s: float = FOREVER) -> Any:
+    return batcher.probabilities(model, arrays, deadline_s)  # type: ignore[arg-type]
+
+
+def ones(length: int, first: int = 1) -> NDArray[Any]:
+    array = np.ones(length)
+    array[0] = first
+    return array
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    requests=st.lists(st.lists(st.integers(1, 60), min_size=1, max_size=5), min_size=1, max_size=30),
+    threads=st.integers(1, 3),
+)
+def test_every_request_gets_its_own_rows_in_its_order(requests: list[list[int]], threads: int) -> None:
+    model = Model()
+
+    async def all_at_once() -> list[NDArray[np.float32]]:
+        batcher = Batcher(Threads(threads))
+        return await asyncio.gather(*(ask(batcher, model, *map(ones, lengths)) for lengths in requests))
+
+    for lengths, rows in zip(requests, asyncio.run(all_at_once()), strict=True):
+        assert rows[:, 0].tolist() == lengths
+    for batch in model.batches:
+        assert len(batch) <= LARGEST and max(batch) <= min(batch) * SPREAD**2
+    assert sorted(chain(*model.batches)) == sorted(chain(*requests))
+
+
+def test_what_waits_while_a_thread_is_busy_runs_together_and_what_comes_first_runs_at_once() -> None:
+    model = Model()
+
+    async def one_then_many() -> None:
+        batcher = Batcher(Threads(1))
+        model.free.clear()
+        asked = [asyncio.create_task(ask(batcher, model, ones(10))) for _ in range(9)]
+        await asyncio.sleep(0.05)
+        model.free.set()
+        await asyncio.gather(*asked)
+
+    asyncio.run(one_then_many())
+    assert model.batches == [[10], [10] * 8]
+
+
+def test_a_batch_holds_one_model_only() -> None:
+    first, second = Model(), Model()
+
+    async def mixed() -> None:
+        batcher = Batcher(Threads(1))
+        await asyncio.gather(*(ask(batcher, model, ones(7)) for model in (first, second) * 4))
+
+    asyncio.run(mixed())
+    assert sum(map(len, first.batches)) == sum(map(len, second.batches)) == 4
+
+
+def test_a_bad_input_fails_its_own_request_and_no_other() -> None:
+    model = Model(bad=5)
+
+    async def mixed() -> list[Any]:
+        batcher = Batcher(Threads(1))
+        model.free.clear()
+        asked = [asyncio.create_task(ask(batcher, model, ones(4, first))) for first in (1, 1, 5, 1, 1)]
+        await asyncio.sleep(0.05)
+        model.free.set()
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    found = asyncio.run(mixed())
+    assert isinstance(found[2], ValueError)
+    assert [row[0, 0] for row in found if not isinstance(row, Exception)] == [4] * 4
+
+
+def test_what_nobody_waits_for_any_more_never_runs() -> None:
+    model = Model()
+
+    async def late() -> list[Any]:
+        batcher = Batcher(Threads(1))
+        model.free.clear()
+        running = asyncio.create_task(ask(batcher, model, ones(3)))
+        await asyncio.sleep(0.02)
+        soon = time.monotonic() + 0.05
+        late = [asyncio.create_task(ask(batcher, model, ones(9), deadline_s=soon)) for _ in range(5)]
+        found = await asyncio.gather(*late, return_exceptions=True)
+        model.free.set()
+        await running
+        found += await asyncio.gather(ask(batcher, model, ones(2), deadline_s=0), return_exceptions=True)
+        return found
+
+    found = asyncio.run(late())
+    assert [error.code for error in found if isinstance(error, Fault)] == ["deadline_exceeded"] * 6
+    assert model.batches == [[3]]
+
+
+@pytest.mark.parametrize("count", [1, 7, 40])
+def test_real_texts_together_answer_as_each_alone(text_model: Deployed, count: int) -> None:
+    words = ["good", "bad", "film", "the"]
+    arrays = [text_model.predictor.prepare(" ".join(words[i % 4] for i in range(1, 2 + i))).array for i in range(count)]
+
+    async def together() -> list[NDArray[np.float32]]:
+        batcher = Batcher(Threads(2))
+        return await asyncio.gather(*(batcher.probabilities(text_model, [array], FOREVER) for array in arrays))
+
+    for array, rows in zip(arrays, asyncio.run(together()), strict=True):
+        assert np.abs(rows - text_model.predictor.probabilities([array])).max() < 1e-6

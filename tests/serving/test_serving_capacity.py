@@ -1,0 +1,152 @@
+"""What is let in at once is bounded, and what waits too long is given up before it costs anything."""
+
+import asyncio
+import threading
+import time
+from types import SimpleNamespace
+
+import pytest
+from starlette.types import Message, Scope
+
+from serving import admission, shell
+from serving.capacity import Budget, Capacity
+from serving.deployed import Deployed, DeployedModels
+from serving.faults import Fault
+from serving.shell import Shell
+from serving.threads import Threads, until
+
+FOREVER = float("inf")
+
+
+class Slow:
+    """An app that answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+        self.inside = self.most = 0
+
+    async def __call__(self, _scope: Scope, _receive: object, send: object) -> None:
+        self.inside += 1
+        self.most = max(self.most, self.inside)
+        await self.go.wait()
+        self.inside -= 1
+        await send({"type": "http.response.start", "status": 200, "headers": []})  # type: ignore[operator]
+        await send({"type": "http.response.body", "body": b""})  # type: ignore[operator]
+
+
+async def request(to: Shell, body: bytes = b"x", *headers: tuple[bytes, bytes]) -> tuple[int, dict[bytes, bytes]]:
+    """The status and the headers of the answer."""
+    sent: list[Message] = []
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/v1/images/predict",
+        "headers": [(b"content-type", b"image/png"), *headers],
+    }
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await to(scope, receive, send)
+    return sent[0]["status"], dict(sent[0]["headers"])
+
+
+def test_more_requests_than_can_be_answered_in_time_get_429_at_once_and_the_others_are_answered(
+    image_model: Deployed,
+) -> None:
+    async def flood() -> tuple[list[int], int, int]:
+        app = Slow()
+        to = Shell(app, DeployedModels({"image": image_model}))
+        most = to.capacities["image"].most_requests
+        asked = [asyncio.create_task(request(to)) for _ in range(most * 10)]
+        refused = [await one for one in asyncio.as_completed(asked[most:])]
+        assert all(headers[b"retry-after"] == b"1" for _, headers in refused)
+        assert {status for status, _ in refused} == {429}
+        app.go.set()
+        first = await asyncio.gather(*asked[:most])
+        again, _ = await request(to)
+        return [status for status, _ in first], app.most, again
+
+    statuses, most, again = asyncio.run(flood())
+    assert statuses == [200] * most and again == 200
+
+
+def test_large_bodies_are_bounded_together_and_small_ones_still_come_in(image_model: Deployed) -> None:
+    async def fill() -> list[int]:
+        app = Slow()
+        to = Shell(app, DeployedModels({"image": image_model}))
+        to.budget.most_bytes = 3_000_000
+        large = [asyncio.create_task(request(to, bytes(1_000_000))) for _ in range(5)]
+        await asyncio.sleep(0.05)
+        small = asyncio.create_task(request(to, bytes(60_000)))
+        await asyncio.sleep(0.05)
+        assert to.budget.bytes == 3_000_000 and app.inside == 4
+        app.go.set()
+        statuses = [(await one)[0] for one in (*large, small)]
+        assert to.budget.bytes == to.capacities["image"].inside == 0
+        return [*statuses, (await request(to, bytes(3_000_000)))[0]]
+
+    assert asyncio.run(fill()) == [200, 200, 200, 429, 429, 200, 200]
+
+
+def test_what_was_refused_is_not_counted() -> None:
+    capacity, budget = Capacity(most_requests=1), Budget(most_bytes=10)
+    capacity.enter(FOREVER)
+    for refused in (lambda: capacity.enter(FOREVER), lambda: budget.hold(11)):
+        with pytest.raises(Fault, match="ask again"):
+            refused()
+    assert (capacity.inside, budget.bytes) == (1, 0)
+
+
+def test_who_would_wait_for_more_than_half_of_his_time_is_not_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = [100.0]
+    monkeypatch.setattr("serving.capacity.time", SimpleNamespace(monotonic=lambda: now_s[0]))
+    capacity = Capacity()
+    for _ in range(100):
+        capacity.enter(FOREVER)
+        now_s[0] += 0.02
+        capacity.leave()
+        now_s[0] += 1  # nobody inside: this is no interval
+    assert capacity.interval_s == pytest.approx(0.02, rel=0.01)
+    for _ in range(26):
+        capacity.enter(now_s[0] + 1)
+    with pytest.raises(Fault, match="ask again"):
+        capacity.enter(now_s[0] + 1)
+    capacity.enter(now_s[0] + 10)  # who has more time may wait longer
+    with pytest.raises(Fault) as late:
+        capacity.enter(now_s[0])
+    assert late.value.code == "deadline_exceeded"
+
+
+@pytest.mark.parametrize(("given", "seconds"), [(None, 10), (b"250", 0.25), (b"0", 0), (b"99999999", 10)])
+def test_the_deadline_is_the_clients_own_and_never_later_than_ours(given: bytes | None, seconds: float) -> None:
+    exchange = shell.Exchange()
+    headers = {} if given is None else {b"x-request-timeout-ms": given}
+    left_s = admission.checked_deadline_s(headers, exchange) - time.monotonic()
+    assert left_s == pytest.approx(seconds, abs=0.05)
+
+
+def test_at_its_deadline_a_request_ends_and_work_that_still_waits_never_runs() -> None:
+    ran: list[int] = []
+    free = threading.Event()
+
+    async def crowd() -> list[object]:
+        threads = Threads(1)
+        began_s = time.monotonic()
+
+        async def one(number: int) -> None:
+            async with until(began_s + 0.1):
+                await threads.run(lambda: (free.wait(10), ran.append(number)))
+
+        found = await asyncio.gather(*(one(number) for number in range(100)), return_exceptions=True)
+        assert time.monotonic() - began_s < 0.3
+        free.set()
+        await threads.run(lambda: ran.append(-1))
+        return list(found)
+
+    found = asyncio.run(crowd())
+    assert {error.code for error in found if isinstance(error, Fault)} == {"deadline_exceeded"}
+    assert ran == [0, -1]
