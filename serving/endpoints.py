@@ -64,7 +64,7 @@ class Endpoint:
         except InputRejected as rejection:
             exchange.fault = from_rejection(rejection)
         except Exception:
-            logger.exception("request %s failed", exchange.request_id)
+            logger.exception("request %s failed", exchange.request_id, extra={"convoy_request_id": exchange.request_id})
             exchange.fault = Fault("internal_error")
         if exchange.fault is not None:
             # The outer layer writes the body.

@@ -10,6 +10,7 @@ from bentoml import Service
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
+from serving import json_log
 from serving.access import Access
 from serving.admission import TIMEOUT_S
 from serving.deployed import DeployedModels, deployed_folder
@@ -44,6 +45,7 @@ class Convoy:
 
     def __init__(self) -> None:
         """Load both models and follow them; one that cannot be loaded makes /readyz 503, the other answers."""
+        json_log.set_up()
         self._reloader = Reloader(models, deployed_folder())
         self._reloader.start()
         # What stands now stays; walking through it at each full collection stops the process for 150 ms.

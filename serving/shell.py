@@ -98,7 +98,7 @@ class Shell:
         try:
             await self.app(scope, receive, respond)
         except Exception:
-            logger.exception("request %s failed", exchange.request_id)
+            logger.exception("request %s failed", exchange.request_id, extra={"convoy_request_id": exchange.request_id})
             if not exchange.started:
                 await _send_fault(Fault("internal_error"), exchange, send)
 

@@ -9,53 +9,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-import psutil
 import pytest
 from mlflow import MlflowClient
+from mlflow_server import WITHIN_S, Server
 from mlflow_store import open_empty_store
-from test_ports import free_port
 
 from convoy import following
 from convoy.following import Follower
 from convoy.publishing import tracking
 from convoy.publishing.run_content import RunContent, curves_of
-from convoy.running import processes, showcase
 
 pytestmark = pytest.mark.slow  # a real server and a real side process each
 KEY = "a" * 64
 PARAMS = {"learning": {"epochs": 9}}
 HELD_UP_S = 0.05  # the most that an epoch may be held up
-WITHIN_S = 120  # for what takes a few seconds on a machine that is not busy
-
-
-class Server:
-    """A real `mlflow server` on one port and one store, which can be killed and started again."""
-
-    def __init__(self) -> None:
-        self.port = free_port()
-        self.uri = f"http://127.0.0.1:{self.port}"
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        words = processes.command("mlflow", self.port)
-        words[words.index("--backend-store-uri") + 1] = f"sqlite:///{Path('mlflow.db').absolute()}"
-        words[words.index("--allowed-hosts") + 1] = "*"  # the proxy's port too
-        with Path("server.log").open("ab") as log:
-            self.process = subprocess.Popen(words, env=processes.environment(), stdout=log, stderr=log)
-        process = self.process
-        assert showcase.wait_until_ready([f"{self.uri}/health"], WITHIN_S, lambda: process.poll() is not None)
-
-    def kill(self) -> None:
-        if self.process is not None:
-            with suppress(psutil.NoSuchProcess):
-                for worker in psutil.Process(self.process.pid).children(recursive=True):
-                    worker.kill()
-            self.process.kill()
-            self.process.wait()
-
-    def ensure(self) -> None:
-        if self.process is None or self.process.poll() is not None:
-            self.start()
 
 
 class SlowProxy:

@@ -1,4 +1,4 @@
-"""The verbs: python -m convoy publish | promote | up | ui | serve | demo | tune."""
+"""The verbs: python -m convoy publish | promote | pull | up | ui | serve | demo | tune."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +35,28 @@ def promote(
         from convoy.publishing import publication
 
         publication.promote(client, typer.echo, task, version)
+
+
+@app.command()
+def pull(
+    task: Annotated[Task | None, typer.Option(help="The task whose champion is fetched; both without it.")] = None,
+    every: Annotated[float | None, typer.Option(min=1, help="Go on, and look again after so many seconds.")] = None,
+) -> None:
+    """Fetch the registry's champion into deployed/, for machines that only serve; MLFLOW_TRACKING_URI says where."""
+    with _refusals():
+        from mlflow import MlflowClient
+
+        from convoy.layout import TASKS
+        from convoy.publishing import deployment, pulling
+
+        uri = mlflow_settings.tracking_uri()
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        tasks = [task] if task else list(TASKS)
+        if every is not None:
+            pulling.follow(client, tasks, every, typer.echo)
+        with deployment.exclusive(typer.echo):
+            for each in tasks:
+                pulling.pull(client, each, typer.echo)
 
 
 @app.command()
@@ -114,35 +136,50 @@ def tune(
 @contextmanager
 def _client() -> Iterator[Any]:
     """An MLflow client, for one process at a time; what a user can mend is said in a sentence, without a traceback."""
+    with _refusals():
+        from sqlalchemy.exc import SQLAlchemyError
+
+        from convoy.params import ParamsInvalid
+        from convoy.publishing import deployment
+        from convoy.publishing.git_state import GitFailed
+        from convoy.publishing.provenance import LockInvalid
+        from convoy.publishing.tracking import StoreMoved, open_store
+
+        try:
+            with deployment.exclusive(typer.echo):  # the store too: two at once would race to make its tables
+                yield open_store()
+        except SQLAlchemyError as error:
+            reason = str(error).splitlines()[0]
+            typer.echo(
+                f"{mlflow_settings.tracking_uri()} cannot be used ({reason}). If it is broken, move it away and run "
+                "`python -m convoy publish`, which brings all of it back from DVC's record.",
+                err=True,
+            )
+        except (GitFailed, LockInvalid, ParamsInvalid, StoreMoved) as error:
+            typer.echo(str(error), err=True)
+        else:
+            return
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """What MLflow's client and the registry may refuse, in a sentence; needs nothing that a serving machine lacks."""
     mlflow_settings.apply()
     import logging
 
     from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
     from convoy.bundle import BundleInvalid
-    from convoy.params import ParamsInvalid
-    from convoy.publishing import deployment
-    from convoy.publishing.git_state import GitFailed
-    from convoy.publishing.provenance import LockInvalid
     from convoy.publishing.registry import VersionUnknown
-    from convoy.publishing.tracking import StoreMoved, open_store
 
     try:
-        with deployment.exclusive(typer.echo):  # the store too: two at once would race to make its tables
-            yield open_store()
+        yield
     except MlflowException as error:
         typer.echo(f"MLflow ({mlflow_settings.tracking_uri()}) refuses: {error.message}", err=True)
-    except SQLAlchemyError as error:
-        reason = str(error).splitlines()[0]
-        typer.echo(
-            f"{mlflow_settings.tracking_uri()} cannot be used ({reason}). If it is broken, move it away and run "
-            "`python -m convoy publish`, which brings all of it back from DVC's record.",
-            err=True,
-        )
-    except (BundleInvalid, GitFailed, LockInvalid, ParamsInvalid, StoreMoved, VersionUnknown, OSError) as error:
+    except (BundleInvalid, VersionUnknown, OSError) as error:
         typer.echo(str(error), err=True)
     else:
         return

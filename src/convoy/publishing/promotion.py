@@ -18,14 +18,14 @@ def promote(client: MlflowClient, task: Task, version: ModelVersion, reason: str
     digest = version.tags[registry.DIGEST]
     nearby = [deployment.folder_of(task, digest), layout.bundle(task)]
     with registry.bundle_of(client, version, nearby) as folder:
-        changed = deployment.deploy(task, folder, _release(task, version))
+        changed = deployment.deploy(task, folder, release_of(task, version))
     changed |= registry.set_alias(client, task, "champion", version.version)
     if version.tags.get(DECISION) != reason:
         client.set_model_version_tag(version.name, str(version.version), DECISION, reason)
     return changed
 
 
-def _release(task: Task, version: ModelVersion) -> Release:
+def release_of(task: Task, version: ModelVersion) -> Release:
     """The release of a version; one that serves already keeps the time since when it does."""
     digest = version.tags[registry.DIGEST]
     try:

@@ -11,7 +11,7 @@ from mlflow.entities.model_registry import ModelVersion
 from convoy.bundle import Bundle, BundleInvalid, read_bundle
 from convoy.layout import DEPLOYED, TASKS, Task
 from convoy.params import read_section
-from convoy.publishing import abandoned, built, deployment, gates, git_state, promotion, registry, tracking
+from convoy.publishing import abandoned, built, deployment, gates, git_state, promotion, registering, registry, tracking
 from convoy.publishing.built import Built, Winner
 from convoy.publishing.provenance import Lock
 from convoy.publishing.run_content import RunContent
@@ -113,7 +113,7 @@ class _Publication:
             return None
         content = tracking.run_of_bundle(bundle, folder)
         run, _ = tracking.complete_run(self.client, self.experiment, content)
-        version = registry.register(self.client, self.task, folder, run.info.run_id, {})
+        version = registering.register(self.client, self.task, folder, run.info.run_id, {})
         self.say(f"the bundle that serves ({digest[:12]}) is {version.name} version {version.version} again")
         return version
 
@@ -126,7 +126,7 @@ class _Publication:
             _FIGURES: json.dumps(winner.validation),
             _DATA: winner.validation_data,
         }
-        version = registry.register(self.client, self.task, winner.folder, run.info.run_id, tags)
+        version = registering.register(self.client, self.task, winner.folder, run.info.run_id, tags)
         state = "new" if known is None else "known already"
         self.say(
             f"winner {self.task}-{winner.architecture}: bundle {bundle.digest[:12]} is "

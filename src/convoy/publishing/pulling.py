@@ -1,0 +1,54 @@
+"""The registry's champion -> deployed/ of a machine that serves and has neither pipeline nor MLflow's server."""
+
+import time
+from collections.abc import Callable
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from convoy.bundle import BundleInvalid
+from convoy.layout import Task
+from convoy.publishing import deployment, mlflow_settings, registry
+from convoy.publishing.promotion import release_of
+from convoy.publishing.registry import VersionUnknown
+
+Say = Callable[[str], None]
+
+
+def pull(client: MlflowClient, task: Task, say: Say) -> bool:
+    """Let the champion serve here; says whether anything changed. What served before goes on where this fails.
+
+    Raises VersionUnknown where there is no champion or its files are gone, BundleInvalid where they are not whole.
+    """
+    version = registry.version_with(client, task, "champion")
+    if version is None:
+        raise VersionUnknown(
+            f"{registry.model_name(task)} has no champion in {client.tracking_uri}; "
+            "`python -m convoy publish` or `promote`, where the pipeline runs, makes one"
+        )
+    nearby = [deployment.folder_of(task, version.tags[registry.DIGEST])]
+    with registry.bundle_of(client, version, nearby) as folder:
+        changed = deployment.deploy(task, folder, release_of(task, version))
+    say(f"{task}: {version.name} version {version.version} {'serves now' if changed else 'serves already'}")
+    return changed
+
+
+def follow(client: MlflowClient, tasks: list[Task], every_s: float, say: Say) -> None:
+    """Pull again and again, for ever; what fails is told, and tried again the next time."""
+    said = dict.fromkeys(tasks, "")
+
+    def once(task: Task, line: str) -> None:
+        if line != said[task]:
+            say(line)
+        said[task] = line
+
+    while True:
+        for task in tasks:
+            try:
+                with deployment.exclusive(say):
+                    pull(client, task, lambda line, task=task: once(task, line))
+            except MlflowException as error:
+                once(task, f"{task}: MLflow ({mlflow_settings.tracking_uri()}) refuses: {error.message}")
+            except (BundleInvalid, VersionUnknown, OSError) as error:
+                once(task, f"{task}: {error}")
+        time.sleep(every_s)

@@ -1,0 +1,97 @@
+"""A bundle -> a version of MLflow's registered model, made where it is missing; its files are the bundle's own."""
+
+import importlib.metadata
+import shutil
+import tempfile
+from pathlib import Path
+
+import mlflow.pyfunc
+import pandas as pd
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, DataType, Schema
+from mlflow.types.schema import Map, TensorSpec
+
+import convoy
+from convoy.bundle import RELEASE, Bundle, read_bundle
+from convoy.layout import Task
+from convoy.publishing.registry import BUNDLE, DIGEST, FOLDER, find_version, model_name
+from convoy.publishing.tracking import list_files
+
+# What convoy.publishing.mlflow_model imports: a version carries it, so it loads where Convoy is not installed.
+_CODE = (
+    "__init__.py",
+    "atomic.py",
+    "bundle.py",
+    "layout.py",
+    "params.py",
+    "predictor.py",
+    "preprocessing",
+    "publishing/__init__.py",
+    "publishing/mlflow_model.py",
+)
+_REQUIREMENTS = ("numpy", "onnxruntime", "pandas", "pillow", "pydantic", "pyyaml", "tokenizers")
+
+
+def register(client: MlflowClient, task: Task, folder: Path, run_id: str, tags: dict[str, str]) -> ModelVersion:
+    """The version of this bundle, made where it is missing: files first, so that no version is without them."""
+    bundle = read_bundle(folder)
+    version = find_version(client, task, bundle.digest)
+    source_run = run_id if version is None else str(version.run_id)
+    if not _is_stored(client, source_run, bundle):
+        _store(client, source_run, folder, bundle)
+    if version is not None:
+        return version
+    try:
+        client.create_registered_model(model_name(task), description=f"Convoy's {task} model; `champion` serves.")
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    source = f"runs:/{run_id}/{FOLDER}"
+    return client.create_model_version(model_name(task), source, run_id, tags={DIGEST: bundle.digest, **tags})
+
+
+def _is_stored(client: MlflowClient, run_id: str, bundle: Bundle) -> bool:
+    stored = list_files(client, run_id, FOLDER)
+    wanted = {f"{BUNDLE}/{name}": len(content) for name, content in bundle.files.items()}
+    rest = (f"{BUNDLE}/manifest.json", f"{FOLDER}/MLmodel")
+    return all(stored.get(name) == size for name, size in wanted.items()) and all(name in stored for name in rest)
+
+
+def _store(client: MlflowClient, run_id: str, folder: Path, bundle: Bundle) -> None:
+    """Write the bundle as an MLflow model without a pickle: its own bytes, and the name of the module that loads it."""
+    package = Path(next(iter(convoy.__path__)))
+    ignore = shutil.ignore_patterns("__pycache__", RELEASE)
+    with tempfile.TemporaryDirectory() as temporary:
+        data, code = Path(temporary, "bundle"), Path(temporary, "convoy")
+        shutil.copytree(folder.resolve(), data, ignore=ignore)
+        code.mkdir()
+        for name in _CODE:
+            if (package / name).is_dir():
+                shutil.copytree(package / name, code / name, ignore=ignore)
+            else:
+                (code / name).parent.mkdir(exist_ok=True)
+                shutil.copy(package / name, code / name)
+        mlflow.pyfunc.save_model(
+            f"{temporary}/{FOLDER}",
+            loader_module="convoy.publishing.mlflow_model",
+            data_path=str(data),
+            code_paths=[str(code)],
+            pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in ("mlflow", *_REQUIREMENTS)],
+            signature=_signature(bundle.card.task),
+            input_example=pd.DataFrame({bundle.card.task: [bundle.shown_input]}),
+            metadata={DIGEST: bundle.digest, "labels": list(bundle.card.labels)},
+        )
+        client.log_artifacts(run_id, f"{temporary}/{FOLDER}", FOLDER)
+
+
+def _signature(task: Task) -> ModelSignature:
+    given = ColSpec(DataType.binary if task == "image" else DataType.string, task)
+    answer: list[ColSpec | TensorSpec] = [
+        ColSpec(DataType.string, "label"),
+        ColSpec(DataType.double, "probability"),
+        ColSpec(Map(DataType.double), "probabilities"),
+    ]
+    return ModelSignature(inputs=Schema([given]), outputs=Schema(answer))
