@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PY := .venv/bin/python
 SET_UP := .ci/set-up
 
-.PHONY: help run demo repro thorough ui serve test check bench clean lock set-up
+.PHONY: help run demo repro thorough ui serve test fuzz check bench clean lock set-up
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do printf '  make %-8s %s\n' "$$name" "$$text"; done
@@ -67,6 +67,9 @@ test: check ## every check and every test
 
 bench: set-up ## how fast training is, measured here on what `dvc repro` prepared -> reports/bench/
 	@$(PY) -m bench
+
+fuzz: set-up ## 120,000 damaged inputs for the service, a quarter of them over HTTP
+	@$(PY) -m pytest tests/serving/test_serving_fuzz.py --hypothesis-profile=fuzz --hypothesis-show-statistics
 
 check: set-up ## ruff, ruff format, mypy and import-linter
 	@$(PY) -m ruff check .

@@ -86,8 +86,8 @@ def checked_deadline_s(headers: dict[bytes, bytes], exchange: Exchange) -> float
     given = headers.get(b"x-request-timeout-ms")
     if given is None:
         return latest_s
-    if not given.isdigit() or len(given) > 9:
-        raise Fault("invalid_parameter", "x-request-timeout-ms must be a whole number of milliseconds")
+    if not given.isdigit() or len(given) > 9 or int(given) == 0:
+        raise Fault("invalid_parameter", "x-request-timeout-ms must be a whole number of milliseconds, 1 or more")
     return min(exchange.arrived_s + int(given) / 1000, latest_s)
 
 

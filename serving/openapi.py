@@ -96,7 +96,7 @@ def _parameters(route: RouteSpec) -> list[Json]:
             "name": "X-Request-Timeout-Ms",
             "in": "header",
             "description": f"how long you wait; after that nothing is computed for you. At most {TIMEOUT_S * 1000}",
-            "schema": {"type": "integer", "minimum": 0, "maximum": 999_999_999},
+            "schema": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
         }
         parameters.append(timeout)
     if route.task == "image":

@@ -84,6 +84,13 @@ def png(brightness: int, size: tuple[int, int] = (SIZE_PX, SIZE_PX)) -> bytes:
     return stream.getvalue()
 
 
+def encoded(form: str) -> bytes:
+    """A small grey image in another format."""
+    stream = io.BytesIO()
+    Image.new("L", (SIZE_PX, SIZE_PX), 90).save(stream, form)
+    return stream.getvalue()
+
+
 IMAGE_CARD = Card(
     format_version=2,
     task="image",

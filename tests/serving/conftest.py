@@ -17,6 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 import tiny_bundles
+from hypothesis import settings
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp
 
@@ -24,6 +25,8 @@ from convoy.bundle import Release, digest_of
 from serving.deployed import Deployed, load_task
 
 ROOT = Path(__file__).parents[2]
+FUZZ = "fuzz"  # of hypothesis: pytest --hypothesis-profile=fuzz, which is `make fuzz`
+settings.register_profile(FUZZ)
 WRITERS: dict[str, Callable[[Path], None]] = {
     "image": tiny_bundles.write_image_bundle,
     "text": tiny_bundles.write_text_bundle,

@@ -498,9 +498,8 @@ def heads() -> Iterator[Case]:
         yield with_headers(f"host {host}", OK, ("host", host))
     for origin in ("http://evil.example", "null", "https://127.0.0.1", "file://", "http://localhost:1", ""):
         yield with_headers(f"origin {origin!r}", (403, "forbidden_origin"), ("origin", origin))
-    for given in ("", "-1", "1.5", "1e3", "0x10", "ten", "9" * 30, "١٢"):
+    for given in ("", "0", "-1", "1.5", "1e3", "0x10", "ten", "9" * 30, "١٢"):
         yield with_headers(f"timeout {given[:12]!r}", (422, "invalid_parameter"), ("x-request-timeout-ms", given))
-    yield with_headers("no time at all", (504, "deadline_exceeded"), ("x-request-timeout-ms", "0"))
     for given in ("10000", "999999999"):
         yield with_headers(f"timeout {given}", OK, ("x-request-timeout-ms", given))
     for given in ("", "a b", "x" * 65, "<script>", 'a"b', "a\tb"):

@@ -1,9 +1,15 @@
-"""Whatever bytes come in, they end as an answer or as a fault of 4xx; never as another exception."""
+"""Whatever comes in ends as an answer or as a fault of 4xx, in the functions and over HTTP."""
 
+import http.client
 import json
+import time
+from contextlib import closing
 
+import psutil
+import pytest
 import tiny_bundles
-from hypothesis import given, settings
+from conftest import FUZZ, Server
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from serving.deployed import Deployed
@@ -21,7 +27,15 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["texts", "x"]), inner, max_size=2),
     max_leaves=8,
 )
-QUICK = settings(max_examples=150, deadline=None, derandomize=True)
+MANY = settings.get_current_profile_name() == FUZZ
+QUICK = settings(
+    max_examples=30_000 if MANY else 150,
+    deadline=None,
+    derandomize=not MANY,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+IMAGES = [PNG, *(tiny_bundles.encoded(form) for form in ("JPEG", "WEBP"))]
+WITHIN_S = 10  # the service's own deadline
 
 
 @st.composite
@@ -36,7 +50,7 @@ def damaged(draw: st.DrawFn, whole: bytes) -> bytes:
 
 
 @QUICK
-@given(encoded=damaged(PNG) | st.binary(max_size=200))
+@given(encoded=st.sampled_from(IMAGES).flatmap(damaged) | st.binary(max_size=200))
 def test_any_bytes_as_an_image(image_model: Deployed, encoded: bytes) -> None:
     try:
         json.loads(predict_images(image_model, [encoded], None))
@@ -60,3 +74,77 @@ def test_any_bytes_as_json(text_model: Deployed, body: bytes) -> None:
         json.loads(predict_texts(text_model, read_texts(body, 8)))
     except Fault as fault:
         assert 400 <= fault.status < 500
+
+
+PATHS = st.sampled_from(["/v1/images/predict", "/v1/images/sets", "/v1/texts/predict", "/v1/texts/sets", "/", "/x"])
+TYPES = st.sampled_from(
+    [
+        "image/png",
+        "image/jpeg",
+        "image/webp",
+        "application/json",
+        "multipart/form-data; boundary=edge",
+        "text/plain",
+        "",
+    ]
+)
+QUERIES = st.sampled_from(["", "", "?polarity=dark_on_light", "?polarity=", "?x=%00", "?" + "a" * 300])
+BODIES = st.one_of(
+    st.sampled_from(IMAGES).flatmap(damaged),
+    damaged(FORM),
+    damaged(REQUEST),
+    st.binary(max_size=300),
+    JSON.map(json.dumps),
+)
+HEADERS = st.dictionaries(
+    st.sampled_from(
+        [
+            "x-request-id",
+            "x-request-timeout-ms",
+            "origin",
+            "authorization",
+            "content-encoding",
+            "accept",
+            "x-a",
+            "expect",
+        ]
+    ),
+    st.text(st.characters(min_codepoint=32, max_codepoint=255, exclude_characters="\x7f"), max_size=20),
+    max_size=3,
+)
+
+
+@pytest.fixture(scope="module")
+def worker(server: Server) -> psutil.Process:
+    """The process that answers, which must still be the same in the end."""
+    return _worker(server)
+
+
+def _worker(server: Server) -> psutil.Process:
+    return max(psutil.Process(server.pid).children(recursive=True), key=lambda child: child.memory_info().rss)
+
+
+@QUICK
+@given(path=PATHS, query=QUERIES, content_type=TYPES, headers=HEADERS, body=BODIES)
+def test_any_request_over_http(
+    server: Server,
+    worker: psutil.Process,
+    path: str,
+    query: str,
+    content_type: str,
+    headers: dict[str, str],
+    body: bytes | str,
+) -> None:
+    began_s = time.monotonic()
+    with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=WITHIN_S)) as connection:
+        content = body.encode() if isinstance(body, str) else body
+        named = {name: value.encode("latin-1") for name, value in headers.items()}
+        connection.request("POST", path + query, content, {"content-type": content_type, **named})
+        response = connection.getresponse()
+        answer = response.read()
+    assert response.status < 500, answer
+    assert time.monotonic() - began_s < WITHIN_S
+
+
+def test_after_all_this_the_same_worker_lives(server: Server, worker: psutil.Process) -> None:
+    assert _worker(server) == worker and worker.is_running()
