@@ -1,10 +1,12 @@
 """What the service does where things go wrong: too many, too slow, killed, lied to -> a report; about 10 minutes."""
 
+import os
 import socket
 import subprocess
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,7 +21,7 @@ import numpy as np
 import psutil
 import typer
 
-from bench import arrivals, machine, servers, standin
+from bench import arrivals, machine, servers, standin, swaps
 from bench.arrivals import Arrival
 from bench.bodies import deploy, write_bodies
 from bench.load import Load, ToolMissing, pinned, program
@@ -31,6 +33,8 @@ STANDIN_S = 0.02
 DEADLINE_MS = 1000
 RECOVERY_S = 5.0
 WORKERS = 2
+SWAP_EVERY_S = 2.0
+SWAP_LOAD = 0.7
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ class Size:
     slow_s: int = 30
     urls: int = 2000
     kills: int = 3
+    swaps: int = 100
     soak_s: int = 1800
 
 
@@ -158,6 +163,53 @@ class Resilience:
             "not_refused_by_4xx": claim(sum(not 400 <= status < 500 for status in statuses), 0),
             "connections_made": claim(len(fetched), 0),
         }
+
+    def swaps(self) -> dict[str, Any]:
+        """Two models take turns every 2 s under 70 % of the load that the client can make."""
+        images = [path.read_bytes() for path in self.images]
+        digests = [os.readlink(self.real / "image" / "current"), swaps.deploy_another(self.real)]
+        expected = swaps.references(self.real, digests, images)
+        with self._serving(self.real, None, workers=WORKERS) as load:
+            peak = self._answers(load, images, 0, 5)
+            rate = SWAP_LOAD * len(peak) / 5
+            normal = self._answers(load, images, rate, 20)
+            memory_mb: list[float] = []
+
+            def take_turns() -> None:
+                for number in range(self.size.swaps):
+                    swaps.switch(self.real, digests[number % 2])
+                    time.sleep(SWAP_EVERY_S)
+                    memory_mb.append(swaps.memory_mb(_workers(load)))
+
+            found = self._answers(load, images, rate, take_turns)
+        swaps.switch(self.real, digests[0])
+        p99_ms, normal_ms = (float(np.percentile([one.took_ms for one in each], 99)) for each in (found, normal))
+        settled = self.size.swaps // 5
+        return {
+            "swaps": self.size.swaps,
+            "answers": len(found),
+            "per_digest": dict(Counter(one.digest[:12] for one in found)),
+            "failed": claim(sum(one.status != 200 for one in found), 0),
+            "answers_of_another_version": claim(
+                sum(one.content != expected[one.digest][one.image] for one in found if one.status == 200), 0
+            ),
+            "p99_ms": {"normal": round(normal_ms, 2), "while_swapped": round(p99_ms, 2)},
+            "p99_over_normal": claim(p99_ms / normal_ms, 2),
+            "memory_growth": claim(median(memory_mb[-settled:]) / median(memory_mb[settled : 2 * settled]), 1.1),
+        }
+
+    def _answers(
+        self, load: Load, images: list[bytes], rate: float, until: float | Callable[[], None]
+    ) -> list[swaps.Answered]:
+        """Ask for so many seconds, or until something has been done."""
+        ended = threading.Event()
+        with ThreadPoolExecutor(1) as pool:
+            asking = pool.submit(swaps.ask, load, images, rate, ended)
+            try:
+                until() if callable(until) else time.sleep(until)
+            finally:
+                ended.set()
+            return asking.result()
 
     def soak(self) -> dict[str, Any]:
         """Good, bad and broken-off requests for long: memory and descriptors stay where they were."""
@@ -299,7 +351,7 @@ def main(
 ) -> None:
     """Try, write the report, and print it."""
     content = machine.facts()
-    names = ("overload", "slow_clients", "killed_worker", "urls", "soak")
+    names = ("overload", "slow_clients", "killed_worker", "urls", "swaps", "soak")
     try:
         with tempfile.TemporaryDirectory() as folder:
             resilience = Resilience(Path(folder), Size(soak_s=soak_s))

@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Event
 
 import httpx
+import psutil
 import pytest
 import tiny_bundles
 from conftest import Server, deploy, serve, switch, without_id
@@ -218,3 +219,71 @@ def test_a_bad_promotion_is_counted_and_the_old_model_goes_on(
         time.sleep(0.1)
     assert without_id(ask(server.url)) == without_id(serving) and without_id(serving) in answers.values()
     assert httpx.get(f"{server.url}/readyz").status_code == 200
+
+
+@pytest.fixture(scope="module")
+def two_workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Path, list[str]]]:
+    """A real server of two workers, the folder they follow, and the digests of two bundles in it."""
+    root = tmp_path_factory.mktemp("followed by two")
+    deploy(root, "text")
+    digests = [deploy(root, "image", write).name for write in (write_other, tiny_bundles.write_image_bundle)]
+    with serve(root, tmp_path_factory.mktemp("server"), CONVOY_WORKERS="2") as server:
+        yield server, root, digests
+
+
+def workers_of(server: Server) -> dict[int, psutil.Process]:
+    """The processes that have loaded models, by their id."""
+    found = psutil.Process(server.pid).children(recursive=True)
+    return {one.pid: one for one in found if one.memory_info().rss > 60e6 and one.status() != psutil.STATUS_ZOMBIE}
+
+
+def answered(server: Server, count: int) -> list[str]:
+    """The digests that answer on `count` connections of their own, so that both workers are asked."""
+    return [ask(server.url).json()["model"]["digest"] for _ in range(count)]
+
+
+@pytest.mark.slow
+def test_every_worker_follows_and_a_killed_one_comes_back_with_what_is_deployed_now(
+    two_workers: tuple[Server, Path, list[str]],
+) -> None:
+    server, root, digests = two_workers
+    for wanted in digests * 2:
+        switch(root, "image", wanted)
+        time.sleep(WITHIN_S)
+        assert set(answered(server, 40)) == {wanted}
+    before = workers_of(server)
+    victim = next(iter(before.values()))
+    switch(root, "image", digests[0])
+    victim.kill()
+    deadline = time.monotonic() + 30
+    while len(set(workers_of(server)) - {victim.pid}) < len(before):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    time.sleep(WITHIN_S)
+    assert set(answered(server, 40)) == {digests[0]}
+
+
+@pytest.mark.slow
+def test_the_metrics_of_all_workers_add_up_and_a_dead_one_leaves_none_waiting(
+    two_workers: tuple[Server, Path, list[str]],
+) -> None:
+    server, _, _ = two_workers
+
+    def counted() -> dict[str, float]:
+        lines = [line for line in httpx.get(f"{server.url}/metrics").text.splitlines() if line.startswith("convoy_")]
+        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+
+    def total(name: str) -> float:
+        return sum(value for key, value in counted().items() if key.startswith(name) and 'task="image"' in key)
+
+    before = {name: total(name) for name in ("convoy_predictions_total", "convoy_answer_seconds_count")}
+    answered(server, 30)
+    next(iter(workers_of(server).values())).kill()
+    time.sleep(1)
+    answered(server, 30)
+    for name, was in before.items():
+        assert total(name) - was == 60, name
+    assert total("convoy_confidence_bucket") > 0
+    assert total("convoy_waiting_requests") == 0
+    labels = {key for key in counted() if key.startswith("convoy_predictions_total")}
+    assert all(f'label="{label}"' in " ".join(labels) for label in tiny_bundles.IMAGE_LABELS)

@@ -1,0 +1,103 @@
+"""Two models that take turns while requests come in: who fails, whose answers they are, what it costs."""
+
+import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+
+from bench.load import Load
+from convoy import layout
+from convoy.atomic import to_json
+from convoy.bundle import RELEASE, Release, read_bundle, write_bundle
+from serving.deployed import Deployed, load_task
+from serving.predictions import predict_images
+
+CLIENTS = 8
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One answer: what it says without its request id, whose it says it is, and how long it took."""
+
+    image: int
+    content: bytes
+    digest: str
+    status: int
+    took_ms: float
+
+
+def deploy_another(folder: Path) -> str:
+    """Beside what is deployed in `folder` a bundle with the labels the other way round; gives its digest."""
+    bundle = read_bundle(layout.bundle("image"))
+    labels = tuple(reversed(bundle.card.labels))
+    examples = [
+        {**example.model_dump(), "label": labels[max(range(len(labels)), key=lambda i: example.probabilities[i])]}
+        for example in bundle.examples
+    ]
+    files = {"model.onnx": bundle.files["model.onnx"], "examples.json": to_json(examples)}
+    fresh = folder / "fresh"
+    digest = write_bundle(fresh, bundle.card.model_copy(update={"labels": labels}), files)
+    place = fresh.rename(folder / "image" / digest)
+    release = Release(name="convoy-image", version="2", run_id="bench", digest=digest, promoted_at="")
+    (place / RELEASE).write_text(release.model_dump_json())
+    return digest
+
+
+def switch(folder: Path, digest: str) -> None:
+    """Let `digest` serve, in one step."""
+    link = folder / "image" / ".current"
+    link.symlink_to(digest)
+    link.replace(folder / "image" / "current")
+
+
+def references(folder: Path, digests: list[str], images: list[bytes]) -> dict[str, list[bytes]]:
+    """What each bundle answers for each image, asked without any HTTP."""
+    found = {}
+    for digest in digests:
+        switch(folder, digest)
+        model = load_task(folder, "image")
+        assert isinstance(model, Deployed)
+        found[digest] = [predict_images(model, [image], None, "") for image in images]
+    return found
+
+
+def ask(load: Load, images: list[bytes], rate: float, ended: threading.Event) -> list[Answered]:
+    """So many requests per second until it is ended; with a rate of 0 as many as go."""
+    pause_s = CLIENTS / rate if rate else 0.0
+
+    def keep_asking(client_number: int) -> list[Answered]:
+        found: list[Answered] = []
+        due_s = time.monotonic() + pause_s * client_number / CLIENTS
+        with httpx.Client(timeout=10) as client:
+            while not ended.is_set():
+                time.sleep(max(0.0, due_s - time.monotonic()))
+                due_s += pause_s
+                found.append(_ask_once(client, load, images, (client_number + len(found)) % len(images)))
+        return found
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        return [one for part in pool.map(keep_asking, range(CLIENTS)) for one in part]
+
+
+def _ask_once(client: httpx.Client, load: Load, images: list[bytes], image: int) -> Answered:
+    began_s = time.monotonic()
+    try:
+        response = client.post(load.url, content=images[image], headers={"content-type": load.content_type})
+    except httpx.TransportError:
+        return Answered(image, b"", "", 0, 0.0)
+    took_ms = (time.monotonic() - began_s) * 1000
+    if response.status_code != 200:
+        return Answered(image, b"", "", response.status_code, took_ms)
+    body = response.content
+    content = body[: body.rindex(b',"request_id":')] + b"}"
+    return Answered(image, content, json.loads(body)["model"]["digest"], 200, took_ms)
+
+
+def memory_mb(workers: list[psutil.Process]) -> float:
+    """What the workers have in memory."""
+    return sum(worker.memory_info().rss for worker in workers) / 1e6
