@@ -23,6 +23,11 @@ class Load:
     content_type: str
     bodies: Sequence[Path]
 
+    @property
+    def port(self) -> str:
+        """The port of the address."""
+        return self.url.split(":")[2].partition("/")[0]
+
     def run(self, connections: int, seconds: float, core: int | None = None) -> dict[str, float]:
         """Gives requests, seconds, p50_ms and p99_ms. Raises RuntimeError where one was not answered by 2xx."""
         command = [

@@ -68,16 +68,21 @@ MLFLOW = Peer(
 
 @contextlib.contextmanager
 def started(
-    command: Sequence[str], folder: Path, environment: Mapping[str, str], log: Path, core: int | None = None
+    command: Sequence[str],
+    folder: Path,
+    environment: Mapping[str, str],
+    log: Path,
+    core: int | None = None,
+    port: int | None = None,
 ) -> Iterator[int]:
     """A server that was told its port by `{port}`; gives the port, and ends the server afterwards."""
-    port = free_port()
+    port = port or free_port()
     words = pinned([word.replace("{port}", str(port)) for word in command], core)
     with log.open("wb") as stream:
         process = subprocess.Popen(
             words,
             cwd=folder,
-            env=dict(environment),
+            env={name: value.replace("{port}", str(port)) for name, value in environment.items()},
             stdout=stream,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -94,12 +99,19 @@ def started(
 
 
 def ours(
-    deployed: Path, log: Path, core: int | None = None, workers: int = 1
+    deployed: Path, log: Path, core: int | None = None, workers: int = 1, port: int | None = None
 ) -> contextlib.AbstractContextManager[int]:
     """`bentoml serve` of this repository, with what stands in `deployed`."""
     command = [sys.executable, "-m", "bentoml", "serve", "serving.service:service", "--port", "{port}"]
     environment = {"CONVOY_DEPLOYED": str(deployed), "CONVOY_WORKERS": str(workers)}
-    return started(command, ROOT, {**os.environ, **surroundings(), **environment}, log, core)
+    return started(command, ROOT, {**os.environ, **surroundings(), **environment}, log, core, port)
+
+
+def gateway(ports: Sequence[int], scratch: Path, log: Path) -> contextlib.AbstractContextManager[int]:
+    """nginx with the project's configuration in front of services at these ports."""
+    environment = {"SERVING": " ".join(f"127.0.0.1:{port}" for port in ports), "SCRATCH": str(scratch)}
+    command = ["sh", str(ROOT / "serving" / "gateway.sh")]
+    return started(command, ROOT, {**surroundings(), **environment, "LISTEN": "127.0.0.1:{port}"}, log)
 
 
 def peer(

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -46,7 +47,7 @@ def follow(client: MlflowClient, tasks: list[Task], every_s: float, say: Say) ->
         for task in tasks:
             try:
                 with deployment.exclusive(say):
-                    pull(client, task, lambda line, task=task: once(task, line))
+                    pull(client, task, partial(once, task))
             except MlflowException as error:
                 once(task, f"{task}: MLflow ({mlflow_settings.tracking_uri()}) refuses: {error.message}")
             except (BundleInvalid, VersionUnknown, OSError) as error:

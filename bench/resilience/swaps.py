@@ -1,16 +1,21 @@
 """Two models that take turns while requests come in: who fails, whose answers they are, what it costs."""
 
 import json
+import os
 import threading
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
+from typing import Any
 
 import httpx
-import psutil
+import numpy as np
 
 from bench.load import Load
+from bench.resilience.ground import Ground, beside, claim, workers_of
 from convoy import layout
 from convoy.atomic import to_json
 from convoy.bundle import RELEASE, Release, read_bundle, write_bundle
@@ -18,6 +23,10 @@ from serving.deployed import Deployed, load_task
 from serving.predictions import predict_images
 
 CLIENTS = 8
+WORKERS = 2
+SWAP_EVERY_S = 2.0
+SHARE = 0.7  # of what the client can make
+PEAK_S, NORMAL_S = 5.0, 20.0
 
 
 @dataclass(frozen=True)
@@ -98,6 +107,40 @@ def _ask_once(client: httpx.Client, load: Load, images: list[bytes], image: int)
     return Answered(image, content, json.loads(body)["model"]["digest"], 200, took_ms)
 
 
-def memory_mb(workers: list[psutil.Process]) -> float:
-    """What the workers have in memory."""
-    return sum(worker.memory_info().rss for worker in workers) / 1e6
+def hold(ground: Ground) -> dict[str, Any]:
+    """Two models take turns every 2 s under 70 % of the load that this client can make."""
+    images = [path.read_bytes() for path in ground.images]
+    digests = [os.readlink(ground.deployed / "image" / "current"), deploy_another(ground.deployed)]
+    expected = references(ground.deployed, digests, images)
+    memory_mb: list[float] = []
+    with ground.serving(workers=WORKERS) as load:
+        with beside(lambda ended: ask(load, images, 0, ended)) as peak:
+            time.sleep(PEAK_S)
+        rate = SHARE * len(peak[0]) / PEAK_S
+        with beside(lambda ended: ask(load, images, rate, ended)) as normal:
+            time.sleep(NORMAL_S)
+        with beside(lambda ended: ask(load, images, rate, ended)) as found:
+            for number in range(ground.size.swaps):
+                switch(ground.deployed, digests[number % 2])
+                time.sleep(SWAP_EVERY_S)
+                memory_mb.append(sum(worker.memory_info().rss for worker in workers_of(load)) / 1e6)
+    switch(ground.deployed, digests[0])
+    return _judge(found[0], normal[0], memory_mb, expected)
+
+
+def _judge(
+    found: list[Answered], normal: list[Answered], memory_mb: list[float], expected: dict[str, list[bytes]]
+) -> dict[str, Any]:
+    p99_ms, normal_ms = (float(np.percentile([one.took_ms for one in each], 99)) for each in (found, normal))
+    good = [one for one in found if one.status == 200]
+    settled = max(1, len(memory_mb) // 5)
+    return {
+        "swaps": len(memory_mb),
+        "answers": len(found),
+        "per_digest": {digest[:12]: count for digest, count in Counter(one.digest for one in good).items()},
+        "failed": claim(len(found) - len(good), 0),
+        "answers_of_another_version": claim(sum(one.content != expected[one.digest][one.image] for one in good), 0),
+        "p99_ms": {"normal": round(normal_ms, 2), "while_swapped": round(p99_ms, 2)},
+        "p99_over_normal": claim(p99_ms / normal_ms, 2),
+        "memory_growth": claim(median(memory_mb[-settled:]) / median(memory_mb[settled : 2 * settled + 1]), 1.1),
+    }

@@ -1,0 +1,50 @@
+"""What the service does where things go wrong -> a report; 15 minutes, and 30 of soak."""
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench import machine
+from bench.load import ToolMissing
+from bench.resilience import clients, ends, overload, soak, swaps
+from bench.resilience.ground import Ground, Size
+from convoy import atomic
+
+REPORT = Path("reports/bench/resilience.json")
+TRIALS = {
+    "overload": overload.hold,
+    "slow_clients": clients.hold_slow,
+    "urls": clients.hold_urls,
+    "killed_worker": ends.hold_kills,
+    "drain": ends.hold_drain,
+    "swaps": swaps.hold,
+    "soak": soak.hold,
+}
+
+
+def main(
+    trials: Annotated[list[str] | None, typer.Argument(help=f"Which of {', '.join(TRIALS)}; all without.")] = None,
+    report: Annotated[Path, typer.Option(help="Where to write.")] = REPORT,
+    soak_s: Annotated[int, typer.Option(help="How long the soak is, in seconds.")] = Size.soak_s,
+) -> None:
+    """Try, write the report, and print it."""
+    content, results = machine.facts(), {}
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            ground = Ground(Path(folder), Size(soak_s=soak_s))
+            for name in trials or TRIALS:
+                typer.echo(f"{name} ...")
+                results[name] = TRIALS[name](ground)
+                for key, value in results[name].items():
+                    typer.echo(f"  {key}: {value}")
+    except (FileNotFoundError, ToolMissing) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from None
+    atomic.write_json(report, {**content, "results": results})
+    typer.echo(f"written: {report}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
