@@ -4,10 +4,11 @@ import hashlib
 import json
 from pathlib import Path
 
+import onnx
 import pytest
 from tiny_bundles import write_image_bundle, write_text_bundle
 
-from convoy.bundle import BundleInvalid, Release, read_bundle, read_release
+from convoy.bundle import BundleInvalid, Release, digest_of, read_bundle, read_release, write_bundle
 from convoy.predictor import Predictor
 
 
@@ -78,3 +79,29 @@ def test_a_bundle_that_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypa
     with pytest.raises(OSError, match="disk full"):
         write_image_bundle(tmp_path / "image")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("task", ["image", "text"])
+def test_a_bundle_that_was_written_when_its_format_was_new_still_answers(task: str) -> None:
+    """The files stay for good; a release that reads this format no more must say so, as for format 1 above."""
+    folder = Path(__file__).parent / "old_bundles" / f"format-2-{task}"
+    predictor = Predictor(folder)  # which has reproduced the examples in it
+    assert (predictor.card.task, predictor.card.format_version) == (task, 2)
+    assert predictor.digest == digest_of(folder)
+
+
+def test_a_model_that_keeps_weights_in_another_file_is_refused(folder: Path, tmp_path: Path) -> None:
+    model = onnx.load_from_string((folder / "model.onnx").read_bytes())
+    (tmp_path / "weights.bin").write_bytes(bytes(64))
+    for tensor in model.graph.initializer:
+        if tensor.name == "scores":
+            length = len(tensor.raw_data)
+            tensor.ClearField("raw_data")
+            tensor.data_location = onnx.TensorProto.EXTERNAL
+            for key, value in {"location": str(tmp_path / "weights.bin"), "offset": "0", "length": str(length)}.items():
+                tensor.external_data.add(key=key, value=value)
+    bundle = read_bundle(folder)
+    files = {name: content for name, content in bundle.files.items() if name not in ("card.json", "model.onnx")}
+    write_bundle(tmp_path / "bad", bundle.card, {**files, "model.onnx": model.SerializeToString()})
+    with pytest.raises(BundleInvalid, match=r"model\.onnx cannot be loaded"):
+        Predictor(tmp_path / "bad")
