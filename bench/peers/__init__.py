@@ -1,1 +1,0 @@
-"""The same ONNX files served as people usually do; each file runs in an environment of its own, without Convoy."""
