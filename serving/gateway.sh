@@ -12,6 +12,6 @@ else
     echo "listen ${LISTEN:-8080};" >"$scratch/listen.conf"
 fi
 for instance in ${SERVING:-serving:3000}; do
-    echo "server $instance max_fails=0;"
+    echo "server $instance max_fails=3 fail_timeout=1s;"
 done >"$scratch/instances.conf"
 exec nginx -p "$scratch" -c "$scratch/gateway.conf" -e stderr

@@ -5,8 +5,10 @@ import shutil
 import socket
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -96,8 +98,8 @@ def test_half_a_head_and_half_a_body_are_closed_after_ten_seconds_and_hold_nobod
     while time.monotonic() - began < 3:
         assert httpx.post(f"{gateway}{IMAGES}", content=PNG, headers=TYPE, timeout=2).status_code == 200
     for connection in slow:
-        with connection:
-            connection.recv(65_536)  # a 408, or nothing: it is closed either way
+        with connection, suppress(ConnectionResetError):
+            connection.recv(65_536)  # a 408, nothing, or a reset: it is closed either way
     assert 8 < time.monotonic() - began < 14
 
 
@@ -123,7 +125,7 @@ def test_an_instance_that_is_ended_under_load_fails_no_request_while_another_is_
         pool.shutdown()
         process.terminate()
         process.wait(10)
-    assert len(statuses) == 2000 and set(statuses) == {200}
+    assert Counter(statuses) == {200: 2000}
 
 
 def test_where_no_service_is_the_gateway_says_so_in_our_form(tmp_path: Path) -> None:
