@@ -58,7 +58,7 @@ BARE_FASTAPI = Peer(
     (*_BASE, *same("tokenizers"), "fastapi", "uvicorn[standard]"),
     ("bin/uvicorn", "bare_fastapi:app", "--port", "{port}", "--log-level", "warning", "--no-access-log"),
 )
-LITSERVE = Peer((*_BASE, "litserve"), ("bin/python", "plain_litserve.py", "{port}"))
+LITSERVE = Peer((*_BASE, "litserve", "python-multipart"), ("bin/python", "plain_litserve.py", "{port}"))
 MLFLOW = Peer(
     (*_BASE, *same("mlflow", "onnx")),
     ("bin/mlflow", "models", "serve", "-m", "{scratch}/mlflow", "--env-manager", "local", "--port", "{port}"),

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from serving.deployed import Deployed
 from serving.threads import Threads, until
 
-LARGEST = 16  # inputs that run together
+# Inputs that run together. An LSTM on one core, ms per text of 100 tokens: 0.58 alone, 0.40 by two, 0.38 by four and by
+# sixteen; four have the least padding, and the shortest wait for each other.
+LARGEST = 4
 SPREAD = 2.0  # no longer and no shorter than the oldest one by more than this factor: padding costs as much as words
 
 Rows = NDArray[np.float32]
@@ -41,10 +43,10 @@ class Batcher:
         """Prepared arrays -> (inputs, labels) float32. Raises Fault at the deadline: what still waits never runs."""
         loop = asyncio.get_running_loop()
         items = [_Item(model, array, loop.create_future()) for array in arrays]
-        self._waiting += items
-        self._fill()
         try:
             async with until(deadline_s):
+                self._waiting += items
+                self._fill()
                 return np.stack(await asyncio.gather(*(item.row for item in items)))
         finally:
             for item in items:

@@ -23,6 +23,7 @@ _PNG_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
 
 
 Rows = NDArray[np.float32]  # (inputs, labels) probabilities
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 # What a route answers for prepared inputs and their probabilities.
 Answer = Callable[[Deployed, Sequence[Prepared], Rows], bytes]
 
@@ -142,8 +143,7 @@ def _remark(prediction: TextPrediction | TextSet, item: Prepared) -> None:
 
 def _write(head: str, predictions: Sequence[TextPrediction | TextSet]) -> bytes:
     # A NaN must end as an error of ours, not as JSON that no parser reads.
-    written = json.dumps(predictions, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return f"{head}{written}}}".encode()
+    return f"{head}{_encode(predictions)}}}".encode()
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,6 +19,7 @@ from serving.routes import JSON, RouteSpec
 
 LINGER_S = 2.0  # how long a refused sender may go on sending, so that it can read the answer
 LINGER_BYTES = 64_000_000
+SHOW_EVERY_S = 0.5
 logger = logging.getLogger("bentoml.convoy")
 
 
@@ -30,6 +32,7 @@ class Shell:
         self.access = access or Access()
         self.capacities = {task: Capacity() for task in TASKS}
         self.budget = Budget()
+        self._shown = {task: (0, 0.0) for task in TASKS}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -64,15 +67,22 @@ class Shell:
     async def _let_in(self, task: Task, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
         capacity = self.capacities[task]
         capacity.enter(exchange.deadline_s)
-        waiting = waiting_of(task)
-        waiting.inc()
+        self._show(task)
         try:
             # Whoever else has arrived by now is let in or refused before the first is computed.
             await asyncio.sleep(0)
             await self._pass_on(scope, receive, send, exchange)
         finally:
-            waiting.dec()
             capacity.leave()
+            self._show(task)
+
+    def _show(self, task: Task) -> None:
+        """Tell Prometheus how many are inside: twice a second, and when there is none any more."""
+        inside, now_s = self.capacities[task].inside, time.monotonic()
+        shown, shown_at_s = self._shown[task]
+        if shown != inside and (inside == 0 or now_s > shown_at_s + SHOW_EVERY_S):
+            waiting_of(task).set(inside)
+            self._shown[task] = inside, now_s
 
     def _max_body_bytes(self, route: RouteSpec) -> int:
         assert route.task is not None

@@ -34,6 +34,8 @@ class Model:
 
     def probabilities(self, arrays: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
         """Prepared arrays -> (inputs, labels) float32, in the order given, whatever else is in the batch."""
+        if len(arrays) == 1:
+            return self.run(self.preprocessor.collate(list(arrays)))
         order = sorted(range(len(arrays)), key=lambda index: len(arrays[index]))
         result = np.empty((len(arrays), len(self.card.labels)), dtype=np.float32)
         for start in range(0, len(order), BATCH):

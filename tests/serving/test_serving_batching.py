@@ -75,13 +75,13 @@ def test_what_waits_while_a_thread_is_busy_runs_together_and_what_comes_first_ru
     async def one_then_many() -> None:
         batcher = Batcher(Threads(1))
         model.free.clear()
-        asked = [asyncio.create_task(ask(batcher, model, ones(10))) for _ in range(9)]
+        asked = [asyncio.create_task(ask(batcher, model, ones(10))) for _ in range(1 + 2 * LARGEST)]
         await asyncio.sleep(0.05)
         model.free.set()
         await asyncio.gather(*asked)
 
     asyncio.run(one_then_many())
-    assert model.batches == [[10], [10] * 8]
+    assert model.batches == [[10], [10] * LARGEST, [10] * LARGEST]
 
 
 def test_a_batch_holds_one_model_only() -> None:

@@ -21,6 +21,7 @@ FORMATS = ("PNG", "JPEG", "WEBP")
 # A progressive JPEG goes over all its pixels once per scan: about ten in practice, 600,000 fit into 20 MB (an hour).
 MAX_JPEG_SCANS = 100
 _JPEG_SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")  # the marker and its length
+_LIGHT = bytes(value > 127 for value in range(256))
 Polarity = Literal["light_on_dark", "dark_on_light"]
 
 
@@ -73,14 +74,16 @@ class ImagePreprocessor:
 
     def collate(self, arrays: list[NDArray[Any]]) -> NDArray[Any]:
         """Stack pixels to (batch, height, width, channels) uint8."""
-        return np.stack(arrays)
+        return arrays[0][np.newaxis] if len(arrays) == 1 else np.stack(arrays)
 
 
 def decode(encoded: bytes, max_pixels: int) -> Image.Image:
     """Read one image, its first frame, upright; the size is checked from the header, before any pixel is unpacked."""
     with _opened(encoded, max_pixels) as image:
         image.load()
-        return ImageOps.exif_transpose(image)
+        # Looking for an orientation takes longer than to decode a small image; few have anything that could hold one.
+        turned = any("exif" in name.lower() or "xmp" in name.lower() for name in map(str, image.info))
+        return ImageOps.exif_transpose(image) if turned else image.copy()
 
 
 def read_size(encoded: bytes, max_pixels: int) -> tuple[int, int]:
@@ -141,15 +144,16 @@ def _flatten(image: Image.Image, channels: int, background: int) -> Image.Image:
         rgba = image.convert("RGBA")
         image = Image.new("RGBA", rgba.size, (background, background, background, 255))
         image.alpha_composite(rgba)
-    return image.convert("L" if channels == 1 else "RGB")
+    mode = "L" if channels == 1 else "RGB"
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _polarity_warnings(image: Image.Image, wanted: str, inverted: bool) -> tuple[str, ...]:
     if wanted == "any" or min(image.size) < 3:
         return ()
-    grey = np.asarray(image.convert("L"))
-    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
-    looks = "dark_on_light" if np.median(border) > 127 else "light_on_dark"
+    grey, width = (image if image.mode == "L" else image.convert("L")).tobytes(), image.width
+    border = grey[:width] + grey[-width:] + grey[::width] + grey[width - 1 :: width]
+    looks = "dark_on_light" if border.translate(_LIGHT).count(1) * 2 > len(border) else "light_on_dark"
     if looks == wanted:
         return ()
     if inverted:
