@@ -24,8 +24,7 @@ def hold_kills(ground: Ground) -> dict[str, Any]:
                 time.sleep(3)
                 victim = workers_of(load)[0]
                 victim.kill()
-                victim.wait(5)
-                back_s.append(seconds_until(partial(_all_there, load)))
+                back_s.append(seconds_until(partial(_all_there, load, victim.pid)))
             failed.append(sum(status != 200 for status in found[0]))
             asked += len(found[0])
     return {
@@ -40,8 +39,8 @@ def _ask_for(seconds: float, load: Load, _: threading.Event) -> list[int]:
     return ask(load, for_seconds(seconds), CONNECTIONS)
 
 
-def _all_there(load: Load) -> bool:
-    return len(workers_of(load)) >= WORKERS
+def _all_there(load: Load, victim: int) -> bool:
+    return len([worker for worker in workers_of(load) if worker.pid != victim]) >= WORKERS
 
 
 def hold_drain(ground: Ground) -> dict[str, Any]:
