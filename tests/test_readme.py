@@ -18,7 +18,6 @@ BESIDE = {
     "serving/Dockerfile": "The service as an image without torch",
     "serving/mlflow.Dockerfile": "The MLflow UI as an image",
     "serving/gateway.sh": "Starts that nginx: where to listen, whom to ask, and whether there is a certificate",
-    "serving/pull.Dockerfile": "What follows the registry's champion, as an image",
     "serving/gateway.conf": "nginx in front of the service: what is slow, large or frequent ends there",
     "bench/load.lua": "wrk's script: the bodies of a folder one after the other",
     "bench/overload.js": "k6's script: one image at a fixed rate whatever comes back, and a probe beside it",
