@@ -95,8 +95,11 @@ def demo(folder: Path, port: Port = 3000, mlflow_port: MlflowPort = 5000) -> Non
 @app.command(hidden=True)
 def follow() -> None:
     """Show in MLflow the training that tells on standard input how it goes; training starts this by itself."""
-    mlflow_settings.apply(impatient=True)
+    import os
     import sys
+
+    os.nice(10)  # loading MLflow's client takes seconds of a core, which training should have first
+    mlflow_settings.apply(impatient=True)
 
     from convoy.publishing import live
 
