@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SCRIPT = Path(__file__).parent / "load.lua"
+SERVER_CORE, LOAD_CORE = 0, 1  # so that neither takes the other's time
 
 
 class ToolMissing(Exception):

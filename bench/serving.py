@@ -16,11 +16,10 @@ import typer
 from bench import machine, servers
 from bench.bodies import FORM, deploy, of_peers, write_bodies
 from bench.contest import Contest, Figures, Ratio, hold, table
-from bench.load import Load, ToolMissing, pinned
+from bench.load import LOAD_CORE, SERVER_CORE, Load, ToolMissing, pinned
 from convoy import atomic, layout
 
 REPORT = Path("reports/bench/serving.json")
-SERVER_CORE, LOAD_CORE = 0, 1  # so that neither takes the other's time
 START_GOAL_S = 5.0
 JSON = "application/json"
 PINNED = "requests per second, 16 connections, 1 worker on a core of its own"

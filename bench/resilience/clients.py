@@ -11,8 +11,8 @@ from typing import Any
 
 import httpx
 
-from bench.load import Load, pinned, program
-from bench.resilience.ground import LOAD_CORE, SERVER_CORE, Ground, ask, claim, for_seconds
+from bench.load import LOAD_CORE, SERVER_CORE, Load, pinned, program
+from bench.resilience.ground import Ground, ask, claim, for_seconds
 
 CONNECTED_S = 5  # until all slow ones are there
 

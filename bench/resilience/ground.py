@@ -17,8 +17,6 @@ from bench import servers
 from bench.bodies import deploy, write_bodies
 from bench.load import Load
 
-SERVER_CORE, LOAD_CORE = 0, 1
-
 
 @dataclass(frozen=True)
 class Size:

@@ -8,8 +8,9 @@ import numpy as np
 from bench import arrivals
 from bench.arrivals import Arrival
 from bench.bodies import deploy
+from bench.load import LOAD_CORE, SERVER_CORE
 from bench.resilience import standin
-from bench.resilience.ground import LOAD_CORE, SERVER_CORE, Ground, claim
+from bench.resilience.ground import Ground, claim
 from convoy import layout
 
 STANDIN_S = 0.02

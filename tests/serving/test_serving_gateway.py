@@ -15,17 +15,12 @@ import httpx
 import pytest
 import tiny_bundles
 from conftest import ROOT, Server, deploy, error_of, serve, without_id
+from test_ports import free_port
 
 PNG = tiny_bundles.png(200)
 IMAGES = "/v1/images/predict"
 TYPE = {"content-type": "image/png"}
 pytestmark = pytest.mark.skipif(shutil.which("nginx") is None, reason="there is no nginx here (Debian: nginx-light)")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def start_gateway(folder: Path, *instances: int) -> tuple[subprocess.Popen[bytes], str]:
