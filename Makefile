@@ -65,7 +65,7 @@ serve: ## the prediction service alone, in the foreground
 test: check ## every check and every test
 	@$(PY) -m pytest
 
-bench: set-up ## how fast training is, measured here on what `dvc repro` prepared -> reports/bench/
+bench: set-up ## how fast training and serving are, on what `dvc repro` made here -> reports/bench/; wants wrk
 	@$(PY) -m bench
 
 fuzz: set-up ## 120,000 damaged inputs for the service, a quarter of them over HTTP

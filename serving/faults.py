@@ -15,7 +15,7 @@ CODES: dict[str, tuple[int, str]] = {
     "forbidden_origin": (403, "a page of another origin asks; CONVOY_ORIGINS names those that may"),
     "not_found": (404, "there is no such path"),
     "method_not_allowed": (405, "the path exists, Allow names its methods"),
-    "request_timeout": (408, "the body did not arrive in time"),
+    "request_timeout": (408, "the head or the body did not arrive in time"),
     "body_too_large": (413, "the body is larger than the model's card allows"),
     "image_too_large": (413, "an image, or all of a request together, has more pixels than the model's card allows"),
     "text_too_long": (413, "the text has more characters than the model's card allows"),

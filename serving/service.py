@@ -10,11 +10,12 @@ from bentoml import Service
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
-from serving import json_log
+from serving import bento, json_log
 from serving.access import Access
 from serving.admission import TIMEOUT_S
 from serving.deployed import DeployedModels, deployed_folder
 from serving.endpoints import Front, own_routes
+from serving.heads import limit_heads
 from serving.reloading import Reloader
 from serving.shell import Shell
 
@@ -26,6 +27,7 @@ class ShelledService(Service[Any]):  # type: ignore[misc]  # bentoml exports it 
     """A service whose whole app stands inside the outer layer, and beside Convoy's own routes."""
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
+        limit_heads()
         app = super().to_asgi(is_main)
         count = _take_metrics(app)
         return Shell(count(Front(own_routes(models), app)), models, Access.of())
@@ -64,6 +66,7 @@ class Convoy:
 service = bentoml.service(
     name="convoy",
     service_class=ShelledService,
+    image=bento.image(),
     http={"host": "127.0.0.1", "port": 3000},
     workers=int(os.environ.get(WORKERS_VARIABLE) or 1),
     traffic={"timeout": TIMEOUT_S},

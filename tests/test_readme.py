@@ -9,7 +9,7 @@ OTHERS = {
     "params.yaml": "every number, with its reason",
     "dvc.yaml": "the stages, what each reads and writes",
     "demo.yaml": "what `make demo` and the end-to-end test change in params.yaml",
-    "docker-compose.yml": "the MLflow UI and the service in containers",
+    "docker-compose.yml": "the MLflow UI and the service behind its gateway, in containers",
     "pyproject.toml": "what is needed, from which version on and why; settings of the checks",
     "requirements.lock": "the exact version of everything",
 }
@@ -17,6 +17,7 @@ BESIDE = {
     "serving/page.html": "The page at /: every route, to read and to try",
     "serving/Dockerfile": "The service as an image without torch",
     "serving/mlflow.Dockerfile": "The MLflow UI as an image",
+    "serving/pull.Dockerfile": "The process that brings the registry's champion to deployed/, as an image",
     "serving/gateway.sh": "Starts that nginx: where to listen, whom to ask, and whether there is a certificate",
     "serving/gateway.conf": "nginx in front of the service: what is slow, large or frequent ends there",
     "bench/load.lua": "wrk's script: the bodies of a folder one after the other",

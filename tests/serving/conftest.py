@@ -129,16 +129,19 @@ def server(deployed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 @contextmanager
-def serve(root: Path, folder: Path, **environment: str) -> Iterator[Server]:
+def serve(
+    root: Path | None, folder: Path, what: str = "serving.service:service", cwd: Path = ROOT, **environment: str
+) -> Iterator[Server]:
     """A real `bentoml serve` of what stands in `root`, ready; its log and its home are in `folder`."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    environment = {**os.environ, "CONVOY_DEPLOYED": str(root), "BENTOML_HOME": str(folder / "home"), **environment}
-    command = [sys.executable, "-m", "bentoml", "serve", "serving.service:service", "--port", str(port)]
+    deployed = {"CONVOY_DEPLOYED": str(root)} if root else {}
+    environment = {**os.environ, **deployed, "BENTOML_HOME": str(folder / "home"), **environment}
+    command = [sys.executable, "-m", "bentoml", "serve", what, "--port", str(port)]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            command, cwd=cwd, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
     try:
         url = f"http://127.0.0.1:{port}"

@@ -1,0 +1,103 @@
+"""A head that does not end, in time or in size, ends by itself; on a real uvicorn, whose limit is short here."""
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+import uvicorn
+from starlette.responses import PlainTextResponse
+
+from serving import heads
+
+LIMIT_S = 0.4
+HEAD = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(heads, "HEAD_TIMEOUT_S", LIMIT_S)
+        heads.limit_heads()
+        server = uvicorn.Server(uvicorn.Config(PlainTextResponse("answered"), port=0, log_level="error"))
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            serving = threading.Thread(target=server.run, args=([listening],))
+            serving.start()
+            while not server.started:
+                time.sleep(0.01)
+            yield listening.getsockname()[1]
+            server.should_exit = True
+            serving.join(10)
+
+
+def exchange(port: int, *parts: bytes, pause_s: float = 0.0) -> tuple[bytes, float]:
+    """All that comes back until the other side closes, and how long that took."""
+    began_s = time.monotonic()
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        answer = b""
+        try:
+            for part in parts:
+                connection.sendall(part)
+                time.sleep(pause_s)
+            while chunk := connection.recv(65_536):
+                answer += chunk
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        return answer, time.monotonic() - began_s
+
+
+def error_of(answer: bytes) -> dict[str, str]:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert f"content-length: {len(body)}".encode() in head
+    error: dict[str, str] = json.loads(body)["error"]
+    assert f"x-request-id: {error['request_id']}".encode() in head
+    return error
+
+
+def test_a_connection_that_sends_nothing_is_closed_without_an_answer(port: int) -> None:
+    answer, took_s = exchange(port)
+    assert answer == b"" and LIMIT_S <= took_s < LIMIT_S + 2
+
+
+def test_a_head_that_trickles_is_a_408_however_often_a_byte_comes(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        connection.sendall(HEAD)
+        answer, began_s = b"", time.monotonic()
+        connection.settimeout(0.05)
+        while not answer and time.monotonic() < began_s + 5:
+            connection.sendall(b"x")
+            try:
+                answer = connection.recv(65_536)
+            except TimeoutError:
+                continue
+        assert time.monotonic() - began_s < LIMIT_S + 2
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert error_of(answer)["code"] == "request_timeout"
+
+
+def test_a_head_without_end_is_a_431(port: int) -> None:
+    answer, _ = exchange(
+        port, HEAD, *[b"x-a: " + b"a" * 8000 + b"\r\n"] * (heads.MOST_HEAD_BYTES // 8000 + 1), pause_s=0.02
+    )
+    assert answer.startswith(b"HTTP/1.1 431 ")
+    assert error_of(answer)["code"] == "headers_too_large"
+
+
+def test_the_second_request_of_a_connection_has_the_same_limits(port: int) -> None:
+    answer, took_s = exchange(port, HEAD + b"\r\n", HEAD, pause_s=0.1)
+    assert answer.startswith(b"HTTP/1.1 200 ") and b"HTTP/1.1 408 " in answer
+    assert took_s < LIMIT_S + 2
+
+
+def test_a_head_in_pieces_that_ends_in_time_is_answered_and_its_connection_stays(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        for _ in range(2):
+            for part in (HEAD, b"x-a: b\r\n", b"\r\n"):
+                connection.sendall(part)
+                time.sleep(0.02)
+            assert b"answered" in connection.recv(65_536)
+        time.sleep(LIMIT_S * 1.5)  # no timer is left over; uvicorn's own for idle connections is 5 s
+        connection.sendall(HEAD + b"\r\n")
+        assert b"answered" in connection.recv(65_536)
