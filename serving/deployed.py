@@ -1,6 +1,5 @@
 """deployed/<task>/current -> a predictor with its release, or the reason why there is none."""
 
-import json
 import logging
 import os
 import time
@@ -10,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import orjson
 
 from convoy.bundle import BundleInvalid, Release, read_release
 from convoy.layout import DEPLOYED, TASKS, Task
@@ -41,11 +41,11 @@ class Deployed:
         return [(b"x-model-version", self.release.version.encode()), (b"x-model-digest", self.release.digest.encode())]
 
     @cached_property
-    def answer_head(self) -> str:
+    def answer_head(self) -> bytes:
         """The part of every answer that is the same until the next release."""
         release = self.release
         model = {"name": release.name, "version": release.version, "run_id": release.run_id, "digest": release.digest}
-        return '{"model":' + json.dumps(model, ensure_ascii=False, separators=(",", ":"))
+        return b'{"model":' + orjson.dumps(model)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from serving.routes import (
     SETS_IMAGES,
     SETS_TEXTS,
 )
+from serving.tally import tally
 
 PAGE_FILE = Path(__file__).parent / "page.html"
 # The page needs its own files and this service, nothing else; Swagger UI sets styles and draws data: pictures.
@@ -45,6 +46,7 @@ class Front:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         app = self._own.get(scope["path"]) if scope["type"] == "http" else None
         if app is None and scope.get("path") == METRICS.path:
+            tally.bring()
             forget_dead_workers()
         await (app or self._bentoml_app)(scope, receive, send)
 
@@ -76,7 +78,7 @@ class Endpoint:
             # Last, so that what comes before is the same for the same input.
             body = b'%b,"request_id":"%b"}' % (body[:-1], exchange.request_id.encode())
             headers += exchange.model.headers
-            exchange.model.measures.seconds.observe(time.monotonic() - exchange.arrived_s)
+            tally.observe(exchange.model.measures.seconds, time.monotonic() - exchange.arrived_s)
         headers.append((b"content-length", str(len(body)).encode()))
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})

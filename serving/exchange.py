@@ -19,7 +19,7 @@ class Exchange:
         "held",
         "model",
         "request_id",
-        "started",
+        "status",
         "task",
     )
 
@@ -33,7 +33,7 @@ class Exchange:
         self.deadline_s = float("inf")
         self.model: Deployed | None = None  # what answers; one value for all of the request
         self.fault: Fault | None = None  # set by a route; the outer layer writes it
-        self.started = False
+        self.status = 0  # of the answer, once it has begun
 
     def refuse_if_late(self) -> None:
         """Raise Fault where nobody waits for the answer any more."""

@@ -8,7 +8,7 @@ from convoy.layout import Task
 from convoy.predictor import Prepared
 from convoy.preprocessing.image import Polarity
 from serving import openapi
-from serving.batching import Batcher
+from serving.batching import Batcher, TurnBatcher
 from serving.deployed import Deployed, DeployedModels
 from serving.exchange import Exchange
 from serving.faults import Fault
@@ -19,6 +19,7 @@ from serving.predictions import (
     Rows,
     is_quick,
     predict_images,
+    prepare_images,
     prepare_texts,
     read_texts,
 )
@@ -35,6 +36,7 @@ class Handlers:
         self._models = models
         self._threads = Threads()
         self._texts = Batcher(self._threads)
+        self._images = TurnBatcher()
         self._document = json.dumps(openapi.document(), ensure_ascii=False).encode("utf-8")
 
     async def images(self, answer: Answer, query: bytes, exchange: Exchange) -> bytes:
@@ -53,8 +55,8 @@ class Handlers:
                     lambda: predict_images(model, read_images(body, content_type, most), polarity, answer=counted)
                 )
         if len(images) == 1 and model.run_s <= QUICK_S and is_quick(images[0]):
-            exchange.refuse_if_late()
-            return predict_images(model, images, polarity, name, counted)
+            prepared = prepare_images(model, images, polarity, name)
+            return counted(model, prepared, await self._images.probabilities(model, prepared[0].array, exchange))
         async with until(exchange.deadline_s):
             return await self._threads.run(lambda: predict_images(model, images, polarity, name, counted))
 

@@ -9,6 +9,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from serving.admission import MAX_HEADER_BYTES
 from serving.faults import Fault
 from serving.measures import faults_of
+from serving.tally import tally
 
 HEAD_TIMEOUT_S = 10.0  # from the connection, or from the first byte of the next request on it; nginx has the same
 # Beyond what the outer layer refuses in its own words; a head that comes at once, in one read, is always left to it.
@@ -63,7 +64,7 @@ class HeadLimited(HttpToolsProtocol):
 
     def _end(self, fault: Fault) -> None:
         """Answer in the form of every other error, and close."""
-        faults_of(fault.code, "none").inc()
+        tally.count(faults_of(fault.code, "none"))
         request_id = secrets.token_hex(8)
         body = fault.body(request_id, {})
         head = (

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.tally import tally
+
 if TYPE_CHECKING:
     from prometheus_client import Counter, Gauge, Histogram
 
@@ -33,8 +35,8 @@ class Measures:
         for best, confidence in zip(
             probabilities.argmax(axis=1).tolist(), probabilities.max(axis=1).tolist(), strict=True
         ):
-            self.predictions[best].inc()
-            self.confidence.observe(confidence)
+            tally.count(self.predictions[best])
+            tally.observe(self.confidence, confidence)
 
 
 @cache
@@ -50,6 +52,7 @@ def measures_of(task: str, version: str, labels: tuple[str, ...]) -> Measures:
     )
 
 
+@cache
 def faults_of(code: str, task: str) -> "Counter":
     """The counter of answers of 4xx and 5xx; `task` is "none" where no model was asked."""
     return _families().faults.labels(code, task)
@@ -60,6 +63,7 @@ def reloads_of(task: str, outcome: str) -> "Counter":
     return _families().reloads.labels(task, outcome)
 
 
+@cache
 def waiting_of(task: str) -> "Gauge":
     """How many requests of a task are inside, waiting or being answered."""
     return _families().waiting.labels(task)

@@ -3,8 +3,10 @@
 import json
 import struct
 from collections.abc import Callable, Sequence
+from math import isnan
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
@@ -23,7 +25,6 @@ _PNG_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
 
 
 Rows = NDArray[np.float32]  # (inputs, labels) probabilities
-_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 # What a route answers for prepared inputs and their probabilities.
 Answer = Callable[[Deployed, Sequence[Prepared], Rows], bytes]
 
@@ -32,7 +33,8 @@ def answer_predictions(model: Deployed, prepared: Sequence[Prepared], rows: Rows
     """ImagesAnswer or TextsAnswer: the most probable label of each input."""
     labels = model.predictor.card.labels
     predictions: list[TextPrediction] = []
-    for item, best, row in zip(prepared, rows.argmax(axis=1).tolist(), rows.astype(np.float64).tolist(), strict=True):
+    _refuse_nan(rows)
+    for item, best, row in zip(prepared, rows.argmax(axis=1).tolist(), rows.tolist(), strict=True):
         prediction: TextPrediction = {
             "label": labels[best],
             "probability": row[best],
@@ -40,12 +42,13 @@ def answer_predictions(model: Deployed, prepared: Sequence[Prepared], rows: Rows
         }
         _remark(prediction, item)
         predictions.append(prediction)
-    return _write(f'{model.answer_head},"predictions":', predictions)
+    return _write(model.answer_head + b',"predictions":', predictions)
 
 
 def answer_sets(model: Deployed, prepared: Sequence[Prepared], rows: Rows) -> bytes:
     """ImageSetsAnswer or TextSetsAnswer: every label of each input that the card's threshold lets in."""
     card = model.predictor.card
+    _refuse_nan(rows)
     found: list[TextSet] = []
     for item, row, chosen in zip(prepared, rows, prediction_sets(rows, card.sets.threshold), strict=True):
         order = [index for index in np.argsort(-row, kind="stable").tolist() if chosen[index]]
@@ -53,7 +56,7 @@ def answer_sets(model: Deployed, prepared: Sequence[Prepared], rows: Rows) -> by
         one: TextSet = {"labels": labels, "probabilities": dict(zip(labels, row[order].tolist(), strict=True))}
         _remark(one, item)
         found.append(one)
-    return _write(f'{model.answer_head},"coverage":{card.sets.coverage},"predictions":', found)
+    return _write(model.answer_head + b',"coverage":%r,"predictions":' % card.sets.coverage, found)
 
 
 def predict_images(
@@ -64,6 +67,14 @@ def predict_images(
     answer: Answer = answer_predictions,
 ) -> bytes:
     """Encoded images -> what `answer` makes of them. Raises Fault that names the first bad one, as `image[2]`."""
+    prepared = prepare_images(model, images, polarity, name)
+    return answer(model, prepared, model.predictor.probabilities([item.array for item in prepared]))
+
+
+def prepare_images(
+    model: Deployed, images: Sequence[bytes], polarity: Polarity | None, name: str = "image"
+) -> list[Prepared]:
+    """Encoded images -> what the model takes. Raises Fault that names the first bad one."""
     if len(images) > 1:
         _refuse_too_many_pixels(model, images, name)
     prepared: list[Prepared] = []
@@ -72,7 +83,7 @@ def predict_images(
             prepared.append(model.predictor.prepare(encoded, polarity=polarity))
         except InputRejected as rejection:
             raise from_rejection(rejection, name and f"{name}[{index}]") from None
-    return answer(model, prepared, model.predictor.probabilities([item.array for item in prepared]))
+    return prepared
 
 
 def predict_texts(model: Deployed, texts: Sequence[str], answer: Answer = answer_predictions) -> bytes:
@@ -141,9 +152,14 @@ def _remark(prediction: TextPrediction | TextSet, item: Prepared) -> None:
         prediction["warnings"] = list(item.warnings)
 
 
-def _write(head: str, predictions: Sequence[TextPrediction | TextSet]) -> bytes:
-    # A NaN must end as an error of ours, not as JSON that no parser reads.
-    return f"{head}{_encode(predictions)}}}".encode()
+def _refuse_nan(rows: Rows) -> None:
+    # It must end as an error of ours, not as null, nor as a set without labels.
+    if isnan(rows.max()):
+        raise ValueError("the model gave a probability that is no number")
+
+
+def _write(head: bytes, predictions: Sequence[TextPrediction | TextSet]) -> bytes:
+    return head + orjson.dumps(predictions) + b"}"
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -2,12 +2,10 @@
 
 import gc
 import os
-from collections.abc import Callable
 from typing import Any
 
 import bentoml
 from bentoml import Service
-from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
 from serving import bento, json_log
@@ -18,6 +16,8 @@ from serving.endpoints import Front, own_routes
 from serving.heads import limit_heads
 from serving.reloading import Reloader
 from serving.shell import Shell
+from serving.tally import tally
+from serving.traffic import Traffic
 
 WORKERS_VARIABLE = "CONVOY_WORKERS"  # processes; each has the models in memory
 models = DeployedModels()
@@ -29,17 +29,8 @@ class ShelledService(Service[Any]):  # type: ignore[misc]  # bentoml exports it 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
         limit_heads()
         app = super().to_asgi(is_main)
-        count = _take_metrics(app)
-        return Shell(count(Front(own_routes(models), app)), models, Access.of())
-
-
-def _take_metrics(app: Starlette) -> Callable[[ASGIApp], ASGIApp]:
-    """BentoML's layer that counts requests, taken out of its app to stand around ours too."""
-    for layer in app.user_middleware:
-        if getattr(layer.cls, "__name__", "").endswith("TrafficMetricsMiddleware"):
-            app.user_middleware.remove(layer)
-            return lambda inner: layer.cls(inner, *layer.args, **layer.kwargs)
-    return lambda inner: inner  # switched off, by BENTOML_CONFIG
+        traffic = Traffic(app)
+        return Shell(Front(own_routes(models), app), models, Access.of(), traffic)
 
 
 class Convoy:
@@ -50,14 +41,16 @@ class Convoy:
         json_log.set_up()
         self._reloader = Reloader(models, deployed_folder())
         self._reloader.start()
+        tally.start()
         # What stands now stays; walking through it at each full collection stops the process for 150 ms.
         gc.collect()
         gc.freeze()
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     def stop(self) -> None:
-        """Follow the deployed models no longer."""
+        """Follow the deployed models no longer, and keep no count back."""
         self._reloader.stop()
+        tally.stop()
 
     async def __is_ready__(self) -> bool:
         return models.ready

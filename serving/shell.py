@@ -16,23 +16,26 @@ from serving.exchange import Exchange
 from serving.faults import Fault, from_status
 from serving.measures import faults_of, waiting_of
 from serving.routes import JSON, RouteSpec
+from serving.tally import tally
+from serving.traffic import Traffic
 
 LINGER_S = 2.0  # how long a refused sender may go on sending, so that it can read the answer
 LINGER_BYTES = 64_000_000
-SHOW_EVERY_S = 0.5
 logger = logging.getLogger("bentoml.convoy")
 
 
 class Shell:
     """Wraps a whole BentoML app; BentoML's own middlewares see only what passed."""
 
-    def __init__(self, app: ASGIApp, models: DeployedModels, access: Access | None = None) -> None:
+    def __init__(
+        self, app: ASGIApp, models: DeployedModels, access: Access | None = None, traffic: Traffic | None = None
+    ) -> None:
         self.app = app
         self.models = models
         self.access = access or Access()
+        self.traffic = traffic
         self.capacities = {task: Capacity() for task in TASKS}
         self.budget = Budget()
-        self._shown = {task: (0, 0.0) for task in TASKS}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -67,22 +70,12 @@ class Shell:
     async def _let_in(self, task: Task, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
         capacity = self.capacities[task]
         capacity.enter(exchange.deadline_s)
-        self._show(task)
+        tally.show(waiting_of(task), capacity.inside)
         try:
-            # Whoever else has arrived by now is let in or refused before the first is computed.
-            await asyncio.sleep(0)
             await self._pass_on(scope, receive, send, exchange)
         finally:
             capacity.leave()
-            self._show(task)
-
-    def _show(self, task: Task) -> None:
-        """Tell Prometheus how many are inside: twice a second, and when there is none any more."""
-        inside, now_s = self.capacities[task].inside, time.monotonic()
-        shown, shown_at_s = self._shown[task]
-        if shown != inside and (inside == 0 or now_s > shown_at_s + SHOW_EVERY_S):
-            waiting_of(task).set(inside)
-            self._shown[task] = inside, now_s
+            tally.show(waiting_of(task), capacity.inside)
 
     def _max_body_bytes(self, route: RouteSpec) -> int:
         assert route.task is not None
@@ -92,9 +85,20 @@ class Shell:
         return model.predictor.card.limits.max_body_bytes
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
+        if self.traffic is None:
+            await self._ask(scope, receive, send, exchange)
+            return
+        began_s = time.monotonic()
+        self.traffic.began(scope["path"])
+        try:
+            await self._ask(scope, receive, send, exchange)
+        finally:
+            self.traffic.ended(scope["path"], exchange.status, time.monotonic() - began_s)
+
+    async def _ask(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
         async def respond(message: Message) -> None:
             if message["type"] == "http.response.start":
-                exchange.started = True
+                exchange.status = message["status"]
                 if message["status"] >= 400:
                     fault = exchange.fault = exchange.fault or from_status(message["status"])
                     await _send_fault(fault, exchange, send, beside=self._beside(fault))
@@ -109,7 +113,7 @@ class Shell:
             await self.app(scope, receive, respond)
         except Exception:
             logger.exception("request %s failed", exchange.request_id, extra={"convoy_request_id": exchange.request_id})
-            if not exchange.started:
+            if not exchange.status:
                 await _send_fault(Fault("internal_error"), exchange, send)
 
     def _beside(self, fault: Fault) -> dict[str, object]:
@@ -159,7 +163,8 @@ async def _refuse(fault: Fault, exchange: Exchange, scope: Scope, receive: Recei
 async def _send_fault(
     fault: Fault, exchange: Exchange, send: Send, *, more_body: bool = False, beside: Mapping[str, object] | None = None
 ) -> None:
-    faults_of(fault.code, exchange.task or "none").inc()
+    exchange.status = fault.status
+    tally.count(faults_of(fault.code, exchange.task or "none"))
     body = fault.body(exchange.request_id, beside or {})
     headers = [
         (b"content-type", JSON.encode()),

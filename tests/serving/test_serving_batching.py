@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry, Histogram
 
 from serving.batching import LARGEST, SPREAD, Batcher
 from serving.deployed import Deployed
@@ -30,7 +31,7 @@ class Model:
         self.free.set()
         self.bad = bad
         self.predictor = self
-        self.measures = SimpleNamespace(batch_size=SimpleNamespace(observe=lambda size: None))
+        self.measures = SimpleNamespace(batch_size=Histogram("batch_size", "", registry=CollectorRegistry()))
 
     def probabilities(self, arrays: list[NDArray[Any]]) -> NDArray[np.float32]:
         self.free.wait(10)

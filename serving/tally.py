@@ -1,0 +1,77 @@
+"""What is counted on the way of a request, brought to Prometheus a little later and all at once."""
+
+import threading
+from bisect import bisect_left
+from collections import Counter as Counts
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from prometheus_client import Counter, Gauge, Histogram
+
+# An observation writes two numbers into a file that the workers share. A request makes ten of them, which cost it as
+# much as reading its image; for all requests of half a second together they cost as much as for one.
+BRING_EVERY_S = 0.5
+
+
+class Tally:
+    """Counts and observations since the last time; any thread may add to it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counts[Counter] = Counts()
+        self._observed: dict[Histogram, list[float]] = {}
+        self._shown: dict[Gauge, float] = {}
+        self._stop = threading.Event()
+
+    def count(self, counter: "Counter") -> None:
+        """One more."""
+        with self._lock:
+            self._counts[counter] += 1
+
+    def observe(self, histogram: "Histogram", value: float) -> None:
+        """One more value."""
+        with self._lock:
+            self._observed.setdefault(histogram, []).append(value)
+
+    def show(self, gauge: "Gauge", value: float) -> None:
+        """What holds from now on."""
+        with self._lock:
+            self._shown[gauge] = value
+
+    def bring(self) -> None:
+        """Let Prometheus know."""
+        with self._lock:
+            counts, self._counts = self._counts, Counts()
+            observed, self._observed = self._observed, {}
+            shown, self._shown = self._shown, {}
+            for counter, count in counts.items():
+                counter.inc(count)
+            for histogram, values in observed.items():
+                _observe_all(histogram, values)
+            for gauge, value in shown.items():
+                gauge.set(value)
+
+    def start(self) -> None:
+        """Bring it regularly, by a thread."""
+        self._stop = threading.Event()
+        threading.Thread(target=self._bring_regularly, args=(self._stop,), name="tally", daemon=True).start()
+
+    def stop(self) -> None:
+        """Bring what is left, and no more."""
+        self._stop.set()
+        self.bring()
+
+    def _bring_regularly(self, stop: threading.Event) -> None:
+        while not stop.wait(BRING_EVERY_S):
+            self.bring()
+
+
+def _observe_all(histogram: "Histogram", values: list[float]) -> None:
+    """What `observe` of prometheus_client does for one, for many; it has no method for that."""
+    bounds = histogram._upper_bounds
+    for index, count in Counts(bisect_left(bounds, value) for value in values).items():
+        histogram._buckets[index].inc(count)
+    histogram._sum.inc(sum(values))
+
+
+tally = Tally()  # of this process
