@@ -8,7 +8,7 @@ from convoy.layout import Task
 from convoy.predictor import Prepared
 from convoy.preprocessing.image import Polarity
 from serving import openapi
-from serving.batching import Batcher, TurnBatcher
+from serving.batching import ThreadBatcher, TurnBatcher
 from serving.deployed import Deployed, DeployedModels
 from serving.exchange import Exchange
 from serving.faults import Fault
@@ -35,8 +35,7 @@ class Handlers:
     def __init__(self, models: DeployedModels) -> None:
         self._models = models
         self._threads = Threads()
-        self._texts = Batcher(self._threads)
-        self._images = TurnBatcher()
+        self._turns, self._batches = TurnBatcher(), ThreadBatcher(self._threads)
         self._document = json.dumps(openapi.document(), ensure_ascii=False).encode("utf-8")
 
     async def images(self, answer: Answer, query: bytes, exchange: Exchange) -> bytes:
@@ -55,8 +54,10 @@ class Handlers:
                     lambda: predict_images(model, read_images(body, content_type, most), polarity, answer=counted)
                 )
         if len(images) == 1 and model.run_s <= QUICK_S and is_quick(images[0]):
+            exchange.refuse_if_late()
             prepared = prepare_images(model, images, polarity, name)
-            return counted(model, prepared, await self._images.probabilities(model, prepared[0].array, exchange))
+            rows = await self._turns.probabilities(model, [prepared[0].array], exchange.deadline_s)
+            return counted(model, prepared, rows)
         async with until(exchange.deadline_s):
             return await self._threads.run(lambda: predict_images(model, images, polarity, name, counted))
 
@@ -69,8 +70,11 @@ class Handlers:
         else:
             async with until(exchange.deadline_s):
                 prepared = await self._threads.run(lambda: _read_and_prepare(model, exchange.body))
-        arrays = [item.array for item in prepared]
-        return _count(answer, model, prepared, await self._texts.probabilities(model, arrays, exchange.deadline_s))
+        # With one core a thread and the event loop only wait for each other.
+        alone = model.run_s <= QUICK_S and self._threads.count == 1
+        batcher = self._turns if alone else self._batches
+        rows = await batcher.probabilities(model, [item.array for item in prepared], exchange.deadline_s)
+        return _count(answer, model, prepared, rows)
 
     async def list_models(self, query: bytes, _: Exchange) -> bytes:
         """ModelsAnswer."""

@@ -11,15 +11,15 @@ from starlette.types import ASGIApp
 from serving import bento, json_log
 from serving.access import Access
 from serving.admission import TIMEOUT_S
+from serving.connections import take_over_connections
 from serving.deployed import DeployedModels, deployed_folder
 from serving.endpoints import Front, own_routes
-from serving.heads import limit_heads
 from serving.reloading import Reloader
 from serving.shell import Shell
 from serving.tally import tally
 from serving.traffic import Traffic
 
-WORKERS_VARIABLE = "CONVOY_WORKERS"  # processes; each has the models in memory
+WORKERS = int(os.environ.get("CONVOY_WORKERS") or 1)  # processes; each has the models in memory
 models = DeployedModels()
 
 
@@ -27,7 +27,7 @@ class ShelledService(Service[Any]):  # type: ignore[misc]  # bentoml exports it 
     """A service whose whole app stands inside the outer layer, and beside Convoy's own routes."""
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
-        limit_heads()
+        take_over_connections(WORKERS)
         app = super().to_asgi(is_main)
         traffic = Traffic(app)
         return Shell(Front(own_routes(models), app), models, Access.of(), traffic)
@@ -61,7 +61,7 @@ service = bentoml.service(
     service_class=ShelledService,
     image=bento.image(),
     http={"host": "127.0.0.1", "port": 3000},
-    workers=int(os.environ.get(WORKERS_VARIABLE) or 1),
+    workers=WORKERS,
     traffic={"timeout": TIMEOUT_S},
     logging={"access": {"enabled": False}},  # a line per request costs more than a prediction; /metrics counts
     # Without an exporter nobody sees the spans, and they cost twice a prediction; BENTOML_CONFIG can set it back.

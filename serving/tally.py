@@ -14,7 +14,7 @@ BRING_EVERY_S = 0.5
 
 
 class Tally:
-    """Counts and observations since the last time; any thread may add to it."""
+    """Counts and observations since the last time, which a kill loses; any thread may add to it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

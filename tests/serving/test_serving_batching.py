@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from collections.abc import Callable
 from itertools import chain
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Histogram
 
-from serving.batching import LARGEST, SPREAD, Batcher
+from serving.batching import LARGEST, SPREAD, Batcher, ThreadBatcher, TurnBatcher
 from serving.deployed import Deployed
 from serving.faults import Fault
 from serving.threads import Threads
@@ -51,16 +52,22 @@ def ones(length: int, first: int = 1) -> NDArray[Any]:
     return array
 
 
+KINDS: dict[str, Callable[[], Batcher]] = {
+    "in turns": TurnBatcher,
+    "by one thread": lambda: ThreadBatcher(Threads(1)),
+    "by three threads": lambda: ThreadBatcher(Threads(3)),
+}
+of_each_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+@of_each_kind
 @settings(max_examples=40, deadline=None)
-@given(
-    requests=st.lists(st.lists(st.integers(1, 60), min_size=1, max_size=5), min_size=1, max_size=30),
-    threads=st.integers(1, 3),
-)
-def test_every_request_gets_its_own_rows_in_its_order(requests: list[list[int]], threads: int) -> None:
+@given(requests=st.lists(st.lists(st.integers(1, 60), min_size=1, max_size=5), min_size=1, max_size=30))
+def test_every_request_gets_its_own_rows_in_its_order(kind: str, requests: list[list[int]]) -> None:
     model = Model()
 
     async def all_at_once() -> list[NDArray[np.float32]]:
-        batcher = Batcher(Threads(threads))
+        batcher = KINDS[kind]()
         return await asyncio.gather(*(ask(batcher, model, *map(ones, lengths)) for lengths in requests))
 
     for lengths, rows in zip(requests, asyncio.run(all_at_once()), strict=True):
@@ -74,7 +81,7 @@ def test_what_waits_while_a_thread_is_busy_runs_together_and_what_comes_first_ru
     model = Model()
 
     async def one_then_many() -> None:
-        batcher = Batcher(Threads(1))
+        batcher = ThreadBatcher(Threads(1))
         model.free.clear()
         asked = [asyncio.create_task(ask(batcher, model, ones(10))) for _ in range(1 + 2 * LARGEST)]
         await asyncio.sleep(0.05)
@@ -85,26 +92,41 @@ def test_what_waits_while_a_thread_is_busy_runs_together_and_what_comes_first_ru
     assert model.batches == [[10], [10] * LARGEST, [10] * LARGEST]
 
 
-def test_a_batch_holds_one_model_only() -> None:
+def test_what_is_ready_in_one_turn_runs_together_and_between_two_batches_the_loop_turns() -> None:
+    model, seen = Model(), []
+
+    async def many_and_one_who_looks() -> None:
+        batcher = TurnBatcher()
+        asked = [asyncio.create_task(ask(batcher, model, ones(10))) for _ in range(2 * LARGEST + 1)]
+        while not all(task.done() for task in asked):
+            await asyncio.sleep(0)
+            seen.append(len(model.batches))
+        await ask(batcher, model, ones(3))
+
+    asyncio.run(many_and_one_who_looks())
+    assert model.batches == [[10] * LARGEST, [10] * LARGEST, [10], [3]]
+    assert set(seen) == {0, 1, 2, 3}
+
+
+@of_each_kind
+def test_a_batch_holds_one_model_only(kind: str) -> None:
     first, second = Model(), Model()
 
     async def mixed() -> None:
-        batcher = Batcher(Threads(1))
+        batcher = KINDS[kind]()
         await asyncio.gather(*(ask(batcher, model, ones(7)) for model in (first, second) * 4))
 
     asyncio.run(mixed())
     assert sum(map(len, first.batches)) == sum(map(len, second.batches)) == 4
 
 
-def test_a_bad_input_fails_its_own_request_and_no_other() -> None:
+@of_each_kind
+def test_a_bad_input_fails_its_own_request_and_no_other(kind: str) -> None:
     model = Model(bad=5)
 
     async def mixed() -> list[Any]:
-        batcher = Batcher(Threads(1))
-        model.free.clear()
+        batcher = KINDS[kind]()
         asked = [asyncio.create_task(ask(batcher, model, ones(4, first))) for first in (1, 1, 5, 1, 1)]
-        await asyncio.sleep(0.05)
-        model.free.set()
         return await asyncio.gather(*asked, return_exceptions=True)
 
     found = asyncio.run(mixed())
@@ -116,7 +138,7 @@ def test_what_nobody_waits_for_any_more_never_runs() -> None:
     model = Model()
 
     async def late() -> list[Any]:
-        batcher = Batcher(Threads(1))
+        batcher = ThreadBatcher(Threads(1))
         model.free.clear()
         running = asyncio.create_task(ask(batcher, model, ones(3)))
         await asyncio.sleep(0.02)
@@ -133,13 +155,14 @@ def test_what_nobody_waits_for_any_more_never_runs() -> None:
     assert model.batches == [[3]]
 
 
+@of_each_kind
 @pytest.mark.parametrize("count", [1, 7, 40])
-def test_real_texts_together_answer_as_each_alone(text_model: Deployed, count: int) -> None:
+def test_real_texts_together_answer_as_each_alone(text_model: Deployed, count: int, kind: str) -> None:
     words = ["good", "bad", "film", "the"]
     arrays = [text_model.predictor.prepare(" ".join(words[i % 4] for i in range(1, 2 + i))).array for i in range(count)]
 
     async def together() -> list[NDArray[np.float32]]:
-        batcher = Batcher(Threads(2))
+        batcher = KINDS[kind]()
         return await asyncio.gather(*(batcher.probabilities(text_model, [array], FOREVER) for array in arrays))
 
     for array, rows in zip(arrays, asyncio.run(together()), strict=True):

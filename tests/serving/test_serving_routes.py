@@ -328,7 +328,7 @@ def test_an_unexpected_exception_is_a_500_that_tells_nothing(
     def fail(*_: object) -> bytes:
         raise RuntimeError("onnxruntime at /secret/path")
 
-    monkeypatch.setattr("serving.handlers.predict_images", fail)
+    monkeypatch.setattr("serving.handlers.prepare_images", fail)
     response = post_raw(client, PNG)
     assert (response.status_code, error_of(response)["code"]) == (500, "internal_error")
     assert "onnx" not in response.text and "secret" not in response.text

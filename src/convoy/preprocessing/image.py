@@ -67,9 +67,11 @@ class ImagePreprocessor:
         if inverted:
             flat = ImageOps.invert(flat)
             background = 255 - background
-        warnings = _polarity_warnings(flat, wanted, inverted)
         fitted = fit(flat, self.contract.size_px, self.contract.fit, background)
-        array = np.asarray(fitted, dtype=np.uint8).reshape(self.contract.size_px, self.contract.size_px, -1)
+        pixels = fitted.tobytes()
+        grey = pixels if fitted is flat and flat.mode == "L" else None
+        warnings = _polarity_warnings(flat, grey, wanted, inverted)
+        array = np.frombuffer(pixels, dtype=np.uint8).reshape(self.contract.size_px, self.contract.size_px, -1)
         return PreparedImage(array, warnings)
 
     def collate(self, arrays: list[NDArray[Any]]) -> NDArray[Any]:
@@ -83,7 +85,7 @@ def decode(encoded: bytes, max_pixels: int) -> Image.Image:
         image.load()
         # Looking for an orientation takes longer than to decode a small image; few have anything that could hold one.
         turned = any("exif" in name.lower() or "xmp" in name.lower() for name in map(str, image.info))
-        return ImageOps.exif_transpose(image) if turned else image.copy()
+        return ImageOps.exif_transpose(image) if turned else image
 
 
 def read_size(encoded: bytes, max_pixels: int) -> tuple[int, int]:
@@ -148,10 +150,12 @@ def _flatten(image: Image.Image, channels: int, background: int) -> Image.Image:
     return image if image.mode == mode else image.convert(mode)
 
 
-def _polarity_warnings(image: Image.Image, wanted: str, inverted: bool) -> tuple[str, ...]:
+def _polarity_warnings(image: Image.Image, grey: bytes | None, wanted: str, inverted: bool) -> tuple[str, ...]:
     if wanted == "any" or min(image.size) < 3:
         return ()
-    grey, width = (image if image.mode == "L" else image.convert("L")).tobytes(), image.width
+    width = image.width
+    if grey is None:
+        grey = (image if image.mode == "L" else image.convert("L")).tobytes()
     border = grey[:width] + grey[-width:] + grey[::width] + grey[width - 1 :: width]
     looks = "dark_on_light" if border.translate(_LIGHT).count(1) * 2 > len(border) else "light_on_dark"
     if looks == wanted:

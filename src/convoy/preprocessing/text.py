@@ -48,13 +48,15 @@ class TextPreprocessor:
     def prepare(self, text: str) -> PreparedText:
         """Encode one text. Raises InputRejected where it is blank, too long, or holds a lone surrogate."""
         self._check(text)
-        return self._truncate(self.tokenizer.encode(text, add_special_tokens=False).ids)
+        # Where each word stood in the text is not asked for; without that it takes three quarters of the time.
+        (encoding,) = self.tokenizer.encode_batch_fast([text], add_special_tokens=False)
+        return self._truncate(encoding.ids)
 
     def prepare_all(self, texts: list[str]) -> list[PreparedText]:
         """Encode many texts, on all cores."""
         for text in texts:
             self._check(text)
-        encodings = self.tokenizer.encode_batch(texts, add_special_tokens=False)
+        encodings = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         return [self._truncate(encoding.ids) for encoding in encodings]
 
     def collate(self, arrays: list[NDArray[Any]]) -> NDArray[Any]:

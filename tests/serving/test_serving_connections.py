@@ -10,7 +10,7 @@ import pytest
 import uvicorn
 from starlette.responses import PlainTextResponse
 
-from serving import heads
+from serving import connections
 
 LIMIT_S = 0.4
 HEAD = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
@@ -19,8 +19,8 @@ HEAD = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(heads, "HEAD_TIMEOUT_S", LIMIT_S)
-        heads.limit_heads()
+        patch.setattr(connections, "HEAD_TIMEOUT_S", LIMIT_S)
+        connections.take_over_connections(workers=2)
         server = uvicorn.Server(uvicorn.Config(PlainTextResponse("answered"), port=0, log_level="error"))
         with socket.create_server(("127.0.0.1", 0)) as listening:
             serving = threading.Thread(target=server.run, args=([listening],))
@@ -79,7 +79,7 @@ def test_a_head_that_trickles_is_a_408_however_often_a_byte_comes(port: int) -> 
 
 def test_a_head_without_end_is_a_431(port: int) -> None:
     answer, _ = exchange(
-        port, HEAD, *[b"x-a: " + b"a" * 8000 + b"\r\n"] * (heads.MOST_HEAD_BYTES // 8000 + 1), pause_s=0.02
+        port, HEAD, *[b"x-a: " + b"a" * 8000 + b"\r\n"] * (connections.MOST_HEAD_BYTES // 8000 + 1), pause_s=0.02
     )
     assert answer.startswith(b"HTTP/1.1 431 ")
     assert error_of(answer)["code"] == "headers_too_large"

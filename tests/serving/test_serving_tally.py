@@ -1,0 +1,75 @@
+"""What is brought to Prometheus later, and together, is what one observation after the other would have been."""
+
+import threading
+
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from serving import tally as module
+from serving.tally import Tally
+
+BUCKETS = (0.1, 0.5, 1.0)
+
+
+def histogram() -> Histogram:
+    return Histogram("seconds", "", registry=CollectorRegistry(), buckets=BUCKETS)
+
+
+def samples(histogram: Histogram) -> dict[str, float]:
+    (family,) = histogram.collect()
+    # When it was made; that differs.
+    return {
+        sample.name + str(sample.labels): round(sample.value, 6)
+        for sample in family.samples
+        if not sample.name.endswith("_created")
+    }
+
+
+@given(st.lists(st.sampled_from(BUCKETS) | st.floats(0, 2, allow_subnormal=False), max_size=30))
+def test_values_that_are_brought_together_fill_the_same_buckets_as_one_by_one(values: list[float]) -> None:
+    together, each = histogram(), histogram()
+    tally = Tally()
+    for value in values:
+        tally.observe(together, value)
+        each.observe(value)
+    assert samples(together) == samples(histogram())
+    tally.bring()
+    tally.bring()  # nothing twice
+    assert samples(together) == samples(each)
+
+
+def test_no_count_of_any_thread_is_lost_while_others_bring() -> None:
+    counter = Counter("some", "", registry=CollectorRegistry())
+    tally = Tally()
+    threads = [threading.Thread(target=lambda: [tally.count(counter) for _ in range(5000)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        tally.bring()
+    tally.bring()
+    assert counter._value.get() == 20_000
+
+
+def test_the_last_value_that_is_shown_holds_and_the_end_brings_what_is_left() -> None:
+    gauge = Gauge("inside", "", registry=CollectorRegistry())
+    tally = Tally()
+    tally.start()
+    for value in (3, 7, 2):
+        tally.show(gauge, value)
+    tally.stop()
+    assert gauge._value.get() == 2
+
+
+def test_it_is_brought_without_being_asked() -> None:
+    counter, tally = Counter("some", "", registry=CollectorRegistry()), Tally()
+    tally.start()
+    try:
+        tally.count(counter)
+        for _ in range(50):
+            if counter._value.get():
+                break
+            threading.Event().wait(module.BRING_EVERY_S / 10)
+        assert counter._value.get() == 1
+    finally:
+        tally.stop()
