@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Histogram
 
-from serving.batching import LARGEST, SPREAD, Batcher, ThreadBatcher, TurnBatcher
+from serving.batching import LARGEST as LARGEST_OF
+from serving.batching import SPREAD, Batcher, ThreadBatcher, TurnBatcher
 from serving.deployed import Deployed
 from serving.faults import Fault
 from serving.threads import Threads
 
 FOREVER = float("inf")
+LARGEST = LARGEST_OF["text"]
 
 
 class Model:
@@ -32,6 +34,7 @@ class Model:
         self.free.set()
         self.bad = bad
         self.predictor = self
+        self.card = SimpleNamespace(task="text")
         self.measures = SimpleNamespace(batch_size=Histogram("batch_size", "", registry=CollectorRegistry()))
 
     def probabilities(self, arrays: list[NDArray[Any]]) -> NDArray[np.float32]:
