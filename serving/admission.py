@@ -127,3 +127,4 @@ async def read_body(
     except TimeoutError:
         raise Fault("request_timeout", f"the body did not arrive within {timeout_s:g} s") from None
     exchange.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    exchange.body_read = True

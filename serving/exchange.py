@@ -13,6 +13,7 @@ class Exchange:
     __slots__ = (
         "arrived_s",
         "body",
+        "body_read",
         "content_type",
         "deadline_s",
         "fault",
@@ -28,6 +29,7 @@ class Exchange:
         self.content_type = ""
         self.task: Task | None = None  # which model is asked
         self.body = b""
+        self.body_read = False  # whole; who is refused then may keep the connection
         self.held = 0  # bytes of the body that the budget has counted
         self.arrived_s = time.monotonic()
         self.deadline_s = float("inf")

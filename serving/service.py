@@ -16,11 +16,13 @@ from serving.deployed import DeployedModels, deployed_folder
 from serving.endpoints import Front, own_routes
 from serving.reloading import Reloader
 from serving.shell import Shell
+from serving.supervision import look_often
 from serving.tally import tally
 from serving.traffic import Traffic
 
 WORKERS = int(os.environ.get("CONVOY_WORKERS") or 1)  # processes; each has the models in memory
 models = DeployedModels()
+look_often()
 
 
 class ShelledService(Service[Any]):  # type: ignore[misc]  # bentoml exports it untyped

@@ -61,7 +61,10 @@ class Shell:
                 exchange.deadline_s = checked_deadline_s(headers, exchange)
                 await self._let_in(route.task, scope, _replay(exchange.body, receive), send, exchange)
         except Fault as fault:
-            await _refuse(fault, exchange, scope, receive, send)
+            if exchange.body_read:
+                await _send_fault(fault, exchange, send)
+            else:
+                await _refuse(fault, exchange, scope, receive, send)
         except SenderGone:
             pass
         finally:

@@ -1,5 +1,6 @@
 """What the service does where things go wrong -> a report; 15 minutes, and 30 of soak."""
 
+import json
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -29,20 +30,21 @@ def main(
     report: Annotated[Path, typer.Option(help="Where to write.")] = REPORT,
     soak_s: Annotated[int, typer.Option(help="How long the soak is, in seconds.")] = Size.soak_s,
 ) -> None:
-    """Try, write the report, and print it."""
-    content, results = machine.facts(), {}
+    """Try, write the report, and print it. Trials that are not held now keep what the report says of them."""
+    results = json.loads(report.read_bytes())["results"] if report.exists() else {}
     try:
         with tempfile.TemporaryDirectory() as folder:
             ground = Ground(Path(folder), Size(soak_s=soak_s))
             for name in trials or TRIALS:
                 typer.echo(f"{name} ...")
-                results[name] = TRIALS[name](ground)
-                for key, value in results[name].items():
+                facts, found = machine.facts(), TRIALS[name](ground)
+                for key, value in found.items():
                     typer.echo(f"  {key}: {value}")
+                results[name] = {**found, "at": facts}
+                atomic.write_json(report, {"results": results})
     except (FileNotFoundError, ToolMissing) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
-    atomic.write_json(report, {**content, "results": results})
     typer.echo(f"written: {report}")
 
 
