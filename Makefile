@@ -68,8 +68,8 @@ test: check ## every check and every test
 bench: set-up ## how fast training and serving are, on what `dvc repro` made here -> reports/bench/; wants wrk
 	@$(PY) -m bench
 
-fuzz: set-up ## 120,000 damaged inputs for the service, a quarter of them over HTTP
-	@$(PY) -m pytest tests/serving/test_serving_fuzz.py --hypothesis-profile=fuzz --hypothesis-show-statistics
+fuzz: set-up ## 120,000 damaged inputs for the service, a quarter over HTTP, and what schemathesis makes of its document
+	@$(PY) -m pytest tests/serving/test_serving_fuzz.py tests/serving/test_serving_schemathesis.py --hypothesis-profile=fuzz --hypothesis-show-statistics
 
 check: set-up ## ruff, ruff format, mypy and import-linter
 	@$(PY) -m ruff check .

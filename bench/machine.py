@@ -12,7 +12,7 @@ import torch
 
 from convoy.publishing.git_state import read_git_state
 
-_PACKAGES = ("torch", "pytorch-lightning", "numpy", "optuna")
+_PACKAGES = ("torch", "pytorch-lightning", "numpy", "optuna", "onnxruntime", "bentoml", "uvicorn")
 
 
 def facts() -> dict[str, Any]:

@@ -103,7 +103,14 @@ BUILT_IN = (
     RouteSpec("GET", "/healthz", "The same as /livez", "text/plain"),
     RouteSpec("GET", "/readyz", "200 when every model is loaded and warm", "text/plain", (*_ANYWHERE, "not_ready")),
     METRICS,
-    RouteSpec("GET", "/static_content/{name}", "The files of the page", "*/*", path_values=STATIC_NAMES),
+    RouteSpec(
+        "GET",
+        "/static_content/{name}",
+        "The files of the page",
+        "*/*",
+        (*_ANYWHERE, "not_found"),
+        path_values=STATIC_NAMES,
+    ),
 )
 ROUTES = (PREDICT_IMAGES, PREDICT_TEXTS, SETS_IMAGES, SETS_TEXTS, MODELS, *BUILT_IN, DOCUMENT, PAGE)
 BY_PATH = {path: route for route in ROUTES for path in route.paths}
