@@ -30,6 +30,7 @@ _WITH_BODY = (
     "too_many_items",
     "model_unavailable",
 )
+_STATIC = (*_ANYWHERE, "not_found")
 _IMAGE = ("malformed_multipart", "image_too_large", "image_missing", "not_a_file", "undecodable_image", "unknown_field")
 _TEXT = ("malformed_json", "text_too_long", "blank_text", "invalid_request", "invalid_text")
 
