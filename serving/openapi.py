@@ -84,7 +84,7 @@ def _operation(route: RouteSpec) -> Json:
 
 
 def _parameters(route: RouteSpec) -> list[Json]:
-    request_id = {
+    request_id: Json = {
         "name": "X-Request-Id",
         "in": "header",
         "description": "comes back in the answer; another one is made where it is longer or has other characters",
