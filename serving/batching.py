@@ -15,7 +15,7 @@ from serving.threads import Threads, until
 
 # Inputs that run together. On one core, ms per text of 100 tokens: 0.59 alone, 0.42 by two, 0.38 by four or more; four
 # have the least padding, and the shortest wait for each other. Per image 0.57 alone, 0.55 by four or more, but the code
-# around the model stays in the caches: a service on one core answers 6 % more images by four, 13 % more by eight.
+# around the model stays in the caches: a whole request takes 6 % less by four, 8 % less by eight.
 LARGEST: dict[Task, int] = {"image": 8, "text": 4}
 SPREAD = 2.0  # no longer and no shorter than the oldest one by more than this factor: padding costs as much as words
 

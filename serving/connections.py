@@ -29,7 +29,7 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)
         if self.shared:
             # Some 50 us, in which another worker takes the next one. Without it a worker takes all that are waiting:
-            # in 13 of 24 trials all 16 connections were with one of two workers, and the other one idle; with it in 0.
+            # in 9 of 24 trials all 16 connections were with one of two workers, and the other one idle; with it in 0.
             time.sleep(1e-9)
         self._timer = self.loop.call_later(HEAD_TIMEOUT_S, self._end_late)
 
