@@ -35,12 +35,14 @@ class Traffic:
         tally.show(self._gauge(path), self._inside[path])
 
     def ended(self, path: str, status: int, seconds: float) -> None:
-        """It has its answer."""
+        """It has its answer; a status of 0 says that it has none."""
         if self._layer is None:
             return
-        counter, histogram, last = self._series(path, status)
         self._inside[path] -= 1
         tally.show(self._gauge(path), self._inside[path])
+        if not status:
+            return  # cancelled before its answer began; BentoML's layer counts none of these either
+        counter, histogram, last = self._series(path, status)
         tally.count(counter)
         tally.observe(histogram, seconds)
         if last is not None:
