@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from convoy.layout import Task
 from serving.deployed import Deployed
+from serving.faults import Fault
 from serving.tally import tally
 from serving.threads import Threads, until
 
@@ -44,7 +46,9 @@ class Batcher:
         """Prepared arrays -> (inputs, labels) float32. Raises Fault at the deadline: what still waits never runs."""
         raise NotImplementedError
 
-    def _put(self, model: Deployed, arrays: Sequence[NDArray[Any]]) -> list[_Item]:
+    def _put(self, model: Deployed, arrays: Sequence[NDArray[Any]], deadline_s: float) -> list[_Item]:
+        if time.monotonic() >= deadline_s:
+            raise Fault("deadline_exceeded")  # a free thread would be quicker than a timeout of 0
         loop = asyncio.get_running_loop()
         items = [_Item(model, array, loop.create_future()) for array in arrays]
         self._waiting += items
@@ -83,7 +87,7 @@ class TurnBatcher(Batcher):
 
     async def probabilities(self, model: Deployed, arrays: Sequence[NDArray[Any]], deadline_s: float) -> Rows:
         """As above."""
-        items = self._put(model, arrays)
+        items = self._put(model, arrays, deadline_s)
         await asyncio.sleep(0)  # whoever else is ready in this turn
         if not self._has_run:
             self._run()
@@ -109,7 +113,7 @@ class ThreadBatcher(Batcher):
 
     async def probabilities(self, model: Deployed, arrays: Sequence[NDArray[Any]], deadline_s: float) -> Rows:
         """As above."""
-        items = self._put(model, arrays)
+        items = self._put(model, arrays, deadline_s)
         self._fill()
         return await _rows_of(items, deadline_s)
 

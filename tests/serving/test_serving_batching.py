@@ -137,6 +137,21 @@ def test_a_bad_input_fails_its_own_request_and_no_other(kind: str) -> None:
     assert [row[0, 0] for row in found if not isinstance(row, Exception)] == [4] * 4
 
 
+@of_each_kind
+def test_what_comes_too_late_never_runs_though_everything_is_free(kind: str) -> None:
+    model = Model()
+
+    async def late() -> list[Any]:
+        batcher = KINDS[kind]()
+        return await asyncio.gather(
+            *(ask(batcher, model, ones(2), deadline_s=0) for _ in range(20)), return_exceptions=True
+        )
+
+    found = asyncio.run(late())
+    assert [error.code for error in found if isinstance(error, Fault)] == ["deadline_exceeded"] * 20
+    assert not model.batches
+
+
 def test_what_nobody_waits_for_any_more_never_runs() -> None:
     model = Model()
 
@@ -150,11 +165,10 @@ def test_what_nobody_waits_for_any_more_never_runs() -> None:
         found = await asyncio.gather(*late, return_exceptions=True)
         model.free.set()
         await running
-        found += await asyncio.gather(ask(batcher, model, ones(2), deadline_s=0), return_exceptions=True)
         return found
 
     found = asyncio.run(late())
-    assert [error.code for error in found if isinstance(error, Fault)] == ["deadline_exceeded"] * 6
+    assert [error.code for error in found if isinstance(error, Fault)] == ["deadline_exceeded"] * 5
     assert model.batches == [[3]]
 
 
