@@ -44,7 +44,7 @@ class Place:
             if task == "image":
                 write_images(self.folder / path, some_images(ROOT / path, count))
             else:
-                write_texts(self.folder / path, some_texts(ROOT / path, count))
+                write_texts(self.folder / path, [some_texts(ROOT / path, count)])
 
     def run(self, *words: str, **environment: str) -> None:
         """`python -m` these words, told where MLflow is by nothing but `environment`."""

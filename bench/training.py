@@ -92,7 +92,7 @@ def _image_loading(split: ImageSplit, size: Size, folder: Path) -> Contest:
 
 
 def _text_training(texts: TextSplit, longer: list[NDArray[np.int32]], size: Size, folder: Path) -> Contest:
-    write_texts(folder / "texts.arrow", texts)
+    write_texts(folder / "texts.arrow", [texts])
     params = read_section(Candidate, "train", "text", "lstm")
     subject = Subject("text", "lstm", params, candidates.open_dataset("text", folder / "texts.arrow"))
     batch, longest = int(params.batches["size"]), max(map(len, texts.tokens))
@@ -152,7 +152,7 @@ def _cut_later(texts: TextSplit, contract: Path, tokenizer: Path) -> list[NDArra
     """The same texts with up to PADDED_TOKENS tokens; prepared ones may have lost some of theirs."""
     params = TextPreprocessing.model_validate_json(contract.read_bytes())
     longer = TextPreprocessor(params.model_copy(update={"max_tokens": PADDED_TOKENS}), tokenizer.read_bytes())
-    return [text.array.astype(np.int32) for text in longer.prepare_all(texts.texts)]
+    return [text.array.astype(np.int32) for text in longer.prepare_all(list(texts.texts))]
 
 
 def _some(total: int, count: int) -> NDArray[np.int64]:

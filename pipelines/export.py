@@ -48,7 +48,7 @@ def main(task: Task) -> None:
     dataset = candidates.open_dataset(task, layout.prepared(task, "validation"))
     logits = candidates.logits(network, dataset)
     temperature = fit_temperature(dataset.labels, logits)
-    (example, _), *_ = dataset.evaluation_batches(EXPORT_BATCH, next(network.parameters()).device)
+    example, _ = next(iter(dataset.evaluation_batches(EXPORT_BATCH, next(network.parameters()).device)))
     print(f"{task}: exporting {architecture}; an LSTM takes up to a minute", flush=True)
     files = {"model.onnx": export(network, example, task, temperature)}
     if task == "text":

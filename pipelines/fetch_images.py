@@ -1,22 +1,38 @@
-"""Published image files -> data/raw/image, verified."""
+"""The images that params.yaml names, whatever form they come in -> data/raw/image."""
 
 from typing import Literal
 
-from convoy import layout
-from convoy.params import Section, read_section
-from convoy.sources import fashion_mnist
+from convoy import layout, raw
+from convoy.params import read_section
+from convoy.sources import arrays, fashion_mnist, folders, tables
+from convoy.sources.items import Found, SourceParams
 
 
-class Params(Section):
+class Params(SourceParams):
     """The section fetch_images of params.yaml."""
 
-    source: Literal["fashion-mnist"]
+    source: Literal["fashion-mnist", "folder", "table", "arrays"]
 
 
 def main() -> None:
-    """Fetch the source that params.yaml names; there is one as yet."""
-    read_section(Params, "fetch_images")
-    fashion_mnist.fetch(layout.raw("image"))
+    """Read the source once; nothing after this stage knows what it was."""
+    params = read_section(Params, "fetch_images")
+    found, labels = _read(params)
+    raw.write(layout.raw("image"), "image", found, params.labels or labels)
+
+
+def _read(params: Params) -> tuple[Found, tuple[str, ...] | None]:
+    """The items, and the order of their labels where the source has one."""
+    match params.source:
+        case "fashion-mnist":
+            published = fashion_mnist.describe(params.path)
+            return fashion_mnist.read(published), published.labels
+        case "folder":
+            return folders.read(params, "image"), None
+        case "table":
+            return tables.read(params, "image"), None
+        case "arrays":
+            return arrays.read(params), None
 
 
 if __name__ == "__main__":

@@ -1,22 +1,36 @@
-"""Published reviews -> data/raw/text, verified."""
+"""The texts that params.yaml names, whatever form they come in -> data/raw/text."""
 
 from typing import Literal
 
-from convoy import layout
-from convoy.params import Section, read_section
-from convoy.sources import imdb_reviews
+from convoy import layout, raw
+from convoy.params import read_section
+from convoy.sources import folders, imdb_reviews, tables
+from convoy.sources.items import Found, SourceParams
 
 
-class Params(Section):
+class Params(SourceParams):
     """The section fetch_text of params.yaml."""
 
-    source: Literal["imdb-reviews"]
+    source: Literal["imdb-reviews", "folder", "table"]
 
 
 def main() -> None:
-    """Fetch the source that params.yaml names; there is one as yet."""
-    read_section(Params, "fetch_text")
-    imdb_reviews.fetch(layout.raw("text"))
+    """Read the source once; nothing after this stage knows what it was."""
+    params = read_section(Params, "fetch_text")
+    found, labels = _read(params)
+    raw.write(layout.raw("text"), "text", found, params.labels or labels)
+
+
+def _read(params: Params) -> tuple[Found, tuple[str, ...] | None]:
+    """The items, and the order of their labels where the source has one."""
+    match params.source:
+        case "imdb-reviews":
+            published = imdb_reviews.describe(params.path)
+            return imdb_reviews.read(published), published.labels
+        case "folder":
+            return folders.read(params, "text"), None
+        case "table":
+            return tables.read(params, "text"), None
 
 
 if __name__ == "__main__":

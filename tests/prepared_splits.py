@@ -36,5 +36,5 @@ def write_split(task: str, path: Path, count: int = 90) -> Path:
     if task == "image":
         write_images(path, image_split(count))
     else:
-        write_texts(path, text_split(count))
+        write_texts(path, [text_split(count)])
     return path

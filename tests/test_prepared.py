@@ -21,7 +21,9 @@ def test_images_come_back(tmp_path: Path) -> None:
 def test_texts_come_back_with_their_tokens(tmp_path: Path) -> None:
     split = text_split()
     found = read_texts(write_split("text", tmp_path / "a.arrow"))
-    assert found.texts == split.texts
+    assert (
+        list(found.texts) == split.texts and found.texts[-1] == split.texts[-1] and found.texts[2:5] == split.texts[2:5]
+    )
     assert all(np.array_equal(one, other) for one, other in zip(found.tokens, split.tokens, strict=True))
     assert (found.names, found.vocabulary, found.pad_id) == (split.names, split.vocabulary, split.pad_id)
 

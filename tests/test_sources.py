@@ -10,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from convoy import atomic
 from convoy.sources import fashion_mnist, imdb_reviews
 from convoy.sources.download import SourceUnavailable, fetch_verified
 
@@ -60,25 +62,39 @@ def test_when_no_way_works_the_error_lists_all_and_the_remedy_and_nothing_is_lef
     assert [path for path in cache.rglob("*") if path.is_file()] == []
 
 
-def test_fashion_mnist_is_read_from_its_idx_files(tmp_path: Path) -> None:
+def test_fashion_mnist_is_read_from_its_idx_files_with_the_names_of_its_labels(tmp_path: Path) -> None:
     images = np.arange(2 * 28 * 28, dtype=np.uint32).astype(np.uint8).reshape(2, 28, 28)
-    header = struct.pack(">4B3I", 0, 0, 8, 3, 2, 28, 28)
-    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(header + images.tobytes()))
-    (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(
-        gzip.compress(struct.pack(">4BI", 0, 0, 8, 1, 2) + b"\x09\x00")
-    )
-    found, labels = fashion_mnist.read(tmp_path, "train")
-    assert np.array_equal(found, images)
-    assert [fashion_mnist.LABELS[label] for label in labels] == ["Ankle boot", "T-shirt/top"]
+    content = {
+        "images-idx3": struct.pack(">4B3I", 0, 0, 8, 3, 2, 28, 28) + images.tobytes(),
+        "labels-idx1": struct.pack(">4BI", 0, 0, 8, 1, 2) + b"\x09\x00",
+    }
+    published = fashion_mnist.describe(Path("src/convoy/sources/fashion-mnist.yaml"))
+    files = {f"{part}-{kind}-ubyte.gz": gzip.compress(content[kind]) for part in ("train", "t10k") for kind in content}
+    for name, compressed in files.items():
+        (tmp_path / name).write_bytes(compressed)
+    sums = {name: hashlib.sha256(compressed).hexdigest() for name, compressed in files.items()}
+    here = published.model_copy(update={"installed": tmp_path, "sha256": sums})
+    found = list(fashion_mnist.read(here))
+    assert [(item.split, item.label) for item in found] == [
+        (split, label) for split in ("train", "test") for label in ("Ankle boot", "T-shirt/top")
+    ]
+    for item, image in zip(found[:2], images, strict=True):
+        assert np.array_equal(np.asarray(Image.open(io.BytesIO(item.content))), image)
 
 
-def test_only_the_imdb_rows_are_read_with_their_line_breaks_and_quotes(tmp_path: Path) -> None:
+def test_only_the_imdb_rows_are_read_with_their_line_breaks_and_quotes(tmp_path: Path, cache: Path) -> None:
+    published = imdb_reviews.describe(Path("src/convoy/sources/imdb-reviews.yaml"))
     stream = io.StringIO()
     writer = csv.writer(stream)
     writer.writerow(["text", "label", "source"])
     writer.writerows([['a "good"\nfilm<br />', "1", "imdb"], ["snippet", "1", "rotten_tomatoes"], ["bad", "0", "imdb"]])
-    with zipfile.ZipFile(tmp_path / imdb_reviews.WHEEL, "w") as wheel:
-        wheel.writestr(imdb_reviews.TABLE, stream.getvalue())
-    texts, labels = imdb_reviews.read(tmp_path)
-    assert texts == ['a "good"\nfilm<br />', "bad"]
-    assert [imdb_reviews.LABELS[label] for label in labels] == ["positive", "negative"]
+    with zipfile.ZipFile(tmp_path / published.wheel, "w") as wheel:
+        wheel.writestr(published.table, stream.getvalue())
+    content = (tmp_path / published.wheel).read_bytes()
+    here = published.model_copy(update={"sha256": hashlib.sha256(content).hexdigest()})
+    atomic.write_bytes(cache / "convoy" / here.sha256 / here.wheel, content)
+    found = list(imdb_reviews.read(here))
+    assert [(item.content, item.label) for item in found] == [
+        ('a "good"\nfilm<br />', "positive"),
+        ("bad", "negative"),
+    ]

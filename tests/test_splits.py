@@ -78,7 +78,7 @@ def test_planted_duplicates_are_found_and_told_apart() -> None:
     planted = contents + contents[:100] + contents[100:110] + [b"in the test set"] * 3
     planted_labels = np.concatenate([labels, labels[:100], 1 - labels[100:110], [0, 0, 1]])
     kept, dropped = distinct(digests(planted), planted_labels, taken=set(digests([b"in the test set"])))
-    assert dropped == {"duplicate": 100, "conflicting_labels": 20, "duplicate_of_test": 3}
+    assert dropped == {"duplicate": 100, "conflicting_labels": 20, "duplicate_of_held_out": 3}
     assert list(kept) == [index for index in range(500) if not 100 <= index < 110]
 
 

@@ -41,6 +41,7 @@ def fit(
         "muon_learning_rate": None,
         "weight_decay": 0.0,
         "label_smoothing": 0.0,
+        "class_weights": "none",
         "patience": 50,
     } | learning
     pl.seed_everything(TRAINER.seed)

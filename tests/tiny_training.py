@@ -44,6 +44,7 @@ LEARNING = {
     "muon_learning_rate": None,
     "weight_decay": 0.01,
     "label_smoothing": 0.05,
+    "class_weights": "none",
     "patience": 3,
 }
 

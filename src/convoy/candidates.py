@@ -1,5 +1,6 @@
 """A candidate is one architecture with its params: build it, keep its weights, let it predict."""
 
+from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
@@ -41,7 +42,7 @@ class Dataset(Protocol):
     def training_batches(self, params: Any, seed: int, epoch: int, device: torch.device) -> Any:
         """One epoch of (inputs, labels)."""
 
-    def evaluation_batches(self, size: int, device: torch.device) -> list[tuple[Tensor, Tensor]]:
+    def evaluation_batches(self, size: int, device: torch.device) -> Iterable[tuple[Tensor, Tensor]]:
         """All items once, in `evaluation_order`."""
 
 

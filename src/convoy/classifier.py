@@ -1,9 +1,11 @@
 """The one LightningModule: any network that maps inputs to logits, trained by one cycle of the learning rate."""
 
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -20,22 +22,34 @@ class LearningParams(Section):
     muon_learning_rate: float | None = Field(gt=0)
     weight_decay: float = Field(ge=0)
     label_smoothing: float = Field(ge=0, lt=1)
+    class_weights: Literal["none", "balanced"]
     patience: int = Field(ge=1)
+
+
+def class_weights(labels: NDArray[np.int64], params: LearningParams) -> Tensor | None:
+    """Of each label (labels,), 1 on the mean of the items: `balanced` lets every label count as much as any other."""
+    if params.class_weights == "none":
+        return None
+    counts = np.bincount(labels)
+    return torch.from_numpy(len(labels) / (len(counts) * np.maximum(counts, 1))).float()
 
 
 class Classifier(pl.LightningModule):
     """Trains a network by cross entropy; logs the figures of each epoch once, not of each step."""
 
-    def __init__(self, network: nn.Module, params: LearningParams) -> None:
+    def __init__(self, network: nn.Module, params: LearningParams, weights: Tensor | None = None) -> None:
         super().__init__()
         self.network = network
         self.params = params
+        self._weights = weights
         self._outcomes: list[tuple[Tensor, Tensor]] = []
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
         """Loss of one batch."""
         inputs, labels = batch
-        loss = nn.functional.cross_entropy(self.network(inputs), labels, label_smoothing=self.params.label_smoothing)
+        weights = None if self._weights is None else self._weights.to(labels.device)
+        smoothing = self.params.label_smoothing
+        loss = nn.functional.cross_entropy(self.network(inputs), labels, weights, label_smoothing=smoothing)
         self.log(
             "train_loss", loss, on_step=False, on_epoch=True, batch_size=len(labels), prog_bar=True, sync_dist=True
         )

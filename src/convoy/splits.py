@@ -3,11 +3,111 @@
 import hashlib
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
+
+from convoy.layout import SPLITS, Split
+from convoy.params import Section
 
 Indices = NDArray[np.int64]
+HELD_OUT: tuple[Split, ...] = ("test", "validation", "calibration")
+
+
+class DivisionParams(Section):
+    """How items are divided: shares of those that the source does not put anywhere; a max of null is all."""
+
+    seed: int
+    validation_share: float = Field(gt=0, lt=1)
+    calibration_share: float = Field(gt=0, lt=1)
+    test_share: float = Field(gt=0, lt=1)
+    max_train: int | None
+    max_validation: int | None
+    max_calibration: int | None
+    max_test: int | None
+
+
+class LabelTooRare(ValueError):
+    """A label has too few items to stand in every split."""
+
+
+@dataclass(frozen=True)
+class Division:
+    """Indices of each split's items, and how many items are in none, by the reason."""
+
+    rows: dict[Split, Indices]
+    dropped: dict[str, int]
+
+
+def divide(
+    keys: list[bytes],
+    labels: NDArray[np.int64],
+    given: NDArray[np.int64],
+    names: tuple[str, ...],
+    params: DivisionParams,
+) -> Division:
+    """Divide items with content digests `keys` and `labels` (n,); `given` (n,) is an index of SPLITS, or -1.
+
+    What is held out by the source stays whole, but for what is in another such split; train loses what is in any of
+    them. Held-out splits that the source lacks are cut from train. Raises LabelTooRare.
+    """
+    rows, taken = _given(keys, given)
+    dropped = {"duplicate_of_held_out": int(np.sum(given > 0)) - sum(map(len, rows.values()))}
+    pool = np.flatnonzero(given <= 0)
+    kept, of_pool = distinct([keys[index] for index in pool], labels[pool], taken)
+    for reason, count in of_pool.items():
+        dropped[reason] = dropped.get(reason, 0) + count
+    missing = [name for name in HELD_OUT if name not in rows]
+    _require_enough(labels[pool[kept]], names, missing)
+    rows |= _cut_out(pool[kept], labels, missing, params)
+    whole = {name: rows[name] for name in SPLITS}
+    cut_rows, dropped["over_max"] = cut(whole, {name: getattr(params, f"max_{name}") for name in SPLITS}, params.seed)
+    return Division(cut_rows, dropped)
+
+
+def _given(keys: list[bytes], given: NDArray[np.int64]) -> tuple[dict[Split, Indices], set[bytes]]:
+    rows: dict[Split, Indices] = {}
+    taken: set[bytes] = set()
+    for name in HELD_OUT:
+        found = np.flatnonzero(given == SPLITS.index(name))
+        if len(found):
+            rows[name] = np.array([index for index in found if keys[index] not in taken], dtype=np.int64)
+            taken |= {keys[index] for index in found}
+    return rows, taken
+
+
+def _require_enough(labels: NDArray[np.int64], names: tuple[str, ...], missing: list[Split]) -> None:
+    counts = np.bincount(labels, minlength=len(names))
+    least = 1 + len(missing)
+    rare = [f"{names[label]!r} {counts[label]}" for label in np.flatnonzero(counts < least)]
+    if rare:
+        raise LabelTooRare(
+            f"labels with too few distinct items to train on: {', '.join(rare[:10])} (of {len(rare)} such labels); "
+            f"at least {least} each are needed for {', '.join(['train', *missing])}; "
+            "add items, or leave these labels out by `labels` in the section fetch_* of params.yaml"
+        )
+
+
+def _cut_out(
+    pool: Indices, labels: NDArray[np.int64], missing: list[Split], params: DivisionParams
+) -> dict[Split, Indices]:
+    rows: dict[Split, Indices] = {}
+    left = 1.0
+    if "test" in missing:
+        rest, test = stratified(labels[pool], params.test_share, params.seed, least=1, left=len(missing))
+        left -= params.test_share
+        rows["test"], pool = pool[test], pool[rest]
+    shares = {"validation": params.validation_share / left, "calibration": params.calibration_share / left}
+    if "validation" in missing and "calibration" in missing:
+        parts = held_out(labels[pool], shares["validation"], shares["calibration"], params.seed)
+        return rows | dict(zip(("train", "validation", "calibration"), (pool[part] for part in parts), strict=True))
+    for name in ("validation", "calibration"):
+        if name in missing:
+            rest, part = stratified(labels[pool], shares[name], params.seed)
+            rows[name], pool = pool[part], pool[rest]
+    return rows | {"train": pool}
 
 
 def digests(contents: Iterable[bytes]) -> list[bytes]:
@@ -27,10 +127,10 @@ def distinct(
         found.setdefault(key, set()).add(label)
     kept: list[int] = []
     seen: set[bytes] = set()
-    dropped = Counter({"duplicate": 0, "conflicting_labels": 0, "duplicate_of_test": 0})
+    dropped = Counter({"duplicate": 0, "conflicting_labels": 0, "duplicate_of_held_out": 0})
     for index, key in enumerate(keys):
         if taken and key in taken:
-            dropped["duplicate_of_test"] += 1
+            dropped["duplicate_of_held_out"] += 1
         elif len(found[key]) > 1:
             dropped["conflicting_labels"] += 1
         elif key in seen:
@@ -41,18 +141,20 @@ def distinct(
     return np.array(kept, dtype=np.int64), dict(dropped)
 
 
-def stratified(labels: NDArray[np.int64], share: float, seed: int) -> tuple[Indices, Indices]:
+def stratified(
+    labels: NDArray[np.int64], share: float, seed: int, least: int = 1, left: int = 1
+) -> tuple[Indices, Indices]:
     """Divide items into (rest, part): `part` has this share of every label, rounded; both are shuffled.
 
-    Raises ValueError where a label is too rare to stand on both sides.
+    Of each label `part` has at least `least` items and leaves at least `left`. Raises LabelTooRare where it cannot.
     """
     generator = np.random.default_rng(seed)
     rest, part = [], []
     for label in np.unique(labels):
         members = generator.permutation(np.flatnonzero(labels == label))
-        count = round(len(members) * share)
-        if not 0 < count < len(members):
-            raise ValueError(f"label {label} has {len(members)} items: too few to put a share of {share} aside")
+        count = min(max(round(len(members) * share), least), len(members) - left)
+        if count < least:
+            raise LabelTooRare(f"label {label} has {len(members)} items: too few to put a share of {share} aside")
         part.append(members[:count])
         rest.append(members[count:])
     return generator.permutation(np.concatenate(rest)), generator.permutation(np.concatenate(part))
@@ -63,14 +165,21 @@ def held_out(
 ) -> tuple[Indices, Indices, Indices]:
     """Divide items into (train, validation, calibration); train depends on the sum of the two shares alone."""
     both = validation_share + calibration_share
-    train, aside = stratified(labels, both, seed)
+    train, aside = stratified(labels, both, seed, least=2)
     validation, calibration = stratified(labels[aside], calibration_share / both, seed)
     return train, aside[validation], aside[calibration]
 
 
-def cut(splits: dict[str, Indices], most: dict[str, int | None]) -> tuple[dict[str, Indices], int]:
-    """The first `most` items of each split, all where it is None, and how many that leaves out."""
-    kept = {name: indices[: most[name]] for name, indices in splits.items()}
+def cut(splits: dict[Split, Indices], most: dict[Split, int | None], seed: int) -> tuple[dict[Split, Indices], int]:
+    """`most` items of each split, all where it is None, and how many that leaves out.
+
+    They are drawn, in their order: a split that the source gives may be sorted by its labels.
+    """
+    kept = {}
+    for name, indices in splits.items():
+        limit = most[name]
+        drawn = np.random.default_rng(seed).permutation(len(indices))[:limit]
+        kept[name] = indices if limit is None else indices[np.sort(drawn)]
     return kept, sum(map(len, splits.values())) - sum(map(len, kept.values()))
 
 

@@ -29,7 +29,7 @@ from convoy.callbacks import (
 )
 from convoy.candidates import EVALUATION_BATCH, Dataset
 from convoy.checkpoints import AtomicCheckpointIO, epochs_done, every_epoch, is_first_process, newest_whole
-from convoy.classifier import Classifier, LearningParams
+from convoy.classifier import Classifier, LearningParams, class_weights
 from convoy.params import ParamsInvalid, Section
 
 
@@ -74,7 +74,7 @@ class Splits(pl.LightningDataModule):
     def val_dataloader(self) -> Any:
         """The whole validation split, in order; of several processes each judges all of it, which needs no exchange."""
         assert self.trainer is not None
-        return InOrder(self.validation.evaluation_batches(EVALUATION_BATCH, self.trainer.strategy.root_device))
+        return self.validation.evaluation_batches(EVALUATION_BATCH, self.trainer.strategy.root_device)
 
 
 class Share:
@@ -100,19 +100,6 @@ class Share:
                 )
             rows = slice(self._rank * block, (self._rank + 1) * block)
             yield inputs[rows], labels[rows]
-
-
-class InOrder:
-    """Batches as one loader; a bare list would be taken for several loaders."""
-
-    def __init__(self, batches: list[tuple[Tensor, Tensor]]) -> None:
-        self._batches = batches
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return iter(self._batches)
 
 
 def train(
@@ -141,7 +128,7 @@ def train(
         print(f"{title}: goes on after epoch {epochs_done(unfinished)} of {learning.epochs} ({unfinished})", flush=True)
     with Interruption() as interruption:
         trainer = _trainer(params, learning.epochs, [*own, *callbacks, *kept, Progress(title), interruption])
-        model = Classifier(_prepared(network, params), learning)
+        model = Classifier(_prepared(network, params), learning, class_weights(splits.train.labels, learning))
         trainer.fit(model, datamodule=splits, ckpt_path=unfinished, weights_only=True)
     network.load_state_dict(best.weights)
     best_row = min(curves.rows, key=lambda row: row[MONITOR])

@@ -1,4 +1,4 @@
-"""Prepared images -> batches: the whole split is one tensor, drawn from and augmented a batch at a time."""
+"""Prepared images -> batches, drawn and augmented one at a time; the split itself stays in its file."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,8 +24,12 @@ class BatchParams(Section):
     erase_px: int = Field(ge=0)
 
 
+# A split up to this size is kept whole on a GPU, which then never waits for the host; Fashion-MNIST's has 43 MB.
+RESIDENT_BYTES = 2_000_000_000
+
+
 class ImageDataset:
-    """One split: images (n, height, width, channels) uint8 and labels (n,) int64, in memory, uint8 until the model."""
+    """One split: images (n, height, width, channels) uint8, in a file mapped into memory, and labels (n,) int64."""
 
     def __init__(self, path: Path) -> None:
         split = read_images(path)
@@ -34,34 +38,59 @@ class ImageDataset:
         self.names = split.names
         self.dimensions = {"size_px": split.images.shape[1], "channels": split.images.shape[3]}
         self.evaluation_order: NDArray[np.int64] = np.arange(len(split.labels))
-        self._images = torch.from_numpy(split.images.copy())
-        self._labels = torch.from_numpy(split.labels.copy())
+        self._resident: Tensor | None = None
 
     def training_batches(self, params: BatchParams, seed: int, epoch: int, device: torch.device) -> "TrainingBatches":
         """Shuffled, augmented batches of one epoch; the same seed and epoch give the same batches."""
-        self._images, self._labels = self._images.to(device), self._labels.to(device)
-        return TrainingBatches(self._images, self._labels, params, np.random.default_rng([seed, epoch]))
+        return TrainingBatches(self, params, np.random.default_rng([seed, epoch]), device)
 
-    def evaluation_batches(self, size: int, device: torch.device) -> list[Batch]:
+    def evaluation_batches(self, size: int, device: torch.device) -> "EvaluationBatches":
         """All items once, as they are, in `evaluation_order`."""
-        images, labels = self._images.to(device), self._labels.to(device)
-        return list(zip(torch.split(images, size), torch.split(labels, size), strict=True))
+        return EvaluationBatches(self, size, device)
+
+    def take(self, rows: NDArray[np.int64], device: torch.device) -> Batch:
+        """These images, (rows, height, width, channels) uint8, and their labels."""
+        labels = torch.from_numpy(self.labels[rows]).to(device)
+        if device.type == "cpu" or self.arrays.nbytes > RESIDENT_BYTES:
+            return torch.from_numpy(self.arrays[rows]).to(device), labels
+        if self._resident is None or self._resident.device != device:
+            self._resident = torch.from_numpy(self.arrays.copy()).to(device)
+        return self._resident[torch.from_numpy(rows).to(device)], labels
 
 
 class TrainingBatches:
     """An iterable of one epoch's (images, labels); a last batch that is not full is left out."""
 
-    def __init__(self, images: Tensor, labels: Tensor, params: BatchParams, generator: np.random.Generator) -> None:
-        self._images, self._labels, self._params, self._generator = images, labels, params, generator
+    def __init__(
+        self, dataset: ImageDataset, params: BatchParams, generator: np.random.Generator, device: torch.device
+    ) -> None:
+        self._dataset, self._params, self._generator, self._device = dataset, params, generator, device
 
     def __len__(self) -> int:
-        return max(1, len(self._labels) // self._params.size)
+        return max(1, len(self._dataset.labels) // self._params.size)
 
     def __iter__(self) -> Iterator[Batch]:
-        order = torch.from_numpy(self._generator.permutation(len(self._labels))).to(self._labels.device)
-        for rows in torch.split(order, self._params.size)[: len(self)]:
-            moved = augment(self._images[rows], self._params, self._generator)
-            yield erase(moved, self._params.erase_px, self._generator), self._labels[rows]
+        order = self._generator.permutation(len(self._dataset.labels))
+        size = self._params.size
+        for start in range(0, len(self) * size, size):
+            images, labels = self._dataset.take(order[start : start + size], self._device)
+            moved = augment(images, self._params, self._generator)
+            yield erase(moved, self._params.erase_px, self._generator), labels
+
+
+class EvaluationBatches:
+    """An iterable of all (images, labels), which are read as they are asked for."""
+
+    def __init__(self, dataset: ImageDataset, size: int, device: torch.device) -> None:
+        self._dataset, self._size, self._device = dataset, size, device
+
+    def __len__(self) -> int:
+        return -(-len(self._dataset.labels) // self._size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        order = self._dataset.evaluation_order
+        for start in range(0, len(order), self._size):
+            yield self._dataset.take(order[start : start + self._size], self._device)
 
 
 def augment(images: Tensor, params: BatchParams, generator: np.random.Generator) -> Tensor:

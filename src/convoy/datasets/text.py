@@ -24,7 +24,7 @@ class BatchParams(Section):
 
 
 class TextDataset:
-    """One split: token ids of each text and labels (n,) int64, in memory."""
+    """One split: token ids of each text, in a file mapped into memory, and labels (n,) int64."""
 
     def __init__(self, path: Path) -> None:
         split = read_texts(path)
@@ -39,10 +39,9 @@ class TextDataset:
         """Shuffled batches of one epoch; the same seed and epoch give the same batches."""
         return TrainingBatches(self, params, np.random.default_rng([seed, epoch]), device)
 
-    def evaluation_batches(self, size: int, device: torch.device) -> list[Batch]:
+    def evaluation_batches(self, size: int, device: torch.device) -> "EvaluationBatches":
         """All items once, the shortest first, in `evaluation_order`."""
-        starts = range(0, len(self.labels), size)
-        return [self.collate(self.evaluation_order[start : start + size], device) for start in starts]
+        return EvaluationBatches(self, size, device)
 
     def collate(self, rows: NDArray[np.int64], device: torch.device) -> Batch:
         """These texts padded to the longest of them or a little more, (batch, tokens) int64, and their labels."""
@@ -80,3 +79,18 @@ class TrainingBatches:
             batches += [rows[first : first + size] for first in range(0, len(rows), size)]
         whole = [batch for batch in batches if len(batch) == size] or batches
         return [whole[index] for index in self._generator.permutation(len(whole))][: len(self)]
+
+
+class EvaluationBatches:
+    """An iterable of all (tokens, labels), which are padded as they are asked for."""
+
+    def __init__(self, dataset: TextDataset, size: int, device: torch.device) -> None:
+        self._dataset, self._size, self._device = dataset, size, device
+
+    def __len__(self) -> int:
+        return -(-len(self._dataset.labels) // self._size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        order = self._dataset.evaluation_order
+        for start in range(0, len(order), self._size):
+            yield self._dataset.collate(order[start : start + self._size], self._device)

@@ -38,6 +38,17 @@ class PreparedText:
     warnings: tuple[str, ...] = ()
 
 
+def check(text: str, contract: TextPreprocessing) -> None:
+    """Raise InputRejected where a text is blank, too long, or holds a lone surrogate."""
+    if not text.strip():
+        raise InputRejected("blank_text", "the text is empty or only white space")
+    limit = contract.max_characters
+    if len(text) > limit:
+        raise InputRejected("text_too_long", f"the text has {len(text)} characters, at most {limit} are allowed")
+    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+        raise InputRejected("invalid_text", "the text holds a lone surrogate, which no Unicode text has")
+
+
 class TextPreprocessor:
     """Turns texts into token ids according to one contract and one tokenizer."""
 
@@ -47,7 +58,7 @@ class TextPreprocessor:
 
     def prepare(self, text: str) -> PreparedText:
         """Encode one text. Raises InputRejected where it is blank, too long, or holds a lone surrogate."""
-        self._check(text)
+        check(text, self.contract)
         # Where each word stood in the text is not asked for; without that it takes three quarters of the time.
         (encoding,) = self.tokenizer.encode_batch_fast([text], add_special_tokens=False)
         return self._truncate(encoding.ids)
@@ -55,7 +66,7 @@ class TextPreprocessor:
     def prepare_all(self, texts: list[str]) -> list[PreparedText]:
         """Encode many texts, on all cores."""
         for text in texts:
-            self._check(text)
+            check(text, self.contract)
         encodings = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         return [self._truncate(encoding.ids) for encoding in encodings]
 
@@ -65,15 +76,6 @@ class TextPreprocessor:
         for row, array in zip(batch, arrays, strict=True):
             row[: len(array)] = array
         return batch
-
-    def _check(self, text: str) -> None:
-        if not text.strip():
-            raise InputRejected("blank_text", "the text is empty or only white space")
-        limit = self.contract.max_characters
-        if len(text) > limit:
-            raise InputRejected("text_too_long", f"the text has {len(text)} characters, at most {limit} are allowed")
-        if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-            raise InputRejected("invalid_text", "the text holds a lone surrogate, which no Unicode text has")
 
     def _truncate(self, ids: list[int]) -> PreparedText:
         limit, head = self.contract.max_tokens, self.contract.head_tokens

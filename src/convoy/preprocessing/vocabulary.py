@@ -1,11 +1,13 @@
 """Texts of the training split -> the tokenizer with its vocabulary, one JSON file that travels in the bundle."""
 
+from collections.abc import Iterable
+
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 PAD, UNKNOWN = "[PAD]", "[UNK]"
 
 
-def build_tokenizer(texts: list[str], vocabulary_size: int) -> str:
+def build_tokenizer(texts: Iterable[str], vocabulary_size: int) -> str:
     """A word-level tokenizer: `<br />` out, lower case, words with their apostrophe, single punctuation marks.
 
     [PAD] is 0 and [UNK] is 1; the most frequent words follow, so that the same texts give the same file.

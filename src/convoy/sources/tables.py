@@ -1,0 +1,130 @@
+"""A table with a label column (CSV, TSV, JSONL, Parquet) -> items: texts from a column, images from their paths."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+from pyarrow import parquet
+
+from convoy.layout import Task
+from convoy.sources.items import SPLIT_NAMES, Found, Item, Rejection, SourceParams, SourceRefused
+from convoy.sources.lines import Numbered, read_csv, read_jsonl
+from convoy.sources.trees import read_file
+
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+PARQUET_BATCH = 1_000  # rows
+
+
+def read(params: SourceParams, task: Task) -> Found:
+    """A row is an item; its name is `table.csv:12`, by line, in Parquet by row.
+
+    Raises SourceRefused where there is no such table or column, or where it cannot be read to its end.
+    """
+    path = find(params, task)
+    wanted = [params.table.content, params.table.label]
+    seen = False
+    for number, row in rows_of(path, params.table.encoding):
+        name = f"{path.name}:{number}"
+        if isinstance(row, str):
+            yield Rejection(name, "no_row", row)
+            continue
+        missing = [column for column in wanted if column not in row]
+        if missing and not seen and path.suffix.lower() != ".jsonl":
+            columns = ", ".join(map(str, row))
+            raise SourceRefused(
+                f"{path} has no column {missing[0]!r}, it has {columns}; "
+                "name its columns in the subsection table of params.yaml"
+            )
+        seen = True
+        yield (
+            Rejection(name, "no_row", f"no {missing[0]!r}") if missing else _look(name, row, path.parent, params, task)
+        )
+
+
+def find(params: SourceParams, task: Task) -> Path:
+    """The table itself. Images' is in a folder with them, which is what DVC then watches."""
+    path = params.path
+    if path.is_file() and task == "image":
+        raise SourceRefused(f"{path}: name the folder that holds it and the images, so that a changed image is seen")
+    if path.is_dir():
+        tables = sorted(file.name for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+        chosen = [params.table.file] if params.table.file else tables
+        if len(chosen) != 1:
+            found = ", ".join(tables) or "none"
+            raise SourceRefused(f"{path}: one table is expected, found: {found}; name it as table.file in params.yaml")
+        path = path / chosen[0]
+    if not path.is_file():
+        raise SourceRefused(f"{path} does not exist; correct the path in params.yaml")
+    if path.suffix.lower() not in SUFFIXES:
+        raise SourceRefused(f"{path} is no table; known are {', '.join(SUFFIXES)}")
+    return path
+
+
+def rows_of(path: Path, encoding: str) -> Iterator[Numbered]:
+    """The rows of a table, each with its number and its cells, or with what is wrong with it."""
+    try:
+        match path.suffix.lower():
+            case ".csv":
+                yield from read_csv(path, ",", encoding)
+            case ".tsv":
+                yield from read_csv(path, "\t", encoding)
+            case ".jsonl":
+                yield from read_jsonl(path, encoding)
+            case _:
+                yield from _read_parquet(path)
+    except UnicodeError as error:
+        raise SourceRefused(f"{path} is not {encoding}: {error}; state its encoding in params.yaml") from None
+    except LookupError:
+        raise SourceRefused(f"params.yaml: {encoding!r} is no encoding that Python knows; utf-8 mostly is") from None
+
+
+def _read_parquet(path: Path) -> Iterator[Numbered]:
+    number = 0
+    try:
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(PARQUET_BATCH):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, row
+    except (pa.ArrowException, OSError) as error:
+        raise SourceRefused(f"{path} cannot be read after row {number}: {error}") from None
+
+
+def _look(name: str, row: dict[str, object], folder: Path, params: SourceParams, task: Task) -> Item | Rejection:
+    columns = params.table
+    label = _label(row[columns.label])
+    if not label:
+        return Rejection(name, "no_label", f"no label in the column {columns.label!r}")
+    if params.labels is not None and label not in params.labels:
+        return Rejection(name, "unknown_label", f"the label {label[:80]!r} is not in params.yaml")
+    split = ""
+    if params.given_splits and columns.split in row:
+        told = str(row[columns.split]).strip()[:80]
+        if told.lower() not in SPLIT_NAMES:
+            return Rejection(name, "unknown_split", f"{told!r} is no split; known are {', '.join(SPLIT_NAMES)}")
+        split = SPLIT_NAMES[told.lower()]
+    content = row[columns.content]
+    if not isinstance(content, str):
+        return Rejection(name, "no_content", f"no text in the column {columns.content!r}")
+    if task == "text":
+        return Item(name, label, split, content)
+    return _open_image(name, label, split, folder, content)
+
+
+def _label(cell: object) -> str:
+    """A label as a name: numbers as they are written, whole ones without a point."""
+    if cell is None or cell != cell:
+        return ""
+    if isinstance(cell, float) and cell.is_integer():
+        cell = int(cell)
+    return str(cell).strip()
+
+
+def _open_image(name: str, label: str, split: str, folder: Path, relative: str) -> Item | Rejection:
+    try:
+        path = (folder / relative.strip()).resolve()
+        if not relative.strip() or not path.is_relative_to(folder.resolve()):
+            return Rejection(name, "unreadable", f"{relative[:80]!r} is not in the table's folder")
+        return Item(name, label, split, read_file(path))
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        return Rejection(name, "unreadable", f"{relative[:80]!r}: {getattr(error, 'strerror', None) or error}")

@@ -1,0 +1,142 @@
+"""A folder, or an archive of one, as files with relative names; nothing is ever unpacked to disk."""
+
+import os
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+from convoy.sources.archives import is_archive, refuse_hostile, tar_members, zip_members
+from convoy.sources.items import SourceRefused
+
+MAX_FILE_BYTES = 100_000_000  # 16 million pixels as a PNG that compresses nothing are 48 MB
+HIDDEN = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
+
+
+@dataclass(frozen=True, slots=True)
+class TreeFile:
+    """A file below the tree's root, or a folder (its name ends in /); `problem` says why it must not be read."""
+
+    name: str
+    read: Callable[[], bytes]
+    problem: str = ""
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The folders and the name."""
+        return PurePosixPath(self.name).parts
+
+    @property
+    def is_hidden(self) -> bool:
+        """Whether an operating system put it there."""
+        return any(map(_is_hidden, self.parts))
+
+
+@dataclass(frozen=True)
+class Tree:
+    """The names of the outermost folders, hidden ones apart, and all files."""
+
+    outermost: frozenset[str]
+    files: Iterator[TreeFile]
+
+
+def open_tree(path: Path) -> Tree:
+    """A folder, its files sorted, or a .zip or .tar.*, in its order.
+
+    An archive's one outermost folder is left out of the names. Raises SourceRefused for what is neither, and for an
+    archive that is damaged, encrypted, a bomb, or that holds links, devices or names that lead out of it.
+    """
+    if path.is_dir():
+        outermost = frozenset(file.name for file in path.iterdir() if file.is_dir())
+        return Tree(frozenset(name for name in outermost if not _is_hidden(name)), _walk(path))
+    if not path.exists():
+        raise SourceRefused(f"{path} does not exist; correct the path in params.yaml")
+    if is_archive(path):
+        with _readable(path):
+            names = refuse_hostile(path)
+        seen = [name for name in names if not any(map(_is_hidden, PurePosixPath(name).parts))]
+        root = _root(seen)
+        inner = [name[len(root) :] for name in seen]
+        return Tree(frozenset(name.partition("/")[0] for name in inner if "/" in name), _unpacked(path, root))
+    raise SourceRefused(f"{path} is neither a folder nor a .zip or .tar archive of one")
+
+
+def _walk(root: Path) -> Iterator[TreeFile]:
+    inside = root.resolve()
+    for folder, folders, files in os.walk(root):
+        folders.sort()
+        for name in folders:
+            path = Path(folder, name)
+            problem = "a link to a folder is not followed; copy what it leads to" if path.is_symlink() else ""
+            yield TreeFile(f"{_relative(path, root)}{'' if problem else '/'}", bytes, problem)
+        for name in sorted(files):
+            path = Path(folder, name)
+            yield TreeFile(_relative(path, root), partial(read_file, path), _problem_of(path, inside))
+
+
+def read_file(path: Path) -> bytes:
+    """The content of a file that is not too large. Raises OSError where it is, or cannot be read."""
+    with path.open("rb") as stream:
+        content = stream.read(MAX_FILE_BYTES + 1)
+    if len(content) > MAX_FILE_BYTES:
+        raise OSError(f"larger than {MAX_FILE_BYTES} bytes")
+    return content
+
+
+def _relative(path: Path, root: Path) -> str:
+    # A name that is no UTF-8 can be opened, but neither written to a table nor shown.
+    return path.relative_to(root).as_posix().encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _problem_of(path: Path, inside: Path) -> str:
+    try:
+        if path.is_symlink() and not path.resolve(strict=True).is_relative_to(inside):
+            return "a link that leads out of the folder"
+        return "" if path.is_file() else "no regular file"
+    except (OSError, RuntimeError):  # RuntimeError: a loop of links, in Python 3.11 and 3.12
+        return "a link that leads nowhere"
+
+
+def _unpacked(path: Path, root: str) -> Iterator[TreeFile]:
+    with _readable(path):
+        for name, size, read in zip_members(path) if zipfile.is_zipfile(path) else tar_members(path):
+            inner = name.removeprefix(root)
+            if inner:
+                problem = f"larger than {MAX_FILE_BYTES} bytes" if size > MAX_FILE_BYTES else ""
+                yield TreeFile(inner, _checked(read, path), problem)
+
+
+def _root(names: list[str]) -> str:
+    """The one folder that everything stands in, with its /, or ''."""
+    first = {name.partition("/")[0] for name in names}
+    return f"{first.pop()}/" if len(first) == 1 and all("/" in name for name in names) else ""
+
+
+def _is_hidden(part: str) -> bool:
+    return part.startswith(".") or part.lower() in HIDDEN
+
+
+def _checked(read: Callable[[], bytes], path: Path) -> Callable[[], bytes]:
+    def checked() -> bytes:
+        with _readable(path):
+            return read()
+
+    return checked
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Whatever zipfile and tarfile report of a damaged archive is a SourceRefused."""
+    try:
+        yield
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        if isinstance(error, SourceRefused):
+            raise
+        raise SourceRefused(f"{path} is damaged: {error}; get it again, or name the unpacked folder") from None
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise SourceRefused(f"{path} is damaged: {error}; get it again, or name the unpacked folder") from None

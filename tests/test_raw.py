@@ -1,0 +1,63 @@
+"""What a fetch stage writes holds every item and every rejection; labels that cannot be meant stop it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from convoy import raw
+from convoy.sources.items import Item, Rejection, SourceRefused
+
+
+def items(*labels: str) -> Iterator[Item]:
+    for index, label in enumerate(labels):
+        yield Item(f"{index}", label, "test" if index == 0 else "", f"text {index}")
+
+
+def test_items_come_back_in_their_order_with_labels_and_splits(tmp_path: Path) -> None:
+    count = 2 * raw.BATCH + 5
+    raw.write(tmp_path / "raw", "text", items(*(f"{index % 12}" for index in range(count))), None)
+    found = raw.RawItems(tmp_path / "raw")
+    assert found.labels == tuple(map(str, range(12))), "whole numbers by their value"
+    assert len(found) == count and found.content(count - 1) == f"text {count - 1}" and found.name(7) == "7"
+    assert [text for batch in found.contents() for text in batch] == [f"text {index}" for index in range(count)]
+    assert found.label_of.tolist() == [index % 12 for index in range(count)]
+    assert found.given.tolist() == [3] + [-1] * (count - 1)
+
+
+def test_rejections_come_back_and_no_cell_is_a_formula(tmp_path: Path) -> None:
+    rejections = [Rejection("a,b\n.png", "unreadable", "why"), Rejection("=cmd|' /C calc'!A0", "hidden", "x", True)]
+
+    def found() -> Iterator[Item | Rejection]:
+        yield from rejections
+        yield from items("a", "b")
+
+    raw.write(tmp_path / "raw", "text", found(), None)
+    assert raw.RawItems(tmp_path / "raw").rejections[0] == rejections[0]
+    assert "\n=" not in (tmp_path / "raw" / raw.REJECTED).read_text()
+    assert raw.explain(rejections) == "1 rejected {'unreadable': 1}, 1 ignored {'hidden': 1}"
+
+
+@pytest.mark.parametrize(
+    ("labels", "wanted", "reason"),
+    [
+        ((), None, "no usable item was found"),
+        (("a", "a"), None, "only the label 'a'"),
+        (("cat", "Cat", "dog"), None, r"'Cat' \(1 items\), 'cat' \(1 items\) differ in case"),
+        (tuple(map(str, range(1001))), None, "1001 labels were found, at most 1000"),
+        (("a", "b"), ("a", "b", "c"), "no item has the label 'c'"),
+    ],
+)
+def test_labels_that_cannot_be_meant_stop_and_leave_nothing(
+    tmp_path: Path, labels: tuple[str, ...], wanted: tuple[str, ...] | None, reason: str
+) -> None:
+    with pytest.raises(SourceRefused, match=reason):
+        raw.write(tmp_path / "raw", "text", items(*labels), wanted)
+    assert not list(tmp_path.iterdir())
+
+
+def test_labels_of_params_are_in_their_order_and_others_are_ignored_and_told(tmp_path: Path) -> None:
+    raw.write(tmp_path / "raw", "text", items("a", "b", "c", "b"), ("b", "a"))
+    found = raw.RawItems(tmp_path / "raw")
+    assert found.labels == ("b", "a") and found.label_of.tolist() == [1, 0, 0]
+    assert [(one.name, one.code, one.ignored) for one in found.rejections] == [("2", "label_not_wanted", True)]

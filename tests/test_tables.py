@@ -1,0 +1,220 @@
+"""A table gives a row per item, and of every line that is none its number and the reason."""
+
+import csv
+import json
+import random
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pyarrow import parquet
+from sources_of_users import lay, params, png
+
+from convoy.sources import lines, tables
+from convoy.sources.items import Item, Rejection, SourceRefused
+
+ROWS = [{"text": "fine", "label": "good"}, {"text": 'a "bad",\nlong one', "label": "bad"}]
+
+
+def read(path: Path, task: str = "text", **changes: object) -> list[Item | Rejection]:
+    return list(tables.read(params(path, **changes), task))
+
+
+def told(found: list[Item | Rejection]) -> dict[str, str]:
+    return {one.name: one.message for one in found if isinstance(one, Rejection)}
+
+
+def table(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+def written(folder: Path, suffix: str) -> Path:
+    path = folder / f"reviews{suffix}"
+    mark = {".csv": ",", ".tsv": "\t"}.get(suffix)
+    if mark:
+        quoted = ['"' + row["text"].replace('"', '""') + '"' + mark + row["label"] for row in ROWS]
+        return table(path, "\n".join([f"text{mark}label", *quoted]).encode())
+    if suffix == ".jsonl":
+        return table(path, "".join(json.dumps(row) + "\n" for row in ROWS).encode())
+    parquet.write_table(pa.Table.from_pylist(ROWS), path)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
+def test_every_kind_of_table_gives_the_same_items(tmp_path: Path, suffix: str) -> None:
+    found = read(written(tmp_path, suffix))
+    assert [(item.label, item.content, item.split) for item in found] == [
+        (row["label"], row["text"], "") for row in ROWS
+    ]
+    numbers = {".csv": [2, 3], ".tsv": [2, 3]}.get(suffix, [1, 2])
+    assert [item.name for item in found] == [f"reviews{suffix}:{number}" for number in numbers]
+
+
+def test_every_bad_line_is_told_by_its_number_and_the_good_ones_are_kept(tmp_path: Path) -> None:
+    path = table(
+        tmp_path / "t.csv",
+        b"text,label\n"  # 1
+        b"good,a\n"
+        b"caf\xe9,a\n"  # 3
+        b"too,many,cells\n"  # 4
+        b"few\n"  # 5
+        b"nul\0,a\n"  # 6
+        b'"two\nlines",b\n'  # 7, 8
+        b'"never closed,b\n'  # 9
+        b"still good,b\n"
+        b"no label,\n"  # 11
+        b"\n"
+        b'quote "inside" a cell,b\n'  # 13
+        b"last,a",
+    )
+    found = read(path)
+    assert [item.content for item in found if isinstance(item, Item)] == [
+        "good",
+        "two\nlines",
+        "still good",
+        'quote "inside" a cell',
+        "last",
+    ]
+    assert told(found) == {
+        "t.csv:3": "not utf-8: byte 0xe9",
+        "t.csv:4": "3 cells, the first line names 2 columns",
+        "t.csv:5": "1 cells, the first line names 2 columns",
+        "t.csv:6": "a NUL character",
+        "t.csv:9": "no row of a table: ',' expected after '\"'",
+        "t.csv:11": "no label in the column 'label'",
+    }
+
+
+def test_a_quote_that_is_never_closed_costs_its_line_alone_however_long_the_file(tmp_path: Path) -> None:
+    rows = b"".join(b"text %d,a\n" % number for number in range(3 * lines.MAX_ROW_LINES))
+    found = read(table(tmp_path / "t.csv", b'text,label\n"open,a\n' + rows))
+    assert told(found) == {"t.csv:2": f"no row of a table: a quote is not closed within {lines.MAX_ROW_LINES} lines"}
+    assert [item.name for item in found[1:]] == [f"t.csv:{number + 3}" for number in range(3 * lines.MAX_ROW_LINES)]
+
+
+def test_a_cell_of_a_hundred_megabytes_is_one_rejected_line(tmp_path: Path) -> None:
+    with (tmp_path / "t.csv").open("wb") as stream:
+        stream.write(b"text,label\n")
+        for _ in range(100):
+            stream.write(b"x" * 1_000_000)
+        stream.write(b",a\nfine,a\n")
+    found = read(tmp_path / "t.csv")
+    assert [one.name for one in found] == ["t.csv:2", "t.csv:3"]
+    assert isinstance(found[1], Item) and isinstance(found[0], Rejection)
+
+
+@pytest.mark.parametrize("newline", [b"\n", b"\r\n", b"\r"])
+def test_marks_and_newlines_of_every_system_are_read(tmp_path: Path, newline: bytes) -> None:
+    content = newline.join([b"\xef\xbb\xbftext,label", b"fine,a", b"good,b", b""])
+    found = read(table(tmp_path / "t.csv", content))
+    assert [item.content for item in found] == ["fine", "good"]
+
+
+def test_the_encoding_is_stated_and_never_guessed(tmp_path: Path) -> None:
+    path = table(tmp_path / "t.csv", "text,label\nschön,a\n".encode("utf-16"))
+    with pytest.raises(SourceRefused, match=r"begins with the mark of utf-16, params\.yaml states utf-8"):
+        read(path)
+    assert read(path, table={"encoding": "utf-16"})[0].content == "schön"
+    path = table(tmp_path / "t.csv", "text,label\nschön,a\n".encode("latin-1"))
+    assert told(read(path)) == {"t.csv:2": "not utf-8: byte 0xf6"}
+    assert read(path, table={"encoding": "latin-1"})[0].content == "schön"
+    with pytest.raises(SourceRefused, match="'klingon' is no encoding"):
+        read(path, table={"encoding": "klingon"})
+
+
+def test_a_missing_column_is_named_with_those_that_are_there(tmp_path: Path) -> None:
+    path = table(tmp_path / "t.csv", b"review,label\nfine,a\n")
+    with pytest.raises(SourceRefused, match="no column 'text', it has review, label; name its columns"):
+        read(path)
+    assert read(path, table={"content": "review"})[0].content == "fine"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(b"", "is empty"), (b"text,label,text\n", "there twice"), (b'"text,label\nx,y', "is no row")],
+)
+def test_a_header_that_is_none_stops(tmp_path: Path, content: bytes, reason: str) -> None:
+    with pytest.raises(SourceRefused, match=reason):
+        read(table(tmp_path / "t.csv", content))
+
+
+def test_labels_are_written_as_names_and_those_outside_the_set_are_rejected(tmp_path: Path) -> None:
+    rows = [{"text": "x", "label": label} for label in (1.0, 0.0, float("nan"), None)]
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
+    found = read(tmp_path / "t.parquet", labels=("0", "2"))
+    assert [one.label for one in found if isinstance(one, Item)] == ["0"]
+    assert [one.code for one in found if isinstance(one, Rejection)] == ["unknown_label", "no_label", "no_label"]
+
+
+def test_a_split_column_is_used_and_its_strange_cells_are_told(tmp_path: Path) -> None:
+    path = table(tmp_path / "t.csv", b"text,label,split\na,x,train\nb,x,TEST\nc,x,holdout\n")
+    found = read(path)
+    assert [one.split for one in found if isinstance(one, Item)] == ["train", "test"]
+    assert told(found)["t.csv:4"].startswith("'holdout' is no split; known are train")
+    assert {one.split for one in read(path, given_splits=False)} == {""}
+
+
+def test_images_are_found_from_the_table_and_never_outside_its_folder(tmp_path: Path) -> None:
+    lay(tmp_path, {"secret.png": png()})
+    root = lay(tmp_path / "set", {"a/1.png": png(1), "2.png": png(2)})
+    (root / "leak.png").symlink_to(tmp_path / "secret.png")
+    names = ["a/1.png", "./2.png", "../secret.png", str(tmp_path / "secret.png"), "gone.png", "", "leak.png", "a"]
+    table(root / "labels.csv", ("path,label\n" + "".join(f"{name},x\n" for name in names)).encode())
+    found = read(root, "image", table={"content": "path"})
+    assert [one.content for one in found if isinstance(one, Item)] == [png(1), png(2)]
+    assert sorted(told(found)) == [f"labels.csv:{line}" for line in range(4, 10)]
+    with pytest.raises(SourceRefused, match="name the folder that holds it"):
+        read(root / "labels.csv", "image", table={"content": "path"})
+
+
+def test_one_table_of_several_is_named(tmp_path: Path) -> None:
+    for name in ("a.csv", "b.csv"):
+        table(tmp_path / name, b"text,label\nx,y\n")
+    with pytest.raises(SourceRefused, match=r"found: a\.csv, b\.csv"):
+        read(tmp_path)
+    assert read(tmp_path, table={"file": "b.csv"})[0].name == "b.csv:2"
+
+
+def test_bad_lines_of_jsonl_and_damaged_parquet_are_told(tmp_path: Path) -> None:
+    deep = b"[" * 100_000
+    path = table(tmp_path / "t.jsonl", b'{"text": "x", "label": "a"}\n{"text"\n[1]\n\n' + deep + b'\n{"label": "a"}\n')
+    assert sorted(told(read(path))) == ["t.jsonl:2", "t.jsonl:3", "t.jsonl:5", "t.jsonl:6"]
+    parquet.write_table(pa.Table.from_pylist(ROWS), tmp_path / "t.parquet")
+    content = (tmp_path / "t.parquet").read_bytes()
+    with pytest.raises(SourceRefused, match="cannot be read"):
+        read(table(tmp_path / "t.parquet", content[:-20]))
+
+
+characters = st.characters(codec="utf-8", exclude_characters="\0\r")
+
+
+@settings(max_examples=200, deadline=None)
+@given(rows=st.lists(st.tuples(st.text(characters), st.text("ab", min_size=1))))
+def test_what_a_csv_library_writes_is_read_as_it_was(tmp_path_factory: pytest.TempPathFactory, rows: list) -> None:
+    path = tmp_path_factory.mktemp("table") / "t.csv"
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream).writerows([("text", "label"), *rows])
+    assert [(item.content, item.label) for item in read(path)] == [(text, label) for text, label in rows]
+
+
+PIECES = [b",", b'"', b"\n", b"\r\n", b"\r", b"\0", b"\xff", b"\xef\xbb\xbf", b"a", b"word ", b'""', b"\\", b"=1"]
+
+
+@pytest.mark.slow
+def test_ten_thousand_generated_tables_give_items_and_reasons_and_never_a_traceback(tmp_path: Path) -> None:
+    draw = random.Random(0)
+    items = rejections = refused = 0
+    for _ in range(10_000):
+        start = draw.choice([b"text,label\n", b"text,label\n", b"text,label\n", b""])
+        content = b"".join(draw.choice(PIECES) for _ in range(draw.randint(0, 60)))
+        try:
+            found = read(table(tmp_path / "t.csv", start + content))
+        except SourceRefused:
+            refused += 1
+            continue
+        items += sum(isinstance(one, Item) for one in found)
+        rejections += sum(isinstance(one, Rejection) for one in found)
+    assert items > 1_000 and rejections > 10_000 and refused > 1_000
