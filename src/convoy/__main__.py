@@ -1,4 +1,4 @@
-"""The verbs: python -m convoy publish | promote | pull | up | ui | serve | demo | tune."""
+"""The verbs: python -m convoy init | publish | promote | pull | up | ui | serve | demo | tune."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +14,27 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 Port = Annotated[int, typer.Option(min=1, max=65535, help="Port of the prediction service.")]
 MlflowPort = Annotated[int, typer.Option(min=1, max=65535, help="Port of the MLflow UI.")]
+
+
+@app.command()
+def init(
+    task: Annotated[Task, typer.Option(help="What the data is.")],
+    source: Annotated[Path, typer.Option("--from", help="A folder, an archive of one, a table, or arrays.")],
+    write: Annotated[bool, typer.Option("--write", help="Put the proposal into params.yaml.")] = False,
+    encoding: Annotated[str, typer.Option(help="Of texts and tables; it is never guessed.")] = "utf-8",
+    labels: Annotated[str | None, typer.Option(help="The labels to take, with commas between; all without it.")] = None,
+) -> None:
+    """Look at data of your own and propose the params for it; `dvc repro` then does the rest."""
+    from convoy.onboarding import verb
+    from convoy.params import ParamsInvalid
+    from convoy.sources.items import SourceRefused
+
+    wanted = tuple(label.strip() for label in labels.split(",")) if labels else None
+    try:
+        verb.init(task, source, encoding, wanted, write, typer.echo)
+    except (OSError, ParamsInvalid, SourceRefused) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
 
 
 @app.command()

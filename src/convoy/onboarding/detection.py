@@ -1,0 +1,108 @@
+"""A path that a user names -> the kind of source it is, and where a table has its text, its image and its label."""
+
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+from convoy.layout import Task
+from convoy.sources import arrays, tables
+from convoy.sources.archives import is_archive
+from convoy.sources.items import Found, SourceParams, SourceRefused, TableParams
+
+Kind = Literal["folder", "table", "arrays"]
+READ: dict[Kind, str] = {
+    "folder": "a folder per label",
+    "table": "a table with a column of labels",
+    "arrays": "arrays of pixels and labels",
+}
+SAMPLE_ROWS = 200
+_NAMES = {
+    "text": ("text", "review", "sentence", "content", "message", "body", "comment", "title", "document"),
+    "image": ("path", "image", "file", "filename", "file_name", "image_path", "filepath"),
+    "label": ("label", "class", "category", "target", "sentiment", "y", "labels", "classname"),
+    "split": ("split", "subset", "partition", "set", "fold"),
+}
+
+
+@dataclass(frozen=True)
+class Detected:
+    """What a path is, and the params that read it."""
+
+    kind: Kind
+    params: SourceParams
+
+    def read(self, task: Task) -> Found:
+        """The items, as the fetch stage will read them."""
+        from convoy.sources import folders
+
+        match self.kind:
+            case "folder":
+                return folders.read(self.params, task)
+            case "table":
+                return tables.read(self.params, task)
+            case "arrays":
+                return arrays.read(self.params)
+
+
+def detect(task: Task, path: Path, encoding: str, labels: tuple[str, ...] | None = None) -> Detected:
+    """What `path` is, told from its name and from what lies in it; nothing is read to its end.
+
+    Raises SourceRefused, which says what was expected.
+    """
+    if not path.exists():
+        raise SourceRefused(f"{path} does not exist")
+    plain = TableParams(file=None, content="text", label="label", split="split", encoding=encoding)
+    base = SourceParams(path=path, given_splits=True, labels=labels, table=plain)
+    if task == "image" and (
+        path.suffix.lower() == ".npz" or (path.is_dir() and any(path.glob("*-images-idx3-ubyte*")))
+    ):
+        return Detected("arrays", base)
+    if is_archive(path):
+        return Detected("folder", base)
+    if path.is_file():
+        return Detected("table", _of_table(task, path, base))
+    found = sorted(file for file in path.iterdir() if file.suffix.lower() in tables.SUFFIXES)
+    if (task == "image" and len(found) == 1) or (found and not any(file.is_dir() for file in path.iterdir())):
+        if len(found) > 1:
+            names = ", ".join(file.name for file in found)
+            raise SourceRefused(f"{path} holds several tables: {names}; name one of them with --from")
+        return Detected("table", _of_table(task, found[0], base))
+    return Detected("folder", base)
+
+
+def _of_table(task: Task, table: Path, base: SourceParams) -> SourceParams:
+    """Its columns. The path is the table itself, or for images the folder that it is in."""
+    if table.suffix.lower() not in tables.SUFFIXES:
+        raise SourceRefused(f"{table} is neither a table ({', '.join(tables.SUFFIXES)}) nor an archive")
+    rows = [row for _, row in islice(tables.rows_of(table, base.table.encoding), SAMPLE_ROWS) if isinstance(row, dict)]
+    if not rows:
+        raise SourceRefused(f"{table} has no usable row among its first {SAMPLE_ROWS}; is it {base.table.encoding}?")
+    label = _column(rows, "label") or _fewest_values(rows)
+    content = _column(rows, task) or _longest(rows, label)
+    split = _column(rows, "split")
+    columns = base.table.model_copy(update={"content": content, "label": label, "split": split or "split"})
+    if task == "text":
+        return base.model_copy(update={"table": columns, "path": table})
+    others = [file for file in table.parent.iterdir() if file.suffix.lower() in tables.SUFFIXES and file != table]
+    named = columns.model_copy(update={"file": table.name if others else None})
+    return base.model_copy(update={"table": named, "path": table.parent})
+
+
+def _column(rows: list[dict[str, object]], role: str) -> str | None:
+    by_name = {str(name).lower(): str(name) for name in rows[0]}
+    return next((by_name[name] for name in _NAMES[role] if name in by_name), None)
+
+
+def _fewest_values(rows: list[dict[str, object]]) -> str:
+    """The column that repeats itself most; a column of one value says nothing."""
+    counts = {name: len({str(row.get(name)) for row in rows}) for name in rows[0]}
+    candidates = {name: count for name, count in counts.items() if count > 1}
+    if not candidates or len(rows[0]) < 2:
+        raise SourceRefused(f"no column looks like labels among {', '.join(map(str, rows[0]))}")
+    return min(candidates, key=lambda name: candidates[name])
+
+
+def _longest(rows: list[dict[str, object]], label: str) -> str:
+    lengths = {name: sum(len(str(row.get(name))) for row in rows) for name in rows[0] if name != label}
+    return max(lengths, key=lambda name: lengths[name])

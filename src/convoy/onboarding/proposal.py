@@ -1,0 +1,133 @@
+"""A survey -> the params that suit it, each with its reason."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from convoy.layout import Task
+from convoy.onboarding.detection import READ, Detected
+from convoy.onboarding.survey import Survey
+
+SIDES_PX = (16, 28, 32, 48, 64)  # a network's time grows with the square of the side
+STEPS = 1_200  # of a small set's training: below it, the one-cycle rate has hardly begun to fall
+MOST_EPOCHS = 60
+FEW = 20_000  # below so many items, larger shares are held out, or their figures would say little
+UNEVEN = 5.0  # largest label over smallest, above which labels are weighted
+
+
+@dataclass(frozen=True)
+class Change:
+    """One value of params.yaml, under its keys, and why."""
+
+    keys: tuple[str, ...]
+    value: Any
+    reason: str
+
+
+def propose(task: Task, detected: Detected, survey: Survey) -> list[Change]:
+    """Everything that should differ from the packaged data set's params; the rest suits most data."""
+    stage = "images" if task == "image" else "text"
+    changes = [*_source(f"fetch_{stage}", detected, survey), *_shares(f"prepare_{stage}", survey)]
+    trained = _trained(survey)
+    if task == "image":
+        changes += _images(survey)
+    else:
+        changes += _texts(survey)
+    for architecture in ("cnn", "lstm"):
+        changes += _learning(("train", task, architecture), trained, survey)
+    return changes
+
+
+def _source(section: str, detected: Detected, survey: Survey) -> Iterator[Change]:
+    params, table = detected.params, detected.params.table
+    yield Change((section, "source"), detected.kind, READ[detected.kind])
+    yield Change((section, "path"), str(params.path), f"{survey.counts.total():,} items; DVC watches it")
+    if params.labels is not None:
+        yield Change((section, "labels"), list(params.labels), "as asked for; all others are left out, and told")
+    if detected.kind == "table":
+        for key in ("file", "content", "label", "split"):
+            yield Change((section, "table", key), getattr(table, key), "as found in the table")
+    yield Change((section, "table", "encoding"), table.encoding, "as stated")
+
+
+def _shares(section: str, survey: Survey) -> Iterator[Change]:
+    if survey.counts.total() >= FEW:
+        return
+    why = f"of few: {survey.counts.total():,} items"
+    yield Change((section, "validation_share"), 0.15, f"{why}; more for choosing a model by")
+    yield Change((section, "calibration_share"), 0.1, why)
+    yield Change((section, "test_share"), 0.15, f"{why}; where the source has no test set")
+
+
+def _trained(survey: Survey) -> int:
+    """About how many items will be trained on."""
+    given = survey.splits["train"] if survey.splits else survey.counts.total()
+    held = 0.85 - (0.0 if "test" in survey.splits else 0.15) if survey.counts.total() < FEW else 0.9
+    return max(1, round(given * held))
+
+
+def _images(survey: Survey) -> Iterator[Change]:
+    section = ("prepare_images", "preprocessing")
+    if not survey.sides_px:
+        return
+    middle = float(np.median(survey.sides_px))
+    side = next((side for side in SIDES_PX if side >= middle), SIDES_PX[-1])
+    coloured = survey.coloured / len(survey.sides_px) > 0.05
+    dark = survey.dark_borders / len(survey.sides_px)
+    yield Change(
+        (*section, "size_px"),
+        side,
+        f"the longer side is {middle:.0f} px in the middle; double it, and training takes four times as long",
+    )
+    yield Change(
+        (*section, "channels"), 3 if coloured else 1, "colours were seen" if coloured else "no colours were seen"
+    )
+    polarity = "light_on_dark" if dark > 0.95 and not coloured else "any"
+    yield Change((*section, "polarity"), polarity, f"{dark:.0%} have a dark border")
+    if survey.most_pixels > 16_000_000:
+        yield Change((*section, "max_pixels"), survey.most_pixels, "the largest one seen")
+    batches = ("train", "image", "cnn", "batches")
+    yield Change((*batches, "flip"), False, "whether a mirror image has the same label is not known; true where it has")
+    yield Change((*batches, "shift_px"), max(1, side // 14), "as for 28 px: a fourteenth of the side")
+    yield Change((*batches, "erase_px"), side * 10 // 28, "as for 28 px: a third of the side")
+
+
+def _texts(survey: Survey) -> Iterator[Change]:
+    if not survey.lengths:
+        return
+    long = float(np.percentile(survey.lengths, 95))
+    tokens = int(min(400, max(16, -(-long // 8) * 8)))
+    known = sum(count > 1 for count in survey.words.values())
+    yield Change(
+        ("prepare_text", "vocabulary_size"),
+        int(min(20_000, max(200, known))),
+        f"{known:,} words were seen twice in a sample",
+    )
+    section = ("prepare_text", "preprocessing")
+    yield Change(
+        (*section, "max_tokens"), tokens, f"95 % have up to {long:.0f} words and marks; an LSTM's time grows with it"
+    )
+    yield Change((*section, "head_tokens"), tokens // 3, "of a longer text its start and, more so, its end")
+    if survey.characters > 20_000:
+        yield Change(
+            (*section, "max_characters"), survey.characters * 2, f"the longest of a sample has {survey.characters:,}"
+        )
+
+
+def _learning(section: tuple[str, ...], trained: int, survey: Survey) -> Iterator[Change]:
+    largest, smallest = max(survey.counts.values()), min(survey.counts.values())
+    if largest / smallest > UNEVEN:
+        why = f"the largest label has {largest / smallest:.0f} times the items of the smallest"
+        yield Change((*section, "learning", "class_weights"), "balanced", why)
+    if trained >= FEW:
+        return
+    usual = 128 if section[1] == "image" else 64
+    size = int(min(usual, max(8, 2 ** int(np.log2(max(8, trained / 20))))))
+    epochs = int(min(MOST_EPOCHS, max(8, -(-STEPS * size // trained))))
+    yield Change(
+        (*section, "batches", "size"), size, f"{trained:,} items to train on: {max(1, trained // size)} steps per epoch"
+    )
+    yield Change((*section, "learning", "epochs"), epochs, f"{epochs * max(1, trained // size):,} steps in all")
+    yield Change((*section, "learning", "patience"), epochs, "small sets' validation figures jump")

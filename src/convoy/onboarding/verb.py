@@ -1,0 +1,44 @@
+"""`python -m convoy init`: look, tell, propose, and write where asked to."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from convoy import layout
+from convoy.layout import Task
+from convoy.onboarding import params_file
+from convoy.onboarding.detection import READ, detect
+from convoy.onboarding.proposal import propose
+from convoy.onboarding.survey import look
+from convoy.sources.items import SourceRefused
+
+
+def init(
+    task: Task,
+    path: Path,
+    encoding: str,
+    labels: tuple[str, ...] | None,
+    write: bool,
+    say: Callable[[str], None],
+) -> None:
+    """Raises SourceRefused, ParamsInvalid where the data or params.yaml are not what they must be."""
+    detected = detect(task, path, encoding, labels)
+    say(f"{path}: {READ[detected.kind]}")
+    table = detected.params.table
+    if detected.kind == "table":
+        say(f"column {table.content!r} is the {task}, column {table.label!r} the label")
+    survey = look(detected, task)
+    for line in survey.tell():
+        say(line)
+    if len(survey.counts) < 2:
+        raise SourceRefused(f"{path}: at least two labels are expected")
+    proposed = params_file.changed(layout.PARAMS, propose(task, detected, survey))
+    patch = params_file.difference(layout.PARAMS, proposed)
+    if not patch:
+        say(f"{layout.PARAMS} says all this already; next: dvc repro")
+        return
+    say(patch)
+    if write:
+        params_file.write(layout.PARAMS, proposed)
+        say(f"{layout.PARAMS} is written; next: dvc repro, then python -m convoy publish")
+    else:
+        say(f"nothing is written; with --write this goes into {layout.PARAMS}")
