@@ -208,6 +208,14 @@ def test_texts_in_files_that_are_not_in_the_encoding_are_rows_with_an_error() ->
     assert score("in", restart=True, encoding="latin-1")["error"].to_pylist() == [None]
 
 
+def test_a_large_row_group_of_parquet_is_never_in_memory_as_a_whole() -> None:
+    noise = np.random.default_rng(0).integers(97, 122, (20_000, 1_000), dtype=np.uint8)
+    pq.write_table(pa.table({"text": [row.tobytes().decode() for row in noise]}), "in.parquet", row_group_size=20_000)
+    before, items = pa.total_allocated_bytes(), iter(Inputs(Path("in.parquet"), "text", "text", "utf-8"))
+    next(items)
+    assert pa.total_allocated_bytes() - before < Path("in.parquet").stat().st_size / 2
+
+
 def test_an_input_without_rows_gives_an_output_without_rows() -> None:
     Path("in.csv").write_text("id,text\n")
     table = score("in.csv")

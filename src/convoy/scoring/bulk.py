@@ -18,7 +18,7 @@ from convoy.scoring.parts import Parts
 from convoy.scoring.refusal import ScoringRefused
 from convoy.scoring.scorer import Scorer
 
-PART_ROWS = 4096  # what a kill may lose: 3 to 7 seconds of the models as they are built here
+PART_ROWS = 4096  # what a kill may lose: 2 to 7 seconds of the models as they are built here, on 2 cores
 
 
 @dataclass(frozen=True)
