@@ -1,9 +1,9 @@
-"""The verbs: python -m convoy init | publish | promote | pull | up | ui | serve | demo | tune."""
+"""The verbs: python -m convoy init | publish | promote | pull | up | ui | serve | demo | tune | score."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -155,6 +155,47 @@ def tune(
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
     raise typer.Exit(tuner.run())
+
+
+@app.command()
+def score(
+    source: Annotated[Path, typer.Argument(metavar="INPUT", help="A .csv, .tsv, .jsonl or .parquet, or a folder.")],
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The .parquet to write: a row for each input.")],
+    task: Annotated[Task, typer.Option(help="Which deployed model scores.")],
+    column: Annotated[
+        str | None, typer.Option(help="Of a table, its texts or image files, relative to it; text or path without it.")
+    ] = None,
+    encoding: Annotated[str, typer.Option(help="Of CSV, TSV, JSONL and text files.")] = "utf-8",
+    polarity: Annotated[
+        Literal["light_on_dark", "dark_on_light"] | None,
+        typer.Option(help="Of all images, where it is not the model's."),
+    ] = None,
+    batch_size: Annotated[
+        int, typer.Option(min=1, max=4096, help="Rows that a thread takes at once; texts run sorted by length in it.")
+    ] = 256,  # 32: 0.7 of the speed on texts; 1024: 1.1, but then four threads are all that a part keeps busy
+    threads: Annotated[int | None, typer.Option(min=1, help="Batches at once; as many as cores without it.")] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Begin anew, and replace an OUTPUT that exists.")] = False,
+) -> None:
+    """Score a table or a folder with the deployed model; after a kill the same command goes on where it was."""
+    try:
+        from convoy.bundle import BundleInvalid
+        from convoy.scoring import bulk
+        from convoy.scoring.inputs import Inputs
+        from convoy.scoring.refusal import ScoringRefused
+        from convoy.scoring.scorer import Scorer, load
+    except ModuleNotFoundError as error:
+        typer.echo(f"{error.name} is missing; `pip install -c requirements.lock '.[train]'` brings it", err=True)
+        raise typer.Exit(1) from None
+    inputs = Inputs(source, task, column or ("path" if task == "image" else "text"), encoding)
+    settings = bulk.Settings(batch_size, threads, restart)
+    try:
+        bulk.score(Scorer(load(task), encoding, polarity), inputs, output, settings, typer.echo)
+    except (BundleInvalid, ScoringRefused, OSError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        typer.echo("stopped; the same command, without --restart, goes on after the last part that is whole", err=True)
+        raise typer.Exit(130) from None
 
 
 @contextmanager
