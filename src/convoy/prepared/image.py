@@ -20,13 +20,14 @@ class ImageSplit:
 
 
 def write_images(path: Path, split: ImageSplit) -> None:
-    """Write one split of images; the same content gives the same bytes."""
+    """Write one split of images as one chunk; the same content gives the same bytes."""
     images = pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(split.images))
     write(path, {"image": images, "label": encode_labels(split.labels, split.names)})
 
 
 def read_images(path: Path) -> ImageSplit:
-    """Read one split of images."""
+    """Read one split of images, which stay in the file, mapped into memory."""
     table = read(path)
     labels, names = decode_labels(table)
-    return ImageSplit(table["image"].combine_chunks().to_numpy_ndarray(), labels, names)
+    (images,) = table["image"].chunks  # combine_chunks would copy even one
+    return ImageSplit(images.to_numpy_ndarray(), labels, names)

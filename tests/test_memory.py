@@ -1,0 +1,105 @@
+"""Four times the data takes four times the disk, and hardly more memory: nothing holds a whole data set."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from convoy import layout, raw
+from convoy.sources.arrays import encode_png
+from convoy.sources.items import Item
+
+pytestmark = pytest.mark.slow
+
+FEW, MANY = 4_000, 16_000
+SIDE_PX = 64
+IMAGE_BYTES = SIDE_PX * SIDE_PX * 3
+WORDS = 400  # per text: about 2 kB, and 1.2 kB of token ids
+ROOT = Path.cwd()
+EPOCH = """
+import sys
+from pathlib import Path
+import torch
+from convoy import candidates
+task, path = sys.argv[1], Path(sys.argv[2])
+data = candidates.open_dataset(task, path)
+params = candidates.batch_params(task, {"size": 64, "flip": True, "shift_px": 2, "erase_px": 8}
+                                 if task == "image" else {"size": 64, "bucket": 50})
+for inputs, labels in data.training_batches(params, 0, 0, torch.device("cpu")):
+    pass
+for inputs, labels in data.evaluation_batches(250, torch.device("cpu")):
+    pass
+"""
+
+
+def peak_anonymous_mb(folder: Path, *command: str) -> float:
+    """The most memory that a process had of its own; what is mapped from files the system takes back at need."""
+    path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+    # One arena: glibc gives each thread its own, and how much of them stays depends on chance.
+    env = {**os.environ, "PYTHONPATH": path, "MALLOC_ARENA_MAX": "1"}
+    process = subprocess.Popen([sys.executable, *command], cwd=folder, env=env, stdout=subprocess.DEVNULL)
+    peaks = [0.0]
+
+    def watch() -> None:
+        while process.poll() is None:
+            try:
+                status = Path(f"/proc/{process.pid}/status").read_text()
+            except OSError:
+                return
+            for line in status.splitlines():
+                if line.startswith("RssAnon"):
+                    peaks.append(int(line.split()[1]) / 1e3)
+            time.sleep(0.02)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    assert process.wait(timeout=300) == 0
+    watcher.join()
+    return max(peaks)
+
+
+def images(count: int):
+    generator = np.random.default_rng(0)
+    for index in range(count):
+        pixels = generator.integers(0, 256, (SIDE_PX, SIDE_PX, 3), dtype=np.uint8)
+        yield Item(f"{index}", "ab"[index % 2], "", encode_png(pixels))
+
+
+def texts(count: int):
+    generator = np.random.default_rng(0)
+    for index in range(count):
+        words = generator.integers(0, 3_000, WORDS)
+        yield Item(f"{index}", "ab"[index % 2], "", " ".join(f"w{word}" for word in words))
+
+
+def lay(folder: Path, task: str, count: int) -> Path:
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["prepare_images"]["preprocessing"] |= {"size_px": SIDE_PX, "channels": 3}
+    params["prepare_text"]["preprocessing"]["max_tokens"] = WORDS
+    folder.mkdir()
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    raw.write(folder / layout.raw(task), task, images(count) if task == "image" else texts(count), None)
+    return folder
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("task", layout.TASKS)
+def test_preparing_and_feeding_take_memory_that_hardly_grows_with_the_data(tmp_path: Path, task: str) -> None:
+    stage = {"image": "prepare_images", "text": "prepare_text"}[task]
+    prepared, fed = [], []
+    for count in (FEW, MANY):
+        folder = lay(tmp_path / str(count), task, count)
+        prepared.append(peak_anonymous_mb(folder, "-m", f"pipelines.{stage}"))
+        fed.append(peak_anonymous_mb(folder, "-c", EPOCH, task, str(layout.prepared(task, "train"))))
+    size_mb = [(tmp_path / str(count) / layout.prepared(task, "train")).stat().st_size / 1e6 for count in (FEW, MANY)]
+    grown_mb = size_mb[1] - size_mb[0]
+    print(f"{task}: data {size_mb} MB, prepare {prepared} MB, feeding {fed} MB")
+    assert grown_mb > 25
+    assert prepared[1] - prepared[0] < 0.35 * grown_mb
+    assert fed[1] - fed[0] < 0.25 * grown_mb
