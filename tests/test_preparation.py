@@ -1,0 +1,112 @@
+"""Every file that is no usable image, and every text that serving would refuse, is told by name; the rest is kept."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sources_of_users import png
+
+from convoy import raw
+from convoy.preparation import image, text
+from convoy.preprocessing.image import ImagePreprocessing, ImagePreprocessor
+from convoy.preprocessing.text import TextPreprocessing
+from convoy.sources.items import Item
+
+CONTRACT = ImagePreprocessing(kind="image", size_px=8, channels=3, fit="pad", polarity="any", max_pixels=1_000_000)
+
+
+def saved(form: str, mode: str = "RGB", size: tuple[int, int] = (20, 10), **options: object) -> bytes:
+    stream = io.BytesIO()
+    Image.new(mode, size, 1 if mode == "1" else None or 0).save(stream, form, **options)
+    return stream.getvalue()
+
+
+GOOD = {
+    "grey.png": png(1, mode="L"),
+    "colour.png": png(2),
+    "clear.png": png(3, mode="RGBA"),
+    "palette.png": saved("PNG", "P"),
+    "bits.png": saved("PNG", "1"),
+    "sixteen.png": saved("PNG", "I;16"),
+    "cmyk.jpg": saved("JPEG", "CMYK"),
+    "really a jpeg.png": saved("JPEG"),
+    "moving.png": saved("PNG", save_all=True, append_images=[Image.new("RGB", (20, 10))]),
+    "turned.jpg": saved("JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"),
+    "picture.webp": saved("WEBP"),
+    "thin.png": saved("PNG", size=(1, 900)),
+    f"{'n' * 200}.png": png(4),
+    "ünï💥.png": png(5),
+}
+BAD = {
+    "empty.png": b"",
+    "words.png": b"not an image",
+    "page.jpg": b"<html><body>404</body></html>",
+    "cut.png": png(6, (60, 60))[:300],
+    "head.jpg": saved("JPEG")[:40],
+    "gif.png": saved("GIF", "P"),
+    "tiff.png": saved("TIFF"),
+    "bomb.png": saved("PNG", "1", (1_001, 1_000)),
+}
+
+
+def write(folder: Path, files: dict[str, bytes]) -> raw.RawItems:
+    def items() -> Iterator[Item]:
+        for index, (name, content) in enumerate(sorted(files.items())):
+            yield Item(name, "ab"[index % 2], "", content)
+
+    raw.write(folder, "image", items(), None)
+    return raw.RawItems(folder)
+
+
+def test_every_planted_bad_file_is_found_with_its_reason_and_every_good_one_kept(tmp_path: Path) -> None:
+    found = image.convert(write(tmp_path / "raw", GOOD | BAD), CONTRACT, tmp_path)
+    assert {one.name for one in found.rejections} == set(BAD)
+    assert not any(one.ignored for one in found.rejections)
+    assert {one.code for one in found.rejections} == {"undecodable_image", "image_too_large"}
+    names = sorted(GOOD | BAD)
+    assert {names[row] for row in found.rows} == set(GOOD)
+    assert len(found.keys) == len(found.modes) == len(found.sizes_px) == len(found.pixels) == len(GOOD)
+
+
+def test_training_sees_what_serving_makes_of_the_same_bytes(tmp_path: Path) -> None:
+    found = image.convert(write(tmp_path / "raw", GOOD), CONTRACT, tmp_path)
+    preprocessor = ImagePreprocessor(CONTRACT)
+    for pixels, (_, encoded) in zip(found.pixels, sorted(GOOD.items()), strict=True):
+        assert np.array_equal(pixels, preprocessor.prepare(encoded).array)
+
+
+def test_scratch_files_have_no_name_and_are_gone_with_the_process(tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    found = image.convert(write(tmp_path / "raw", GOOD), CONTRACT, scratch)
+    gathered = image.gather(found.pixels, np.array([2, 0, 2]), scratch)
+    assert np.array_equal(gathered, found.pixels[[2, 0, 2]])
+    assert list(scratch.iterdir()) == []
+
+
+def test_texts_that_serving_would_refuse_are_told(tmp_path: Path) -> None:
+    texts = {"good": "fine", "blank": " \n\t", "long": "x" * 101, "emoji": "💥", "empty": ""}
+    raw.write(tmp_path / "raw", "text", (Item(name, name[0], "", said) for name, said in texts.items()), None)
+    contract = TextPreprocessing(kind="text", max_tokens=9, head_tokens=3, max_characters=100, pad_id=0, unknown_id=1)
+    found = text.look(raw.RawItems(tmp_path / "raw"), contract)
+    assert {one.name: one.code for one in found.rejections} == {
+        "blank": "blank_text",
+        "long": "text_too_long",
+        "empty": "blank_text",
+    }
+    assert found.rows.tolist() == [0, 3] and found.characters.tolist() == [4, 1]
+
+
+def test_a_lone_surrogate_never_gets_into_the_raw_items(tmp_path: Path) -> None:
+    said = ["good", "also good", "not \ud800 good"]
+    raw.write(tmp_path / "raw", "text", (Item(f"{i}", "ab"[i % 2], "", one) for i, one in enumerate(said)), None)
+    assert [one.name for one in raw.RawItems(tmp_path / "raw").rejections] == ["2"]
+
+
+@pytest.mark.parametrize("fit", ["pad", "crop", "stretch"])
+def test_every_way_to_fit_gives_whole_images(tmp_path: Path, fit: str) -> None:
+    contract = CONTRACT.model_copy(update={"fit": fit})
+    found = image.convert(write(tmp_path / "raw", GOOD), contract, tmp_path)
+    assert found.pixels.shape == (len(GOOD), 8, 8, 3)
