@@ -2,9 +2,10 @@
 
 from typing import Literal
 
-from convoy import layout
+from convoy import layout, stage
 from convoy.params import Section, read_section
 from convoy.sources import imdb_reviews
+from convoy.sources.download import SourceUnavailable
 
 
 class Params(Section):
@@ -20,4 +21,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    stage.run(main, refusals=(SourceUnavailable,))

@@ -6,7 +6,7 @@ from PIL import Image
 from pydantic import Field
 from tqdm import tqdm
 
-from convoy import atomic, layout
+from convoy import atomic, layout, stage
 from convoy.params import Section, read_section
 from convoy.prepared.image import ImageSplit, write_images
 from convoy.preprocessing.image import ImagePreprocessing, ImagePreprocessor
@@ -62,4 +62,4 @@ def _convert(pixels: NDArray[np.uint8], contract: ImagePreprocessing, name: str)
 
 
 if __name__ == "__main__":
-    main()
+    stage.run(main)

@@ -3,7 +3,7 @@
 import numpy as np
 from pydantic import Field
 
-from convoy import atomic, layout
+from convoy import atomic, layout, stage
 from convoy.params import Section, read_section
 from convoy.prepared.text import TextSplit, write_texts
 from convoy.preprocessing.text import PreparedText, TextPreprocessing, TextPreprocessor
@@ -79,4 +79,4 @@ def _shares(prepared: list[PreparedText], unknown_id: int) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main()
+    stage.run(main)
