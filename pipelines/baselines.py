@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from convoy import atomic, layout
+from convoy import atomic, layout, stage
 from convoy.baselines import image, text
 from convoy.layout import Task
 from convoy.metrics import accuracy
@@ -57,4 +57,4 @@ def _judge(
 
 
 if __name__ == "__main__":
-    main()
+    stage.run(main)

@@ -2,9 +2,8 @@
 
 import json
 import sys
-from typing import cast
 
-from convoy import atomic, layout
+from convoy import atomic, layout, stage
 from convoy.layout import Task
 from convoy.params import read_section
 from convoy.selection import SelectionParams, choose_winner
@@ -23,4 +22,4 @@ def main(task: Task) -> None:
 
 
 if __name__ == "__main__":
-    main(cast(Task, sys.argv[1]))
+    stage.run(main, *sys.argv[1:])

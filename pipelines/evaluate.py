@@ -2,13 +2,13 @@
 
 import sys
 from dataclasses import asdict
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from convoy import atomic, candidates, evaluation, layout, slices
+from convoy import atomic, candidates, evaluation, layout, slices, stage
 from convoy.comparison import against_baselines
 from convoy.coverage import sets_report
 from convoy.layout import Architecture, Task
@@ -114,4 +114,4 @@ def _draw(task: Task, name: Architecture, test: candidates.Dataset, found: NDArr
 
 
 if __name__ == "__main__":
-    main(cast(Task, sys.argv[1]))
+    stage.run(main, *sys.argv[1:])

@@ -6,7 +6,7 @@ import io
 import json
 import sys
 from dataclasses import asdict
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from PIL import Image
 from pydantic import Field
 from torch import nn
 
-from convoy import atomic, candidates, layout
+from convoy import atomic, candidates, layout, stage
 from convoy.bundle import Card, Example, Limits, Sets, write_bundle
 from convoy.calibration import fit_temperature
 from convoy.conformal import ALL_LABELS, fit_threshold
@@ -125,4 +125,4 @@ def _sha256(task: Task, split: Split) -> str:
 
 
 if __name__ == "__main__":
-    main(cast(Task, sys.argv[1]))
+    stage.run(main, *sys.argv[1:])

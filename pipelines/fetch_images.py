@@ -2,10 +2,11 @@
 
 from typing import Literal
 
-from convoy import layout, raw
+from convoy import layout, raw, stage
 from convoy.params import read_section
 from convoy.sources import arrays, fashion_mnist, folders, tables
-from convoy.sources.items import Found, SourceParams
+from convoy.sources.download import SourceUnavailable
+from convoy.sources.items import Found, SourceParams, SourceRefused
 
 
 class Params(SourceParams):
@@ -36,4 +37,4 @@ def _read(params: Params) -> tuple[Found, tuple[str, ...] | None]:
 
 
 if __name__ == "__main__":
-    main()
+    stage.run(main, refusals=(SourceRefused, SourceUnavailable))

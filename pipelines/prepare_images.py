@@ -1,12 +1,12 @@
 """data/raw/image -> one Arrow file per split, duplicates out, and the counts of all that was kept and dropped."""
 
-from convoy import atomic, layout
+from convoy import atomic, layout, stage
 from convoy.params import read_section
 from convoy.preparation.image import convert, gather
 from convoy.prepared.image import ImageSplit, write_images
 from convoy.preprocessing.image import ImagePreprocessing
 from convoy.raw import RawItems
-from convoy.splits import DivisionParams, count_labels, divide
+from convoy.splits import DivisionParams, LabelTooRare, count_labels, divide
 
 
 class Params(DivisionParams):
@@ -35,4 +35,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    stage.run(main, refusals=(LabelTooRare,))

@@ -2,14 +2,14 @@
 
 from pydantic import Field
 
-from convoy import atomic, layout
+from convoy import atomic, layout, stage
 from convoy.params import read_section
 from convoy.preparation.text import Encoder, look, texts_of
 from convoy.prepared.text import write_texts
 from convoy.preprocessing.text import TextPreprocessing, TextPreprocessor
 from convoy.preprocessing.vocabulary import build_tokenizer
 from convoy.raw import RawItems
-from convoy.splits import DivisionParams, count_labels, divide
+from convoy.splits import DivisionParams, LabelTooRare, count_labels, divide
 
 
 class Params(DivisionParams):
@@ -40,4 +40,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    stage.run(main, refusals=(LabelTooRare,))

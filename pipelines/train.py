@@ -3,12 +3,12 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_only
 
-from convoy import atomic, candidates, layout
+from convoy import atomic, candidates, layout, stage
 from convoy.callbacks import Diverged, Following, Interrupted
 from convoy.candidates import Dataset, Description
 from convoy.checkpoints import TrainingRunning, training_folder
@@ -86,7 +86,4 @@ def followed(name: str) -> Iterator[Follower]:
 
 
 if __name__ == "__main__":
-    try:
-        main(cast(Task, sys.argv[1]), cast(Architecture, sys.argv[2]))
-    except TrainingRunning as error:
-        sys.exit(str(error))
+    stage.run(main, *sys.argv[1:], refusals=(TrainingRunning,))

@@ -1,4 +1,4 @@
-"""The verbs: python -m convoy init | publish | promote | pull | up | ui | serve | demo | tune | score."""
+"""The verbs: python -m convoy init | publish | verify | promote | pull | up | ui | serve | demo | tune | score."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,6 +44,23 @@ def publish() -> None:
         from convoy.publishing import publication
 
         publication.publish(client, typer.echo)
+
+
+@app.command()
+def verify(
+    mend: Annotated[bool, typer.Option("--mend", help="Remove what is damaged, for DVC to make or fetch.")] = False,
+) -> None:
+    """Hash anew what dvc.lock names, in DVC's cache and here; exit code 1 where something is not as it says."""
+    from dvc.exceptions import DvcException
+
+    from convoy import verification
+
+    try:
+        found = verification.verify(mend, typer.echo)
+    except DvcException as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+    raise typer.Exit(0 if found.whole or mend else 1)
 
 
 @app.command()

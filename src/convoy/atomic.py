@@ -1,13 +1,18 @@
 """Files and folders that appear whole or not at all: a temporary name beside the target, fsync, rename."""
 
+import errno
+import fcntl
+import glob
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # of a write, which does not know the file's name
 
 
 def _sync(path: Path) -> None:
@@ -20,25 +25,28 @@ def _sync(path: Path) -> None:
 
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """Give a temporary path to write to; on success it replaces `path` in one step, on error nothing is left."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(descriptor)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o644)  # mkstemp gives 0600, which another user's server could not read
-        _sync(temporary)
-        temporary.replace(path)
-        _sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Give a temporary path to write to; on success it replaces `path` in one step, on error nothing is left.
+
+    An OSError names `path`, whose temporary name would tell nobody anything.
+    """
+    with _beside(path, _make_file) as temporary:
+        try:
+            yield temporary
+            temporary.chmod(0o644)  # mkstemp gives 0600, which another user's server could not read
+            _sync(temporary)
+            temporary.replace(path)
+            _sync(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace `path` by `content` in one step."""
     with new_file(path) as temporary:
-        temporary.write_bytes(content)
+        try:
+            temporary.write_bytes(content)
+        except OSError as error:
+            raise OSError(error.errno, f"{error.strerror}, {len(content):,} bytes are needed") from None
 
 
 def to_json(content: Any) -> bytes:
@@ -54,19 +62,67 @@ def write_json(path: Path, content: Any) -> None:
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """Give a temporary folder to fill; on success it takes the place of `path`, on error nothing is left."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    with _beside(path, _make_folder) as temporary:
+        try:
+            yield temporary
+            temporary.chmod(0o755)
+            for inside in temporary.rglob("*"):
+                # Whatever the umask: another user's server must be able to read it.
+                inside.chmod(0o755 if inside.is_dir() else 0o644)
+                _sync(inside)
+            _sync(temporary)
+            if path.exists():
+                shutil.rmtree(path)
+            temporary.replace(path)
+            _sync(path.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _beside(path: Path, make: Callable[[Path], tuple[int, Path]]) -> Iterator[Path]:
+    """A temporary name beside `path`, locked while this process lives; those that a kill left behind are removed."""
     try:
-        yield temporary
-        temporary.chmod(0o755)
-        for inside in temporary.rglob("*"):
-            # Whatever the umask: another user's server must be able to read it.
-            inside.chmod(0o755 if inside.is_dir() else 0o644)
-            _sync(inside)
-        _sync(temporary)
-        if path.exists():
-            shutil.rmtree(path)
-        temporary.replace(path)
-        _sync(path.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path)
+        descriptor, temporary = make(path)
+        try:
+            while not (_locked(descriptor) and temporary.exists()):  # swept between its making and its lock
+                os.close(descriptor)
+                descriptor, temporary = make(path)
+            yield temporary
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        unnamed = error.filename is None and error.errno in DISK_ERRORS
+        if unnamed or Path(error.filename or "").name.startswith(f".{path.name}."):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+
+
+def _make_file(path: Path) -> tuple[int, Path]:
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    return descriptor, Path(name)
+
+
+def _make_folder(path: Path) -> tuple[int, Path]:
+    folder = tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.")
+    return os.open(folder, os.O_RDONLY), Path(folder)
+
+
+def _sweep(path: Path) -> None:
+    """Remove the temporary files and folders of `path` whose process is dead: nobody holds their lock."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.{'[a-z0-9_]' * 8}"):
+        with suppress(OSError):  # gone, or another's
+            descriptor = os.open(leftover, os.O_RDONLY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+            finally:
+                os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    with suppress(OSError):  # a file system without locks: then nothing is swept either
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    return True

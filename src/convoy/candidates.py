@@ -8,7 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
 from convoy import atomic
@@ -90,8 +91,7 @@ def pretrain(network: nn.Module, dataset: Dataset, seed: int) -> None:
 def save(folder: Path, description: Description, network: nn.Module) -> None:
     """Write candidate.json and the weights as safetensors: no code in a file, the same weights give the same bytes."""
     weights = {name: weight.detach().cpu().contiguous() for name, weight in network.state_dict().items()}
-    with atomic.new_file(folder / WEIGHTS) as temporary:
-        save_file(weights, temporary)
+    atomic.write_bytes(folder / WEIGHTS, to_safetensors(weights))
     atomic.write_json(folder / DESCRIPTION, description.model_dump(mode="json"))
 
 

@@ -1,0 +1,81 @@
+"""Every stage, and the DVC that runs it, killed at each write and at any time -> what `dvc repro` gives then; hours."""
+
+import json
+import random
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from tqdm import tqdm
+
+from bench import machine
+from bench.interruptions import kills
+from bench.interruptions.ground import Ground, Lost
+from bench.interruptions.kills import Outcome
+from convoy import atomic
+
+REPORT = Path("reports/bench/interruptions.json")
+TARGETS: tuple[kills.Target, ...] = ("stage", "dvc", "both")
+
+
+def hold(ground: Ground, stage: str, at_random: int, every: dict[kills.Target, int], seed: int) -> Iterator[Outcome]:
+    """All kills of one stage. Raises Lost where the whole pipeline is not settled afterwards."""
+    rng = random.Random(f"{seed} {stage}")
+    for target, step in every.items():
+        yield from kills.at_each_write(ground, stage, target, step)
+    for target in TARGETS:
+        for _ in range(at_random):
+            outcome = kills.at_random(ground, stage, target, rng)
+            if outcome:
+                yield outcome
+    ground.restore(stage)
+    done = ground.dvc()
+    if done.returncode or "Running stage" in done.stdout:
+        raise Lost(f"after the kills of {stage} `dvc repro` still had something to do: {done.stdout[-2000:]}")
+
+
+def main(
+    stages: Annotated[list[str] | None, typer.Argument(help="Stages as DVC calls them; all without.")] = None,
+    report: Annotated[Path, typer.Option(help="Where to write.")] = REPORT,
+    at_random: Annotated[int, typer.Option(help="Kills at any time, of each of stage, dvc, and both.")] = 3,
+    every: Annotated[int, typer.Option(help="1 is each write of the stage, 3 each third.")] = 1,
+    every_of_dvc: Annotated[int, typer.Option(help="The same of DVC's own.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of the moments.")] = 0,
+) -> None:
+    """Kill, write the report after each stage, and print it. Stages that are not named keep what the report says."""
+    steps: dict[kills.Target, int] = {"stage": every, "dvc": every_of_dvc}
+    with tempfile.TemporaryDirectory() as folder:
+        ground = Ground(Path(folder, "convoy"))
+        typer.echo("laying and building a small workspace, undisturbed ...")
+        ground.lay()
+        for stage in stages or ground.stages:
+            facts, outcomes = machine.facts(), []
+            trials = hold(ground, stage, at_random, steps, seed)
+            for outcome in (progress := tqdm(trials, desc=stage, unit="kill")):
+                outcomes.append(outcome)
+                progress.set_postfix(plain=sum(each.plain for each in outcomes), same=sum(e.same for e in outcomes))
+            _write(report, stage, {**_result(outcomes), "every": steps, "at": facts})
+    typer.echo(f"written: {report}")
+
+
+def _result(outcomes: list[Outcome]) -> dict[str, Any]:
+    failed = [asdict(each) for each in outcomes if not (each.plain and each.same)]
+    return {"kills": len(outcomes), "kinds": kills.table(outcomes), "not_by_plain_repro": failed}
+
+
+def _write(report: Path, stage: str, result: dict[str, Any]) -> None:
+    results = json.loads(report.read_bytes())["results"] if report.exists() else {}
+    results[stage] = result
+    totals: dict[str, int] = {}
+    for row in (row for each in results.values() for row in each["kinds"]):
+        for key in ("kills", "plain", "verified", "same"):
+            totals[key] = totals.get(key, 0) + row[key]
+    atomic.write_json(report, {"totals": totals, "results": results})
+    typer.echo(json.dumps(result["kinds"], indent=1))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,109 @@
+"""Ways to kill a stage, the DVC that runs it, or both, and what the next plain `dvc repro` makes of what is left."""
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+
+from bench.interruptions.ground import BUILD_S, Ground
+
+Target = Literal["stage", "dvc", "both"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one kill."""
+
+    stage: str
+    kind: str
+    at: str  # seconds after the start, or the write
+    plain: bool  # the next `dvc repro` worked, without hands
+    verified: bool  # it worked after `python -m convoy verify --mend`, as `make repro` runs it
+    same: bool  # with the hashes of an undisturbed run, and without leftovers
+    said: str = ""  # DVC's last words where it did not
+
+
+def at_random(ground: Ground, stage: str, target: Target, rng: random.Random) -> Outcome | None:
+    """Kill at a moment of the time that the stage takes; None where it was done before."""
+    ground.forget(stage)
+    running = ground.start("dvc", "repro", "-s", stage)
+    victim: psutil.Process | None = psutil.Process(running.pid)
+    if target == "stage":
+        victim = _stage_of(running)
+    lasts_s = _LASTS_S.get(stage, 4.0)
+    after_s = rng.uniform(0, lasts_s - 1.2 if target == "stage" else lasts_s)
+    time.sleep(after_s)
+    alive = running.poll() is None
+    with suppress(psutil.NoSuchProcess, ProcessLookupError):
+        if victim and target == "both":
+            os.killpg(running.pid, signal.SIGKILL)
+        elif victim:
+            victim.kill()
+    code = running.wait(BUILD_S)
+    killed = code != 0 if target == "stage" else alive and code == -signal.SIGKILL
+    return recover(ground, stage, f"{target}, any time", f"{after_s:.2f} s") if killed else None
+
+
+def at_each_write(ground: Ground, stage: str, target: Target, every: int = 1) -> Iterator[Outcome]:
+    """Kill at the first write, at the second, and so on, or at each `every`-th, until it gets to its end."""
+    word = f"pipelines.{stage.partition('@')[0]}" if target == "stage" else "dvc"
+    log = Path(f"{ground.folder}.fault")
+    step = 1
+    while True:
+        ground.forget(stage)
+        log.unlink(missing_ok=True)
+        armed = {"CONVOY_FAULT": "kill", "CONVOY_FAULT_AT": str(step), "CONVOY_FAULT_IN": word}
+        running = ground.start("dvc", "repro", "-s", stage, **armed, CONVOY_FAULT_LOG=str(log))
+        running.communicate(timeout=BUILD_S)
+        if not log.exists():
+            return
+        yield recover(ground, stage, f"{target}, each write", f"{step}: {log.read_text().strip()}")
+        step += every
+
+
+def recover(ground: Ground, stage: str, kind: str, at: str) -> Outcome:
+    """What the next `dvc repro` does; where it fails, what it does after Convoy's own look at DVC's files."""
+    done = ground.dvc("-s", stage)
+    plain = done.returncode == 0
+    said = "" if plain else done.stderr.strip()[-300:]
+    verified = plain
+    if not plain:
+        ground.start("convoy", "verify", "--mend").communicate(timeout=BUILD_S)
+        verified = ground.dvc("-s", stage).returncode == 0
+    same = verified and ground.same(stage) and not ground.leftovers()
+    return Outcome(stage, kind, at, plain, verified, same, said)
+
+
+def table(outcomes: list[Outcome]) -> list[dict[str, Any]]:
+    """A row per stage and kind."""
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for each in outcomes:
+        row = rows.setdefault((each.stage, each.kind), {"stage": each.stage, "kind": each.kind, "kills": 0})
+        row["kills"] += 1
+        for key, value in asdict(each).items():
+            if isinstance(value, bool):
+                row[key] = row.get(key, 0) + value
+    return list(rows.values())
+
+
+def _stage_of(running: "subprocess.Popen[str]") -> psutil.Process | None:
+    """The stage's process, as soon as there is one."""
+    while running.poll() is None:
+        with suppress(psutil.Error):
+            for child in psutil.Process(running.pid).children(recursive=True):
+                if any(word.startswith("pipelines.") for word in child.cmdline()):
+                    return child
+        time.sleep(0.01)
+    return None
+
+
+# From the start of `dvc repro -s` to its end, where it is far from 4 s.
+_LASTS_S = {"choose@image": 1.5, "choose@text": 1.5, "export@image": 12.0, "export@text": 14.0, "baselines": 7.0}

@@ -1,0 +1,111 @@
+"""How a stage runs as a process: alone, no longer than its DVC, and with one clear line where it cannot go on."""
+
+import ctypes
+import errno
+import fcntl
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+import psutil
+
+from convoy.params import ParamsInvalid
+
+LOCKS = Path(".run/stages")
+PATIENCE_S = 5.0  # for another run of the stage, which may be at its end
+PR_SET_PDEATHSIG = 1
+RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # of several processes that train together the first holds the lock
+AGAIN = "then run `dvc repro` again"
+REMEDIES = {
+    errno.ENOSPC: f"free some space, {AGAIN}",
+    errno.EDQUOT: f"free some of your quota, {AGAIN}",
+    errno.EFBIG: f"raise the limit of a file's size (`ulimit -f`), {AGAIN}",
+    errno.EROFS: f"mount it writable, {AGAIN}",
+    errno.EACCES: f"give yourself the right to it (`ls -ld` says who has it), {AGAIN}",
+    errno.EPERM: f"give yourself the right to it (`ls -ld`, `lsattr -d`), {AGAIN}",
+    errno.EMFILE: f"raise the limit of open files (`ulimit -n`), {AGAIN}",
+    errno.ENFILE: f"raise the system's limit of open files (`sysctl fs.file-max`), {AGAIN}",
+    errno.ENOENT: "run `dvc repro`, which makes what comes before",
+}
+
+
+class StageRunning(RuntimeError):
+    """The same stage is being run by another process."""
+
+
+def run(main: Callable[..., None], *arguments: str, refusals: tuple[type[Exception], ...] = ()) -> None:
+    """Be the process of a stage: `main(*arguments)`, or one line on standard error and exit code 1.
+
+    That line is for what a person can mend: invalid params, a full disk, missing rights, another run, and what
+    `refusals` names. Anything else is a fault of ours and keeps its traceback.
+    """
+    module = Path(sys.argv[0]).stem
+    name = f"{module}@{'-'.join(arguments)}" if arguments else module  # as DVC calls it
+    _end_with_dvc()
+    try:
+        with _alone(name, module):
+            main(*arguments)
+    except OSError as error:
+        if error.errno not in REMEDIES:
+            raise
+        sys.exit(f"{name}: {error.filename or 'a file'}: {error.strerror}; {REMEDIES[error.errno]}")
+    except Exception as error:
+        if not isinstance(error, (ParamsInvalid, StageRunning, *refusals)):
+            raise
+        sys.exit(f"{name}: {error}")
+
+
+def _end_with_dvc() -> None:
+    """Where DVC is killed, its stage ends too, as if by `kill`: nobody would take what it makes.
+
+    Linux tells a process of the death of its parent, and shells that DVC uses become the command that they run.
+    """
+    if "DVC_STAGE" in os.environ and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+@contextmanager
+def _alone(name: str, module: str) -> Iterator[None]:
+    """Hold the stage's lock, which ends with the process however it ends.
+
+    Raises StageRunning where another process has held it for PATIENCE_S.
+    """
+    if any(os.environ.get(rank, "0") != "0" for rank in RANKS):
+        yield
+        return
+    LOCKS.mkdir(parents=True, exist_ok=True)
+    with (LOCKS / f"{name}.lock").open("a+") as stream:
+        _take(stream, name, module)
+        stream.truncate(0)
+        stream.write(f"{os.getpid()} {os.environ.get('DVC_STAGE', '')}")
+        stream.flush()
+        yield
+
+
+def _take(stream: IO[str], name: str, module: str) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        with suppress(BlockingIOError):
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        stream.seek(0)
+        pid, _, of_dvc = stream.read().partition(" ")
+        # DVC lets no two living ones of its kind run a stage at once: that one's DVC is dead.
+        if of_dvc and "DVC_STAGE" in os.environ and _is_stage(int(pid), module):
+            os.kill(int(pid), signal.SIGKILL)
+        if time.monotonic() > deadline:
+            raise StageRunning(f"another run of it is going on, pid {pid}; wait for its end, or end it")
+        time.sleep(0.05)
+
+
+def _is_stage(pid: int, module: str) -> bool:
+    """Whether that process is what it was: not another, in a container of its own or long after."""
+    with suppress(psutil.Error):
+        process = psutil.Process(pid)
+        return f"pipelines.{module}" in process.cmdline() and Path(process.cwd()) == Path.cwd()
+    return False

@@ -1,0 +1,196 @@
+"""What dvc.lock names, read and hashed anew: DVC's cache and the working tree; what is damaged is found before its use.
+
+DVC takes a cache object that is read-only for whole, and a file whose time and size it knows (treeverse/dvc #9641,
+#9652). It writes dvc.lock and .dvc/tmp/rwlock in place, so that a kill there leaves half of one, at which it then ends
+(#7615). `mend` leaves to the next `dvc repro` or `dvc pull` what these do by themselves: make or fetch what is missing.
+"""
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from dvc.dvcfile import Lockfile
+from dvc.exceptions import DvcException
+from dvc.lock import make_lock
+from dvc.repo import Repo
+from dvc_data.hashfile.hash import file_md5
+from dvc_data.hashfile.tree import Tree
+from dvc_objects.errors import ObjectFormatError
+from tqdm import tqdm
+
+LOCK, RWLOCK = Path("dvc.lock"), Path(".dvc/tmp/rwlock")
+DAMAGED = Path(".run/damaged")
+
+MEND = "`python -m convoy verify --mend`, then `dvc repro`"
+
+Fault = Literal["damaged", "missing", "differs"]
+SAYS: dict[Fault, str] = {"damaged": "damaged", "missing": "missing", "differs": "not what dvc.lock says"}
+
+
+@dataclass(frozen=True)
+class Item:
+    """A file that should have this md5: a cache object, or the path in the working tree that was made from it."""
+
+    file: Path
+    md5: str
+    cached: bool
+    path: str  # what it is of, in the working tree
+    stage: str
+
+
+@dataclass
+class Found:
+    """What is wrong, and how much was read."""
+
+    faults: list[tuple[Fault, Item]] = field(default_factory=list)
+    records: list[str] = field(default_factory=list)  # DVC's own files that DVC could not read
+    items: list[Item] = field(default_factory=list)
+    bytes: int = 0
+
+    @property
+    def whole(self) -> bool:
+        """Whether all is as dvc.lock names it."""
+        return not self.faults and not self.records
+
+
+def verify(mend: bool, say: Callable[[str], None]) -> Found:
+    """Hash all that dvc.lock names, and say what is not as it names it. Raises DvcException outside a repository.
+
+    With `mend` damaged cache objects are removed, files in the working tree are touched, so that DVC looks at them
+    itself, and records of DVC's that a kill has torn are put aside.
+    """
+    found = Found()
+    with Repo() as repo:
+        root = Path(repo.root_dir)
+        found.records = list(_torn_records(repo, root, mend))
+        if found.records and not mend:
+            _tell(found, root, mend, say)
+            return found
+        with repo.lock:
+            found.items = list(_items(repo, found))
+            _compare(found)
+            if mend:
+                _mend(found)
+    _tell(found, root, mend, say)
+    return found
+
+
+def _torn_records(repo: Any, root: Path, mend: bool) -> Iterator[str]:
+    guard = make_lock(str(root / f"{RWLOCK}.lock"), tmp_dir=repo.tmp_dir)
+    with guard:
+        if not _is_json(root / RWLOCK):
+            yield f"{RWLOCK} is torn by a kill"
+            if mend:
+                (root / RWLOCK).unlink()
+    try:
+        Lockfile(repo, str(root / LOCK)).load()
+    except DvcException as error:
+        yield f"{LOCK} is torn by a kill ({error})"
+        if mend:
+            _renew_lock(root)
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        return isinstance(json.loads(path.read_bytes()), dict)
+    except FileNotFoundError:
+        return True
+    except ValueError:
+        return False
+
+
+def _renew_lock(root: Path) -> None:
+    """The committed dvc.lock, or none: what has been run since then DVC finds in its run cache."""
+    aside = root / DAMAGED / LOCK
+    aside.parent.mkdir(parents=True, exist_ok=True)
+    (root / LOCK).replace(aside)
+    committed = subprocess.run(["git", "show", f"HEAD:./{LOCK}"], cwd=root, capture_output=True, check=False)
+    if committed.returncode == 0:
+        (root / LOCK).write_bytes(committed.stdout)
+
+
+def _items(repo: Any, found: Found) -> Iterator[Item]:
+    """All files behind the outs of dvc.lock, each cache object once; a damaged listing of a folder is found here."""
+    objects = set()
+    for stage in repo.index.stages:
+        for out in stage.outs:
+            if not out.hash_info or out.hash_info.name != "md5":
+                continue
+            about = str(out), stage.addressing
+            for md5, below in _files(out, about, found):
+                yield Item(Path(out.fs_path, below), md5, False, *about)
+                if out.use_cache and md5 not in objects:
+                    objects.add(md5)
+                    yield Item(Path(out.cache.oid_to_path(md5)), md5, True, str(Path(str(out), below)), about[1])
+
+
+def _files(out: Any, about: tuple[str, str], found: Found) -> Iterator[tuple[str, str]]:
+    """md5 and path below the out, of the out itself or, where it is a folder, of all that its listing names."""
+    if not out.hash_info.isdir:
+        yield out.hash_info.value, ""
+        return
+    oid = out.hash_info.value
+    listing = Item(Path(out.cache.oid_to_path(oid)), oid, True, *about)
+    try:
+        whole = file_md5(str(listing.file)) == oid.removesuffix(".dir")
+        tree = Tree.load(out.cache, out.hash_info) if whole else None
+    except FileNotFoundError:
+        found.faults.append(("missing", listing))
+        return
+    except ObjectFormatError:
+        tree = None
+    if tree is None:
+        found.faults.append(("damaged", listing))
+        return
+    for key, (_, hash_info) in tree.iteritems():  # type: ignore[no-untyped-call]
+        yield hash_info.value, "/".join(key)
+
+
+def _compare(found: Found) -> None:
+    sizes = [item.file.stat().st_size if item.file.is_file() else 0 for item in found.items]
+    found.bytes = sum(sizes)
+    with tqdm(total=found.bytes, desc="verify", unit="B", unit_scale=True, disable=None) as progress:
+        for item, size in zip(found.items, sizes, strict=True):
+            if not item.file.is_file():
+                if item.cached:  # of the working tree DVC sees by itself what is missing
+                    found.faults.append(("missing", item))
+            elif file_md5(str(item.file)) != item.md5:
+                found.faults.append(("damaged" if item.cached else "differs", item))
+            progress.update(size)
+
+
+def _mend(found: Found) -> None:
+    for fault, item in found.faults:
+        with suppress(FileNotFoundError):
+            if fault == "damaged":
+                item.file.unlink()
+            elif fault == "differs":
+                item.file.touch()
+
+
+def _tell(found: Found, root: Path, mend: bool, say: Callable[[str], None]) -> None:
+    for record in found.records:
+        say(record + (", put aside" if mend else f"; {MEND}"))
+    objects = sum(item.cached for item in found.items)
+    missing = sum(fault == "missing" for fault, _ in found.faults)
+    if missing == objects > 0:
+        say(f"nothing of {LOCK} is in the cache; `dvc pull` fetches it, `dvc repro` makes it")
+    for fault, item in found.faults:
+        if fault == "missing" and missing == objects:
+            continue
+        where = item.file.relative_to(root) if item.file.is_relative_to(root) else item.file
+        of = f" (of {item.path})" if item.cached else ""
+        say(f"{where}{of}, stage {item.stage}: {SAYS[fault]}; {_remedy(fault, mend)}")
+    say(f"{len(found.items)} files, {found.bytes / 1e6:,.0f} MB: {len(found.faults)} not as {LOCK} names them")
+
+
+def _remedy(fault: Fault, mend: bool) -> str:
+    if fault == "missing":
+        return "`dvc pull` fetches it, `dvc repro` makes it"
+    if fault == "differs":
+        return "the next `dvc repro` looks at it anew" if mend else MEND
+    return "removed; `dvc pull` fetches it, `dvc repro` makes it" if mend else MEND
