@@ -4,11 +4,12 @@ import asyncio
 import re
 import secrets
 import time
+from itertools import chain
 
 from starlette.types import Receive, Scope
 
 from serving.capacity import SMALL_BYTES, Budget
-from serving.exchange import Exchange
+from serving.exchange import WHOLE, Exchange
 from serving.faults import Fault
 from serving.routes import BY_PATH, JSON, RouteSpec
 
@@ -46,7 +47,7 @@ def checked_headers(scope: Scope, exchange: Exchange) -> dict[bytes, bytes]:
     headers = dict(raw)
     given = headers.get(b"x-request-id", b"")
     exchange.request_id = given.decode() if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
-    if len(raw) > MAX_HEADERS or sum(len(name) + len(value) for name, value in raw) > MAX_HEADER_BYTES:
+    if len(raw) > MAX_HEADERS or sum(map(len, chain.from_iterable(raw))) > MAX_HEADER_BYTES:
         raise Fault("headers_too_large", f"at most {MAX_HEADERS} headers of {MAX_HEADER_BYTES} bytes in all")
     if len(headers) != len(raw):
         names = [name for name, _ in raw]
@@ -97,34 +98,44 @@ def body_timeout_s(max_bytes: int) -> float:
 
 
 async def read_body(
-    receive: Receive, headers: dict[bytes, bytes], max_bytes: int, budget: Budget, exchange: Exchange
+    scope: Scope, receive: Receive, headers: dict[bytes, bytes], max_bytes: int, budget: Budget, exchange: Exchange
 ) -> None:
     """Read the whole body into `exchange`. Raises Fault as soon as it is known to be too large or takes too long."""
-    too_large = Fault("body_too_large", f"the body is larger than {max_bytes} bytes")
     declared = headers.get(b"content-length", b"0")
     if not declared.isdigit() or len(declared) > 20:
         raise Fault("malformed_request", "content-length is not a number")
     if int(declared) > max_bytes:
-        raise too_large
+        raise _too_large(max_bytes)
+    if WHOLE in scope:  # a timeout that cannot come is as dear as all that is checked of the head
+        await _receive_all(receive, max_bytes, budget, exchange)
+        return
     timeout_s = body_timeout_s(max_bytes)
-    chunks: list[bytes] = []
-    length = 0
     try:
         async with asyncio.timeout(timeout_s):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise SenderGone
-                chunks.append(message.get("body", b""))
-                length += len(chunks[-1])
-                if length > max_bytes:
-                    raise too_large
-                if length > SMALL_BYTES:
-                    budget.hold(length - exchange.held)
-                    exchange.held = length
-                if not message.get("more_body", False):
-                    break
+            await _receive_all(receive, max_bytes, budget, exchange)
     except TimeoutError:
         raise Fault("request_timeout", f"the body did not arrive within {timeout_s:g} s") from None
+
+
+async def _receive_all(receive: Receive, max_bytes: int, budget: Budget, exchange: Exchange) -> None:
+    chunks: list[bytes] = []
+    length = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise SenderGone
+        chunks.append(message.get("body", b""))
+        length += len(chunks[-1])
+        if length > max_bytes:
+            raise _too_large(max_bytes)
+        if length > SMALL_BYTES:
+            budget.hold(length - exchange.held)
+            exchange.held = length
+        if not message.get("more_body", False):
+            break
     exchange.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
     exchange.body_read = True
+
+
+def _too_large(max_bytes: int) -> Fault:
+    return Fault("body_too_large", f"the body is larger than {max_bytes} bytes")

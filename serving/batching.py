@@ -27,10 +27,10 @@ Rows = NDArray[np.float32]
 class _Item:
     """One prepared input that waits for its row of probabilities."""
 
-    __slots__ = ("array", "model", "row")
+    __slots__ = ("array", "deadline_s", "model", "row")
 
-    def __init__(self, model: Deployed, array: NDArray[Any], row: "asyncio.Future[Rows]") -> None:
-        self.model, self.array, self.row = model, array, row
+    def __init__(self, model: Deployed, array: NDArray[Any], deadline_s: float, row: "asyncio.Future[Rows]") -> None:
+        self.model, self.array, self.deadline_s, self.row = model, array, deadline_s, row
 
 
 class Batcher:
@@ -44,15 +44,20 @@ class Batcher:
 
     async def probabilities(self, model: Deployed, arrays: Sequence[NDArray[Any]], deadline_s: float) -> Rows:
         """Prepared arrays -> (inputs, labels) float32. Raises Fault at the deadline: what still waits never runs."""
-        raise NotImplementedError
-
-    def _put(self, model: Deployed, arrays: Sequence[NDArray[Any]], deadline_s: float) -> list[_Item]:
         if time.monotonic() >= deadline_s:
             raise Fault("deadline_exceeded")  # a free thread would be quicker than a timeout of 0
         loop = asyncio.get_running_loop()
-        items = [_Item(model, array, loop.create_future()) for array in arrays]
+        items = [_Item(model, array, deadline_s, loop.create_future()) for array in arrays]
         self._waiting += items
-        return items
+        try:
+            return await self._wait(items, deadline_s)
+        finally:
+            for item in items:
+                item.row.cancel()
+
+    async def _wait(self, items: list[_Item], deadline_s: float) -> Rows:
+        """See that what has been put into the queue runs; its rows."""
+        raise NotImplementedError
 
     def _take(self, free: int = 1) -> list[_Item]:
         """The oldest item and those nearest to its length; an equal part of all that wait for each free thread."""
@@ -76,31 +81,37 @@ class Batcher:
 
 
 class TurnBatcher(Batcher):
-    """What is ready in one turn of the event loop runs there: for what a thread would cost more than it gains.
+    """What is ready in one turn of the event loop runs in the next: for what a thread would cost more than it gains.
 
-    After a batch the loop turns: it sees who has come, and refuses.
+    After a batch the loop turns: it answers, sees who has come, and refuses. So the deadline needs no timer, which
+    would cost as much as reading the body: what is late by its turn is refused there.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._has_run = False  # in this turn
+        self._turns = False  # whether the next turn runs what waits
 
-    async def probabilities(self, model: Deployed, arrays: Sequence[NDArray[Any]], deadline_s: float) -> Rows:
-        """As above."""
-        items = self._put(model, arrays, deadline_s)
-        await asyncio.sleep(0)  # whoever else is ready in this turn
-        if not self._has_run:
-            self._run()
-        if len(items) == 1 and items[0].row.done():
-            return items[0].row.result()[np.newaxis]
-        return await _rows_of(items, deadline_s)
+    async def _wait(self, items: list[_Item], deadline_s: float) -> Rows:
+        self._turn()
+        return await _rows_of(items)
+
+    def _turn(self) -> None:
+        if not self._turns:
+            self._turns = True
+            asyncio.get_running_loop().call_soon(self._run)
 
     def _run(self) -> None:
-        batch = self._take()
-        self._has_run = bool(batch)
-        if batch:
-            asyncio.get_running_loop().call_soon(self._run)
+        self._turns = False
+        self._refuse_late()
+        if batch := self._take():
             _give(batch, _run_together(batch[0].model, [item.array for item in batch]))
+            self._turn()  # behind those who have their rows now
+
+    def _refuse_late(self) -> None:
+        now_s = time.monotonic()
+        for item in self._waiting:
+            if item.deadline_s <= now_s and not item.row.done():
+                item.row.set_exception(Fault("deadline_exceeded"))
 
 
 class ThreadBatcher(Batcher):
@@ -111,11 +122,10 @@ class ThreadBatcher(Batcher):
         self._threads = threads
         self._running: set[asyncio.Task[None]] = set()
 
-    async def probabilities(self, model: Deployed, arrays: Sequence[NDArray[Any]], deadline_s: float) -> Rows:
-        """As above."""
-        items = self._put(model, arrays, deadline_s)
+    async def _wait(self, items: list[_Item], deadline_s: float) -> Rows:
         self._fill()
-        return await _rows_of(items, deadline_s)
+        async with until(deadline_s):
+            return await _rows_of(items)
 
     def _fill(self) -> None:
         """Give every free thread something to do."""
@@ -137,13 +147,10 @@ class ThreadBatcher(Batcher):
         _give(batch, found)
 
 
-async def _rows_of(items: list[_Item], deadline_s: float) -> Rows:
-    try:
-        async with until(deadline_s):
-            return np.stack(await asyncio.gather(*(item.row for item in items)))
-    finally:
-        for item in items:
-            item.row.cancel()
+async def _rows_of(items: list[_Item]) -> Rows:
+    if len(items) == 1:
+        return (await items[0].row)[np.newaxis]
+    return np.stack(await asyncio.gather(*(item.row for item in items)))
 
 
 def _give(batch: Sequence[_Item], found: Sequence[Rows | Exception]) -> None:

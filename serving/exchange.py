@@ -6,6 +6,8 @@ from convoy.layout import Task
 from serving.deployed import Deployed
 from serving.faults import Fault
 
+WHOLE = "convoy.whole"  # in the ASGI scope of a request whose whole body came with its head; it need not be waited for
+
 
 class Exchange:
     """One request, in its ASGI scope as `convoy`. Times are of time.monotonic(), which the event loop counts by too."""

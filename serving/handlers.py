@@ -1,7 +1,6 @@
 """What each of Convoy's own routes does: an Exchange -> the bytes of its answer, or a Fault."""
 
 import json
-from functools import partial
 from urllib.parse import parse_qsl
 
 from convoy.layout import Task
@@ -16,7 +15,6 @@ from serving.multipart import read_images
 from serving.predictions import (
     QUICK_BYTES,
     Answer,
-    Rows,
     is_quick,
     predict_images,
     prepare_images,
@@ -43,7 +41,6 @@ class Handlers:
         model = self._model("image", exchange)
         polarity = _polarity(query)
         body, content_type, most = exchange.body, exchange.content_type, _max_items(model)
-        counted = partial(_count, answer)
         if not content_type.lower().startswith(MULTIPART):
             images, name = [body], ""
         elif len(body) <= QUICK_BYTES:
@@ -51,15 +48,15 @@ class Handlers:
         else:
             async with until(exchange.deadline_s):
                 return await self._threads.run(
-                    lambda: predict_images(model, read_images(body, content_type, most), polarity, answer=counted)
+                    lambda: predict_images(model, read_images(body, content_type, most), polarity, answer=answer)
                 )
         if len(images) == 1 and model.run_s <= QUICK_S and is_quick(images[0]):
             exchange.refuse_if_late()
             prepared = prepare_images(model, images, polarity, name)
             rows = await self._turns.probabilities(model, [prepared[0].array], exchange.deadline_s)
-            return counted(model, prepared, rows)
+            return answer(model, prepared, rows)
         async with until(exchange.deadline_s):
-            return await self._threads.run(lambda: predict_images(model, images, polarity, name, counted))
+            return await self._threads.run(lambda: predict_images(model, images, polarity, name, answer))
 
     async def texts(self, answer: Answer, query: bytes, exchange: Exchange) -> bytes:
         """The texts of a JSON body -> `answer` of their predictions; they run together with those of other requests."""
@@ -74,7 +71,7 @@ class Handlers:
         alone = model.run_s <= QUICK_S and self._threads.count == 1
         batcher = self._turns if alone else self._batches
         rows = await batcher.probabilities(model, [item.array for item in prepared], exchange.deadline_s)
-        return _count(answer, model, prepared, rows)
+        return answer(model, prepared, rows)
 
     async def list_models(self, query: bytes, _: Exchange) -> bytes:
         """ModelsAnswer."""
@@ -98,12 +95,6 @@ class Handlers:
             exchange.model = model
             return model
         raise Fault("model_unavailable", f"the {task} model is not loaded, /readyz says why")
-
-
-def _count(answer: Answer, model: Deployed, prepared: list[Prepared], rows: Rows) -> bytes:
-    """What `answer` says, and Prometheus told of it."""
-    model.measures.predicted(rows)
-    return answer(model, prepared, rows)
 
 
 def _read_and_prepare(model: Deployed, body: bytes) -> list[Prepared]:

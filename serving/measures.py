@@ -1,14 +1,11 @@
 """What Prometheus sees of the models: series for a task and a version, and none for what a client sent."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import numpy as np
-from numpy.typing import NDArray
 
 from serving.tally import tally
 
@@ -30,12 +27,10 @@ class Measures:
     confidence: "Histogram"
     predictions: Mapping[int, "Counter"]  # by the label's index
 
-    def predicted(self, probabilities: NDArray[np.float32]) -> None:
-        """Count (inputs, labels) by their most probable label, and how sure it is."""
-        for best, confidence in zip(
-            probabilities.argmax(axis=1).tolist(), probabilities.max(axis=1).tolist(), strict=True
-        ):
-            tally.count(self.predictions[best])
+    def predicted(self, best: Iterable[tuple[int, float]]) -> None:
+        """Count inputs by the index of their most probable label, and how sure it is."""
+        for index, confidence in best:
+            tally.count(self.predictions[index])
             tally.observe(self.confidence, confidence)
 
 

@@ -25,7 +25,7 @@ _PNG_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
 
 
 Rows = NDArray[np.float32]  # (inputs, labels) probabilities
-# What a route answers for prepared inputs and their probabilities.
+# What a route answers for prepared inputs and their probabilities; Prometheus is told of them too.
 Answer = Callable[[Deployed, Sequence[Prepared], Rows], bytes]
 
 
@@ -33,11 +33,11 @@ def answer_predictions(model: Deployed, prepared: Sequence[Prepared], rows: Rows
     """ImagesAnswer or TextsAnswer: the most probable label of each input."""
     labels = model.predictor.card.labels
     predictions: list[TextPrediction] = []
-    _refuse_nan(rows)
-    for item, best, row in zip(prepared, rows.argmax(axis=1).tolist(), rows.tolist(), strict=True):
+    listed = rows.tolist()
+    for item, row, (index, probability) in zip(prepared, listed, _best(model, listed), strict=True):
         prediction: TextPrediction = {
-            "label": labels[best],
-            "probability": row[best],
+            "label": labels[index],
+            "probability": probability,
             "probabilities": dict(zip(labels, row, strict=True)),
         }
         _remark(prediction, item)
@@ -48,7 +48,7 @@ def answer_predictions(model: Deployed, prepared: Sequence[Prepared], rows: Rows
 def answer_sets(model: Deployed, prepared: Sequence[Prepared], rows: Rows) -> bytes:
     """ImageSetsAnswer or TextSetsAnswer: every label of each input that the card's threshold lets in."""
     card = model.predictor.card
-    _refuse_nan(rows)
+    _best(model, rows.tolist())
     found: list[TextSet] = []
     for item, row, chosen in zip(prepared, rows, prediction_sets(rows, card.sets.threshold), strict=True):
         order = [index for index in np.argsort(-row, kind="stable").tolist() if chosen[index]]
@@ -152,10 +152,17 @@ def _remark(prediction: TextPrediction | TextSet, item: Prepared) -> None:
         prediction["warnings"] = list(item.warnings)
 
 
-def _refuse_nan(rows: Rows) -> None:
-    # It must end as an error of ours, not as null, nor as a set without labels.
-    if isnan(rows.max()):
-        raise ValueError("the model gave a probability that is no number")
+def _best(model: Deployed, rows: list[list[float]]) -> list[tuple[int, float]]:
+    """The index of the most probable label and its probability; counted. numpy takes 4 us longer for a single row."""
+    best = []
+    for row in rows:
+        # It must end as an error of ours, not as null, nor as a set without labels.
+        if isnan(sum(row)):
+            raise ValueError("the model gave a probability that is no number")
+        probability = max(row)
+        best.append((row.index(probability), probability))
+    model.measures.predicted(best)
+    return best
 
 
 def _write(head: bytes, predictions: Sequence[TextPrediction | TextSet]) -> bytes:

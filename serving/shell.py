@@ -57,7 +57,7 @@ class Shell:
                 await self._pass_on(scope, receive, send, exchange)
             else:
                 exchange.task = route.task
-                await read_body(receive, headers, self._max_body_bytes(route), self.budget, exchange)
+                await read_body(scope, receive, headers, self._max_body_bytes(route), self.budget, exchange)
                 exchange.deadline_s = checked_deadline_s(headers, exchange)
                 await self._let_in(route.task, scope, _replay(exchange.body, receive), send, exchange)
         except Fault as fault:

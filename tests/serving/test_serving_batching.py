@@ -1,6 +1,7 @@
 """Inputs of several requests run together: each gets its own row, nobody waits for ever, a bad one fails alone."""
 
 import asyncio
+import gc
 import threading
 import time
 from collections.abc import Callable
@@ -26,19 +27,20 @@ LARGEST = LARGEST_OF["text"]
 
 
 class Model:
-    """A stand-in for what is deployed: an array's row is its sum; it can be held, and it can fail."""
+    """A stand-in for what is deployed: an array's row is its sum; it can be held or slow, and it can fail."""
 
-    def __init__(self, bad: int = -1) -> None:
+    def __init__(self, bad: int = -1, takes_s: float = 0) -> None:
         self.batches: list[list[int]] = []
         self.free = threading.Event()
         self.free.set()
-        self.bad = bad
+        self.bad, self.takes_s = bad, takes_s
         self.predictor = self
         self.card = SimpleNamespace(task="text")
         self.measures = SimpleNamespace(batch_size=Histogram("batch_size", "", registry=CollectorRegistry()))
 
     def probabilities(self, arrays: list[NDArray[Any]]) -> NDArray[np.float32]:
         self.free.wait(10)
+        time.sleep(self.takes_s)
         self.batches.append([len(array) for array in arrays])
         if any(array[0] == self.bad for array in arrays):
             raise ValueError("a bad one")
@@ -170,6 +172,24 @@ def test_what_nobody_waits_for_any_more_never_runs() -> None:
     found = asyncio.run(late())
     assert [error.code for error in found if isinstance(error, Fault)] == ["deadline_exceeded"] * 5
     assert model.batches == [[3]]
+
+
+def test_what_is_late_by_its_turn_never_runs_and_fails_as_a_whole(caplog: pytest.LogCaptureFixture) -> None:
+    model = Model(takes_s=0.06)
+
+    async def more_than_there_is_time_for() -> list[Any]:
+        batcher, soon = TurnBatcher(), time.monotonic() + 0.05
+        first = asyncio.create_task(ask(batcher, model, *[ones(10)] * LARGEST))
+        late = [asyncio.create_task(ask(batcher, model, *[ones(10)] * count, deadline_s=soon)) for count in (1, 9, 1)]
+        patient = asyncio.create_task(ask(batcher, model, ones(10)))
+        return await asyncio.gather(first, *late, patient, return_exceptions=True)
+
+    first, *late, patient = asyncio.run(more_than_there_is_time_for())
+    assert [error.code for error in late] == ["deadline_exceeded"] * 3
+    assert (len(first), len(patient)) == (LARGEST, 1)
+    assert model.batches == [[10] * LARGEST, [10]]
+    gc.collect()
+    assert not caplog.records  # asyncio tells of errors that nobody has looked at
 
 
 @of_each_kind

@@ -9,11 +9,19 @@ from collections.abc import Iterator
 import pytest
 import uvicorn
 from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
 
 from serving import connections
+from serving.exchange import WHOLE
 
 LIMIT_S = 0.4
 HEAD = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
+POST = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\n"
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    said = "answered, the body is here" if WHOLE in scope else "answered before the body"
+    await PlainTextResponse(said)(scope, receive, send)
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +29,7 @@ def port() -> Iterator[int]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(connections, "HEAD_TIMEOUT_S", LIMIT_S)
         connections.take_over_connections(workers=2)
-        server = uvicorn.Server(uvicorn.Config(PlainTextResponse("answered"), port=0, log_level="error"))
+        server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
         with socket.create_server(("127.0.0.1", 0)) as listening:
             serving = threading.Thread(target=server.run, args=([listening],))
             serving.start()
@@ -101,3 +109,11 @@ def test_a_head_in_pieces_that_ends_in_time_is_answered_and_its_connection_stays
         time.sleep(LIMIT_S * 1.5)  # no timer is left over; uvicorn's own for idle connections is 5 s
         connection.sendall(HEAD + b"\r\n")
         assert b"answered" in connection.recv(65_536)
+
+
+def test_only_a_body_that_has_come_to_its_end_counts_as_here(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        for body, rest, said in ((b"abc", b"", b"is here"), (b"ab", b"c", b"before"), (b"abc", b"", b"is here")):
+            connection.sendall(POST + body)
+            assert said in connection.recv(65_536)
+            connection.sendall(rest)

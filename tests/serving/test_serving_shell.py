@@ -8,6 +8,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from serving import admission, shell
 from serving.deployed import Deployed, DeployedModels
+from serving.exchange import WHOLE
 from serving.shell import Shell
 
 LIMIT = 4_000_000  # of the tiny image card
@@ -46,9 +47,9 @@ class Conversation:
             self.received_before_answer = self.received
         self.sent.append(message)
 
-    def run(self, model: Deployed, app: object = echo) -> int:
+    def run(self, model: Deployed, app: object = echo, **more: object) -> int:
         """The status; -1 where nothing was sent."""
-        scope = {"type": "http", "method": "POST", "path": "/v1/images/predict", "headers": self.headers}
+        scope = {"type": "http", "method": "POST", "path": "/v1/images/predict", "headers": self.headers, **more}
         asyncio.run(Shell(app, DeployedModels({"image": model}))(scope, self.receive, self.send))  # type: ignore[arg-type]
         return int(self.sent[0]["status"]) if self.sent else -1
 
@@ -83,6 +84,13 @@ def test_a_body_that_grows_past_the_limit_is_refused_at_the_limit(image_model: D
 def test_exactly_the_limit_is_allowed(image_model: Deployed) -> None:
     assert Conversation(chunks(1, LIMIT), []).run(image_model) == 200
     assert Conversation(chunks(1, LIMIT + 1), []).run(image_model) == 413
+
+
+def test_the_same_limits_hold_for_a_body_that_is_here_already(image_model: Deployed) -> None:
+    assert Conversation(chunks(1, LIMIT), []).run(image_model, **{WHOLE: True}) == 200
+    assert Conversation(chunks(1, LIMIT + 1), []).run(image_model, **{WHOLE: True}) == 413
+    declared = Conversation(chunks(1, 10), [(b"content-length", str(LIMIT + 1).encode())])
+    assert declared.run(image_model, **{WHOLE: True}) == 413 and declared.received_before_answer == 0
 
 
 def test_a_refused_sender_may_finish_within_bounds_and_the_connection_closes(
