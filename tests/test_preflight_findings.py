@@ -95,6 +95,16 @@ def test_texts_are_told_by_script_and_by_what_the_vocabulary_does_not_know() -> 
     assert found.unknown_share == {"train": 0.1, "test": 0.2}
 
 
+def test_what_was_dropped_says_nothing_of_what_is_kept() -> None:
+    kept = np.array([0, 2])
+    splits = {"train": kept[:1], "test": kept[1:]}
+    found = find(text_census(["good", "очень длинный текст", "film"], [0, 1, 0], splits=splits)).content
+    assert isinstance(found, TextFindings)
+    assert found.letters_per_script == {"Latin": 8}
+    assert found.characters.most == 4
+    assert found.tokens_per_label == {"label 0": 10.0, "label 1": None}
+
+
 def test_letters_are_counted_and_nothing_else() -> None:
     assert count_scripts("Größe 12, ελλ!\u200b") == {"Latin": 5, "Greek": 3}
     assert count_scripts("") == {}

@@ -47,7 +47,8 @@ class Census:
 
     `names` are files, or rows as `table.csv:12`. `keys` are equal for exactly equal content (`splits.digests`).
     `splits` has the items of each split by index, train first, in the order in which it was written. `near` counts
-    the items as here. Raises ValueError where something has not one entry per item.
+    the items as here. The facts of a dropped item may be anything: only those of items kept are used. Raises
+    ValueError where something has not one entry per item.
     """
 
     names: Sequence[str]

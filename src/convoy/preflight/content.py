@@ -28,7 +28,7 @@ class Spread(BaseModel):
 
 
 class ImageFindings(BaseModel):
-    """Of all images, kept or dropped: pixels as they came, the commonest sizes, how many are smaller than the model's
+    """Of the images kept: pixels as they came, the commonest sizes, how many are smaller than the model's
     side (and blown up), brightness 0 to 255 as prepared, and how many show a single brightness or next to it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,8 +42,8 @@ class ImageFindings(BaseModel):
 
 
 class TextFindings(BaseModel):
-    """Of all texts, kept or dropped: lengths, letters per script, texts by the script that most of their letters have;
-    of each split the share of texts that were cut, and of the kept tokens that the vocabulary does not know."""
+    """Of the texts kept: lengths, letters per script, texts by the script that most of their letters have;
+    of each split the share of texts that were cut, and of tokens that the vocabulary does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     characters: Spread
@@ -66,34 +66,34 @@ def spread(values: NDArray[np.float64] | NDArray[np.int64]) -> Spread:
     return Spread(**{name: float(value) for name, value in named.items()}, bins=tuple(counts.tolist()))
 
 
-def image_findings(census: Census) -> ImageFindings:
-    facts = census.facts
-    assert isinstance(facts, ImageFacts)
-    sizes = Counter(f"{width} x {height}" for width, height in zip(facts.widths, facts.heights, strict=True))
+def image_findings(census: Census, facts: ImageFacts) -> ImageFindings:
+    kept = np.flatnonzero(census.split_of >= 0)
+    widths, heights = facts.widths[kept], facts.heights[kept]
+    sizes = Counter(f"{width} x {height}" for width, height in zip(widths, heights, strict=True))
     return ImageFindings(
-        width_px=spread(facts.widths),
-        height_px=spread(facts.heights),
+        width_px=spread(widths),
+        height_px=spread(heights),
         sizes=_commonest(sizes),
-        modes=_commonest(Counter(map(readable, facts.modes))),
-        enlarged=int((np.maximum(facts.widths, facts.heights) < facts.size_px).sum()),
-        brightness=spread(facts.brightness),
-        brightness_per_label=_medians(census, facts.brightness),
+        modes=_commonest(Counter(readable(facts.modes[index]) for index in kept)),
+        enlarged=int((np.maximum(widths, heights) < facts.size_px).sum()),
+        brightness=spread(facts.brightness[kept]),
+        brightness_per_label=_medians(census, facts.brightness, kept),
     )
 
 
-def text_findings(census: Census) -> TextFindings:
-    facts = census.facts
-    assert isinstance(facts, TextFacts)
+def text_findings(census: Census, facts: TextFacts) -> TextFindings:
+    kept = np.flatnonzero(census.split_of >= 0)
     letters: Counter[str] = Counter()
-    for scripts in facts.scripts:
+    main: Counter[str] = Counter()
+    for index in kept:
+        scripts = facts.scripts[index]
         letters.update(scripts)
-    main = Counter(max(sorted(scripts), key=lambda name: scripts[name]) for scripts in facts.scripts if scripts)
-    main["no letters"] += sum(not scripts for scripts in facts.scripts)
+        main[max(sorted(scripts), key=lambda name: scripts[name]) if scripts else "no letters"] += 1
     return TextFindings(
-        characters=spread(facts.characters),
-        tokens=spread(facts.tokens),
+        characters=spread(facts.characters[kept]),
+        tokens=spread(facts.tokens[kept]),
         letters_per_script=_commonest(letters),
-        texts_per_script=_commonest(+main),
+        texts_per_script=_commonest(main),
         truncated_share={
             split: round(float(facts.truncated[items].mean()), 4) if len(items) else 0.0
             for split, items in census.splits.items()
@@ -102,7 +102,7 @@ def text_findings(census: Census) -> TextFindings:
             split: round(float(facts.unknown[items].sum() / max(facts.tokens[items].sum(), 1)), 4)
             for split, items in census.splits.items()
         },
-        tokens_per_label=_medians(census, facts.tokens),
+        tokens_per_label=_medians(census, facts.tokens, kept),
     )
 
 
@@ -113,12 +113,14 @@ def _commonest(counts: Counter[str]) -> dict[str, int]:
     return dict(ordered[:COMMONEST]) | ({"others": rest} if rest else {})
 
 
-def _medians(census: Census, values: NDArray[np.float64] | NDArray[np.int64]) -> dict[str, float | None]:
+def _medians(
+    census: Census, values: NDArray[np.float64] | NDArray[np.int64], kept: NDArray[np.int64]
+) -> dict[str, float | None]:
     """Label -> the median of its items, None where it has none."""
-    order = np.argsort(census.labels, kind="stable")
-    bounds = np.searchsorted(census.labels[order], np.arange(len(census.label_names) + 1))
-    medians: dict[str, float | None] = {}
-    for label, name in enumerate(census.label_names):
-        of_label = values[order[bounds[label] : bounds[label + 1]]]
-        medians[readable(name)] = round(float(np.median(of_label)), 2) if len(of_label) else None
-    return medians
+    by_label = kept[np.argsort(census.labels[kept], kind="stable")]
+    bounds = np.searchsorted(census.labels[by_label], np.arange(1, len(census.label_names)))
+    groups = np.split(values[by_label], bounds)
+    return {
+        readable(name): round(float(np.median(group)), 2) if len(group) else None
+        for name, group in zip(census.label_names, groups, strict=True)
+    }

@@ -1,7 +1,6 @@
 """A census -> its findings: counted and compared, nothing is judged."""
 
 from collections import Counter
-from itertools import pairwise
 
 import numpy as np
 
@@ -28,7 +27,7 @@ SAMPLES_PER_LABEL, LABELS_WITH_SAMPLES = 8, 20
 
 def find(census: Census) -> Findings:
     """Count and compare; nothing is judged here."""
-    names = tuple(map(readable, census.label_names))
+    names, facts = tuple(map(readable, census.label_names)), census.facts
     counts = {
         split: dict(zip(names, np.bincount(census.labels[items], minlength=len(names)).tolist(), strict=True))
         for split, items in census.splits.items()
@@ -45,7 +44,7 @@ def find(census: Census) -> Findings:
         balance=_balance(counts, names),
         order={"source": _order(census.labels)}
         | {split: _order(census.labels[items]) for split, items in census.splits.items()},
-        content=image_findings(census) if isinstance(census.facts, ImageFacts) else text_findings(census),
+        content=image_findings(census, facts) if isinstance(facts, ImageFacts) else text_findings(census, facts),
         samples=_samples(census),
     )
 
@@ -147,7 +146,7 @@ def _balance(counts: dict[str, dict[str, int]], names: tuple[str, ...]) -> Balan
 
 def _order(labels: Indices) -> Order:
     n = len(labels)
-    changes = sum(one != other for one, other in pairwise(labels.tolist()))
+    changes = int(np.count_nonzero(labels[1:] != labels[:-1]))
     counts = np.bincount(labels).astype(np.float64) if n else np.zeros(1)
     expected = float(n - 1 - (counts * (counts - 1)).sum() / n) if n else 0.0
     return Order(changes=changes, expected=round(expected, 1), is_sorted=changes < expected / 2)
