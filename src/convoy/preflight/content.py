@@ -74,7 +74,7 @@ def image_findings(census: Census, facts: ImageFacts) -> ImageFindings:
         width_px=spread(widths),
         height_px=spread(heights),
         sizes=_commonest(sizes),
-        modes=_commonest(Counter(readable(facts.modes[index]) for index in kept)),
+        modes=_commonest(Counter(readable(facts.modes[index]) for index in kept.tolist())),
         enlarged=int((np.maximum(widths, heights) < facts.size_px).sum()),
         brightness=spread(facts.brightness[kept]),
         brightness_per_label=_medians(census, facts.brightness, kept),
@@ -85,7 +85,7 @@ def text_findings(census: Census, facts: TextFacts) -> TextFindings:
     kept = np.flatnonzero(census.split_of >= 0)
     letters: Counter[str] = Counter()
     main: Counter[str] = Counter()
-    for index in kept:
+    for index in kept.tolist():
         scripts = facts.scripts[index]
         letters.update(scripts)
         main[max(sorted(scripts), key=lambda name: scripts[name]) if scripts else "no letters"] += 1
