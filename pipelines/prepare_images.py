@@ -1,18 +1,21 @@
-"""data/raw/image -> one Arrow file per split, duplicates out, and the counts of all that was kept and dropped."""
+"""data/raw/image -> one Arrow file per split, duplicates out, and the report of the data."""
 
 from convoy import atomic, layout, stage
 from convoy.params import read_section
-from convoy.preparation.image import convert, gather
+from convoy.preflight.limits import PreflightLimits
+from convoy.preflight.report import DataRefused, summary, write_report
+from convoy.preparation.image import convert, gather, take_census
 from convoy.prepared.image import ImageSplit, write_images
 from convoy.preprocessing.image import ImagePreprocessing
 from convoy.raw import RawItems
-from convoy.splits import DivisionParams, LabelTooRare, count_labels, divide
+from convoy.splits import DivisionParams, LabelTooRare, divide
 
 
 class Params(DivisionParams):
     """The section prepare_images of params.yaml."""
 
     preprocessing: ImagePreprocessing
+    limits: PreflightLimits
 
 
 def main() -> None:
@@ -23,16 +26,15 @@ def main() -> None:
     converted = convert(raw, params.preprocessing, scratch)
     labels = raw.label_of[converted.rows]
     division = divide(converted.keys, labels, raw.given[converted.rows], raw.labels, params)
-    counts = {}
+    census = take_census(raw, converted, division)
+    findings = write_report("image", census, params.limits, lambda item: converted.pixels[item])
     for name, rows in division.rows.items():
         images = gather(converted.pixels, rows, scratch)
         write_images(layout.prepared("image", name), ImageSplit(images, labels[rows], raw.labels))
-        counts[name] = count_labels(labels[rows], raw.labels)
     atomic.write_json(layout.contract("image"), params.preprocessing.model_dump(mode="json"))
-    report = {"raw": len(raw), "dropped": division.dropped, "splits": counts}
-    atomic.write_json(layout.reports("image") / "data.json", report)
-    print(f"images: dropped {division.dropped}, kept { {name: count['n'] for name, count in counts.items()} }")
+    atomic.write_json(layout.reports("image") / "data.json", summary(findings, len(raw)))
+    print(f"images: dropped {division.dropped}, kept { {name: len(rows) for name, rows in division.rows.items()} }")
 
 
 if __name__ == "__main__":
-    stage.run(main, refusals=(LabelTooRare,))
+    stage.run(main, refusals=(LabelTooRare, DataRefused))

@@ -1,15 +1,17 @@
-"""data/raw/text -> tokenizer.json and one Arrow file per split, duplicates out; counts of all kept and dropped."""
+"""data/raw/text -> tokenizer.json and one Arrow file per split, duplicates out, and the report of the data."""
 
 from pydantic import Field
 
 from convoy import atomic, layout, stage
 from convoy.params import read_section
-from convoy.preparation.text import Encoder, look, texts_of
+from convoy.preflight.limits import PreflightLimits
+from convoy.preflight.report import DataRefused, summary, write_report
+from convoy.preparation.text import Encoder, TextsOf, look, take_census
 from convoy.prepared.text import write_texts
 from convoy.preprocessing.text import TextPreprocessing, TextPreprocessor
 from convoy.preprocessing.vocabulary import build_tokenizer
 from convoy.raw import RawItems
-from convoy.splits import DivisionParams, LabelTooRare, count_labels, divide
+from convoy.splits import DivisionParams, LabelTooRare, divide
 
 
 class Params(DivisionParams):
@@ -17,6 +19,7 @@ class Params(DivisionParams):
 
     vocabulary_size: int = Field(ge=100)
     preprocessing: TextPreprocessing
+    limits: PreflightLimits
 
 
 def main() -> None:
@@ -26,18 +29,18 @@ def main() -> None:
     usable = look(raw, params.preprocessing)
     division = divide(usable.keys, raw.label_of[usable.rows], raw.given[usable.rows], raw.labels, params)
     rows = {name: usable.rows[indices] for name, indices in division.rows.items()}
-    tokenizer_json = build_tokenizer(texts_of(raw, rows["train"]), params.vocabulary_size).encode()
+    tokenizer_json = build_tokenizer(TextsOf(raw, rows["train"]), params.vocabulary_size).encode()
     atomic.write_bytes(layout.TOKENIZER, tokenizer_json)
     encoder = Encoder(raw, TextPreprocessor(params.preprocessing, tokenizer_json))
-    counts = {}
     for name in layout.SPLITS:
         write_texts(layout.prepared("text", name), encoder.encode(rows[name], name))
-        counts[name] = {**count_labels(raw.label_of[rows[name]], raw.labels), **encoder.shares(rows[name])}
+    census = take_census(raw, usable, division, encoder)
+    findings = write_report("text", census, params.limits, TextsOf(raw, usable.rows).__getitem__)
     atomic.write_json(layout.contract("text"), params.preprocessing.model_dump(mode="json"))
-    report = {"raw": len(raw), "dropped": division.dropped, "splits": counts, "vocabulary": encoder.vocabulary}
+    report = {**summary(findings, len(raw)), "vocabulary": encoder.vocabulary}
     atomic.write_json(layout.reports("text") / "data.json", report)
-    print(f"texts: dropped {division.dropped}, kept { {name: count['n'] for name, count in counts.items()} }")
+    print(f"texts: dropped {division.dropped}, kept { {name: len(found) for name, found in rows.items()} }")
 
 
 if __name__ == "__main__":
-    stage.run(main, refusals=(LabelTooRare,))
+    stage.run(main, refusals=(LabelTooRare, DataRefused))

@@ -14,6 +14,8 @@ OTHERS = {
     "requirements.lock": "the exact version of everything",
 }
 BESIDE = {
+    "src/convoy/preflight/page.css": "How that page looks, on light and dark, on a phone too",
+    "src/convoy/preflight/page.html": "The page of the data report, a Jinja template",
     "serving/page.html": "The page at /: every route, to read and to try",
     "serving/Dockerfile": "The service as an image without torch",
     "serving/mlflow.Dockerfile": "The MLflow UI as an image",

@@ -40,6 +40,13 @@ class Division:
     rows: dict[Split, Indices]
     dropped: dict[str, int]
 
+    def split_of(self, count: int) -> Indices:
+        """Of each of `count` items (count,) the index of its split in SPLITS, or -1."""
+        numbers = np.full(count, -1, dtype=np.int64)
+        for name, rows in self.rows.items():
+            numbers[rows] = SPLITS.index(name)
+        return numbers
+
 
 def divide(
     keys: list[bytes],

@@ -12,10 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from convoy.preflight.census import Census, ImageFacts
+from convoy.preflight.near_images import ImageSignatures, near_pairs
 from convoy.preprocessing.image import ImagePreprocessing, ImagePreprocessor, decode
 from convoy.preprocessing.rejection import InputRejected
 from convoy.raw import RawItems
 from convoy.sources.items import Rejection
+from convoy.splits import Division
 
 GATHERED = 1_000  # images copied at once
 
@@ -29,7 +32,35 @@ class ConvertedImages:
     keys: list[bytes]  # digests of the pixels
     sizes_px: NDArray[np.int64]  # (n, 2) width and height, before
     modes: list[str]  # Pillow's, before
+    brightness: NDArray[np.float64]  # mean of the pixels, 0 to 255
     rejections: list[Rejection]
+
+
+def take_census(raw: RawItems, converted: ConvertedImages, division: Division) -> Census:
+    """All that is known of the images that could be read, near-duplicates included, and of those that could not."""
+    signatures = ImageSignatures()
+    for start in tqdm(
+        range(0, len(converted.pixels), GATHERED), "image: comparing", unit=f" x {GATHERED}", mininterval=1
+    ):
+        signatures.add(converted.pixels[start : start + GATHERED])
+    split_of = division.split_of(len(converted.rows))
+    return Census(
+        names=[raw.name(row) for row in converted.rows.tolist()],
+        labels=raw.label_of[converted.rows],
+        label_names=raw.labels,
+        keys=converted.keys,
+        splits=dict(division.rows.items()),
+        dropped=division.dropped,
+        rejections=[*raw.rejections, *converted.rejections],
+        near=near_pairs(signatures, split_of),
+        facts=ImageFacts(
+            widths=converted.sizes_px[:, 0],
+            heights=converted.sizes_px[:, 1],
+            modes=converted.modes,
+            brightness=converted.brightness,
+            size_px=converted.pixels.shape[1],
+        ),
+    )
 
 
 @dataclass(frozen=True)
@@ -46,6 +77,7 @@ def convert(raw: RawItems, contract: ImagePreprocessing, scratch: Path) -> Conve
     rows: list[int] = []
     keys: list[bytes] = []
     converted: list[tuple[tuple[int, int], str]] = []
+    brightness: list[float] = []
     rejections: list[Rejection] = []
     progress = tqdm(_converted(raw, preprocessor), "image: converting", len(raw), unit="", mininterval=1)
     for row, found in enumerate(progress):
@@ -56,9 +88,12 @@ def convert(raw: RawItems, contract: ImagePreprocessing, scratch: Path) -> Conve
         rows.append(row)
         keys.append(blake2b(found.pixels.tobytes(), digest_size=16).digest())
         converted.append((found.size_px, found.mode))
+        brightness.append(float(found.pixels.mean()))
     sizes = np.array([size for size, _ in converted], dtype=np.int64).reshape(-1, 2)
     modes = [mode for _, mode in converted]
-    return ConvertedImages(np.array(rows, dtype=np.int64), pixels[: len(rows)], keys, sizes, modes, rejections)
+    return ConvertedImages(
+        np.array(rows, dtype=np.int64), pixels[: len(rows)], keys, sizes, modes, np.array(brightness), rejections
+    )
 
 
 def gather(pixels: NDArray[np.uint8], rows: NDArray[np.int64], scratch: Path) -> NDArray[np.uint8]:

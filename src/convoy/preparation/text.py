@@ -1,18 +1,23 @@
 """Raw texts -> those that can be used, and their token ids a part at a time; what cannot be used, with the reason."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from convoy.preflight.census import Census, TextFacts
+from convoy.preflight.near_texts import near_pairs
+from convoy.preflight.scripts import count_scripts
 from convoy.prepared.text import TextSplit
 from convoy.preprocessing.rejection import InputRejected
 from convoy.preprocessing.text import TextPreprocessing, TextPreprocessor, check
 from convoy.raw import RawItems
 from convoy.sources.items import Rejection
+from convoy.splits import Division
 
 PART = 1_000  # texts encoded at once
 
@@ -51,10 +56,23 @@ def look(raw: RawItems, contract: TextPreprocessing) -> UsableTexts:
     return UsableTexts(np.array(rows, dtype=np.int64), keys, np.array(characters, dtype=np.int64), rejections)
 
 
-def texts_of(raw: RawItems, rows: NDArray[np.int64]) -> Iterator[str]:
-    """The texts of these rows, one at a time."""
-    for row in rows.tolist():
-        yield str(raw.content(row))
+class TextsOf(Sequence[str]):
+    """The texts of these rows (n,) of the raw items, each read when it is asked for."""
+
+    def __init__(self, raw: RawItems, rows: NDArray[np.int64]) -> None:
+        self._raw, self._rows = raw, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [str(self._raw.content(row)) for row in self._rows[index].tolist()]
+        return str(self._raw.content(int(self._rows[index])))
 
 
 class Encoder:
@@ -72,7 +90,7 @@ class Encoder:
         contract = self._preprocessor.contract
         for start in tqdm(range(0, len(rows), PART), f"text {name}: encoding", unit=f" x {PART}", mininterval=1):
             part = rows[start : start + PART]
-            texts = list(texts_of(self._raw, part))
+            texts = TextsOf(self._raw, part)[:]
             prepared = self._preprocessor.prepare_all(texts)
             tokens = [text.array.astype(np.int32) for text in prepared]
             self.tokens[part] = [len(ids) for ids in tokens]
@@ -81,9 +99,25 @@ class Encoder:
             labels = self._raw.label_of[part]
             yield TextSplit(texts, tokens, labels, self._raw.labels, self.vocabulary, contract.pad_id)
 
-    def shares(self, rows: NDArray[np.int64]) -> dict[str, float]:
-        """How many texts were cut, and how many of the words kept are not in the vocabulary."""
-        return {
-            "truncated_share": round(float(self.truncated[rows].mean()), 4),
-            "unknown_share": round(float(self.unknown[rows].sum() / self.tokens[rows].sum()), 4),
-        }
+
+def take_census(raw: RawItems, usable: UsableTexts, division: Division, encoder: Encoder) -> Census:
+    """All that is known of the usable texts, near-duplicates included, and of those that are none; after encoding."""
+    texts = TextsOf(raw, usable.rows)
+    print("text: comparing all texts", flush=True)
+    return Census(
+        names=[raw.name(row) for row in usable.rows.tolist()],
+        labels=raw.label_of[usable.rows],
+        label_names=raw.labels,
+        keys=usable.keys,
+        splits=dict(division.rows.items()),
+        dropped=division.dropped,
+        rejections=[*raw.rejections, *usable.rejections],
+        near=near_pairs(texts, division.split_of(len(texts))),
+        facts=TextFacts(
+            characters=usable.characters,
+            tokens=encoder.tokens[usable.rows],
+            unknown=encoder.unknown[usable.rows],
+            truncated=encoder.truncated[usable.rows],
+            scripts=[count_scripts(text) for text in texts],
+        ),
+    )

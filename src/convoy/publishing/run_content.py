@@ -199,7 +199,7 @@ def _files(
 ) -> dict[str, Path | bytes]:
     folder = layout.reports(task)
     wanted = [folder / architecture / name for name in ("training.json", "metrics.json", "curves.csv")]
-    wanted += [folder / "data.json"]
+    wanted += [folder / name for name in ("data.json", "data.html", "findings.json", "rejected.csv")]
     if evaluated:
         wanted += [folder / architecture / name for name in ("confusion.png", "misclassified.png")]
         wanted += [folder / "candidates.json"]
