@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -30,7 +31,10 @@ def prepare(folder: Path, environment: dict[str, str], umask: int) -> dict[str, 
         folder / "pictures",
         {f"{label}/{n}é.png": png(n + 100 * len(label)) for label in ("a", "bé") for n in range(40)},
     )
-    lines = "".join(f'"text {n} of schön things, {n * n}",{"yes" if n % 2 else "nö"}\n' for n in range(200))
+    draw = random.Random(0)
+    words = ["schön", "sehr", "gut", "the", "film", "深い", "nö", "lang", "kurz", "a", "b", "c"]
+    said = [" ".join(draw.choices(words, k=30)) for _ in range(200)]
+    lines = "".join(f'"{text}, wirklich",{"yes" if n % 2 else "nö"}\n' for n, text in enumerate(said))
     lay(folder, {"texts.csv": f"text,label\n{lines}".encode()})
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     params["fetch_images"] |= {"source": "folder", "path": "pictures"}
