@@ -34,13 +34,15 @@ def main(task: Task, architecture: Architecture) -> None:
     name = f"{task}-{architecture}"
     trainer = read_section(TrainerParams, "train", "trainer")
     params = read_section(Params, "train", task, architecture)
+    batches = read_section(candidates.batch_model(task), "train", task, architecture, "batches")
+    read_section(candidates.network_model(task, architecture), "train", task, architecture, "network")
     pl.seed_everything(trainer.seed, workers=True, verbose=False)
     files = [layout.prepared(task, "train"), layout.prepared(task, "validation")]
     training, validation = (candidates.open_dataset(task, file) for file in files)
     how = {"seed": trainer.seed, "learning": params.learning.model_dump(), "batches": params.batches}
     description = candidates.describe(task, architecture, params.network, training, how)
     network = candidates.build(description)
-    splits = Splits(training, validation, candidates.batch_params(task, params.batches), trainer.seed)
+    splits = Splits(training, validation, batches, trainer.seed)
     around = surroundings(trainer.accelerator)
     identity = fingerprint({"trainer": trainer.model_dump(), **params.model_dump()}, files, around)
     with training_folder(name, identity) as folder, followed(name) as follower:

@@ -6,8 +6,11 @@ import pytest
 import yaml
 from pydantic import Field
 
-from convoy import layout
+from convoy import candidates, layout
 from convoy.params import ParamsInvalid, Section, read_section
+from convoy.selection import SelectionParams
+from convoy.training import TrainerParams
+from pipelines import baselines, evaluate, export, fetch_images, fetch_text, prepare_images, prepare_text, train
 
 
 class Rate(Section):
@@ -58,3 +61,66 @@ def test_demo_changes_only_keys_that_params_has() -> None:
 
     params = yaml.safe_load(layout.PARAMS.read_text())
     assert unknown(yaml.safe_load(Path("demo.yaml").read_text()), params) == []
+
+
+SECTIONS: dict[tuple[str, ...], type[Section]] = {
+    ("fetch_images",): fetch_images.Params,
+    ("fetch_text",): fetch_text.Params,
+    ("prepare_images",): prepare_images.Params,
+    ("prepare_text",): prepare_text.Params,
+    ("train", "trainer"): TrainerParams,
+    ("baselines",): baselines.Params,
+    ("choose",): SelectionParams,
+    ("export",): export.Params,
+    ("evaluate",): evaluate.Params,
+}
+for task in layout.TASKS:
+    for architecture in layout.ARCHITECTURES:
+        SECTIONS[("train", task, architecture)] = train.Params
+        SECTIONS[("train", task, architecture, "batches")] = candidates.batch_model(task)
+        SECTIONS[("train", task, architecture, "network")] = candidates.network_model(task, architecture)
+
+
+def leaves(content: object, *keys: object):
+    if isinstance(content, dict):
+        for key, value in content.items():
+            yield from leaves(value, *keys, key)
+    elif keys:
+        yield keys
+
+
+def changed(content: dict, keys: tuple, change: str) -> dict:
+    """A copy in which the leaf is of a kind that nothing expects, is missing, or has a neighbour that nobody knows."""
+    copy = yaml.safe_load(yaml.safe_dump(content))
+    inner = copy
+    for key in keys[:-1]:
+        inner = inner[key]
+    if change == "wrong":
+        inner[keys[-1]] = {"no": ["such", "thing"]}
+    elif change == "missing":
+        del inner[keys[-1]]
+    else:
+        inner[f"{keys[-1]}_"] = 1
+    return copy
+
+
+@pytest.mark.parametrize("keys", SECTIONS, ids=".".join)
+@pytest.mark.parametrize("change", ["wrong", "missing", "unknown"])
+def test_every_value_of_params_that_is_wrong_missing_or_unknown_is_named(
+    tmp_path: Path, keys: tuple[str, ...], change: str
+) -> None:
+    params = yaml.safe_load(layout.PARAMS.read_text())
+    section = params
+    for key in keys:
+        section = section[key]
+    # What a candidate's own sections hold is read as these, below; the members of `baselines` have names of their own.
+    inside = [leaf for leaf in leaves(section) if not (len(keys) == 3 and leaf[0] in ("batches", "network"))]
+    for leaf in inside:
+        wrong = changed(section, leaf, change)
+        for key in reversed(keys):
+            wrong = {key: wrong}
+        path = write(tmp_path, yaml.safe_dump(wrong))
+        with pytest.raises(ParamsInvalid) as error:
+            read_section(SECTIONS[keys], *keys, path=path)
+        assert ".".join(map(str, [*keys, *leaf[:-1]])) in str(error.value)
+        assert str(leaf[-1]) in str(error.value)

@@ -54,9 +54,21 @@ def open_dataset(task: Task, path: Path) -> Dataset:
     return dataset
 
 
+def batch_model(task: Task) -> type[Section]:
+    """What the section `batches` of a task's candidates must be."""
+    model: type[Section] = import_module(f"convoy.datasets.{task}").BatchParams
+    return model
+
+
+def network_model(task: Task, architecture: Architecture) -> type[Section]:
+    """What the section `network` of a candidate must be."""
+    model: type[Section] = import_module(f"convoy.models.{task}_{architecture}").NetworkParams
+    return model
+
+
 def batch_params(task: Task, params: dict[str, Any]) -> Any:
     """The `batches` section of a candidate, checked."""
-    return import_module(f"convoy.datasets.{task}").BatchParams.model_validate(params)
+    return batch_model(task).model_validate(params)
 
 
 def describe(

@@ -29,7 +29,7 @@ def read_section(model: type[S], *keys: str, path: Path = layout.PARAMS) -> S:
     """
     try:
         section: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise ParamsInvalid(f"{path} is not valid YAML: {error}") from None
     for depth, key in enumerate(keys):
         if not isinstance(section, dict) or key not in section:
