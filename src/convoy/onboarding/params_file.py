@@ -38,8 +38,7 @@ def changed(path: Path, changes: Sequence[Change]) -> str:
             section = section.get(key) if isinstance(section, dict) else None
         if not isinstance(section, CommentedMap) or change.keys[-1] not in section:
             raise ParamsInvalid(f"{path}: {'.'.join(change.keys)} is missing")
-        if section[change.keys[-1]] != change.value:
-            _replace(section, change.keys[-1], _written(change.value), change.reason)
+        _replace(section, change.keys[-1], change.value, change.reason)
     stream = io.StringIO()
     yaml.dump(content, stream)
     return stream.getvalue()
@@ -57,10 +56,14 @@ def write(path: Path, text: str) -> None:
 
 
 def _replace(section: CommentedMap, key: str, value: Any, reason: str) -> None:
-    """Put a value and its reason in place of others; what ruamel keeps with them and stands below stays."""
+    """Put a value and its reason in place of others, also where the value is the same and was there for another one.
+
+    What ruamel keeps with a remark, and stands on the lines below it, stays.
+    """
     remark = section.ca.items.get(key)
     _, _, below = remark[2].value.partition("\n") if remark and remark[2] else ("", "", "")
-    section[key] = value
+    if section[key] != value:
+        section[key] = _written(value)
     section.yaml_add_eol_comment(f"# {reason}", key, column=COMMENT_COLUMN)
     others = [line for line in below.splitlines(keepends=True) if not line.startswith(" " * GOES_ON)]
     section.ca.items[key][2].value = "".join([f"# {reason}\n", *others])

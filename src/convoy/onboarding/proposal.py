@@ -91,16 +91,14 @@ def _images(survey: Survey) -> Iterator[Change]:
     )
     polarity = "light_on_dark" if dark > 0.95 and not coloured else "any"
     yield Change((*section, "polarity"), polarity, f"{dark:.0%} have a dark border")
-    if survey.most_pixels > 16_000_000:
-        yield Change((*section, "max_pixels"), survey.most_pixels, "the largest one seen")
+    most = max(16_000_000, survey.most_pixels)
+    yield Change((*section, "max_pixels"), most, f"the largest one of a sample has {survey.most_pixels:,}")
     for architecture in layout.ARCHITECTURES:
         batches = ("train", "image", architecture, "batches")
         yield Change((*batches, "flip"), False, "is a mirror image's label the same? not known; true where it is")
         yield Change((*batches, "shift_px"), max(1, side // 14), "as for 28 px: a fourteenth of the side")
     erased = ("train", "image", "cnn", "batches", "erase_px")
     yield Change(erased, side * 10 // 28, "as for 28 px: a third of the side")
-    smoothing = ("train", "image", "cnn", "learning", "label_smoothing")
-    yield Change(smoothing, 0.05, "as for the other candidates; more where people would disagree about a label")
 
 
 def _texts(survey: Survey) -> Iterator[Change]:
@@ -123,10 +121,8 @@ def _texts(survey: Survey) -> Iterator[Change]:
         else f"95 % have up to {long:.0f} words and marks; an LSTM's time grows with it",
     )
     yield Change((*section, "head_tokens"), tokens // 3, "of a longer text its start and, more so, its end")
-    if survey.characters > 20_000:
-        yield Change(
-            (*section, "max_characters"), survey.characters * 2, f"the longest of a sample has {survey.characters:,}"
-        )
+    most = max(20_000, survey.characters * 2)
+    yield Change((*section, "max_characters"), most, f"the longest one of a sample has {survey.characters:,}")
 
 
 def _learning(section: tuple[str, ...], trained: int, survey: Survey) -> Iterator[Change]:
@@ -134,6 +130,7 @@ def _learning(section: tuple[str, ...], trained: int, survey: Survey) -> Iterato
     why = f"the largest label has {largest / smallest:.1f} times the items of the smallest"
     weights = "balanced" if largest / smallest > UNEVEN else "none"
     yield Change((*section, "learning", "class_weights"), weights, why)
+    yield Change((*section, "learning", "label_smoothing"), 0.05, "more where people would disagree about a label")
     if trained >= FEW:
         return
     usual = 128 if section[1] == "image" else 64
