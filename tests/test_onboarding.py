@@ -242,7 +242,7 @@ def test_lengths_and_vocabulary_follow_the_texts(place: Path, words: int, tokens
 
 
 def test_labels_that_come_late_are_looked_into_as_well_as_the_first(place: Path) -> None:
-    texts = {f"a/{n}.txt": b"short one" for n in range(2_000)} | {f"b/{n}.txt": b"long " * 40 for n in range(300)}
+    texts = {f"a/{n}.txt": b"short one" for n in range(3_000)} | {f"b/{n}.txt": b"long " * 40 for n in range(600)}
     survey = look(detect("text", lay(place / "texts", texts), "utf-8"), "text")
     assert 0.2 < np.mean(np.array(survey.lengths) > 2) < 0.5
 

@@ -51,8 +51,11 @@ def _source(section: str, detected: Detected, survey: Survey) -> Iterator[Change
     if survey.splits:
         yield Change((section, "given_splits"), True, "false divides anew")
     if detected.kind == "table":
-        for key in ("file", "content", "label", "split"):
+        yield Change((section, "table", "file"), table.file, "its name, where the folder holds several")
+        for key in ("content", "label"):
             yield Change((section, "table", key), getattr(table, key), "as found in the table")
+        found = "as found in the table" if survey.splits else "where there is one, and given_splits is true"
+        yield Change((section, "table", "split"), table.split, found)
     yield Change((section, "table", "encoding"), table.encoding, "as stated")
 
 

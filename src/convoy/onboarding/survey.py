@@ -14,7 +14,7 @@ from convoy.preprocessing.rejection import InputRejected
 from convoy.raw import explain
 from convoy.sources.items import Item, Rejection
 
-SAMPLE = 200  # of each label that are looked into: all of the first so many, then fewer and fewer
+SAMPLE = 500  # of each label that are looked into: all of the first so many, then fewer and fewer
 LEAST = 4  # items of a label: one for each split
 MOST_PIXELS = 100_000_000
 COLOURED = 12  # of 255: a grey picture that was saved as a colour JPEG strays by less
