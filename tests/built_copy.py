@@ -1,22 +1,49 @@
-"""A copy of the working tree in which the whole pipeline runs for real, with the params of `make demo`."""
+"""A copy of the working tree in which the whole pipeline runs and serves for real, with the params of `make demo`."""
 
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from convoy.running import workspace
+from convoy.running import showcase, workspace
 
 BUILD_S = 900
+START_S = 60
 
 
-def command(folder: Path, *words: str, timeout_s: float = 120) -> str:
-    """Run a Python module in the copy, with the copy's code, and give its output."""
+def command(folder: Path, *words: str, timeout_s: float = 120, **variables: str) -> str:
+    """Run a Python module in the copy, with the copy's code and with these variables, and give its output."""
     environment = {name: value for name, value in workspace.environment(folder).items() if name != "OMP_NUM_THREADS"}
+    environment |= variables
     done = subprocess.run(
         [sys.executable, "-m", *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout_s
     )
     assert done.returncode == 0, f"{words}: {done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     return done.stdout + done.stderr
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The address of the service, started in the copy as a user starts it, and ended."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = ["bentoml", "serve", "serving.service:service", "--port", str(port)]
+    log = folder / "serve.log"
+    with log.open("w") as stream:
+        server = subprocess.Popen(
+            [sys.executable, "-m", *words], cwd=folder, env=workspace.environment(folder), stdout=stream, stderr=stream
+        )
+        try:
+            address = f"http://127.0.0.1:{port}"
+            ready = showcase.wait_until_ready([f"{address}/readyz"], START_S, lambda: server.poll() is not None)
+            assert ready, log.read_text()[-3000:]
+            yield address
+        finally:
+            server.terminate()
+            server.wait(timeout=15)
 
 
 def build(folder: Path) -> Path:

@@ -41,6 +41,11 @@ def test_where_every_row_is_right_or_the_model_knows_nothing_the_temperature_sta
         assert BOUNDS[0] <= fit_temperature(labels, logits) <= BOUNDS[1]
 
 
+def test_a_model_that_is_always_right_in_validation_is_not_made_certain_of_everything() -> None:
+    labels = np.arange(90) % 3
+    assert fit_temperature(labels, np.eye(3)[labels] * 3) == 1.0
+
+
 def test_the_error_can_be_checked_by_hand() -> None:
     probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.45, 0.55], [0.0, 1.0]])
     found = reliability(np.array([0, 1, 1, 1]), probabilities)

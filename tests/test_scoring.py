@@ -24,6 +24,7 @@ from convoy.scoring import bulk
 from convoy.scoring.inputs import Inputs
 from convoy.scoring.refusal import ScoringRefused
 from convoy.scoring.scorer import Scorer, load
+from convoy.sources.items import SourceRefused
 from serving.deployed import Deployed
 from serving.predictions import predict_images, predict_texts
 
@@ -153,11 +154,19 @@ def test_every_text_that_cannot_be_used_is_a_row_that_says_why() -> None:
     Path("in.csv").write_bytes(b"\r\n".join(lines))
     table = score("in.csv")
     codes = [error and error.partition(":")[0] for error in table["error"].to_pylist()]
-    rejected = ["blank_text", "blank_text", "invalid_text", "malformed_row", "malformed_row", "text_too_long"]
+    rejected = ["blank_text", "blank_text", "malformed_row", "malformed_row", "malformed_row", "text_too_long"]
     assert codes == [None, *rejected, None]
     assert table["label"].to_pylist() == ["positive", *[None] * 6, "negative"]
     assert table["probability"].null_count == table["probability_negative"].null_count == 6
     assert table["row"].to_pylist() == list(range(8))  # a blank line is no row, as in pandas
+
+
+def test_a_quote_that_is_never_closed_costs_one_row() -> None:
+    write_csv("in.csv", ["good"] * 2_000)
+    with open("in.csv", "a") as stream:
+        stream.write('7,"bad\n' + "8,good\n" * 2_000)
+    errors = score("in.csv")["error"].to_pylist()
+    assert len(errors) == 4_001 and errors.count(None) == 4_000 and "a quote is not closed" in errors[2_000]
 
 
 def test_every_line_of_json_that_cannot_be_used_is_a_row_that_says_why() -> None:
@@ -198,13 +207,19 @@ def test_every_image_that_cannot_be_used_is_a_row_that_says_why() -> None:
     codes_of_table = [
         str(error).partition(":")[0] for error in score("in.csv", "o.parquet", "image")["error"].to_pylist()
     ]
-    assert codes_of_table == ["undecodable_image", *["unreadable_file"] * 5, "None"]
+    assert codes_of_table == [
+        "undecodable_image",
+        *["unreadable_file"] * 3,
+        "malformed_row",
+        "unreadable_file",
+        "malformed_row",
+    ]
 
 
 def test_texts_in_files_that_are_not_in_the_encoding_are_rows_with_an_error() -> None:
     Path("in").mkdir()
     Path("in/a.txt").write_bytes("schön".encode("latin-1"))
-    assert score("in")["error"].to_pylist() == ["invalid_text: the file is not utf-8"]
+    assert score("in")["error"].to_pylist() == ["invalid_text: not utf-8: byte 0xf6 at 3"]
     assert score("in", restart=True, encoding="latin-1")["error"].to_pylist() == [None]
 
 
@@ -369,7 +384,6 @@ def test_what_makes_no_sense_is_a_sentence_that_says_what_does() -> None:
     write_csv("in.csv", TEXTS)
     pq.write_table(pa.table({"text": TEXTS}), "in.parquet")
     Path("folder").mkdir()
-    Path("quote.csv").write_text('id,text\n1,"' + "a" * 16_000_001)
     Path("no.parquet").write_text("no Parquet")
     Path("keys.jsonl").write_text('{"other": "good"}\n')
     for source, output, options, said in [
@@ -377,17 +391,16 @@ def test_what_makes_no_sense_is_a_sentence_that_says_what_does() -> None:
         ("in.csv", "out.csv", {}, "end in .parquet"),
         ("in.parquet", "in.parquet", {"restart": True}, "is INPUT"),
         ("folder", "folder/below/out.parquet", {}, "within it"),
-        ("in.csv", "out.parquet", {"column": "review"}, "has no column `review` but id, text"),
-        ("in.parquet", "out.parquet", {"column": "review"}, "has no column `review` but text"),
+        ("in.csv", "out.parquet", {"column": "review"}, "has no column 'review', it has id, text;"),
+        ("in.parquet", "out.parquet", {"column": "review"}, "has no column 'review', it has text;"),
         ("keys.jsonl", "out.parquet", {}, "none of the 1 rows has a `text`"),
         ("in.csv", "out.parquet", {"encoding": "utf-9"}, "--encoding utf-9 is not known"),
         ("in.csv", "out.parquet", {"encoding": "utf-16"}, "is not utf-16"),
         ("in.csv", "out.parquet", {"polarity": "dark_on_light"}, "--polarity is for images"),
-        ("quote.csv", "out.parquet", {}, "quote.csv, line 2: field larger than"),
-        ("no.parquet", "out.parquet", {}, "not a whole Parquet file"),
-        (sys.executable, "out.parquet", {}, "a folder or one of .csv, .tsv, .jsonl, .parquet is read"),
+        ("no.parquet", "out.parquet", {}, "cannot be read after row 0"),
+        (sys.executable, "out.parquet", {}, "is no table; known are .csv, .tsv, .jsonl, .parquet"),
     ]:
-        with pytest.raises(ScoringRefused) as refused:
+        with pytest.raises((ScoringRefused, SourceRefused)) as refused:
             score(source, output, **options)
         assert said in str(refused.value) and not Path("out.parquet.parts").exists()
 

@@ -115,7 +115,7 @@ def test_marks_and_newlines_of_every_system_are_read(tmp_path: Path, newline: by
 
 def test_the_encoding_is_stated_and_never_guessed(tmp_path: Path) -> None:
     path = table(tmp_path / "t.csv", "text,label\nschön,a\n".encode("utf-16"))
-    with pytest.raises(SourceRefused, match=r"begins with the mark of utf-16, params\.yaml states utf-8"):
+    with pytest.raises(SourceRefused, match=r"begins with the mark of utf-16, stated is utf-8; state utf-16"):
         read(path)
     assert read(path, table={"encoding": "utf-16"})[0].content == "schön"
     path = table(tmp_path / "t.csv", "text,label\nschön,a\n".encode("latin-1"))
@@ -130,6 +130,12 @@ def test_a_missing_column_is_named_with_those_that_are_there(tmp_path: Path) -> 
     with pytest.raises(SourceRefused, match="no column 'text', it has review, label; name its columns"):
         read(path)
     assert read(path, table={"content": "review"})[0].content == "fine"
+
+
+def test_what_is_wrong_with_a_column_that_nobody_asked_for_costs_no_row(tmp_path: Path) -> None:
+    path = table(tmp_path / "t.csv", b"note,text,label\ncaf\xe9,fine,a\nnul\0,good,b\n")
+    assert [item.content for item in read(path)] == ["fine", "good"]
+    assert [row for _, row in tables.rows_of(path, "utf-8")] == ["not utf-8: byte 0xe9", "a NUL character"]
 
 
 @pytest.mark.parametrize(

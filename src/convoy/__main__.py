@@ -200,6 +200,7 @@ def score(
         from convoy.scoring.inputs import Inputs
         from convoy.scoring.refusal import ScoringRefused
         from convoy.scoring.scorer import Scorer, load
+        from convoy.sources.items import SourceRefused
     except ModuleNotFoundError as error:
         typer.echo(f"{error.name} is missing; `pip install -c requirements.lock '.[train]'` brings it", err=True)
         raise typer.Exit(1) from None
@@ -207,7 +208,7 @@ def score(
     settings = bulk.Settings(batch_size, threads, restart)
     try:
         bulk.score(Scorer(load(task), encoding, polarity), inputs, output, settings, typer.echo)
-    except (BundleInvalid, ScoringRefused, OSError) as error:
+    except (BundleInvalid, ScoringRefused, SourceRefused, OSError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:

@@ -69,7 +69,7 @@ def write(folder: Path, task: Task, found: Found, labels: tuple[str, ...] | None
                 counts.update(item.label for item in batch)
                 columns = zip(*((item.name, item.label, item.split, item.content) for item in batch), strict=True)
                 writer.write_batch(pa.record_batch([list(column) for column in columns], schema=schema))
-        names = _require_labels(counts, labels, rejections)
+        names = require_labels(counts, labels, f"{explain(rejections)}{_first(rejections)}")
         (temporary / LABELS).write_bytes(atomic.to_json(names))
         (temporary / REJECTED).write_bytes(to_csv(rejections))
     print(f"{task}: {counts.total()} items of {len(names)} labels; {explain(rejections)}")
@@ -116,13 +116,16 @@ def _sieve(
             yield one
 
 
-def _require_labels(
-    counts: Counter[str], labels: tuple[str, ...] | None, rejections: list[Rejection]
-) -> tuple[str, ...]:
+def require_labels(counts: Counter[str], labels: tuple[str, ...] | None, told: str) -> tuple[str, ...]:
+    """The names of the labels in their order; `told` says what else was found.
+
+    Raises SourceRefused where there are fewer than two or too many, or two that differ in their case alone.
+    """
     if len(counts) < 2:
         one = f"only the label {next(iter(counts))!r}" if counts else "no usable item"
         raise SourceRefused(
-            f"{one} was found, at least two labels are expected; {explain(rejections)}{_first(rejections)}"
+            f"{one} was found, at least two labels are expected: a folder per label, or a table with a column of them; "
+            f"{told}"
         )
     if len(counts) > MAX_LABELS:
         raise SourceRefused(

@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 from itertools import islice
+from os.path import isfile  # Path.is_file raises for a cell that is too long for a name
 from pathlib import Path
 from typing import Literal
 
 from convoy.layout import Task
+from convoy.raw import MAX_LABELS
 from convoy.sources import arrays, tables
 from convoy.sources.archives import is_archive
 from convoy.sources.items import Found, SourceParams, SourceRefused, TableParams
@@ -51,35 +53,42 @@ def detect(task: Task, path: Path, encoding: str, labels: tuple[str, ...] | None
     Raises SourceRefused, which says what was expected.
     """
     if not path.exists():
-        raise SourceRefused(f"{path} does not exist")
+        raise SourceRefused(f"{path} does not exist; name a folder, an archive of one, a table, or arrays")
     plain = TableParams(file=None, content="text", label="label", split="split", encoding=encoding)
     base = SourceParams(path=path, given_splits=True, labels=labels, table=plain)
-    if task == "image" and (
-        path.suffix.lower() == ".npz" or (path.is_dir() and any(path.glob("*-images-idx3-ubyte*")))
-    ):
+    if task == "image" and (path.suffix.lower() == ".npz" or (path.is_dir() and any(path.glob("*-images*ubyte*")))):
         return Detected("arrays", base)
     if is_archive(path):
         return Detected("folder", base)
     if path.is_file():
         return Detected("table", _of_table(task, path, base))
     found = sorted(file for file in path.iterdir() if file.suffix.lower() in tables.SUFFIXES)
-    if (task == "image" and len(found) == 1) or (found and not any(file.is_dir() for file in path.iterdir())):
-        if len(found) > 1:
-            names = ", ".join(file.name for file in found)
-            raise SourceRefused(f"{path} holds several tables: {names}; name one of them with --from")
-        return Detected("table", _of_table(task, found[0], base))
-    return Detected("folder", base)
+    if any(file.is_dir() for file in path.iterdir()):
+        # Beside folders a table may be about something else; the one of images names them.
+        found = [file for file in found if task == "image" and _names_files(file, encoding)]
+    if len(found) > 1:
+        names = ", ".join(file.name for file in found)
+        raise SourceRefused(f"{path} holds several tables: {names}; name one of them with --from")
+    return Detected("table", _of_table(task, found[0], base)) if found else Detected("folder", base)
+
+
+def _names_files(table: Path, encoding: str) -> bool:
+    try:
+        return _of_files(_sample(table, encoding), table.parent) is not None
+    except SourceRefused:
+        return False
 
 
 def _of_table(task: Task, table: Path, base: SourceParams) -> SourceParams:
     """Its columns. The path is the table itself, or for images the folder that it is in."""
     if table.suffix.lower() not in tables.SUFFIXES:
         raise SourceRefused(f"{table} is neither a table ({', '.join(tables.SUFFIXES)}) nor an archive")
-    rows = [row for _, row in islice(tables.rows_of(table, base.table.encoding), SAMPLE_ROWS) if isinstance(row, dict)]
-    if not rows:
-        raise SourceRefused(f"{table} has no usable row among its first {SAMPLE_ROWS}; is it {base.table.encoding}?")
-    label = _column(rows, "label") or _fewest_values(rows)
-    content = _column(rows, task) or _longest(rows, label)
+    rows = _sample(table, base.table.encoding)
+    label = _column(rows, "label") or _fewest_values(table, base.table.encoding)
+    content = _column(rows, task) or (_of_files(rows, table.parent) if task == "image" else None)
+    content = content or _longest(rows, label)
+    if content is None:
+        raise SourceRefused(f"{table} has the column {label!r} alone; one of the {task} itself is expected beside it")
     split = _column(rows, "split")
     columns = base.table.model_copy(update={"content": content, "label": label, "split": split or "split"})
     if task == "text":
@@ -89,20 +98,42 @@ def _of_table(task: Task, table: Path, base: SourceParams) -> SourceParams:
     return base.model_copy(update={"table": named, "path": table.parent})
 
 
+def _sample(table: Path, encoding: str) -> list[dict[str, object]]:
+    rows = [row for _, row in islice(tables.rows_of(table, encoding), SAMPLE_ROWS) if isinstance(row, dict)]
+    if not rows:
+        raise SourceRefused(
+            f"{table} has no usable row among its first {SAMPLE_ROWS}; is it {encoding}? --encoding states another"
+        )
+    return rows
+
+
+def _of_files(rows: list[dict[str, object]], folder: Path) -> str | None:
+    """The column that names files, from the table's folder."""
+    named = (name for name in rows[0] if any(isfile(folder / str(row.get(name))) for row in rows))
+    return next(named, None)
+
+
 def _column(rows: list[dict[str, object]], role: str) -> str | None:
     by_name = {str(name).lower(): str(name) for name in rows[0]}
     return next((by_name[name] for name in _NAMES[role] if name in by_name), None)
 
 
-def _fewest_values(rows: list[dict[str, object]]) -> str:
-    """The column that repeats itself most; a column of one value says nothing."""
-    counts = {name: len({str(row.get(name)) for row in rows}) for name in rows[0]}
-    candidates = {name: count for name, count in counts.items() if count > 1}
-    if not candidates or len(rows[0]) < 2:
-        raise SourceRefused(f"no column looks like labels among {', '.join(map(str, rows[0]))}")
+def _fewest_values(table: Path, encoding: str) -> str:
+    """The column that repeats itself most, in the whole table, which may be sorted by it; one value says nothing."""
+    values: dict[str, set[str]] = {}
+    for _, row in tables.rows_of(table, encoding):
+        for name, cell in row.items() if isinstance(row, dict) else ():
+            seen = values.setdefault(str(name), set())
+            if len(seen) <= MAX_LABELS:
+                seen.add(str(cell))
+    candidates = {name: len(seen) for name, seen in values.items() if 1 < len(seen) <= MAX_LABELS}
+    if not candidates:
+        raise SourceRefused(
+            f"{table}: no column looks like labels among {', '.join(values)}; rename the one that holds them to label"
+        )
     return min(candidates, key=lambda name: candidates[name])
 
 
-def _longest(rows: list[dict[str, object]], label: str) -> str:
+def _longest(rows: list[dict[str, object]], label: str) -> str | None:
     lengths = {name: sum(len(str(row.get(name))) for row in rows) for name in rows[0] if name != label}
-    return max(lengths, key=lambda name: lengths[name])
+    return max(lengths, key=lambda name: lengths[name], default=None)

@@ -6,13 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml as pyyaml
 from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from convoy import atomic
 from convoy.onboarding.proposal import Change
 from convoy.params import ParamsInvalid
 
 COMMENT_COLUMN = 28
+GOES_ON = 20  # spaces before a line of a remark that began on the line of a value
 
 
 def changed(path: Path, changes: Sequence[Change]) -> str:
@@ -21,16 +26,19 @@ def changed(path: Path, changes: Sequence[Change]) -> str:
     yaml.preserve_quotes = True
     yaml.width = 4096  # or long lines would be broken
     yaml.representer.add_representer(type(None), _null)
-    content = yaml.load(path.read_text(encoding="utf-8"))
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ParamsInvalid(f"{path} is missing; run this in the folder of Convoy that has it") from None
+    except YAMLError as error:
+        raise ParamsInvalid(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     for change in changes:
         section: Any = content
         for key in change.keys[:-1]:
             section = section.get(key) if isinstance(section, dict) else None
-        if section is None or change.keys[-1] not in section:
+        if not isinstance(section, CommentedMap) or change.keys[-1] not in section:
             raise ParamsInvalid(f"{path}: {'.'.join(change.keys)} is missing")
-        if section[change.keys[-1]] != change.value:
-            section[change.keys[-1]] = change.value
-            section.yaml_add_eol_comment(f"# {change.reason}", change.keys[-1], column=COMMENT_COLUMN)
+        _replace(section, change.keys[-1], change.value, change.reason)
     stream = io.StringIO()
     yaml.dump(content, stream)
     return stream.getvalue()
@@ -45,6 +53,31 @@ def difference(path: Path, text: str) -> str:
 def write(path: Path, text: str) -> None:
     """Replace the file in one step."""
     atomic.write_bytes(path, text.encode("utf-8"))
+
+
+def _replace(section: CommentedMap, key: str, value: Any, reason: str) -> None:
+    """Put a value and its reason in place of others, also where the value is the same and was there for another one.
+
+    What ruamel keeps with a remark, and stands on the lines below it, stays.
+    """
+    remark = section.ca.items.get(key)
+    _, _, below = remark[2].value.partition("\n") if remark and remark[2] else ("", "", "")
+    if section[key] != value:
+        section[key] = _written(value)
+    section.yaml_add_eol_comment(f"# {reason}", key, column=COMMENT_COLUMN)
+    others = [line for line in below.splitlines(keepends=True) if not line.startswith(" " * GOES_ON)]
+    section.ca.items[key][2].value = "".join([f"# {reason}\n", *others])
+
+
+def _written(value: Any) -> Any:
+    """A list on one line; a word that PyYAML would take for something else, as `no` and `1e3`, in quotes."""
+    if isinstance(value, list):
+        row = CommentedSeq(map(_written, value))
+        row.fa.set_flow_style()
+        return row
+    if isinstance(value, str) and not pyyaml.safe_dump(value).startswith(value):  # PyYAML itself would quote it
+        return DoubleQuotedScalarString(value)
+    return value
 
 
 def _null(representer: Any, _: None) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from convoy import layout
 from convoy.layout import Task
 from convoy.onboarding.detection import READ, Detected
 from convoy.onboarding.survey import Survey
@@ -14,6 +15,7 @@ SIDES_PX = (16, 28, 32, 48, 64)  # a network's time grows with the square of the
 STEPS = 1_200  # of a small set's training: below it, the one-cycle rate has hardly begun to fall
 MOST_EPOCHS = 60
 FEW = 20_000  # below so many items, larger shares are held out, or their figures would say little
+SHARES = {"validation": 0.15, "calibration": 0.1, "test": 0.15}  # of few
 UNEVEN = 5.0  # largest label over smallest, above which labels are weighted
 
 
@@ -35,7 +37,7 @@ def propose(task: Task, detected: Detected, survey: Survey) -> list[Change]:
         changes += _images(survey)
     else:
         changes += _texts(survey)
-    for architecture in ("cnn", "lstm"):
+    for architecture in layout.ARCHITECTURES:
         changes += _learning(("train", task, architecture), trained, survey)
     return changes
 
@@ -44,11 +46,16 @@ def _source(section: str, detected: Detected, survey: Survey) -> Iterator[Change
     params, table = detected.params, detected.params.table
     yield Change((section, "source"), detected.kind, READ[detected.kind])
     yield Change((section, "path"), str(params.path), f"{survey.counts.total():,} items; DVC watches it")
-    if params.labels is not None:
-        yield Change((section, "labels"), list(params.labels), "as asked for; all others are left out, and told")
+    labels = None if params.labels is None else list(params.labels)
+    yield Change((section, "labels"), labels, "all of them" if labels is None else "as asked for; others are left out")
+    if survey.splits:
+        yield Change((section, "given_splits"), True, "false divides anew")
     if detected.kind == "table":
-        for key in ("file", "content", "label", "split"):
+        yield Change((section, "table", "file"), table.file, "its name, where the folder holds several")
+        for key in ("content", "label"):
             yield Change((section, "table", key), getattr(table, key), "as found in the table")
+        found = "as found in the table" if survey.splits else "where there is one, and given_splits is true"
+        yield Change((section, "table", "split"), table.split, found)
     yield Change((section, "table", "encoding"), table.encoding, "as stated")
 
 
@@ -56,16 +63,17 @@ def _shares(section: str, survey: Survey) -> Iterator[Change]:
     if survey.counts.total() >= FEW:
         return
     why = f"of few: {survey.counts.total():,} items"
-    yield Change((section, "validation_share"), 0.15, f"{why}; more for choosing a model by")
-    yield Change((section, "calibration_share"), 0.1, why)
-    yield Change((section, "test_share"), 0.15, f"{why}; where the source has no test set")
+    yield Change((section, "validation_share"), SHARES["validation"], f"{why}; more for choosing a model by")
+    yield Change((section, "calibration_share"), SHARES["calibration"], why)
+    yield Change((section, "test_share"), SHARES["test"], f"{why}; where the source has no test set")
 
 
 def _trained(survey: Survey) -> int:
     """About how many items will be trained on."""
-    given = survey.splits["train"] if survey.splits else survey.counts.total()
-    held = 0.85 - (0.0 if "test" in survey.splits else 0.15) if survey.counts.total() < FEW else 0.9
-    return max(1, round(given * held))
+    if survey.counts.total() >= FEW:
+        return round(0.8 * (survey.splits["train"] or survey.counts.total()))
+    held_out = sum(share for name, share in SHARES.items() if name not in survey.splits)
+    return max(1, round((1 - held_out) * (survey.splits["train"] or survey.counts.total())))
 
 
 def _images(survey: Survey) -> Iterator[Change]:
@@ -86,12 +94,14 @@ def _images(survey: Survey) -> Iterator[Change]:
     )
     polarity = "light_on_dark" if dark > 0.95 and not coloured else "any"
     yield Change((*section, "polarity"), polarity, f"{dark:.0%} have a dark border")
-    if survey.most_pixels > 16_000_000:
-        yield Change((*section, "max_pixels"), survey.most_pixels, "the largest one seen")
-    batches = ("train", "image", "cnn", "batches")
-    yield Change((*batches, "flip"), False, "whether a mirror image has the same label is not known; true where it has")
-    yield Change((*batches, "shift_px"), max(1, side // 14), "as for 28 px: a fourteenth of the side")
-    yield Change((*batches, "erase_px"), side * 10 // 28, "as for 28 px: a third of the side")
+    most = max(16_000_000, survey.most_pixels)
+    yield Change((*section, "max_pixels"), most, f"the largest one of a sample has {survey.most_pixels:,}")
+    for architecture in layout.ARCHITECTURES:
+        batches = ("train", "image", architecture, "batches")
+        yield Change((*batches, "flip"), False, "is a mirror image's label the same? not known; true where it is")
+        yield Change((*batches, "shift_px"), max(1, side // 14), "as for 28 px: a fourteenth of the side")
+    erased = ("train", "image", "cnn", "batches", "erase_px")
+    yield Change(erased, side * 10 // 28, "as for 28 px: a third of the side")
 
 
 def _texts(survey: Survey) -> Iterator[Change]:
@@ -107,20 +117,23 @@ def _texts(survey: Survey) -> Iterator[Change]:
     )
     section = ("prepare_text", "preprocessing")
     yield Change(
-        (*section, "max_tokens"), tokens, f"95 % have up to {long:.0f} words and marks; an LSTM's time grows with it"
+        (*section, "max_tokens"),
+        tokens,
+        f"95 % have up to {long:.0f} words and marks; {tokens} at most, since an LSTM's time grows with it"
+        if long > tokens
+        else f"95 % have up to {long:.0f} words and marks; an LSTM's time grows with it",
     )
     yield Change((*section, "head_tokens"), tokens // 3, "of a longer text its start and, more so, its end")
-    if survey.characters > 20_000:
-        yield Change(
-            (*section, "max_characters"), survey.characters * 2, f"the longest of a sample has {survey.characters:,}"
-        )
+    most = max(20_000, survey.characters * 2)
+    yield Change((*section, "max_characters"), most, f"the longest one of a sample has {survey.characters:,}")
 
 
 def _learning(section: tuple[str, ...], trained: int, survey: Survey) -> Iterator[Change]:
     largest, smallest = max(survey.counts.values()), min(survey.counts.values())
-    if largest / smallest > UNEVEN:
-        why = f"the largest label has {largest / smallest:.0f} times the items of the smallest"
-        yield Change((*section, "learning", "class_weights"), "balanced", why)
+    why = f"the largest label has {largest / smallest:.1f} times the items of the smallest"
+    weights = "balanced" if largest / smallest > UNEVEN else "none"
+    yield Change((*section, "learning", "class_weights"), weights, why)
+    yield Change((*section, "learning", "label_smoothing"), 0.05, "more where people would disagree about a label")
     if trained >= FEW:
         return
     usual = 128 if section[1] == "image" else 64

@@ -14,7 +14,8 @@ from convoy.preprocessing.rejection import InputRejected
 from convoy.raw import explain
 from convoy.sources.items import Item, Rejection
 
-SAMPLE = 2_000  # images or texts that are looked into
+SAMPLE = 500  # of each label that are looked into: all of the first so many, then fewer and fewer
+LEAST = 4  # items of a label: one for each split
 MOST_PIXELS = 100_000_000
 COLOURED = 12  # of 255: a grey picture that was saved as a colour JPEG strays by less
 _WORD = re.compile(r"\w+(?:['\u2019]\w+)*|[^\w\s]")
@@ -57,6 +58,12 @@ class Survey:
         if self.lengths:
             low, middle, high = np.percentile(self.lengths, (5, 50, 95)).round().astype(int)
             told.append(f"{middle} words and marks in the middle (5 to 95 %: {low} to {high})")
+        rare = [f"{label} {count}" for label, count in reversed(common) if count < LEAST]
+        if rare:
+            listed = ", ".join(rare[:5])
+            told.append(
+                f"too few to stand in every split, which stops the pipeline: {listed}; leave them out: --labels"
+            )
         told.append(explain(self.rejections))
         return told + [f"  {one.name}: {one.message}" for one in self.rejections if not one.ignored][:5]
 
@@ -65,7 +72,7 @@ def look(detected: Detected, task: Task) -> Survey:
     """Go through the whole source once; every label is counted, some thousand items are looked into."""
     survey = Survey(task)
     draw = np.random.default_rng(0)
-    for one in tqdm(detected.read(task), "looking", unit="", mininterval=1):
+    for one in tqdm(detected.read(task), "looking", unit="", mininterval=1, disable=None):
         if isinstance(one, Rejection):
             survey.rejections.append(one)
             continue
@@ -74,8 +81,8 @@ def look(detected: Detected, task: Task) -> Survey:
             survey.splits[one.split] += 1
             if one.split != "train":
                 survey.held_out.add(one.label)
-        # The first ones, then fewer and fewer: an even sample of a source of unknown length.
-        if draw.random() * survey.counts.total() < SAMPLE:
+        # By label, since a source mostly is sorted by them, and the first one would be most of the sample.
+        if draw.random() * survey.counts[one.label] < SAMPLE:
             _look_into(one, survey)
     return survey
 

@@ -9,6 +9,7 @@ from convoy.onboarding import params_file
 from convoy.onboarding.detection import READ, detect
 from convoy.onboarding.proposal import propose
 from convoy.onboarding.survey import look
+from convoy.raw import explain, require_labels
 from convoy.sources.items import SourceRefused
 
 
@@ -25,12 +26,16 @@ def init(
     say(f"{path}: {READ[detected.kind]}")
     table = detected.params.table
     if detected.kind == "table":
-        say(f"column {table.content!r} is the {task}, column {table.label!r} the label")
+        say(
+            f"column {table.content!r} is the {task}, column {table.label!r} the label; else name others in params.yaml"
+        )
     survey = look(detected, task)
     for line in survey.tell():
         say(line)
-    if len(survey.counts) < 2:
-        raise SourceRefused(f"{path}: at least two labels are expected")
+    try:
+        require_labels(survey.counts, labels, explain(survey.rejections))
+    except SourceRefused as refused:
+        raise SourceRefused(f"{path}: {refused}") from None
     proposed = params_file.changed(layout.PARAMS, propose(task, detected, survey))
     patch = params_file.difference(layout.PARAMS, proposed)
     if not patch:

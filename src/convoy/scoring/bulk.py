@@ -1,5 +1,6 @@
 """Many inputs -> one Parquet file of their predictions, part by part, so that after a kill the same command goes on."""
 
+import codecs
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 from tqdm import tqdm
 
-from convoy.scoring.inputs import Inputs, Item, codec
+from convoy.scoring.inputs import Inputs, Item
 from convoy.scoring.parts import Parts
 from convoy.scoring.refusal import ScoringRefused
 from convoy.scoring.scorer import Scorer
@@ -33,7 +34,8 @@ class Settings:
 def score(scorer: Scorer, inputs: Inputs, output: Path, settings: Settings, say: Callable[[str], None]) -> None:
     """Score all of `inputs` into `output`, a Parquet file that appears whole; what a kill left is gone on with.
 
-    Raises ScoringRefused where the input, the model or the options are not those that it was begun with.
+    Raises ScoringRefused where the input, the model or the options are not those that it was begun with, SourceRefused
+    where a table cannot be read.
     """
     _refuse_what_makes_no_sense(scorer, inputs.place, output)
     job = _job(scorer, inputs, settings)
@@ -99,7 +101,12 @@ def _refuse_what_makes_no_sense(scorer: Scorer, place: Path, output: Path) -> No
         raise ScoringRefused("--polarity is for images; leave it out with --task text")
     if not place.exists():
         raise ScoringRefused(f"{place} is missing; INPUT is a table or a folder")
-    codec(scorer.encoding)
+    try:
+        codecs.lookup(scorer.encoding)
+    except LookupError:
+        raise ScoringRefused(
+            f"--encoding {scorer.encoding} is not known; for example utf-8, latin-1 and utf-16 are"
+        ) from None
     if output.suffix != ".parquet":
         raise ScoringRefused(f"{output} is to be a Parquet file; let its name end in .parquet")
     if place.resolve() in (output.resolve(), *output.resolve().parents):

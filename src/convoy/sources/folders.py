@@ -74,8 +74,14 @@ def _why_ignored(
 
 
 def decode(content: bytes, encoding: str) -> str:
-    """Text in a stated encoding; a mark at its start is no part of it. Raises UnicodeDecodeError."""
-    return content.decode(encoding).removeprefix("\ufeff")
+    """Text in a stated encoding; a mark at its start is no part of it.
+
+    Raises UnicodeDecodeError, and SourceRefused where there is no such encoding.
+    """
+    try:
+        return content.decode(encoding).removeprefix("\ufeff")
+    except LookupError:
+        raise SourceRefused(f"{encoding!r} is no encoding that Python knows; utf-8 mostly is") from None
 
 
 def explain(error: UnicodeDecodeError) -> str:

@@ -5,7 +5,7 @@ import csv
 import io
 import json
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from convoy.sources.items import SourceRefused
@@ -51,15 +51,29 @@ class _Lines:
         self.number -= len(again)
 
 
-def read_csv(path: Path, delimiter: str, encoding: str) -> Iterator[Numbered]:
-    """The rows below the header, each with the number of its first line.
+def require_columns(path: Path, names: Sequence[str], wanted: Sequence[str]) -> None:
+    """Raise SourceRefused where a table lacks a column."""
+    missing = [column for column in wanted if column not in names]
+    if missing:
+        raise SourceRefused(
+            f"{path} has no column {missing[0]!r}, it has {', '.join(names) or 'none'}; "
+            "name its columns in the subsection table of params.yaml, or for `score` by --column"
+        )
 
-    Raises SourceRefused where there is no header, or the encoding is not the one that is stated.
+
+def read_csv(
+    path: Path, delimiter: str, encoding: str, wanted: Sequence[str] = (), also: Sequence[str] = ()
+) -> Iterator[Numbered]:
+    """The rows below the header, each with the number of its first line; columns as `tables.rows_of` takes them.
+
+    Raises SourceRefused where there is no header, a wanted column is missing, or the encoding is not the stated one.
     """
     with _open(path, encoding) as stream:
         lines = _Lines(stream)
         csv.field_size_limit(MAX_ROW_LINES * MAX_LINE_CHARACTERS)
         header = _header(path, csv.reader(lines, delimiter=delimiter, strict=True), lines)
+        require_columns(path, header, wanted)
+        looked_at = [index for index, name in enumerate(header) if not wanted or name in (*wanted, *also)]
         reader = csv.reader(lines, delimiter=delimiter, strict=True)
         while True:
             number = lines.begin_row()
@@ -73,7 +87,7 @@ def read_csv(path: Path, delimiter: str, encoding: str) -> Iterator[Numbered]:
                 yield number, f"no row of a table: {error}"
                 continue
             if cells:
-                yield number, _row(header, cells, encoding)
+                yield number, _row(header, cells, looked_at, encoding)
 
 
 def read_jsonl(path: Path, encoding: str) -> Iterator[Numbered]:
@@ -109,10 +123,11 @@ def _header(path: Path, reader: Iterator[list[str]], lines: _Lines) -> list[str]
     return header
 
 
-def _row(header: list[str], cells: list[str], encoding: str) -> Row:
+def _row(header: list[str], cells: list[str], looked_at: list[int], encoding: str) -> Row:
     if len(cells) != len(header):
         return f"{len(cells)} cells, the first line names {len(header)} columns"
-    return _fault_of(cells, encoding) or dict(zip(header, cells, strict=True))
+    kept = [cells[index] for index in looked_at]
+    return _fault_of(kept, encoding) or dict(zip((header[index] for index in looked_at), kept, strict=True))
 
 
 def _fault_of(cells: list[str], encoding: str) -> str:
@@ -147,7 +162,8 @@ def _open(path: Path, encoding: str) -> io.TextIOWrapper:
         stated = codecs.lookup(encoding).name
         if marked and not stated.startswith(marked):
             raise SourceRefused(
-                f"{path} begins with the mark of {marked}, params.yaml states {encoding}; state {marked}"
+                f"{path} begins with the mark of {marked}, stated is {encoding}; "
+                f"state {marked} (table.encoding in params.yaml, or --encoding)"
             )
         if marked == "utf-8":
             stated = "utf-8-sig"

@@ -1,6 +1,6 @@
 """A table with a label column (CSV, TSV, JSONL, Parquet) -> items: texts from a column, images from their paths."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,7 +8,7 @@ from pyarrow import parquet
 
 from convoy.layout import Task
 from convoy.sources.items import SPLIT_NAMES, Found, Item, Rejection, SourceParams, SourceRefused
-from convoy.sources.lines import Numbered, read_csv, read_jsonl
+from convoy.sources.lines import Numbered, read_csv, read_jsonl, require_columns
 from convoy.sources.trees import read_file
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -22,23 +22,14 @@ def read(params: SourceParams, task: Task) -> Found:
     """
     path = find(params, task)
     wanted = [params.table.content, params.table.label]
-    seen = False
-    for number, row in rows_of(path, params.table.encoding):
+    for number, row in rows_of(path, params.table.encoding, wanted, [params.table.split]):
         name = f"{path.name}:{number}"
         if isinstance(row, str):
             yield Rejection(name, "no_row", row)
-            continue
-        missing = [column for column in wanted if column not in row]
-        if missing and not seen and path.suffix.lower() != ".jsonl":
-            columns = ", ".join(map(str, row))
-            raise SourceRefused(
-                f"{path} has no column {missing[0]!r}, it has {columns}; "
-                "name its columns in the subsection table of params.yaml"
-            )
-        seen = True
-        yield (
-            Rejection(name, "no_row", f"no {missing[0]!r}") if missing else _look(name, row, path.parent, params, task)
-        )
+        elif missing := [column for column in wanted if column not in row]:  # of JSON
+            yield Rejection(name, "no_row", f"no {missing[0]!r}")
+        else:
+            yield _look(name, row, path.parent, params, task)
 
 
 def find(params: SourceParams, task: Task) -> Path:
@@ -55,34 +46,42 @@ def find(params: SourceParams, task: Task) -> Path:
         path = path / chosen[0]
     if not path.is_file():
         raise SourceRefused(f"{path} does not exist; correct the path in params.yaml")
-    if path.suffix.lower() not in SUFFIXES:
-        raise SourceRefused(f"{path} is no table; known are {', '.join(SUFFIXES)}")
     return path
 
 
-def rows_of(path: Path, encoding: str) -> Iterator[Numbered]:
-    """The rows of a table, each with its number and its cells, or with what is wrong with it."""
+def rows_of(path: Path, encoding: str, wanted: Sequence[str] = (), also: Sequence[str] = ()) -> Iterator[Numbered]:
+    """The rows of a table, each with its number and its cells, or with what is wrong with it.
+
+    Without `wanted` all columns are read; else no others than those and, where they are there, those of `also`.
+    Raises SourceRefused where it is no table, cannot be read to its end, or has no wanted column; a line of JSON that
+    has none is the caller's to judge.
+    """
     try:
         match path.suffix.lower():
             case ".csv":
-                yield from read_csv(path, ",", encoding)
+                yield from read_csv(path, ",", encoding, wanted, also)
             case ".tsv":
-                yield from read_csv(path, "\t", encoding)
+                yield from read_csv(path, "\t", encoding, wanted, also)
             case ".jsonl":
                 yield from read_jsonl(path, encoding)
+            case ".parquet":
+                yield from _read_parquet(path, wanted, also)
             case _:
-                yield from _read_parquet(path)
+                raise SourceRefused(f"{path} is no table; known are {', '.join(SUFFIXES)}")
     except UnicodeError as error:
-        raise SourceRefused(f"{path} is not {encoding}: {error}; state its encoding in params.yaml") from None
+        told = "state its encoding (table.encoding in params.yaml, or --encoding)"
+        raise SourceRefused(f"{path} is not {encoding}: {error}; {told}") from None
     except LookupError:
-        raise SourceRefused(f"params.yaml: {encoding!r} is no encoding that Python knows; utf-8 mostly is") from None
+        raise SourceRefused(f"{encoding!r} is no encoding that Python knows; utf-8 mostly is") from None
 
 
-def _read_parquet(path: Path) -> Iterator[Numbered]:
+def _read_parquet(path: Path, wanted: Sequence[str], also: Sequence[str]) -> Iterator[Numbered]:
+    """As a stream: 6 MiB for a row group of 160 MiB, which by default is read at once."""
     number = 0
     try:
-        with parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(PARQUET_BATCH):
+        with parquet.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as file:
+            require_columns(path, file.schema_arrow.names, wanted)
+            for batch in file.iter_batches(PARQUET_BATCH, columns=[*wanted, *also] if wanted else None):
                 for row in batch.to_pylist():
                     number += 1
                     yield number, row

@@ -1,5 +1,6 @@
 """A folder, or an archive of one, as files with relative names; nothing is ever unpacked to disk."""
 
+import errno
 import os
 import tarfile
 import zipfile
@@ -7,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 
 from convoy.sources.archives import is_archive, refuse_hostile, tar_members, zip_members
 from convoy.sources.items import SourceRefused
@@ -66,29 +67,43 @@ def open_tree(path: Path) -> Tree:
 
 def _walk(root: Path) -> Iterator[TreeFile]:
     inside = root.resolve()
-    for folder, folders, files in os.walk(root):
+    for path, is_folder in paths_below(root):
+        name = printable(path.relative_to(root))
+        if not is_folder:
+            yield TreeFile(name, partial(read_file, path), _problem_of(path, inside))
+        elif path.is_symlink():
+            yield TreeFile(name, bytes, "a link to a folder is not followed; copy what it leads to")
+        else:
+            yield TreeFile(f"{name}/", bytes)
+
+
+def paths_below(root: Path) -> Iterator[tuple[Path, bool]]:
+    """Everything below a folder in an order that stays, and whether it is a folder; links to folders are not followed.
+
+    Raises OSError for a folder that cannot be read.
+    """
+    for folder, folders, files in os.walk(root, onerror=_raise):
         folders.sort()
-        for name in folders:
-            path = Path(folder, name)
-            problem = "a link to a folder is not followed; copy what it leads to" if path.is_symlink() else ""
-            yield TreeFile(f"{_relative(path, root)}{'' if problem else '/'}", bytes, problem)
-        for name in sorted(files):
-            path = Path(folder, name)
-            yield TreeFile(_relative(path, root), partial(read_file, path), _problem_of(path, inside))
+        yield from ((Path(folder, name), True) for name in folders)
+        yield from ((Path(folder, name), False) for name in sorted(files))
 
 
-def read_file(path: Path) -> bytes:
-    """The content of a file that is not too large. Raises OSError where it is, or cannot be read."""
+def _raise(error: OSError) -> None:
+    raise error  # os.walk would go on without that folder
+
+
+def read_file(path: Path, max_bytes: int = MAX_FILE_BYTES) -> bytes:
+    """The content of a file. Raises OSError where it cannot be read, with EFBIG where it is too large."""
     with path.open("rb") as stream:
-        content = stream.read(MAX_FILE_BYTES + 1)
-    if len(content) > MAX_FILE_BYTES:
-        raise OSError(f"larger than {MAX_FILE_BYTES} bytes")
+        content = stream.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise OSError(errno.EFBIG, f"larger than {max_bytes} bytes")
     return content
 
 
-def _relative(path: Path, root: Path) -> str:
-    # A name that is no UTF-8 can be opened, but neither written to a table nor shown.
-    return path.relative_to(root).as_posix().encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+def printable(path: PurePath | str) -> str:
+    """A name that is no UTF-8 can be opened, but neither written to a table nor shown."""
+    return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _problem_of(path: Path, inside: Path) -> str:
