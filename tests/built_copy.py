@@ -1,12 +1,16 @@
 """A copy of the working tree in which the whole pipeline runs for real, with the params of `make demo`."""
 
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from convoy.running import workspace
+from convoy.running import showcase, workspace
 
 BUILD_S = 900
+START_S = 60
 
 
 def command(folder: Path, *words: str, timeout_s: float = 120) -> str:
@@ -25,3 +29,25 @@ def build(folder: Path) -> Path:
     command(folder, "dvc", "repro", timeout_s=BUILD_S)
     command(folder, "convoy", "publish", timeout_s=300)
     return folder
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    """The address of the service, started in the copy as a user starts it."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = ["bentoml", "serve", "serving.service:service", "--port", str(port)]
+    log = folder / "serve.log"
+    with log.open("w") as stream:
+        server = subprocess.Popen(
+            [sys.executable, "-m", *words], cwd=folder, env=workspace.environment(folder), stdout=stream, stderr=stream
+        )
+        try:
+            address = f"http://127.0.0.1:{port}"
+            ready = showcase.wait_until_ready([f"{address}/readyz"], START_S, lambda: server.poll() is not None)
+            assert ready, log.read_text()[-3000:]
+            yield address
+        finally:
+            server.terminate()
+            server.wait(timeout=15)

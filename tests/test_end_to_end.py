@@ -3,7 +3,6 @@
 import base64
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,39 +13,23 @@ import httpx
 import numpy as np
 import pytest
 import yaml
-from built_copy import command
+from built_copy import command, serving
 from mlflow import MlflowClient
 
 from convoy.bundle import read_bundle
 from convoy.predictor import Predictor
 from convoy.prepared.image import read_images
 from convoy.prepared.text import read_texts
-from convoy.running import showcase, workspace
+from convoy.running import workspace
 
 pytestmark = pytest.mark.slow
-START_S = 60
 
 
 @pytest.fixture(scope="module")
 def url(copy: Path) -> Iterator[str]:
     """The service as a user starts it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    words = ["bentoml", "serve", "serving.service:service", "--port", str(port)]
-    log = copy / "serve.log"
-    with log.open("w") as stream:
-        server = subprocess.Popen(
-            [sys.executable, "-m", *words], cwd=copy, env=workspace.environment(copy), stdout=stream, stderr=stream
-        )
-        try:
-            address = f"http://127.0.0.1:{port}"
-            ready = showcase.wait_until_ready([f"{address}/readyz"], START_S, lambda: server.poll() is not None)
-            assert ready, log.read_text()[-3000:]
-            yield address
-        finally:
-            server.terminate()
-            server.wait(timeout=15)
+    with serving(copy) as address:
+        yield address
 
 
 def probabilities(answer: dict[str, Any], labels: tuple[str, ...]) -> np.ndarray:
