@@ -164,6 +164,22 @@ def test_what_a_kill_left_is_swept_and_what_another_process_writes_is_not(tmp_pa
     assert not alive.exists()
 
 
+def test_a_copy_that_finds_the_disk_full_names_its_target(tmp_path: Path) -> None:
+    def copy() -> None:
+        (tmp_path / "source").write_bytes(bytes(5000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+        with atomic.new_file(tmp_path / "target") as temporary:
+            shutil.copyfile(tmp_path / "source", temporary)
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(OSError, match=r"File too large: '.*/target'"):
+            copy()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
 @pytest.fixture
 def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a stage that takes its time."""
