@@ -266,7 +266,9 @@ def test_after_kills_at_each_write_and_at_any_time_the_next_repro_gives_the_same
         found = [kills.at_random(ground, "choose@text", target, rng) for _ in range(4)]
         outcomes += [outcome for outcome in found if outcome]
     print(*outcomes, sep="\n")
-    assert all(outcome.plain and outcome.same for outcome in outcomes)
+    assert all(outcome.verified and outcome.same for outcome in outcomes)
+    # A kill of DVC while it writes its own files, which is rare, is the test below.
+    assert all(outcome.plain for outcome in outcomes if outcome.kind.startswith("stage"))
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import shutil
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -21,6 +22,11 @@ class Objects(BaseHTTPRequestHandler):
     """A store of objects by path: PUT, GET and HEAD, as DVC's HTTP remote wants it."""
 
     stored: dict[str, bytes]
+
+    def handle(self) -> None:
+        """DVC leaves its connections without a word."""
+        with suppress(ConnectionError):
+            super().handle()
 
     def do_PUT(self) -> None:
         """Keep a body, which DVC sends in chunks."""
