@@ -37,6 +37,7 @@ THOROUGH := \
 
 run: ## raw data to REST answers: set-up, dvc repro, publish, MLflow UI and prediction service
 	@$(SET_UP) PORT=$(PORT) MLFLOW_PORT=$(MLFLOW_PORT)
+	@$(PY) -m convoy verify --mend
 	@$(PY) -m dvc repro
 	@$(PY) -m convoy publish
 	@exec $(PY) -m convoy up --port $(PORT) --mlflow-port $(MLFLOW_PORT)
@@ -46,6 +47,7 @@ demo: ## the same on a few thousand real examples, in .demo/ and without touchin
 	@exec $(PY) -m convoy demo .demo --port $(PORT) --mlflow-port $(MLFLOW_PORT)
 
 repro: set-up ## dvc repro and publish
+	@$(PY) -m convoy verify --mend
 	@$(PY) -m dvc repro
 	@$(PY) -m convoy publish
 

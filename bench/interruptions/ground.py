@@ -40,6 +40,10 @@ class Ground:
         done = self.dvc()
         if done.returncode:
             raise Lost(f"dvc repro failed in {self.folder}: {done.stdout[-3000:]}{done.stderr[-3000:]}")
+        self.take()
+
+    def take(self) -> None:
+        """Take what lies in the workspace for what an undisturbed run gave."""
         self.lock = yaml.safe_load((self.folder / "dvc.lock").read_text())
         self.expected = {path: content for stage in self.stages for path, content in self.outs(stage).items()}
 

@@ -94,8 +94,8 @@ def _beside(path: Path, make: Callable[[Path], tuple[int, Path]]) -> Iterator[Pa
         finally:
             os.close(descriptor)
     except OSError as error:
-        unnamed = error.filename is None and error.errno in DISK_ERRORS
-        if unnamed or Path(error.filename or "").name.startswith(f".{path.name}."):
+        named = [Path(name).name for name in (error.filename, error.filename2) if isinstance(name, (str, Path))]
+        if any(name.startswith(f".{path.name}.") for name in named) or (not named and error.errno in DISK_ERRORS):
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 

@@ -72,6 +72,8 @@ def verify(mend: bool, say: Callable[[str], None]) -> Found:
             return found
         with repo.lock:
             found.items = list(_items(repo, found))
+            if found.faults:  # a listing cannot say what it named
+                found.items += _others(repo, found)
             _compare(found)
             if mend:
                 _mend(found)
@@ -128,6 +130,17 @@ def _items(repo: Any, found: Found) -> Iterator[Item]:
                     yield Item(Path(out.cache.oid_to_path(md5)), md5, True, str(Path(str(out), below)), about[1])
 
 
+def _others(repo: Any, found: Found) -> list[Item]:
+    """All other objects of the cache, whose names are their hashes too."""
+    known = {item.file for item in [*found.items, *(item for _, item in found.faults)]}
+    files = sorted(Path(repo.cache.local.path).glob("??/*"))
+    return [
+        Item(file, (file.parent.name + file.name).removesuffix(".dir"), True, "what no readable listing names", "?")
+        for file in files
+        if file not in known
+    ]
+
+
 def _files(out: Any, about: tuple[str, str], found: Found) -> Iterator[tuple[str, str]]:
     """md5 and path below the out, of the out itself or, where it is a folder, of all that its listing names."""
     if not out.hash_info.isdir:
@@ -175,7 +188,7 @@ def _mend(found: Found) -> None:
 def _tell(found: Found, root: Path, mend: bool, say: Callable[[str], None]) -> None:
     for record in found.records:
         say(record + (", put aside" if mend else f"; {MEND}"))
-    objects = sum(item.cached for item in found.items)
+    objects = len({item.file for item in [*found.items, *(item for _, item in found.faults)] if item.cached})
     missing = sum(fault == "missing" for fault, _ in found.faults)
     if missing == objects > 0:
         say(f"nothing of {LOCK} is in the cache; `dvc pull` fetches it, `dvc repro` makes it")

@@ -63,7 +63,7 @@ def demo(folder: Path, port: int, mlflow_port: int, say: Callable[[str], None]) 
         say(str(error))
         return 1
     say(f"few examples and epochs, in {folder}: nothing outside it changes")
-    for words in (["dvc", "repro"], ["convoy", "publish"]):
+    for words in (["convoy", "verify", "--mend"], ["dvc", "repro"], ["convoy", "publish"]):
         status = subprocess.run([sys.executable, "-m", *words], cwd=folder, env=environment(folder)).returncode
         if status:
             return status
