@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from convoy import evaluation
+from convoy import evaluation, slices
 from convoy.metrics import accuracy, classification_metrics
 
 LABELS = np.array([0, 0, 1, 1])
@@ -77,3 +77,24 @@ def test_no_mistakes_is_a_picture_too(tmp_path: Path) -> None:
     perfect = np.eye(2)[LABELS]
     evaluation.save_figure(evaluation.draw_wrong_texts(["a"] * 4, LABELS, perfect, NAMES), tmp_path / "none.png")
     assert (tmp_path / "none.png").stat().st_size > 0
+
+
+def test_a_thousand_labels_make_pictures_that_can_be_opened(tmp_path: Path) -> None:
+    labels = np.arange(2_000) % 1_000
+    names = [f"label {number}" for number in range(1_000)]
+    sure = np.eye(1_000)[(labels + (np.arange(2_000) < 30)) % 1_000]
+    images = np.zeros((2_000, 8, 8, 3), dtype=np.uint8)
+    found = {"class": slices.per_class(labels, labels == sure.argmax(axis=1), names)}
+    for figure in (
+        evaluation.draw_confusion(labels, sure, names, "test"),
+        evaluation.draw_wrong_images(images, labels, sure, names),
+        slices.draw(found, "test"),
+    ):
+        evaluation.save_figure(figure, tmp_path / "picture.png")
+        assert max(Image.open(tmp_path / "picture.png").size) < 4_000
+
+
+def test_labels_that_look_like_formulas_are_names(tmp_path: Path) -> None:
+    names = ("$\\frac{1}{", "a_$b$^")
+    evaluation.save_figure(evaluation.draw_confusion(LABELS, PROBABILITIES, names, "$test"), tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").stat().st_size > 1_000

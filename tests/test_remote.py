@@ -1,10 +1,13 @@
 """What was pushed to a remote of DVC's is all that another machine needs: pulled, published, it answers as before."""
 
+import os
 import shutil
-import threading
-from collections.abc import Iterator
-from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import httpx
@@ -18,75 +21,84 @@ TASKS = ("image", "text")
 BUILT = ("data", "candidates", "bundles", ".dvc/cache", "deployed", "mlflow.db", "mlruns")
 
 
-class Objects(BaseHTTPRequestHandler):
-    """A store of objects by path: PUT, GET and HEAD, as DVC's HTTP remote wants it."""
+# DVC's S3 remote wants an older python-dateutil than BentoML: it works in an environment of its own, on the same folder.
+S3 = Path(".run/s3").absolute()
+REQUIRED = (f"dvc[s3]=={version('dvc')}", "moto[server]==5.1.*", "flask-cors")
+KEYS = {"AWS_ACCESS_KEY_ID": "tests", "AWS_SECRET_ACCESS_KEY": "tests", "AWS_DEFAULT_REGION": "us-east-1"}
 
-    stored: dict[str, bytes]
+Dvc = Callable[..., str]
 
-    def handle(self) -> None:
-        """DVC leaves its connections without a word."""
-        with suppress(ConnectionError):
-            super().handle()
 
-    def do_PUT(self) -> None:
-        """Keep a body, which DVC sends in chunks."""
-        content = b""
-        if self.headers.get("Transfer-Encoding") == "chunked":
-            while size := int(self.rfile.readline(), 16):
-                content += self.rfile.read(size)
-                self.rfile.readline()
-            self.rfile.readline()
-        else:
-            content = self.rfile.read(int(self.headers["Content-Length"]))
-        self.stored[self.path] = content
-        self._answer(201, b"")
-
-    def do_GET(self) -> None:
-        """Give what was kept."""
-        found = self.stored.get(self.path)
-        self._answer(404 if found is None else 200, found or b"")
-
-    do_HEAD = do_GET
-
-    def _answer(self, status: int, content: bytes) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(content)
-
-    def log_message(self, format: str, *arguments: object) -> None:
-        """Nothing on standard error."""
+@pytest.fixture(scope="session")
+def environment() -> Path:
+    """The bin folder of an environment with DVC's S3 remote and moto, a server of S3's API."""
+    mark = S3 / "required"
+    if not mark.exists() or mark.read_text() != repr(REQUIRED):
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(S3)], check=True)
+        subprocess.run([str(S3 / "bin" / "python"), "-m", "pip", "install", "--quiet", *REQUIRED], check=True)
+        mark.write_text(repr(REQUIRED))
+    return S3 / "bin"
 
 
 @pytest.fixture
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """Where the remote is."""
+def endpoint(environment: Path, tmp_path: Path) -> Iterator[str]:
+    """A running S3 that has the bucket `convoy`."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    with (tmp_path / "moto.log").open("w") as log:
+        server = subprocess.Popen(
+            [str(environment / "moto_server"), "-H", "127.0.0.1", "-p", str(port)],
+            stdout=log,
+            stderr=log,
+            env={**os.environ, **KEYS},
+        )
+    try:
+        for _ in range(300):
+            try:
+                if httpx.put(f"{address}/convoy").status_code == 200:
+                    break
+            except httpx.TransportError:
+                time.sleep(0.1)
+        else:
+            pytest.fail((tmp_path / "moto.log").read_text())
+        yield address
+    finally:
+        server.terminate()
+        server.wait(timeout=10)
+
+
+@pytest.fixture(params=["folder", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, dict[str, str], Dvc]:
+    """URL and settings of a remote, and the DVC that can reach it."""
     if request.param == "folder":
-        yield str(tmp_path / "store")
-        return
-    handler = type("Handler", (Objects,), {"stored": {}, "protocol_version": "HTTP/1.1"})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/store"
-        server.shutdown()
-        thread.join()
+        return str(tmp_path / "store"), {}, lambda here, *words: command(here, "dvc", *words, timeout_s=300)
+    dvc = str(request.getfixturevalue("environment") / "dvc")
+
+    def of_s3(here: Path, *words: str) -> str:
+        done = subprocess.run([dvc, *words], cwd=here, env={**os.environ, **KEYS}, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    return "s3://convoy/store", {"endpointurl": request.getfixturevalue("endpoint")}, of_s3
 
 
-@pytest.mark.parametrize("url", ["folder", "http"], indirect=True)
-def test_what_was_pushed_is_pulled_published_and_answers(copy: Path, tmp_path: Path, url: str) -> None:
+def test_what_was_pushed_is_pulled_published_and_answers(
+    copy: Path, tmp_path: Path, store: tuple[str, dict[str, str], Dvc]
+) -> None:
+    url, settings, dvc = store
     here = tmp_path / "convoy"
     shutil.copytree(copy, here, symlinks=True)
     digests = {task: read_bundle(here / "bundles" / task).digest for task in TASKS}
-    command(here, "dvc", "remote", "add", "--default", "store", url)
-    if url.startswith("http"):
-        command(here, "dvc", "remote", "modify", "store", "method", "PUT")
-    command(here, "dvc", "push", timeout_s=300)
+    dvc(here, "remote", "add", "--default", "store", url)
+    for name, value in settings.items():
+        dvc(here, "remote", "modify", "store", name, value)
+    dvc(here, "push")
     for name in BUILT:
         path = here / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    command(here, "dvc", "pull", timeout_s=300)
+    dvc(here, "pull")
     command(here, "convoy", "verify")
     assert "Running stage" not in command(here, "dvc", "repro")
     command(here, "convoy", "publish", timeout_s=300)

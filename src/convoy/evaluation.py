@@ -6,12 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix
 
 from convoy import atomic
+
+
+matplotlib.rcParams["text.parse_math"] = False  # a label may well hold dollar signs
+WRITTEN_LABELS = 40  # of more no picture can hold the names and the counts
 
 
 def save_figure(figure: Figure, path: Path) -> None:
@@ -21,21 +26,23 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def draw_confusion(labels: NDArray[np.int64], probabilities: NDArray[Any], names: Sequence[str], title: str) -> Figure:
-    """Share of each true label (row) that was given each label (column)."""
+    """Share of each true label (row) that was given each label (column); of many labels the colours alone."""
     classes = range(len(names))
     counts = confusion_matrix(labels, probabilities.argmax(axis=1), labels=list(classes))
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    side = 2.5 + 0.55 * len(names)
+    side = 2.5 + 0.55 * min(len(names), WRITTEN_LABELS)
     figure = Figure(figsize=(side + 1, side), layout="constrained")
     axes = figure.add_subplot()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set(xlabel="predicted", ylabel="true", title=title)
+    if len(names) > WRITTEN_LABELS:
+        return figure
     for row in classes:
         for column in classes:
             colour = "white" if shares[row, column] > 0.5 else "black"
             axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=8)
     axes.set_xticks(classes, names, rotation=45, ha="right")
     axes.set_yticks(classes, names)
-    axes.set(xlabel="predicted", ylabel="true", title=title)
     return figure
 
 
@@ -73,8 +80,7 @@ def draw_wrong_texts(
         height = 1 - (place + 0.5) / max(len(rows), 1)
         caption = _caption(labels[row], probabilities[row], names).replace("\n", ", ")
         figure.text(0.01, height, caption, fontsize=9, weight="bold", va="bottom")
-        # parse_math off: a review may well hold dollar signs
-        figure.text(0.01, height, _wrap(shown, 170), fontsize=8, va="top", parse_math=False)
+        figure.text(0.01, height, _wrap(shown, 170), fontsize=8, va="top")
     return figure
 
 

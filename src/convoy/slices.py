@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from convoy.metrics import accuracy
 
+DRAWN = 40  # of a kind; of more those with the lowest accuracy
+
 Slices = dict[str, dict[str, Any]]
 
 
@@ -36,7 +38,8 @@ def per_quartile(values: NDArray[Any], correct: NDArray[np.bool_]) -> Slices:
 
 
 def draw(slices: Mapping[str, Slices], title: str) -> Figure:
-    """A panel per kind of slice, a bar per slice with its 95 % interval and n."""
+    """A panel per kind of slice, a bar per slice with its 95 % interval and n; of many slices the worst."""
+    slices = {kind: _worst(groups) for kind, groups in slices.items()}
     tallest = max(map(len, slices.values()))
     figure = Figure(figsize=(11, 1.5 + 0.4 * tallest), layout="constrained")
     for axes, (kind, groups) in zip(figure.subplots(1, len(slices), squeeze=False)[0], slices.items(), strict=True):
@@ -48,6 +51,12 @@ def draw(slices: Mapping[str, Slices], title: str) -> Figure:
         axes.invert_yaxis()
         axes.set(xlabel="accuracy", title=f"{title}, per {kind}", xlim=(0, 1))
     return figure
+
+
+def _worst(groups: Slices) -> Slices:
+    if len(groups) <= DRAWN:
+        return groups
+    return dict(sorted(groups.items(), key=lambda item: item[1]["accuracy"])[:DRAWN])
 
 
 def _caption(name: str, figures: Mapping[str, Any]) -> str:
