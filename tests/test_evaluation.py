@@ -91,7 +91,8 @@ def test_a_thousand_labels_make_pictures_that_can_be_opened(tmp_path: Path) -> N
         slices.draw(found, "test"),
     ):
         evaluation.save_figure(figure, tmp_path / "picture.png")
-        assert max(Image.open(tmp_path / "picture.png").size) < 4_000
+        with Image.open(tmp_path / "picture.png") as picture:
+            assert max(picture.size) < 4_000
 
 
 def test_labels_that_look_like_formulas_are_names(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ TASKS = ("image", "text")
 BUILT = ("data", "candidates", "bundles", ".dvc/cache", "deployed", "mlflow.db", "mlruns")
 
 
-# DVC's S3 remote wants an older python-dateutil than BentoML: it works in an environment of its own, on the same folder.
+# DVC's S3 remote wants an older python-dateutil than BentoML: it gets an environment of its own, and the same folder.
 S3 = Path(".run/s3").absolute()
 REQUIRED = (f"dvc[s3]=={version('dvc')}", "moto[server]==5.1.*", "flask-cors")
 KEYS = {"AWS_ACCESS_KEY_ID": "tests", "AWS_SECRET_ACCESS_KEY": "tests", "AWS_DEFAULT_REGION": "us-east-1"}

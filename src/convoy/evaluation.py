@@ -14,7 +14,6 @@ from sklearn.metrics import confusion_matrix
 
 from convoy import atomic
 
-
 matplotlib.rcParams["text.parse_math"] = False  # a label may well hold dollar signs
 WRITTEN_LABELS = 40  # of more no picture can hold the names and the counts
 
