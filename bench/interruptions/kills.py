@@ -48,6 +48,8 @@ def at_random(ground: Ground, stage: str, target: Target, rng: random.Random) ->
         elif victim:
             victim.kill()
     code = running.wait(BUILD_S)
+    assert running.stdout is not None
+    running.stdout.close()  # an orphan may still write: it must not be waited for
     killed = code != 0 if target == "stage" else alive and code == -signal.SIGKILL
     return recover(ground, stage, f"{target}, any time", f"{after_s:.2f} s") if killed else None
 

@@ -102,8 +102,15 @@ def read_file(path: Path, max_bytes: int = MAX_FILE_BYTES) -> bytes:
 
 
 def printable(path: PurePath | str) -> str:
-    """A name that is no UTF-8 can be opened, but neither written to a table nor shown."""
-    return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
+    """A name that is no UTF-8 can be opened, but neither written to a table nor shown.
+
+    In the locale C Python gives every other byte as a surrogate, of names that are UTF-8 too.
+    """
+    try:
+        content = str(path).encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # a surrogate that stands for no byte
+        content = str(path).encode("utf-8", "backslashreplace")
+    return content.decode("utf-8", "backslashreplace")
 
 
 def _problem_of(path: Path, inside: Path) -> str:
