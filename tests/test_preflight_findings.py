@@ -12,6 +12,7 @@ from convoy import atomic
 from convoy.preflight.content import BINS, ImageFindings, TextFindings, spread
 from convoy.preflight.inspection import find
 from convoy.preflight.near import NearPair, NearPairs, opposite_sides
+from convoy.preflight.report import summary
 from convoy.preflight.scripts import count_scripts
 from convoy.sources.items import Rejection
 
@@ -149,3 +150,12 @@ def test_every_two_items_of_different_splits_meet_once(splits: list[int]) -> Non
 def test_pairs_that_were_searched_elsewhere_are_renumbered() -> None:
     found = NearPairs((NearPair(0, 2, 0.5),), "alike", 1, 2).renumbered(np.array([30, 20, 10]))
     assert found == NearPairs((NearPair(10, 30, 0.5),), "alike", 1, 2)
+
+
+def test_the_summary_names_every_label_of_every_split_also_those_without_an_item() -> None:
+    splits = {"train": np.array([0, 1, 2]), "test": np.array([3])}
+    found = find(text_census(["a", "b", "c", "d"], [0, 2, 2, 0], splits=splits))
+    assert summary(found, 4)["splits"] == {
+        "train": {"n": 3, "label 0": 1, "label 1": 0, "label 2": 2},
+        "test": {"n": 1, "label 0": 1, "label 1": 0, "label 2": 0},
+    }

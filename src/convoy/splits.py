@@ -2,7 +2,6 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -117,9 +116,9 @@ def _cut_out(
     return rows | {"train": pool}
 
 
-def digests(contents: Iterable[bytes]) -> list[bytes]:
-    """A digest per item, equal for items with exactly the same content."""
-    return [hashlib.blake2b(content, digest_size=16).digest() for content in contents]
+def digest(content: bytes) -> bytes:
+    """Equal for items with exactly the same content."""
+    return hashlib.blake2b(content, digest_size=16).digest()
 
 
 def distinct(
@@ -188,9 +187,3 @@ def cut(splits: dict[Split, Indices], most: dict[Split, int | None], seed: int) 
         drawn = np.random.default_rng(seed).permutation(len(indices))[:limit]
         kept[name] = indices if limit is None else indices[np.sort(drawn)]
     return kept, sum(map(len, splits.values())) - sum(map(len, kept.values()))
-
-
-def count_labels(labels: NDArray[np.int64], names: tuple[str, ...]) -> dict[str, int]:
-    """How many items each label has, by name, with the total under `n`."""
-    counts = np.bincount(labels, minlength=len(names))
-    return {"n": len(labels)} | {name: int(count) for name, count in zip(names, counts, strict=True)}

@@ -37,7 +37,7 @@ class TextFacts:
 class Census:
     """Items (n) in the order of the source, kept or dropped.
 
-    `names` are files, or rows as `table.csv:12`. `keys` are equal for exactly equal content (`splits.digests`).
+    `names` are files, or rows as `table.csv:12`. `keys` are equal for exactly equal content (`splits.digest`).
     `splits` has the items of each split by index, train first, in the order in which it was written. `near` counts
     the items as here. The facts of a dropped item may be anything: only those of items kept are used. Raises
     ValueError where something has not one entry per item.

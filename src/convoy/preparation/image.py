@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -18,7 +17,7 @@ from convoy.preprocessing.image import ImagePreprocessing, ImagePreprocessor, de
 from convoy.preprocessing.rejection import InputRejected
 from convoy.raw import RawItems
 from convoy.sources.items import Rejection
-from convoy.splits import Division
+from convoy.splits import Division, digest
 
 GATHERED = 1_000  # images copied at once
 
@@ -86,7 +85,7 @@ def convert(raw: RawItems, contract: ImagePreprocessing, scratch: Path) -> Conve
             continue
         pixels[len(rows)] = found.pixels
         rows.append(row)
-        keys.append(blake2b(found.pixels.tobytes(), digest_size=16).digest())
+        keys.append(digest(found.pixels.tobytes()))
         converted.append((found.size_px, found.mode))
         brightness.append(float(found.pixels.mean()))
     sizes = np.array([size for size, _ in converted], dtype=np.int64).reshape(-1, 2)

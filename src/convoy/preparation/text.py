@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import overload
 
 import numpy as np
@@ -17,7 +16,7 @@ from convoy.preprocessing.rejection import InputRejected
 from convoy.preprocessing.text import TextPreprocessing, TextPreprocessor, check
 from convoy.raw import RawItems
 from convoy.sources.items import Rejection
-from convoy.splits import Division
+from convoy.splits import Division, digest
 
 PART = 1_000  # texts encoded at once
 
@@ -46,7 +45,7 @@ def look(raw: RawItems, contract: TextPreprocessing) -> UsableTexts:
             try:
                 check(text, contract)
                 rows.append(row)
-                keys.append(blake2b(text.encode(), digest_size=16).digest())
+                keys.append(digest(text.encode()))
                 characters.append(len(text))
             except InputRejected as rejection:
                 rejections.append(Rejection(raw.name(row), rejection.code, rejection.message))
