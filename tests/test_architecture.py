@@ -83,6 +83,12 @@ def test_no_stage_but_export_reads_the_calibration_split(stages: dict[str, Pipel
     assert readers == {"export@image", "export@text"}
 
 
+def test_no_stage_reads_the_gate_split(stages: dict[str, PipelineStage]) -> None:
+    gate = {str(layout.prepared(task, "gate")) for task in layout.TASKS}
+    assert gate <= set().union(*(paths(stage.outs) for stage in stages.values()))
+    assert not [name for name, stage in stages.items() if paths(stage.deps) & gate]
+
+
 def test_nothing_depends_on_what_evaluate_says(stages: dict[str, PipelineStage]) -> None:
     reports = {path for name, stage in stages.items() if name.startswith("evaluate") for path in paths(stage.outs)}
     for name, stage in stages.items():

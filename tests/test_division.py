@@ -12,7 +12,7 @@ NAMES = ("cat", "dog", "bird")
 
 
 def params(**changes: object) -> DivisionParams:
-    shares = {"validation_share": 0.2, "calibration_share": 0.1, "test_share": 0.2}
+    shares = {"validation_share": 0.2, "calibration_share": 0.1, "gate_share": 0.1, "test_share": 0.2}
     return DivisionParams.model_validate({"seed": 0, **shares, **{f"max_{name}": None for name in SPLITS}, **changes})
 
 
@@ -21,8 +21,8 @@ def keys(contents: list[int]) -> list[bytes]:
 
 
 @given(
-    items=st.lists(st.tuples(st.integers(0, 500), st.integers(-1, 3)), max_size=200),
-    enough=st.sets(st.integers(1_000, 9_000), min_size=36, max_size=36),
+    items=st.lists(st.tuples(st.integers(0, 500), st.integers(-1, 4)), max_size=200),
+    enough=st.sets(st.integers(1_000, 9_000), min_size=45, max_size=45),
 )
 def test_every_item_is_in_one_split_or_dropped_and_no_content_in_two(
     items: list[tuple[int, int]], enough: set[int]
@@ -44,10 +44,10 @@ def test_every_item_is_in_one_split_or_dropped_and_no_content_in_two(
 
 
 def test_a_hundred_planted_copies_over_the_splits_of_a_source_are_all_found() -> None:
-    places = np.repeat([0, 1, 2, 3], 400)
-    contents = list(range(1600))
+    places = np.repeat([0, 1, 2, 3, 4], 400)
+    contents = list(range(2000))
     for copy in range(100):
-        contents[copy] = 400 + 12 * copy  # an item of train is one that is held out
+        contents[copy] = 400 + 16 * copy  # an item of train is one that is held out
     labels = np.array(contents) % 3
     found = divide(keys(contents), labels, places, NAMES, params())
     assert found.dropped["duplicate_of_held_out"] == 100
@@ -56,26 +56,26 @@ def test_a_hundred_planted_copies_over_the_splits_of_a_source_are_all_found() ->
 
 def test_a_label_that_is_too_rare_is_named_with_its_count_and_the_remedy() -> None:
     labels = np.array([0] * 20 + [1] * 20 + [2] * 3)
-    with pytest.raises(LabelTooRare, match=r"'bird' 3 \(of 1 such labels\); at least 4 each"):
+    with pytest.raises(LabelTooRare, match=r"'bird' 3 \(of 1 such labels\); at least 5 each"):
         divide(keys(list(range(43))), labels, np.full(43, -1), NAMES, params())
 
 
 def test_a_label_that_only_the_test_set_has_is_named() -> None:
     labels = np.array([0] * 20 + [1] * 20 + [2] * 3)
-    places = np.array([0] * 40 + [3] * 3)
+    places = np.array([0] * 40 + [4] * 3)
     with pytest.raises(LabelTooRare, match="'bird' 0"):
         divide(keys(list(range(43))), labels, places, NAMES, params())
 
 
 def test_the_rarest_label_that_is_enough_stands_in_every_split() -> None:
-    labels = np.array([0] * 400 + [1] * 400 + [2] * 4)
-    found = divide(keys(list(range(804))), labels, np.full(804, -1), NAMES, params(calibration_share=0.01))
+    labels = np.array([0] * 400 + [1] * 400 + [2] * 5)
+    found = divide(keys(list(range(805))), labels, np.full(805, -1), NAMES, params(calibration_share=0.01))
     assert all(set(labels[rows]) == {0, 1, 2} for rows in found.rows.values())
 
 
 def test_a_sorted_split_that_is_cut_keeps_its_labels() -> None:
     labels = np.repeat([0, 1, 2], 200)
-    places = np.tile([0, 3], 300)
+    places = np.tile([0, 4], 300)
     found = divide(keys(list(range(600))), labels, places, NAMES, params(max_test=60))
     assert min(np.bincount(labels[found.rows["test"]])) > 10
     assert found.dropped["over_max"] == 240

@@ -5,7 +5,7 @@ from typing import Literal, get_args
 
 Task = Literal["image", "text"]
 Architecture = Literal["cnn", "lstm"]
-Split = Literal["train", "validation", "calibration", "test"]
+Split = Literal["train", "validation", "calibration", "gate", "test"]
 TASKS: tuple[Task, ...] = get_args(Task)
 ARCHITECTURES: tuple[Architecture, ...] = get_args(Architecture)
 SPLITS: tuple[Split, ...] = get_args(Split)

@@ -12,7 +12,7 @@ from convoy.layout import SPLITS, Split
 from convoy.params import Section
 
 Indices = NDArray[np.int64]
-HELD_OUT: tuple[Split, ...] = ("test", "validation", "calibration")
+HELD_OUT: tuple[Split, ...] = ("test", "validation", "calibration", "gate")
 
 
 class DivisionParams(Section):
@@ -21,10 +21,12 @@ class DivisionParams(Section):
     seed: int
     validation_share: float = Field(gt=0, lt=1)
     calibration_share: float = Field(gt=0, lt=1)
+    gate_share: float = Field(gt=0, lt=1)
     test_share: float = Field(gt=0, lt=1)
     max_train: int | None
     max_validation: int | None
     max_calibration: int | None
+    max_gate: int | None
     max_test: int | None
 
 
@@ -105,15 +107,10 @@ def _cut_out(
         rest, test = stratified(labels[pool], params.test_share, params.seed, least=1, left=len(missing))
         left -= params.test_share
         rows["test"], pool = pool[test], pool[rest]
-    shares = {"validation": params.validation_share / left, "calibration": params.calibration_share / left}
-    if "validation" in missing and "calibration" in missing:
-        parts = held_out(labels[pool], shares["validation"], shares["calibration"], params.seed)
-        return rows | dict(zip(("train", "validation", "calibration"), (pool[part] for part in parts), strict=True))
-    for name in ("validation", "calibration"):
-        if name in missing:
-            rest, part = stratified(labels[pool], shares[name], params.seed)
-            rows[name], pool = pool[part], pool[rest]
-    return rows | {"train": pool}
+    others = [name for name in missing if name != "test"]
+    shares = [getattr(params, f"{name}_share") / left for name in others]
+    parts = held_out(labels[pool], shares, params.seed)
+    return rows | {name: pool[part] for name, part in zip(("train", *others), parts, strict=True)}
 
 
 def digest(content: bytes) -> bytes:
@@ -166,14 +163,18 @@ def stratified(
     return generator.permutation(np.concatenate(rest)), generator.permutation(np.concatenate(part))
 
 
-def held_out(
-    labels: NDArray[np.int64], validation_share: float, calibration_share: float, seed: int
-) -> tuple[Indices, Indices, Indices]:
-    """Divide items into (train, validation, calibration); train depends on the sum of the two shares alone."""
-    both = validation_share + calibration_share
-    train, aside = stratified(labels, both, seed, least=2)
-    validation, calibration = stratified(labels[aside], calibration_share / both, seed)
-    return train, aside[validation], aside[calibration]
+def held_out(labels: NDArray[np.int64], shares: list[float], seed: int) -> list[Indices]:
+    """Divide items into train and a part for each share; train depends on the sum of the shares alone."""
+    if not shares:
+        return [np.arange(len(labels))]
+    train, aside = stratified(labels, sum(shares), seed, least=len(shares))
+    parts = [train]
+    for place, share in enumerate(shares[:-1]):
+        behind = len(shares) - 1 - place
+        rest, part = stratified(labels[aside], share / sum(shares[place:]), seed, left=behind)
+        parts.append(aside[part])
+        aside = aside[rest]
+    return [*parts, aside]
 
 
 def cut(splits: dict[Split, Indices], most: dict[Split, int | None], seed: int) -> tuple[dict[Split, Indices], int]:

@@ -9,10 +9,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
+from convoy.datasets.evaluation_batches import Batch, EvaluationBatches
 from convoy.params import Section
 from convoy.prepared.image import read_images
-
-Batch = tuple[Tensor, Tensor]
 
 
 class BatchParams(Section):
@@ -44,7 +43,7 @@ class ImageDataset:
         """Shuffled, augmented batches of one epoch; the same seed and epoch give the same batches."""
         return TrainingBatches(self, params, np.random.default_rng([seed, epoch]), device)
 
-    def evaluation_batches(self, size: int, device: torch.device) -> "EvaluationBatches":
+    def evaluation_batches(self, size: int, device: torch.device) -> EvaluationBatches:
         """All items once, as they are, in `evaluation_order`."""
         return EvaluationBatches(self, size, device)
 
@@ -76,21 +75,6 @@ class TrainingBatches:
             images, labels = self._dataset.take(order[start : start + size], self._device)
             moved = augment(images, self._params, self._generator)
             yield erase(moved, self._params.erase_px, self._generator), labels
-
-
-class EvaluationBatches:
-    """An iterable of all (images, labels), which are read as they are asked for."""
-
-    def __init__(self, dataset: ImageDataset, size: int, device: torch.device) -> None:
-        self._dataset, self._size, self._device = dataset, size, device
-
-    def __len__(self) -> int:
-        return -(-len(self._dataset.labels) // self._size)
-
-    def __iter__(self) -> Iterator[Batch]:
-        order = self._dataset.evaluation_order
-        for start in range(0, len(order), self._size):
-            yield self._dataset.take(order[start : start + self._size], self._device)
 
 
 def augment(images: Tensor, params: BatchParams, generator: np.random.Generator) -> Tensor:

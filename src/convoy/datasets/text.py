@@ -7,12 +7,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from torch import Tensor
 
+from convoy.datasets.evaluation_batches import Batch, EvaluationBatches
 from convoy.params import Section
 from convoy.prepared.text import read_texts
 
-Batch = tuple[Tensor, Tensor]
 LENGTH_STEP = 8  # batches come in few lengths: oneDNN prepares its kernels anew for each one
 
 
@@ -39,11 +38,11 @@ class TextDataset:
         """Shuffled batches of one epoch; the same seed and epoch give the same batches."""
         return TrainingBatches(self, params, np.random.default_rng([seed, epoch]), device)
 
-    def evaluation_batches(self, size: int, device: torch.device) -> "EvaluationBatches":
+    def evaluation_batches(self, size: int, device: torch.device) -> EvaluationBatches:
         """All items once, the shortest first, in `evaluation_order`."""
         return EvaluationBatches(self, size, device)
 
-    def collate(self, rows: NDArray[np.int64], device: torch.device) -> Batch:
+    def take(self, rows: NDArray[np.int64], device: torch.device) -> Batch:
         """These texts padded to the longest of them or a little more, (batch, tokens) int64, and their labels."""
         longest = -(-int(self.lengths[rows].max()) // LENGTH_STEP) * LENGTH_STEP
         tokens = np.full((len(rows), longest), self.dimensions["pad_id"], dtype=np.int64)
@@ -65,7 +64,7 @@ class TrainingBatches:
 
     def __iter__(self) -> Iterator[Batch]:
         for rows in self._draw():
-            yield self._dataset.collate(rows, self._device)
+            yield self._dataset.take(rows, self._device)
 
     def _draw(self) -> list[NDArray[np.int64]]:
         """Shuffle, cut into buckets, sort each by length, cut into batches, shuffle those."""
@@ -79,18 +78,3 @@ class TrainingBatches:
             batches += [rows[first : first + size] for first in range(0, len(rows), size)]
         whole = [batch for batch in batches if len(batch) == size] or batches
         return [whole[index] for index in self._generator.permutation(len(whole))][: len(self)]
-
-
-class EvaluationBatches:
-    """An iterable of all (tokens, labels), which are padded as they are asked for."""
-
-    def __init__(self, dataset: TextDataset, size: int, device: torch.device) -> None:
-        self._dataset, self._size, self._device = dataset, size, device
-
-    def __len__(self) -> int:
-        return -(-len(self._dataset.labels) // self._size)
-
-    def __iter__(self) -> Iterator[Batch]:
-        order = self._dataset.evaluation_order
-        for start in range(0, len(order), self._size):
-            yield self._dataset.collate(order[start : start + self._size], self._device)

@@ -15,7 +15,7 @@ SIDES_PX = (16, 28, 32, 48, 64)  # a network's time grows with the square of the
 STEPS = 1_200  # of a small set's training: below it, the one-cycle rate has hardly begun to fall
 MOST_EPOCHS = 60
 FEW = 20_000  # below so many items, larger shares are held out, or their figures would say little
-SHARES = {"validation": 0.15, "calibration": 0.1, "test": 0.15}  # of few
+SHARES = {"validation": 0.15, "calibration": 0.1, "gate": 0.1, "test": 0.15}  # of few
 UNEVEN = 5.0  # largest label over smallest, above which labels are weighted
 
 
@@ -65,6 +65,7 @@ def _shares(section: str, survey: Survey) -> Iterator[Change]:
     why = f"of few: {survey.counts.total():,} items"
     yield Change((section, "validation_share"), SHARES["validation"], f"{why}; more for choosing a model by")
     yield Change((section, "calibration_share"), SHARES["calibration"], why)
+    yield Change((section, "gate_share"), SHARES["gate"], f"{why}; more for seeing a difference of two models")
     yield Change((section, "test_share"), SHARES["test"], f"{why}; where the source has no test set")
 
 

@@ -18,7 +18,7 @@ from convoy.raw import RawItems
 from convoy.sources.items import Rejection
 from convoy.splits import Division, digest
 
-PART = 1_000  # texts encoded at once
+PART = 250  # texts encoded at once; the tokenizer takes up to 90 kB for each while it does
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ def read(params: SourceParams, task: Task) -> Found:
 def is_divided(outermost: frozenset[str]) -> bool:
     """Whether these folders are those of a division: one of training, and at least one of what is held out."""
     splits = {SPLIT_NAMES.get(name.lower()) for name in outermost}
-    return "train" in splits and bool(splits & {"validation", "calibration", "test"})
+    return "train" in splits and bool(splits - {"train", None})
 
 
 def _says_label(file: TreeFile, folders: tuple[str, ...], above: int, params: SourceParams) -> bool:

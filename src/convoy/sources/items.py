@@ -17,6 +17,7 @@ SPLIT_NAMES = {
     "val": "validation",
     "dev": "validation",
     "calibration": "calibration",
+    "gate": "gate",
     "test": "test",
     "testing": "test",
 }
