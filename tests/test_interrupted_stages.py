@@ -280,3 +280,72 @@ def test_a_dvc_killed_while_it_writes_its_own_files_goes_on_after_verify(copy: P
     print(*outcomes, sep="\n")
     assert len(outcomes) > 8 and all(outcome.verified and outcome.same for outcome in outcomes)
     assert all(outcome.plain or "torn" in outcome.at for outcome in outcomes)
+
+
+@pytest.fixture
+def piped(slow: Path) -> Path:
+    """The folder as a repository of DVC's, its stage in a pipeline."""
+    stages = {"slow": {"cmd": f"{sys.executable} -m pipelines.slow", "deps": ["seconds"], "outs": ["out.txt"]}}
+    Path("dvc.yaml").write_text(json.dumps({"stages": stages}))
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"], env=environment(), check=True)
+    return slow
+
+
+def start_repro(folder: Path) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "dvc", "repro"],
+        env=environment(PYTHONPATH=f"{folder}:{environment()['PYTHONPATH']}"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        process_group=0,
+    )
+
+
+def watchdogs(pid: int) -> list[psutil.Process]:
+    """Those that wait for the DVC of this pid."""
+    words = ["convoy.watchdog", str(pid)]
+    found = [each for each in psutil.process_iter(["cmdline"]) if (each.info["cmdline"] or [])[-2:] == words]
+    return found if Path(f".run/stages/dvc-{pid}.lock").exists() else []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("group", [False, True])
+@pytest.mark.parametrize("torn", [".dvc/tmp/rwlock", "dvc.lock"])
+def test_what_a_killed_dvc_has_torn_is_mended_by_the_time_that_the_next_reads_it(
+    piped: Path, torn: str, group: bool
+) -> None:
+    with start_repro(piped) as first:
+        wait_for(lambda: Path("started").exists() and watchdogs(first.pid))
+        (watchdog,) = watchdogs(first.pid)
+        Path(torn).write_text('{"write": {"/some/out": {"pid": 1, "cm')
+        os.killpg(first.pid, signal.SIGKILL) if group else first.kill()
+        first.wait(WITHIN_S)
+        Path("seconds").write_text("0")
+        with start_repro(piped) as second:
+            said = second.communicate(timeout=WITHIN_S)[0]
+        assert second.returncode == 0, said
+    assert Path("out.txt").read_text() == "done"
+    wait_for(lambda: not watchdog.is_running() and not list(Path(".run/stages").glob("dvc-*")))
+
+
+@pytest.mark.slow
+def test_a_dvc_has_one_watchdog_which_ends_with_it_and_touches_nothing_that_is_whole(piped: Path) -> None:
+    with start_repro(piped) as first:
+        wait_for(lambda: Path("started").exists() and watchdogs(first.pid))
+        (watchdog,) = watchdogs(first.pid)
+        other = [sys.executable, "-m", "convoy.watchdog", str(first.pid)]
+        subprocess.run(other, env=environment(), check=True, timeout=WITHIN_S)
+        assert watchdog.is_running() and first.poll() is None
+        rwlock = Path(".dvc/tmp/rwlock").read_text()
+        assert str(first.pid) in rwlock
+        first.kill()
+        first.wait(WITHIN_S)
+        wait_for(lambda: not watchdog.is_running())
+        assert Path(".dvc/tmp/rwlock").read_text() == rwlock, "DVC itself sees that its process is dead"
+
+
+def test_a_watchdog_waits_for_nobody_but_a_dvc(piped: Path) -> None:
+    other = [sys.executable, "-m", "convoy.watchdog", "1"]
+    subprocess.run(other, env=environment(), check=True, timeout=WITHIN_S)
+    assert not list(Path(".run/stages").glob("dvc-*"))

@@ -1,5 +1,6 @@
 """Files and folders that appear whole or not at all: a temporary name beside the target, fsync, rename."""
 
+import ctypes
 import errno
 import fcntl
 import glob
@@ -13,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # of a write, which does not know the file's name
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
+CANNOT_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)  # an old kernel; NFS and some others
+ASIDE = ".aside"
 
 
 def _sync(path: Path) -> None:
@@ -61,7 +65,11 @@ def write_json(path: Path, content: Any) -> None:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Give a temporary folder to fill; on success it takes the place of `path`, on error nothing is left."""
+    """Give a temporary folder to fill; on success it takes the place of `path`, on error nothing is left.
+
+    What was there is removed after that. Raises OSError, with the old in its place, for a mount point (EBUSY) and for
+    a folder of a container's lower layer (EXDEV), which cannot be renamed.
+    """
     with _beside(path, _make_folder) as temporary:
         try:
             yield temporary
@@ -71,12 +79,44 @@ def new_folder(path: Path) -> Iterator[Path]:
                 inside.chmod(0o755 if inside.is_dir() else 0o644)
                 _sync(inside)
             _sync(temporary)
-            if path.exists():
-                shutil.rmtree(path)
-            temporary.replace(path)
+            _put(temporary, path)
             _sync(path.parent)
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            with suppress(OSError):
+                _remove(temporary)
+
+
+def _put(new: Path, path: Path) -> None:
+    """Rename a folder to `path`; what was there has the other's name then."""
+    if not os.path.lexists(path):
+        new.rename(path)
+    elif not _exchange(new, path):
+        aside = path.with_name(f".{path.name}{ASIDE}")
+        path.rename(aside)
+        try:
+            new.rename(path)
+        except OSError:
+            aside.rename(path)
+            raise
+        aside.rename(new)
+
+
+def _exchange(new: Path, path: Path) -> bool:
+    """Let two folders change their names in one step, or say False: nothing has happened, the system cannot."""
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError:  # macOS, musl
+        return False
+    if renameat2(AT_FDCWD, os.fsencode(new), AT_FDCWD, os.fsencode(path), RENAME_EXCHANGE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in CANNOT_EXCHANGE:
+        return False
+    raise OSError(code, os.strerror(code), str(path))
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -111,13 +151,20 @@ def _make_folder(path: Path) -> tuple[int, Path]:
 
 
 def _sweep(path: Path) -> None:
-    """Remove the temporary files and folders of `path` whose process is dead: nobody holds their lock."""
+    """Remove the temporary files and folders of `path` whose process is dead: nobody holds their lock.
+
+    A folder that was put aside, and then nothing in its place, takes that again.
+    """
+    aside = path.with_name(f".{path.name}{ASIDE}")
+    if os.path.lexists(aside):
+        with suppress(OSError):
+            _remove(aside) if os.path.lexists(path) else aside.rename(path)
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.{'[a-z0-9_]' * 8}"):
         with suppress(OSError):  # gone, or another's
             descriptor = os.open(leftover, os.O_RDONLY)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+                _remove(leftover)
             finally:
                 os.close(descriptor)
 

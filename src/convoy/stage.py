@@ -5,6 +5,7 @@ import errno
 import fcntl
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +31,8 @@ REMEDIES = {
     errno.EPERM: f"give yourself the right to it (`ls -ld`, `lsattr -d`), {AGAIN}",
     errno.EMFILE: f"raise the limit of open files (`ulimit -n`), {AGAIN}",
     errno.ENFILE: f"raise the system's limit of open files (`sysctl fs.file-max`), {AGAIN}",
+    errno.EBUSY: f"it is a mount point, which cannot be replaced: mount the folder above it, {AGAIN}",
+    errno.EXDEV: f"it lies in a lower layer of the container's disk: remove it, {AGAIN}",
     errno.ENOENT: "run `dvc repro`, which makes what comes before",
 }
 
@@ -47,6 +50,7 @@ def run(main: Callable[..., None], *arguments: str, refusals: tuple[type[Excepti
     module = Path(sys.argv[0]).stem
     name = f"{module}@{'-'.join(arguments)}" if arguments else module  # as DVC calls it
     _end_with_dvc()
+    _watch_dvc()
     try:
         with _alone(name, module):
             main(*arguments)
@@ -69,13 +73,36 @@ def _end_with_dvc() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
+def _watch_dvc() -> None:
+    """Start what mends the records of this DVC where it is killed, in a session of its own: it outlives both.
+
+    A machine that cannot start it still runs the stage, which needs it for nothing.
+    """
+    if "DVC_STAGE" not in os.environ or _follows():
+        return
+    null = subprocess.DEVNULL
+    with suppress(OSError):
+        subprocess.Popen(
+            [sys.executable, "-m", "convoy.watchdog", str(os.getppid())],
+            stdin=null,
+            stdout=null,
+            stderr=null,
+            start_new_session=True,
+        )
+
+
+def _follows() -> bool:
+    """Whether this is one of several processes that train together, and not the first."""
+    return any(os.environ.get(rank, "0") != "0" for rank in RANKS)
+
+
 @contextmanager
 def _alone(name: str, module: str) -> Iterator[None]:
     """Hold the stage's lock, which ends with the process however it ends.
 
     Raises StageRunning where another process has held it for PATIENCE_S.
     """
-    if any(os.environ.get(rank, "0") != "0" for rank in RANKS):
+    if _follows():
         yield
         return
     LOCKS.mkdir(parents=True, exist_ok=True)

@@ -1,29 +1,23 @@
 """What dvc.lock names, read and hashed anew: DVC's cache and the working tree; what is damaged is found before its use.
 
 DVC takes a cache object that is read-only for whole, and a file whose time and size it knows (treeverse/dvc #9641,
-#9652). It writes dvc.lock and .dvc/tmp/rwlock in place, so that a kill there leaves half of one, at which it then ends
-(#7615). `mend` leaves to the next `dvc repro` or `dvc pull` what these do by themselves: make or fetch what is missing.
+#9652). `mend` leaves to the next `dvc repro` or `dvc pull` what these do by themselves: make or fetch what is missing.
 """
 
-import json
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from dvc.dvcfile import Lockfile
-from dvc.exceptions import DvcException
-from dvc.lock import make_lock
 from dvc.repo import Repo
 from dvc_data.hashfile.hash import file_md5
 from dvc_data.hashfile.tree import Tree
 from dvc_objects.errors import ObjectFormatError
 from tqdm import tqdm
 
-LOCK, RWLOCK = Path("dvc.lock"), Path(".dvc/tmp/rwlock")
-DAMAGED = Path(".run/damaged")
+from convoy import records
+from convoy.records import LOCK
 
 MEND = "`python -m convoy verify --mend`, then `dvc repro`"
 
@@ -66,7 +60,7 @@ def verify(mend: bool, say: Callable[[str], None]) -> Found:
     found = Found()
     with Repo() as repo:
         root = Path(repo.root_dir)
-        found.records = list(_torn_records(repo, root, mend))
+        found.records = list(records.torn(root, mend))
         if found.records and not mend:
             _tell(found, root, mend, say)
             return found
@@ -79,40 +73,6 @@ def verify(mend: bool, say: Callable[[str], None]) -> Found:
                 _mend(found)
     _tell(found, root, mend, say)
     return found
-
-
-def _torn_records(repo: Any, root: Path, mend: bool) -> Iterator[str]:
-    guard = make_lock(str(root / f"{RWLOCK}.lock"), tmp_dir=repo.tmp_dir)
-    with guard:
-        if not _is_json(root / RWLOCK):
-            yield f"{RWLOCK} is torn by a kill"
-            if mend:
-                (root / RWLOCK).unlink()
-    try:
-        Lockfile(repo, str(root / LOCK)).load()
-    except DvcException as error:
-        yield f"{LOCK} is torn by a kill ({error})"
-        if mend:
-            _renew_lock(root)
-
-
-def _is_json(path: Path) -> bool:
-    try:
-        return isinstance(json.loads(path.read_bytes()), dict)
-    except FileNotFoundError:
-        return True
-    except ValueError:
-        return False
-
-
-def _renew_lock(root: Path) -> None:
-    """The committed dvc.lock, or none: what has been run since then DVC finds in its run cache."""
-    aside = root / DAMAGED / LOCK
-    aside.parent.mkdir(parents=True, exist_ok=True)
-    (root / LOCK).replace(aside)
-    committed = subprocess.run(["git", "show", f"HEAD:./{LOCK}"], cwd=root, capture_output=True, check=False)
-    if committed.returncode == 0:
-        (root / LOCK).write_bytes(committed.stdout)
 
 
 def _items(repo: Any, found: Found) -> Iterator[Item]:
