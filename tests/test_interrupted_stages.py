@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bench.interruptions import kills
+from bench.interruptions import kills, races
 from bench.interruptions.ground import FAULTS, Ground
 from convoy import atomic
 from convoy.running import workspace
@@ -269,6 +269,16 @@ def test_after_kills_at_each_write_and_at_any_time_the_next_repro_gives_the_same
     assert all(outcome.verified and outcome.same for outcome in outcomes)
     # A kill of DVC while it writes its own files, which is rare, is the test below.
     assert all(outcome.plain for outcome in outcomes if outcome.kind.startswith("stage"))
+
+
+@pytest.mark.slow
+def test_of_two_dvc_repro_at_once_at_least_one_gets_to_its_end_and_nothing_is_lost(copy: Path, tmp_path: Path) -> None:
+    shutil.copytree(copy, tmp_path / "convoy", symlinks=True)
+    ground = Ground(tmp_path / "convoy")
+    ground.take()
+    for after_s in (0, 1):
+        race = races.run(ground, "choose@text", after_s)
+        assert race.ended.startswith(("both", "one")) and race.plain and race.same, race
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Every stage, and the DVC that runs it, killed at each write and at any time -> what `dvc repro` gives then; hours."""
+"""Each stage and its DVC killed at each write and at any time, or two at once -> what `dvc repro` gives then: hours."""
 
 import json
 import random
@@ -12,7 +12,7 @@ import typer
 from tqdm import tqdm
 
 from bench import machine
-from bench.interruptions import kills
+from bench.interruptions import kills, races
 from bench.interruptions.ground import Ground, Lost
 from bench.interruptions.kills import Outcome
 from convoy import atomic
@@ -43,6 +43,7 @@ def main(
     at_random: Annotated[int, typer.Option(help="Kills at any time, of each of stage, dvc, and both.")] = 3,
     every: Annotated[int, typer.Option(help="1 is each write of the stage, 3 each third.")] = 1,
     every_of_dvc: Annotated[int, typer.Option(help="The same of DVC's own.")] = 1,
+    race: Annotated[int, typer.Option("--races", help="So many times two at once, and no kills.")] = 0,
     seed: Annotated[int, typer.Option(help="Of the moments.")] = 0,
 ) -> None:
     """Kill, write the report after each stage, and print it. Stages that are not named keep what the report says."""
@@ -51,13 +52,17 @@ def main(
         ground = Ground(Path(folder, "convoy"))
         typer.echo("laying and building a small workspace, undisturbed ...")
         ground.lay()
+        if race:
+            held = list(tqdm(races.hold(ground, race, seed), total=race, unit="race"))
+            _write(report, {"races": {**races.table(held), "at": machine.facts()}})
+            return
         for stage in stages or ground.stages:
             facts, outcomes = machine.facts(), []
             trials = hold(ground, stage, at_random, steps, seed)
             for outcome in (progress := tqdm(trials, desc=stage, unit="kill")):
                 outcomes.append(outcome)
                 progress.set_postfix(plain=sum(each.plain for each in outcomes), same=sum(e.same for e in outcomes))
-            _write(report, stage, {**_result(outcomes), "every": steps, "at": facts})
+            _write(report, {"results": {stage: {**_result(outcomes), "every": steps, "at": facts}}})
     typer.echo(f"written: {report}")
 
 
@@ -66,15 +71,16 @@ def _result(outcomes: list[Outcome]) -> dict[str, Any]:
     return {"kills": len(outcomes), "kinds": kills.table(outcomes), "not_by_plain_repro": failed}
 
 
-def _write(report: Path, stage: str, result: dict[str, Any]) -> None:
-    results = json.loads(report.read_bytes())["results"] if report.exists() else {}
-    results[stage] = result
+def _write(report: Path, found: dict[str, Any]) -> None:
+    """Add to what the report says of other stages."""
+    known = json.loads(report.read_bytes()) if report.exists() else {}
+    results = known.get("results", {}) | found.get("results", {})
     totals: dict[str, int] = {}
     for row in (row for each in results.values() for row in each["kinds"]):
         for key in ("kills", "plain", "verified", "same"):
             totals[key] = totals.get(key, 0) + row[key]
-    atomic.write_json(report, {"totals": totals, "results": results})
-    typer.echo(json.dumps(result["kinds"], indent=1))
+    atomic.write_json(report, {**known, **found, "totals": totals, "results": results})
+    typer.echo(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":
