@@ -33,7 +33,7 @@ from convoy.onboarding.detection import Detected, detect
 from convoy.onboarding.proposal import Change, propose
 from convoy.onboarding.survey import look
 from convoy.params import ParamsInvalid, Section, read_section
-from convoy.publishing.gates import PublishParams
+from convoy.gating.limits import PublishParams
 from convoy.selection import SelectionParams
 from convoy.sources.items import SourceRefused
 from convoy.training import TrainerParams

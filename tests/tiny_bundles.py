@@ -38,8 +38,8 @@ def _model(
     return model.SerializeToString()
 
 
-def image_model() -> bytes:
-    """Mean brightness decides between dark, middle and bright."""
+def image_model(shift: float = 0.0) -> bytes:
+    """Mean brightness decides between dark, middle and bright; by so many grey levels too late with a shift."""
     nodes = [
         helper.make_node("Cast", ["input"], ["pixels"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["pixels", "axes"], ["mean"], keepdims=0),
@@ -51,14 +51,14 @@ def image_model() -> bytes:
         "axes": np.array([1, 2, 3], dtype=np.int64),
         "last": np.array([1], dtype=np.int64),
         "weight": np.array([[-0.1, 0.0, 0.1]], dtype=np.float32),
-        "bias": np.array([8.0, 0.0, -15.0], dtype=np.float32),
+        "bias": np.array([8.0 + shift / 10, 0.0, -15.0 - shift / 10], dtype=np.float32),
     }
     return _model(nodes, TensorProto.UINT8, ["batch", SIZE_PX, SIZE_PX, 1], weights, 3)
 
 
-def text_model() -> bytes:
-    """Counts good and bad words; padding counts nothing."""
-    scores = np.array([[0, 0], [0, 0], [-1, 1], [1, -1], [0.1, 0], [0, 0.1]], dtype=np.float32)
+def text_model(shift: float = 0.0) -> bytes:
+    """Counts good and bad words; padding counts nothing, the word film too much with a shift."""
+    scores = np.array([[0, 0], [0, 0], [-1, 1], [1, -1], [0.1 + shift, 0], [0, 0.1]], dtype=np.float32)
     nodes = [
         helper.make_node("Gather", ["scores", "input"], ["each"]),
         helper.make_node("ReduceSum", ["each", "time"], ["logits"], keepdims=0),
@@ -130,11 +130,11 @@ def _write(folder: Path, card: Card, files: dict[str, bytes], inputs: list[str])
     write_bundle(folder, card, {**files, "examples.json": to_json(examples)})
 
 
-def write_image_bundle(folder: Path, card: Card = IMAGE_CARD) -> None:
+def write_image_bundle(folder: Path, card: Card = IMAGE_CARD, shift: float = 0.0) -> None:
     inputs = [base64.b64encode(png(brightness)).decode() for brightness in (0, 90, 180, 255)]
-    _write(folder, card, {"model.onnx": image_model()}, inputs)
+    _write(folder, card, {"model.onnx": image_model(shift)}, inputs)
 
 
-def write_text_bundle(folder: Path, card: Card = TEXT_CARD) -> None:
+def write_text_bundle(folder: Path, card: Card = TEXT_CARD, shift: float = 0.0) -> None:
     inputs = ["the good film", "bad", "the bad bad film", "good " * 20]
-    _write(folder, card, {"model.onnx": text_model(), "tokenizer.json": tokenizer_json()}, inputs)
+    _write(folder, card, {"model.onnx": text_model(shift), "tokenizer.json": tokenizer_json()}, inputs)

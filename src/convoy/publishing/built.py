@@ -2,18 +2,23 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
 
 from convoy import layout
+from convoy.gating.evidence import GATE, ONNX, PREFLIGHT, Difference
 from convoy.layout import ARCHITECTURES, Architecture, Task
+from convoy.params import read_section
+from convoy.preflight.findings import Findings
+from convoy.preflight.limits import PreflightLimits, violations
 from convoy.publishing import baseline_runs
 from convoy.publishing.provenance import Lock, same_file
 from convoy.publishing.run_content import (
     PREPARE,
     RunContent,
-    numbers,
     read_json,
     read_run,
-    split_of,
     stage,
     training_file,
 )
@@ -21,12 +26,11 @@ from convoy.publishing.run_content import (
 
 @dataclass(frozen=True)
 class Winner:
-    """The bundle that was built for a task and the candidate it holds."""
+    """The bundle that was built for a task, the candidate it holds, and what its build says that the gates ask for."""
 
     architecture: Architecture
     folder: Path
-    validation: dict[str, float]
-    validation_data: str  # md5 of the prepared data it was validated on
+    recorded: dict[str, Any]  # onnx, preflight and unknown of convoy.gating.evidence.Evidence
 
 
 @dataclass(frozen=True)
@@ -110,12 +114,34 @@ def _winner(task: Task, lock: Lock, missing: list[str]) -> Winner | None:
     reports = [_is_of_lock(path, lock.outs(train), missing) for path in (metrics, training_file(task, architecture))]
     if not _is_current(lock, train, missing) or not all(reports):
         return None
-    report = read_json(metrics)
-    data = {**lock.deps(stage("train", task, architecture)), **lock.outs(PREPARE[task])}
-    digests = [md5 for path, md5 in sorted(data.items()) if split_of(path) == "validation"]
-    return Winner(
-        architecture,
-        layout.bundle(task),
-        numbers(report.get("validation", {}), ""),
-        digests[0] if digests else "",
-    )
+    return Winner(architecture, layout.bundle(task), _recorded(task, lock))
+
+
+def _recorded(task: Task, lock: Lock) -> dict[str, Any]:
+    """What export proved and prepare found, by the files that dvc.lock names, and why where they are not there."""
+    unknown: dict[str, str] = {}
+    found: dict[str, Any] = {"unknown": unknown}
+    parity, findings = layout.reports(task) / "parity.json", layout.reports(task) / "findings.json"
+    if _is_of_lock_or_why(parity, lock.outs(stage("export", task)), unknown, ONNX):
+        parts = [Difference.model_validate(part) for part in read_json(parity).values()]
+        found["onnx"] = Difference(
+            max_difference=max(part.max_difference for part in parts),
+            class_flips=sum(part.class_flips for part in parts),
+            n=sum(part.n for part in parts),
+        )
+    if _is_of_lock_or_why(findings, lock.outs(PREPARE[task]), unknown, PREFLIGHT):
+        try:
+            known = Findings.model_validate(read_json(findings))
+            limits = read_section(PreflightLimits, PREPARE[task], "limits")
+            found["preflight"] = tuple(violations(known, limits, f"{PREPARE[task]}.limits"))
+        except ValidationError:
+            unknown[PREFLIGHT] = f"{findings} is of another release; `dvc repro` makes it anew"
+    _is_of_lock_or_why(layout.prepared(task, "gate"), lock.outs(PREPARE[task]), unknown, GATE)
+    return found
+
+
+def _is_of_lock_or_why(path: Path, written: dict[str, str], unknown: dict[str, str], gate: str) -> bool:
+    missing: list[str] = []
+    if not _is_of_lock(path, written, missing):
+        unknown[gate] = missing[0]
+    return not missing
