@@ -66,7 +66,7 @@ def test_an_equal_bundle_passes_and_its_report_is_kept_as_json_and_picture(court
 def test_a_better_bundle_passes_and_a_worse_one_fails_by_so_much(court: Court) -> None:
     good = court.bundle("good 2")
     assert court.judge(good, court.bundle("hardly worse 1", shift=5)).report.outcome == "passed"
-    report = court.judge(court.bundle("bad 3", shift=15), good).report
+    report = court.judge(court.bundle("bad 3", shift=20), good).report
     assert {"paired test", "accuracy"} <= failed(report)
     pair = report.evidence.paired
     assert pair is not None and pair.challenger < pair.champion - 0.03
@@ -86,7 +86,7 @@ def test_texts_are_judged_too(tmp_path: Path) -> None:
 
 
 def test_a_bundle_that_is_worse_in_one_class_alone_is_refused(court: Court) -> None:
-    champion, challenger = court.bundle("old 1", dark=16), court.bundle("new 2", shift=14, dark=-14)
+    champion, challenger = court.bundle("old 1", dark=14), court.bundle("new 2", shift=15, dark=-15)
     report = court.judge(challenger, champion).report
     pair = report.evidence.paired
     assert pair is not None and abs(pair.difference) < 0.01
