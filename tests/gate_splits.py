@@ -15,7 +15,7 @@ from convoy.preflight.limits import PreflightLimits
 from convoy.prepared.image import ImageSplit, write_images
 from convoy.prepared.text import TextSplit, write_texts
 
-ROWS = 400
+ROWS = 200
 NO_LIMITS = dict.fromkeys(PreflightLimits.model_fields)
 MODELS = {
     "image": (tiny_bundles.IMAGE_CARD, {"model.onnx": tiny_bundles.image_model()}),

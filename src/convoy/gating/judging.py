@@ -62,7 +62,7 @@ def judge_once(
         "recorded": {name: _plain(value) for name, value in recorded.items()},
     }
     key = key_of(content)
-    files = {"report": folder / f"{key[:16]}.json", "picture": folder / f"{key[:16]}.png"}
+    files = _files(folder / f"{key[:16]}.json")
     known = _read(files["report"])
     if known is not None:
         # Another MLflow numbers the same bundles otherwise.
@@ -79,7 +79,7 @@ def judge_once(
         challenger=challenger.party,
         champion=champion.party if champion else None,
         gate_split=gate.sha256 if gate else "",
-        judged_before=_count(folder, gate.sha256 if gate else ""),
+        judged_before=sum(kept.report.gate_split == gate.sha256 for kept in read_kept(folder)) if gate else 0,
         outcome=outcome_of(verdicts),
         verdicts=tuple(verdicts),
         limits=limits,
@@ -89,6 +89,13 @@ def judge_once(
         return Kept(report)
     files["report"].unlink(missing_ok=True)  # of another format
     return _keep(report, files)
+
+
+def read_kept(folder: Path) -> list[Kept]:
+    """All reports that are kept in a folder, the latest last; one of another format is left out."""
+    paths = sorted(folder.glob("*.json"), key=lambda path: (path.stat().st_mtime_ns, path.name))
+    found = [(path, _read(path)) for path in paths]
+    return [_keep(report, _files(path)) for path, report in found if report is not None]
 
 
 def _open(
@@ -126,16 +133,15 @@ def _keep(report: Report, files: dict[str, Path]) -> Kept:
     return Kept(report, files)
 
 
+def _files(report: Path) -> dict[str, Path]:
+    return {"report": report, "picture": report.with_suffix(".png")}
+
+
 def _read(path: Path) -> Report | None:
     try:
         return Report.model_validate_json(path.read_bytes())
     except (FileNotFoundError, ValidationError):
         return None
-
-
-def _count(folder: Path, sha256: str) -> int:
-    known = [_read(path) for path in folder.glob("*.json")]
-    return sum(report is not None and report.gate_split == sha256 for report in known)
 
 
 def _plain(value: Any) -> Any:

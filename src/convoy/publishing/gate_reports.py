@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -17,24 +18,30 @@ from convoy.params import read_section
 from convoy.publishing import deployment, registry, tracking
 from convoy.publishing.built import Winner
 
-FOLDER = "gates"  # of a run's artifacts, and below deployed/
+FOLDER = "gates"  # of a run's artifacts, and below deployed/<task>/
 OUTCOME, REPORT = "gates", "gates.report"  # tags of a version
 
 Say = Callable[[str], None]
 
 
+@dataclass(frozen=True)
+class Judged:
+    """A report, the name of its file among the run's artifacts if it is kept, and whether promotion is asked for."""
+
+    report: Report
+    file: str | None
+    asked: bool
+
+
 def folder_of(task: Task) -> Path:
     """Where the reports of a task are kept: beside what they let serve, so that MLflow can be deleted."""
-    return DEPLOYED / FOLDER / task
+    return DEPLOYED / task / FOLDER
 
 
 def judge(
     client: MlflowClient, task: Task, version: ModelVersion, serving: ModelVersion | None, winner: Winner, say: Say
-) -> tuple[Report, bool]:
-    """Judge a version against the one that serves, and show the report; says too whether promotion waits to be asked.
-
-    A second time the kept report is shown, nothing is measured.
-    """
+) -> Judged:
+    """Judge a version against the one that serves, and show the report. A second time the kept one is shown."""
     limits = read_section(PublishParams, "publish")
     with ExitStack() as stack:
         champion = None
@@ -54,25 +61,40 @@ def judge(
         )
     for line in kept.report.table():
         say(line)
-    _show(client, version, kept)
-    return kept.report, limits.promote == "asked"
+    _show_files(client, version, kept)
+    _show_tags(client, version, kept)
+    return Judged(kept.report, _file(kept), limits.promote == "asked")
+
+
+def bring_back(client: MlflowClient, task: Task, version: ModelVersion) -> None:
+    """Show what is kept of a version and MLflow lacks, as after it was deleted; the last judgement as tags."""
+    digest = version.tags[registry.DIGEST]
+    known = [kept for kept in judging.read_kept(folder_of(task)) if kept.report.challenger.digest == digest]
+    for kept in known:
+        _show_files(client, version, kept)
+    if known and REPORT not in version.tags:
+        _show_tags(client, version, known[-1])
 
 
 def _party(version: ModelVersion) -> Party:
     return Party(version=str(version.version), digest=version.tags[registry.DIGEST])
 
 
-def _show(client: MlflowClient, version: ModelVersion, kept: Kept) -> None:
-    """The files on the version's run, the outcome as tags of the version; only what MLflow lacks is written."""
+def _file(kept: Kept) -> str | None:
+    return f"{FOLDER}/{kept.files['report'].name}" if kept.files else None
+
+
+def _show_files(client: MlflowClient, version: ModelVersion, kept: Kept) -> None:
+    """JSON and picture on the version's run; only what MLflow lacks is written."""
     run_id = str(version.run_id)
     present = tracking.list_files(client, run_id, FOLDER) if kept.files else {}
     for path in kept.files.values():
         content = path.read_bytes()
         if present.get(f"{FOLDER}/{path.name}") != len(content):
             tracking.put_file(client, run_id, f"{FOLDER}/{path.name}", content)
-    wanted: dict[str, str] = {OUTCOME: kept.report.outcome}
-    if kept.files:
-        wanted[REPORT] = f"{FOLDER}/{kept.files['report'].name}"
-    for name, value in wanted.items():
-        if version.tags.get(name) != value:
+
+
+def _show_tags(client: MlflowClient, version: ModelVersion, kept: Kept) -> None:
+    for name, value in ((OUTCOME, kept.report.outcome), (REPORT, _file(kept))):
+        if value is not None and version.tags.get(name) != value:
             client.set_model_version_tag(version.name, str(version.version), name, value)

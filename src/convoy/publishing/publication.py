@@ -139,6 +139,7 @@ class _Publication:
         return version
 
     def _decide(self, winner: Winner, version: ModelVersion, bundle: Bundle, serving: ModelVersion | None) -> None:
+        gate_reports.bring_back(self.client, self.task, version)
         if deployment.current_digest(self.task) == bundle.digest:
             changed = promotion.promote(self.client, self.task, version, _decision(version, "promoted"))
             self.say(f"version {version.version} serves" + (", deployed/ and MLflow agree again" if changed else ""))
@@ -146,12 +147,12 @@ class _Publication:
         if decided := version.tags.get(promotion.DECISION):
             self._stays_challenger(version, serving, f"it was decided on before ({decided})")
             return
-        report, asked = gate_reports.judge(self.client, self.task, version, serving, winner, self.say)
-        if report.objections:
-            why = "; ".join(report.objections)
-            self._stays_challenger(version, serving, why, decided=report.outcome == "failed")
+        judged = gate_reports.judge(self.client, self.task, version, serving, winner, self.say)
+        if judged.report.objections:
+            why = "; ".join(judged.report.objections)
+            self._stays_challenger(version, serving, why, decided=judged.report.outcome == "failed")
             return
-        if asked and serving is not None:
+        if judged.asked and serving is not None:
             self._stays_challenger(version, serving, "it passed every gate, and params.yaml has publish.promote: asked")
             return
         reason = "promoted: no champion before" if serving is None else f"promoted over version {serving.version}"
