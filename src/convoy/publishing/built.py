@@ -2,20 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from pydantic import ValidationError
 
 from convoy import layout
-from convoy.gating.evidence import GATE, ONNX, PREFLIGHT, Difference
 from convoy.layout import ARCHITECTURES, Architecture, Task
-from convoy.params import read_section
-from convoy.preflight.findings import Findings
-from convoy.preflight.limits import PreflightLimits, violations
 from convoy.publishing import baseline_runs
 from convoy.publishing.provenance import Lock, same_file
 from convoy.publishing.run_content import (
-    PREPARE,
     RunContent,
     read_json,
     read_run,
@@ -26,11 +18,11 @@ from convoy.publishing.run_content import (
 
 @dataclass(frozen=True)
 class Winner:
-    """The bundle that was built for a task, the candidate it holds, and what its build says that the gates ask for."""
+    """The bundle that was built for a task, the candidate it holds, and the record of its build."""
 
     architecture: Architecture
     folder: Path
-    recorded: dict[str, Any]  # onnx, preflight and unknown of convoy.gating.evidence.Evidence
+    lock: Lock
 
 
 @dataclass(frozen=True)
@@ -53,7 +45,7 @@ def read_built(task: Task, lock: Lock) -> Built:
     for architecture in ARCHITECTURES:
         train = stage("train", task, architecture)
         fingerprint = training_file(task, architecture)
-        if _is_current(lock, train, missing) and _is_of_lock(fingerprint, lock.outs(train), missing):
+        if _is_current(lock, train, missing) and is_of_lock(fingerprint, lock.outs(train), missing):
             is_winner = winner is not None and winner.architecture == architecture
             runs[architecture] = read_run(task, architecture, lock, evaluated, is_winner, missing)
     baselines = _read_baselines(task, lock, missing)
@@ -62,7 +54,7 @@ def read_built(task: Task, lock: Lock) -> Built:
 
 def _read_baselines(task: Task, lock: Lock, missing: list[str]) -> list[RunContent]:
     current = _is_current(lock, baseline_runs.STAGE, missing)
-    if not current or not _is_of_lock(layout.BASELINES, lock.outs(baseline_runs.STAGE), missing):
+    if not current or not is_of_lock(layout.BASELINES, lock.outs(baseline_runs.STAGE), missing):
         return []
     return baseline_runs.read_baseline_runs(task, lock)
 
@@ -85,13 +77,14 @@ def _is_judged(task: Task, lock: Lock, missing: list[str]) -> bool:
         return False
     verdict = layout.reports(task) / "test.json"
     found = [
-        _is_of_lock(bundle, exported, missing),
-        _is_of_lock(verdict, lock.outs(stage("evaluate", task)), missing),
+        is_of_lock(bundle, exported, missing),
+        is_of_lock(verdict, lock.outs(stage("evaluate", task)), missing),
     ]
     return all(found)
 
 
-def _is_of_lock(path: Path, written: dict[str, str], missing: list[str]) -> bool:
+def is_of_lock(path: Path, written: dict[str, str], missing: list[str]) -> bool:
+    """Whether a file or folder is the one that DVC wrote down; where it is not, `missing` gets a sentence."""
     if not path.exists():
         missing.append(f"{path} is not there (`dvc checkout` brings back what is not in git)")
         return False
@@ -106,42 +99,12 @@ def _winner(task: Task, lock: Lock, missing: list[str]) -> Winner | None:
     current = [_is_current(lock, stage(name, task), missing) for name in ("choose", "export", "evaluate")]
     if not all(current) or not _is_judged(task, lock, missing):
         return None
-    if not _is_of_lock(layout.choice(task), lock.outs(stage("choose", task)), missing):
+    if not is_of_lock(layout.choice(task), lock.outs(stage("choose", task)), missing):
         return None
     architecture = read_json(layout.choice(task))["architecture"]
     train = stage("train", task, architecture)
     metrics = layout.reports(task) / architecture / "metrics.json"
-    reports = [_is_of_lock(path, lock.outs(train), missing) for path in (metrics, training_file(task, architecture))]
+    reports = [is_of_lock(path, lock.outs(train), missing) for path in (metrics, training_file(task, architecture))]
     if not _is_current(lock, train, missing) or not all(reports):
         return None
-    return Winner(architecture, layout.bundle(task), _recorded(task, lock))
-
-
-def _recorded(task: Task, lock: Lock) -> dict[str, Any]:
-    """What export proved and prepare found, by the files that dvc.lock names, and why where they are not there."""
-    unknown: dict[str, str] = {}
-    found: dict[str, Any] = {"unknown": unknown}
-    parity, findings = layout.reports(task) / "parity.json", layout.reports(task) / "findings.json"
-    if _is_of_lock_or_why(parity, lock.outs(stage("export", task)), unknown, ONNX):
-        parts = [Difference.model_validate(part) for part in read_json(parity).values()]
-        found["onnx"] = Difference(
-            max_difference=max(part.max_difference for part in parts),
-            class_flips=sum(part.class_flips for part in parts),
-            n=sum(part.n for part in parts),
-        )
-    if _is_of_lock_or_why(findings, lock.outs(PREPARE[task]), unknown, PREFLIGHT):
-        try:
-            known = Findings.model_validate(read_json(findings))
-            limits = read_section(PreflightLimits, PREPARE[task], "limits")
-            found["preflight"] = tuple(violations(known, limits, f"{PREPARE[task]}.limits"))
-        except ValidationError:
-            unknown[PREFLIGHT] = f"{findings} is of another release; `dvc repro` makes it anew"
-    _is_of_lock_or_why(layout.prepared(task, "gate"), lock.outs(PREPARE[task]), unknown, GATE)
-    return found
-
-
-def _is_of_lock_or_why(path: Path, written: dict[str, str], unknown: dict[str, str], gate: str) -> bool:
-    missing: list[str] = []
-    if not _is_of_lock(path, written, missing):
-        unknown[gate] = missing[0]
-    return not missing
+    return Winner(architecture, layout.bundle(task), lock)

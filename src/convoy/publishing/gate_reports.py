@@ -4,19 +4,26 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
+from pydantic import ValidationError
 
 from convoy import layout
 from convoy.gating import judging
+from convoy.gating.evidence import GATE, ONNX, PREFLIGHT, Difference
 from convoy.gating.judging import Contender, Kept
 from convoy.gating.limits import PublishParams
 from convoy.gating.report import Party, Report
 from convoy.layout import DEPLOYED, Task
 from convoy.params import read_section
+from convoy.preflight.findings import Findings
+from convoy.preflight.limits import PreflightLimits, violations
 from convoy.publishing import deployment, registry, tracking
-from convoy.publishing.built import Winner
+from convoy.publishing.built import Winner, is_of_lock
+from convoy.publishing.provenance import Lock
+from convoy.publishing.run_content import PREPARE, read_json, stage
 
 FOLDER = "gates"  # of a run's artifacts, and below deployed/<task>/
 OUTCOME, REPORT = "gates", "gates.report"  # tags of a version
@@ -55,7 +62,7 @@ def judge(
             champion,
             layout.prepared(task, "gate"),
             limits,
-            winner.recorded,
+            recorded(task, winner.lock),
             folder_of(task),
             say,
         )
@@ -64,6 +71,39 @@ def judge(
     _show_files(client, version, kept)
     _show_tags(client, version, kept)
     return Judged(kept.report, _file(kept), limits.promote == "asked")
+
+
+def recorded(task: Task, lock: Lock) -> dict[str, Any]:
+    """What export proved and prepare found, as fields of Evidence, by the files that dvc.lock names; or why not."""
+    unknown: dict[str, str] = {}
+    found: dict[str, Any] = {"unknown": unknown}
+    parity, findings = layout.reports(task) / "parity.json", layout.reports(task) / "findings.json"
+    if _is_known(parity, lock.outs(stage("export", task)), unknown, ONNX):
+        found["onnx"] = _worst([Difference.model_validate(part) for part in read_json(parity).values()])
+    if _is_known(findings, lock.outs(PREPARE[task]), unknown, PREFLIGHT):
+        limits = read_section(PreflightLimits, PREPARE[task], "limits")
+        try:
+            known = Findings.model_validate(read_json(findings))
+            found["preflight"] = tuple(violations(known, limits, f"{PREPARE[task]}.limits"))
+        except ValidationError:
+            unknown[PREFLIGHT] = f"{findings} is of another release; `dvc repro` makes it anew"
+    _is_known(layout.prepared(task, "gate"), lock.outs(PREPARE[task]), unknown, GATE)
+    return found
+
+
+def _worst(parts: list[Difference]) -> Difference:
+    return Difference(
+        max_difference=max(part.max_difference for part in parts),
+        class_flips=sum(part.class_flips for part in parts),
+        n=sum(part.n for part in parts),
+    )
+
+
+def _is_known(path: Path, written: dict[str, str], unknown: dict[str, str], gate: str) -> bool:
+    missing: list[str] = []
+    if not is_of_lock(path, written, missing):
+        unknown[gate] = missing[0]
+    return not missing
 
 
 def bring_back(client: MlflowClient, task: Task, version: ModelVersion) -> None:
