@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import gate_splits
 import tiny_bundles
 import yaml
 from PIL import Image
@@ -18,22 +19,50 @@ BASELINE_PARAMS = {
     "image": {"mlp": {"hidden": [8], "epochs": 3}, "logreg": {"epochs": 2}},
     "text": {"counting": {"longest": 2}, "nb-svm": {"smoothing": 1.0}},
 }
+PREPARE = ("prepare_images", "prepare_text")
 AGREEMENT = {"max_difference": 1e-6, "class_flips": 0, "n": 100}
+# No service is started; the pairs are few, since the time of a tiny model is mostly noise.
+PUBLISH = {
+    "promote": "automatic",
+    "significance": 0.05,
+    "min_accuracy_difference": -0.01,
+    "max_slice_drop": 0.03,
+    "max_log_loss_rise": 0.02,
+    "max_probability_difference": 1e-4,
+    "rest_rows": 0,
+    "max_calibration_error": 0.04,
+    "max_bundle_bytes": 1_000_000,
+    "latency_pairs": 20,
+    "max_latency_ratio": 20.0,
+}
 PARAMS = {"learning": {"epochs": 3, "learning_rate": 0.006}, "network": {"channels": [32, 64]}}
 
 
 def lay(
-    root: Path, task: str = "image", validation: dict[str, float] | None = None, version: int = 1, data: int = 1
+    root: Path,
+    task: str = "image",
+    validation: dict[str, float] | None = None,
+    version: int = 1,
+    data: int = 1,
+    shift: float = 0.0,
+    **publish: Any,
 ) -> None:
-    """Lay what the pipeline builds for `task`; another `version` is another winner, other `data` another split."""
+    """Lay what the pipeline builds for `task`.
+
+    Another `version` is another winner, other `data` another split; a model with a `shift` is worse on the gate split.
+    The rest is for the section publish of params.yaml.
+    """
     _reports(root / "reports" / task, task, {**METRICS, **(validation or {})}, version, data)
     weights = root / "candidates"
     for architecture in ARCHITECTURES:
         _write(weights / f"{task}-{architecture}" / "weights.safetensors", f"weights {version}".encode())
     card = {"image": tiny_bundles.IMAGE_CARD, "text": tiny_bundles.TEXT_CARD}[task]
-    card = card.model_copy(update={"params": {**PARAMS, "seed": version}, "architecture": "cnn"})
-    getattr(tiny_bundles, f"write_{task}_bundle")(root / "bundles" / task, card)
-    _write(root / "params.yaml", b"publish: {max_validation_accuracy_drop: 0.0, max_validation_log_loss_rise: 0.02}\n")
+    about = {"params": {**PARAMS, "seed": version}, "architecture": "cnn", "data": {"train": f"{data:064}"}}
+    card = card.model_copy(update=about)
+    getattr(tiny_bundles, f"write_{task}_bundle")(root / "bundles" / task, card, shift)
+    _write(root / "data/prepared" / task / "gate.arrow", gate_splits.content(task))
+    params = {"publish": {**PUBLISH, **publish}, **{name: {"limits": gate_splits.NO_LIMITS} for name in PREPARE}}
+    _write(root / "params.yaml", yaml.safe_dump(params).encode())
     _write(root / "pipelines/train.py", b"# trains\n")
     write_lock(root, task, data)
 
@@ -71,6 +100,7 @@ def _reports(folder: Path, task: str, validation: dict[str, float], version: int
         "slices": {"class": {"T-shirt/top": {"accuracy": 0.8, "n": 10}}},
         "candidates": {name: {"accuracy": 0.91, "log_loss": 0.31, "n": 100} for name in ARCHITECTURES},
     }
+    _write(folder / "findings.json", gate_splits.findings(task))
     for name, content in contents.items():
         _write(folder / f"{name}.json", json.dumps(content).encode())
     report = folder.parent / "baselines.json"
@@ -105,7 +135,12 @@ def write_lock(root: Path, task: str, data: int = 1) -> None:
         f"prepare_{suffix}": {
             "deps": [entry(f"data/raw/{task}", "raw")],
             "params": {"params.yaml": {f"prepare_{suffix}": {"seed": 0, "preprocessing": {"kind": task}}}},
-            "outs": [*prepared, test],
+            "outs": [
+                *prepared,
+                test,
+                entry(f"data/prepared/{task}/gate.arrow"),
+                entry(f"reports/{task}/findings.json"),
+            ],
         },
     }
     weights = [f"candidates/{task}-{architecture}/weights.safetensors" for architecture in ARCHITECTURES]

@@ -1,31 +1,269 @@
-"""Gates: a challenger serves by itself only where it is known not to be worse."""
+"""Verdicts of the gates: by how much, in words; and a challenger that gets worse never gets through by that."""
 
+from typing import Any
+
+import built_pipeline
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from convoy.publishing.gates import Evidence, PublishParams, objections
+from convoy.comparison import mcnemar
+from convoy.gating import picture
+from convoy.gating.evidence import GATE, ONNX, Alone, Difference, Evidence, Latency, LogLossRise, Pair, Slice
+from convoy.gating.limits import PublishParams
+from convoy.gating.power import fewest_losses, paired_p, smallest_drop
+from convoy.gating.report import Party, Report
+from convoy.gating.verdicts import Verdict, judge, outcome_of
 
-LIMITS = PublishParams(max_validation_accuracy_drop=0.01, max_validation_log_loss_rise=0.02)
-CHAMPION = Evidence({"accuracy": 0.9, "log_loss": 0.3}, "data")
+LIMITS = PublishParams.model_validate({**built_pipeline.PUBLISH, "rest_rows": 64, "max_latency_ratio": 1.5})
+ALONE = Alone(accuracy=0.9, low=0.88, high=0.92, log_loss=0.3, calibration_error=0.01, calibration_by_chance=0.02)
+AGREES = Difference(max_difference=1e-6, class_flips=0, n=64)
 
 
-@pytest.mark.parametrize("figures", [{"accuracy": 0.89, "log_loss": 0.32}, {"accuracy": 0.95, "log_loss": 0.2}])
-def test_better_or_within_the_limits_passes(figures: dict[str, float]) -> None:
-    assert objections(CHAMPION, Evidence(figures, "data"), LIMITS) == []
+def pair(ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
+    test = mcnemar(ours, theirs)
+    counts = {name: test[name] for name in ("wins", "losses", "p")}
+    return {"rows": len(ours), "champion": theirs.mean(), "challenger": ours.mean(), **counts}
+
+
+def evidence(ours: np.ndarray, theirs: np.ndarray, labels: np.ndarray | None = None, **changes: Any) -> Evidence:
+    """Two models of which nothing but their right answers differs."""
+    labels = np.arange(len(ours)) % 2 if labels is None else labels
+    slices = tuple(
+        Slice(kind="class", name=f"label {each}", **pair(ours[labels == each], theirs[labels == each]))
+        for each in np.unique(labels)
+    )
+    found: dict[str, Any] = {
+        "rows": len(ours),
+        "challenger": ALONE,
+        "champion": ALONE,
+        "size_bytes": 1000,
+        "champion_size_bytes": 1000,
+        "has_champion": True,
+        "paired": Pair(**pair(ours, theirs)),
+        "slices": slices,
+        "log_loss_rise": LogLossRise(mean=0.0, low=-0.01, high=0.01),
+        "latency": Latency(pairs=20, champion_ms=1.0, challenger_ms=1.0, ratio=1.0, low=0.9, high=1.1),
+        "onnx": AGREES,
+        "rest": AGREES,
+        "preflight": (),
+    }
+    return Evidence(**found | changes)
+
+
+def answers(wins: int, losses: int, rows: int = 2000) -> tuple[np.ndarray, np.ndarray]:
+    """Two models of which each alone is right so often, on the first rows."""
+    ours, theirs = np.ones(rows, dtype=bool), np.ones(rows, dtype=bool)
+    theirs[:wins], ours[wins : wins + losses] = False, False
+    return ours, theirs
+
+
+def verdict(found: Evidence, gate: str, limits: PublishParams = LIMITS) -> Verdict:
+    (one,) = [each for each in judge(found, limits) if each.gate == gate]
+    return one
+
+
+def failed(found: Evidence, limits: PublishParams = LIMITS) -> set[str]:
+    return {each.gate for each in judge(found, limits) if each.outcome == "failed"}
+
+
+@pytest.mark.parametrize(("wins", "losses"), [(0, 0), (10, 10), (60, 20), (20, 30)])
+def test_equal_better_and_hardly_worse_passes_every_gate(wins: int, losses: int) -> None:
+    found = judge(evidence(*answers(wins, losses)), LIMITS)
+    assert outcome_of(found) == "passed" and len(found) == 10
 
 
 @pytest.mark.parametrize(
-    ("challenger", "words"),
+    ("wins", "losses", "gates", "words"),
     [
-        (Evidence({"accuracy": 0.88, "log_loss": 0.3}, "data"), "accuracy is 0.8800, the champion's 0.9000"),
-        (Evidence({"accuracy": 0.95, "log_loss": 0.33}, "data"), "log_loss is 0.3300, the champion's 0.3000"),
-        (Evidence({"accuracy": 0.95, "log_loss": 0.3}, "other"), "cannot be compared"),
-        (Evidence({"accuracy": 0.95}, "data"), "log_loss of it is not known"),
+        (20, 60, {"paired test", "accuracy"}, "it is worse by 2.00 points, and not by chance: of 2,000 rows it alone"),
+        (0, 15, {"paired test"}, "has 0 right, the champion alone 15 (p = 6.1e-05)"),
+        (300, 330, {"accuracy"}, "1.50 points worse, at most 1.00 points worse is allowed"),
     ],
 )
-def test_worse_or_unknown_is_objected_to_in_words(challenger: Evidence, words: str) -> None:
-    (objection,) = objections(CHAMPION, challenger, LIMITS)
-    assert words in objection
+def test_worse_fails_and_says_by_how_much(wins: int, losses: int, gates: set[str], words: str) -> None:
+    generator = np.random.default_rng(0)
+    order = generator.permutation(2000)  # over both classes alike, so that no slice fails
+    ours, theirs = (each[order] for each in answers(wins, losses))
+    found = evidence(ours, theirs)
+    assert failed(found) == gates
+    assert any(words in each.sentence for each in judge(found, LIMITS) if each.outcome == "failed")
 
 
-def test_without_the_champions_figures_nothing_is_compared() -> None:
-    assert objections(Evidence({}, ""), Evidence({}, ""), LIMITS)
+def test_where_params_ask_for_a_gain_an_equal_model_fails() -> None:
+    limits = LIMITS.model_copy(update={"min_accuracy_difference": 0.005})
+    assert failed(evidence(*answers(20, 15)), limits) == {"accuracy"}
+    assert failed(evidence(*answers(20, 10)), limits) == set()
+    sentence = verdict(evidence(*answers(20, 15)), "accuracy", limits).sentence
+    assert "0.25 points better, 0.50 points better is asked for" in sentence
+
+
+def test_a_class_that_loses_fails_though_all_in_all_the_challenger_is_as_good() -> None:
+    ours, theirs = answers(30, 30)
+    labels = np.zeros(2000, dtype=int)
+    labels[30:60], labels[500:700] = 1, 1
+    found = evidence(ours, theirs, labels)
+    assert failed(found) == {"classes and slices"}
+    assert "label 1: 87.0% against 100.0% (n = 230, p = 1.9e-09)" in verdict(found, "classes and slices").sentence
+
+
+def test_noise_in_a_small_class_does_not_decide() -> None:
+    ours, theirs = answers(0, 5)
+    labels = np.zeros(2000, dtype=int)
+    labels[:6] = 1
+    found = verdict(evidence(ours, theirs, labels), "classes and slices")
+    assert found.outcome == "passed" and "1 have too few rows to tell" in found.sentence
+
+
+@pytest.mark.parametrize(
+    ("changes", "gate", "words"),
+    [
+        ({"log_loss_rise": LogLossRise(mean=0.03, low=0.01, high=0.05)}, "log loss", "0.0300 higher than"),
+        ({"onnx": Difference(max_difference=0.2, class_flips=3, n=9)}, "parity torch/ONNX", "3 labels flip"),
+        ({"onnx": Difference(max_difference=float("nan"), class_flips=0, n=9)}, "parity torch/ONNX", "nan"),
+        ({"rest": Difference(max_difference=0.0, class_flips=1, n=9)}, "parity REST", "1 labels flip"),
+        ({"rest": "the service answers 500"}, "parity REST", "the service answers 500"),
+        ({"size_bytes": 2_000_000}, "bundle size", "2.00 MB, at most 1 is allowed"),
+        ({"preflight": ("too few", "too many")}, "preflight", "too few; too many"),
+        (
+            {"challenger": ALONE.model_copy(update={"calibration_error": 0.05})},
+            "calibration",
+            "off by 5.00 points on average, 4.00 points is allowed",
+        ),
+        (
+            {"latency": Latency(pairs=9, champion_ms=1, challenger_ms=2, ratio=2, low=1.9, high=2.1)},
+            "latency",
+            "2.00 times as long as the champion's",
+        ),
+    ],
+)
+def test_each_other_gate_fails_alone_and_in_words(changes: dict[str, Any], gate: str, words: str) -> None:
+    found = evidence(*answers(10, 10), **changes)
+    assert failed(found) == {gate} and words in verdict(found, gate).sentence
+
+
+def test_what_chance_alone_makes_with_few_rows_is_no_bad_calibration() -> None:
+    few = ALONE.model_copy(update={"calibration_error": 0.08, "calibration_by_chance": 0.09})
+    assert failed(evidence(*answers(10, 10), challenger=few)) == set()
+
+
+def test_what_cannot_be_compared_asks_for_a_decision_and_the_rest_is_judged() -> None:
+    found = evidence(*answers(100, 0), obstacle="it knows other labels than the champion", size_bytes=2_000_000)
+    verdicts = judge(found, LIMITS)
+    assert [each.gate for each in verdicts if each.outcome == "undecided"] == ["comparison"]
+    assert "other labels" in verdicts[0].sentence and "100.00% against 95.00% right" in verdicts[0].sentence
+    assert failed(found) == {"bundle size"} and outcome_of(verdicts) == "failed"
+    assert outcome_of(judge(found.model_copy(update={"size_bytes": 1}), LIMITS)) == "undecided"
+
+
+def test_what_was_not_measured_is_never_passed() -> None:
+    missing = {"onnx": None, "challenger": None, "paired": None, "latency": None, "rest": None, "preflight": None}
+    unknown = {GATE: "gate.arrow is missing", ONNX: "parity.json is missing"}
+    verdicts = judge(evidence(*answers(0, 0), **missing, unknown=unknown), LIMITS)
+    told = {each.gate: each.sentence for each in verdicts if each.outcome == "undecided"}
+    assert set(told) == {each.gate for each in verdicts} - {"bundle size"}
+    assert "parity.json is missing" in told[ONNX] and "gate.arrow is missing" in told["comparison"]
+
+
+def test_without_a_champion_it_is_judged_alone() -> None:
+    found = evidence(*answers(0, 0), has_champion=False, paired=None, champion=None, latency=None)
+    gates = [each.gate for each in judge(found, LIMITS)]
+    assert gates == ["calibration", "parity torch/ONNX", "parity REST", "bundle size", "preflight"]
+    without = LIMITS.model_copy(update={"rest_rows": 0})
+    assert "parity REST" not in [each.gate for each in judge(found, without)]
+
+
+rows = st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(0, 2)), min_size=1, max_size=150)
+limits = st.builds(
+    lambda drop, least, significance: LIMITS.model_copy(
+        update={"max_slice_drop": drop, "min_accuracy_difference": least, "significance": significance}
+    ),
+    st.floats(0, 0.3),
+    st.floats(-0.3, 0.1),
+    st.floats(0.001, 0.4),
+)
+
+
+@given(rows, limits, st.data())
+def test_one_more_wrong_answer_never_turns_failed_into_passed(
+    found: list[tuple[bool, bool, int]], limits: PublishParams, data: st.DataObject
+) -> None:
+    ours, theirs, labels = (np.array(column) for column in zip(*found, strict=True))
+    before = failed(evidence(ours, theirs, labels), limits)
+    worse = ours.copy()
+    worse[data.draw(st.integers(0, len(ours) - 1))] = False
+    assert before <= failed(evidence(worse, theirs, labels), limits)
+
+
+numbers = st.floats(0, 3)
+
+
+@settings(max_examples=50)
+@given(st.tuples(*[numbers] * 6), st.tuples(*[numbers] * 6), st.lists(st.text(), max_size=2))
+def test_no_figure_that_gets_worse_turns_failed_into_passed(
+    figures: tuple[float, ...], more: tuple[float, ...], findings: list[str]
+) -> None:
+    def of(values: tuple[float, ...], preflight: tuple[str, ...]) -> Evidence:
+        rise, ratio, size, error, onnx, rest = values
+        return evidence(
+            *answers(5, 5, 20),
+            log_loss_rise=LogLossRise(mean=rise - 1, low=-9, high=9),
+            latency=Latency(pairs=9, champion_ms=1, challenger_ms=ratio, ratio=ratio, low=0, high=9),
+            size_bytes=int(size * 1e6),
+            challenger=ALONE.model_copy(update={"calibration_error": error / 10}),
+            onnx=Difference(max_difference=onnx / 1e4, class_flips=0, n=1),
+            rest=Difference(max_difference=rest / 1e4, class_flips=0, n=1),
+            preflight=preflight,
+        )
+
+    before = failed(of(figures, tuple(findings)))
+    worse = tuple(one + other for one, other in zip(figures, more, strict=True))
+    assert before <= failed(of(worse, (*findings, "one more")))
+
+
+@given(st.integers(50, 3000), st.integers(0, 400), st.floats(0.001, 0.2))
+def test_the_smallest_drop_is_the_first_that_is_significant(rows: int, differing: int, significance: float) -> None:
+    drop = smallest_drop(rows, differing, significance)
+    if differing < fewest_losses(significance):
+        assert paired_p(0, differing) >= significance and drop > differing / rows
+        return
+    losses = round((drop * rows + differing) / 2)
+    assert paired_p(differing - losses, losses) < significance <= paired_p(differing - losses + 1, losses - 1)
+
+
+def report(found: Evidence) -> Report:
+    verdicts = judge(found, LIMITS)
+    return Report(
+        task="image",
+        challenger=Party(version="2", digest="b" * 64),
+        champion=Party(version="1", digest="a" * 64) if found.has_champion else None,
+        gate_split="c" * 64,
+        judged_before=0,
+        outcome=outcome_of(verdicts),
+        verdicts=tuple(verdicts),
+        limits=LIMITS,
+        evidence=found,
+    )
+
+
+def test_a_report_is_the_same_after_it_was_written_and_read() -> None:
+    one = report(evidence(*answers(20, 60)))
+    assert Report.model_validate_json(one.model_dump_json()) == one
+
+
+def test_the_table_names_every_gate_and_what_failed_comes_first_in_the_objections() -> None:
+    one = report(evidence(*answers(20, 60), preflight=None))
+    table = "\n".join(one.table())
+    assert "version 2 against version 1, 2,000 rows of the gate split: failed" in table
+    assert all(each.gate in table for each in one.verdicts) and "97.00%" in table
+    assert [each.split(":")[0] for each in one.objections] == ["paired test", "accuracy", "preflight"]
+    assert one.figures["accuracy_challenger"] == 0.97 and one.figures["preflight"] == "undecided"
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_picture_is_drawn_with_a_champion_and_without_one(alone: bool) -> None:
+    nothing = {"has_champion": False, "paired": None, "slices": (), "champion": None, "latency": None}
+    figure = picture.draw(report(evidence(*answers(20, 60), **(nothing if alone else {}))))
+    assert len(figure.axes) == (1 if alone else 2)
+    assert any(text.get_text() == "calibration" for text in figure.axes[0].texts)

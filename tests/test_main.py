@@ -39,7 +39,7 @@ def test_after_mlflow_was_deleted_publish_brings_all_back_and_what_serves_goes_o
     built_pipeline.lay(Path())
     first = convoy("publish")
     assert first.returncode == 0 and first.stderr == "" and "version 1 promoted" in first.stdout
-    built_pipeline.lay(Path(), validation={"accuracy": 0.5}, version=2)
+    built_pipeline.lay(Path(), shift=40, version=2)
     assert "stays challenger" in convoy("publish").stdout
     release = read_release(Path("deployed/image/current"))
     Path("mlflow.db").unlink()

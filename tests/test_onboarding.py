@@ -28,12 +28,12 @@ import pipelines.prepare_text
 import pipelines.train
 from convoy import candidates, layout
 from convoy.__main__ import app
+from convoy.gating.limits import PublishParams
 from convoy.onboarding import params_file
 from convoy.onboarding.detection import Detected, detect
 from convoy.onboarding.proposal import Change, propose
 from convoy.onboarding.survey import look
 from convoy.params import ParamsInvalid, Section, read_section
-from convoy.publishing.gates import PublishParams
 from convoy.selection import SelectionParams
 from convoy.sources.items import SourceRefused
 from convoy.training import TrainerParams

@@ -180,28 +180,21 @@ def test_the_first_bundle_serves_and_is_the_champion(place: Place) -> None:
 
 
 def test_a_better_bundle_takes_over_by_itself(place: Place, tmp_path: Path) -> None:
+    built_pipeline.lay(tmp_path, shift=5)
     place.publish()
-    built_pipeline.lay(tmp_path, validation={"accuracy": 0.95}, version=2)
+    built_pipeline.lay(tmp_path, version=2)
     assert "version 2 promoted over version 1" in place.publish()
     assert deployment.current_digest("image") == digest_of(Path("bundles/image"))
     assert place.snapshot()["aliases"] == {"champion": "2"}
 
 
-@pytest.mark.parametrize(
-    ("worse", "words"),
-    [
-        ({"accuracy": 0.85}, "its validation accuracy is 0.8500, the champion's 0.9000"),
-        ({"log_loss": 0.5}, "its validation log_loss is 0.5000, the champion's 0.3000"),
-    ],
-)
-def test_a_worse_bundle_stays_challenger_until_a_person_promotes_it(
-    place: Place, tmp_path: Path, worse: dict[str, float], words: str
-) -> None:
+def test_a_worse_bundle_stays_challenger_until_a_person_promotes_it(place: Place, tmp_path: Path) -> None:
     place.publish()
     serving = deployment.current_digest("image")
-    built_pipeline.lay(tmp_path, validation=worse, version=2)
+    built_pipeline.lay(tmp_path, shift=40, version=2)
     said = place.publish()
-    assert words in said and "python -m convoy promote --task image --version 2" in said
+    assert "paired test: it is worse by" in said and "accuracy: its accuracy is" in said
+    assert "python -m convoy promote --task image --version 2" in said
     assert deployment.current_digest("image") == serving
     assert place.snapshot()["aliases"] == {"champion": "1", "challenger": "2"}
     publication.promote(place.client, lambda line: None, "image", None)
@@ -211,14 +204,16 @@ def test_a_worse_bundle_stays_challenger_until_a_person_promotes_it(
 
 def test_a_bundle_of_other_data_is_not_compared_but_left_to_a_person(place: Place, tmp_path: Path) -> None:
     place.publish()
-    built_pipeline.lay(tmp_path, validation={"accuracy": 0.99}, version=2, data=2)
-    assert "not validated on the same data" in place.publish()
+    built_pipeline.lay(tmp_path, version=2, data=2)
+    assert "built on other data than the champion" in place.publish()
     assert place.snapshot()["aliases"] == {"champion": "1", "challenger": "2"}
+    (version,) = (one for one in place.client.search_model_versions("name = 'convoy-image'") if one.version == 2)
+    assert version.tags["gates"] == "undecided" and "decision" not in version.tags
 
 
 def test_a_version_that_a_person_left_does_not_come_back_by_itself(place: Place, tmp_path: Path) -> None:
     place.publish()
-    built_pipeline.lay(tmp_path, validation={"accuracy": 0.95}, version=2)
+    built_pipeline.lay(tmp_path, version=2)
     place.publish()
     publication.promote(place.client, lambda line: None, "image", "1")
     assert "it was decided on before (promoted over version 1)" in place.publish()
@@ -228,7 +223,7 @@ def test_a_version_that_a_person_left_does_not_come_back_by_itself(place: Place,
 def test_promote_gets_a_bundle_from_mlflow_where_it_is_nowhere_else(place: Place, tmp_path: Path) -> None:
     place.publish()
     first = deployment.current_digest("image")
-    built_pipeline.lay(tmp_path, validation={"accuracy": 0.95}, version=2)
+    built_pipeline.lay(tmp_path, version=2)
     place.publish()
     shutil.rmtree(Path("deployed/image", str(first)))
     publication.promote(place.client, lambda line: None, "image", "1")
@@ -245,7 +240,7 @@ def test_promote_of_an_unknown_version_names_those_there_are(place: Place) -> No
 
 def test_a_promotion_that_was_cut_off_before_the_alias_is_completed(place: Place, tmp_path: Path) -> None:
     place.publish()
-    built_pipeline.lay(tmp_path, validation={"accuracy": 0.95}, version=2)
+    built_pipeline.lay(tmp_path, version=2)
     place.publish()
     place.client.set_registered_model_alias("convoy-image", "champion", "1")
     assert "agree again" in place.publish()
@@ -335,7 +330,7 @@ def test_another_bundle_in_the_place_of_the_judged_one_is_not_published(place: P
 
 def test_what_serves_anew_is_followed_by_a_word_on_the_running_service(place: Place, tmp_path: Path) -> None:
     assert publication.FOLLOWS in place.publish() and publication.FOLLOWS not in place.publish()
-    built_pipeline.lay(tmp_path, validation={"accuracy": 0.5}, version=2)
+    built_pipeline.lay(tmp_path, shift=40, version=2)
     assert publication.FOLLOWS not in place.publish()
     for expected in (True, False):
         said: list[str] = []
@@ -425,3 +420,89 @@ def test_code_that_changed_since_the_training_is_named_and_no_revision_is_claime
         )
         assert not {"convoy.git_revision", "mlflow.source.git.commit"} & set(run.data.tags)
         assert "source.patch" not in tracking.list_files(place.client, run.info.run_id)
+
+
+def test_the_report_of_the_gates_is_in_mlflow_and_is_made_once(place: Place, tmp_path: Path) -> None:
+    place.publish()
+    built_pipeline.lay(tmp_path, version=2, shift=40)
+    place.publish()
+    version = place.client.get_model_version("convoy-image", "2")
+    assert version.tags["gates"] == "failed"
+    files = tracking.list_files(place.client, str(version.run_id), "gates")
+    assert set(files) == {version.tags["gates.report"], version.tags["gates.report"].replace(".json", ".png")}
+    kept = {path: path.stat().st_mtime_ns for path in Path("deployed/image/gates").iterdir()}
+    Path("mlruns/convoy-image", str(version.run_id), "artifacts", version.tags["gates.report"]).unlink()
+    place.client.delete_model_version_tag("convoy-image", "2", "decision")
+    assert "judging version" not in place.publish()
+    assert tracking.list_files(place.client, str(version.run_id), "gates") == files
+    assert {path: path.stat().st_mtime_ns for path in Path("deployed/image/gates").iterdir()} == kept
+
+
+def test_where_params_ask_for_a_person_a_challenger_that_passed_waits(place: Place, tmp_path: Path) -> None:
+    place.publish()
+    built_pipeline.lay(tmp_path, version=2, promote="asked")
+    said = place.publish()
+    assert "passed every gate" in said and "python -m convoy promote --task image --version 2" in said
+    assert place.snapshot()["aliases"] == {"champion": "1", "challenger": "2"}
+    built_pipeline.lay(tmp_path, version=2, promote="automatic")
+    assert "version 2 promoted over version 1" in place.publish()
+
+
+def _change_parity(root: Path) -> None:
+    agreement = {"max_difference": 0.2, "class_flips": 1, "n": 100}
+    (root / "reports/image/parity.json").write_text(json.dumps({"validation": agreement}))
+    built_pipeline.write_lock(root, "image")
+
+
+def _change_parity_by_hand(root: Path) -> None:
+    path = root / "reports/image/parity.json"
+    path.write_text(path.read_text().replace("0.2", "0.0") + " ")
+
+
+def _tighten_limits(root: Path) -> None:
+    params = yaml.safe_load((root / "params.yaml").read_text())
+    params["prepare_images"]["limits"]["min_per_label"] = 1000
+    (root / "params.yaml").write_text(yaml.safe_dump(params))
+
+
+def _lose_gate_split(root: Path) -> None:
+    (root / "data/prepared/image/gate.arrow").unlink()
+
+
+def _change_gate_split(root: Path) -> None:
+    (root / "data/prepared/image/gate.arrow").write_bytes(b"other rows")
+
+
+@pytest.mark.parametrize(
+    ("change", "outcome", "words"),
+    [
+        (_change_parity, "failed", "parity torch/ONNX: torch and ONNX Runtime differ by up to 0.2 on 100 inputs"),
+        (_change_parity_by_hand, "undecided", "reports/image/parity.json is not the file that dvc.lock names"),
+        (_tighten_limits, "failed", "preflight: prepare_images.limits.min_per_label is 1000"),
+        (_lose_gate_split, "undecided", "data/prepared/image/gate.arrow is not there (`dvc checkout` brings back"),
+        (_change_gate_split, "undecided", "data/prepared/image/gate.arrow is not the file that dvc.lock names"),
+    ],
+)
+def test_a_first_bundle_serves_only_where_all_that_needs_no_champion_is_known_and_holds(
+    place: Place, tmp_path: Path, change: Callable[[Path], None], outcome: str, words: str
+) -> None:
+    change(tmp_path)
+    said = place.publish()
+    assert words in said and "version 1 stays challenger, nothing serves" in said
+    assert deployment.current_digest("image") is None
+    assert place.client.get_model_version("convoy-image", "1").tags["gates"] == outcome
+    built_pipeline.lay(tmp_path)
+    decided = outcome == "failed"  # what was only unknown is judged again
+    assert ("version 1 promoted" in place.publish()) != decided
+
+
+def test_the_reports_of_the_gates_are_back_after_mlflow_was_deleted(place: Place, tmp_path: Path) -> None:
+    place.publish()
+    built_pipeline.lay(tmp_path, version=2)
+    place.publish()
+    shutil.rmtree("mlruns")
+    place.client = open_empty_store()
+    assert "judging version" not in place.publish()
+    (version,) = place.client.search_model_versions("name = 'convoy-image'")
+    files = tracking.list_files(place.client, str(version.run_id), "gates")
+    assert version.tags["gates.report"] in files and len(files) == 2

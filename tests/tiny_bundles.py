@@ -38,8 +38,12 @@ def _model(
     return model.SerializeToString()
 
 
-def image_model() -> bytes:
-    """Mean brightness decides between dark, middle and bright."""
+def image_model(shift: float = 0.0, dark: float = 0.0, sharp: float = 1.0, layers: int = 0) -> bytes:
+    """Mean brightness decides between dark, middle and bright.
+
+    With a `shift` so many grey levels too late, with `dark` at the first of both alone; `sharp` is how sure it is, and
+    `layers` of 600 units take time and change nothing.
+    """
     nodes = [
         helper.make_node("Cast", ["input"], ["pixels"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["pixels", "axes"], ["mean"], keepdims=0),
@@ -50,15 +54,25 @@ def image_model() -> bytes:
     weights = {
         "axes": np.array([1, 2, 3], dtype=np.int64),
         "last": np.array([1], dtype=np.int64),
-        "weight": np.array([[-0.1, 0.0, 0.1]], dtype=np.float32),
-        "bias": np.array([8.0, 0.0, -15.0], dtype=np.float32),
+        "weight": np.array([[-0.1, 0.0, 0.1]], dtype=np.float32) * sharp,
+        "bias": np.array([8.0 + (shift + dark) / 10, 0.0, -15.0 - shift / 10], dtype=np.float32) * sharp,
     }
+    if layers:
+        weights |= {"wide": np.ones((1, 600), np.float32), "square": np.full((600, 600), 1 / 600, np.float32)}
+        weights |= {"nothing": np.zeros((600, 3), np.float32)}
+        nodes[-1:] = [
+            helper.make_node("MatMul", ["column", "wide"], ["layer 0"]),
+            *(helper.make_node("MatMul", [f"layer {n}", "square"], [f"layer {n + 1}"]) for n in range(layers)),
+            helper.make_node("MatMul", [f"layer {layers}", "nothing"], ["zeros"]),
+            helper.make_node("Add", ["logits", "zeros"], ["sum"]),
+            helper.make_node("Softmax", ["sum"], ["probabilities"], axis=1),
+        ]
     return _model(nodes, TensorProto.UINT8, ["batch", SIZE_PX, SIZE_PX, 1], weights, 3)
 
 
-def text_model() -> bytes:
-    """Counts good and bad words; padding counts nothing."""
-    scores = np.array([[0, 0], [0, 0], [-1, 1], [1, -1], [0.1, 0], [0, 0.1]], dtype=np.float32)
+def text_model(shift: float = 0.0) -> bytes:
+    """Counts good and bad words; padding counts nothing, the word film too much with a shift."""
+    scores = np.array([[0, 0], [0, 0], [-1, 1], [1, -1], [0.1 + shift, 0], [0, 0.1]], dtype=np.float32)
     nodes = [
         helper.make_node("Gather", ["scores", "input"], ["each"]),
         helper.make_node("ReduceSum", ["each", "time"], ["logits"], keepdims=0),
@@ -130,11 +144,11 @@ def _write(folder: Path, card: Card, files: dict[str, bytes], inputs: list[str])
     write_bundle(folder, card, {**files, "examples.json": to_json(examples)})
 
 
-def write_image_bundle(folder: Path, card: Card = IMAGE_CARD) -> None:
+def write_image_bundle(folder: Path, card: Card = IMAGE_CARD, shift: float = 0.0, **model: Any) -> None:
     inputs = [base64.b64encode(png(brightness)).decode() for brightness in (0, 90, 180, 255)]
-    _write(folder, card, {"model.onnx": image_model()}, inputs)
+    _write(folder, card, {"model.onnx": image_model(shift, **model)}, inputs)
 
 
-def write_text_bundle(folder: Path, card: Card = TEXT_CARD) -> None:
+def write_text_bundle(folder: Path, card: Card = TEXT_CARD, shift: float = 0.0) -> None:
     inputs = ["the good film", "bad", "the bad bad film", "good " * 20]
-    _write(folder, card, {"model.onnx": text_model(), "tokenizer.json": tokenizer_json()}, inputs)
+    _write(folder, card, {"model.onnx": text_model(shift), "tokenizer.json": tokenizer_json()}, inputs)

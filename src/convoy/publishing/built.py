@@ -8,12 +8,9 @@ from convoy.layout import ARCHITECTURES, Architecture, Task
 from convoy.publishing import baseline_runs
 from convoy.publishing.provenance import Lock, same_file
 from convoy.publishing.run_content import (
-    PREPARE,
     RunContent,
-    numbers,
     read_json,
     read_run,
-    split_of,
     stage,
     training_file,
 )
@@ -21,12 +18,11 @@ from convoy.publishing.run_content import (
 
 @dataclass(frozen=True)
 class Winner:
-    """The bundle that was built for a task and the candidate it holds."""
+    """The bundle that was built for a task, the candidate it holds, and the record of its build."""
 
     architecture: Architecture
     folder: Path
-    validation: dict[str, float]
-    validation_data: str  # md5 of the prepared data it was validated on
+    lock: Lock
 
 
 @dataclass(frozen=True)
@@ -49,7 +45,7 @@ def read_built(task: Task, lock: Lock) -> Built:
     for architecture in ARCHITECTURES:
         train = stage("train", task, architecture)
         fingerprint = training_file(task, architecture)
-        if _is_current(lock, train, missing) and _is_of_lock(fingerprint, lock.outs(train), missing):
+        if _is_current(lock, train, missing) and is_of_lock(fingerprint, lock.outs(train), missing):
             is_winner = winner is not None and winner.architecture == architecture
             runs[architecture] = read_run(task, architecture, lock, evaluated, is_winner, missing)
     baselines = _read_baselines(task, lock, missing)
@@ -58,7 +54,7 @@ def read_built(task: Task, lock: Lock) -> Built:
 
 def _read_baselines(task: Task, lock: Lock, missing: list[str]) -> list[RunContent]:
     current = _is_current(lock, baseline_runs.STAGE, missing)
-    if not current or not _is_of_lock(layout.BASELINES, lock.outs(baseline_runs.STAGE), missing):
+    if not current or not is_of_lock(layout.BASELINES, lock.outs(baseline_runs.STAGE), missing):
         return []
     return baseline_runs.read_baseline_runs(task, lock)
 
@@ -81,13 +77,14 @@ def _is_judged(task: Task, lock: Lock, missing: list[str]) -> bool:
         return False
     verdict = layout.reports(task) / "test.json"
     found = [
-        _is_of_lock(bundle, exported, missing),
-        _is_of_lock(verdict, lock.outs(stage("evaluate", task)), missing),
+        is_of_lock(bundle, exported, missing),
+        is_of_lock(verdict, lock.outs(stage("evaluate", task)), missing),
     ]
     return all(found)
 
 
-def _is_of_lock(path: Path, written: dict[str, str], missing: list[str]) -> bool:
+def is_of_lock(path: Path, written: dict[str, str], missing: list[str]) -> bool:
+    """Whether a file or folder is the one that DVC wrote down; where it is not, `missing` gets a sentence."""
     if not path.exists():
         missing.append(f"{path} is not there (`dvc checkout` brings back what is not in git)")
         return False
@@ -102,20 +99,12 @@ def _winner(task: Task, lock: Lock, missing: list[str]) -> Winner | None:
     current = [_is_current(lock, stage(name, task), missing) for name in ("choose", "export", "evaluate")]
     if not all(current) or not _is_judged(task, lock, missing):
         return None
-    if not _is_of_lock(layout.choice(task), lock.outs(stage("choose", task)), missing):
+    if not is_of_lock(layout.choice(task), lock.outs(stage("choose", task)), missing):
         return None
     architecture = read_json(layout.choice(task))["architecture"]
     train = stage("train", task, architecture)
     metrics = layout.reports(task) / architecture / "metrics.json"
-    reports = [_is_of_lock(path, lock.outs(train), missing) for path in (metrics, training_file(task, architecture))]
+    reports = [is_of_lock(path, lock.outs(train), missing) for path in (metrics, training_file(task, architecture))]
     if not _is_current(lock, train, missing) or not all(reports):
         return None
-    report = read_json(metrics)
-    data = {**lock.deps(stage("train", task, architecture)), **lock.outs(PREPARE[task])}
-    digests = [md5 for path, md5 in sorted(data.items()) if split_of(path) == "validation"]
-    return Winner(
-        architecture,
-        layout.bundle(task),
-        numbers(report.get("validation", {}), ""),
-        digests[0] if digests else "",
-    )
+    return Winner(architecture, layout.bundle(task), lock)

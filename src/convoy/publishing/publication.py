@@ -1,6 +1,5 @@
 """What the pipeline built -> MLflow, and to deployed/ where nothing speaks against it; again and again to the same."""
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,16 +9,23 @@ from mlflow.entities.model_registry import ModelVersion
 
 from convoy.bundle import Bundle, BundleInvalid, read_bundle
 from convoy.layout import DEPLOYED, TASKS, Task
-from convoy.params import read_section
-from convoy.publishing import abandoned, built, deployment, gates, git_state, promotion, registering, registry, tracking
+from convoy.publishing import (
+    abandoned,
+    built,
+    deployment,
+    gate_reports,
+    git_state,
+    promotion,
+    registering,
+    registry,
+    tracking,
+)
 from convoy.publishing.built import Built, Winner
 from convoy.publishing.provenance import Lock
 from convoy.publishing.run_content import RunContent
 
 Say = Callable[[str], None]
 FOLLOWS = "a service that is running here follows by itself, within seconds"
-_FIGURES = "validation"  # tags of a version
-_DATA = "validation_data"
 
 
 def publish(client: MlflowClient, say: Say, tasks: Sequence[Task] = TASKS) -> None:
@@ -62,7 +68,7 @@ class _Publication:
             self.say("no bundle to publish" + (f"; version {serving.version} goes on serving" if serving else ""))
             return
         version = self._register(self.content.winner, bundle, runs[self.content.winner.architecture])
-        self._decide(version, bundle, serving)
+        self._decide(self.content.winner, version, bundle, serving)
 
     def _complete(self, content: RunContent) -> Run:
         """The run of a candidate, with the state of the sources when it was first published."""
@@ -123,8 +129,6 @@ class _Publication:
         tags = {
             "architecture": winner.architecture,
             "convoy.run_key": run.data.tags[tracking.RUN_KEY],
-            _FIGURES: json.dumps(winner.validation),
-            _DATA: winner.validation_data,
         }
         version = registering.register(self.client, self.task, winner.folder, run.info.run_id, tags)
         state = "new" if known is None else "known already"
@@ -134,7 +138,8 @@ class _Publication:
         )
         return version
 
-    def _decide(self, version: ModelVersion, bundle: Bundle, serving: ModelVersion | None) -> None:
+    def _decide(self, winner: Winner, version: ModelVersion, bundle: Bundle, serving: ModelVersion | None) -> None:
+        gate_reports.bring_back(self.client, self.task, version)
         if deployment.current_digest(self.task) == bundle.digest:
             changed = promotion.promote(self.client, self.task, version, _decision(version, "promoted"))
             self.say(f"version {version.version} serves" + (", deployed/ and MLflow agree again" if changed else ""))
@@ -142,23 +147,23 @@ class _Publication:
         if decided := version.tags.get(promotion.DECISION):
             self._stays_challenger(version, serving, f"it was decided on before ({decided})")
             return
-        reasons = self._objections(version, serving)
-        if reasons:
-            self._stays_challenger(version, serving, "; ".join(reasons))
+        judged = gate_reports.judge(self.client, self.task, version, serving, winner, self.say)
+        if judged.report.objections:
+            why = "; ".join(judged.report.objections)
+            self._stays_challenger(version, serving, why, decided=judged.report.outcome == "failed")
+            return
+        if judged.asked and serving is not None:
+            self._stays_challenger(version, serving, "it passed every gate, and params.yaml has publish.promote: asked")
             return
         reason = "promoted: no champion before" if serving is None else f"promoted over version {serving.version}"
         promotion.promote(self.client, self.task, version, reason)
         self.say(f"version {version.version} {reason}; it serves from {DEPLOYED / self.task}/current")
 
-    def _objections(self, version: ModelVersion, serving: ModelVersion | None) -> list[str]:
-        if serving is None:
-            return []
-        limits = read_section(gates.PublishParams, "publish")
-        return gates.objections(_evidence(serving), _evidence(version), limits)
-
-    def _stays_challenger(self, version: ModelVersion, serving: ModelVersion | None, why: str) -> None:
+    def _stays_challenger(
+        self, version: ModelVersion, serving: ModelVersion | None, why: str, decided: bool = False
+    ) -> None:
         registry.set_alias(self.client, self.task, "challenger", version.version)
-        if promotion.DECISION not in version.tags:
+        if decided:
             reason = f"refused: {why}"
             self.client.set_model_version_tag(version.name, str(version.version), promotion.DECISION, reason)
         now = f"version {serving.version}" if serving else "nothing"
@@ -169,10 +174,6 @@ class _Publication:
 
 def _decision(version: ModelVersion, default: str) -> str:
     return str(version.tags.get(promotion.DECISION, default))
-
-
-def _evidence(version: ModelVersion) -> gates.Evidence:
-    return gates.Evidence(json.loads(version.tags.get(_FIGURES, "{}")), version.tags.get(_DATA, ""))
 
 
 def promote(client: MlflowClient, say: Say, task: Task, number: str | None) -> None:

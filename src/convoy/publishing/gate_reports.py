@@ -1,0 +1,140 @@
+"""A challenger and what serves -> their gates, judged once; the report is kept below deployed/ and shown in MLflow."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from pydantic import ValidationError
+
+from convoy import layout
+from convoy.gating import judging
+from convoy.gating.evidence import GATE, ONNX, PREFLIGHT, Difference
+from convoy.gating.judging import Contender, Kept
+from convoy.gating.limits import PublishParams
+from convoy.gating.report import Party, Report
+from convoy.layout import DEPLOYED, Task
+from convoy.params import read_section
+from convoy.preflight.findings import Findings
+from convoy.preflight.limits import PreflightLimits, violations
+from convoy.publishing import deployment, registry, tracking
+from convoy.publishing.built import Winner, is_of_lock
+from convoy.publishing.provenance import Lock
+from convoy.publishing.run_content import PREPARE, read_json, stage
+
+FOLDER = "gates"  # of a run's artifacts, and below deployed/<task>/
+OUTCOME, REPORT = "gates", "gates.report"  # tags of a version
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A report, the name of its file among the run's artifacts if it is kept, and whether promotion is asked for."""
+
+    report: Report
+    file: str | None
+    asked: bool
+
+
+def folder_of(task: Task) -> Path:
+    """Where the reports of a task are kept: beside what they let serve, so that MLflow can be deleted."""
+    return DEPLOYED / task / FOLDER
+
+
+def judge(
+    client: MlflowClient, task: Task, version: ModelVersion, serving: ModelVersion | None, winner: Winner, say: Say
+) -> Judged:
+    """Judge a version against the one that serves, and show the report. A second time the kept one is shown."""
+    limits = read_section(PublishParams, "publish")
+    with ExitStack() as stack:
+        champion = None
+        if serving is not None:
+            party = _party(serving)
+            nearby = [deployment.folder_of(task, party.digest)]
+            champion = Contender(party, stack.enter_context(registry.bundle_of(client, serving, nearby)))
+        kept = judging.judge_once(
+            task,
+            Contender(_party(version), winner.folder),
+            champion,
+            layout.prepared(task, "gate"),
+            limits,
+            recorded(task, winner.lock),
+            folder_of(task),
+            say,
+        )
+    for line in kept.report.table():
+        say(line)
+    _show_files(client, version, kept)
+    _show_tags(client, version, kept)
+    return Judged(kept.report, _file(kept), limits.promote == "asked")
+
+
+def recorded(task: Task, lock: Lock) -> dict[str, Any]:
+    """What export proved and prepare found, as fields of Evidence, by the files that dvc.lock names; or why not."""
+    unknown: dict[str, str] = {}
+    found: dict[str, Any] = {"unknown": unknown}
+    parity, findings = layout.reports(task) / "parity.json", layout.reports(task) / "findings.json"
+    if _is_known(parity, lock.outs(stage("export", task)), unknown, ONNX):
+        found["onnx"] = _worst([Difference.model_validate(part) for part in read_json(parity).values()])
+    if _is_known(findings, lock.outs(PREPARE[task]), unknown, PREFLIGHT):
+        limits = read_section(PreflightLimits, PREPARE[task], "limits")
+        try:
+            known = Findings.model_validate(read_json(findings))
+            found["preflight"] = tuple(violations(known, limits, f"{PREPARE[task]}.limits"))
+        except ValidationError:
+            unknown[PREFLIGHT] = f"{findings} is of another release; `dvc repro` makes it anew"
+    _is_known(layout.prepared(task, "gate"), lock.outs(PREPARE[task]), unknown, GATE)
+    return found
+
+
+def _worst(parts: list[Difference]) -> Difference:
+    return Difference(
+        max_difference=max(part.max_difference for part in parts),
+        class_flips=sum(part.class_flips for part in parts),
+        n=sum(part.n for part in parts),
+    )
+
+
+def _is_known(path: Path, written: dict[str, str], unknown: dict[str, str], gate: str) -> bool:
+    missing: list[str] = []
+    if not is_of_lock(path, written, missing):
+        unknown[gate] = missing[0]
+    return not missing
+
+
+def bring_back(client: MlflowClient, task: Task, version: ModelVersion) -> None:
+    """Show what is kept of a version and MLflow lacks, as after it was deleted; the last judgement as tags."""
+    digest = version.tags[registry.DIGEST]
+    known = [kept for kept in judging.read_kept(folder_of(task)) if kept.report.challenger.digest == digest]
+    for kept in known:
+        _show_files(client, version, kept)
+    if known and REPORT not in version.tags:
+        _show_tags(client, version, known[-1])
+
+
+def _party(version: ModelVersion) -> Party:
+    return Party(version=str(version.version), digest=version.tags[registry.DIGEST])
+
+
+def _file(kept: Kept) -> str | None:
+    return f"{FOLDER}/{kept.files['report'].name}" if kept.files else None
+
+
+def _show_files(client: MlflowClient, version: ModelVersion, kept: Kept) -> None:
+    """JSON and picture on the version's run; only what MLflow lacks is written."""
+    run_id = str(version.run_id)
+    present = tracking.list_files(client, run_id, FOLDER) if kept.files else {}
+    for path in kept.files.values():
+        content = path.read_bytes()
+        if present.get(f"{FOLDER}/{path.name}") != len(content):
+            tracking.put_file(client, run_id, f"{FOLDER}/{path.name}", content)
+
+
+def _show_tags(client: MlflowClient, version: ModelVersion, kept: Kept) -> None:
+    for name, value in ((OUTCOME, kept.report.outcome), (REPORT, _file(kept))):
+        if value is not None and version.tags.get(name) != value:
+            client.set_model_version_tag(version.name, str(version.version), name, value)

@@ -1,0 +1,84 @@
+"""The service that a gate asks: a real one, for one bundle alone, which never outlives whoever asked."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import built_pipeline
+import gate_splits
+import numpy as np
+import psutil
+import pytest
+import tiny_bundles
+
+from convoy.bundle import read_bundle
+from convoy.gating import measuring, over_http
+from convoy.gating.evidence import REST, Difference
+from convoy.gating.gate_split import read_gate_split
+from convoy.gating.limits import PublishParams
+from convoy.predictor import Predictor
+
+SERVES = """
+import sys, time
+from pathlib import Path
+from convoy.gating import over_http
+with over_http.serve(Path(sys.argv[1])) as url:
+    print(url, flush=True)
+    time.sleep(600)
+"""
+pytestmark = pytest.mark.slow  # a real service each, whose start takes seconds
+
+
+@pytest.mark.parametrize("task", ["image", "text"])
+def test_a_real_service_says_what_the_bundle_says(tmp_path: Path, task: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONVOY_API_KEY", "of the real service, not of this one")
+    getattr(tiny_bundles, f"write_{task}_bundle")(tmp_path / "bundle")
+    gate = read_gate_split(task, gate_splits.write(task, tmp_path / "gate.arrow", 40))
+    limits = PublishParams.model_validate({**built_pipeline.PUBLISH, "rest_rows": 20})
+    found = measuring.measure(gate, tmp_path / "bundle", None, limits, {"preflight": ()})
+    assert isinstance(found.rest, Difference) and found.rest.n == 20 and not found.unknown
+    assert found.rest.max_difference < 1e-6 and not found.rest.class_flips
+
+
+def test_another_bundle_answers_otherwise_and_what_cannot_be_answered_is_told(tmp_path: Path) -> None:
+    tiny_bundles.write_image_bundle(tmp_path / "served")
+    tiny_bundles.write_image_bundle(tmp_path / "other", shift=20)
+    other, card = Predictor(tmp_path / "other"), read_bundle(tmp_path / "served").card
+    inputs = [tiny_bundles.png(brightness) for brightness in (0, 100, 120)]
+    with over_http.serve(tmp_path / "served") as url:
+        found = over_http.ask(url, card, inputs)
+        expected = other.probabilities([other.prepare(raw).array for raw in inputs])
+        assert np.abs(found - expected).max() > 0.1
+        with pytest.raises(over_http.AnswerRefused, match="the service answers 4"):
+            over_http.ask(url, card, [b"no image"])
+    with pytest.raises(over_http.AnswerRefused, match="does not answer"):
+        over_http.ask(url, card, inputs)
+
+
+def test_the_service_ends_with_a_publish_that_was_killed(tmp_path: Path) -> None:
+    tiny_bundles.write_image_bundle(tmp_path / "bundle")
+    words = [sys.executable, "-c", SERVES, str(tmp_path / "bundle")]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as asking:
+        assert asking.stdout is not None and asking.stdout.readline().startswith("http://127.0.0.1:")
+        family = psutil.Process(asking.pid).children(recursive=True)
+        assert len(family) > 1
+        os.kill(asking.pid, signal.SIGKILL)
+    _, alive = psutil.wait_procs(family, timeout=60)
+    assert not [one for one in alive if one.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_a_service_that_cannot_be_started_says_nothing_of_the_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_bundles.write_image_bundle(tmp_path / "bundle")
+    gate = read_gate_split("image", gate_splits.write("image", tmp_path / "gate.arrow", 40))
+    limits = PublishParams.model_validate({**built_pipeline.PUBLISH, "rest_rows": 20})
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "bentoml.py").write_text("raise SystemExit('no bentoml here')")
+    began = time.monotonic()
+    found = measuring.measure(gate, tmp_path / "bundle", None, limits, {"preflight": ()})
+    assert found.rest is None and found.unknown == {REST: "the service ended at once: no bentoml here"}
+    assert time.monotonic() - began < over_http.READY_WITHIN_S
