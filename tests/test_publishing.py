@@ -16,7 +16,7 @@ from test_ports import free_port
 
 from convoy.bundle import digest_of, read_release
 from convoy.layout import Task
-from convoy.publishing import deployment, publication, registry, tracking
+from convoy.publishing import asked, by_hand, deployment, publication, registry, tracking
 from convoy.publishing.built import read_built
 from convoy.publishing.provenance import Lock
 from convoy.running import processes, showcase
@@ -31,6 +31,11 @@ class Place:
     def publish(self, task: Task = "image") -> str:
         lines: list[str] = []
         publication.publish(self.client, lines.append, [task])
+        return "\n".join(lines)
+
+    def promote(self, number: str | None = None, reason: str = "", task: Task = "image") -> str:
+        lines: list[str] = []
+        by_hand.promote(self.client, lines.append, task, number, reason, deployment.current_digest(task))
         return "\n".join(lines)
 
     def snapshot(self, task: Task = "image") -> dict[str, object]:
@@ -197,7 +202,10 @@ def test_a_worse_bundle_stays_challenger_until_a_person_promotes_it(place: Place
     assert "python -m convoy promote --task image --version 2" in said
     assert deployment.current_digest("image") == serving
     assert place.snapshot()["aliases"] == {"champion": "1", "challenger": "2"}
-    publication.promote(place.client, lambda line: None, "image", None)
+    with pytest.raises(asked.NotAsAsked, match="needs --reason.*it is worse by"):
+        place.promote()
+    assert deployment.current_digest("image") == serving
+    place.promote(reason="the shop needs its labels")
     assert deployment.current_digest("image") == digest_of(Path("bundles/image"))
     assert place.snapshot()["aliases"] == {"champion": "2"}
 
@@ -215,8 +223,8 @@ def test_a_version_that_a_person_left_does_not_come_back_by_itself(place: Place,
     place.publish()
     built_pipeline.lay(tmp_path, version=2)
     place.publish()
-    publication.promote(place.client, lambda line: None, "image", "1")
-    assert "it was decided on before (promoted over version 1)" in place.publish()
+    place.promote("1")
+    assert "it was decided on before (promotion from version 2" in place.publish()
     assert place.snapshot()["aliases"] == {"champion": "1", "challenger": "2"}
 
 
@@ -226,16 +234,16 @@ def test_promote_gets_a_bundle_from_mlflow_where_it_is_nowhere_else(place: Place
     built_pipeline.lay(tmp_path, version=2)
     place.publish()
     shutil.rmtree(Path("deployed/image", str(first)))
-    publication.promote(place.client, lambda line: None, "image", "1")
+    place.promote("1")
     assert deployment.current_digest("image") == first == digest_of(Path("deployed/image/current"))
 
 
 def test_promote_of_an_unknown_version_names_those_there_are(place: Place) -> None:
     place.publish()
     with pytest.raises(registry.VersionUnknown, match="convoy-image has no version 7; there is 1"):
-        publication.promote(place.client, lambda line: None, "image", "7")
+        place.promote("7")
     with pytest.raises(registry.VersionUnknown, match="no challenger"):
-        publication.promote(place.client, lambda line: None, "image", None)
+        place.promote()
 
 
 def test_a_promotion_that_was_cut_off_before_the_alias_is_completed(place: Place, tmp_path: Path) -> None:
@@ -329,13 +337,11 @@ def test_another_bundle_in_the_place_of_the_judged_one_is_not_published(place: P
 
 
 def test_what_serves_anew_is_followed_by_a_word_on_the_running_service(place: Place, tmp_path: Path) -> None:
-    assert publication.FOLLOWS in place.publish() and publication.FOLLOWS not in place.publish()
+    assert asked.FOLLOWS in place.publish() and asked.FOLLOWS not in place.publish()
     built_pipeline.lay(tmp_path, shift=40, version=2)
-    assert publication.FOLLOWS not in place.publish()
+    assert asked.FOLLOWS not in place.publish()
     for expected in (True, False):
-        said: list[str] = []
-        publication.promote(place.client, said.append, "image", "2")
-        assert (publication.FOLLOWS in said) == expected
+        assert (asked.FOLLOWS in place.promote("2", "why not")) == expected
 
 
 def test_a_bundle_older_than_its_weights_is_not_published(place: Place) -> None:

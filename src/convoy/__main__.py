@@ -1,4 +1,4 @@
-"""The verbs: python -m convoy init | publish | verify | promote | pull | up | ui | serve | demo | tune | score."""
+"""The verbs: python -m convoy init | publish | promote | rollback | history | status | doctor | up | score | tune ..."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -67,12 +67,64 @@ def verify(
 def promote(
     task: Annotated[Task, typer.Option(help="The task whose model changes.")],
     version: Annotated[str | None, typer.Option(help="A registered version; the challenger without it.")] = None,
+    reason: Annotated[str, typer.Option(help="Why; needed where the gates or a rollback stand against it.")] = "",
 ) -> None:
     """Let a registered version serve; a service that is running follows within seconds."""
-    with _client() as client:
-        from convoy.publishing import publication
+    from convoy.publishing import deployment
 
-        publication.promote(client, typer.echo, task, version)
+    seen = deployment.current_digest(task)  # before the lock: of two at once the second is told so
+    with _client() as client:
+        from convoy.publishing import by_hand
+
+        by_hand.promote(client, typer.echo, task, version, reason, seen)
+
+
+@app.command()
+def rollback(
+    task: Annotated[Task, typer.Option(help="The task whose model changes.")],
+    version: Annotated[str | None, typer.Option(help="One that served; without it the champion before this.")] = None,
+    reason: Annotated[str, typer.Option(help="Why; the history keeps it.")] = "",
+) -> None:
+    """Let the model serve again that did before, in a second and without MLflow; nothing brings the other one back."""
+    from convoy.publishing import deployment
+
+    seen = deployment.current_digest(task)
+    with _told():
+        from convoy.publishing import rollback as way_back
+
+        with deployment.exclusive(typer.echo):
+            way_back.rollback(typer.echo, task, version, reason, seen)
+    try:
+        with _client() as client:
+            from convoy.publishing import by_hand
+
+            by_hand.show(client, task)
+    except typer.Exit:
+        typer.echo("it serves all the same; the next `python -m convoy publish` tells MLflow", err=True)
+
+
+@app.command()
+def history(
+    task: Annotated[Task, typer.Option(help="The task whose decisions are printed.")],
+    json: Annotated[bool, typer.Option("--json", help="One JSON object per decision, with all its figures.")] = False,
+) -> None:
+    """Who decided what serves: when, who, from, to, why and by which figures; nothing in it is ever rewritten."""
+    with _told():
+        from convoy.publishing import decisions, retelling
+
+        retelling.tell(decisions.read_history(task), decisions.path_of(task), json, typer.echo)
+
+
+@app.command()
+def status(
+    port: Port = 3000,
+    json: Annotated[bool, typer.Option("--json", help="The same for programs.")] = False,
+) -> None:
+    """What is built, published, deployed and serving, and what to type next where these differ."""
+    from convoy.publishing import status as standing
+
+    found = standing.look(port)
+    typer.echo(standing.to_json(found)) if json else standing.tell(found, typer.echo)
 
 
 @app.command()
@@ -255,14 +307,30 @@ def _refusals() -> Iterator[None]:
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    from convoy.bundle import BundleInvalid
     from convoy.publishing.registry import VersionUnknown
 
     try:
-        yield
+        with _told():
+            yield
     except MlflowException as error:
         typer.echo(f"MLflow ({mlflow_settings.tracking_uri()}) refuses: {error.message}", err=True)
-    except (BundleInvalid, VersionUnknown, OSError) as error:
+    except VersionUnknown as error:
+        typer.echo(str(error), err=True)
+    else:
+        return
+    raise typer.Exit(1)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What a file or a person's word may be refused for, in a sentence; needs no MLflow."""
+    from convoy.bundle import BundleInvalid
+    from convoy.publishing.asked import NotAsAsked
+    from convoy.publishing.decisions import DecisionsBroken
+
+    try:
+        yield
+    except (BundleInvalid, DecisionsBroken, NotAsAsked, OSError) as error:
         typer.echo(str(error), err=True)
     else:
         return

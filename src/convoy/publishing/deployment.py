@@ -39,6 +39,7 @@ def deploy(task: Task, source: Path, release: Release) -> bool:
 def put(task: Task, source: Path, release: Release) -> bool:
     """Copy and prove a bundle without letting it serve; one that is there already gets its release brought in line."""
     _sweep(task)
+    _refuse_foreign(task)
     folder = folder_of(task, release.digest)
     if _is_whole(folder, release.digest):
         return _put_release(folder, release)
@@ -56,9 +57,8 @@ def switch(task: Task, digest: str) -> bool:
     """Let `digest` serve: the link `current` changes in one step; says whether it did."""
     if current_digest(task) == digest:
         return False
+    _refuse_foreign(task)
     link = DEPLOYED / task / CURRENT
-    if link.exists() and not link.is_symlink():
-        raise BundleInvalid(f"{link} is not the link that Convoy makes; move it away and promote again")
     temporary = link.with_name(f".{CURRENT}.{os.getpid()}")
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(digest)
@@ -79,9 +79,20 @@ def exclusive(waiting: Callable[[str], None]) -> Iterator[None]:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            waiting("waiting for another publish or promote to end")
+            waiting("waiting for another publish, promote or rollback to end")
             fcntl.flock(stream, fcntl.LOCK_EX)
         yield
+
+
+def _refuse_foreign(task: Task) -> None:
+    link = DEPLOYED / task / CURRENT
+    if link.exists() and not link.is_symlink():
+        raise BundleInvalid(f"{link} is not the link that Convoy makes; move it away and promote again")
+
+
+def is_whole(task: Task, digest: str) -> bool:
+    """Whether the bundle with this digest lies in deployed/ as it should."""
+    return _is_whole(folder_of(task, digest), digest)
 
 
 def _is_whole(folder: Path, digest: str) -> bool:

@@ -27,19 +27,25 @@ class GitState:
     patch: bytes | None  # None where clean, or larger than MAX_PATCH_BYTES
 
 
+def revision() -> str | None:
+    """The commit that is checked out; None where there is none to name."""
+    if shutil.which("git") is None:
+        return None
+    head = _git("rev-parse", "HEAD", check=False)
+    return None if head.returncode else head.stdout.decode().strip()
+
+
 def read_git_state() -> GitState | None:
     """The state of the repository around the working directory; None outside one, or before its first commit.
 
     Raises GitFailed, with what git says.
     """
-    if shutil.which("git") is None:
-        return None
-    head = _git("rev-parse", "HEAD", check=False)
-    if head.returncode:
+    head = revision()
+    if head is None:
         return None
     patch = _patch()
     kept = patch if 0 < len(patch) <= MAX_PATCH_BYTES else None
-    return GitState(head.stdout.decode().strip(), dirty=bool(patch), patch=kept)
+    return GitState(head, dirty=bool(patch), patch=kept)
 
 
 def _patch() -> bytes:

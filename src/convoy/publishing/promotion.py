@@ -1,42 +1,64 @@
-"""A registered version -> what serves: deployed/ first, then the alias `champion`, and the decision as a tag."""
+"""A decision on who serves -> deployed/: appended, then switched, then marked; what a kill cut off is made good."""
 
-from datetime import UTC, datetime
+from collections.abc import Callable
 
-from mlflow import MlflowClient
-from mlflow.entities.model_registry import ModelVersion
-
-from convoy import layout
 from convoy.bundle import BundleInvalid, Release, read_release
 from convoy.layout import Task
-from convoy.publishing import deployment, registry
+from convoy.publishing import decisions, deployment
+from convoy.publishing.records import Decision, Model, Verdict
 
-DECISION = "decision"  # tag of a version; one that was decided on is never promoted by itself again
-
-
-def promote(client: MlflowClient, task: Task, version: ModelVersion, reason: str) -> bool:
-    """Let a version serve; says whether anything changed. The alias follows deployed/, never the other way round."""
-    digest = version.tags[registry.DIGEST]
-    nearby = [deployment.folder_of(task, digest), layout.bundle(task)]
-    with registry.bundle_of(client, version, nearby) as folder:
-        changed = deployment.deploy(task, folder, release_of(task, version))
-    changed |= registry.set_alias(client, task, "champion", version.version)
-    if version.tags.get(DECISION) != reason:
-        client.set_model_version_tag(version.name, str(version.version), DECISION, reason)
-    return changed
+Say = Callable[[str], None]
 
 
-def release_of(task: Task, version: ModelVersion) -> Release:
-    """The release of a version; one that serves already keeps the time since when it does."""
-    digest = version.tags[registry.DIGEST]
+def decide(task: Task, release: Release, verdict: Verdict) -> Decision:
+    """Decide that what `put` has brought to deployed/ serves.
+
+    The appended line is the moment of the decision. Whoever is killed before it has changed nothing that answers; what
+    comes after it is the same however often it is done, and `settle` does it where a kill has kept it from being done.
+    """
+    after = Model(version=release.version, digest=release.digest)
+    decision = decisions.decide(task, serving(task), after, verdict, release.promoted_at)
+    deployment.switch(task, release.digest)
+    decisions.mark(task, decision, "done")
+    return decision
+
+
+def settle(task: Task, say: Say) -> bool:
+    """Complete or undo what a kill has cut off, and take note of what changed deployed/ without a decision.
+
+    Says whether that was needed. The caller holds deployment.exclusive(). Raises decisions.DecisionsBroken.
+    """
+    history = decisions.read_history(task)
+    decision, now_serving = history.unfinished, serving(task)
+    if decision is None:
+        known = history.champion
+        if now_serving is not None and (known is None or known.digest != now_serving.digest):
+            why = "deployed/ was changed by something that decides nothing" if known else "it serves; no history before"
+            decisions.decide(task, known, now_serving, Verdict("found", why))
+        return False
+    if now_serving is None or now_serving.digest != decision.after.digest:
+        if not deployment.is_whole(task, decision.after.digest):
+            decisions.mark(task, decision, "undone", "it was cut off, and its bundle is no longer whole in deployed/")
+            say(f"a {decision.kind} was cut off and is undone, its bundle is no longer whole: {decision.told}")
+            return True
+        deployment.switch(task, decision.after.digest)
+    decisions.mark(task, decision, "done", "it had been cut off; the next command completed it")
+    say(f"a {decision.kind} was cut off and is completed now: {decision.told}")
+    return True
+
+
+def serving(task: Task) -> Model | None:
+    """What serves now, by deployed/; None where nothing does."""
+    digest = deployment.current_digest(task)
+    if digest is None:
+        return None
+    known = released(task, digest)
+    return Model(version=known.version if known else None, digest=digest)
+
+
+def released(task: Task, digest: str) -> Release | None:
+    """The release beside a deployed bundle; None where there is none that can be read."""
     try:
-        known = read_release(deployment.folder_of(task, digest))
+        return read_release(deployment.folder_of(task, digest))
     except BundleInvalid:
-        known = None
-    serving = known is not None and deployment.current_digest(task) == digest
-    return Release(
-        name=version.name,
-        version=str(version.version),
-        run_id=str(version.run_id),
-        digest=digest,
-        promoted_at=known.promoted_at if known and serving else datetime.now(UTC).isoformat(timespec="seconds"),
-    )
+        return None

@@ -1,7 +1,7 @@
 """What the pipeline built -> MLflow, and to deployed/ where nothing speaks against it; again and again to the same."""
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+from typing import Literal
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -12,27 +12,34 @@ from convoy.layout import DEPLOYED, TASKS, Task
 from convoy.publishing import (
     abandoned,
     built,
+    champions,
+    decisions,
     deployment,
     gate_reports,
     git_state,
     promotion,
     registering,
     registry,
+    showing,
     tracking,
 )
+from convoy.publishing.asked import FOLLOWS
 from convoy.publishing.built import Built, Winner
+from convoy.publishing.gate_reports import Judged
+from convoy.publishing.promotion import Say
 from convoy.publishing.provenance import Lock
+from convoy.publishing.records import Model, Verdict
 from convoy.publishing.run_content import RunContent
-
-Say = Callable[[str], None]
-FOLLOWS = "a service that is running here follows by itself, within seconds"
 
 
 def publish(client: MlflowClient, say: Say, tasks: Sequence[Task] = TASKS) -> None:
     """Bring MLflow and deployed/ to what dvc.lock says was built, and say in plain words what that took.
 
-    The caller holds deployment.exclusive(), so that nothing is made twice.
+    The caller holds deployment.exclusive(), so that nothing is made twice. Raises decisions.DecisionsBroken before
+    anything is done.
     """
+    for task in tasks:
+        decisions.read_history(task)
     lock, git = Lock.read(), git_state.read_git_state()
     for name in abandoned.close(client):
         say(f"run {name}: its training is no longer there, it is marked KILLED")
@@ -54,7 +61,10 @@ class _Publication:
         if self.content.missing:
             self.say(f"not complete ({'; '.join(self.content.missing)}): `dvc repro` makes what is missing")
         served_before = deployment.current_digest(self.task)
+        showing.bring_back(self.client, self.task, self.say)
+        promotion.settle(self.task, self.say)
         self._publish()
+        showing.show(self.client, self.task)
         if deployment.current_digest(self.task) != served_before:
             self.say(FOLLOWS)
 
@@ -99,13 +109,17 @@ class _Publication:
     def _keep_serving(self, building: str | None) -> ModelVersion | None:
         """Bring MLflow in line with what is deployed, or, where nothing is, deploy MLflow's champion again."""
         digest = deployment.current_digest(self.task)
+        if digest == building and digest is not None:
+            return None  # registered and aligned with the build
         if digest is None:
             version = registry.version_with(self.client, self.task, "champion")
-        elif digest == building:
-            return None  # registered and aligned with the build
-        else:
-            version = registry.find_version(self.client, self.task, digest) or self._register_deployed(digest)
-        if version is not None and promotion.promote(self.client, self.task, version, _decision(version, "deployed")):
+            if version is not None:
+                why = Verdict("restored", "nothing was deployed; it is MLflow's champion")
+                champions.serve(self.client, self.task, version, why)
+                self.say(f"{version.name} version {version.version} is what serves, again: nothing was deployed")
+            return version
+        version = registry.find_version(self.client, self.task, digest) or self._register_deployed(digest)
+        if version is not None and champions.align(self.client, self.task, version):
             self.say(f"{version.name} version {version.version} is what serves; deployed/ and MLflow agree again")
         return version
 
@@ -141,59 +155,45 @@ class _Publication:
     def _decide(self, winner: Winner, version: ModelVersion, bundle: Bundle, serving: ModelVersion | None) -> None:
         gate_reports.bring_back(self.client, self.task, version)
         if deployment.current_digest(self.task) == bundle.digest:
-            changed = promotion.promote(self.client, self.task, version, _decision(version, "promoted"))
+            changed = champions.align(self.client, self.task, version)
             self.say(f"version {version.version} serves" + (", deployed/ and MLflow agree again" if changed else ""))
             return
-        if decided := version.tags.get(promotion.DECISION):
+        if decided := self._decided(version, bundle):
             self._stays_challenger(version, serving, f"it was decided on before ({decided})")
             return
         judged = gate_reports.judge(self.client, self.task, version, serving, winner, self.say)
         if judged.report.objections:
-            why = "; ".join(judged.report.objections)
-            self._stays_challenger(version, serving, why, decided=judged.report.outcome == "failed")
-            return
-        if judged.asked and serving is not None:
+            self._object(version, bundle, serving, judged)
+        elif judged.asked and serving is not None:
             self._stays_challenger(version, serving, "it passed every gate, and params.yaml has publish.promote: asked")
-            return
-        reason = "promoted: no champion before" if serving is None else f"promoted over version {serving.version}"
-        promotion.promote(self.client, self.task, version, reason)
-        self.say(f"version {version.version} {reason}; it serves from {DEPLOYED / self.task}/current")
+        else:
+            self._promote(version, serving, judged)
 
-    def _stays_challenger(
-        self, version: ModelVersion, serving: ModelVersion | None, why: str, decided: bool = False
-    ) -> None:
+    def _decided(self, version: ModelVersion, bundle: Bundle) -> str | None:
+        """What was decided on this bundle, here or, by MLflow's tag, elsewhere; then nothing is decided by itself."""
+        last = decisions.read_history(self.task).about(bundle.digest)
+        return last.told if last else version.tags.get(showing.DECISION)
+
+    def _object(self, version: ModelVersion, bundle: Bundle, serving: ModelVersion | None, judged: Judged) -> None:
+        """What failed a gate is refused for good; what could not be judged is no decision, and judged again."""
+        why = "; ".join(judged.report.objections)
+        if judged.report.outcome == "failed":
+            asked = Model(version=str(version.version), digest=bundle.digest)
+            decisions.decide(self.task, promotion.serving(self.task), asked, self._verdict("refusal", why, judged))
+        self._stays_challenger(version, serving, why)
+
+    def _promote(self, version: ModelVersion, serving: ModelVersion | None, judged: Judged) -> None:
+        why = f"it passed every gate beside version {serving.version}" if serving else "no champion before"
+        champions.serve(self.client, self.task, version, self._verdict("promotion", why, judged))
+        over = f" over version {serving.version}" if serving else ": no champion before"
+        self.say(f"version {version.version} promoted{over}; it serves from {DEPLOYED / self.task}/current")
+
+    def _verdict(self, kind: Literal["promotion", "refusal"], why: str, judged: Judged) -> Verdict:
+        return Verdict(kind, why, judged.report.figures, judged.file, self.git.revision if self.git else None)
+
+    def _stays_challenger(self, version: ModelVersion, serving: ModelVersion | None, why: str) -> None:
         registry.set_alias(self.client, self.task, "challenger", version.version)
-        if decided:
-            reason = f"refused: {why}"
-            self.client.set_model_version_tag(version.name, str(version.version), promotion.DECISION, reason)
         now = f"version {serving.version}" if serving else "nothing"
         self.say(f"version {version.version} stays challenger, {now} serves: {why}")
-        command = f"python -m convoy promote --task {self.task} --version {version.version}"
+        command = f"python -m convoy promote --task {self.task} --version {version.version} --reason '...'"
         self.say(f"to let it serve all the same: {command}")
-
-
-def _decision(version: ModelVersion, default: str) -> str:
-    return str(version.tags.get(promotion.DECISION, default))
-
-
-def promote(client: MlflowClient, say: Say, task: Task, number: str | None) -> None:
-    """Let a version serve because a person asked for it; without a number the challenger. The caller as above."""
-    version = _chosen(client, task, number)
-    served_before = deployment.current_digest(task)
-    changed = promotion.promote(client, task, version, "promoted by hand")
-    folder = Path(DEPLOYED, task, deployment.CURRENT)
-    say(f"{version.name} version {version.version} serves from {folder}" + ("" if changed else ", as it did before"))
-    if deployment.current_digest(task) != served_before:
-        say(FOLLOWS)
-
-
-def _chosen(client: MlflowClient, task: Task, number: str | None) -> ModelVersion:
-    if number is not None:
-        return registry.get_version(client, task, number)
-    version = registry.version_with(client, task, "challenger")
-    if version is None:
-        raise registry.VersionUnknown(
-            f"{registry.model_name(task)} has no challenger; name a version with --version, or run "
-            "`python -m convoy publish` first"
-        )
-    return version

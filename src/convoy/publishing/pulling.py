@@ -9,8 +9,10 @@ from mlflow.exceptions import MlflowException
 
 from convoy.bundle import BundleInvalid
 from convoy.layout import Task
-from convoy.publishing import deployment, mlflow_settings, registry
-from convoy.publishing.promotion import release_of
+from convoy.publishing import deployment, mlflow_settings, promotion, registry
+from convoy.publishing.champions import release_of
+from convoy.publishing.decisions import DecisionsBroken
+from convoy.publishing.records import Verdict
 from convoy.publishing.registry import VersionUnknown
 
 Say = Callable[[str], None]
@@ -27,9 +29,14 @@ def pull(client: MlflowClient, task: Task, say: Say) -> bool:
             f"{registry.model_name(task)} has no champion in {client.tracking_uri}; "
             "`python -m convoy publish` or `promote`, where the pipeline runs, makes one"
         )
+    promotion.settle(task, say)
     nearby = [deployment.folder_of(task, version.tags[registry.DIGEST])]
+    release = release_of(task, version)
     with registry.bundle_of(client, version, nearby) as folder:
-        changed = deployment.deploy(task, folder, release_of(task, version))
+        changed = deployment.put(task, folder, release)
+    if deployment.current_digest(task) != release.digest:
+        promotion.decide(task, release, Verdict("pull", f"the champion of {client.tracking_uri}"))
+        changed = True
     say(f"{task}: {version.name} version {version.version} {'serves now' if changed else 'serves already'}")
     return changed
 
@@ -50,6 +57,6 @@ def follow(client: MlflowClient, tasks: list[Task], every_s: float, say: Say) ->
                     pull(client, task, partial(once, task))
             except MlflowException as error:
                 once(task, f"{task}: MLflow ({mlflow_settings.tracking_uri()}) refuses: {error.message}")
-            except (BundleInvalid, VersionUnknown, OSError) as error:
+            except (BundleInvalid, DecisionsBroken, VersionUnknown, OSError) as error:
                 once(task, f"{task}: {error}")
         time.sleep(every_s)

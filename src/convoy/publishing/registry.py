@@ -15,9 +15,11 @@ from mlflow.exceptions import MlflowException
 
 from convoy.bundle import BundleInvalid, digest_of, read_bundle
 from convoy.layout import Task
+from convoy.publishing import glance
 
 Alias = Literal["champion", "challenger"]
-DIGEST = "digest"
+DIGEST = glance.DIGEST
+model_name = glance.model_name
 FOLDER = "model"  # of the run's artifacts
 BUNDLE = f"{FOLDER}/data/bundle"
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # no such model, no such alias
@@ -25,11 +27,6 @@ _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # no such mode
 
 class VersionUnknown(LookupError):
     """A registered version that does not exist, or whose files are gone."""
-
-
-def model_name(task: Task) -> str:
-    """The name of a task's registered model."""
-    return f"convoy-{task}"
 
 
 def find_version(client: MlflowClient, task: Task, digest: str) -> ModelVersion | None:

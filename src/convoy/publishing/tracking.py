@@ -51,7 +51,11 @@ def experiment_name(task: Task) -> str:
 
 def experiment_of(client: MlflowClient, task: Task) -> str:
     """The id of a task's experiment, made or brought back from the bin where needed."""
-    name = experiment_name(task)
+    return experiment_named(client, experiment_name(task))
+
+
+def experiment_named(client: MlflowClient, name: str) -> str:
+    """The id of an experiment, made or brought back from the bin where needed. Raises StoreMoved."""
     local = mlflow_settings.is_local(client.tracking_uri)
     location = (mlflow_settings.artifact_root() / name).as_uri() if local else None
     found = client.get_experiment_by_name(name)

@@ -1,0 +1,47 @@
+"""What a person asks for -> the verdict that is recorded: with a reason where something stands against the model."""
+
+from convoy.layout import DEPLOYED, Task
+from convoy.publishing import decisions, deployment, git_state, promotion
+from convoy.publishing.history import History
+from convoy.publishing.records import Kind, Model, Verdict
+
+FOLLOWS = "a service that is running here follows by itself, within seconds"
+
+
+class NotAsAsked(ValueError):
+    """What a person asked for needs a reason, goes nowhere, or came second; who serves has not changed."""
+
+
+def place(task: Task) -> str:
+    """Where what serves stands, as it is told."""
+    return f"{DEPLOYED / task / deployment.CURRENT}"
+
+
+def refuse_second(task: Task, asked: Model, seen: str | None) -> None:
+    """Of two who decide at once the first wins: the second saw another digest serve, `seen`, and is recorded.
+
+    Raises NotAsAsked, except where what was asked for serves by the other's word.
+    """
+    before = promotion.serving(task)
+    if seen == (before.digest if before else None):
+        return
+    last = decisions.read_history(task).changes[-1:]
+    why = "while this was asked for, another was decided" + (f": {last[0].told}" if last else "")
+    decisions.decide(task, before, asked, Verdict("superseded", why, revision=git_state.revision()))
+    if before is None or before.digest != asked.digest:
+        raise NotAsAsked(f"{asked} was not let serve: {why}. Ask again, if that is still what you want")
+
+
+def judge(history: History, asked: Model, kind: Kind, reason: str, tag: str = "") -> Verdict:
+    """The verdict to record. What stands against a model makes it `forced`, and needs a reason: raises NotAsAsked.
+
+    `tag` is what MLflow says of the version: a refusal from before there was a history, or from another machine.
+    """
+    against = history.against(asked.digest)
+    standing = against.told if against else tag if tag.startswith("refus") else ""
+    if standing and not reason:
+        raise NotAsAsked(f"{asked} needs --reason '...', which the history keeps; against it stands: {standing}")
+    why = reason or "asked for by hand, without a reason"
+    figures = {**(against.figures if against else {}), "against": standing} if standing else {}
+    report = against.gate_report if against else None
+    return Verdict("forced" if standing else kind, why, figures, report, git_state.revision())

@@ -1,0 +1,56 @@
+"""A person's word -> who serves: a promotion, recorded with who said it, and why where that is asked for."""
+
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+
+from convoy.layout import Task
+from convoy.publishing import champions, decisions, deployment, promotion, registry, showing
+from convoy.publishing.asked import FOLLOWS, judge, place, refuse_second
+from convoy.publishing.promotion import Say
+from convoy.publishing.records import Model
+
+
+def promote(client: MlflowClient, say: Say, task: Task, number: str | None, reason: str, seen: str | None) -> None:
+    """Let a version serve; without a number the challenger. `seen` is the digest that served when it was asked for.
+
+    The caller holds deployment.exclusive(). Raises NotAsAsked, VersionUnknown and BundleInvalid.
+    """
+    showing.bring_back(client, task, say)
+    if promotion.settle(task, say):
+        seen = deployment.current_digest(task)
+    version = _chosen(client, task, number)
+    asked = Model(version=str(version.version), digest=version.tags[registry.DIGEST])
+    try:
+        refuse_second(task, asked, seen)
+        if deployment.current_digest(task) == asked.digest:
+            champions.align(client, task, version)
+            say(f"{version.name} version {version.version} serves from {place(task)}, as it did before")
+            return
+        tag = str(version.tags.get(showing.DECISION, ""))
+        verdict = judge(decisions.read_history(task), asked, "promotion", reason, tag)
+        champions.serve(client, task, version, verdict)
+        say(f"{version.name} version {version.version} serves from {place(task)}")
+        say(FOLLOWS)
+    finally:
+        showing.show(client, task)
+
+
+def _chosen(client: MlflowClient, task: Task, number: str | None) -> ModelVersion:
+    if number is not None:
+        return registry.get_version(client, task, number)
+    version = registry.version_with(client, task, "challenger")
+    if version is None:
+        raise registry.VersionUnknown(
+            f"{registry.model_name(task)} has no challenger; name a version with --version, or run "
+            "`python -m convoy publish` first"
+        )
+    return version
+
+
+def show(client: MlflowClient, task: Task) -> None:
+    """Bring MLflow in line after what was decided without it, and the release with the number that MLflow knows."""
+    digest = deployment.current_digest(task)
+    version = registry.find_version(client, task, digest) if digest else None
+    if version is not None:
+        champions.align(client, task, version)
+    showing.show(client, task)

@@ -1,0 +1,118 @@
+"""The history -> what MLflow shows of it: aliases, tags of versions, a table; and back again where it was lost."""
+
+import json
+import tempfile
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from convoy.layout import Task
+from convoy.publishing import decisions, deployment, registry, tracking
+from convoy.publishing.history import History
+from convoy.publishing.promotion import Say
+from convoy.publishing.records import CHANGES, Decision
+from convoy.publishing.run_content import RunContent
+
+DECISION = "decision"  # tag of a version: the last decision on it; each has a tag of its own too, decision.<number>
+EXPERIMENT = "convoy-decisions"  # apart from the trainings, whose charts it would be in
+LINES, TABLE = "decisions.jsonl", "decisions.json"
+_COLUMNS = ("number", "at", "who", "kind", "from", "to", "why", "figures", "gate report", "git revision")
+
+
+def show(client: MlflowClient, task: Task) -> None:
+    """Bring what MLflow shows in line with deployed/ and its history; again and again to the same."""
+    history = decisions.read_history(task)
+    versions = _versions(client, task)
+    serving = versions.get(deployment.current_digest(task) or "")
+    if serving is not None:
+        registry.set_alias(client, task, "champion", serving.version)
+    for digest, version in versions.items():
+        for name, value in _tags(history, digest).items():
+            if version.tags.get(name) != value:
+                client.set_model_version_tag(version.name, str(version.version), name, value)
+    if history.decisions:
+        _show_table(client, task, history)
+
+
+def bring_back(client: MlflowClient, task: Task, say: Say) -> None:
+    """Append what MLflow knows to have followed on the last line here: all, where deployed/ was lost."""
+    local = decisions.read_history(task).lines
+    missing = _continuation(_lines_in_mlflow(client, task), decisions.link(local))
+    if missing:
+        decisions.write_lines(task, missing)
+        say(f"{len(missing)} lines of the history were missing in {decisions.path_of(task)}; MLflow had them")
+
+
+def _versions(client: MlflowClient, task: Task) -> dict[str, ModelVersion]:
+    """Digest -> the version that holds it, the oldest where there are several."""
+    found = client.search_model_versions(f"name = '{registry.model_name(task)}'")
+    ordered = sorted(found, key=lambda version: -int(version.version))
+    return {version.tags[registry.DIGEST]: version for version in ordered if registry.DIGEST in version.tags}
+
+
+def _tags(history: History, digest: str) -> dict[str, str]:
+    last = history.about(digest)
+    tags = {DECISION: last.told} if last else {}
+    for decision in history.decisions:
+        before = decision.before if decision.kind in CHANGES else None
+        if digest in (decision.after.digest, before and before.digest):
+            tags[f"{DECISION}.{decision.number:04}"] = decision.told
+    return tags
+
+
+def _show_table(client: MlflowClient, task: Task, history: History) -> None:
+    """One run per task, which holds the lines as they are and a table of them that the UI draws."""
+    local = list(history.lines)
+    elsewhere = [line for line in _lines_in_mlflow(client, task) if line not in set(local)]  # of other machines
+    known = decisions.parse_apart([*local, *elsewhere])
+    known.sort(key=lambda decision: decision.at)
+    table = {"columns": list(_COLUMNS), "data": [_row(decision) for decision in known]}
+    began_ms, ended_ms = (int(datetime.fromisoformat(each.at).timestamp() * 1000) for each in (known[0], known[-1]))
+    content = RunContent(
+        name=task,
+        key=f"decisions:{task}",
+        started_ms=began_ms,
+        ended_ms=ended_ms,
+        tags={"convoy.task": task, "mlflow.loggedArtifacts": json.dumps([{"path": TABLE, "type": "table"}])},
+        files={
+            LINES: b"".join(line + b"\n" for line in [*local, *elsewhere]),
+            TABLE: json.dumps(table, ensure_ascii=False).encode("utf-8"),
+        },
+        note=f"Every decision on what serves for {task}: `python -m convoy history --task {task}` prints them.",
+    )
+    tracking.complete_run(client, tracking.experiment_named(client, EXPERIMENT), content)
+
+
+def _row(decision: Decision) -> list[Any]:
+    content = decision.model_dump(mode="json", by_alias=True)
+    figures = json.dumps(decision.figures, ensure_ascii=False)
+    models = [str(decision.before or "nothing"), str(decision.after)]
+    about = [content["number"], content["at"], content["who"], content["kind"], *models]
+    return [*about, content["why"], figures, content["gate_report"], content["revision"]]
+
+
+def _lines_in_mlflow(client: MlflowClient, task: Task) -> list[bytes]:
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    run = tracking.find_run(client, experiment.experiment_id, f"decisions:{task}") if experiment else None
+    if run is None:
+        return []
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            content = Path(client.download_artifacts(run.info.run_id, LINES, folder)).read_bytes()
+        except (MlflowException, OSError):  # never put there, or lost; the next `show` puts it
+            return []
+    return [line for line in content.split(b"\n") if line]
+
+
+def _continuation(lines: list[bytes], link: str) -> list[bytes]:
+    """The lines that follow on one with this sha256, each on the one before."""
+    following = {record.previous: line for line in lines if (record := decisions.record_of(line))}
+    found = []
+    while link in following:
+        found.append(following.pop(link))
+        link = decisions.link(found)
+    return found
