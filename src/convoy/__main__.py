@@ -1,4 +1,4 @@
-"""The verbs: python -m convoy init | publish | promote | rollback | history | status | doctor | up | score | tune ..."""
+"""The verbs: python -m convoy init | publish | promote | rollback | history | status | doctor | up | score | tune."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
