@@ -128,6 +128,21 @@ def status(
 
 
 @app.command()
+def doctor(
+    port: Port = 3000,
+    mlflow_port: MlflowPort = 5000,
+    json: Annotated[bool, typer.Option("--json", help="The same for programs.")] = False,
+) -> None:
+    """Ports, git, DVC, MLflow, GPU, threads, disk, versions: each finding with its remedy; exit code 1 where broken."""
+    mlflow_settings.apply()
+    from convoy.doctor import verb
+
+    found = verb.examine(port, mlflow_port)
+    typer.echo(verb.to_json(found)) if json else verb.tell(found, typer.echo)
+    raise typer.Exit(1 if any(finding.state == "broken" for finding in found) else 0)
+
+
+@app.command()
 def pull(
     task: Annotated[Task | None, typer.Option(help="The task whose champion is fetched; both without it.")] = None,
     every: Annotated[float | None, typer.Option(min=1, help="Go on, and look again after so many seconds.")] = None,

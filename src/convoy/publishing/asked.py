@@ -2,8 +2,8 @@
 
 from convoy.layout import DEPLOYED, Task
 from convoy.publishing import decisions, deployment, git_state, promotion
+from convoy.publishing.decision import Kind, Model, Verdict
 from convoy.publishing.history import History
-from convoy.publishing.records import Kind, Model, Verdict
 
 FOLLOWS = "a service that is running here follows by itself, within seconds"
 

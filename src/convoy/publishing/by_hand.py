@@ -6,8 +6,8 @@ from mlflow.entities.model_registry import ModelVersion
 from convoy.layout import Task
 from convoy.publishing import champions, decisions, deployment, promotion, registry, showing
 from convoy.publishing.asked import FOLLOWS, judge, place, refuse_second
+from convoy.publishing.decision import Model
 from convoy.publishing.promotion import Say
-from convoy.publishing.records import Model
 
 
 def promote(client: MlflowClient, say: Say, task: Task, number: str | None, reason: str, seen: str | None) -> None:

@@ -7,7 +7,7 @@ from convoy import layout
 from convoy.bundle import Release
 from convoy.layout import Task
 from convoy.publishing import deployment, promotion, registry
-from convoy.publishing.records import Decision, Verdict, now
+from convoy.publishing.decision import Decision, Verdict, now
 
 
 def serve(client: MlflowClient, task: Task, version: ModelVersion, verdict: Verdict) -> Decision:

@@ -11,8 +11,8 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from convoy.layout import DEPLOYED, Task
+from convoy.publishing.decision import Decision, Mark, Model, Verdict, now, who
 from convoy.publishing.history import History
-from convoy.publishing.records import Decision, Mark, Model, Verdict, now, who
 
 FILE = "decisions.jsonl"
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from convoy.publishing.records import CHANGES, Decision, Mark, Model
+from convoy.publishing.decision import CHANGES, Decision, Mark, Model
 
 
 @dataclass(frozen=True)

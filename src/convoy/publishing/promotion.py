@@ -5,7 +5,7 @@ from collections.abc import Callable
 from convoy.bundle import BundleInvalid, Release, read_release
 from convoy.layout import Task
 from convoy.publishing import decisions, deployment
-from convoy.publishing.records import Decision, Model, Verdict
+from convoy.publishing.decision import Decision, Model, Verdict
 
 Say = Callable[[str], None]
 

@@ -25,10 +25,10 @@ from convoy.publishing import (
 )
 from convoy.publishing.asked import FOLLOWS
 from convoy.publishing.built import Built, Winner
+from convoy.publishing.decision import Model, Verdict
 from convoy.publishing.gate_reports import Judged
 from convoy.publishing.promotion import Say
 from convoy.publishing.provenance import Lock
-from convoy.publishing.records import Model, Verdict
 from convoy.publishing.run_content import RunContent
 
 

@@ -11,8 +11,8 @@ from convoy.bundle import BundleInvalid
 from convoy.layout import Task
 from convoy.publishing import deployment, mlflow_settings, promotion, registry
 from convoy.publishing.champions import release_of
+from convoy.publishing.decision import Verdict
 from convoy.publishing.decisions import DecisionsBroken
-from convoy.publishing.records import Verdict
 from convoy.publishing.registry import VersionUnknown
 
 Say = Callable[[str], None]

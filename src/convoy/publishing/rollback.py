@@ -4,9 +4,9 @@ from convoy.bundle import Release
 from convoy.layout import Task
 from convoy.publishing import decisions, deployment, glance, promotion
 from convoy.publishing.asked import FOLLOWS, NotAsAsked, judge, place, refuse_second
+from convoy.publishing.decision import Model, now
 from convoy.publishing.history import History
 from convoy.publishing.promotion import Say
-from convoy.publishing.records import Model, now
 
 
 def rollback(say: Say, task: Task, number: str | None, reason: str, seen: str | None) -> None:

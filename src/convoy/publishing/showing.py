@@ -12,9 +12,9 @@ from mlflow.exceptions import MlflowException
 
 from convoy.layout import Task
 from convoy.publishing import decisions, deployment, registry, tracking
+from convoy.publishing.decision import CHANGES, Decision
 from convoy.publishing.history import History
 from convoy.publishing.promotion import Say
-from convoy.publishing.records import CHANGES, Decision
 from convoy.publishing.run_content import RunContent
 
 DECISION = "decision"  # tag of a version: the last decision on it; each has a tag of its own too, decision.<number>

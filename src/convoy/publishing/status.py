@@ -62,7 +62,11 @@ class Status:
 def look(port: int) -> list[Status]:
     """Where all tasks stand now; reads only, and needs neither MLflow's client nor anything that is whole."""
     answers = _ask_service(port)
-    return [_look_at(task, answers, port) for task in TASKS]
+    try:
+        lock: Lock | str = Lock.read()
+    except (LockInvalid, OSError) as error:
+        lock = str(error)
+    return [_look_at(task, lock, answers, port) for task in TASKS]
 
 
 def to_json(found: list[Status]) -> str:
@@ -82,7 +86,7 @@ def tell(found: list[Status], say: Say) -> None:
             say(f"  {'next':<11}{step.command}    # {step.why}")
 
 
-def _look_at(task: Task, answers: dict[str, Any] | str, port: int) -> Status:
+def _look_at(task: Task, lock: Lock | str, answers: dict[str, Any] | str, port: int) -> Status:
     history: History | None = None
     torn = ""
     try:
@@ -95,7 +99,7 @@ def _look_at(task: Task, answers: dict[str, Any] | str, port: int) -> Status:
         registry = glance.read(task)
     except RegistryAway as error:
         away = str(error)
-    made = _built(task)
+    made = _built(task, lock)
     deployed = _deployed(task)
     published = _published(registry, away, made)
     serving = _serving(task, answers, port)
@@ -108,13 +112,13 @@ def _fields(status: Status) -> dict[str, Any]:
     return {name: getattr(status, name) for name in (*PLACES, "task", "last_decision")}
 
 
-def _built(task: Task) -> Standing:
+def _built(task: Task, lock: Lock | str) -> Standing:
     folder = layout.bundle(task)
+    if isinstance(lock, str):
+        return Standing(remark=lock, whole=False)
     try:
-        found = built.read_built(task, Lock.read())
+        found = built.read_built(task, lock)
         digest = digest_of(folder)
-    except LockInvalid as error:
-        return Standing(remark=str(error), whole=False)
     except OSError:
         return Standing(remark=f"nothing: {folder} is not there", whole=False)
     if found.winner is not None:
