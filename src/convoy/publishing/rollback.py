@@ -27,8 +27,10 @@ def rollback(say: Say, task: Task, number: str | None, reason: str, seen: str | 
     if deployment.current_digest(task) == target.digest:
         say(f"{target} of {task} serves from {place(task)}, as it did before")
         return
+    release = _kept(task, target, history)
     verdict = judge(history, target, "rollback", reason)
-    promotion.decide(task, _kept(task, target, history), verdict)
+    deployment.put(task, deployment.folder_of(task, target.digest), release)
+    promotion.decide(task, release, verdict)
     say(f"{target} of {task} serves from {place(task)} again")
     say(FOLLOWS)
 
@@ -62,6 +64,4 @@ def _kept(task: Task, target: Model, history: History) -> Release:
             f"{deployment.folder_of(task, target.digest)} is not whole; "
             f"`python -m convoy promote --task {task} --version {target.version}` fetches it from MLflow"
         )
-    release = known.model_copy(update={"promoted_at": now()})
-    deployment.put(task, deployment.folder_of(task, target.digest), release)
-    return release
+    return known.model_copy(update={"promoted_at": now()})

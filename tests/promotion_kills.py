@@ -1,0 +1,225 @@
+"""Kill -9 at each step of a promotion, a rollback and a publish, and look at what is found; all of it by hand:
+
+python tests/promotion_kills.py         every step of each, about ten minutes on 2 cores
+"""
+
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import built_pipeline
+from mlflow import MlflowClient
+from mlflow_store import open_empty_store
+
+from convoy.bundle import read_bundle, read_release
+from convoy.publishing import (
+    by_hand,
+    decisions,
+    deployment,
+    glance,
+    promotion,
+    publication,
+    rollback,
+    showing,
+    status,
+    tracking,
+)
+
+# Every call that changes a file or MLflow's store; a kill before one is a kill after the one before it.
+FILES = [
+    *((os, name) for name in ("mkdir", "rename", "replace", "symlink", "chmod", "fsync", "unlink", "write")),
+    *((shutil, name) for name in ("copyfile", "rmtree")),
+]
+STORE = [
+    "create_experiment",
+    "create_run",
+    "delete_registered_model_alias",
+    "log_artifact",
+    "log_batch",
+    "set_model_version_tag",
+    "set_registered_model_alias",
+    "set_tag",
+    "set_terminated",
+]
+STEPS = 500  # far more than there are
+
+
+def silently(line: str) -> None:
+    """Say nothing."""
+
+
+def promote() -> None:
+    with deployment.exclusive(silently):
+        seen = deployment.current_digest("image")
+        by_hand.promote(tracking.open_store(), silently, "image", "2", "asked for", seen)
+
+
+def roll_back() -> None:
+    with deployment.exclusive(silently):
+        rollback.rollback(silently, "image", None, "it answers worse", deployment.current_digest("image"))
+        by_hand.show(tracking.open_store(), "image")
+
+
+def publish() -> None:
+    with deployment.exclusive(silently):
+        publication.publish(tracking.open_store(), silently, ["image"])
+
+
+def _lay(better: bool, published: int) -> None:
+    """Version 1 serves, version 2 is built; and published, where so many publishes are asked for."""
+    root = Path.cwd()
+    built_pipeline.lay(root)
+    open_empty_store()
+    publish()
+    built_pipeline.lay(root, validation={"accuracy": 0.95 if better else 0.85}, version=2)
+    for _ in range(published):
+        publish()
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is there before, what is killed, and what a person types next."""
+
+    lay: Callable[[], None]
+    killed: Callable[[], None]
+    next: Callable[[], None]
+    ends_with: str  # the version that serves when the next command has run, whatever was killed
+
+
+SCENES = {
+    "a forced promotion, then the same again": Scene(lambda: _lay(False, 1), promote, promote, "2"),
+    "a rollback, then publish": Scene(lambda: _lay(True, 1), roll_back, publish, "either"),
+    "an automatic promotion, then publish": Scene(lambda: _lay(True, 0), publish, publish, "2"),
+}
+
+
+def forked(work: Callable[[], None], step: int | None = None) -> int:
+    """The exit status of `work` in a process of its own, killed before its change number `step`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 minds forks beside threads
+        pid = os.fork()  # has all modules loaded: many kills in seconds; nothing here has opened the store
+    if pid == 0:
+        code = 1
+        try:
+            with open("log", "a") as log:
+                os.dup2(log.fileno(), 1)
+                os.dup2(log.fileno(), 2)
+            if step is not None:
+                arm(step)
+            work()
+            code = 0
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+            sys.stderr.flush()
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def arm(step: int) -> None:
+    """Die by SIGKILL before change number `step`; where that is a write, after half of it."""
+    left = step
+
+    def dying(name: str, call: Any) -> Any:
+        def wrapped(*arguments: Any, **options: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                if name == "write":
+                    call(arguments[0], bytes(arguments[1])[: len(arguments[1]) // 2])
+                os.kill(os.getpid(), signal.SIGKILL)
+            return call(*arguments, **options)
+
+        return wrapped
+
+    for owner, name in [*FILES, *((MlflowClient, name) for name in STORE)]:
+        setattr(owner, name, dying(name, getattr(owner, name)))
+
+
+def attack(scene: Scene, chosen: Callable[[int], bool]) -> Counter[str]:
+    """Kill at each chosen step, look, run the next command, look again; counts what was found. Raises AssertionError.
+
+    In the working directory, which is empty.
+    """
+    kept = Path(tempfile.mkdtemp(prefix="convoy-kills-"))
+    try:
+        assert forked(scene.lay) == 0, Path("log").read_text()
+        shutil.copytree(".", kept / "before", symlinks=True)
+        found: Counter[str] = Counter()
+        for step in range(STEPS):
+            if not chosen(step):
+                continue
+            _restore(kept / "before")
+            code = forked(scene.killed, step)
+            assert code in (0, -signal.SIGKILL), Path("log").read_text()
+            found[_look()] += code != 0
+            assert forked(scene.next) == 0, Path("log").read_text()
+            _assert_whole(scene)
+            if code == 0:
+                return found
+        raise AssertionError(f"more than {STEPS} steps")
+    finally:
+        shutil.rmtree(kept)
+
+
+def _restore(before: Path) -> None:
+    for path in Path().iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    shutil.copytree(before, ".", symlinks=True, dirs_exist_ok=True)
+
+
+def _look() -> str:
+    """What a kill has left, in words; whatever it is, what serves is whole, and a look tells what to do."""
+    serving = promotion.serving("image")
+    assert serving is not None
+    folder = deployment.folder_of("image", serving.digest)
+    release = read_release(folder)
+    assert read_bundle(folder).digest == serving.digest and release is not None and release.digest == serving.digest
+    history = decisions.read_history("image")
+    steps = [step.why for step in status.look(1)[0].next]
+    if history.unfinished is None:
+        assert history.champion is not None and history.champion.digest == serving.digest
+        alias = glance.read("image").aliases["champion"] == serving.version
+        return (
+            f"{'the line cut off, ' if history.torn else ''}MLflow's alias is {'right' if alias else 'still the old'}"
+        )
+    assert any(why.startswith("completes what was cut off") for why in steps), steps
+    return f"decided, {'the new' if history.unfinished.after.digest == serving.digest else 'the old'} serves"
+
+
+def _assert_whole(scene: Scene) -> None:
+    """deployed/, history and MLflow agree, nothing temporary is left, and MLflow has every line."""
+    serving, history = promotion.serving("image"), decisions.read_history("image")
+    assert serving is not None and history.champion is not None and history.champion.digest == serving.digest
+    assert history.unfinished is None
+    assert scene.ends_with in ("either", serving.version)
+    assert glance.read("image").aliases["champion"] == serving.version
+    rolled_back = [each for each in history.decisions if each.kind == "rollback"]
+    if rolled_back:
+        assert serving.digest == rolled_back[-1].after.digest, "a rollback stays"
+    assert len([each for each in history.decisions if each.kind in ("forced", "rollback")]) <= 1
+    assert not list(Path("deployed/image").glob(".*"))
+    [shown] = Path("mlruns", showing.EXPERIMENT).glob(f"*/artifacts/{showing.LINES}")
+    assert shown.read_bytes() == b"".join(line + b"\n" for line in history.lines)
+    table = json.loads(shown.with_name(showing.TABLE).read_text())
+    assert [row[0] for row in table["data"]] == [each.number for each in history.decisions]
+
+
+if __name__ == "__main__":
+    for name, scene in SCENES.items():
+        with tempfile.TemporaryDirectory() as folder:
+            os.chdir(folder)
+            found = attack(scene, lambda step: True)
+            os.chdir("/")
+        print(f"{name}: {sum(found.values())} kills: {dict(found)}", flush=True)

@@ -1,0 +1,230 @@
+"""Back to what served before, by a person's word; who was second is told so; and a rollback stays."""
+
+import shutil
+import subprocess
+import sys
+from itertools import count
+from pathlib import Path
+
+import built_pipeline
+import pytest
+from mlflow_store import open_empty_store
+from test_main import convoy
+
+from convoy.bundle import read_release
+from convoy.publishing import by_hand, decisions, deployment, publication, rollback, showing, tracking
+from convoy.publishing.asked import NotAsAsked
+from convoy.publishing.registry import version_with
+
+NUMBERS = count()
+
+
+def publish() -> str:
+    said: list[str] = []
+    publication.publish(tracking.open_store(), said.append, ["image"])
+    return "\n".join(said)
+
+
+def roll_back(number: str | None = None, reason: str = "") -> str:
+    said: list[str] = []
+    rollback.rollback(said.append, "image", number, reason, deployment.current_digest("image"))
+    by_hand.show(tracking.open_store(), "image")
+    return "\n".join(said)
+
+
+def kinds() -> list[str]:
+    return [decision.kind for decision in decisions.read("image")]
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which version 1 served and version 2, which is built, took over."""
+    root = tmp_path_factory.mktemp("published") / "place"
+    root.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        built_pipeline.lay(root)
+        open_empty_store()
+        publish()
+        built_pipeline.lay(root, validation={"accuracy": 0.95}, version=2)
+        publish()
+    shutil.copytree(root, root.with_name("kept"), symlinks=True)
+    return root
+
+
+@pytest.fixture(autouse=True)
+def place(published: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same folder again, whatever a test before did to it: MLflow keeps absolute paths."""
+    for path in published.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    shutil.copytree(published.with_name("kept"), published, symlinks=True, dirs_exist_ok=True)
+    monkeypatch.chdir(published)
+    use_store(monkeypatch, Path("mlflow.db"))
+    return published
+
+
+def use_store(monkeypatch: pytest.MonkeyPatch, content: Path | None) -> None:
+    """A store by a name that was never used: MLflow keeps connections to those that this process has opened."""
+    name = f"{next(NUMBERS)}.db"
+    if content is not None:
+        content.rename(name)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{Path(name).absolute()}")
+
+
+def test_a_rollback_goes_to_the_champion_before_and_stays_through_repro_checkout_and_publish(place: Path) -> None:
+    second = deployment.current_digest("image")
+    assert "version 1" in roll_back(reason="it answers worse")
+    first = deployment.current_digest("image")
+    release = read_release(Path("deployed/image/current"))
+    assert first != second and release is not None and (release.digest, release.version) == (first, "1")
+    assert release.promoted_at == decisions.read("image")[-1].at
+    champion = version_with(tracking.open_store(), "image", "champion")
+    assert champion is not None and champion.tags["digest"] == first
+    for version in (2, 1, 2):  # as `dvc checkout` and `dvc exp run` change what is built
+        built_pipeline.lay(place, validation={"accuracy": 0.95}, version=version)
+        said = publish()
+        assert deployment.current_digest("image") == first
+    assert "it was decided on before (rollback from version 2" in said and "it answers worse" in said
+    assert "python -m convoy promote --task image --version 2 --reason '...'" in said
+
+
+def test_a_rollback_stays_when_mlflow_is_deleted_and_when_deployed_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    roll_back(reason="it answers worse")
+    first, lines = deployment.current_digest("image"), decisions.read_history("image").lines
+    use_store(monkeypatch, None)
+    shutil.rmtree("mlruns")
+    assert "it was decided on before (rollback" in publish()
+    assert deployment.current_digest("image") == first
+    shutil.rmtree("deployed")
+    said = publish()
+    assert "lines of the history were missing" in said and "is what serves, again" in said
+    assert deployment.current_digest("image") == first
+    assert decisions.read_history("image").lines[: len(lines)] == lines
+    assert kinds() == ["promotion", "promotion", "rollback", "restored"]
+
+
+def test_mlflow_shows_every_decision_as_a_table_and_as_tags_and_again_the_same(place: Path) -> None:
+    roll_back(reason="it answers worse")
+    client = tracking.open_store()
+    experiment = client.get_experiment_by_name(showing.EXPERIMENT)
+    [run] = client.search_runs([experiment.experiment_id])
+    assert run.info.run_name == "image" and run.info.status == "FINISHED"
+    told = [decision.told for decision in decisions.read("image")]
+    tags = client.get_model_version("convoy-image", "2").tags
+    assert tags["decision"] == tags["decision.0005"] == told[2] and tags["decision.0003"] == told[1]
+    table = mlflow_table(run.info.run_id)
+    assert table["columns"][:5] == ["number", "at", "who", "kind", "from"] and len(table["data"]) == 3
+    showing.show(client, "image")
+    [again] = client.search_runs([experiment.experiment_id])
+    assert again.data.tags == run.data.tags and again.info.run_id == run.info.run_id
+
+
+def mlflow_table(run_id: str) -> dict[str, list[list[object]]]:
+    import mlflow
+
+    frame = mlflow.MlflowClient().load_table(experiment_id_of(run_id), showing.TABLE, run_ids=[run_id])
+    return {"columns": list(frame.columns), "data": frame.values.tolist()}
+
+
+def experiment_id_of(run_id: str) -> str:
+    return str(tracking.open_store().get_run(run_id).info.experiment_id)
+
+
+def test_what_was_rolled_back_serves_again_only_with_a_reason(place: Path) -> None:
+    second = deployment.current_digest("image")
+    roll_back()
+    for again in (lambda: promote("2"), lambda: roll_back("2")):
+        with pytest.raises(NotAsAsked, match=r"version 2 .* needs --reason"):
+            again()
+    promote("2", "mended what asked it")
+    assert deployment.current_digest("image") == second and kinds()[-1] == "forced"
+
+
+def promote(number: str, reason: str = "") -> None:
+    seen = deployment.current_digest("image")
+    by_hand.promote(tracking.open_store(), lambda line: None, "image", number, reason, seen)
+
+
+def test_there_is_no_way_back_before_the_first_nor_to_what_never_served(place: Path) -> None:
+    roll_back()
+    with pytest.raises(NotAsAsked, match="names no champion of image before this one"):
+        roll_back()
+    built_pipeline.lay(place, validation={"accuracy": 0.5}, version=3)
+    publish()
+    with pytest.raises(NotAsAsked, match=r"version 3 .* has never served"):
+        roll_back("3")
+    with pytest.raises(NotAsAsked, match="no version 9 of image is known"):
+        roll_back("9")
+    assert kinds() == ["promotion", "promotion", "rollback", "refusal"]
+
+
+def test_a_bundle_that_is_gone_is_told_and_nothing_changes(place: Path) -> None:
+    before = deployment.current_digest("image")
+    first = decisions.read("image")[0].after.digest
+    (deployment.folder_of("image", first) / "model.onnx").write_bytes(b"half")
+    with pytest.raises(NotAsAsked, match=r"is not whole.*promote --task image --version 1"):
+        roll_back()
+    assert deployment.current_digest("image") == before and kinds() == ["promotion", "promotion"]
+
+
+def test_of_two_at_once_the_first_wins_and_both_are_recorded(place: Path) -> None:
+    seen = deployment.current_digest("image")
+    promote("1")
+    first = deployment.current_digest("image")
+    built_pipeline.lay(place, validation={"accuracy": 0.5}, version=3)
+    publish()
+    with pytest.raises(NotAsAsked, match=r"version 3 .* was not let serve: while this was asked for"):
+        by_hand.promote(tracking.open_store(), lambda line: None, "image", "3", "why not", seen)
+    with pytest.raises(NotAsAsked, match="while this was asked for"):
+        rollback.rollback(lambda line: None, "image", None, "", seen)
+    assert deployment.current_digest("image") == first
+    assert kinds()[2:] == ["promotion", "refusal", "superseded", "superseded"]
+
+
+def test_what_else_changed_deployed_is_noted_and_goes_on_serving(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = decisions.read("image")[0].after.digest
+    deployment.switch("image", first)
+    publish()
+    assert deployment.current_digest("image") == first and kinds()[-1] == "found"
+    built_pipeline.lay(place)
+    decisions.path_of("image").unlink()
+    use_store(monkeypatch, None)
+    shutil.rmtree("mlruns")
+    publish()
+    assert kinds() == ["found"] and decisions.read("image")[0].why == "it serves; no history before"
+
+
+def test_a_decision_whose_bundle_is_gone_before_it_was_followed_is_undone_and_told(place: Path) -> None:
+    first, second = (decision.after for decision in decisions.read("image"))
+    roll_back()
+    release = read_release(deployment.folder_of("image", second.digest))
+    assert release is not None
+    decisions.decide("image", first, second, decisions.Verdict("forced", "asked for"))
+    shutil.rmtree(deployment.folder_of("image", second.digest))
+    said = publish()
+    assert "was cut off and is undone" in said and deployment.current_digest("image") == first.digest
+    history = decisions.read_history("image")
+    assert history.unfinished is None and history.champion is not None and history.champion.digest == first.digest
+    assert (against := history.against(second.digest)) and against.kind == "rollback", "it still stands"
+
+
+@pytest.mark.slow
+def test_a_rollback_takes_a_command_and_no_mlflow_and_two_at_once_make_one(place: Path) -> None:
+    words = [sys.executable, "-m", "convoy", "rollback", "--task", "image", "--reason", "both want it"]
+    both = [subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=120) for process in both]
+    assert sorted(process.returncode for process in both) == [0, 1], said
+    assert kinds().count("rollback") == 1 and kinds()[-1] in ("rollback", "superseded")
+    first = deployment.current_digest("image")
+    promoted = convoy("promote", "--task", "image", "--version", "2", "--reason", "it was right")
+    assert promoted.returncode == 0, promoted.stderr
+    away = convoy("rollback", "--task", "image", MLFLOW_TRACKING_URI="http://127.0.0.1:1")
+    assert away.returncode == 0 and "serves from deployed/image/current again" in away.stdout
+    assert "the next `python -m convoy publish` tells MLflow" in away.stderr and "Traceback" not in away.stderr
+    assert deployment.current_digest("image") == first
+    told = convoy("history", "--task", "image")
+    assert told.returncode == 0 and "both want it" in told.stdout and "it was right" in told.stdout
+    assert convoy("publish").returncode == 0
+    champion = version_with(tracking.open_store(), "image", "champion")
+    assert champion is not None and champion.tags["digest"] == first
