@@ -1,6 +1,6 @@
 """Kill -9 at each step of a promotion, a rollback and a publish, and look at what is found; all of it by hand:
 
-python tests/promotion_kills.py         every step of each, about ten minutes on 2 cores
+python tests/promotion_kills.py         every step of each, which takes a while
 """
 
 import json
@@ -11,8 +11,9 @@ import sys
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,10 @@ STORE = [
     "set_tag",
     "set_terminated",
 ]
-STEPS = 500  # far more than there are
+
+Fault = tuple[int, str]  # how many changes happen before the kill, counted of one name alone where that is not empty
+DECIDES, SWITCHES = (0, "write"), (0, "symlink")  # half of the line that decides; decided, and not switched yet
+MARKS, ALIAS, SHOWS = (1, "write"), (0, "set_registered_model_alias"), (0, "log_artifact")
 
 
 def silently(line: str) -> None:
@@ -102,8 +106,8 @@ SCENES = {
 }
 
 
-def forked(work: Callable[[], None], step: int | None = None) -> int:
-    """The exit status of `work` in a process of its own, killed before its change number `step`."""
+def forked(work: Callable[[], None], fault: Fault | None = None) -> int:
+    """The exit status of `work` in a process of its own, which a fault kills."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 minds forks beside threads
         pid = os.fork()  # has all modules loaded: many kills in seconds; nothing here has opened the store
@@ -113,8 +117,8 @@ def forked(work: Callable[[], None], step: int | None = None) -> int:
             with open("log", "a") as log:
                 os.dup2(log.fileno(), 1)
                 os.dup2(log.fileno(), 2)
-            if step is not None:
-                arm(step)
+            if fault is not None:
+                arm(fault)
             work()
             code = 0
         except BaseException:
@@ -127,14 +131,14 @@ def forked(work: Callable[[], None], step: int | None = None) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def arm(step: int) -> None:
-    """Die by SIGKILL before change number `step`; where that is a write, after half of it."""
-    left = step
+def arm(fault: Fault) -> None:
+    """Die by SIGKILL before the change that it names; where that is a write, after half of it."""
+    left, only = fault
 
     def dying(name: str, call: Any) -> Any:
         def wrapped(*arguments: Any, **options: Any) -> Any:
             nonlocal left
-            left -= 1
+            left -= only in ("", name)
             if left < 0:
                 if name == "write":
                     call(arguments[0], bytes(arguments[1])[: len(arguments[1]) // 2])
@@ -147,28 +151,27 @@ def arm(step: int) -> None:
         setattr(owner, name, dying(name, getattr(owner, name)))
 
 
-def attack(scene: Scene, chosen: Callable[[int], bool]) -> Counter[str]:
-    """Kill at each chosen step, look, run the next command, look again; counts what was found. Raises AssertionError.
+def attack(scene: Scene, faults: Iterable[Fault]) -> Counter[str]:
+    """Kill by each fault, look, run the next command, look again; counts what was found. Raises AssertionError.
 
-    In the working directory, which is empty.
+    In the working directory, which is empty. Ends with the first fault that kills nothing any more.
     """
     kept = Path(tempfile.mkdtemp(prefix="convoy-kills-"))
     try:
         assert forked(scene.lay) == 0, Path("log").read_text()
         shutil.copytree(".", kept / "before", symlinks=True)
         found: Counter[str] = Counter()
-        for step in range(STEPS):
-            if not chosen(step):
-                continue
+        served = deployment.current_digest("image")
+        for fault in faults:
             _restore(kept / "before")
-            code = forked(scene.killed, step)
+            code = forked(scene.killed, fault)
             assert code in (0, -signal.SIGKILL), Path("log").read_text()
-            found[_look()] += code != 0
+            found[_look(served)] += code != 0
             assert forked(scene.next) == 0, Path("log").read_text()
             _assert_whole(scene)
             if code == 0:
-                return found
-        raise AssertionError(f"more than {STEPS} steps")
+                break
+        return found
     finally:
         shutil.rmtree(kept)
 
@@ -179,7 +182,7 @@ def _restore(before: Path) -> None:
     shutil.copytree(before, ".", symlinks=True, dirs_exist_ok=True)
 
 
-def _look() -> str:
+def _look(served: str | None) -> str:
     """What a kill has left, in words; whatever it is, what serves is whole, and a look tells what to do."""
     serving = promotion.serving("image")
     assert serving is not None
@@ -187,15 +190,16 @@ def _look() -> str:
     release = read_release(folder)
     assert read_bundle(folder).digest == serving.digest and release is not None and release.digest == serving.digest
     history = decisions.read_history("image")
+    now = "the old" if serving.digest == served else "the new"
     steps = [step.why for step in status.look(1)[0].next]
-    if history.unfinished is None:
-        assert history.champion is not None and history.champion.digest == serving.digest
-        alias = glance.read("image").aliases["champion"] == serving.version
-        return (
-            f"{'the line cut off, ' if history.torn else ''}MLflow's alias is {'right' if alias else 'still the old'}"
-        )
-    assert any(why.startswith("completes what was cut off") for why in steps), steps
-    return f"decided, {'the new' if history.unfinished.after.digest == serving.digest else 'the old'} serves"
+    if history.unfinished is not None:
+        assert any(why.startswith("completes what was cut off") for why in steps), steps
+        return f"decided and to be completed, {now} serves"
+    assert history.champion is not None and history.champion.digest == serving.digest
+    if now == "the old":
+        return f"nothing decided{', half a line' if history.torn else ''}, the old serves"
+    right = glance.read("image").aliases["champion"] == serving.version
+    return f"decided and followed, the new serves, MLflow's alias is {'right' if right else 'to be moved'}"
 
 
 def _assert_whole(scene: Scene) -> None:
@@ -220,6 +224,6 @@ if __name__ == "__main__":
     for name, scene in SCENES.items():
         with tempfile.TemporaryDirectory() as folder:
             os.chdir(folder)
-            found = attack(scene, lambda step: True)
+            found = attack(scene, ((step, "") for step in count()))
             os.chdir("/")
         print(f"{name}: {sum(found.values())} kills: {dict(found)}", flush=True)

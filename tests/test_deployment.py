@@ -136,7 +136,7 @@ def test_only_one_process_changes_deployed_at_a_time() -> None:
     with deployment.exclusive(pytest.fail):
         other = subprocess.Popen([sys.executable, "-c", wait], stdout=subprocess.PIPE, text=True)
         assert other.stdout is not None
-        assert other.stdout.readline() == "waiting for another publish or promote to end\n"
+        assert other.stdout.readline() == "waiting for another publish, promote or rollback to end\n"
     assert other.communicate(timeout=20)[0] == "mine\n" and other.returncode == 0
 
 

@@ -51,7 +51,9 @@ def test_after_mlflow_was_deleted_publish_brings_all_back_and_what_serves_goes_o
     assert release is not None and found is not None
     assert found.digest == release.digest and found.promoted_at == release.promoted_at
     assert found.run_id != release.run_id  # of the new record
-    assert convoy("promote", "--task", "image", "--version", "2").returncode == 0
+    refused = convoy("promote", "--task", "image", "--version", "2")
+    assert refused.returncode == 1 and "needs --reason" in refused.stderr and "0.5000" in refused.stderr
+    assert convoy("promote", "--task", "image", "--version", "2", "--reason", "a trial").returncode == 0
     assert digest_of(Path("deployed/image/current")) == digest_of(Path("bundles/image"))
 
 
@@ -63,7 +65,7 @@ def test_two_at_once_publish_once() -> None:
     said = sorted((process.communicate(timeout=120) for process in both), key=lambda pair: "new, with" not in pair[0])
     assert [process.returncode for process in both] == [0, 0], said
     assert said[0][0].count("new, with") == 3 and said[1][0].count("it is complete") == 3
-    assert "waiting for another publish or promote" in said[1][0] and "version 1 serves" in said[1][0]
+    assert "waiting for another publish, promote or rollback" in said[1][0] and "version 1 serves" in said[1][0]
 
 
 def test_with_nothing_built_publish_says_what_to_do() -> None:

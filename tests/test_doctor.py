@@ -1,0 +1,202 @@
+"""The doctor: every part that Convoy stands on, each finding with its remedy, also where parts are missing."""
+
+import builtins
+import importlib
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import built_pipeline
+import pytest
+import tiny_bundles
+from mlflow_store import open_empty_store
+from test_ports import free_port
+
+from convoy.bundle import Release, digest_of
+from convoy.doctor import machine, stores, verb, versions
+from convoy.doctor.finding import Finding
+from convoy.publishing import deployment
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return tmp_path
+
+
+def found(look: Callable[[], Any], about: str = "") -> Finding:
+    return next(finding for finding in look() if finding.about.startswith(about))
+
+
+@pytest.fixture(autouse=True)
+def no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Importing torch takes seconds; one test asks it."""
+    monkeypatch.setattr(machine, "_TORCH", "print('[\"2.13.0\", null, false]')")
+
+
+def test_every_finding_that_is_not_well_has_a_remedy_and_one_line(place: Path) -> None:
+    for finding in verb.examine(free_port(), free_port()):
+        assert (finding.state == "ok") == (finding.remedy == ""), finding
+        assert "\n" not in finding.says + finding.remedy
+
+
+def test_floors_are_those_of_pyproject(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    assert found(versions.look_at_python).state == "ok"
+    assert {finding.state for finding in versions.look_at_packages()} <= {"ok", "warning"}
+    real = versions._installed
+    monkeypatch.setattr(versions, "_installed", lambda name: "12.3.0" if name == "pillow" else real(name))
+    old = found(versions.look_at_packages, "packages of base")
+    assert old.state == "broken" and "pillow 12.3.0 (>=13.0.0 is needed)" in old.says
+    assert old.remedy == "`pip install -c requirements.lock '.'`"
+    assert "pillow 12.3.0 (==" in found(versions.look_at_lock).says
+    monkeypatch.setattr(versions, "_installed", lambda name: None if name == "mlflow" else real(name))
+    missing = found(versions.look_at_packages, "packages of train")
+    assert missing.state == "warning" and "missing: mlflow" in missing.says
+
+
+def test_elsewhere_the_floors_are_those_of_the_installed_convoy(place: Path) -> None:
+    floors = versions._project()
+    assert any(line.startswith("pillow>=13") for line in floors["dependencies"])
+    assert any(line.strip().startswith("mlflow>=3.17.2") for line in floors["optional-dependencies"]["train"])
+    assert all(";" not in line for lines in floors["optional-dependencies"].values() for line in lines)
+
+
+def test_a_python_that_is_not_supported_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.python_version", lambda: "3.10.1")
+    assert found(versions.look_at_python).state == "broken"
+
+
+def test_a_port_that_another_holds_is_named_with_the_remedy() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        finding = next(machine.look_at_ports(port, free_port()))
+    assert finding.state == "warning" and f"port {port} is taken" in finding.says and "PORT=" in finding.remedy
+
+
+def test_git_says_whether_a_revision_names_what_is_here(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert found(stores.look_at_git).state == "warning"
+    built_pipeline.git(place, "init", "--quiet")
+    Path("file").write_text("one")
+    built_pipeline.git(place, "add", "file")
+    built_pipeline.git(place, "commit", "--quiet", "--message", "first")
+    assert found(stores.look_at_git).says.endswith("clean")
+    Path("file").write_text("two")
+    assert "1 files differ" in found(stores.look_at_git).says
+    monkeypatch.setenv("PATH", "")
+    assert found(stores.look_at_git).state == "broken"
+
+
+def test_dvc_its_locks_and_its_remote(place: Path) -> None:
+    assert found(stores.look_at_dvc).remedy.endswith("`dvc init`")
+    built_pipeline.git(place, "init", "--quiet")
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet"], check=True)
+    assert found(stores.look_at_dvc, "DVC's remote").state == "warning"
+    Path(".dvc/tmp").mkdir(exist_ok=True)
+    Path(".dvc/tmp/rwlock").write_text("")
+    torn = found(stores.look_at_dvc, "DVC's locks")
+    assert torn.state == "broken" and torn.remedy == "`python -m convoy verify --mend`"
+    Path(".dvc/tmp/rwlock").write_text("{}")
+    assert found(stores.look_at_dvc, "DVC's locks").state == "ok"
+    Path(".dvc/config").write_text("[core]\n    remote = store\n['remote \"store\"']\n    url = /not/there\n")
+    assert "/not/there is not there" in found(stores.look_at_dvc, "DVC's remote").says
+
+
+def test_mlflows_store_is_missing_whole_old_broken_or_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "is missing" in found(stores.look_at_mlflow).says
+    client = open_empty_store()
+    assert found(stores.look_at_mlflow).state == "ok" and client
+    for content in (b"no database at all", b""):
+        Path("mlflow.db").unlink()
+        Path("mlflow.db").write_bytes(content)
+        broken = found(stores.look_at_mlflow)
+        assert broken.state == "broken" and "move it away and run `python -m convoy publish`" in broken.remedy
+    assert Path("mlflow.db").read_bytes() == b"", "a look makes no tables"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    assert "does not answer" in found(stores.look_at_mlflow).says
+
+
+def test_what_is_deployed_is_looked_at(place: Path) -> None:
+    tiny_bundles.write_image_bundle(Path("one"))
+    digest = digest_of(Path("one"))
+    deployed = Release(name="convoy-image", version="1", run_id="r", digest=digest, promoted_at="2026-01-02")
+    deployment.deploy("image", Path("one"), deployed)
+    assert "version 1" in found(stores.look_at_deployed).says
+    Path("deployed/image/current/model.onnx").write_bytes(b"half")
+    assert found(stores.look_at_deployed).state == "broken"
+    assert found(stores.look_at_deployed, "deployed text").says == "nothing"
+
+
+def test_a_full_disk_and_threads_that_are_not_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    for free, state in ((10, "broken"), (1_000_000_000, "warning"), (50_000_000_000, "ok")):
+        monkeypatch.setattr("shutil.disk_usage", lambda folder, free=free: type("Usage", (), {"free": free}))
+        assert found(machine.look_at_disk).state == state
+    monkeypatch.setenv("OMP_NUM_THREADS", "1000")
+    assert "`unset OMP_NUM_THREADS" in found(machine.look_at_threads).remedy
+    for name in machine.THREADS:
+        monkeypatch.delenv(name, raising=False)
+    assert found(machine.look_at_threads).state == "ok"
+
+
+def test_a_gpu_that_torch_does_not_see_is_told_with_the_remedy(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    smi = place / "nvidia-smi"
+    smi.write_text("#!/bin/sh\necho 'NVIDIA H100, 580.1'\n")
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{place}:/usr/bin:/bin")
+    for torch, says, remedy in (
+        (
+            '["2.13.0+cpu", null, false]',
+            "NVIDIA H100, driver 580.1, but torch 2.13.0+cpu does not",
+            "built for the CPU",
+        ),
+        ('["2.13.0", "13.0", false]', "but torch 2.13.0 does not see it", "CUDA 13.0: update the driver"),
+        ('["2.13.0", "13.0", "H100"]', "H100, NVIDIA H100, driver 580.1, torch 2.13.0", ""),
+    ):
+        monkeypatch.setattr(machine, "_TORCH", f"print('{torch}')")
+        finding = found(machine.look_at_gpu)
+        assert says in finding.says and remedy in finding.remedy
+    monkeypatch.setattr(machine, "_TORCH", "import torch_is_not_here")
+    assert "No module named 'torch_is_not_here'" in found(machine.look_at_gpu).says
+
+
+@pytest.mark.parametrize("missing", ["dvc", "mlflow", "packaging", "convoy.bundle"])
+def test_where_a_part_is_missing_the_rest_is_looked_at(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def without(name: str, *arguments: Any, **options: Any) -> Any:
+        if name == missing or name.startswith(f"{missing}."):
+            raise ModuleNotFoundError(f"No module named '{name}'", name=name)
+        return real(name, *arguments, **options)
+
+    for module in [name for name in sys.modules if name.startswith("convoy.doctor.")]:
+        if module not in ("convoy.doctor.finding", "convoy.doctor.machine"):
+            monkeypatch.delitem(sys.modules, module)
+    again = importlib.import_module("convoy.doctor.verb")
+    monkeypatch.setattr(builtins, "__import__", without)
+    findings = again.examine(free_port(), free_port())
+    assert any("is not installed" in finding.says for finding in findings) or missing == "mlflow"
+    assert {finding.about.split()[0] for finding in findings} >= {"git", "GPU", "threads", "disk", "port"}
+
+
+@pytest.mark.slow
+def test_the_exit_code_is_1_where_something_is_broken_and_0_with_warnings(place: Path) -> None:
+    def doctor() -> "subprocess.CompletedProcess[str]":
+        words = [sys.executable, "-m", "convoy", "doctor", "--json", "--port", str(free_port())]
+        return subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
+
+    built_pipeline.git(place, "init", "--quiet")
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet"], check=True)
+    well = doctor()
+    assert well.returncode == 0, well.stdout
+    assert {finding["state"] for finding in json.loads(well.stdout)} == {"ok", "warning"}
+    Path("mlflow.db").write_text("no database")
+    assert doctor().returncode == 1

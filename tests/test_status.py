@@ -1,0 +1,183 @@
+"""What is built, published, deployed and serving, and what to type next; of whatever is there, and of what is not."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any, ClassVar
+
+import built_pipeline
+import pytest
+import tiny_bundles
+from mlflow_server import Server
+from mlflow_store import open_empty_store
+from test_ports import free_port
+
+from convoy.bundle import Release, digest_of
+from convoy.publishing import decisions, deployment, glance, publication, registry, status, tracking
+from convoy.publishing.decision import Model, Verdict
+from convoy.running import processes, showcase
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return tmp_path
+
+
+def look(port: int = 1) -> status.Status:
+    return next(found for found in status.look(port) if found.task == "image")
+
+
+def steps(found: status.Status) -> list[str]:
+    return [step.command for step in found.next]
+
+
+def release_of(folder: Path, version: str = "1") -> Release:
+    return Release(name="convoy-image", version=version, run_id="r", digest=digest_of(folder), promoted_at="2026-01-02")
+
+
+def test_with_nothing_at_all_it_says_what_to_type_and_makes_nothing(place: Path) -> None:
+    found = look()
+    assert steps(found) == ["dvc repro"]
+    assert found.built.remark == "nothing: bundles/image is not there"
+    assert "mlflow.db is missing" in found.published.remark and "does not answer" in found.serving.remark
+    assert list(place.iterdir()) == []
+
+
+def test_what_is_built_and_not_published_is_to_be_published(place: Path) -> None:
+    built_pipeline.lay(place)
+    found = look()
+    assert found.built.digest == digest_of(Path("bundles/image")) and steps(found) == ["python -m convoy publish"]
+
+
+@pytest.mark.slow
+def test_after_publish_only_the_service_is_missing_and_a_challenger_says_how_it_would_serve(place: Path) -> None:
+    built_pipeline.lay(place)
+    open_empty_store()
+    publication.publish(tracking.open_store(), lambda line: None, ["image"])
+    found = look()
+    assert (found.published.version, found.published.remark) == ("1", "champion")
+    assert found.deployed.version == "1" and found.deployed.since == decisions.read("image")[0].at
+    assert steps(found) == ["python -m convoy serve --port 1"]
+    built_pipeline.lay(place, validation={"accuracy": 0.5}, version=2)
+    publication.publish(tracking.open_store(), lambda line: None, ["image"])
+    found = look()
+    assert found.published.remark == "challenger" and (found.published.version, found.deployed.version) == ("2", "1")
+    assert steps(found)[0] == "python -m convoy promote --task image --version 2 --reason '...'"
+    assert "accuracy is 0.5000" in found.next[0].why
+    tracking.open_store().set_registered_model_alias("convoy-image", "champion", "2")
+    built_pipeline.lay(place)
+    assert steps(look())[0] == "python -m convoy publish"  # the alias is wrong
+    assert registry.DIGEST == glance.DIGEST and [each.version for each in glance.read("image").versions] == ["1", "2"]
+
+
+def test_a_broken_deployed_bundle_a_cut_off_decision_and_a_rewritten_history_are_told(place: Path) -> None:
+    tiny_bundles.write_image_bundle(Path("one"))
+    tiny_bundles.write_image_bundle(Path("two"), tiny_bundles.IMAGE_CARD.model_copy(update={"params": {"epochs": 2}}))
+    deployment.deploy("image", Path("one"), release_of(Path("one")))
+    deployment.put("image", Path("two"), release_of(Path("two"), "2"))
+    one, two = (Model(version=str(n), digest=digest_of(Path(name))) for n, name in ((1, "one"), (2, "two")))
+    decisions.decide("image", one, two, Verdict("promotion", "better"))
+    assert look().next[0].why.startswith("completes what was cut off: promotion from version 1")
+    decisions.mark("image", decisions.read("image")[0], "undone")
+    Path("deployed/image/current/model.onnx").write_bytes(b"half")
+    found = look()
+    assert found.deployed.remark.startswith("broken: ") and steps(found)[0] == "python -m convoy publish"
+    path = decisions.path_of("image")
+    path.write_bytes(path.read_bytes().replace(b"better", b"worse!"))
+    assert "line 2: this was not appended" in str(look().last_decision)
+    Path("mlflow.db").write_text("no database")
+    assert "mlflow.db cannot be read" in look().published.remark
+    Path("dvc.lock").write_text("[")
+    assert "dvc.lock is not a DVC lock file" in look().built.remark
+    shutil.rmtree("deployed/image/" + one.digest)
+    assert look().deployed.remark.startswith("broken: ")
+
+
+class _Service(BaseHTTPRequestHandler):
+    answer: ClassVar[Any] = {}
+    asked: ClassVar[list[str | None]] = []
+
+    def do_GET(self) -> None:
+        self.asked.append(self.headers["Authorization"])
+        content = json.dumps(self.answer).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *arguments: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def service() -> Iterator[int]:
+    with HTTPServer(("127.0.0.1", 0), _Service) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+
+
+def test_what_answers_otherwise_than_deployed_is_told(service: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny_bundles.write_image_bundle(Path("one"))
+    deployment.deploy("image", Path("one"), release_of(Path("one")))
+    other = release_of(Path("one")).model_copy(update={"digest": "2" * 64, "version": "2"})
+    monkeypatch.setenv("CONVOY_API_KEY", "sixteen characters")
+    _Service.answer = {"image": {"state": "ready", "release": other.model_dump()}}
+    found = look(service)
+    assert (found.serving.version, found.serving.digest) == ("2", "2" * 64)
+    assert _Service.asked[-1] == "Bearer sixteen characters"
+    assert steps(found) == ["dvc repro", "python -m convoy status"]
+    _Service.answer = {"image": {"state": "unavailable", "reason": "image/current is missing"}}
+    assert "image/current is missing" in look(service).serving.remark
+    _Service.answer = [1, 2]
+    assert "is no Convoy" in look(service).serving.remark
+
+
+@pytest.mark.slow
+def test_a_real_service_and_a_real_mlflow_server_are_looked_at(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for task in ("image", "text"):
+        built_pipeline.lay(place, task)
+    client = open_empty_store()
+    publication.publish(client, lambda line: None)
+    mlflow = Server()
+    mlflow.start()
+    port = free_port()
+    repository = Path(__file__).parents[1]
+    environment = processes.environment() | {"CONVOY_DEPLOYED": str(Path("deployed").absolute())}
+    words = [word for word in processes.command("serve", port)]
+    with subprocess.Popen(words, cwd=repository, env=environment, stdout=-3, stderr=-3) as server:
+        try:
+            assert showcase.wait_until_ready(
+                [f"http://127.0.0.1:{port}/readyz"], 120, lambda: server.poll() is not None
+            )
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow.uri)
+            variables = {**os.environ, "MLFLOW_TRACKING_URI": mlflow.uri}
+            asked = [sys.executable, "-m", "convoy", "status", "--json", "--port", str(port)]
+            done = subprocess.run(asked, env=variables, capture_output=True, text=True, check=True, timeout=60)
+            for task, found in json.loads(done.stdout).items():
+                digest = digest_of(Path("bundles", task))
+                for name in ("built", "published", "deployed", "serving"):
+                    assert found[name]["digest"] == digest, (task, name)
+                assert found["next"] == []
+                assert found["serving"]["since"] == found["deployed"]["since"]
+        finally:
+            server.terminate()
+            mlflow.kill()
+    assert "does not answer" in look(port).serving.remark
+    assert "does not answer" in look(port).published.remark
+
+
+def test_a_look_loads_neither_mlflow_nor_torch() -> None:
+    script = "import convoy.publishing.status, convoy.publishing.rollback, sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert not {"mlflow", "torch", "dvc", "sqlalchemy"} & set(done.stdout.split())
