@@ -94,6 +94,7 @@ def rollback(
 
         with deployment.exclusive(typer.echo):
             way_back.rollback(typer.echo, task, version, reason, seen)
+    mlflow_settings.apply(impatient=True)  # it serves already; nobody should wait for an MLflow that is away
     try:
         with _client() as client:
             from convoy.publishing import by_hand
