@@ -8,7 +8,7 @@ import pytest
 
 from convoy.layout import DEPLOYED
 from convoy.publishing import decisions, retelling
-from convoy.publishing.decision import Kind, Model, Verdict
+from convoy.publishing.decision import Grounds, Kind, Model
 
 ONE, TWO, THREE = (Model(version=number, digest=number * 64) for number in "123")
 
@@ -19,15 +19,15 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def decide(kind: Kind, before: Model | None, after: Model, why: str = "why") -> None:
-    decision = decisions.decide("image", before, after, Verdict(kind, why, {"accuracy": 0.9}))
+    decision = decisions.decide("image", before, after, Grounds(kind, why, {"accuracy": 0.9}))
     if kind != "refusal":
         decisions.mark("image", decision, "done")
 
 
 def test_a_decision_says_when_who_from_to_why_and_by_which_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GITHUB_ACTOR", "octocat")
-    verdict = Verdict("promotion", "better", {"accuracy": 0.9, "nothing": float("nan")}, "gates.json", "abc")
-    decisions.decide("image", ONE, TWO, verdict)
+    grounds = Grounds("promotion", "better", {"accuracy": 0.9, "nothing": float("nan")}, "gates.json", "abc")
+    decisions.decide("image", ONE, TWO, grounds)
     [decision] = decisions.read("image")
     assert (decision.before, decision.after, decision.kind, decision.why) == (ONE, TWO, "promotion", "better")
     assert decision.who.startswith("octocat by ") and "@" in decision.who
@@ -49,7 +49,7 @@ def test_lines_are_appended_and_what_was_written_stays_byte_for_byte() -> None:
 @pytest.mark.parametrize("line", [0, 1, 2])
 def test_a_line_that_was_changed_or_removed_is_noticed(line: int) -> None:
     for after in (ONE, TWO, THREE):
-        decisions.decide("image", None, after, Verdict("refusal", "worse"))
+        decisions.decide("image", None, after, Grounds("refusal", "worse"))
     path = decisions.path_of("image")
     whole = path.read_bytes().splitlines(keepends=True)
     changed = [*whole[:line], whole[line].replace(b"worse", b"better"), *whole[line + 1 :]]
@@ -83,11 +83,11 @@ def test_a_line_that_a_kill_cut_off_decided_nothing_and_stays_where_it_is() -> N
 
 
 def test_a_whole_line_without_its_end_has_decided_before_and_after_the_next() -> None:
-    decisions.decide("image", None, ONE, Verdict("refusal", "worse"))
+    decisions.decide("image", None, ONE, Grounds("refusal", "worse"))
     path = decisions.path_of("image")
     path.write_bytes(path.read_bytes().rstrip(b"\n"))
     assert len(decisions.read("image")) == 1
-    decisions.decide("image", None, TWO, Verdict("refusal", "worse"))
+    decisions.decide("image", None, TWO, Grounds("refusal", "worse"))
     assert [each.after for each in decisions.read("image")] == [ONE, TWO]
 
 

@@ -16,7 +16,7 @@ from test_ports import free_port
 
 from convoy.bundle import digest_of, read_release
 from convoy.layout import Task
-from convoy.publishing import asked, by_hand, deployment, publication, registry, tracking
+from convoy.publishing import asked, by_hand, decisions, deployment, publication, registry, tracking
 from convoy.publishing.built import read_built
 from convoy.publishing.provenance import Lock
 from convoy.running import processes, showcase
@@ -191,6 +191,9 @@ def test_a_better_bundle_takes_over_by_itself(place: Place, tmp_path: Path) -> N
     assert "version 2 promoted over version 1" in place.publish()
     assert deployment.current_digest("image") == digest_of(Path("bundles/image"))
     assert place.snapshot()["aliases"] == {"champion": "2"}
+    decision = decisions.read("image")[-1]
+    assert decision.kind == "promotion" and decision.figures["outcome"] == "passed"
+    assert decision.gate_report == place.client.get_model_version("convoy-image", "2").tags["gates.report"]
 
 
 def test_a_worse_bundle_stays_challenger_until_a_person_promotes_it(place: Place, tmp_path: Path) -> None:
@@ -202,7 +205,7 @@ def test_a_worse_bundle_stays_challenger_until_a_person_promotes_it(place: Place
     assert "python -m convoy promote --task image --version 2" in said
     assert deployment.current_digest("image") == serving
     assert place.snapshot()["aliases"] == {"champion": "1", "challenger": "2"}
-    with pytest.raises(asked.NotAsAsked, match="needs --reason.*it is worse by"):
+    with pytest.raises(asked.NotAsAsked, match=r"needs --reason.*it is worse by"):
         place.promote()
     assert deployment.current_digest("image") == serving
     place.promote(reason="the shop needs its labels")

@@ -47,7 +47,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
         built_pipeline.lay(root)
         open_empty_store()
         publish()
-        built_pipeline.lay(root, validation={"accuracy": 0.95}, version=2)
+        built_pipeline.lay(root, version=2)
         publish()
     shutil.copytree(root, root.with_name("kept"), symlinks=True)
     return root
@@ -82,7 +82,7 @@ def test_a_rollback_goes_to_the_champion_before_and_stays_through_repro_checkout
     champion = version_with(tracking.open_store(), "image", "champion")
     assert champion is not None and champion.tags["digest"] == first
     for version in (2, 1, 2):  # as `dvc checkout` and `dvc exp run` change what is built
-        built_pipeline.lay(place, validation={"accuracy": 0.95}, version=version)
+        built_pipeline.lay(place, version=version)
         said = publish()
         assert deployment.current_digest("image") == first
     assert "it was decided on before (rollback from version 2" in said and "it answers worse" in said
@@ -150,7 +150,7 @@ def test_there_is_no_way_back_before_the_first_nor_to_what_never_served(place: P
     roll_back()
     with pytest.raises(NotAsAsked, match="names no champion of image before this one"):
         roll_back()
-    built_pipeline.lay(place, validation={"accuracy": 0.5}, version=3)
+    built_pipeline.lay(place, shift=40, version=3)
     publish()
     with pytest.raises(NotAsAsked, match=r"version 3 .* has never served"):
         roll_back("3")
@@ -172,7 +172,7 @@ def test_of_two_at_once_the_first_wins_and_both_are_recorded(place: Path) -> Non
     seen = deployment.current_digest("image")
     promote("1")
     first = deployment.current_digest("image")
-    built_pipeline.lay(place, validation={"accuracy": 0.5}, version=3)
+    built_pipeline.lay(place, shift=40, version=3)
     publish()
     with pytest.raises(NotAsAsked, match=r"version 3 .* was not let serve: while this was asked for"):
         by_hand.promote(tracking.open_store(), lambda line: None, "image", "3", "why not", seen)
@@ -200,7 +200,7 @@ def test_a_decision_whose_bundle_is_gone_before_it_was_followed_is_undone_and_to
     roll_back()
     release = read_release(deployment.folder_of("image", second.digest))
     assert release is not None
-    decisions.decide("image", first, second, decisions.Verdict("forced", "asked for"))
+    decisions.decide("image", first, second, decisions.Grounds("forced", "asked for"))
     shutil.rmtree(deployment.folder_of("image", second.digest))
     said = publish()
     assert "was cut off and is undone" in said and deployment.current_digest("image") == first.digest

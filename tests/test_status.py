@@ -20,7 +20,7 @@ from test_ports import free_port
 
 from convoy.bundle import Release, digest_of
 from convoy.publishing import decisions, deployment, glance, publication, registry, status, tracking
-from convoy.publishing.decision import Model, Verdict
+from convoy.publishing.decision import Grounds, Model
 from convoy.running import processes, showcase
 
 
@@ -66,12 +66,12 @@ def test_after_publish_only_the_service_is_missing_and_a_challenger_says_how_it_
     assert (found.published.version, found.published.remark) == ("1", "champion")
     assert found.deployed.version == "1" and found.deployed.since == decisions.read("image")[0].at
     assert steps(found) == ["python -m convoy serve --port 1"]
-    built_pipeline.lay(place, validation={"accuracy": 0.5}, version=2)
+    built_pipeline.lay(place, shift=40, version=2)
     publication.publish(tracking.open_store(), lambda line: None, ["image"])
     found = look()
     assert found.published.remark == "challenger" and (found.published.version, found.deployed.version) == ("2", "1")
     assert steps(found)[0] == "python -m convoy promote --task image --version 2 --reason '...'"
-    assert "accuracy is 0.5000" in found.next[0].why
+    assert "it is worse by" in found.next[0].why
     tracking.open_store().set_registered_model_alias("convoy-image", "champion", "2")
     built_pipeline.lay(place)
     assert steps(look())[0] == "python -m convoy publish"  # the alias is wrong
@@ -84,7 +84,7 @@ def test_a_broken_deployed_bundle_a_cut_off_decision_and_a_rewritten_history_are
     deployment.deploy("image", Path("one"), release_of(Path("one")))
     deployment.put("image", Path("two"), release_of(Path("two"), "2"))
     one, two = (Model(version=str(n), digest=digest_of(Path(name))) for n, name in ((1, "one"), (2, "two")))
-    decisions.decide("image", one, two, Verdict("promotion", "better"))
+    decisions.decide("image", one, two, Grounds("promotion", "better"))
     assert look().next[0].why.startswith("completes what was cut off: promotion from version 1")
     decisions.mark("image", decisions.read("image")[0], "undone")
     Path("deployed/image/current/model.onnx").write_bytes(b"half")

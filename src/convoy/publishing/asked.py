@@ -1,8 +1,10 @@
-"""What a person asks for -> the verdict that is recorded: with a reason where something stands against the model."""
+"""What a person asks for -> the grounds that are recorded: with a reason where something stands against the model."""
+
+from dataclasses import dataclass, field
 
 from convoy.layout import DEPLOYED, Task
 from convoy.publishing import decisions, deployment, git_state, promotion
-from convoy.publishing.decision import Kind, Model, Verdict
+from convoy.publishing.decision import Grounds, Kind, Model
 from convoy.publishing.history import History
 
 FOLLOWS = "a service that is running here follows by itself, within seconds"
@@ -10,6 +12,18 @@ FOLLOWS = "a service that is running here follows by itself, within seconds"
 
 class NotAsAsked(ValueError):
     """What a person asked for needs a reason, goes nowhere, or came second; who serves has not changed."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What MLflow shows of a version: what its gates said, and a refusal that no history here knows of."""
+
+    refusal: str = ""
+    figures: dict[str, str] = field(default_factory=dict)
+    gate_report: str | None = None
+
+
+NOTHING_SHOWN = Shown()
 
 
 def place(task: Task) -> str:
@@ -27,21 +41,22 @@ def refuse_second(task: Task, asked: Model, seen: str | None) -> None:
         return
     last = decisions.read_history(task).changes[-1:]
     why = "while this was asked for, another was decided" + (f": {last[0].told}" if last else "")
-    decisions.decide(task, before, asked, Verdict("superseded", why, revision=git_state.revision()))
+    decisions.decide(task, before, asked, Grounds("superseded", why, revision=git_state.revision()))
     if before is None or before.digest != asked.digest:
         raise NotAsAsked(f"{asked} was not let serve: {why}. Ask again, if that is still what you want")
 
 
-def judge(history: History, asked: Model, kind: Kind, reason: str, tag: str = "") -> Verdict:
-    """The verdict to record. What stands against a model makes it `forced`, and needs a reason: raises NotAsAsked.
-
-    `tag` is what MLflow says of the version: a refusal from before there was a history, or from another machine.
-    """
+def judge(history: History, asked: Model, kind: Kind, reason: str, shown: Shown = NOTHING_SHOWN) -> Grounds:
+    """The grounds to record. What stands against a model makes it `forced`, and needs a reason: raises NotAsAsked."""
     against = history.against(asked.digest)
-    standing = against.told if against else tag if tag.startswith("refus") else ""
+    standing = against.told if against else shown.refusal
     if standing and not reason:
         raise NotAsAsked(f"{asked} needs --reason '...', which the history keeps; against it stands: {standing}")
-    why = reason or "asked for by hand, without a reason"
-    figures = {**(against.figures if against else {}), "against": standing} if standing else {}
-    report = against.gate_report if against else None
-    return Verdict("forced" if standing else kind, why, figures, report, git_state.revision())
+    figures = {**(against.figures if against else {}), **({"against": standing} if standing else shown.figures)}
+    return Grounds(
+        "forced" if standing else kind,
+        reason or "asked for by hand, without a reason",
+        figures,
+        against.gate_report if against else shown.gate_report,
+        git_state.revision(),
+    )

@@ -4,8 +4,8 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 from convoy.layout import Task
-from convoy.publishing import champions, decisions, deployment, promotion, registry, showing
-from convoy.publishing.asked import FOLLOWS, judge, place, refuse_second
+from convoy.publishing import champions, decisions, deployment, gate_reports, promotion, registry, showing
+from convoy.publishing.asked import FOLLOWS, Shown, judge, place, refuse_second
 from convoy.publishing.decision import Model
 from convoy.publishing.promotion import Say
 
@@ -26,9 +26,8 @@ def promote(client: MlflowClient, say: Say, task: Task, number: str | None, reas
             champions.align(client, task, version)
             say(f"{version.name} version {version.version} serves from {place(task)}, as it did before")
             return
-        tag = str(version.tags.get(showing.DECISION, ""))
-        verdict = judge(decisions.read_history(task), asked, "promotion", reason, tag)
-        champions.serve(client, task, version, verdict)
+        grounds = judge(decisions.read_history(task), asked, "promotion", reason, _shown(version))
+        champions.serve(client, task, version, grounds)
         say(f"{version.name} version {version.version} serves from {place(task)}")
         say(FOLLOWS)
     finally:
@@ -45,6 +44,12 @@ def _chosen(client: MlflowClient, task: Task, number: str | None) -> ModelVersio
             "`python -m convoy publish` first"
         )
     return version
+
+
+def _shown(version: ModelVersion) -> Shown:
+    tag, outcome = version.tags.get(showing.DECISION, ""), version.tags.get(gate_reports.OUTCOME)
+    refusal = tag if tag.startswith(("refused", "refusal")) else ""
+    return Shown(refusal, {"gates": outcome} if outcome else {}, version.tags.get(gate_reports.REPORT))
 
 
 def show(client: MlflowClient, task: Task) -> None:

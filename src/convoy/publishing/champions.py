@@ -7,10 +7,10 @@ from convoy import layout
 from convoy.bundle import Release
 from convoy.layout import Task
 from convoy.publishing import deployment, promotion, registry
-from convoy.publishing.decision import Decision, Verdict, now
+from convoy.publishing.decision import Decision, Grounds, now
 
 
-def serve(client: MlflowClient, task: Task, version: ModelVersion, verdict: Verdict) -> Decision:
+def serve(client: MlflowClient, task: Task, version: ModelVersion, grounds: Grounds) -> Decision:
     """Let a version serve by a decision, which is appended; the alias follows.
 
     What the decision names is proven first: raises BundleInvalid or VersionUnknown before anything is decided.
@@ -19,7 +19,7 @@ def serve(client: MlflowClient, task: Task, version: ModelVersion, verdict: Verd
     release = release_of(task, version)
     with registry.bundle_of(client, version, [deployment.folder_of(task, digest), layout.bundle(task)]) as folder:
         deployment.put(task, folder, release)
-    decision = promotion.decide(task, release, verdict)
+    decision = promotion.decide(task, release, grounds)
     registry.set_alias(client, task, "champion", version.version)
     return decision
 

@@ -68,7 +68,7 @@ class Mark(Record):
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Grounds:
     """What a decision says beside who is concerned."""
 
     kind: Kind

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from convoy.layout import DEPLOYED, Task
-from convoy.publishing.decision import Decision, Mark, Model, Verdict, now, who
+from convoy.publishing.decision import Decision, Grounds, Mark, Model, now, who
 from convoy.publishing.history import History
 
 FILE = "decisions.jsonl"
@@ -86,12 +86,12 @@ def link(lines: Sequence[bytes]) -> str:
     return hashlib.sha256(lines[-1]).hexdigest() if lines else ""
 
 
-def decide(task: Task, before: Model | None, after: Model, verdict: Verdict, at: str | None = None) -> Decision:
+def decide(task: Task, before: Model | None, after: Model, grounds: Grounds, at: str | None = None) -> Decision:
     """Append a decision; from then on it stands. The caller holds deployment.exclusive()."""
-    content = {"task": task, "from": _plain(before), "to": _plain(after), "gate_report": verdict.gate_report}
-    figures = json.loads(json.dumps(verdict.figures), parse_constant=lambda _: None)  # JSON knows no NaN
-    rest = {"kind": verdict.kind, **content, "figures": figures, "revision": verdict.revision}
-    return Decision.model_validate(_append(task, rest, verdict.why, at))
+    content = {"task": task, "from": _plain(before), "to": _plain(after), "gate_report": grounds.gate_report}
+    figures = json.loads(json.dumps(grounds.figures), parse_constant=lambda _: None)  # JSON knows no NaN
+    rest = {"kind": grounds.kind, **content, "figures": figures, "revision": grounds.revision}
+    return Decision.model_validate(_append(task, rest, grounds.why, at))
 
 
 def mark(task: Task, decision: Decision, kind: Literal["done", "undone"], why: str = "") -> None:

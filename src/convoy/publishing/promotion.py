@@ -5,19 +5,19 @@ from collections.abc import Callable
 from convoy.bundle import BundleInvalid, Release, read_release
 from convoy.layout import Task
 from convoy.publishing import decisions, deployment
-from convoy.publishing.decision import Decision, Model, Verdict
+from convoy.publishing.decision import Decision, Grounds, Model
 
 Say = Callable[[str], None]
 
 
-def decide(task: Task, release: Release, verdict: Verdict) -> Decision:
+def decide(task: Task, release: Release, grounds: Grounds) -> Decision:
     """Decide that what `put` has brought to deployed/ serves.
 
     The appended line is the moment of the decision. Whoever is killed before it has changed nothing that answers; what
     comes after it is the same however often it is done, and `settle` does it where a kill has kept it from being done.
     """
     after = Model(version=release.version, digest=release.digest)
-    decision = decisions.decide(task, serving(task), after, verdict, release.promoted_at)
+    decision = decisions.decide(task, serving(task), after, grounds, release.promoted_at)
     deployment.switch(task, release.digest)
     decisions.mark(task, decision, "done")
     return decision
@@ -34,7 +34,7 @@ def settle(task: Task, say: Say) -> bool:
         known = history.champion
         if now_serving is not None and (known is None or known.digest != now_serving.digest):
             why = "deployed/ was changed by something that decides nothing" if known else "it serves; no history before"
-            decisions.decide(task, known, now_serving, Verdict("found", why))
+            decisions.decide(task, known, now_serving, Grounds("found", why))
         return False
     if now_serving is None or now_serving.digest != decision.after.digest:
         if not deployment.is_whole(task, decision.after.digest):

@@ -25,7 +25,7 @@ from convoy.publishing import (
 )
 from convoy.publishing.asked import FOLLOWS
 from convoy.publishing.built import Built, Winner
-from convoy.publishing.decision import Model, Verdict
+from convoy.publishing.decision import Grounds, Model
 from convoy.publishing.gate_reports import Judged
 from convoy.publishing.promotion import Say
 from convoy.publishing.provenance import Lock
@@ -114,7 +114,7 @@ class _Publication:
         if digest is None:
             version = registry.version_with(self.client, self.task, "champion")
             if version is not None:
-                why = Verdict("restored", "nothing was deployed; it is MLflow's champion")
+                why = Grounds("restored", "nothing was deployed; it is MLflow's champion")
                 champions.serve(self.client, self.task, version, why)
                 self.say(f"{version.name} version {version.version} is what serves, again: nothing was deployed")
             return version
@@ -179,17 +179,17 @@ class _Publication:
         why = "; ".join(judged.report.objections)
         if judged.report.outcome == "failed":
             asked = Model(version=str(version.version), digest=bundle.digest)
-            decisions.decide(self.task, promotion.serving(self.task), asked, self._verdict("refusal", why, judged))
+            decisions.decide(self.task, promotion.serving(self.task), asked, self._grounds("refusal", why, judged))
         self._stays_challenger(version, serving, why)
 
     def _promote(self, version: ModelVersion, serving: ModelVersion | None, judged: Judged) -> None:
         why = f"it passed every gate beside version {serving.version}" if serving else "no champion before"
-        champions.serve(self.client, self.task, version, self._verdict("promotion", why, judged))
+        champions.serve(self.client, self.task, version, self._grounds("promotion", why, judged))
         over = f" over version {serving.version}" if serving else ": no champion before"
         self.say(f"version {version.version} promoted{over}; it serves from {DEPLOYED / self.task}/current")
 
-    def _verdict(self, kind: Literal["promotion", "refusal"], why: str, judged: Judged) -> Verdict:
-        return Verdict(kind, why, judged.report.figures, judged.file, self.git.revision if self.git else None)
+    def _grounds(self, kind: Literal["promotion", "refusal"], why: str, judged: Judged) -> Grounds:
+        return Grounds(kind, why, judged.report.figures, judged.file, self.git.revision if self.git else None)
 
     def _stays_challenger(self, version: ModelVersion, serving: ModelVersion | None, why: str) -> None:
         registry.set_alias(self.client, self.task, "challenger", version.version)

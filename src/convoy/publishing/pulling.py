@@ -11,7 +11,7 @@ from convoy.bundle import BundleInvalid
 from convoy.layout import Task
 from convoy.publishing import deployment, mlflow_settings, promotion, registry
 from convoy.publishing.champions import release_of
-from convoy.publishing.decision import Verdict
+from convoy.publishing.decision import Grounds
 from convoy.publishing.decisions import DecisionsBroken
 from convoy.publishing.registry import VersionUnknown
 
@@ -35,7 +35,7 @@ def pull(client: MlflowClient, task: Task, say: Say) -> bool:
     with registry.bundle_of(client, version, nearby) as folder:
         changed = deployment.put(task, folder, release)
     if deployment.current_digest(task) != release.digest:
-        promotion.decide(task, release, Verdict("pull", f"the champion of {client.tracking_uri}"))
+        promotion.decide(task, release, Grounds("pull", f"the champion of {client.tracking_uri}"))
         changed = True
     say(f"{task}: {version.name} version {version.version} {'serves now' if changed else 'serves already'}")
     return changed

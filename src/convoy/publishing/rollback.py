@@ -28,9 +28,9 @@ def rollback(say: Say, task: Task, number: str | None, reason: str, seen: str | 
         say(f"{target} of {task} serves from {place(task)}, as it did before")
         return
     release = _kept(task, target, history)
-    verdict = judge(history, target, "rollback", reason)
+    grounds = judge(history, target, "rollback", reason)
     deployment.put(task, deployment.folder_of(task, target.digest), release)
-    promotion.decide(task, release, verdict)
+    promotion.decide(task, release, grounds)
     say(f"{target} of {task} serves from {place(task)} again")
     say(FOLLOWS)
 
