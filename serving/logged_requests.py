@@ -1,4 +1,4 @@
-"""What is noted of an answered request -> its line: who answered what, and nothing of what was sent unless asked for."""
+"""What is noted of an answered request -> its line: who answered what; what was sent only where that is asked for."""
 
 import base64
 import time
