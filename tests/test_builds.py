@@ -1,4 +1,4 @@
-"""What MLflow's UI shows of a build: what ran, what was reused and from where; run, version and build name each other."""
+"""What MLflow shows of a build: what ran, what was reused and from where; run, version and build name each other."""
 
 import json
 from pathlib import Path
