@@ -13,7 +13,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from convoy import layout
-from convoy.layout import ARCHITECTURES, Architecture, Task
+from convoy.layout import ARCHITECTURES, TASKS, Architecture, Task
 from convoy.publishing import baseline_runs, tracking
 from convoy.publishing.git_state import GitState
 from convoy.publishing.provenance import LOCK, Lock, same_file
@@ -42,12 +42,12 @@ class Build:
 
     @property
     def stages(self) -> list[str]:
-        """The stages of this task in the order of the pipeline, as far as they have run."""
-        return [name for name in stages_of(self.task) if name in self.lock.stages]
+        """The stages that this comes from in the order of the pipeline, as far as they have run."""
+        return [name for name in stages_behind(self.task) if name in self.lock.stages]
 
     @property
     def excerpt(self) -> bytes:
-        """dvc.lock without what concerns the other task alone."""
+        """dvc.lock without what the other tasks alone come from."""
         return self.lock.excerpt(self.stages)
 
     @property
@@ -68,6 +68,12 @@ def stages_of(task: Task) -> list[str]:
     trained = [stage("train", task, architecture) for architecture in ARCHITECTURES]
     rest = [stage(name, task) for name in ("choose", "export", "evaluate")]
     return [FETCH[task], PREPARE[task], *trained, baseline_runs.STAGE, *rest]
+
+
+def stages_behind(task: Task) -> list[str]:
+    """The same, and what makes the data of other tasks, which the stage of the baselines reads with them."""
+    others = [name for other in TASKS if other != task for name in (FETCH[other], PREPARE[other])]
+    return [*others, *stages_of(task)]
 
 
 def record(

@@ -63,7 +63,12 @@ def commands(state: State, folder: str = "FOLDER") -> list[str]:
         steps.append(f"git apply .run/{PATCH}")
     if state.build:
         steps.append(f"mlflow artifacts download --run-id {state.build.id} --artifact-path dvc.lock --dst-path .")
-    return [*steps, 'dvc cache dir --local "$CACHE"; dvc checkout', "PYTHONPATH=src:. dvc repro"]
+    return [*steps, 'dvc cache dir --local "$CACHE"; dvc checkout', f"PYTHONPATH=src:. dvc repro {target(state)}"]
+
+
+def target(state: State) -> str:
+    """The last stage of a state's own, for `dvc repro`; what the other task trains is not part of it."""
+    return f"evaluate@{state.task}"
 
 
 def _told_version(state: State) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from convoy import atomic
-from convoy.publishing.builds import stages_of
+from convoy.publishing.builds import stages_behind, stages_of
 from convoy.publishing.provenance import LOCK, Lock, same_file
 from convoy.running import workspace
 from convoy.tracing.git_record import GitRecord, GitRefused
@@ -30,7 +30,7 @@ def cache_folder() -> Path | None:
 
     try:
         with Repo() as repo:
-            return Path(repo.cache.local.path)
+            return Path(repo.cache.local_cache_dir)
     except DvcException:
         return None
 
@@ -42,7 +42,7 @@ def check_out(state: State, folder: Path, world: World, say: Say) -> None:
     """
     made = "the data and models"
     with new_worktree(state, folder, world, say):
-        if why := bring_data(state, folder, stages_of(state.task) if state.task else []):
+        if why := bring_data(state, folder, stages_behind(state.task) if state.task else []):
             made = "what DVC's cache has of the data and models"
             say(f"not all of it can be brought ({why}); `dvc pull` there fetches it, or `dvc repro` makes it anew")
     say(f"{folder} holds {state.name}: sources, dvc.lock, reports and {made}; to work there:")
@@ -80,12 +80,12 @@ def remove(folder: Path, git: GitRecord) -> None:
 def bring_data(state: State, folder: Path, stages: list[str]) -> str:
     """Let DVC bring what these stages made from its cache; gives why where it does not have all of it."""
     known = [name for name in stages if state.lock and name in state.lock.stages]
-    done = run_dvc(folder, "checkout", "--quiet", *known)
-    return "" if done.returncode == 0 and known == stages else _first_line(done.stderr) or "dvc.lock does not name it"
-
-
-def _first_line(said: str) -> str:
-    return next((line.removeprefix("ERROR: ") for line in said.splitlines() if line.strip()), "")
+    done = run_dvc(folder, "checkout", *known)
+    if done.returncode:
+        errors = [line.removeprefix("ERROR: ") for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
+        return " ".join(errors) or f"dvc checkout ends with {done.returncode}"
+    unknown = [name for name in stages if name not in known]
+    return f"no dvc.lock that is kept names {', '.join(unknown)}" if unknown else ""
 
 
 def run_dvc(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
@@ -123,7 +123,7 @@ def _write_reports(state: State, folder: Path, world: World) -> None:
     """Reports that git keeps and DVC's cache does not, as the build has them, where the revision's are others."""
     if state.build is None or state.lock is None or state.task is None:
         return
-    written = {path: md5 for name in stages_of(state.task) for path, md5 in state.lock.outs(name).items()}
+    written = {path: md5 for name in stages_behind(state.task) for path, md5 in state.lock.outs(name).items()}
     for path in world.known.artifacts(state.build.id, "reports"):
         if path in written and not same_file(folder / path, written[path]):
             content = world.known.artifact(state.build.id, path)
