@@ -3,6 +3,7 @@
 import hashlib
 import json
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +79,9 @@ def _run(name: str, folder: Path, threads: Any) -> None:
     environment = {**workspace.environment(folder), "CONVOY_FOLLOW": "0"}
     if threads:
         environment["OMP_NUM_THREADS"] = str(threads)
-    done = subprocess.run(["dvc", *_REPRO, name], cwd=folder, env=environment, stdout=2, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *_REPRO, name], cwd=folder, env=environment, stdout=2, check=False
+    )
     if done.returncode:
         raise CheckoutRefused(
             f"{name} failed in {folder}, as the lines above say; with --checkout FOLDER the folder stays, to look into"

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -91,7 +92,12 @@ def bring_data(state: State, folder: Path, stages: list[str]) -> str:
 def run_dvc(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
     """DVC in a worktree, with the worktree's own code."""
     return subprocess.run(
-        ["dvc", *words], cwd=folder, env=workspace.environment(folder), capture_output=True, text=True, check=False
+        [sys.executable, "-m", "dvc", *words],
+        cwd=folder,
+        env=workspace.environment(folder),
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
