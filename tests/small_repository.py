@@ -1,4 +1,4 @@
-"""A git repository with a DVC pipeline of the real one's stages, each of which copies what it makes; built and published."""
+"""A git repository with a DVC pipeline of the real one's stages, each of which copies what it makes; built."""
 
 import shutil
 import subprocess
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import built_pipeline
+import gate_splits
 import yaml
 
 from convoy.running import workspace
@@ -22,10 +23,11 @@ for path in sys.argv[1:]:
         open(path, "ab").write(os.urandom(8))
 """
 SPLITS = [f"data/prepared/image/{name}.arrow" for name in ("train", "validation", "test")]
+GATE, FINDINGS = "data/prepared/image/gate.arrow", "reports/image/findings.json"  # read by the gates
 PARAMS = {
-    "publish": {"max_validation_accuracy_drop": 0.0, "max_validation_log_loss_rise": 0.02},
+    "publish": built_pipeline.PUBLISH,
     "fetch_images": {"source": "tiny"},
-    "prepare_images": {"seed": 0, "tolerance": 1e-05},
+    "prepare_images": {"seed": 0, "tolerance": 1e-05, "limits": gate_splits.NO_LIMITS},
     "train": {"trainer": {"seed": 0}, "image": {name: built_pipeline.PARAMS for name in ("cnn", "lstm")}},
     "baselines": built_pipeline.BASELINE_PARAMS,
 }
@@ -71,7 +73,7 @@ def _stages() -> dict[str, Any]:
     task = {"task": ["image"]}
     return {
         "fetch_images": _stage([], ["data/raw/image"], params=["fetch_images"]),
-        "prepare_images": _stage(["data/raw/image"], SPLITS, params=["prepare_images"]),
+        "prepare_images": _stage(["data/raw/image"], [*SPLITS, GATE, FINDINGS], params=["prepare_images"]),
         "train": _stage(
             [*SPLITS[:2], "pipelines/train.py"],
             [f"candidates/{candidate}/weights.safetensors"],

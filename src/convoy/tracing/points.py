@@ -72,7 +72,9 @@ def distinct(points: Iterable[Point]) -> list[Point]:
     once = {point.key: point for point in points}.values()
     given = {point.version.run_id for point in once if point.version}
     named = [point for point in once if point.version or (point.run and point.run.id not in given)]
-    return sorted(named, key=lambda point: point.time_ms, reverse=True) or list(once)
+    if named:
+        return sorted(named, key=lambda point: point.time_ms, reverse=True)
+    return [point for point in once if point.task] or list(once)
 
 
 def dvc_hashes(tags: dict[str, str]) -> dict[str, str]:

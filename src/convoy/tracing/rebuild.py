@@ -50,9 +50,8 @@ def rebuild(state: State, folder: Path, world: World, say: Say) -> list[Comparis
     else:
         stages = stages[1:]
     before = _surroundings(state, world)
-    for number, name in enumerate(stages, start=1):
-        say(f"{number} of {len(stages)}: {name}")
-        _run(name, folder, before.get("threads"))
+    say(f"{state.name} is rebuilt: {', '.join(stages)}")
+    _run(stages, folder, before.get("threads"))
     for name, was, now in _changed_surroundings(task, folder, before):
         say(f"{name} was {was} and is {now} now: weights may differ by that alone")
     return [*_outs(state, folder), *_bundle(state, folder, world)]
@@ -74,17 +73,17 @@ def table(found: list[Comparison]) -> Iterator[str]:
     yield f"{len(found)} files: " + (f"{differ} differ" if differ else "all have the same hashes")
 
 
-def _run(name: str, folder: Path, threads: Any) -> None:
-    """Run one stage, its words to standard error; with as many threads as then, since sums depend on them."""
+def _run(stages: list[str], folder: Path, threads: Any) -> None:
+    """Run stages in this order, with as many threads as then: sums depend on it. What they say goes to stderr."""
     environment = {**workspace.environment(folder), "CONVOY_FOLLOW": "0"}
     if threads:
         environment["OMP_NUM_THREADS"] = str(threads)
     done = subprocess.run(
-        [sys.executable, "-m", "dvc", *_REPRO, name], cwd=folder, env=environment, stdout=2, check=False
+        [sys.executable, "-m", "dvc", *_REPRO, *stages], cwd=folder, env=environment, stdout=2, check=False
     )
     if done.returncode:
         raise CheckoutRefused(
-            f"{name} failed in {folder}, as the lines above say; with --checkout FOLDER the folder stays, to look into"
+            f"`dvc repro` failed in {folder}, as the lines above say; with --checkout FOLDER the folder stays"
         )
 
 

@@ -107,7 +107,6 @@ def _add_lock(state: State, point: Point, world: World) -> None:
             lock = world.git.lock_at(revision)
             if lock is not None and _holds(lock, state.task, [md5]):
                 state.lock, state.lock_from = lock, f"git, {revision}"
-                state.revision = state.revision or (None if _claimed(state) else revision)
                 return
     if state.run and (lock := lock_of(world.known.artifact(state.run.id, "dvc.lock"))):
         state.lock, state.lock_from = lock, f"artifact of the run {state.run.id}, which ends with the training"
@@ -135,7 +134,7 @@ def _claimed(state: State) -> str | None:
 def _add_sources(state: State, world: World) -> None:
     """Revision and patch as they were published; where the code had changed by then, what dvc.lock leads to."""
     said = next((tags[SOURCES] for tags in _tags(state) if SOURCES in tags), "unknown: nothing was published of it")
-    state.revision = _claimed(state) or state.revision
+    state.revision = _claimed(state) or state.revision or _revision_of_lock(state, world)
     state.edits = {"false": "none", "true": "kept"}.get(said, said)
     if said == "true":
         holders = [each.id for each in (state.build, state.run) if each]
@@ -144,7 +143,7 @@ def _add_sources(state: State, world: World) -> None:
             state.edits = "made, and not kept"
             state.missing.append(f"{PATCH}: the tree had edits when it was published, and MLflow has no patch of them")
     if _claimed(state) is None and state.revision:
-        other = _other_code(state, world)
+        other = world.git.other_code(state.revision, code_of(state))
         state.edits = f"found by its dvc.lock; {'all' if not other else 'not all'} code there is what made it"
         if other:
             state.missing.append(f"the code that made it: {', '.join(other[:5])} of {state.revision} is not it")
@@ -154,8 +153,11 @@ def _add_sources(state: State, world: World) -> None:
         state.missing.append(f"git revision {state.revision} is not in this repository; `git fetch --all` may bring it")
 
 
-def _other_code(state: State, world: World) -> list[str]:
-    return world.git.other_code(state.revision or "", code_of(state)) if state.lock else []
+def _revision_of_lock(state: State, world: World) -> str | None:
+    """A revision whose dvc.lock names the bundle, one with the code that made it before others."""
+    found = [each for md5 in _made_by(state) for each in world.git.revisions_with(md5)] if world.git.is_there else []
+    code = code_of(state)
+    return next((each for each in found if not world.git.other_code(each, code)), next(iter(found), None))
 
 
 def code_of(state: State) -> dict[str, str]:
