@@ -27,6 +27,7 @@ from serving.routes import (
     SETS_IMAGES,
     SETS_TEXTS,
 )
+from serving.schemas import RequestLogState
 from serving.tally import tally
 
 PAGE_FILE = Path(__file__).parent / "page.html"
@@ -76,6 +77,7 @@ class Endpoint:
         headers = [(b"content-type", JSON.encode())]
         if exchange.model is not None:
             # Last, so that what comes before is the same for the same input.
+            exchange.answer = body
             body = b'%b,"request_id":"%b"}' % (body[:-1], exchange.request_id.encode())
             headers += exchange.model.headers
             tally.observe(exchange.model.measures.seconds, time.monotonic() - exchange.arrived_s)
@@ -84,9 +86,9 @@ class Endpoint:
         await send({"type": "http.response.body", "body": body})
 
 
-def own_routes(models: DeployedModels) -> dict[str, ASGIApp]:
+def own_routes(models: DeployedModels, request_log: RequestLogState | None = None) -> dict[str, ASGIApp]:
     """Convoy's own apps by their path."""
-    handlers = Handlers(models)
+    handlers = Handlers(models, request_log or {"state": "off"})
     return {
         PREDICT_IMAGES.path: Endpoint(partial(handlers.images, answer_predictions)),
         PREDICT_TEXTS.path: Endpoint(partial(handlers.texts, answer_predictions)),

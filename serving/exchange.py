@@ -13,6 +13,7 @@ class Exchange:
     """One request, in its ASGI scope as `convoy`. Times are of time.monotonic(), which the event loop counts by too."""
 
     __slots__ = (
+        "answer",
         "arrived_s",
         "body",
         "body_read",
@@ -38,6 +39,7 @@ class Exchange:
         self.model: Deployed | None = None  # what answers; one value for all of the request
         self.fault: Fault | None = None  # set by a route; the outer layer writes it
         self.status = 0  # of the answer, once it has begun
+        self.answer = b""  # with predictions, as a route gave it; for the request log
 
     def refuse_if_late(self) -> None:
         """Raise Fault where nobody waits for the answer any more."""

@@ -22,6 +22,7 @@ from serving.predictions import (
     read_texts,
 )
 from serving.routes import MULTIPART, POLARITIES
+from serving.schemas import RequestLogState
 from serving.threads import Threads, until
 
 QUICK_S = 0.002  # a model that takes longer would keep the event loop from refusing those who come too many
@@ -30,8 +31,8 @@ QUICK_S = 0.002  # a model that takes longer would keep the event loop from refu
 class Handlers:
     """The handlers, and what they share. What takes a millisecond runs on the event loop, the rest in threads."""
 
-    def __init__(self, models: DeployedModels) -> None:
-        self._models = models
+    def __init__(self, models: DeployedModels, request_log: RequestLogState) -> None:
+        self._models, self._request_log = models, request_log
         self._threads = Threads()
         self._turns, self._batches = TurnBatcher(), ThreadBatcher(self._threads)
         self._document = json.dumps(openapi.document(), ensure_ascii=False).encode("utf-8")
@@ -76,7 +77,7 @@ class Handlers:
     async def list_models(self, query: bytes, _: Exchange) -> bytes:
         """ModelsAnswer."""
         _refuse_parameters(query)
-        answer: dict[str, object] = {}
+        answer: dict[str, object] = {"request_log": self._request_log}
         for task, model in self._models.by_task.items():
             if isinstance(model, Deployed):
                 card, release = model.predictor.card.model_dump(mode="json"), model.release.model_dump(mode="json")

@@ -59,6 +59,12 @@ def reloads_of(task: str, outcome: str) -> "Counter":
 
 
 @cache
+def logged_of(outcome: str) -> "Counter":
+    """The counter of requests that were to be logged: written, dropped since too many waited, or failed."""
+    return _families().logged.labels(outcome)
+
+
+@cache
 def waiting_of(task: str) -> "Gauge":
     """How many requests of a task are inside, waiting or being answered."""
     return _families().waiting.labels(task)
@@ -93,6 +99,7 @@ class _Families:
     predictions: "Counter"
     faults: "Counter"
     reloads: "Counter"
+    logged: "Counter"
     waiting: "Gauge"
 
 
@@ -109,6 +116,7 @@ def _families() -> _Families:
         Counter("convoy_predictions_total", "Inputs by their most probable label", [*model, "label"]),
         Counter("convoy_faults_total", "Answers of 4xx and 5xx, refused at the door or later", ["code", "task"]),
         Counter("convoy_reloads_total", "Deployments that were followed: loaded, or refused", ["task", "outcome"]),
+        Counter("convoy_logged_requests_total", "Requests that were to be logged, by what came of it", ["outcome"]),
         Gauge(
             "convoy_waiting_requests",
             "Requests inside, waiting or being answered",

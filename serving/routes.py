@@ -92,7 +92,11 @@ SETS_TEXTS = replace(
     PREDICT_TEXTS, path="/v1/texts/sets", summary="The likely labels of one text or several", answer="TextSetsAnswer"
 )
 MODELS = RouteSpec(
-    "GET", "/v1/models", "The card and the release of each model", "ModelsAnswer", (*_OWN, "invalid_parameter")
+    "GET",
+    "/v1/models",
+    "The card and the release of each model, and whether requests are logged",
+    "ModelsAnswer",
+    (*_OWN, "invalid_parameter"),
 )
 # Both say what may be asked and nothing of what was: a browser has no key before it has read them.
 DOCUMENT = RouteSpec("GET", "/docs.json", "This document", JSON)

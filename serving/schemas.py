@@ -136,11 +136,21 @@ ModelState = Annotated[ReadyModel | UnavailableModel, Field(discriminator="state
 
 
 @with_config(_CLOSED)
+class RequestLogState(TypedDict):
+    """Whether requests are logged: never what was sent unless `payloads` says so, and of all only this share."""
+
+    state: Literal["on", "off"]
+    share: NotRequired[Probability]
+    payloads: NotRequired[bool]
+
+
+@with_config(_CLOSED)
 class ModelsAnswer(TypedDict):
-    """The model of each task."""
+    """The model of each task, and whether requests are logged."""
 
     image: ModelState
     text: ModelState
+    request_log: RequestLogState
 
 
 @with_config(_CLOSED)

@@ -15,6 +15,7 @@ from serving.connections import take_over_connections
 from serving.deployed import DeployedModels, deployed_folder
 from serving.endpoints import Front, own_routes
 from serving.reloading import Reloader
+from serving.request_log import RequestLog
 from serving.shell import Shell
 from serving.supervision import look_often
 from serving.tally import tally
@@ -22,6 +23,10 @@ from serving.traffic import Traffic
 
 WORKERS = int(os.environ.get("CONVOY_WORKERS") or 1)  # processes; each has the models in memory
 models = DeployedModels()
+try:
+    request_log = RequestLog.of()
+except ValueError as error:
+    raise SystemExit(str(error)) from None  # a wrong setting is a sentence, not a traceback
 look_often()
 
 
@@ -32,7 +37,8 @@ class ShelledService(Service[Any]):  # type: ignore[misc]  # bentoml exports it 
         take_over_connections(WORKERS)
         app = super().to_asgi(is_main)
         traffic = Traffic(app)
-        return Shell(Front(own_routes(models), app), models, Access.of(), traffic)
+        routes = own_routes(models, request_log.state if request_log else None)
+        return Shell(Front(routes, app), models, Access.of(), traffic, request_log)
 
 
 class Convoy:
@@ -44,14 +50,18 @@ class Convoy:
         self._reloader = Reloader(models, deployed_folder())
         self._reloader.start()
         tally.start()
+        if request_log is not None:
+            request_log.start()
         # What stands now stays; walking through it at each full collection stops the process for 150 ms.
         gc.collect()
         gc.freeze()
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     def stop(self) -> None:
-        """Follow the deployed models no longer, and keep no count back."""
+        """Follow the deployed models no longer, and keep no line and no count back."""
         self._reloader.stop()
+        if request_log is not None:
+            request_log.stop()
         tally.stop()
 
     async def __is_ready__(self) -> bool:

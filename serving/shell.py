@@ -15,6 +15,7 @@ from serving.deployed import Deployed, DeployedModels, Unavailable
 from serving.exchange import Exchange
 from serving.faults import Fault, from_status
 from serving.measures import faults_of, waiting_of
+from serving.request_log import RequestLog
 from serving.routes import JSON, RouteSpec
 from serving.tally import tally
 from serving.traffic import Traffic
@@ -28,12 +29,18 @@ class Shell:
     """Wraps a whole BentoML app; BentoML's own middlewares see only what passed."""
 
     def __init__(
-        self, app: ASGIApp, models: DeployedModels, access: Access | None = None, traffic: Traffic | None = None
+        self,
+        app: ASGIApp,
+        models: DeployedModels,
+        access: Access | None = None,
+        traffic: Traffic | None = None,
+        request_log: RequestLog | None = None,
     ) -> None:
         self.app = app
         self.models = models
         self.access = access or Access()
         self.traffic = traffic
+        self.request_log = request_log
         self.capacities = {task: Capacity() for task in TASKS}
         self.budget = Budget()
 
@@ -69,6 +76,8 @@ class Shell:
             pass
         finally:
             self.budget.release(exchange.held)
+            if self.request_log is not None:
+                self.request_log.note(scope["path"], scope["query_string"], exchange)
 
     async def _let_in(self, task: Task, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
         capacity = self.capacities[task]

@@ -373,7 +373,7 @@ def test_experiments_and_runs_in_the_bin_are_brought_back_or_made_anew(place: Pl
     place.client.delete_run(place.client.search_runs([experiment])[0].info.run_id)
     place.client.delete_experiment(experiment)
     place.publish()
-    assert len(place.client.search_runs([experiment])) == 3
+    assert len(place.client.search_runs([experiment])) == 4
 
 
 @pytest.mark.slow

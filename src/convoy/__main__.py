@@ -1,4 +1,4 @@
-"""The verbs: python -m convoy init | publish | promote | rollback | history | status | doctor | up | score | tune."""
+"""The verbs of `python -m convoy`, from the first look at data of your own to who serves; --help lists them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -141,6 +141,45 @@ def doctor(
     found = verb.examine(port, mlflow_port)
     typer.echo(verb.to_json(found)) if json else verb.tell(found, typer.echo)
     raise typer.Exit(1 if any(finding.state == "broken" for finding in found) else 0)
+
+
+@app.command()
+def trace(
+    asked: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID",
+            help="A version (image/3), an MLflow run, a bundle's digest, a hash of DVC's, a git revision, a request.",
+        ),
+    ],
+    checkout: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Bring that state back there, as a git worktree of its own.")
+    ] = None,
+    verify: Annotated[
+        bool,
+        typer.Option("--verify", help="Rebuild it, there or for a while, and compare; exit code 1 where it differs."),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs; progress goes to stderr.")] = False,
+    requests: Annotated[
+        str, typer.Option(envvar="CONVOY_REQUEST_LOG", help="The request log of the service, a file or a folder.")
+    ] = "",
+) -> None:
+    """Tell from one name of a state all others, its params, and what brings it back; nothing here is changed."""
+    with _refusals():
+        from convoy.tracing import verb
+        from convoy.tracing.finding import TraceFailed
+        from convoy.tracing.worktree import CheckoutRefused
+        from convoy.tracing.world import World
+
+        def progress(line: str) -> None:
+            typer.echo(line, err=True)
+
+        try:
+            status = verb.trace(asked, World(requests), checkout, verify, as_json, typer.echo, progress)
+        except (TraceFailed, CheckoutRefused) as error:
+            typer.echo(str(error), err=True)
+            status = 1
+    raise typer.Exit(status)
 
 
 @app.command()

@@ -34,6 +34,7 @@ class Built:
     baselines: list[RunContent]
     winner: Winner | None
     missing: list[str]
+    lock: Lock
 
 
 def read_built(task: Task, lock: Lock) -> Built:
@@ -49,7 +50,7 @@ def read_built(task: Task, lock: Lock) -> Built:
             is_winner = winner is not None and winner.architecture == architecture
             runs[architecture] = read_run(task, architecture, lock, evaluated, is_winner, missing)
     baselines = _read_baselines(task, lock, missing)
-    return Built(task, runs, baselines, winner, list(dict.fromkeys(missing)))
+    return Built(task, runs, baselines, winner, list(dict.fromkeys(missing)), lock)
 
 
 def _read_baselines(task: Task, lock: Lock, missing: list[str]) -> list[RunContent]:

@@ -71,9 +71,12 @@ class Lock:
 
 def same_file(path: Path, md5: str) -> bool:
     """Whether a file or folder is the one that DVC wrote down."""
-    if path.is_dir():
-        return _md5_of_folder(path) == md5
-    return path.is_file() and _md5(path.read_bytes()) == md5
+    return path.exists() and md5_of(path) == md5
+
+
+def md5_of(path: Path) -> str:
+    """The hash that DVC gives a file or a folder."""
+    return _md5_of_folder(path) if path.is_dir() else _md5(path.read_bytes())
 
 
 def _md5_of_folder(folder: Path) -> str:

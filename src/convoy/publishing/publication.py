@@ -11,6 +11,7 @@ from convoy.bundle import Bundle, BundleInvalid, read_bundle
 from convoy.layout import DEPLOYED, TASKS, Task
 from convoy.publishing import (
     abandoned,
+    builds,
     built,
     champions,
     decisions,
@@ -24,6 +25,7 @@ from convoy.publishing import (
     tracking,
 )
 from convoy.publishing.asked import FOLLOWS
+from convoy.publishing.builds import Build
 from convoy.publishing.built import Built, Winner
 from convoy.publishing.decision import Grounds, Model
 from convoy.publishing.gate_reports import Judged
@@ -78,6 +80,9 @@ class _Publication:
             self.say("no bundle to publish" + (f"; version {serving.version} goes on serving" if serving else ""))
             return
         version = self._register(self.content.winner, bundle, runs[self.content.winner.architecture])
+        self._record_build(
+            Build(self.task, self.content.lock, bundle.digest, runs, self.content.winner.architecture), version
+        )
         self._decide(self.content.winner, version, bundle, serving)
 
     def _complete(self, content: RunContent) -> Run:
@@ -151,6 +156,11 @@ class _Publication:
             f"{version.name} version {version.version} ({state})"
         )
         return version
+
+    def _record_build(self, build: Build, version: ModelVersion) -> None:
+        run, added = builds.record(self.client, self.experiment, build, version, self.git)
+        state = builds.summary(run) if added["run"] else "known already"
+        self.say(f"build {build.digest[:12]}: {state}")
 
     def _decide(self, winner: Winner, version: ModelVersion, bundle: Bundle, serving: ModelVersion | None) -> None:
         gate_reports.bring_back(self.client, self.task, version)

@@ -1,0 +1,209 @@
+"""A state of dvc.lock that is published -> a run `build` in MLflow, which says what of it ran and what was reused."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from convoy import layout
+from convoy.layout import ARCHITECTURES, TASKS, Architecture, Task
+from convoy.publishing import baseline_runs, tracking
+from convoy.publishing.git_state import GitState
+from convoy.publishing.provenance import LOCK, Lock, same_file
+from convoy.publishing.run_content import FETCH, PREPARE, RunContent, stage
+
+NAME = "build"
+BUILD = "convoy.build_run"  # of a version and of a candidate's run: the first build that held it
+VERSION = "convoy.version"  # of a run: the version that holds what it made
+LOCK_DIGEST = "convoy.dvc_lock"  # sha256 of the part of dvc.lock that concerns a task
+STAGES = "convoy.stages"  # JSON, stage -> a digest of its entry in dvc.lock
+_STAGE = "convoy.stage."
+_DVC = "convoy.dvc."
+_KEPT = (".json", "/curves.csv")
+_REVISION = "convoy.git_revision"
+
+
+@dataclass(frozen=True)
+class Build:
+    """A bundle with all that dvc.lock says of how it came about."""
+
+    task: Task
+    lock: Lock
+    digest: str
+    runs: Mapping[Architecture, Run]
+    winner: Architecture
+
+    @property
+    def stages(self) -> list[str]:
+        """The stages that this comes from in the order of the pipeline, as far as they have run."""
+        return [name for name in stages_behind(self.task) if name in self.lock.stages]
+
+    @property
+    def excerpt(self) -> bytes:
+        """dvc.lock without what the other tasks alone come from."""
+        return self.lock.excerpt(self.stages)
+
+    @property
+    def reports(self) -> dict[str, Path | bytes]:
+        """The small reports, which git keeps and DVC's cache does not: without them DVC would make all anew."""
+        made = {path: md5 for name in self.stages for path, md5 in self.lock.outs(name).items()}
+        kept = {path: md5 for path, md5 in made.items() if path.startswith("reports/") and path.endswith(_KEPT)}
+        return {path: Path(path) for path, md5 in kept.items() if same_file(Path(path), md5)}
+
+    @property
+    def entries(self) -> dict[str, str]:
+        """Stage -> a digest of its entry: what it ran, what it read, what it wrote."""
+        return {name: tracking.digest_of(json.dumps(self.lock.stages[name]).encode()) for name in self.stages}
+
+
+def stages_of(task: Task) -> list[str]:
+    """All stages that a task's bundle and its reports come from."""
+    trained = [stage("train", task, architecture) for architecture in ARCHITECTURES]
+    rest = [stage(name, task) for name in ("choose", "export", "evaluate")]
+    return [FETCH[task], PREPARE[task], *trained, baseline_runs.STAGE, *rest]
+
+
+def stages_behind(task: Task) -> list[str]:
+    """The same, and what makes the data of other tasks, which the stage of the baselines reads with them."""
+    others = [name for other in TASKS if other != task for name in (FETCH[other], PREPARE[other])]
+    return [*others, *stages_of(task)]
+
+
+def record(
+    client: MlflowClient, experiment: str, build: Build, version: ModelVersion, git: GitState | None
+) -> tuple[Run, tracking.Added]:
+    """Bring the build's run to MLflow, and let run, version and build name each other; again adds nothing."""
+    content = _content(client, experiment, build, version)
+    known = tracking.find_run(client, experiment, content.key)
+    if known is None or tracking.SOURCES not in known.data.tags:
+        content = tracking.with_sources(content, git)
+    run, added = tracking.complete_run(client, experiment, content)
+    trained = build.runs[build.winner]
+    added += _link_version(client, version, run, trained)
+    for each in build.runs.values():
+        added += _link_run(client, each, {BUILD: run.info.run_id})
+    added += tracking.tag_run(client, trained, {VERSION: f"{version.name}/{version.version}"})
+    return run, added
+
+
+def summary(run: Run) -> str:
+    """How many stages ran for a build, and which were reused, in plain words."""
+    says = {name.removeprefix(_STAGE): text for name, text in run.data.tags.items() if name.startswith(_STAGE)}
+    reused = sorted(name for name, text in says.items() if text.startswith("reused"))
+    if not reused:
+        return f"all {len(says)} stages are new"
+    return f"{len(says) - len(reused)} of {len(says)} stages ran, reused: {', '.join(reused)}"
+
+
+def _content(client: MlflowClient, experiment: str, build: Build, version: ModelVersion) -> RunContent:
+    lock_digest = hashlib.sha256(build.excerpt).hexdigest()
+    earlier = [run for run in find_builds(client, experiment) if run.data.tags.get(LOCK_DIGEST) != lock_digest]
+    told = {name: _origin(name, entry, build, earlier) for name, entry in build.entries.items()}
+    made_ms = int(LOCK.stat().st_mtime * 1000)
+    return RunContent(
+        name=NAME,
+        key=f"build:{lock_digest}",
+        started_ms=made_ms,
+        ended_ms=made_ms,
+        tags={
+            "convoy.task": build.task,
+            "convoy.bundle_digest": build.digest,
+            VERSION: f"{version.name}/{version.version}",
+            "convoy.winner_run": build.runs[build.winner].info.run_id,
+            LOCK_DIGEST: lock_digest,
+            STAGES: json.dumps(build.entries),
+            **{f"{_DVC}{path}": md5 for path, md5 in _data(build).items()},
+            **{_STAGE + name.replace("@", "/"): text for name, (text, _) in told.items()},
+            "mlflow.source.name": "dvc repro",
+            "mlflow.source.type": "LOCAL",
+        },
+        files={"dvc.lock": build.excerpt, **build.reports},
+        note=_note(build, version, experiment, told),
+        changed_code=build.lock.changed_code(build.stages),
+    )
+
+
+def find_builds(client: MlflowClient, experiment: str) -> list[Run]:
+    """The builds of a task, the oldest first."""
+    found = client.search_runs([experiment], f"tags.`{STAGES}` != ''", order_by=["attributes.start_time ASC"])
+    return list(found)
+
+
+def _origin(name: str, entry: str, build: Build, earlier: Iterable[Run]) -> tuple[str, str | None]:
+    """Whether a stage ran for this build, in words, and the run that shows what it made."""
+    trained = {stage("train", build.task, architecture): run for architecture, run in build.runs.items()}
+    run = trained.get(name)
+    first = next((each for each in earlier if json.loads(each.data.tags[STAGES]).get(name) == entry), None)
+    if first is None:
+        return (f"ran: run {run.info.run_id}", run.info.run_id) if run else ("ran", None)
+    shown = run or first
+    return f"reused run {shown.info.run_id} of {_when(shown)}", shown.info.run_id
+
+
+def _when(run: Run) -> str:
+    return datetime.fromtimestamp(run.info.start_time / 1000, UTC).isoformat(sep=" ", timespec="minutes")
+
+
+def _note(build: Build, version: ModelVersion, experiment: str, told: Mapping[str, tuple[str, str | None]]) -> str:
+    """What MLflow's UI shows as the run's description, in Markdown."""
+
+    def linked(text: str, run_id: str | None) -> str:
+        return text.replace(run_id, f"[{run_id[:8]}](#/experiments/{experiment}/runs/{run_id})") if run_id else text
+
+    rows = [f"| {name} | {linked(text, run_id)} |" for name, (text, run_id) in told.items()]
+    title = f"[{version.name} {version.version}](#/models/{version.name}/versions/{version.version})"
+    head = f"What `dvc repro` built as {title}, bundle `{build.digest[:12]}`. A stage that DVC skipped was reused; "
+    return "\n".join([f"{head}`dvc.lock` among the artifacts has every hash.", "", "| stage | |", "|---|---|", *rows])
+
+
+def _data(build: Build) -> dict[str, str]:
+    """Path -> md5 of the data that the bundle comes from, and of the bundle."""
+    bundle = build.lock.outs(stage("export", build.task)).get(str(layout.bundle(build.task)), "")
+    data = {**build.lock.outs(FETCH[build.task]), **build.lock.outs(PREPARE[build.task])}
+    kept = {path: md5 for path, md5 in data.items() if path.startswith("data/")}
+    return {**kept, str(layout.bundle(build.task)): bundle}
+
+
+def _link_version(client: MlflowClient, version: ModelVersion, build: Run, trained: Run) -> tracking.Added:
+    """Tags and a description of the version; those of the first build that gave it stay, as its files do."""
+    named = version.tags.get(BUILD)
+    if named and _exists(client, named):
+        return tracking.Added()
+    kept = (LOCK_DIGEST, _REVISION, tracking.SOURCES)
+    tags = {name: text for name, text in build.data.tags.items() if name in kept or name.startswith(_DVC)}
+    tags[BUILD] = build.info.run_id
+    wrong = {name: text for name, text in tags.items() if version.tags.get(name) != text}
+    for name, text in wrong.items():
+        client.set_model_version_tag(version.name, str(version.version), name, text)
+    client.update_model_version(version.name, str(version.version), _description(build, trained))
+    return tracking.Added({"tags of the version": len(wrong)})
+
+
+def _description(build: Run, trained: Run) -> str:
+    links = [
+        f"[{run.info.run_name}](#/experiments/{run.info.experiment_id}/runs/{run.info.run_id})"
+        for run in (trained, build)
+    ]
+    revision = build.data.tags.get(_REVISION, "unknown")
+    edited = {"false": "", "true": " with edits (`source.patch`)"}.get(build.data.tags.get(tracking.SOURCES, ""), "")
+    return f"Trained as {links[0]}, built as {links[1]}, from git revision `{revision}`{edited}."
+
+
+def _link_run(client: MlflowClient, run: Run, tags: dict[str, str]) -> tracking.Added:
+    if run.data.tags.get(BUILD) and _exists(client, run.data.tags[BUILD]):
+        return tracking.Added()
+    return tracking.tag_run(client, run, tags)
+
+
+def _exists(client: MlflowClient, run_id: str) -> bool:
+    try:
+        return bool(client.get_run(run_id).info.lifecycle_stage == "active")
+    except MlflowException:
+        return False

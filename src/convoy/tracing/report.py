@@ -1,0 +1,139 @@
+"""What an ID names and the states it leads to -> lines for people, or the same as JSON for programs."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from convoy.tracing.points import Match
+from convoy.tracing.state import PATCH, State, told_time
+
+_WIDTH = 12
+
+
+def lines(match: Match, states: list[State]) -> Iterator[str]:
+    """The newest state in full, and a line for each other one."""
+    yield match.what
+    if match.request is not None:
+        yield from _listed("request", [_told_request(match.request)])
+    if not states:
+        yield "nothing more is known of it: no bundle answered" if match.request else "nothing more is known of it"
+        return
+    yield from _state(states[0])
+    if len(states) > 1:
+        yield ""
+        yield f"{len(states) - 1} more, from the newest; `python -m convoy trace ID` tells each in full:"
+        yield from (f"  {_short(state)}" for state in states[1:])
+
+
+def as_json(match: Match, states: list[State]) -> dict[str, Any]:
+    """All of it, every state in full."""
+    return {
+        "kind": match.kind,
+        "id": match.name,
+        "request": match.request,
+        "states": [_as_json(state) for state in states],
+    }
+
+
+def _state(state: State) -> Iterator[str]:
+    yield from _listed("version", _told_version(state))
+    yield from _listed("run", [_told_run(state.run)] if state.run else [])
+    yield from _listed("build", [f"{state.build.id}, {told_time(state.build.started_ms)}"] if state.build else [])
+    yield from _listed("bundle", [state.digest] if state.digest else [])
+    yield from _listed("lies in", (_told_place(place) for place in state.places))
+    edits = {"none": "without edits", "kept": f"with the edits in {PATCH}"}.get(state.edits, state.edits)
+    yield from _listed("git", [f"{state.revision}, {edits}"] if state.revision else [])
+    yield from _listed("dvc.lock", [state.lock_from] if state.lock else [])
+    yield from _listed("data", (f"{md5}  {path}" for path, md5 in state.data.items()))
+    yield from _listed("params", (f"{name} = {value}" for name, value in sorted(state.params.items())))
+    yield from _listed("not found", state.missing)
+    if state.revision:
+        yield f"\nTo bring it back in a folder of its own: python -m convoy trace {state.name} --checkout FOLDER"
+        yield "which does this, and brings the reports too:"
+        yield from (f"  {command}" for command in commands(state))
+
+
+def commands(state: State, folder: str = "FOLDER") -> list[str]:
+    """What brings the state back, step by step; `dvc repro` there reruns only what cannot be brought."""
+    if state.revision is None:
+        return []
+    steps = [f"CACHE=$(dvc cache dir); git worktree add --detach {folder} {state.revision}; cd {folder}"]
+    holder = state.build or state.run
+    if state.edits == "kept" and holder:
+        steps.append(f"mlflow artifacts download --run-id {holder.id} --artifact-path {PATCH} --dst-path .run")
+        steps.append(f"git apply .run/{PATCH}")
+    if state.build:
+        steps.append(f"mlflow artifacts download --run-id {state.build.id} --artifact-path dvc.lock --dst-path .")
+    return [*steps, 'dvc cache dir --local "$CACHE"; dvc checkout', f"PYTHONPATH=src:. dvc repro {target(state)}"]
+
+
+def target(state: State) -> str:
+    """The last stage of a state's own, for `dvc repro`; what the other task trains is not part of it."""
+    return f"evaluate@{state.task}"
+
+
+def _told_version(state: State) -> list[str]:
+    version = state.version
+    if version is None:
+        return []
+    aliases = f", {' and '.join(version.aliases)}" if version.aliases else ""
+    decision = f"; {version.tags['decision']}" if "decision" in version.tags else ""
+    return [f"{version.name}/{version.number}, registered {told_time(version.registered_ms)}{aliases}{decision}"]
+
+
+def _told_run(run: Any) -> str:
+    return f"{run.id}, {run.name}, {run.status.lower()}, begun {told_time(run.started_ms)}"
+
+
+def _told_place(place: Any) -> str:
+    return f"{place.folder}{f', serves since {place.serves_since}' if place.serves_since else ''}"
+
+
+def _told_request(line: dict[str, Any]) -> str:
+    shown = ", ".join(f"{name} {line[name]}" for name in ("route", "status", "code", "ms", "version") if name in line)
+    predictions = line.get("predictions") or []
+    said = "; ".join(map(_told_prediction, predictions[:5]))
+    more = f" and {len(predictions) - 5} more" if len(predictions) > 5 else ""
+    return f"{line.get('at')}: {shown}{f': {said}{more}' if said else ''}"
+
+
+def _told_prediction(found: dict[str, Any]) -> str:
+    if "label" in found:
+        return f"{found['label']} {found['probability']:.4f}"
+    return f"the set {', '.join(found['labels']) or 'without labels'}"
+
+
+def _short(state: State) -> str:
+    run = f", run {state.run.id}" if state.run else ""
+    bundle = f", bundle {state.digest[:12]}" if state.digest else ""
+    return f"{state.name}{run}{bundle}{f', git {state.revision[:12]}' if state.revision else ''}"
+
+
+def _listed(title: str, values: Iterable[str]) -> Iterator[str]:
+    for number, value in enumerate(values):
+        yield f"  {'' if number else title:<{_WIDTH}}{value}"
+
+
+def _as_json(state: State) -> dict[str, Any]:
+    version, run = state.version, state.run
+    return {
+        "task": state.task,
+        "version": version
+        and {
+            "name": version.name,
+            "version": str(version.number),
+            "registered_at": told_time(version.registered_ms),
+            "aliases": list(version.aliases),
+            "decision": version.tags.get("decision"),
+        },
+        "run": run and {"id": run.id, "name": run.name, "status": run.status, "started_at": told_time(run.started_ms)},
+        "build": state.build and state.build.id,
+        "digest": state.digest,
+        "places": [str(place.folder) for place in state.places],
+        "serves_since": next((place.serves_since for place in state.places if place.serves_since), None),
+        "git": {"revision": state.revision, "edits": state.edits},
+        "lock": state.lock_from or None,
+        "data": state.data,
+        "params": state.params,
+        "commands": commands(state),
+        "missing": state.missing,
+    }

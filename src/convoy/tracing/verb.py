@@ -1,0 +1,83 @@
+"""`python -m convoy trace`: find, tell, and where asked bring back in a folder of its own, or rebuild and compare."""
+
+import fcntl
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from convoy.tracing import rebuild, report, worktree
+from convoy.tracing.finding import find
+from convoy.tracing.state import State, state_of
+from convoy.tracing.worktree import CheckoutRefused
+from convoy.tracing.world import World
+
+Say = Callable[[str], None]
+GROUND = Path(".run/trace")
+
+
+def trace(
+    asked: str, world: World, checkout: Path | None, verify: bool, as_json: bool, tell: Say, progress: Say
+) -> int:
+    """Say what `asked` names, and do what is asked with it; gives the exit status. Raises TraceFailed, CheckoutRefused.
+
+    `tell` is for the answer, `progress` for what happens on the way to it.
+    """
+    match = find(asked, world)
+    states = [state_of(point, world) for point in match.points]
+    answer = report.as_json(match, states)
+    if not as_json:
+        for line in report.lines(match, states):
+            tell(line)
+    compared: list[rebuild.Comparison] = []
+    if checkout is not None or verify:
+        state = _the_one(states, match.name)
+        compared = _bring_back(state, world, checkout, verify, progress)
+        answer |= {"checkout": checkout and str(checkout), "verified": [_plain(each) for each in compared]}
+    if as_json:
+        tell(json.dumps(answer, indent=2, ensure_ascii=False))
+    elif compared:
+        for line in rebuild.table(compared):
+            tell(line)
+    return 1 if any(not each.same for each in compared) else 0
+
+
+def _plain(found: rebuild.Comparison) -> dict[str, Any]:
+    return {**asdict(found), "same": found.same}
+
+
+def _the_one(states: list[State], name: str) -> State:
+    if not states:
+        raise CheckoutRefused(f"{name}: there is nothing to bring back, since no state of it is known")
+    if len(states) > 1:
+        listed = ", ".join(state.name for state in states[:5])
+        raise CheckoutRefused(f"{name} leads to {len(states)} states; name one of them: {listed}")
+    return states[0]
+
+
+def _bring_back(state: State, world: World, checkout: Path | None, verify: bool, say: Say) -> list[rebuild.Comparison]:
+    if checkout is not None:
+        worktree.check_out(state, checkout, world, say)
+        return rebuild.rebuild(state, checkout, world, say) if verify else []
+    with _for_a_while(state, world, say) as folder:
+        return rebuild.rebuild(state, folder, world, say)
+
+
+@contextmanager
+def _for_a_while(state: State, world: World, say: Say) -> Iterator[Path]:
+    """A worktree that goes when it is done with; what a kill left of an earlier one goes first."""
+    name = state.name.replace("/", "-")
+    GROUND.mkdir(parents=True, exist_ok=True)
+    folder = GROUND / name
+    with (GROUND / f".{name}.lock").open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CheckoutRefused(f"{state.name} is being rebuilt in {folder} by another process already") from None
+        if folder.exists():
+            worktree.remove(folder, world.git)
+        with worktree.new_worktree(state, folder, world, say):
+            yield folder
+        worktree.remove(folder, world.git)

@@ -1,0 +1,171 @@
+"""A state -> a git worktree of its own that holds it: sources with their edits, dvc.lock, reports, data and models."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+
+from convoy import atomic
+from convoy.publishing.builds import stages_behind, stages_of
+from convoy.publishing.provenance import LOCK, Lock, same_file
+from convoy.running import workspace
+from convoy.tracing.git_record import GitRecord, GitRefused
+from convoy.tracing.state import State, code_of
+from convoy.tracing.world import World
+
+Say = Callable[[str], None]
+
+
+class CheckoutRefused(RuntimeError):
+    """A state that cannot be brought back, or a folder that is taken; says what would help."""
+
+
+def cache_folder() -> Path | None:
+    """Where this repository's DVC keeps its objects; None outside one."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo() as repo:
+            return Path(repo.cache.local_cache_dir)
+    except DvcException:
+        return None
+
+
+def check_out(state: State, folder: Path, world: World, say: Say) -> None:
+    """Make `folder` hold the state; what serves or lies here is not touched. Raises CheckoutRefused.
+
+    Where a step fails, nothing is left.
+    """
+    made = "the data and models"
+    with new_worktree(state, folder, world, say):
+        if why := bring_data(state, folder, stages_behind(state.task) if state.task else []):
+            made = "what DVC's cache has of the data and models"
+            say(f"not all of it can be brought ({why}); `dvc pull` there fetches it, or `dvc repro` makes it anew")
+    say(f"{folder} holds {state.name}: sources, dvc.lock, reports and {made}; to work there:")
+    say(f"  cd {folder} && export PYTHONPATH=src:.   # its own code, not that of here")
+    say(f"to take it away again: git worktree remove --force {folder}")
+
+
+@contextmanager
+def new_worktree(state: State, folder: Path, world: World, say: Say) -> Iterator[None]:
+    """`folder` with the sources, dvc.lock and reports of a state, and DVC's cache of here; removed on an error."""
+    if os.path.lexists(folder):
+        raise CheckoutRefused(f"{folder} is there already; name a folder that is not")
+    if state.revision is None or state.task is None:
+        why = "; ".join(state.missing) or "no git revision is known of it"
+        raise CheckoutRefused(f"{state.name} cannot be brought back: {why}")
+    if state.edits.startswith("made"):
+        raise CheckoutRefused(
+            f"{state.name} was made from {state.revision} with edits that were not kept (a patch of more than 2 MB, or "
+            f"MLflow has lost it): `git worktree add --detach {folder} {state.revision}` gives what is known"
+        )
+    _git(world.git, "worktree", "add", "--detach", "--quiet", str(folder), state.revision)
+    try:
+        _fill(state, folder, world, say)
+        yield
+    except BaseException:
+        remove(folder, world.git)
+        raise
+
+
+def remove(folder: Path, git: GitRecord) -> None:
+    """Take a worktree away, with all that was made in it."""
+    _git(git, "worktree", "remove", "--force", str(folder))
+
+
+def bring_data(state: State, folder: Path, stages: list[str]) -> str:
+    """Let DVC bring what these stages made from its cache; gives why where it does not have all of it."""
+    known = [name for name in stages if state.lock and name in state.lock.stages]
+    done = run_dvc(folder, "checkout", *known)
+    if done.returncode:
+        errors = [line.removeprefix("ERROR: ") for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
+        return " ".join(errors) or f"dvc checkout ends with {done.returncode}"
+    unknown = [name for name in stages if name not in known]
+    return f"no dvc.lock that is kept names {', '.join(unknown)}" if unknown else ""
+
+
+def run_dvc(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    """DVC in a worktree, with the worktree's own code."""
+    return subprocess.run(
+        [sys.executable, "-m", "dvc", *words],
+        cwd=folder,
+        env=workspace.environment(folder),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def _fill(state: State, folder: Path, world: World, say: Say) -> None:
+    if state.patch is not None:
+        _git(GitRecord(folder), "apply", "--whitespace=nowarn", "-", stdin=state.patch)
+    if state.lock is not None:
+        _write_lock(state.lock, folder)
+        _write_reports(state, folder, world)
+    if cache := cache_folder():
+        done = run_dvc(folder, "cache", "dir", "--local", str(cache))
+        if done.returncode:
+            raise CheckoutRefused(f"DVC's cache cannot be shared: {done.stderr.strip()}")
+    other = [path for path, md5 in code_of(state).items() if not same_file(folder / path, md5)]
+    if other:
+        say(f"{len(other)} source files, {other[0]} first, are not what made it: `dvc repro` there reruns their stages")
+    for name in _other_params(state, folder):
+        say(f"params.yaml: {name} is not what {state.name} was made with; {LOCK} there has the values")
+
+
+def _write_lock(lock: Lock, folder: Path) -> None:
+    """The state's stages in place of the revision's: dvc.lock is often committed later than it is published."""
+    known = Lock.read(folder / LOCK).stages
+    content = {"schema": "2.0", "stages": {**known, **lock.stages}}
+    atomic.write_bytes(folder / LOCK, yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode())
+
+
+def _write_reports(state: State, folder: Path, world: World) -> None:
+    """Reports that git keeps and DVC's cache does not, as the build has them, where the revision's are others."""
+    if state.build is None or state.lock is None or state.task is None:
+        return
+    written = {path: md5 for name in stages_behind(state.task) for path, md5 in state.lock.outs(name).items()}
+    for path in world.known.artifacts(state.build.id, "reports"):
+        if path in written and not same_file(folder / path, written[path]):
+            content = world.known.artifact(state.build.id, path)
+            if content is not None:
+                atomic.write_bytes(folder / path, content)
+
+
+def _other_params(state: State, folder: Path) -> list[str]:
+    """Sections of params.yaml that differ from what the stages were given, by their names in it."""
+    if state.lock is None or state.task is None:
+        return []
+    content = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
+    given = {key: value for name in stages_of(state.task) for key, value in state.lock.params(name).items()}
+    return [key for key, value in given.items() if _as_locked(_at(content, key)) != _as_locked(value)]
+
+
+def _at(content: object, key: str) -> object:
+    for part in key.split("."):
+        content = content.get(part) if isinstance(content, dict) else None
+    return content
+
+
+def _as_locked(value: object) -> object:
+    """Numbers as numbers: DVC writes 1e-05, which YAML reads as text."""
+    if isinstance(value, dict):
+        return {key: _as_locked(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_as_locked(each) for each in value]
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def _git(git: GitRecord, *arguments: str, stdin: bytes = b"") -> None:
+    try:
+        git.do(*arguments, stdin=stdin)
+    except GitRefused as error:
+        raise CheckoutRefused(str(error)) from None

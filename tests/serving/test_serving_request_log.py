@@ -1,0 +1,227 @@
+"""The request log: off by default; on, a line per request, nothing of what was sent, bounded, and never in the way."""
+
+import base64
+import json
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import tiny_bundles
+from conftest import serve
+from starlette.testclient import TestClient
+
+from convoy import request_files
+from serving import request_log as module
+from serving.deployed import Deployed
+from serving.exchange import Exchange
+from serving.faults import Fault
+from serving.log_file import LogFile
+from serving.request_log import RequestLog, Settings
+
+PNG = tiny_bundles.png(200)
+SECRET = "a text that nobody else may read, bad"
+
+
+def log_of(path: Path, **settings: Any) -> RequestLog:
+    return RequestLog(Settings(path, **settings))
+
+
+def answered(model: Deployed | None = None, *, answer: bytes = b"", request_id: str = "one") -> Exchange:
+    exchange = Exchange()
+    exchange.request_id, exchange.task, exchange.status = request_id, "text", 200
+    exchange.model, exchange.answer, exchange.body, exchange.content_type = model, answer, SECRET.encode(), "text/plain"
+    return exchange
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_it_is_off_where_nobody_asks_for_it_and_the_service_says_so(client: TestClient) -> None:
+    assert RequestLog.of({}) is None and RequestLog.of({"CONVOY_REQUEST_LOG": ""}) is None
+    assert client.get("/v1/models").json()["request_log"] == {"state": "off"}
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("CONVOY_REQUEST_LOG_SHARE", "1.5", "is '1.5', a number from 0 to 1 is expected"),
+        ("CONVOY_REQUEST_LOG_SHARE", "nan", "a number from 0 to 1"),
+        ("CONVOY_REQUEST_LOG_PAYLOADS", "yes", "is 'yes', 0 or 1 is expected"),
+        ("CONVOY_REQUEST_LOG_FILES", "0", "a number from 1 to 1000"),
+        ("CONVOY_REQUEST_LOG_MB", "much", "is 'much', a number"),
+        ("CONVOY_REQUEST_LOG", "/proc/nowhere/log", "cannot be written"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_named(tmp_path: Path, variable: str, value: str, words: str) -> None:
+    with pytest.raises(ValueError, match=f"{variable} .*{words}"):
+        RequestLog.of({"CONVOY_REQUEST_LOG": str(tmp_path / "log"), variable: value})
+
+
+def test_a_folder_gets_a_file_and_a_file_keeps_its_name(tmp_path: Path) -> None:
+    assert request_files.current(str(tmp_path)) == tmp_path / "requests.jsonl"
+    assert request_files.current(f"{tmp_path}/new/") == tmp_path / "new" / "requests.jsonl"
+    assert request_files.current(f"{tmp_path}/a.log") == tmp_path / "a.log"
+
+
+def test_what_was_sent_is_written_only_where_that_is_asked_for(tmp_path: Path) -> None:
+    for payloads in (False, True):
+        log = log_of(tmp_path / "log", payloads=payloads)
+        log.note("/v1/texts/predict", b"a=b", answered())
+        log.write()
+    plain, full = lines_of(tmp_path / "log")
+    assert set(plain) == {"at", "id", "route", "task", "status", "ms"}
+    assert base64.b64decode(full["payload"]["base64"]).decode() == SECRET and full["payload"]["query"] == "a=b"
+
+
+def test_a_large_payload_is_noted_by_its_size(tmp_path: Path) -> None:
+    log, exchange = log_of(tmp_path / "log", payloads=True), answered()
+    exchange.body = bytes(2_000_000)
+    log.note("/v1/texts/predict", b"", exchange)
+    log.write()
+    [line] = lines_of(tmp_path / "log")
+    assert line["payload"]["bytes"] == 2_000_000 and "base64" not in line["payload"]
+
+
+def test_a_share_of_the_requests_is_logged(tmp_path: Path) -> None:
+    log = log_of(tmp_path / "log", share=0.25)
+    for _ in range(2000):
+        log.note("/v1/texts/predict", b"", answered())
+    log.write()
+    assert 400 < len(lines_of(tmp_path / "log")) < 600  # six standard deviations are 116
+
+
+def test_who_was_turned_away_before_a_model_was_asked_fills_no_log(tmp_path: Path) -> None:
+    log, stranger, gone = log_of(tmp_path / "log"), answered(), answered()
+    stranger.task, gone.status = None, 0
+    log.note("/v1/texts/predict", b"", stranger)
+    log.note("/v1/texts/predict", b"", gone)
+    log.write()
+    assert not (tmp_path / "log").exists()
+
+
+def test_a_fault_is_logged_by_its_code(tmp_path: Path) -> None:
+    log, exchange = log_of(tmp_path / "log"), answered()
+    exchange.fault, exchange.status = Fault("text_too_long"), 413
+    log.note("/v1/texts/predict", b"", exchange)
+    log.write()
+    [line] = lines_of(tmp_path / "log")
+    assert (line["status"], line["code"]) == (413, "text_too_long") and "predictions" not in line
+
+
+def test_what_falls_behind_is_dropped_and_counted_and_memory_stays_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcomes: list[str] = []
+    monkeypatch.setattr(module, "logged_of", str)
+    monkeypatch.setattr(module.tally, "count", outcomes.append)
+    log = log_of(tmp_path / "log")
+    for _ in range(module.MOST_WAITING + 5):
+        log.note("/v1/texts/predict", b"", answered())
+    assert outcomes == ["dropped"] * 5
+    log.write()
+    assert outcomes[5:] == ["written"] * module.MOST_WAITING
+    large = answered(answer=bytes(module.MOST_WAITING_BYTES // 2))
+    for _ in range(3):
+        log.note("/v1/texts/predict", b"", large)
+    assert outcomes[-1] == "dropped" and outcomes.count("dropped") == 6
+
+
+def test_a_disk_that_refuses_is_told_once_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    outcomes: list[str] = []
+    monkeypatch.setattr(module, "logged_of", str)
+    monkeypatch.setattr(module.tally, "count", outcomes.append)
+    log = log_of(tmp_path / "folder" / "log")  # which nobody has made
+    for _ in range(2):
+        log.note("/v1/texts/predict", b"", answered())
+        log.write()
+    assert outcomes == ["failed"] * 2 and caplog.text.count("requests are answered and not logged") == 1
+    (tmp_path / "folder").mkdir()
+    log.note("/v1/texts/predict", b"", answered())
+    log.write()
+    assert outcomes[2:] == ["written"]
+
+
+def test_a_full_file_moves_on_and_the_oldest_goes(tmp_path: Path) -> None:
+    file = LogFile(tmp_path / "log", max_bytes=25, files=3)
+    for number in range(12):
+        file.append(b"line %06d\n" % number)
+    assert [path.name for path in request_files.existing(str(tmp_path / "log"))] == ["log", "log.1", "log.2"]
+    assert sorted(os.listdir(tmp_path)) == ["log", "log.1", "log.2"]
+    kept = "".join((tmp_path / name).read_text() for name in ("log.2", "log.1", "log"))
+    assert kept.split() == [word for number in range(6, 12) for word in ("line", f"{number:06d}")]
+    assert all((tmp_path / name).stat().st_mode & 0o777 == 0o600 for name in os.listdir(tmp_path))
+
+
+def test_half_a_line_that_a_kill_left_spoils_no_other(tmp_path: Path) -> None:
+    (tmp_path / "log").write_bytes(b'{"id": "ha')
+    LogFile(tmp_path / "log", 1000, 2).append(b"{}\n")
+    assert (tmp_path / "log").read_bytes() == b'{"id": "ha\n{}\n'
+
+
+def test_a_link_in_its_place_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "log").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="cannot be written"):
+        RequestLog.of({"CONVOY_REQUEST_LOG": str(tmp_path / "log")})
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_several_that_write_and_rotate_at_once_lose_no_line_and_tear_none(tmp_path: Path) -> None:
+    def write(worker: int) -> None:
+        file = LogFile(tmp_path / "log", max_bytes=2000, files=1000)
+        for number in range(200):
+            file.append(b'{"worker": %d, "number": %d}\n' % (worker, number))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+    found = [line for path in request_files.existing(str(tmp_path / "log")) for line in lines_of(path)]
+    assert sorted((line["worker"], line["number"]) for line in found) == [(w, n) for w in range(4) for n in range(200)]
+
+
+@pytest.mark.slow
+def test_a_real_service_logs_each_request_and_nothing_of_what_was_sent(deployed: Path, tmp_path: Path) -> None:
+    where = {"CONVOY_REQUEST_LOG": f"{tmp_path}/requests/", "CONVOY_WORKERS": "2"}
+    with serve(deployed, tmp_path, **where) as server, httpx.Client(base_url=server.url) as client:
+        assert client.get("/v1/models").json()["request_log"] == {"state": "on", "share": 1.0, "payloads": False}
+        headers = {"x-request-id": "mine-1", "user-agent": "a-browser-of-mine"}
+        text = client.post("/v1/texts/predict", json={"texts": [SECRET, "good"]}, headers=headers)
+        image = client.post("/v1/images/sets", content=PNG, headers={"content-type": "image/png"})
+        bad = client.post("/v1/images/predict", content=b"SECRET", headers={"content-type": "image/png"})
+        asked = {answer.headers["x-request-id"]: answer for answer in (text, image, bad)}
+        client.post("/v1/texts/predict", json={"texts": [SECRET]}, headers={"host": "evil.example"})
+        file = tmp_path / "requests" / "requests.jsonl"
+        for _ in range(50):
+            metrics = client.get("/metrics").text  # another worker's are half a second behind
+            if 'convoy_logged_requests_total{outcome="written"} 3.0' in metrics:
+                break
+            time.sleep(0.1)
+        else:
+            raise AssertionError(metrics)
+    found = {line["id"]: line for line in lines_of(file)}
+    assert set(found) == set(asked) and file.stat().st_mode & 0o777 == 0o600
+    written = file.read_text()
+    assert not any(word in written for word in ("nobody", "browser", "SECRET", "evil"))
+    release = text.json()["model"]
+    one = found["mine-1"]
+    assert (one["route"], one["task"], one["status"]) == ("/v1/texts/predict", "text", 200)
+    assert (one["version"], one["digest"]) == (release["version"], release["digest"]) and 0 < one["ms"] < 10_000
+    answers = [{"label": each["label"], "probability": each["probability"]} for each in text.json()["predictions"]]
+    assert one["predictions"] == answers
+    assert found[image.headers["x-request-id"]]["predictions"] == image.json()["predictions"]
+    assert found[bad.headers["x-request-id"]]["code"] == "undecodable_image"
+
+
+@pytest.mark.slow
+def test_a_wrong_setting_stops_the_service_with_a_sentence(deployed: Path, tmp_path: Path) -> None:
+    with (
+        pytest.raises(AssertionError, match="CONVOY_REQUEST_LOG_SHARE is '2', a number from 0 to 1 is expected"),
+        serve(deployed, tmp_path, CONVOY_REQUEST_LOG=f"{tmp_path}/requests/", CONVOY_REQUEST_LOG_SHARE="2"),
+    ):
+        raise ValueError("it must not come to this")
+    assert "Traceback" not in (tmp_path / "log").read_text()

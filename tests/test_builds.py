@@ -1,0 +1,114 @@
+"""What MLflow shows of a build: what ran, what was reused and from where; run, version and build name each other."""
+
+import json
+from pathlib import Path
+
+import built_pipeline
+import pytest
+import yaml
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow_store import open_empty_store
+
+from convoy.bundle import digest_of
+from convoy.publishing import builds, publication, tracking
+from convoy.publishing.provenance import Lock
+
+STAGE = "convoy.stage."
+
+
+@pytest.fixture
+def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    built_pipeline.lay(tmp_path)
+    return open_empty_store()
+
+
+def publish(client: MlflowClient) -> str:
+    lines: list[str] = []
+    publication.publish(client, lines.append, ["image"])
+    return "\n".join(lines)
+
+
+def built(client: MlflowClient) -> list[Run]:
+    return builds.find_builds(client, tracking.experiment_of(client, "image"))
+
+
+def export_otherwise() -> None:
+    """As after an edit that concerns export alone."""
+    lock = yaml.safe_load(Path("dvc.lock").read_text())
+    lock["stages"]["export@image"]["cmd"] = "python -m pipelines.export image --otherwise"
+    Path("dvc.lock").write_text(yaml.safe_dump(lock, sort_keys=False))
+
+
+def test_run_version_and_build_name_each_other_with_revision_and_hashes(client: MlflowClient, tmp_path: Path) -> None:
+    built_pipeline.git(tmp_path, "init", "--quiet")
+    built_pipeline.git(tmp_path, "add", "params.yaml", "dvc.lock", "pipelines")
+    built_pipeline.git(tmp_path, "commit", "--quiet", "--message", "first")
+    revision = built_pipeline.git(tmp_path, "rev-parse", "HEAD").strip()
+    assert "all 8 stages are new" in publish(client)
+    [build], version = built(client), client.get_model_version("convoy-image", "1")
+    run, lock = client.get_run(str(version.run_id)), Lock.read()
+    assert run.data.tags["convoy.version"] == build.data.tags["convoy.version"] == "convoy-image/1"
+    assert build.data.tags["convoy.winner_run"] == run.info.run_id
+    assert run.data.tags["convoy.build_run"] == version.tags["convoy.build_run"] == build.info.run_id
+    assert build.data.tags["convoy.bundle_digest"] == version.tags["digest"] == digest_of(Path("bundles/image"))
+    for tags in (build.data.tags, version.tags):
+        assert tags["convoy.git_revision"] == revision and tags["convoy.git_dirty"] == "false"
+        assert tags["convoy.dvc.bundles/image"] == lock.outs("export@image")["bundles/image"]
+        prepared = "data/prepared/image/train.arrow"
+        assert tags[f"convoy.dvc.{prepared}"] == lock.outs("prepare_images")[prepared]
+        assert tags["convoy.dvc_lock"]
+    assert revision in version.description and build.info.run_id in version.description
+    kept = Path(client.download_artifacts(build.info.run_id, "dvc.lock", str(tmp_path)))
+    held = tracking.list_files(client, build.info.run_id)
+    assert {"reports/image/cnn/training.json", "reports/image/choice.json", "reports/baselines.json"} <= set(held)
+    assert Lock.read(kept).stages == {name: lock.stages[name] for name in builds.stages_of("image")}
+
+
+def test_what_dvc_skipped_is_shown_as_reused_with_the_run_that_made_it(client: MlflowClient) -> None:
+    publish(client)
+    export_otherwise()
+    assert "1 of 8 stages ran, reused:" in publish(client)
+    first, second = built(client)
+    assert {first.data.tags[f"{STAGE}{name}"] for name in ("prepare_images", "export/image")} == {"ran"}
+    trained = {run.info.run_name: run for run in client.search_runs([first.info.experiment_id])}["image-lstm"]
+    assert first.data.tags[f"{STAGE}train/image-lstm"] == f"ran: run {trained.info.run_id}"
+    tags = second.data.tags
+    assert tags[f"{STAGE}export/image"] == "ran"
+    assert tags[f"{STAGE}train/image-lstm"].startswith(f"reused run {trained.info.run_id} of 20")
+    assert tags[f"{STAGE}prepare_images"].startswith(f"reused run {first.info.run_id} of 20")
+    note = tags["mlflow.note.content"]
+    assert f"runs/{trained.info.run_id})" in note and "| export@image | ran |" in note
+
+
+def test_the_same_state_again_adds_nothing_also_after_another_one(client: MlflowClient) -> None:
+    def all_of() -> list[object]:
+        versions = client.search_model_versions("name = 'convoy-image'")
+        runs = [(run.info.run_id, json.dumps(run.data.tags, sort_keys=True)) for run in built(client)]
+        return [*runs, *((each.version, each.tags, each.description) for each in versions)]
+
+    publish(client)
+    before = Path("dvc.lock").read_bytes()
+    once = all_of()
+    assert "known already" in publish(client) and all_of() == once
+    export_otherwise()
+    publish(client)
+    twice = all_of()
+    assert twice != once
+    Path("dvc.lock").write_bytes(before)
+    publish(client)
+    assert all_of() == twice
+
+
+def test_a_build_that_was_deleted_comes_back_and_is_named_again(client: MlflowClient) -> None:
+    publish(client)
+    [build] = built(client)
+    client.delete_run(build.info.run_id)
+    publish(client)
+    [again] = built(client)
+    version = client.get_model_version("convoy-image", "1")
+    assert again.info.run_id != build.info.run_id
+    assert version.tags["convoy.build_run"] == again.info.run_id
+    assert client.get_run(str(version.run_id)).data.tags["convoy.build_run"] == again.info.run_id

@@ -1,0 +1,239 @@
+"""trace: from one name of a state all others; that state in a folder of its own; whether a rebuild gives the same."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import built_pipeline
+import pytest
+import small_repository
+import yaml
+from mlflow_store import open_empty_store
+
+from convoy.bundle import digest_of
+from convoy.publishing import publication
+from convoy.publishing.provenance import Lock
+from convoy.tracing import verb
+from convoy.tracing.finding import TraceFailed, find
+from convoy.tracing.worktree import CheckoutRefused
+from convoy.tracing.world import World
+
+pytestmark = pytest.mark.slow  # of what all of them trace, which takes some ten seconds to build
+TRAIN = "data/prepared/image/train.arrow"
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One published version, of a tree with an edit, and a log with its requests; nobody may change it."""
+    root = tmp_path_factory.mktemp("traced") / "convoy"
+    root.mkdir()
+    small_repository.lay(root)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        publication.publish(open_empty_store(), lambda line: None, ["image"])
+        digest = digest_of(root / "bundles/image")
+        prediction = {"label": "Shirt", "probability": 0.75}
+        line = {"at": "2026-11-25T22:00:00.000+00:00", "id": "mine-1", "route": "/v1/images/predict", "task": "image"}
+        line |= {"status": 200, "ms": 1.5, "version": "1", "digest": digest, "predictions": [prediction]}
+        lines = [json.dumps(each) for each in ({**line, "id": "mine-10"}, line, {**line, "id": "gone", "digest": None})]
+        Path(root, ".run").mkdir(exist_ok=True)
+        Path(root, ".run/requests.jsonl").write_text("\n".join([*lines, '{"id": "mine-1", "ha']))
+        yield root
+
+
+@pytest.fixture(autouse=True)
+def here(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(repository)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture(scope="module")
+def world(repository: Path) -> World:
+    """What there is, read once."""
+    return World(".run")
+
+
+def traced(
+    asked: str, checkout: Path | None = None, verify: bool = False, world: World | None = None
+) -> tuple[int, dict[str, Any]]:
+    told: list[str] = []
+    status = verb.trace(asked, world or World(".run"), checkout, verify, True, told.append, lambda line: None)
+    return status, json.loads("\n".join(told))
+
+
+def names(world: World | None = None) -> dict[str, str]:
+    """An ID of each kind, for the one state that there is."""
+    known, lock = (world or World()).known, Lock.read()
+    [version] = known.versions
+    return {
+        "version": "image/1",
+        "version of MLflow": "convoy-image:1",
+        "run": version.run_id,
+        "build": version.tags["convoy.build_run"],
+        "digest": version.digest,
+        "beginning of a digest": version.digest[:8],
+        "prepared data": lock.outs("prepare_images")[TRAIN],
+        "raw data": lock.outs("fetch_images")["data/raw/image"],
+        "weights": lock.outs("train@image-cnn")["candidates/image-cnn/weights.safetensors"],
+        "bundle": lock.outs("export@image")["bundles/image"],
+        "code": lock.deps("train@image-cnn")["pipelines/train.py"],
+        "revision": built_pipeline.git(Path(), "rev-parse", "HEAD").strip(),
+        "beginning of a revision": built_pipeline.git(Path(), "rev-parse", "--short", "HEAD").strip(),
+        "request": "mine-1",
+    }
+
+
+@pytest.mark.parametrize("kind", [
+    "version", "version of MLflow", "run", "build", "digest", "beginning of a digest", "prepared data", "raw data",
+    "weights", "bundle", "revision", "beginning of a revision", "request",
+])  # fmt: skip
+def test_each_name_of_a_state_leads_to_all_others(kind: str, world: World) -> None:
+    held = names(world)
+    status, answer = traced(held[kind], world=world)
+    [state] = [each for each in answer["states"] if each["version"]]
+    assert status == 0 and state["version"]["version"] == "1" and state["version"]["aliases"] == ["champion"]
+    assert state["run"]["id"] == held["run"] and state["build"] == held["build"] and state["digest"] == held["digest"]
+    assert state["git"] == {"revision": held["revision"], "edits": "kept"}
+    assert state["data"][TRAIN] == held["prepared data"] and state["data"]["bundles/image"] == held["bundle"]
+    assert state["params"]["learning.epochs"] == "3" and state["params"]["prepare.seed"] == "0"
+    assert state["places"] == ["bundles/image", f"deployed/image/{held['digest']}"] and state["serves_since"]
+    assert state["missing"] == []
+
+
+def test_a_hash_of_code_is_found_in_dvc_lock_alone_and_leads_to_its_task() -> None:
+    _, answer = traced(names()["code"])
+    assert "pipelines/train.py" in find(names()["code"], World()).what
+    assert answer["states"][0]["task"] == "image" and answer["states"][0]["data"][TRAIN]
+
+
+def test_people_read_the_prediction_the_state_and_the_commands_that_bring_it_back() -> None:
+    told: list[str] = []
+    assert verb.trace("mine-1", World(".run"), None, False, False, told.append, told.append) == 0
+    said = "\n".join(told)
+    held = names()
+    assert "request answered at 2026-11-25T22:00:00.000+00:00" in said and "Shirt 0.7500" in said
+    assert f"git worktree add --detach FOLDER {held['revision']}" in said
+    assert f"mlflow artifacts download --run-id {held['build']} --artifact-path source.patch" in said
+    assert "git apply .run/source.patch" in said and "dvc repro evaluate@image" in said
+    assert "with the edits in source.patch" in said and "learning.learning_rate = 0.006" in said
+
+
+def test_a_request_that_no_bundle_answered_says_so() -> None:
+    status, answer = traced("gone")
+    assert status == 0 and answer["states"] == [] and answer["request"]["id"] == "gone"
+
+
+def test_an_unknown_id_says_where_it_was_looked_for_and_what_is_nearest() -> None:
+    with pytest.raises(TraceFailed) as failed:
+        traced("image/7")
+    said = str(failed.value)
+    assert "image/7 is no version or digest or run or data or revision or request that is known here" in said
+    assert "1 versions and 4 runs in sqlite:///" in said and "2 bundles in bundles/ and deployed/" in said
+    assert "request log .run: 1 files" in said and "nearest: image/1" in said
+    wrong = names()["digest"][:-4] + "0000"
+    with pytest.raises(TraceFailed, match=f"nearest: {names()['digest']}"):
+        traced(wrong)
+    with pytest.raises(TraceFailed, match="at least 8 digits"):
+        traced("abc")
+    with pytest.raises(TraceFailed, match="no request log: --requests or CONVOY_REQUEST_LOG names it"):
+        find("mine-1", World())
+
+
+def test_an_id_that_names_two_things_asks_which_and_takes_the_answer(tmp_path: Path) -> None:
+    line = {"id": "HEAD", "at": "now", "task": "image", "digest": names()["digest"]}
+    (tmp_path / "log").write_text(json.dumps(line) + "\n")
+    world = World(str(tmp_path / "log"))
+    with pytest.raises(TraceFailed, match=r"HEAD names 2 things; say which:\n  revision:\w{40} .*\n  request:HEAD"):
+        find("HEAD", world)
+    assert find("request:HEAD", world).kind == "request" and find("revision:HEAD", world).kind == "revision"
+
+
+def test_without_mlflow_the_lock_and_the_bundles_tell_what_they_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = names()
+    for uri, words in (("sqlite:////nowhere/mlflow.db", "is not there"), ("http://127.0.0.1:1", "does not answer")):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        _, answer = traced(held["prepared data"])
+        [state] = answer["states"]
+        assert state["version"] is None and state["data"]["bundles/image"] == held["bundle"] and state["lock"] == "here"
+        assert any(words in each for each in state["missing"])
+        _, answer = traced(held["digest"])
+        assert answer["states"][0]["serves_since"] and any(words in each for each in answer["states"][0]["missing"])
+
+
+def test_a_checkout_has_the_edit_the_data_the_models_and_nothing_left_to_do(tmp_path: Path) -> None:
+    before = built_pipeline.git(Path(), "status", "--porcelain"), Path("dvc.lock").read_bytes()
+    Path("pipelines/train.py").write_text("# trains otherwise now\n")
+    folder = tmp_path / "then"
+    try:
+        assert traced("image/1", folder)[0] == 0
+        assert (folder / "pipelines/train.py").read_text() == "# trains, with an edit\n"
+        assert Path("pipelines/train.py").read_text() == "# trains otherwise now\n"
+        assert (folder / "bundles/image/model.onnx").read_bytes() == Path("bundles/image/model.onnx").read_bytes()
+        assert yaml.safe_load((folder / "params.yaml").read_text()) == small_repository.PARAMS
+        assert "up to date" in small_repository.dvc(folder, "repro")
+        assert not list((folder / ".dvc").glob("cache/files/*"))
+        with pytest.raises(CheckoutRefused, match="is there already; name a folder that is not"):
+            traced("image/1", folder)
+    finally:
+        Path("pipelines/train.py").write_text("# trains, with an edit\n")
+        built_pipeline.git(Path(), "worktree", "remove", "--force", str(folder))
+    assert (built_pipeline.git(Path(), "status", "--porcelain"), Path("dvc.lock").read_bytes()) == before
+
+
+def test_a_checkout_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("convoy.publishing.known.Known.artifact", lambda *_: b"no patch at all")
+    with pytest.raises(CheckoutRefused, match="git apply"):
+        traced("image/1", tmp_path / "then")
+    assert not (tmp_path / "then").exists()
+    assert built_pipeline.git(Path(), "worktree", "list").count("\n") == 1
+    monkeypatch.setattr("convoy.publishing.known.Known.artifact", lambda *_: None)
+    with pytest.raises(CheckoutRefused, match="with edits that were not kept"):
+        traced("image/1", tmp_path / "then")
+
+
+def test_a_rebuild_says_of_each_file_whether_it_is_the_same_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    objects = sorted(str(path) for path in Path(".dvc/cache").rglob("*"))
+    status, answer = traced("image/1", verify=True)
+    files = {each["path"]: each["same"] for each in answer["verified"]}
+    weights = {f"candidates/image-{name}/weights.safetensors" for name in ("cnn", "lstm")}
+    assert status == 0 and set(files.values()) == {True}
+    assert set(files) >= {*small_repository.SPLITS, *weights, "bundles/image/model.onnx", "bundles/image/card.json"}
+    monkeypatch.setenv("OTHERWISE", "1")
+    told: list[str] = []
+    assert verb.trace("image/1", World(), None, True, False, told.append, told.append) == 1
+    assert {line.split()[0] for line in told if "differs: " in line} == weights
+    assert told[-1].endswith("files: 2 differ")
+    assert not [path for path in Path(".run/trace").iterdir() if path.is_dir()]
+    assert built_pipeline.git(Path(), "worktree", "list").count("\n") == 1
+    assert sorted(str(path) for path in Path(".dvc/cache").rglob("*")) == objects
+
+
+def test_where_no_revision_was_published_a_committed_lock_leads_to_it(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where somebody commits code and lock after the build, and publishes after another edit."""
+    root = tmp_path / "convoy"
+    shutil.copytree(repository, root, symlinks=True, ignore=shutil.ignore_patterns("mlruns", "mlflow.db", "deployed"))
+    monkeypatch.chdir(root)
+    built_pipeline.git(root, "add", ".")
+    built_pipeline.git(root, "commit", "--quiet", "--message", "The build")
+    made = built_pipeline.git(root, "rev-parse", "HEAD").strip()
+    Path("pipelines/train.py").write_text("# another edit\n")
+    publication.publish(open_empty_store(), lambda line: None, ["image"])
+    for build in (True, False):
+        if not build:  # of a version that was published before builds were recorded
+            known = World().known
+            assert known.client is not None
+            known.client.delete_run(known.versions[0].tags["convoy.build_run"])
+            Path("dvc.lock").unlink()
+        _, answer = traced("image/1")
+        [state] = answer["states"]
+        assert state["git"] == {"revision": made, "edits": "found by its dvc.lock; all code there is what made it"}
+    done = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, env=os.environ, check=True)
+    assert "dvc.lock" in done.stdout
