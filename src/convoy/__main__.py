@@ -1,7 +1,7 @@
 """The verbs: python -m convoy init | publish | verify | promote | pull | up | ui | serve | demo | tune | score."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -214,6 +214,26 @@ def score(
     except KeyboardInterrupt:
         typer.echo("stopped; the same command, without --restart, goes on after the last part that is whole", err=True)
         raise typer.Exit(130) from None
+
+
+@app.command()
+def migrate(
+    bundle: Annotated[Path, typer.Argument(help="A bundle of an older format; it stays as it is.")],
+    into: Annotated[
+        Path | None, typer.Option(help="The folder to write; without it one of deployed/ gets its successor beside it.")
+    ] = None,
+) -> None:
+    """Bring a bundle of an older format into today's; one that serves is served by its successor, within seconds."""
+    from convoy.bundle import BundleInvalid
+    from convoy.housekeeping import migration
+    from convoy.publishing import deployment
+
+    try:
+        with nullcontext() if into else deployment.exclusive(typer.echo):
+            migration.migrate(bundle, into, typer.echo)
+    except (BundleInvalid, migration.MigrationRefused, OSError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
 
 
 @contextmanager
