@@ -1,7 +1,7 @@
 """The verbs: python -m convoy init | publish | verify | promote | pull | up | ui | serve | demo | tune | score."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import chdir, contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -232,6 +232,42 @@ def migrate(
         with nullcontext() if into else deployment.exclusive(typer.echo):
             migration.migrate(bundle, into, typer.echo)
     except (BundleInvalid, migration.MigrationRefused, OSError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+
+
+@app.command()
+def backup(file: Annotated[Path, typer.Argument(metavar="FILE", help="The .tar.gz to write.")]) -> None:
+    """Keep mlflow.db, its artifacts and deployed/ with its history in one archive; MLflow and the service may run."""
+    from convoy.housekeeping.backup import BackupRefused, back_up
+    from convoy.publishing import deployment
+
+    try:
+        with deployment.exclusive(typer.echo):
+            back_up(file, typer.echo)
+    except (BackupRefused, OSError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+
+
+@app.command()
+def restore(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `backup` wrote.")],
+    into: Annotated[Path, typer.Option(help="The folder to restore to; this one without it.")] = Path(),
+    replace: Annotated[bool, typer.Option("--replace", help="Move to .replaced/ what stands there.")] = False,
+) -> None:
+    """Bring a backup back, in this folder or another, once every file in it has proven to be the one that was kept."""
+    from convoy.housekeeping.restoration import RestoreRefused
+    from convoy.housekeeping.restoration import restore as restore_here
+    from convoy.publishing import deployment
+    from convoy.sources.items import SourceRefused
+
+    archive = file.absolute()
+    try:
+        into.mkdir(parents=True, exist_ok=True)
+        with chdir(into), deployment.exclusive(typer.echo):
+            restore_here(archive, replace, typer.echo)
+    except (RestoreRefused, SourceRefused, OSError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
 
