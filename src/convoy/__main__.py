@@ -1,4 +1,4 @@
-"""The verbs: python -m convoy init | publish | verify | promote | pull | up | ui | serve | demo | tune | score."""
+"""The verbs of `python -m convoy`, from the first look at data of your own to who serves; --help lists them."""
 
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager, nullcontext
@@ -232,6 +232,61 @@ def migrate(
         with nullcontext() if into else deployment.exclusive(typer.echo):
             migration.migrate(bundle, into, typer.echo)
     except (BundleInvalid, migration.MigrationRefused, OSError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+
+
+@app.command()
+def retrain(
+    report: Annotated[Path, typer.Option(help="Where what was built and decided is told, in Markdown.")] = Path(
+        ".run/retraining.md"
+    ),
+) -> None:
+    """Fetch new data, `dvc repro`, publish, and write a report of it: what a schedule runs."""
+    from convoy.housekeeping import retraining
+
+    try:
+        with _client() as client:
+            before = retraining.champions(client)
+        said = retraining.rebuild(typer.echo)
+        with _client() as client:
+            retraining.write_report(client, report, before, said)
+    except (retraining.RetrainingFailed, OSError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+    typer.echo(f"the report is {report}")
+
+
+@app.command()
+def gc(
+    yes: Annotated[bool, typer.Option("--yes", help="Do it, without a question.")] = False,
+) -> None:
+    """Say what old bundles, versions, runs and cache objects would go by params.yaml's `keep`; with --yes they do."""
+    import sys
+    from datetime import UTC, datetime
+
+    from convoy.housekeeping import collection, dvc_cache
+    from convoy.housekeeping.retention import KeepParams
+    from convoy.params import read_section
+
+    def look(client: Any) -> collection.Plan:
+        return collection.plan(client, read_section(KeepParams, "keep"), datetime.now(UTC))
+
+    try:
+        with _client() as client:
+            plan = look(client)
+            collection.tell(plan, typer.echo)
+            dvc_cache.collect(plan.revisions, plan.hashes, True, typer.echo)
+        if not yes and not (sys.stdin.isatty() and typer.confirm("Remove what goes?")):
+            typer.echo("nothing was removed; `python -m convoy gc --yes` does it")
+            return
+        told = {thing.key for thing in plan.going}
+        with _client() as client:
+            again = look(client)  # others may have published or promoted while the question stood
+            collection.carry_out(client, [thing for thing in again.going if thing.key in told], typer.echo)
+            after = look(client)
+            dvc_cache.collect(after.revisions, after.hashes, False, typer.echo)
+    except (dvc_cache.CacheRefused, collection.RetiringFailed) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
 
