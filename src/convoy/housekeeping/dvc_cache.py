@@ -57,12 +57,18 @@ def _hashes_of(revision: str) -> set[str]:
 
 
 def _lay_roots(cache: Path, hashes: Collection[str]) -> None:
-    """A DVC project that needs these hashes and nothing else: its gc takes other projects' needs into account."""
+    """A DVC project that needs these hashes and nothing else: its gc takes other projects' needs into account.
+
+    It is a git repository too, since DVC looks for branches in every project that it is given.
+    """
     shutil.rmtree(ROOTS, ignore_errors=True)
     (ROOTS / ".dvc").mkdir(parents=True)
-    (ROOTS / ".dvc" / "config").write_text(
-        f"[core]\n    no_scm = true\n    analytics = false\n[cache]\n    dir = {cache}\n"
-    )
+    (ROOTS / ".dvc" / "config").write_text(f"[cache]\n    dir = {cache}\n")
+    identity = ("-c", "user.name=Convoy", "-c", "user.email=convoy@localhost", "-c", "commit.gpgsign=false")
+    for words in (("init", "--quiet"), (*identity, "commit", "--quiet", "--allow-empty", "--message", "nothing")):
+        done = subprocess.run(["git", *words], cwd=ROOTS, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise CacheRefused(f"git failed in {ROOTS}: {done.stderr.strip()}")
     for md5 in sorted(hashes):
         if _object(cache, md5).exists():
             out = {"md5": md5, "hash": "md5", "path": md5}
