@@ -112,8 +112,6 @@ def _run(*words: str, shown: bool = True) -> str:
         check=False,
     )
     if done.returncode:
-        tail = (done.stdout or "").rstrip()
-        raise RetrainingFailed(
-            f"{tail}\n`{' '.join(words[:2])}` ended with {done.returncode}; nothing was decided".lstrip()
-        )
+        ending = f"`{' '.join(words[:2])}` ended with {done.returncode}; what serves goes on serving"
+        raise RetrainingFailed("\n".join([*(done.stdout or "").splitlines(), ending]))
     return done.stdout or ""
