@@ -28,7 +28,7 @@ from convoy.params import read_section
 from convoy.publishing import deployment, publication, registry, retired, tracking
 
 LEAST = KeepParams(days=30, bundles=1, versions=1, runs=0, training_days=7)
-STRIDE = 8  # of 1 all 49 steps were tried: minutes
+STRIDE = 8  # with 1 it dies at each of 54 steps, in four minutes
 NOW = datetime.now(UTC)
 LATER = NOW + timedelta(days=365)
 

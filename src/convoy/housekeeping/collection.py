@@ -63,7 +63,7 @@ def tell(made: Plan, say: Say) -> None:
     staying = [each for each in made.judged if not each.goes and each.thing.kind == "run"]
     for why, count in Counter(each.why for each in staying).items():
         together = sum(each.thing.size for each in staying if each.why == why)
-        rows.append(("stays", f"{count} runs", _mb(together), "", why))
+        rows.append(("stays", f"{count} run{'s' * (count > 1)}", _mb(together), "", why))
     widths = [max((len(row[column]) for row in rows), default=0) for column in range(4)]
     for goes, name, size, at, why in rows:
         say(f"{goes:<{widths[0]}}  {name:<{widths[1]}}  {size:>{widths[2]}}  {at:<{widths[3]}}  {why}")
