@@ -46,8 +46,13 @@ def answer_predictions(model: Deployed, prepared: Sequence[Prepared], rows: Rows
 
 
 def answer_sets(model: Deployed, prepared: Sequence[Prepared], rows: Rows) -> bytes:
-    """ImageSetsAnswer or TextSetsAnswer: every label of each input that the card's threshold lets in."""
+    """ImageSetsAnswer or TextSetsAnswer: every label of each input that the card's threshold lets in.
+
+    Raises Fault where no threshold was ever calibrated, as in bundles that are migrated from format 1.
+    """
     card = model.predictor.card
+    if card.sets.n == 0:
+        raise Fault("sets_uncalibrated")
     _best(model, rows.tolist())
     found: list[TextSet] = []
     for item, row, chosen in zip(prepared, rows, prediction_sets(rows, card.sets.threshold), strict=True):

@@ -87,9 +87,14 @@ SETS_IMAGES = replace(
     path="/v1/images/sets",
     summary="The likely labels of one image or several",
     answer="ImageSetsAnswer",
+    faults=(*PREDICT_IMAGES.faults, "sets_uncalibrated"),
 )
 SETS_TEXTS = replace(
-    PREDICT_TEXTS, path="/v1/texts/sets", summary="The likely labels of one text or several", answer="TextSetsAnswer"
+    PREDICT_TEXTS,
+    path="/v1/texts/sets",
+    summary="The likely labels of one text or several",
+    answer="TextSetsAnswer",
+    faults=(*PREDICT_TEXTS.faults, "sets_uncalibrated"),
 )
 MODELS = RouteSpec(
     "GET",

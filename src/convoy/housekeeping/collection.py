@@ -1,0 +1,204 @@
+"""What deployed/, MLflow and unfinished trainings hold -> what of it goes by the retention: told first, then done."""
+
+import fcntl
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from mlflow import MlflowClient
+
+from convoy.housekeeping import roots
+from convoy.housekeeping.retention import Judged, KeepParams, Thing, judge
+from convoy.layout import DEPLOYED, TASKS, Task
+from convoy.publishing import built, mlflow_settings, registry, retired, tracking
+from convoy.publishing.provenance import Lock
+from convoy.publishing.retired import RetiringFailed as RetiringFailed
+
+Say = Callable[[str], None]
+TRAININGS = Path(".run/training")  # convoy.checkpoints.HOME, which needs torch to be imported
+_SETTLING = f"what serves changed less than {roots.GRACE_S} s ago, a service may still read it"
+
+
+@dataclass
+class Plan:
+    """What was found, judged; `revisions` and `hashes` are what the runs that stay were made from."""
+
+    judged: list[Judged] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    revisions: set[str] = field(default_factory=set)
+    hashes: set[str] = field(default_factory=set)
+
+    @property
+    def going(self) -> list[Thing]:
+        """What goes."""
+        return [each.thing for each in self.judged if each.goes]
+
+
+def plan(client: MlflowClient, params: KeepParams, now: datetime) -> Plan:
+    """Look at everything and judge it; changes nothing. The caller holds deployment.exclusive()."""
+    made = Plan()
+    local = mlflow_settings.is_local(client.tracking_uri)
+    if not local:
+        made.notes.append(
+            f"MLflow's own ({client.tracking_uri}) is left alone: its runs and versions may be of other folders too; "
+            "on its machine `mlflow gc` removes what is in its bin"
+        )
+    lock = Lock.read()
+    for task in TASKS:
+        kept = roots.digests(client, task, params.days, now)
+        made.judged += judge(_bundles(task, kept), params.bundles, params.days, now)
+        if local:
+            made.judged += _judge_store(client, task, lock, kept, params, now, made)
+    made.judged += judge(list(_trainings()), 0, params.training_days, now)
+    return made
+
+
+def tell(made: Plan, say: Say) -> None:
+    """A table of all that goes and all that stays, with sizes and reasons; runs that stay for one reason are a line."""
+    rows = [_row(each) for each in made.judged if each.goes or each.thing.kind != "run"]
+    staying = [each for each in made.judged if not each.goes and each.thing.kind == "run"]
+    for why, count in Counter(each.why for each in staying).items():
+        together = sum(each.thing.size for each in staying if each.why == why)
+        rows.append(("stays", f"{count} run{'s' * (count > 1)}", _mb(together), "", why))
+    widths = [max((len(row[column]) for row in rows), default=0) for column in range(4)]
+    for goes, name, size, at, why in rows:
+        say(f"{goes:<{widths[0]}}  {name:<{widths[1]}}  {size:>{widths[2]}}  {at:<{widths[3]}}  {why}")
+    for note in made.notes:
+        say(note)
+    freed = sum(thing.size for thing in made.going)
+    say(f"{len(made.going)} of {len(made.judged)} go, {_mb(freed)}" if made.going else "nothing goes")
+
+
+def carry_out(client: MlflowClient, going: Sequence[Thing], say: Say) -> None:
+    """Remove what goes. Each thing is there or it is not, whenever this is killed; the next gc goes on.
+
+    The caller holds deployment.exclusive(). Raises retired.RetiringFailed.
+    """
+    for task in TASKS:
+        if mlflow_settings.is_local(client.tracking_uri) and (count := retired.finish(client, task)):
+            say(f"{task}: {count} runs that a gc before was killed at are done with")
+        for folder in (DEPLOYED / task).glob(".gone-*"):
+            shutil.rmtree(folder)
+    for thing in going:
+        if thing.kind == "bundle":
+            _remove_folder(Path(thing.key))
+        elif thing.kind == "training":
+            _remove_training(Path(thing.key))
+        elif thing.kind == "version":
+            name, _, number = thing.key.rpartition("/")
+            retired.retire_version(client, client.get_model_version(name, number))
+    retired.retire_runs(client, [thing.key for thing in going if thing.kind == "run"])
+    if going:
+        say(f"{len(going)} are gone, {_mb(sum(thing.size for thing in going))}")
+
+
+def _bundles(task: Task, kept: dict[str, str]) -> list[Thing]:
+    settling = _SETTLING if roots.is_settling(task) else ""
+    return [
+        Thing(
+            "bundle",
+            f"bundle {task} {folder.name[:12]}",
+            str(folder),
+            retired.size_of(folder),
+            at,
+            kept.get(folder.name, "") or settling,
+        )
+        for folder, at in roots.bundles(task)
+    ]
+
+
+def _judge_store(
+    client: MlflowClient, task: Task, lock: Lock, kept: dict[str, str], params: KeepParams, now: datetime, made: Plan
+) -> list[Judged]:
+    """Versions first: a run stays as long as its version does; a version's bundle is not counted with its run again."""
+    runs = retired.runs(client, task)
+    sizes = {each.run_id: each.model_size for each in runs}
+    things = [
+        Thing(
+            "version",
+            f"{registry.model_name(task)} {version.version}",
+            f"{version.name}/{version.version}",
+            sizes.get(str(version.run_id), 0),
+            retired.made_at(version),
+            kept.get(version.tags.get(registry.DIGEST, ""), ""),
+        )
+        for version in retired.versions(client, task)
+    ]
+    versions = judge(things, params.versions, params.days, now)
+    staying = {each.thing.key for each in versions if not each.goes}
+    holds = {
+        str(version.run_id): f"version {version.version} is of it"
+        for version in retired.versions(client, task)
+        if f"{version.name}/{version.version}" in staying
+    }
+    judged = judge(list(_runs(task, lock, runs, holds)), params.runs, params.days, now)
+    going = {each.thing.key for each in judged if each.goes}
+    for each in runs:
+        if each.run_id not in going:
+            made.revisions |= {each.run.data.tags.get("convoy.git_revision", "")} - {""}
+            made.hashes |= {md5 for tag, md5 in each.run.data.tags.items() if tag.startswith("convoy.dvc.")}
+    return [*versions, *judged]
+
+
+def _runs(task: Task, lock: Lock, runs: Sequence[retired.StoredRun], holds: dict[str, str]) -> Iterator[Thing]:
+    """The runs that `publish` made and that nobody writes to; others are not ours to judge."""
+    content = built.read_built(task, lock)
+    current = {run.key for run in [*content.runs.values(), *content.baselines]}
+    for each in runs:
+        if each.is_ours:
+            is_current = each.run.data.tags[tracking.RUN_KEY] in current
+            protected = holds.get(each.run_id) or ("dvc.lock names it" if is_current else "")
+            name = f"run {each.run.info.run_name} {each.run_id[:12]}"
+            yield Thing("run", name, each.run_id, each.size - each.model_size, each.at, protected)
+
+
+def _trainings() -> Iterator[Thing]:
+    """Checkpoints of trainings that did not end; the newest file says when one was last gone on with."""
+    for folder in sorted(path for path in TRAININGS.glob("*") if path.is_dir()):
+        times = [path.stat().st_mtime for path in [folder, *folder.rglob("*")]]
+        with _lock_of(folder) as free:
+            protected = "" if free else "it is being trained"
+        at = datetime.fromtimestamp(max(times), UTC)
+        yield Thing("training", f"training {folder.name}", str(folder), retired.size_of(folder), at, protected)
+
+
+def _remove_folder(folder: Path) -> None:
+    """It is out of the way in one step, so that nobody takes half a bundle for a bundle."""
+    gone = folder.with_name(f".gone-{folder.name}")
+    folder.rename(gone)
+    shutil.rmtree(gone)
+
+
+def _remove_training(folder: Path) -> None:
+    with _lock_of(folder) as free:
+        if free:
+            shutil.rmtree(folder)
+
+
+@contextmanager
+def _lock_of(folder: Path) -> Iterator[bool]:
+    """The lock that a training holds on its folder; False where one runs."""
+    path = folder / "lock"
+    if not path.exists():
+        yield True
+        return
+    with path.open() as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def _row(each: Judged) -> tuple[str, str, str, str, str]:
+    thing = each.thing
+    return "goes" if each.goes else "stays", thing.name, _mb(thing.size), f"{thing.at:%Y-%m-%d}", each.why
+
+
+def _mb(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"

@@ -1,0 +1,181 @@
+"""An archive of a backup -> mlflow.db, mlruns/ and deployed/ in this folder, after every byte of it has been proven."""
+
+import hashlib
+import os
+import re
+import shutil
+import sqlite3
+import tarfile
+import zlib
+from collections.abc import Callable
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO
+
+from pydantic import ValidationError
+from tqdm import tqdm
+
+from convoy.housekeeping.backup import ARTIFACTS, CONTENTS, DATABASE, Contents
+from convoy.layout import DEPLOYED, TASKS
+from convoy.publishing import mlflow_settings
+from convoy.sources import archives
+
+Say = Callable[[str], None]
+REPLACED = Path(".replaced")  # what stood here before; nothing of ours ever empties it
+PARTS = (DATABASE, ARTIFACTS, *(f"{DEPLOYED}/{task}" for task in TASKS))  # each appears in one step
+_BESIDE = ("-wal", "-shm")  # SQLite's own files beside a database
+_PROVEN = "proven"
+_BLOCK = 1 << 20
+_LINK = re.compile(rf"{DEPLOYED}/(?:{'|'.join(TASKS)})/current")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+class RestoreRefused(RuntimeError):
+    """An archive that is damaged or none of ours, or a place where something stands."""
+
+
+def restore(archive: Path, replace: bool, say: Say) -> None:
+    """Bring back all of `archive` into the working directory; what stands there is moved to .replaced/ if so asked.
+
+    Nothing changes before all is unpacked and proven; killed after that, the same command goes on. The caller holds
+    deployment.exclusive(). Raises RestoreRefused, SourceRefused for an archive that could do harm.
+    """
+    staging = Path(f".restore-{_key(archive)}")
+    if not (staging / _PROVEN).exists():
+        shutil.rmtree(staging, ignore_errors=True)
+        _refuse_what_stands(_parts(_names(archive)), replace)
+        try:
+            contents = _unpack(archive, staging)
+            _move_paths(staging, contents.artifact_root)
+        except BaseException:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
+        os.sync()  # before the mark, which promises all of it
+        (staging / _PROVEN).touch()
+        say(f"{archive}, made {contents.made_at}: {len(contents.files)} files, every one as its sha256 says")
+    left = [part for part in PARTS if (staging / part).exists()]
+    _refuse_what_stands(left, replace)
+    aside = REPLACED / datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S.%fZ")
+    for part in left:
+        if _stands(part):
+            _put_aside(part, aside)
+        Path(part).parent.mkdir(exist_ok=True)
+        (staging / part).rename(part)
+        say(f"{part} is back" + (f"; what stood there is in {aside}" if (aside / part).exists() else ""))
+    shutil.rmtree(staging)
+    if aside.exists():
+        say("start an MLflow server that runs here anew: it may still have the database open that is in .replaced/")
+
+
+def _key(archive: Path) -> str:
+    with archive.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+
+
+def _names(archive: Path) -> list[str]:
+    """The names in an archive that is readable to its end and could do no harm."""
+    try:
+        return archives.refuse_hostile(archive)
+    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise RestoreRefused(f"{archive} is damaged or no backup ({error}); nothing was changed") from None
+
+
+def _parts(names: list[str]) -> list[str]:
+    return [part for part in PARTS if any(name == part or name.startswith(f"{part}/") for name in names)]
+
+
+def _stands(part: str) -> bool:
+    path = Path(part)
+    return any(path.iterdir()) if path.is_dir() else path.exists() or path.is_symlink()
+
+
+def _refuse_what_stands(parts: list[str], replace: bool) -> None:
+    standing = [part for part in parts if _stands(part)]
+    if standing and not replace:
+        raise RestoreRefused(
+            f"{', '.join(standing)} in {Path().absolute()} would be replaced; with --replace what stands there is "
+            f"moved to {REPLACED}/, or name another folder with --into"
+        )
+
+
+def _put_aside(part: str, aside: Path) -> None:
+    (aside / part).parent.mkdir(parents=True, exist_ok=True)
+    Path(part).rename(aside / part)
+    if part == DATABASE:
+        for suffix in _BESIDE:
+            beside = Path(part + suffix)
+            if beside.exists():
+                beside.rename(aside / beside.name)
+
+
+def _unpack(archive: Path, staging: Path) -> Contents:
+    """Write every file below `staging` and compare it with the archive's own list."""
+    found: dict[str, str] = {}
+    listing = b""
+    progress = tqdm(total=archive.stat().st_size, desc="restore", unit="B", unit_scale=True, disable=None)
+    with progress, archive.open("rb") as raw, tarfile.open(fileobj=raw) as tar:
+        for member in tar:
+            stream = tar.extractfile(member)
+            if stream is None:
+                continue
+            if member.name == CONTENTS:
+                listing = stream.read()
+            else:
+                found[member.name] = _write(staging / member.name, stream)
+            progress.update(raw.tell() - progress.n)
+    return _compare(archive, listing, found, staging)
+
+
+def _write(path: Path, content: IO[bytes]) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256()
+    with path.open("wb") as stream:
+        while block := content.read(_BLOCK):
+            digest.update(block)
+            stream.write(block)
+    return digest.hexdigest()
+
+
+def _compare(archive: Path, listing: bytes, found: dict[str, str], staging: Path) -> Contents:
+    try:
+        contents = Contents.model_validate_json(listing)
+    except ValidationError:
+        raise RestoreRefused(f"{archive} has no readable {CONTENTS}: it is no backup of Convoy's") from None
+    wanted = {name: entry.sha256 for name, entry in contents.files.items()}
+    wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+    wrong += [name for name in found if not _parts([name])]
+    wrong += [name for name, target in contents.links.items() if not (_LINK.fullmatch(name) and _DIGEST.match(target))]
+    if wrong:
+        raise RestoreRefused(
+            f"{archive}: {wrong[0]} is not what its {CONTENTS} says ({len(wrong)} such); nothing was changed, "
+            "take another backup"
+        )
+    for name, target in contents.links.items():
+        Path(staging, name).parent.mkdir(parents=True, exist_ok=True)
+        Path(staging, name).symlink_to(target)
+    return contents
+
+
+def _move_paths(staging: Path, before: str) -> None:
+    """MLflow notes the absolute path of its artifacts; here they lie elsewhere than where the backup was made."""
+    now, database = mlflow_settings.artifact_root().as_uri(), staging / DATABASE
+    if now == before or not database.exists():
+        return
+    with closing(sqlite3.connect(database)) as connection, connection:
+        tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        for table in tables:
+            columns = connection.execute(f'PRAGMA table_info("{table}")').fetchall()
+            for column in [row[1] for row in columns if row[2].upper().startswith(("VARCHAR", "TEXT"))]:
+                for old, new in ((before, now), (_path(before), _path(now))):
+                    connection.execute(
+                        f'UPDATE "{table}" SET "{column}" = ? || substr("{column}", ?) '
+                        f'WHERE "{column}" = ? OR substr("{column}", 1, ?) = ?',
+                        (new, len(old) + 1, old, len(old) + 1, f"{old}/"),
+                    )
+
+
+def _path(uri: str) -> str:
+    return uri.removeprefix("file://")

@@ -1,0 +1,117 @@
+"""New data -> a new build, its place in MLflow, and a report of it in Markdown, for whoever decides: on a schedule."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+
+from convoy import atomic, layout
+from convoy.bundle import BundleInvalid, read_bundle
+from convoy.layout import TASKS, Task
+from convoy.publishing import deployment, registry
+
+Say = Callable[[str], None]
+Champions = dict[Task, ModelVersion | None]
+_FIGURES, _DECISION = "validation", "decision"  # tags that `publish` gives a version
+
+
+class RetrainingFailed(RuntimeError):
+    """A step ended with an error, which it has told itself."""
+
+
+def rebuild(say: Say) -> str:
+    """Fetch new data, build what depends on it, publish; gives what publishing said. Raises RetrainingFailed.
+
+    New data is what DVC's imports have at their origin (`dvc import-url`), and whatever has changed at the `path` that
+    params.yaml names, which DVC looks at by itself.
+    """
+    imports = _imports()
+    if imports:
+        _run("dvc", "update", *imports)
+    say(f"imports that were looked at anew: {', '.join(imports) or 'none'}")
+    _run("convoy", "verify", "--mend")
+    _run("dvc", "repro")
+    said = _run("convoy", "publish", shown=False)
+    say(said.rstrip())
+    return said
+
+
+def champions(client: MlflowClient) -> Champions:
+    """Who serves now."""
+    return {task: registry.version_with(client, task, "champion") for task in TASKS}
+
+
+def write_report(client: MlflowClient, path: Path, before: Champions, said: str) -> None:
+    """What was built, what served before, and what was decided, as Markdown; `said` is what publishing said."""
+    lines = [f"# Retrained on {datetime.now(UTC):%Y-%m-%d}", ""]
+    for task in TASKS:
+        lines += [f"## {task}", "", *_task(client, task, before[task]), ""]
+    fenced = said.rstrip().replace("```", "'''")
+    lines += ["## What `python -m convoy publish` said", "", "```", *fenced.splitlines(), "```", ""]
+    lines += ["## Figures against the last commit", "", *_metrics()]
+    atomic.write_bytes(path, ("\n".join(lines) + "\n").encode())
+
+
+def _imports() -> list[str]:
+    """The .dvc files of data that was imported from elsewhere."""
+    from dvc.repo import Repo
+
+    with Repo() as repo:
+        return sorted(stage.path_in_repo for stage in repo.index.stages if stage.is_import)
+
+
+def _task(client: MlflowClient, task: Task, before: ModelVersion | None) -> Iterator[str]:
+    try:
+        built = read_bundle(layout.bundle(task)).digest
+    except BundleInvalid as error:
+        yield f"There is no bundle to publish: {error}"
+        return
+    version = registry.find_version(client, task, built)
+    serves = deployment.current_digest(task) == built
+    yield "| | version | bundle | validation accuracy | log loss |"
+    yield "|---|---|---|---|---|"
+    if before is not None:
+        yield _row("champion before", before)
+    if version is None:
+        yield f"| built | not registered | {built[:12]} | | |"
+        return
+    yield _row("built, serves now" if serves else "built, does not serve", version)
+    yield ""
+    yield f"Decision: {version.tags.get(_DECISION, 'none yet')}."
+    if not serves:
+        yield ""
+        yield f"To let it serve all the same: `python -m convoy promote --task {task} --version {version.version}`."
+
+
+def _row(name: str, version: ModelVersion) -> str:
+    figures = json.loads(version.tags.get(_FIGURES, "{}"))
+    shown = [f"{figures[figure]:.4f}" if figure in figures else "not known" for figure in ("accuracy", "log_loss")]
+    return f"| {name} | {version.version} | {version.tags[registry.DIGEST][:12]} | {' | '.join(shown)} |"
+
+
+def _metrics() -> list[str]:
+    """DVC's comparison with HEAD; outside git there is nothing to compare with."""
+    command = [sys.executable, "-m", "dvc", "metrics", "diff", "--md", "HEAD"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.splitlines() if done.returncode == 0 and done.stdout.strip() else ["The same, or no commit yet."]
+
+
+def _run(*words: str, shown: bool = True) -> str:
+    """Run a module as a user would; its output goes where ours goes, or is given back."""
+    sys.stdout.flush()
+    done = subprocess.run(
+        [sys.executable, "-m", *words],
+        stdout=None if shown else subprocess.PIPE,
+        stderr=None if shown else subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        ending = f"`{' '.join(words[:2])}` ended with {done.returncode}; what serves goes on serving"
+        raise RetrainingFailed("\n".join([*(done.stdout or "").splitlines(), ending]))
+    return done.stdout or ""

@@ -1,0 +1,168 @@
+"""Versions and runs as MLflow stores them, with sizes -> out of it, in steps that a kill may come between."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+from mlflow import MlflowClient
+from mlflow.entities import Run, ViewType
+from mlflow.entities.model_registry import ModelVersion
+
+from convoy.layout import Task
+from convoy.publishing import mlflow_settings, registry, tracking
+
+RETIRED = "convoy.gc"  # tag of a run of which something is being removed: `model`, the bundle, or `run`, all of it
+_OURS = ("convoy.architecture", "convoy.baseline")  # other runs are a person's own, or say what was done when
+_PAGE = 1000
+_AT_ONCE = 200  # run ids on one command line
+
+
+class RetiringFailed(RuntimeError):
+    """MLflow could not remove runs; those are removed by the next try."""
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A run, with the bytes of its artifacts and those of the bundle among them."""
+
+    run: Run
+    size: int
+    model_size: int
+
+    @property
+    def run_id(self) -> str:
+        return str(self.run.info.run_id)
+
+    @property
+    def at(self) -> datetime:
+        """When it ended, or began where it has not ended."""
+        return datetime.fromtimestamp((self.run.info.end_time or self.run.info.start_time) / 1000, UTC)
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether `publish` made it, of a candidate or a baseline, and it has ended."""
+        ended = self.run.info.status not in ("RUNNING", "SCHEDULED")
+        return ended and tracking.RUN_KEY in self.run.data.tags and any(tag in self.run.data.tags for tag in _OURS)
+
+
+def versions(client: MlflowClient, task: Task) -> list[ModelVersion]:
+    """Every version of a task."""
+    name = f"name = '{registry.model_name(task)}'"
+    return list(_pages(lambda token: client.search_model_versions(name, page_token=token)))
+
+
+def made_at(version: ModelVersion) -> datetime:
+    """When a version was last written to, as by a decision."""
+    return datetime.fromtimestamp(max(version.creation_timestamp, version.last_updated_timestamp or 0) / 1000, UTC)
+
+
+def runs(client: MlflowClient, task: Task) -> list[StoredRun]:
+    """Every run of a task's experiment that is not in MLflow's bin."""
+    return [_stored(run) for run in _runs(client, task, "", ViewType.ACTIVE_ONLY)]
+
+
+def retire_version(client: MlflowClient, version: ModelVersion) -> None:
+    """Take a version out of the registry, and its bundle from its run; the run stays."""
+    run_id = str(version.run_id)
+    client.set_tag(run_id, RETIRED, "model")
+    client.delete_model_version(version.name, str(version.version))
+    _remove_model(client, client.get_run(run_id))
+
+
+def retire_runs(client: MlflowClient, run_ids: Sequence[str]) -> None:
+    """Remove runs with all they hold. Raises RetiringFailed; those left are in MLflow's bin, marked as ours."""
+    found = [client.get_run(run_id) for run_id in run_ids]
+    for run_id in run_ids:
+        client.set_tag(run_id, RETIRED, "run")
+        client.delete_run(run_id)
+    _empty_bin(found)
+
+
+def finish(client: MlflowClient, task: Task) -> int:
+    """Do what a kill has kept from being done, and say of how many runs; what was not yet begun is judged anew."""
+    needed = {str(version.run_id) for version in versions(client, task)}
+    marked = list(_runs(client, task, f"tags.`{RETIRED}` != ''", ViewType.ALL))
+    binned = [run for run in marked if run.info.lifecycle_stage == "deleted"]
+    for run in marked:
+        if run.info.lifecycle_stage == "deleted":
+            continue
+        if run.data.tags[RETIRED] == "model" and run.info.run_id not in needed:
+            _remove_model(client, run)
+        else:
+            client.delete_tag(run.info.run_id, RETIRED)
+    _empty_bin(binned)
+    return len(marked)
+
+
+def _remove_model(client: MlflowClient, run: Run) -> None:
+    folder = _artifacts(run)
+    if folder is not None and (folder / registry.FOLDER).exists():
+        shutil.rmtree(folder / registry.FOLDER)
+    client.delete_tag(run.info.run_id, RETIRED)
+
+
+def _empty_bin(runs: Sequence[Run]) -> None:
+    """MLflow's own `gc`, of these runs alone: what a person has put into the bin stays there."""
+    run_ids = [str(run.info.run_id) for run in runs]
+    uri = mlflow_settings.tracking_uri()
+    command = [sys.executable, "-m", "mlflow", "gc", "--backend-store-uri", uri, "--tracking-uri", uri]
+    for start in range(0, len(run_ids), _AT_ONCE):
+        part = ",".join(run_ids[start : start + _AT_ONCE])
+        done = subprocess.run(
+            [*command, "--run-ids", part],
+            env={**os.environ, **mlflow_settings.ENVIRONMENT},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            last = (done.stderr.strip() or done.stdout.strip() or "no word").splitlines()[-1]
+            raise RetiringFailed(f"`mlflow gc` failed ({last}); run `python -m convoy gc` again, it goes on")
+    for folder in map(_artifacts, runs):
+        if folder is not None:
+            with suppress(OSError):  # MLflow leaves the folder above the artifacts, empty
+                folder.parent.rmdir()
+
+
+def _runs(client: MlflowClient, task: Task, which: str, view: int) -> Iterator[Run]:
+    experiment = client.get_experiment_by_name(tracking.experiment_name(task))
+    if experiment is None:
+        return
+    ids = [experiment.experiment_id]
+    yield from _pages(lambda token: client.search_runs(ids, which, view, _PAGE, page_token=token))
+
+
+def _pages(page: Callable[[str | None], Any]) -> Iterator[Any]:
+    token: str | None = None
+    while True:
+        found = page(token)
+        yield from found
+        token = found.token
+        if not token:
+            return
+
+
+def _stored(run: Run) -> StoredRun:
+    folder = _artifacts(run)
+    if folder is None:
+        return StoredRun(run, 0, 0)
+    return StoredRun(run, size_of(folder), size_of(folder / registry.FOLDER))
+
+
+def _artifacts(run: Run) -> Path | None:
+    """Where a run's files lie on this machine; None where a server keeps them."""
+    uri = urlparse(run.info.artifact_uri)
+    return Path(unquote(uri.path)) if uri.scheme in ("", "file") else None
+
+
+def size_of(folder: Path) -> int:
+    """The bytes of all files below a folder, 0 where it is not there."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -1,0 +1,32 @@
+"""A bundle migrated from format 1 predicts as it did; what it was never calibrated for ends in a clear error."""
+
+import json
+from pathlib import Path
+
+import pytest
+import tiny_bundles
+from conftest import deploy, error_of, service_of
+
+from convoy.housekeeping.migration import migrate
+
+OLD = Path(__file__).parents[1] / "old_bundles"
+
+
+def test_it_predicts_and_says_that_it_has_no_sets(tmp_path: Path) -> None:
+    for task in ("image", "text"):
+        deploy(tmp_path, task, lambda folder, task=task: migrate(OLD / f"format-1-{task}", folder, print) and None)
+    examples = json.loads((OLD / "format-1-text" / "examples.json").read_bytes())
+    with service_of(tmp_path) as client:
+        assert client.get("/readyz").status_code == 200
+        found = client.post("/v1/texts/predict", json={"texts": [example["input"] for example in examples]}).json()
+        for prediction, example in zip(found["predictions"], examples, strict=True):
+            assert list(prediction["probabilities"].values()) == pytest.approx(example["probabilities"], abs=1e-6)
+        for answer in (
+            client.post("/v1/texts/sets", json={"texts": ["good"]}),
+            client.post("/v1/images/sets", files={"image": tiny_bundles.png(9)}),
+        ):
+            assert answer.status_code == 409
+            error = error_of(answer)
+            assert error["code"] == "sets_uncalibrated" and "never calibrated" in error["message"]
+        assert client.post("/v1/texts/sets", json={"texts": [" "]}).status_code == 422
+        assert client.get("/v1/models").json()["text"]["card"]["sets"]["n"] == 0

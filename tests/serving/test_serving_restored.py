@@ -1,0 +1,44 @@
+"""A backup that is restored in another folder serves the same bytes."""
+
+import re
+import shutil
+from pathlib import Path
+
+import httpx
+import pytest
+import tiny_bundles
+from conftest import deploy, serve
+
+from convoy.housekeeping.backup import back_up
+from convoy.housekeeping.restoration import restore
+
+pytestmark = pytest.mark.slow  # two real services
+
+
+def answers(url: str) -> list[bytes]:
+    """The bodies of every route that models answer, but for the request's own id."""
+    texts = {"texts": ["the good film", "bad " * 40, "film"]}
+    images = [("image", tiny_bundles.png(brightness)) for brightness in (0, 99, 255)]
+    found = [httpx.post(f"{url}/v1/texts/{route}", json=texts) for route in ("predict", "sets")]
+    found += [httpx.post(f"{url}/v1/images/{route}", files=images) for route in ("predict", "sets")]
+    found.append(httpx.get(f"{url}/v1/models"))
+    assert {answer.status_code for answer in found} == {200}
+    return [re.sub(rb'"request_id": ?"[^"]*"', b"", answer.content) for answer in found]
+
+
+def test_the_same_requests_get_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    for folder in (here, elsewhere, tmp_path / "first", tmp_path / "second"):
+        folder.mkdir()
+    monkeypatch.chdir(here)
+    for task in ("image", "text"):
+        deploy(here / "deployed", task)
+    with serve(here / "deployed", tmp_path / "first") as server:
+        before = answers(server.url)
+        back_up(tmp_path / "kept.tar.gz", print)  # while it serves
+    shutil.rmtree(here / "deployed")
+    monkeypatch.chdir(elsewhere)
+    restore(tmp_path / "kept.tar.gz", False, print)
+    with serve(elsewhere / "deployed", tmp_path / "second") as server:
+        assert answers(server.url) == before
+    assert len(set(before)) == len(before)

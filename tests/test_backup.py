@@ -1,0 +1,339 @@
+"""A backup is whole, or there is none; what it brings back elsewhere is what was kept, and nothing is lost by it."""
+
+import gzip
+import io
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tarfile
+import threading
+import warnings
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import built_pipeline
+import pytest
+from mlflow_store import open_empty_store
+
+from convoy.bundle import read_bundle
+from convoy.housekeeping import backup, restoration
+from convoy.layout import TASKS
+from convoy.publishing import publication, registry, tracking
+from convoy.sources.items import SourceRefused
+
+PARTS = ("mlflow.db", "mlruns", "deployed/image", "deployed/text")
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which both tasks are built and published, and the archive of it beside; nobody may change either."""
+    home = tmp_path_factory.mktemp("home") / "convoy"
+    home.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        client = open_empty_store()
+        for task in TASKS:
+            built_pipeline.lay(home, task)
+        publication.publish(client, print)
+        (home / "deployed" / "image" / "decisions.jsonl").write_text('{"kind": "promoted"}\n')
+        backup.back_up(home.parent / "kept.tar.gz", print)
+    return home
+
+
+@pytest.fixture
+def archive(published: Path) -> Path:
+    return published.parent / "kept.tar.gz"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder, as on another machine."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def content(folder: Path) -> dict[str, bytes | str]:
+    """Every file with its bytes and every link with its target, below what a backup keeps."""
+    paths = [path for part in PARTS for path in [folder / part, *(folder / part).rglob("*")]]
+    return {
+        str(path.relative_to(folder)): os.readlink(path) if path.is_symlink() else path.read_bytes()
+        for path in paths
+        if path.is_symlink() or path.is_file()
+    }
+
+
+def rows(database: Path) -> list[str]:
+    with closing(sqlite3.connect(database)) as connection:
+        return list(connection.iterdump())
+
+
+def test_all_of_it_comes_back_in_the_same_place_with_the_same_bytes(
+    published: Path, archive: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(published, "kept", symlinks=True)
+    before = content(published)
+    try:
+        for part in PARTS:
+            shutil.rmtree(published / part) if part != "mlflow.db" else (published / part).unlink()
+        monkeypatch.chdir(published)
+        restoration.restore(archive, False, print)
+        assert content(published).keys() == before.keys()
+        assert {k: v for k, v in content(published).items() if k != "mlflow.db"} == {
+            k: v for k, v in before.items() if k != "mlflow.db"
+        }
+        assert rows(published / "mlflow.db") == rows(here / "kept" / "mlflow.db")
+        assert not [path for path in published.iterdir() if path.name.startswith(".re")]
+    finally:
+        shutil.rmtree(published)
+        shutil.copytree(here / "kept", published, symlinks=True)
+
+
+def test_elsewhere_mlflow_finds_its_files_and_publishing_goes_on(published: Path, archive: Path, here: Path) -> None:
+    hidden = published.rename(published.with_name("gone"))  # so that nothing here can be read there
+    try:
+        restoration.restore(archive, False, print)
+        for task in TASKS:
+            built_pipeline.lay(here, task)
+        said: list[str] = []
+        client = tracking.open_store()
+        publication.publish(client, said.append)
+        assert sum("known already" in line for line in said) == 2
+        assert sum("it is complete" in line for line in said) == 6
+        for task in TASKS:
+            version = registry.version_with(client, task, "champion")
+            assert version is not None
+            with registry.bundle_of(client, version, []) as folder:
+                assert read_bundle(folder).digest == os.readlink(here / "deployed" / task / "current")
+        assert not any(str(published) in line for line in rows(here / "mlflow.db"))
+    finally:
+        hidden.rename(published)
+
+
+def test_what_mlflow_writes_meanwhile_does_not_tear_the_copy(here: Path) -> None:
+    begun, stop = threading.Event(), threading.Event()
+
+    def write() -> None:
+        with closing(sqlite3.connect("mlflow.db", timeout=30)) as connection:
+            connection.execute("CREATE TABLE busy (a INTEGER, b INTEGER)")
+            number = 0
+            while not stop.wait(0.001):
+                with connection:  # two rows at once: a torn copy would have one of them
+                    connection.execute("INSERT INTO busy VALUES (?, 0)", (number,))
+                    connection.execute("INSERT INTO busy VALUES (?, 1)", (number,))
+                number += 1
+                begun.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        assert begun.wait(30)
+        for number in range(3):
+            backup.back_up(Path(f"kept-{number}.tar.gz"), print)
+    finally:
+        stop.set()
+        writer.join()
+    for number in range(3):
+        with tarfile.open(f"kept-{number}.tar.gz") as tar:
+            tar.extract("mlflow.db", f"out-{number}", filter="data")
+        with closing(sqlite3.connect(f"out-{number}/mlflow.db")) as connection:
+            assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+            counts = connection.execute("SELECT count(*) FROM busy GROUP BY a").fetchall()
+            assert set(counts) == {(2,)}
+
+
+def test_a_database_of_its_own_kind_is_left_to_its_own_tool(
+    published: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(published, here, symlinks=True, dirs_exist_ok=True)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://convoy:secret@db/mlflow")
+    said: list[str] = []
+    contents = backup.back_up(Path("kept.tar.gz"), said.append)
+    assert "db/mlflow is no SQLite file: back it up with its own tool" in said[0] and "secret" not in "".join(said)
+    assert "mlflow.db" not in contents.files and any(name.startswith("deployed/") for name in contents.files)
+
+
+def test_what_stands_is_refused_or_moved_aside_and_never_deleted(published: Path, archive: Path, here: Path) -> None:
+    restoration.restore(archive, False, print)
+    Path("deployed/image/mine").write_text("mine")
+    before = content(here)
+    with pytest.raises(restoration.RestoreRefused, match=r"mlflow\.db, mlruns, .*/text in .* --replace"):
+        restoration.restore(archive, False, print)
+    assert content(here) == before
+    restoration.restore(archive, True, print)
+    (aside,) = restoration.REPLACED.iterdir()
+    assert content(aside) == before
+    assert not Path("deployed/image/mine").exists()
+
+
+def without_the_last_bytes(whole: bytes) -> bytes:
+    return whole[:-2000]
+
+
+def with_a_flipped_bit(whole: bytes) -> bytes:
+    return rewritten(whole, lambda name, data: data[:-1] + bytes([data[-1] ^ 1]) if name.endswith(".onnx") else data)
+
+
+def with_a_file_less(whole: bytes) -> bytes:
+    return rewritten(whole, lambda name, data: None if name.endswith("model.onnx") else data)
+
+
+def with_a_file_more(whole: bytes) -> bytes:
+    return rewritten(whole, lambda name, data: data, [tarfile.TarInfo("deployed/image/more")])
+
+
+def with_a_file_of_another_folder(whole: bytes) -> bytes:
+    return rewritten(whole, lambda name, data: data, [tarfile.TarInfo("src/convoy/atomic.py")])
+
+
+def that_leads_out(whole: bytes) -> bytes:
+    return rewritten(whole, lambda name, data: data, [tarfile.TarInfo("deployed/../../out")])
+
+
+def with_a_link(whole: bytes) -> bytes:
+    link = tarfile.TarInfo("deployed/image/current")
+    link.type, link.linkname = tarfile.SYMTYPE, "/etc"
+    return rewritten(whole, lambda name, data: data, [link])
+
+
+def that_serves_something_else(whole: bytes) -> bytes:
+    swap = b'"deployed/image/current": "'
+
+    def lead_away(name: str, data: bytes) -> bytes:
+        return data.replace(swap, swap + b"../") if name == "manifest.json" else data
+
+    return rewritten(whole, lead_away)
+
+
+def without_a_list(whole: bytes) -> bytes:
+    return rewritten(whole, lambda name, data: None if name == "manifest.json" else data)
+
+
+def of_something_else(_: bytes) -> bytes:
+    return b"not an archive"
+
+
+def rewritten(
+    whole: bytes, change: Callable[[str, bytes], bytes | None], more: list[tarfile.TarInfo] | None = None
+) -> bytes:
+    made = io.BytesIO()
+    with tarfile.open(fileobj=io.BytesIO(whole)) as old, tarfile.open(fileobj=made, mode="w:gz") as new:
+        for member in old:
+            stream = old.extractfile(member)
+            data = change(member.name, stream.read() if stream else b"")
+            if data is not None:
+                member.size = len(data)
+                new.addfile(member, io.BytesIO(data))
+        for member in more or []:
+            new.addfile(member)
+    return made.getvalue()
+
+
+DAMAGES = (
+    without_the_last_bytes,
+    with_a_flipped_bit,
+    with_a_file_less,
+    with_a_file_more,
+    with_a_file_of_another_folder,
+    that_leads_out,
+    with_a_link,
+    that_serves_something_else,
+    without_a_list,
+    of_something_else,
+)
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_an_archive_that_is_not_the_one_that_was_kept_changes_nothing(
+    archive: Path, here: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    damaged = here.parent / "damaged.tar.gz"
+    damaged.write_bytes(damage(archive.read_bytes()))
+    assert damaged.read_bytes() != archive.read_bytes()
+    Path("mlflow.db").write_text("mine")
+    with pytest.raises((restoration.RestoreRefused, SourceRefused), match=r"damaged\.tar\.gz"):
+        restoration.restore(damaged, True, print)
+    assert [path.name for path in here.iterdir()] == ["mlflow.db"] and Path("mlflow.db").read_text() == "mine"
+
+
+def test_a_kill_at_any_step_is_made_good_by_the_same_command(
+    archive: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sync", lambda: None)  # of all that this machine writes: seconds where others do
+    restoration.restore(archive, False, print)
+    wanted = content(here)
+    ends = []
+    for step in range(40):
+        for path in here.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        Path("mlflow.db").write_text("mine")
+        Path("deployed/image").mkdir(parents=True)
+        Path("deployed/image/old").write_text("mine")
+        ends.append(end_after(step, archive))
+        if ends[-1]:
+            restoration.restore(archive, True, lambda line: None)
+        assert content(here) == wanted
+        assert not list(here.glob(".restore-*"))
+        moved = sorted(path.relative_to(path.parents[-3]) for path in Path(".replaced").rglob("*") if path.is_file())
+        assert {path.name for path in moved} == {"mlflow.db", "old"} and len(moved) == 2
+        if ends[-1] == 0:
+            break
+    assert ends[-1] == 0 and len(ends) > 8 and set(ends[:-1]) == {9}
+
+
+def end_after(step: int, archive: Path) -> int:
+    """Restore in a process that dies before its nth step that changes the folder."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 minds forks beside threads
+        pid = os.fork()
+    if pid:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    left = step
+
+    def dying(call: Callable[..., object]) -> Callable[..., object]:
+        def wrapped(*arguments: object, **options: object) -> object:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                os._exit(9)
+            return call(*arguments, **options)
+
+        return wrapped
+
+    for owner, name in [(os, "rename"), (os, "sync"), (os, "symlink"), (shutil, "rmtree"), (Path, "touch")]:
+        setattr(owner, name, dying(getattr(owner, name)))
+    try:
+        restoration.restore(archive, True, lambda line: None)
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
+def test_a_full_disk_leaves_no_archive(published: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(published, here, symlinks=True, dirs_exist_ok=True)
+
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(gzip.GzipFile, "write", full)
+    with pytest.raises(OSError, match=r"No space left on device: .*kept\.tar\.gz"):
+        backup.back_up(Path("kept.tar.gz"), print)
+    assert not list(here.glob("*kept*"))
+
+
+def test_the_verbs_say_in_one_line_what_they_refuse(archive: Path, here: Path) -> None:
+    def convoy(*words: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run([sys.executable, "-m", "convoy", *words], capture_output=True, text=True)
+
+    empty = convoy("backup", "kept.tar.gz")
+    assert empty.returncode == 1 and "neither mlflow.db nor mlruns/ nor deployed/" in empty.stderr
+    assert convoy("restore", str(archive), "--into", "new").returncode == 0
+    again = convoy("restore", str(archive), "--into", "new")
+    assert again.returncode == 1 and again.stderr.count("\n") == 1 and "--replace" in again.stderr
+    assert not list(here.glob("kept*"))

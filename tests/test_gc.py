@@ -1,0 +1,316 @@
+"""What goes by the retention is told first; what serves, did before or waits stays whole, wherever a kill stops it."""
+
+import fcntl
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import built_pipeline
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow_store import open_empty_store
+from typer.testing import CliRunner
+
+from convoy import checkpoints
+from convoy.__main__ import app
+from convoy.bundle import read_bundle
+from convoy.housekeeping import collection, restoration
+from convoy.housekeeping.retention import KeepParams, Thing, judge
+from convoy.layout import DEPLOYED
+from convoy.params import read_section
+from convoy.publishing import deployment, publication, registry, retired, tracking
+
+LEAST = KeepParams(days=30, bundles=1, versions=1, runs=0, training_days=7)
+STRIDE = 8  # with 1 it dies at each of 54 steps, in four minutes
+NOW = datetime.now(UTC)
+LATER = NOW + timedelta(days=365)
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which four image models have been built, published and promoted one after the other."""
+    home = tmp_path_factory.mktemp("four")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        client = open_empty_store()
+        for version in range(1, 5):
+            built_pipeline.lay(home, version=version)
+            publication.publish(client, lambda line: None, ["image"])
+    return home
+
+
+class Place:
+    """A copy of `four`, with its MLflow."""
+
+    def __init__(self) -> None:
+        self.client = tracking.open_store()
+        os.utime(DEPLOYED / "image/current", (0, 0), follow_symlinks=False)  # no promotion of this minute
+
+    def plan(self, params: KeepParams = LEAST, now: datetime = LATER) -> dict[str, tuple[bool, str]]:
+        """What was found -> whether it goes, and why."""
+        made = collection.plan(self.client, params, now)
+        return {each.thing.name: (each.goes, each.why) for each in made.judged}
+
+    def gc(self) -> None:
+        going = collection.plan(self.client, LEAST, LATER).going
+        collection.carry_out(self.client, going, lambda line: None)
+
+    def digest(self, version: int) -> str:
+        return str(registry.get_version(self.client, "image", str(version)).tags[registry.DIGEST])
+
+    def holds(self) -> set[str]:
+        """All that gc could take, by name."""
+        versions = {f"version {version.version}" for version in retired.versions(self.client, "image")}
+        runs = {str(run.run.info.run_id) for run in retired.runs(self.client, "image")}
+        models = {f"model of {path.parents[1].name}" for path in Path("mlruns").glob("*/*/artifacts/model")}
+        folders = {path.name for path in Path("mlruns").glob("*/*")}
+        return versions | runs | models | folders | {path.name for path in (DEPLOYED / "image").iterdir()}
+
+    def check(self) -> None:
+        """The champion and the one before it are whole, deployed and in MLflow."""
+        champion = registry.version_with(self.client, "image", "champion")
+        assert champion is not None and str(champion.version) == "4"
+        for number in (3, 4):
+            version = registry.get_version(self.client, "image", str(number))
+            digest = version.tags[registry.DIGEST]
+            assert read_bundle(deployment.folder_of("image", digest)).digest == digest
+            with registry.bundle_of(self.client, version, []) as folder:
+                assert read_bundle(folder).digest == digest
+        assert deployment.current_digest("image") == self.digest(4)
+
+
+@pytest.fixture
+def place(four: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return copied(four, tmp_path / "place")
+
+
+def copied(four: Path, folder: Path) -> Place:
+    """A copy in which to work; MLflow notes absolute paths, which move with it as a restore moves them."""
+    shutil.copytree(four, folder, symlinks=True)
+    os.chdir(folder)
+    restoration._move_paths(Path(), (four / "mlruns").as_uri())
+    return Place()
+
+
+def test_what_is_beyond_the_retention_goes_and_the_rest_stays_with_its_reason(place: Place) -> None:
+    found = place.plan()
+    bundles = {number: found[f"bundle image {place.digest(number)[:12]}"] for number in range(1, 5)}
+    assert bundles[4] == (False, "it serves")
+    assert bundles[3] == (False, "it served before; a rollback goes back to it")
+    assert {bundles[number] for number in (1, 2)} == {(True, "beyond the newest 1 and older than 30 days")}
+    assert [found[f"convoy-image {number}"][0] for number in range(1, 5)] == [True, True, False, False]
+    runs = {name: reason for name, reason in found.items() if name.startswith("run ")}
+    assert sum(goes for goes, _ in runs.values()) == 5  # two candidates of two builds, and the third's loser
+    reasons = {why for goes, why in runs.values() if not goes}
+    assert reasons == {"version 3 is of it", "version 4 is of it", "dvc.lock names it"}
+
+
+@pytest.mark.slow
+def test_what_goes_is_gone_and_all_else_works_as_before(place: Place) -> None:
+    of_a_person = place.client.create_run(tracking.experiment_of(place.client, "image")).info.run_id
+    place.client.delete_run(of_a_person)
+    place.gc()
+    assert place.client.get_run(of_a_person).info.lifecycle_stage == "deleted"  # in MLflow's bin, as before
+    place.check()
+    assert {goes for goes, _ in place.plan().values()} == {False}
+    assert len(retired.versions(place.client, "image")) == 2
+    runs = retired.runs(place.client, "image")
+    assert {path.name for path in Path("mlruns").glob("*/*")} == {each.run_id for each in runs}
+    before = place.holds()
+    said: list[str] = []
+    publication.publish(place.client, said.append, ["image"])
+    assert place.holds() == before and any("version 4 (known already)" in line for line in said)
+    publication.promote(place.client, said.append, "image", "3")
+    assert deployment.current_digest("image") == place.digest(3)
+
+
+def test_a_challenger_that_waits_stays_and_one_that_was_replaced_does_not(place: Place) -> None:
+    for version in (6, 7):
+        built_pipeline.lay(Path(), validation={"accuracy": 0.5}, version=version)
+        publication.publish(place.client, lambda line: None, ["image"])
+    built_pipeline.lay(Path(), version=4)
+    found = place.plan()
+    assert found["convoy-image 6"] == (False, "a challenger that waits")
+    assert found["convoy-image 5"][0]
+
+
+def test_what_a_decision_of_late_names_stays(place: Place) -> None:
+    built_pipeline.lay(Path(), version=5)
+    publication.publish(place.client, lambda line: None, ["image"])
+    os.utime(DEPLOYED / "image/current", (0, 0), follow_symlinks=False)
+    lines = [
+        {"at": (LATER - timedelta(days=age)).isoformat(), "from": {"digest": place.digest(old)}, "to": None}
+        for old, age in ((2, 29), (1, 31))
+    ]
+    whole = "\n".join(json.dumps(line) for line in lines)
+    cut_off = f'{{"at": "2020-01-01", "to": {{"digest": "{place.digest(3)}'
+    (DEPLOYED / "image/decisions.jsonl").write_text(f"{whole}\n{cut_off}")
+    found = place.plan()
+    assert found["convoy-image 2"] == (False, "a decision of the last 30 days names it")
+    assert not found[f"bundle image {place.digest(2)[:12]}"][0]
+    assert found["convoy-image 1"][0]
+    assert not found["convoy-image 3"][0]  # of a line that was cut off nobody knows when it was written
+
+
+def test_nothing_younger_goes_however_many_there_are(place: Place) -> None:
+    assert {goes for goes, _ in place.plan(now=NOW).values()} == {False}
+
+
+def test_what_a_service_may_still_be_reading_stays(place: Place) -> None:
+    os.utime(DEPLOYED / "image/current", follow_symlinks=False)
+    found = place.plan()
+    assert "a service may still read it" in found[f"bundle image {place.digest(1)[:12]}"][1]
+
+
+def test_runs_that_publish_did_not_make_are_not_judged(place: Place) -> None:
+    experiment = tracking.experiment_of(place.client, "image")
+    for tags in ({}, {tracking.RUN_KEY: "tune", "optuna.state": "COMPLETE"}):
+        run = place.client.create_run(experiment, tags=tags)
+        place.client.set_terminated(run.info.run_id)
+    place.client.create_run(experiment, tags={tracking.RUN_KEY: "x", "convoy.architecture": "cnn"})  # goes on
+    runs = [name for name in place.plan() if name.startswith("run ")]
+    assert len(runs) == len(retired.runs(place.client, "image")) - 3
+
+
+def test_checkpoints_go_where_nobody_goes_on_with_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert collection.TRAININGS == checkpoints.HOME
+    monkeypatch.chdir(tmp_path)
+    client = open_empty_store()
+    for name in ("image-cnn-old", "image-cnn-busy", "image-cnn-new"):
+        folder = collection.TRAININGS / name
+        folder.mkdir(parents=True)
+        for path in (folder / "lock", folder / "epoch=0001.ckpt", folder):
+            if path != folder:
+                path.write_bytes(b"x" * 100)
+            if name != "image-cnn-new":
+                os.utime(path, (0, 0))
+    with (collection.TRAININGS / "image-cnn-busy/lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        made = collection.plan(client, LEAST, NOW)
+        assert [thing.name for thing in made.going] == ["training image-cnn-old"]
+        collection.carry_out(client, made.going, lambda line: None)
+    assert {path.name for path in collection.TRAININGS.iterdir()} == {"image-cnn-busy", "image-cnn-new"}
+
+
+@pytest.mark.slow
+def test_a_kill_at_any_step_leaves_what_stays_whole_and_the_next_gc_goes_on(
+    four: Path, place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(retired, "_empty_bin", lambda runs: empty_bin(place.client, runs))
+    place.gc()
+    place.check()
+    wanted = place.holds()
+    ends = []
+    for step in range(0, 200, STRIDE):
+        place = copied(four, tmp_path / str(step))  # MLflow keeps a database open by its name
+        ends.append(end_after(step))
+        place.check()
+        place.gc()
+        place.check()
+        assert place.holds() == wanted, step
+        if ends[-1] == 0:
+            break
+    assert ends[-1] == 0 and len(ends) > 4 and set(ends[:-1]) == {9}
+
+
+def empty_bin(client: MlflowClient, runs: list[Run]) -> None:
+    """As `mlflow gc`, which takes seconds to start."""
+    for run in runs:
+        shutil.rmtree(Path(run.info.artifact_uri.removeprefix("file://")).parent, ignore_errors=True)
+        client._tracking_client.store._hard_delete_run(run.info.run_id)
+
+
+def end_after(step: int) -> int:
+    """A gc in a process that dies before its nth step that changes something."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 minds forks beside threads
+        pid = os.fork()
+    if pid:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    left = step
+
+    def dying(call: Callable[..., object]) -> Callable[..., object]:
+        def wrapped(*arguments: object, **options: object) -> object:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                os._exit(9)
+            return call(*arguments, **options)
+
+        return wrapped
+
+    try:
+        place = Place()
+        for owner, names in (
+            (MlflowClient, ("set_tag", "delete_tag", "delete_model_version", "delete_run")),
+            (os, ("rename", "rmdir")),  # the latter in the midst of what rmtree does
+            (type(place.client._tracking_client.store), ("_hard_delete_run",)),
+        ):
+            for name in names:
+                setattr(owner, name, dying(getattr(owner, name)))
+        retired._empty_bin = lambda runs: empty_bin(place.client, runs)  # type: ignore[assignment]
+        place.gc()
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
+def test_the_verb_tells_and_removes_nothing_unless_asked(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = Path("params.yaml").read_text()
+    Path("params.yaml").write_text(params + "keep: {days: 30, bundles: 1, versions: 1, runs: 0, training_days: 7}\n")
+    before = place.holds()
+    done = CliRunner().invoke(app, ["gc"])
+    assert done.exit_code == 0, done.output
+    assert "nothing goes" in done.output and "nothing was removed; `python -m convoy gc --yes`" in done.output
+    assert "it served before; a rollback goes back to it" in done.output
+    for path in (DEPLOYED / "image").glob("*/release.json"):
+        release = json.loads(path.read_text())
+        path.write_text(json.dumps({**release, "promoted_at": f"201{release['version']}-01-01T00:00:00+00:00"}))
+    assert "go, " in CliRunner().invoke(app, ["gc"]).output
+    assert place.holds() == before
+    done = CliRunner().invoke(app, ["gc", "--yes"])
+    assert done.exit_code == 0 and "are gone" in done.output
+    place.check()
+    assert len([path for path in (DEPLOYED / "image").iterdir() if path.is_dir()]) == 3  # `current` is one of them
+
+
+def test_a_server_s_store_is_left_alone(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collection.mlflow_settings, "is_local", lambda uri: False)
+    made = collection.plan(place.client, LEAST, LATER)
+    assert {each.thing.kind for each in made.judged} == {"bundle"} and "is left alone" in made.notes[0]
+
+
+def test_the_params_of_this_repository_are_complete() -> None:
+    root = Path(__file__).parents[1]
+    assert read_section(KeepParams, "keep", path=root / "params.yaml").bundles >= 1
+
+
+AGES = st.lists(st.tuples(st.integers(0, 400), st.booleans()), max_size=12)
+
+
+@given(AGES, st.integers(0, 5), st.integers(1, 300))
+def test_what_is_protected_or_new_never_goes_and_more_age_never_saves(
+    ages: list[tuple[int, bool]], newest: int, days: int
+) -> None:
+    things = [
+        Thing("run", f"run {place}", str(place), 1, LATER - timedelta(days=age), "protected" if held else "")
+        for place, (age, held) in enumerate(ages)
+    ]
+    judged = judge(things, newest, days, LATER)
+    assert {each.thing.key for each in judged} == {thing.key for thing in things}
+    going = [each.thing for each in judged if each.goes]
+    assert all(not thing.protected and LATER - thing.at > timedelta(days=days) for thing in going)
+    free = [each for each in judged if not each.thing.protected]
+    verdicts = [each.goes for each in free]
+    assert verdicts == sorted(verdicts)
+    assert sum(verdicts) <= max(0, len(things) - newest)

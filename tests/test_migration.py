@@ -1,0 +1,121 @@
+"""Bundles of format 1, kept for good, become bundles of today by a verb; what serves goes on serving."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import built_pipeline
+import numpy as np
+import pytest
+from mlflow_store import open_empty_store
+
+from convoy.bundle import BundleInvalid, Release, digest_of, read_bundle, read_release
+from convoy.housekeeping import migration
+from convoy.layout import DEPLOYED, TASKS, Task
+from convoy.predictor import Predictor
+from convoy.publishing import deployment, publication, registry
+
+OLD = Path(__file__).parent / "old_bundles"
+NEW = Path("new")
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+def deploy_old(task: Task) -> Path:
+    """A format 1 bundle that serves, as its release of Convoy left it."""
+    digest = digest_of(OLD / f"format-1-{task}")
+    folder = DEPLOYED / task / digest
+    shutil.copytree(OLD / f"format-1-{task}", folder)
+    release = Release(name=f"convoy-{task}", version="4", run_id="r", digest=digest, promoted_at="2026-01-01")
+    (folder / "release.json").write_text(release.model_dump_json())
+    (DEPLOYED / task / "current").symlink_to(digest)
+    return folder
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_bundle_of_format_1_becomes_one_of_today_that_gives_the_very_same_probabilities(task: Task) -> None:
+    said: list[str] = []
+    migration.migrate(OLD / f"format-1-{task}", NEW, said.append)
+    new = Predictor(NEW)
+    examples = json.loads((OLD / f"format-1-{task}" / "examples.json").read_bytes())
+    answers = new.replay([example["input"] for example in examples])
+    assert np.array_equal(answers, np.array([example["probabilities"] for example in examples], dtype=np.float32))
+    for name in {path.name for path in NEW.iterdir()} - {"card.json", "manifest.json"}:
+        assert (NEW / name).read_bytes() == (OLD / f"format-1-{task}" / name).read_bytes()
+    assert (new.card.format_version, new.card.temperature, new.card.sets.n) == (2, 1.0, 0)
+    assert any("cannot give prediction sets" in line for line in said)
+
+
+def test_migrating_again_gives_the_same_digest() -> None:
+    migration.migrate(OLD / "format-1-text", NEW, print)
+    migration.migrate(OLD / "format-1-text", Path("again"), print)
+    assert digest_of(NEW) == digest_of(Path("again"))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_one_that_serves_is_served_by_its_successor_and_stays_beside_it(task: Task) -> None:
+    old = deploy_old(task)
+    migration.migrate(DEPLOYED / task / "current", None, print)
+    serving = DEPLOYED / task / "current"
+    assert os.readlink(serving) == read_bundle(serving).digest != old.name
+    release = read_release(serving)
+    assert release is not None and (release.version, release.digest) == ("4", os.readlink(serving))
+    assert digest_of(old) == old.name
+
+
+def test_one_that_no_longer_serves_is_migrated_and_still_does_not_serve() -> None:
+    old = deploy_old("text")
+    migration.migrate(OLD / "format-1-text", NEW, print)
+    other = Release(name="convoy-text", version="5", run_id="r", digest=digest_of(NEW), promoted_at="2026-01-02")
+    deployment.deploy("text", NEW, other)
+    shutil.rmtree(deployment.folder_of("text", other.digest))
+    migration.migrate(old, None, print)
+    assert deployment.current_digest("text") == other.digest and read_bundle(DEPLOYED / "text" / other.digest)
+
+
+def test_publish_registers_the_successor_as_a_version_of_its_own() -> None:
+    built_pipeline.lay(Path())
+    shutil.rmtree("bundles")
+    deploy_old("image")
+    migration.migrate(DEPLOYED / "image" / "current", None, print)
+    client = open_empty_store()
+    publication.publish(client, print, ["image"])
+    champion = registry.version_with(client, "image", "champion")
+    assert champion is not None and champion.tags[registry.DIGEST] == deployment.current_digest("image")
+    release = read_release(DEPLOYED / "image" / "current")
+    assert release is not None and release.version == str(champion.version)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "card.json", "examples.json", "manifest.json"])
+def test_a_damaged_one_is_refused_and_nothing_is_written(name: str) -> None:
+    shutil.copytree(OLD / "format-1-image", "old")
+    content = bytearray(Path("old", name).read_bytes())
+    content[len(content) // 2] ^= 1
+    Path("old", name).write_bytes(bytes(content))
+    with pytest.raises(BundleInvalid):
+        migration.migrate(Path("old"), NEW, print)
+    assert not NEW.exists()
+
+
+def test_what_needs_no_migration_or_a_newer_release_is_said() -> None:
+    with pytest.raises(migration.MigrationRefused, match="has format 2, today's"):
+        migration.migrate(OLD / "format-2-image", NEW, print)
+    with pytest.raises(migration.MigrationRefused, match="--into"):
+        migration.migrate(OLD / "format-1-image", None, print)
+    NEW.mkdir()
+    with pytest.raises(migration.MigrationRefused, match="new exists"):
+        migration.migrate(OLD / "format-1-image", NEW, print)
+
+
+def test_the_verb_says_in_one_line_what_is_wrong() -> None:
+    words = [sys.executable, "-m", "convoy", "migrate", "nowhere", "--into", "new"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and "nowhere" in done.stderr
+    assert not Path("deployed").exists()

@@ -1,0 +1,127 @@
+"""New data at its origin, one command: it is built, published, and told in Markdown; the workflow runs what exists."""
+
+import re
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import built_pipeline
+import pytest
+import yaml
+from dvc.repo import Repo
+from mlflow_store import open_empty_store
+
+from convoy.housekeeping import retraining
+from convoy.publishing import publication
+
+ROOT = Path(__file__).parents[1]
+# One stage in place of all: it lays what the pipeline would, another winner for each line of the data.
+BUILD = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import built_pipeline
+version = len(Path("incoming/data.csv").read_text().splitlines())
+for task in ("image", "text"):
+    built_pipeline.lay(Path(), task, {{"accuracy": 0.8 + version / 100}}, version)
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder whose data was imported by DVC, and its origin beside it."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    built_pipeline.git(folder, "init", "--quiet")
+    (tmp_path / "origin.csv").write_text("one\n")
+    with warnings.catch_warnings(), Repo.init() as repo:
+        warnings.simplefilter("ignore", DeprecationWarning)  # of libraries that DVC uses
+        Path("incoming").mkdir()
+        repo.imp_url(str(tmp_path / "origin.csv"), "incoming/data.csv")
+    return folder
+
+
+@pytest.mark.slow
+def test_new_data_becomes_a_new_version_and_a_report(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: list[tuple[str, ...]] = []
+    real = retraining._run
+
+    def run(*words: str, shown: bool = True) -> str:
+        """All for real, but for the stages, which take half an hour, and publishing, which is called here."""
+        commands.append(words)
+        if words == ("dvc", "repro"):
+            exec(BUILD.format(tests=str(ROOT / "tests")), {})
+        elif words == ("convoy", "publish"):
+            said: list[str] = []
+            publication.publish(client, said.append)
+            return "\n".join(said)
+        elif words[0] == "dvc":
+            return real(*words, shown=shown)
+        return ""
+
+    monkeypatch.setattr(retraining, "_run", run)
+    client = open_empty_store()
+    retraining.write_report(client, Path("first.md"), retraining.champions(client), retraining.rebuild(print))
+    (place.parent / "origin.csv").write_text("one\ntwo\n")
+    before = retraining.champions(client)
+    retraining.write_report(client, Path("second.md"), before, retraining.rebuild(print))
+    assert Path("incoming/data.csv").read_text() == "one\ntwo\n"
+    assert commands[4:] == [
+        ("dvc", "update", "incoming/data.csv.dvc"),
+        ("convoy", "verify", "--mend"),
+        ("dvc", "repro"),
+        ("convoy", "publish"),
+    ]
+    assert "| champion before |" not in Path("first.md").read_text()
+    told = Path("second.md").read_text()
+    for task in ("image", "text"):
+        section = told.split(f"## {task}\n")[1].split("\n## ")[0]
+        assert re.search(r"\| champion before \| 1 \| [0-9a-f]{12} \| 0\.8100 \|", section)
+        assert re.search(r"\| built, serves now \| 2 \| [0-9a-f]{12} \| 0\.8200 \|", section)
+        assert "Decision: promoted over version 1." in section
+    assert "```\nimage:\n" in told
+
+
+def test_a_worse_one_is_reported_with_the_reason_and_the_command(place: Path) -> None:
+    client = open_empty_store()
+    for version, accuracy in ((1, 0.9), (2, 0.7)):
+        built_pipeline.lay(place, "text", {"accuracy": accuracy}, version)
+        before = retraining.champions(client)
+        publication.publish(client, print, ["text"])
+    retraining.write_report(client, Path("report.md"), before, "text:\n  what it said")
+    told = Path("report.md").read_text()
+    assert "| built, does not serve | 2 |" in told and "Decision: refused: its validation accuracy is 0.7000" in told
+    assert "`python -m convoy promote --task text --version 2`" in told
+    assert "There is no bundle to publish: " in told.split("## image")[1]
+
+
+def test_a_step_that_fails_ends_it_with_what_it_said() -> None:
+    with pytest.raises(retraining.RetrainingFailed, match=r"(?s)No module named nothing.*`nothing` ended with 1"):
+        retraining._run("nothing", shown=False)
+
+
+@pytest.mark.slow
+def test_the_workflow_runs_commands_that_exist() -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/retrain.yml").read_text())
+    assert set(workflow[True]) == {"schedule", "workflow_dispatch"}  # YAML takes `on` for true
+    steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+    script = "\n".join(step.get("run", "") for step in steps)
+    for step in steps:
+        if "run" in step:
+            subprocess.run(["bash", "-n", "-c", step["run"]], check=True)
+        else:
+            assert re.fullmatch(r"actions/(checkout|setup-python|cache)@v\d+", step["uses"])
+    verbs = re.findall(r"-m convoy (\w+)(.*)", script)
+    assert [verb for verb, _ in verbs] == ["retrain"]
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"^make ([a-z-]+)", script, re.MULTILINE)) == {"set-up"} <= targets
+    for module, words in [("convoy", verbs[0]), *(("dvc", found) for found in re.findall(r"-m dvc (\w+)(.*)", script))]:
+        known = subprocess.run([sys.executable, "-m", module, words[0], "--help"], capture_output=True, text=True)
+        assert known.returncode == 0, words
+        for option in re.findall(r"--[a-z-]+", words[1]):
+            parts = ("add",) if words[0] == "remote" else ()
+            command = [sys.executable, "-m", module, words[0], *parts, "--help"]
+            assert option in subprocess.run(command, capture_output=True, text=True).stdout, (words, option)
