@@ -39,7 +39,6 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for task in TASKS:
             built_pipeline.lay(home, task)
         publication.publish(client, print)
-        (home / "deployed" / "image" / "decisions.jsonl").write_text('{"kind": "promoted"}\n')
         backup.back_up(home.parent / "kept.tar.gz", print)
     return home
 
@@ -89,6 +88,10 @@ def test_all_of_it_comes_back_in_the_same_place_with_the_same_bytes(
             k: v for k, v in before.items() if k != "mlflow.db"
         }
         assert rows(published / "mlflow.db") == rows(here / "kept" / "mlflow.db")
+        for task in TASKS:
+            for path in (published / "deployed" / task / "gates").iterdir():
+                kept = here / "kept" / path.relative_to(published)
+                assert path.stat().st_mtime == pytest.approx(kept.stat().st_mtime, abs=1e-4)
         assert not [path for path in published.iterdir() if path.name.startswith(".re")]
     finally:
         shutil.rmtree(published)

@@ -68,7 +68,7 @@ def test_a_manifest_that_cannot_be_read_is_refused(folder: Path, content: bytes)
 
 
 def test_a_bundle_that_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr(Path, "rename", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         write_image_bundle(tmp_path / "image")
     assert list(tmp_path.iterdir()) == []

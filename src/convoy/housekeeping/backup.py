@@ -159,7 +159,7 @@ def _add(tar: tarfile.TarFile, name: str, path: Path, progress: "tqdm[Any]") -> 
     with path.open("rb") as stream:
         member = tarfile.TarInfo(name)
         found = os.fstat(stream.fileno())
-        member.size, member.mtime = found.st_size, int(found.st_mtime)
+        member.size, member.mtime = found.st_size, found.st_mtime  # gate reports are ordered by it
         hashing = _Hashing(stream, progress)
         try:
             tar.addfile(member, hashing)

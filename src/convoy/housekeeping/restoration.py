@@ -125,6 +125,7 @@ def _unpack(archive: Path, staging: Path) -> Contents:
                 listing = stream.read()
             else:
                 found[member.name] = _write(staging / member.name, stream)
+                os.utime(staging / member.name, (member.mtime, member.mtime))
             progress.update(raw.tell() - progress.n)
     return _compare(archive, listing, found, staging)
 

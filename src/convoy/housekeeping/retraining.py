@@ -1,6 +1,5 @@
 """New data -> a new build, its place in MLflow, and a report of it in Markdown, for whoever decides: on a schedule."""
 
-import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,12 +11,13 @@ from mlflow.entities.model_registry import ModelVersion
 
 from convoy import atomic, layout
 from convoy.bundle import BundleInvalid, read_bundle
+from convoy.gating import judging
 from convoy.layout import TASKS, Task
-from convoy.publishing import deployment, registry
+from convoy.publishing import deployment, gate_reports, registry
 
 Say = Callable[[str], None]
 Champions = dict[Task, ModelVersion | None]
-_FIGURES, _DECISION = "validation", "decision"  # tags that `publish` gives a version
+_DECISION = "decision"  # tag that `publish` gives a version
 
 
 class RetrainingFailed(RuntimeError):
@@ -73,25 +73,31 @@ def _task(client: MlflowClient, task: Task, before: ModelVersion | None) -> Iter
         return
     version = registry.find_version(client, task, built)
     serves = deployment.current_digest(task) == built
-    yield "| | version | bundle | validation accuracy | log loss |"
-    yield "|---|---|---|---|---|"
+    yield "| | version | bundle |"
+    yield "|---|---|---|"
     if before is not None:
-        yield _row("champion before", before)
+        yield f"| champion before | {before.version} | {before.tags[registry.DIGEST][:12]} |"
     if version is None:
-        yield f"| built | not registered | {built[:12]} | | |"
+        yield f"| built | not registered | {built[:12]} |"
         return
-    yield _row("built, serves now" if serves else "built, does not serve", version)
+    yield f"| built, {'serves now' if serves else 'does not serve'} | {version.version} | {built[:12]} |"
     yield ""
-    yield f"Decision: {version.tags.get(_DECISION, 'none yet')}."
+    yield f"Decision: {version.tags.get(_DECISION, 'none yet, it is asked for')}."
+    yield from _gates(task, built)
     if not serves:
         yield ""
         yield f"To let it serve all the same: `python -m convoy promote --task {task} --version {version.version}`."
 
 
-def _row(name: str, version: ModelVersion) -> str:
-    figures = json.loads(version.tags.get(_FIGURES, "{}"))
-    shown = [f"{figures[figure]:.4f}" if figure in figures else "not known" for figure in ("accuracy", "log_loss")]
-    return f"| {name} | {version.version} | {version.tags[registry.DIGEST][:12]} | {' | '.join(shown)} |"
+def _gates(task: Task, digest: str) -> Iterator[str]:
+    """The last judgement of a bundle that is kept, a line for each gate."""
+    kept = [each.report for each in judging.read_kept(gate_reports.folder_of(task))]
+    reports = [report for report in kept if report.challenger.digest == digest]
+    if not reports:
+        return
+    yield from ("", reports[-1].title, "", "| gate | | |", "|---|---|---|")
+    for verdict in reports[-1].verdicts:
+        yield f"| {verdict.gate} | {verdict.outcome} | {verdict.sentence.replace('|', ' ')} |"
 
 
 def _metrics() -> list[str]:
