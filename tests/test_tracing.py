@@ -102,7 +102,7 @@ def test_each_name_of_a_state_leads_to_all_others(kind: str, world: World) -> No
     assert state["data"][TRAIN] == held["prepared data"] and state["data"]["bundles/image"] == held["bundle"]
     assert state["params"]["learning.epochs"] == "3" and state["params"]["prepare.seed"] == "0"
     assert state["places"] == ["bundles/image", f"deployed/image/{held['digest']}"] and state["serves_since"]
-    assert state["missing"] == []
+    assert [decision["kind"] for decision in state["decisions"]] == ["promotion"] and state["missing"] == []
 
 
 def test_a_hash_of_code_is_found_in_dvc_lock_alone_and_leads_to_its_task() -> None:

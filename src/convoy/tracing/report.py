@@ -45,6 +45,7 @@ def _state(state: State) -> Iterator[str]:
     yield from _listed("dvc.lock", [state.lock_from] if state.lock else [])
     yield from _listed("data", (f"{md5}  {path}" for path, md5 in state.data.items()))
     yield from _listed("params", (f"{name} = {value}" for name, value in sorted(state.params.items())))
+    yield from _listed("decisions", (decision.told for decision in state.decisions))
     yield from _listed("not found", state.missing)
     if state.revision:
         yield f"\nTo bring it back in a folder of its own: python -m convoy trace {state.name} --checkout FOLDER"
@@ -76,8 +77,7 @@ def _told_version(state: State) -> list[str]:
     if version is None:
         return []
     aliases = f", {' and '.join(version.aliases)}" if version.aliases else ""
-    decision = f"; {version.tags['decision']}" if "decision" in version.tags else ""
-    return [f"{version.name}/{version.number}, registered {told_time(version.registered_ms)}{aliases}{decision}"]
+    return [f"{version.name}/{version.number}, registered {told_time(version.registered_ms)}{aliases}"]
 
 
 def _told_run(run: Any) -> str:
@@ -123,7 +123,6 @@ def _as_json(state: State) -> dict[str, Any]:
             "version": str(version.number),
             "registered_at": told_time(version.registered_ms),
             "aliases": list(version.aliases),
-            "decision": version.tags.get("decision"),
         },
         "run": run and {"id": run.id, "name": run.name, "status": run.status, "started_at": told_time(run.started_ms)},
         "build": state.build and state.build.id,
@@ -134,6 +133,7 @@ def _as_json(state: State) -> dict[str, Any]:
         "lock": state.lock_from or None,
         "data": state.data,
         "params": state.params,
+        "decisions": [decision.model_dump(mode="json", by_alias=True) for decision in state.decisions],
         "commands": commands(state),
         "missing": state.missing,
     }

@@ -5,7 +5,9 @@ from datetime import UTC, datetime
 
 from convoy import layout
 from convoy.layout import Task
+from convoy.publishing import decisions
 from convoy.publishing.builds import BUILD, LOCK_DIGEST, stages_of
+from convoy.publishing.decision import Decision
 from convoy.publishing.known import KnownRun, KnownVersion
 from convoy.publishing.provenance import Lock
 from convoy.publishing.run_content import stage, texts
@@ -34,6 +36,7 @@ class State:
     lock: Lock | None = None
     lock_from: str = ""
     params: dict[str, str] = field(default_factory=dict)
+    decisions: list[Decision] = field(default_factory=list)  # that name its bundle, the oldest first
     missing: list[str] = field(default_factory=list)
 
     @property
@@ -67,6 +70,7 @@ def state_of(point: Point, world: World) -> State:
     _add_lock(state, point, world)
     _add_sources(state, world)
     _add_params(state)
+    _add_decisions(state)
     if state.version is None and world.known.trouble:
         state.missing.append(f"version and run: {world.known.trouble}")
     elif state.version is None:
@@ -173,6 +177,17 @@ def _add_params(state: State) -> None:
     if state.lock is not None and state.task is not None and not state.params:
         sections = {key: each for name in stages_of(state.task) for key, each in state.lock.params(name).items()}
         state.params = texts(sections)
+
+
+def _add_decisions(state: State) -> None:
+    if state.task is None or state.digest is None:
+        return
+    try:
+        told = decisions.read(state.task)
+    except (decisions.DecisionsBroken, OSError) as error:
+        state.missing.append(f"decisions: {error}")
+        return
+    state.decisions = [each for each in told if state.digest in (each.after.digest, each.before and each.before.digest)]
 
 
 def bundle_md5(state: State) -> str:
