@@ -39,6 +39,6 @@ def test_only_a_small_form_is_read_on_the_event_loop(
     exchange = Exchange()
     exchange.body, exchange.content_type = body, "multipart/form-data; boundary=edge"
     models = DeployedModels({"image": image_model})
-    answer = asyncio.run(Handlers(models).images(answer_predictions, b"", exchange))
+    answer = asyncio.run(Handlers(models, {"state": "off"}).images(answer_predictions, b"", exchange))
     assert answer.startswith(b'{"model":')
     assert [reader == threading.get_ident() for reader in readers] == [on_the_loop]
