@@ -7,7 +7,7 @@ from convoy.layout import Task
 
 Family = Literal["cnn", "lstm", "gru", "rnn", "mlp", "linear"]
 FAMILIES: tuple[Family, ...] = get_args(Family)
-RECURRENT: tuple[Family, ...] = ("lstm", "gru", "rnn")
+RECURRENT: tuple[Literal["lstm", "gru", "rnn"], ...] = ("lstm", "gru", "rnn")
 Reader = Literal["lstm", "gru", "rnn", "cnn-near", "cnn-far", "cnn-max"]  # who is asked to remember
 READERS: tuple[Reader, ...] = get_args(Reader)
 SIZED: tuple[Family, ...] = ("cnn", "mlp")  # trained in several sizes

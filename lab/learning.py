@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count, islice
 from math import inf
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,12 +19,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from convoy.datasets.image import ImageDataset
-from convoy.datasets.text import TextDataset
 from convoy.params import Section
 from lab.costs import count_step
 
 Batch = tuple[Tensor, Tensor]
+CPU = torch.device("cpu")  # the networks are small, and there the figures of costs can be compared
 ASKED_AT_ONCE = 250
 
 
@@ -49,6 +49,10 @@ class LearningParams(Section):
     text: Budget
     text_bucket: int = Field(ge=1)
 
+    def with_rate(self, learning_rate: float) -> "Optimizing":
+        """How the weights of a network are changed whose peak rate is this."""
+        return Optimizing(learning_rate, self.weight_decay, self.gradient_norm)
+
 
 @dataclass(frozen=True)
 class Spent:
@@ -61,6 +65,25 @@ class Spent:
     losses: list[float]
 
 
+class Items(Protocol):
+    """What can be asked: a data set of images or of texts."""
+
+    labels: NDArray[np.int64]
+    evaluation_order: NDArray[np.int64]
+
+    def evaluation_batches(self, size: int, device: torch.device) -> Iterable[Batch]:
+        """All items once, in `evaluation_order`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network, and what its training took."""
+
+    network: nn.Module
+    spent: Spent
+
+
 @dataclass(frozen=True)
 class Optimizing:
     """How the weights are changed: AdamW (arXiv:1711.05101), its rate one cycle (arXiv:1708.07120) up to its peak."""
@@ -70,16 +93,26 @@ class Optimizing:
     gradient_norm: float
 
 
+def per_seed(params: LearningParams, train: Callable[[int], Trained]) -> list[Trained]:
+    """A training for each seed, which weights and dropout are drawn from."""
+    found = []
+    for seed in params.seeds:
+        torch.manual_seed(seed)
+        found.append(train(seed))
+    return found
+
+
 def spend(
     network: nn.Module, draw: Callable[[int], Iterable[Batch]], budget: Budget, how: Optimizing, title: str
 ) -> Spent:
     """Train in place until the budget is spent; `draw` gives the batches of an epoch.
 
-    The cost of a step is measured on the first batches of epoch 0, whose mean stands for all.
+    The cost of a step is that of the batch of epoch 0 whose size is nearest to the mean: it grows evenly with size.
     """
-    first = list(islice(draw(0), 8))
-    per_epoch = sum(1 for _ in draw(0))
-    of_step = sum(count_step(network, inputs) for inputs, _ in first) / len(first)
+    sizes = [inputs.numel() for inputs, _ in draw(0)]
+    per_epoch, usual = len(sizes), sum(sizes) / len(sizes)
+    typical = min((inputs for inputs, _ in draw(0)), key=lambda inputs: abs(inputs.numel() - usual))
+    of_step = count_step(network, typical)
     longest = budget.max_epochs * per_epoch
     steps = max(1, round(min(longest, budget.multiply_adds / of_step if of_step else inf)))
     batches = islice((batch for epoch in count() for batch in draw(epoch)), steps)
@@ -109,17 +142,17 @@ def learn(network: nn.Module, batches: Iterator[Batch], steps: int, how: Optimiz
 
 
 @torch.inference_mode()
-def ask(network: nn.Module, dataset: ImageDataset | TextDataset) -> NDArray[np.float32]:
+def ask(network: nn.Module, dataset: Items) -> NDArray[np.float32]:
     """Logits (n, labels) of all items, in the order of the data set."""
     network.eval()
-    batches = dataset.evaluation_batches(ASKED_AT_ONCE, torch.device("cpu"))
+    batches = dataset.evaluation_batches(ASKED_AT_ONCE, CPU)
     found = torch.cat([network(inputs) for inputs, _ in batches]).numpy()
     logits = np.empty_like(found)
     logits[dataset.evaluation_order] = found
     return logits
 
 
-def right(network: nn.Module, dataset: ImageDataset | TextDataset) -> NDArray[np.bool_]:
+def right(network: nn.Module, dataset: Items) -> NDArray[np.bool_]:
     """Whether each item (n,) gets its label."""
     found: NDArray[np.bool_] = ask(network, dataset).argmax(axis=1) == dataset.labels
     return found

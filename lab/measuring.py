@@ -1,32 +1,21 @@
 """Networks of several seeds and changed inputs -> what is written down: accuracies per seed, drops with intervals."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from convoy.datasets.image import ImageDataset
-from convoy.datasets.text import TextDataset
 from lab import costs
 from lab.estimates import estimate
-from lab.learning import Spent, right
+from lab.learning import Items, Trained, right
 
 Right = NDArray[np.bool_]  # (seeds, items)
 BATCHED = 32  # inputs of a batch whose seconds are measured
 
 
-@dataclass(frozen=True)
-class Trained:
-    """A network, and what its training took."""
-
-    network: nn.Module
-    spent: Spent
-
-
-def answers(trained: Sequence[Trained], dataset: ImageDataset | TextDataset) -> Right:
+def answers(trained: Sequence[Trained], dataset: Items) -> Right:
     """Whether the network of each seed has each item right."""
     return np.stack([right(each.network, dataset) for each in trained])
 
@@ -85,14 +74,11 @@ def cost(trained: Sequence[Trained], one: Tensor, training: Tensor) -> dict[str,
 
 
 def losses(trained: Sequence[Trained], points: int = 50) -> dict[str, list[Any]]:
-    """The loss of each seed over the training, as the means of so many stretches of steps."""
-    stretches = [np.array_split(np.array(each.spent.losses), min(points, each.spent.steps)) for each in trained]
-    ends = np.cumsum([len(part) for part in stretches[0]]).tolist()
-    return {"x": ends, "per_seed": [rounded(np.array(row)) for row in zip(*_means(stretches), strict=True)]}
-
-
-def _means(stretches: list[list[NDArray[np.float64]]]) -> list[list[float]]:
-    return [[float(part.mean()) for part in parts] for parts in stretches]
+    """The loss over the training, from 0 to 1, of each seed: means of equal stretches."""
+    count = min(points, *(each.spent.steps for each in trained))
+    stretches = [np.array_split(np.array(each.spent.losses), count) for each in trained]
+    means = np.array([[part.mean() for part in parts] for parts in stretches])
+    return {"x": rounded(np.arange(1, count + 1) / count), "per_seed": [rounded(row) for row in means.T]}
 
 
 def rounded(values: NDArray[Any]) -> list[float]:

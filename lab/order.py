@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from convoy.datasets.text import TextDataset
 from convoy.params import Section
 
 Tokens = NDArray[np.int32]  # (tokens,)
@@ -70,16 +69,18 @@ class Host:
     label: int
 
 
-def draw_hosts(learn: TextDataset, asked: TextDataset, params: OrderParams) -> list[Host]:
-    """Texts that are asked, each with a key phrase of another label, as the texts that are learnt from have them."""
+def draw_hosts(
+    learnt: tuple[Sequence[Tokens], NDArray[np.int64]], asked: NDArray[np.int64], labels: int, params: OrderParams
+) -> list[Host]:
+    """Of texts that are asked, with labels `asked` (n,), some, each with a key phrase of another label.
+
+    The phrases are those of the texts and labels that were learnt from.
+    """
     generator = np.random.default_rng(params.seed)
-    labels = len(asked.names)
-    phrases = [
-        key_phrases(learn.arrays, learn.labels, label, params.phrases, params.phrase_texts) for label in range(labels)
-    ]
+    phrases = [key_phrases(*learnt, label, params.phrases, params.phrase_texts) for label in range(labels)]
     found = []
-    for row in np.sort(generator.permutation(len(asked.labels))[: params.phrase_hosts]).tolist():
-        label = int((asked.labels[row] + generator.integers(1, labels)) % labels)
+    for row in np.sort(generator.permutation(len(asked))[: params.phrase_hosts]).tolist():
+        label = int((asked[row] + generator.integers(1, labels)) % labels)
         if phrases[label]:
             found.append(Host(row, phrases[label][generator.integers(len(phrases[label]))], label))
     return found

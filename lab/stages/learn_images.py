@@ -7,12 +7,13 @@ import torch
 from convoy import atomic, stage
 from convoy.params import read_section
 from lab import measuring
+from lab.families import Families
+from lab.image_networks import ImageCnnParams
+from lab.images import read_image_subset, train_images, with_images
+from lab.items import DataParams
 from lab.layout import PARAMS, Family, learnt
-from lab.learning import LearningParams
-from lab.models import Families, ImageCnnParams
+from lab.learning import CPU, LearningParams
 from lab.space import Images, SpaceParams, hide, shift
-from lab.subsets import DataParams, read_image_subset, with_images
-from lab.trainings import CPU, train_images
 
 
 def main(family: Family) -> None:

@@ -15,14 +15,14 @@ from convoy import atomic, layout, stage
 from convoy.datasets.text import TextDataset
 from convoy.params import read_section
 from lab import measuring, negation, order
+from lab.families import Families
+from lab.items import DataParams
 from lab.layout import PARAMS, Family, learnt
-from lab.learning import LearningParams, ask
-from lab.measuring import Trained
-from lab.models import Families, TextCnnParams, WordParams
+from lab.learning import CPU, LearningParams, Trained, ask
 from lab.negation import NegationParams
 from lab.order import OrderParams
-from lab.subsets import DataParams, read_text_subset, with_texts
-from lab.trainings import CPU, train_texts
+from lab.text_networks import TextCnnParams, WordParams
+from lab.texts import read_text_subset, train_texts, with_texts
 
 Probe = Callable[[NegationParams, int, negation.Score], NDArray[np.float64]]
 
@@ -33,6 +33,7 @@ def main(family: Family) -> None:
     words = read_section(WordParams, "words", path=PARAMS)
     params = read_section(Families[TextCnnParams], "families", "text", path=PARAMS).of(family)
     of_order = read_section(OrderParams, "order", path=PARAMS)
+    of_negation = read_section(NegationParams, "negation", path=PARAMS)
     subset = read_text_subset(read_section(DataParams, "data", path=PARAMS))
     trained = train_texts(family, params, words, learning, subset.learn, f"texts, {family}")
     intact = measuring.answers(trained, subset.ask)
@@ -50,7 +51,7 @@ def main(family: Family) -> None:
         "loss": measuring.losses(trained),
         **_ask_changed(trained, subset.ask, intact, of_order),
         "phrase": _ask_phrases(trained, subset.learn, subset.ask, of_order),
-        **_ask_sentences(trained, subset.ask, read_section(NegationParams, "negation", path=PARAMS)),
+        **_ask_sentences(trained, subset.ask, of_negation),
     }
     atomic.write_json(learnt("text", family), report)
     print(f"texts, {family}: accuracy {intact.mean():.4f}", flush=True)
@@ -79,7 +80,7 @@ def _ask_phrases(
     trained: list[Trained], learn: TextDataset, asked: TextDataset, params: OrderParams
 ) -> dict[str, list[Any]]:
     """How far a key phrase of another label moves the probability of that label, by the place that it is put at."""
-    hosts = order.draw_hosts(learn, asked, params)
+    hosts = order.draw_hosts((learn.arrays, learn.labels), asked.labels, len(asked.names), params)
     if not hosts:
         return measuring.effects([])
     rows = np.array([host.row for host in hosts])

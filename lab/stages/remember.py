@@ -15,10 +15,14 @@ from lab.memory import MemoryParams
 
 
 def main(reader: Reader) -> None:
-    """A training per distance and seed; the gradient of an untrained network, and of one that knows the shortest."""
+    """A training per distance and seed; the gradient of an untrained network, and of one that has learnt all it can."""
     params = read_section(MemoryParams, "memory", path=PARAMS)
     measured = {seed: _measure(reader, params, seed) for seed in params.seeds}
     accuracies = np.array([measured[seed]["accuracy"] for seed in params.seeds])
+    reaches = {
+        seed: memory.reach(params.distances, row, params.solved)
+        for seed, row in zip(params.seeds, accuracies.tolist(), strict=True)
+    }
     network = memory.build(reader, params)
     tokens, _ = memory.draw(1, max(params.distances), params.noise_tokens, np.random.default_rng(0))
     report: dict[str, Any] = {
@@ -28,9 +32,11 @@ def main(reader: Reader) -> None:
         "distances": params.distances,
         "per_seed": [measuring.rounded(row) for row in accuracies],
         "steps": [measured[seed]["steps"] for seed in params.seeds],
-        "reach": [memory.reach(params.distances, row, params.solved) for row in accuracies.tolist()],
+        "reach": list(reaches.values()),
         "gradient_at_start": [measuring.rounded(measured[seed]["at_start"]) for seed in params.seeds],
-        "gradient_trained": [measuring.rounded(measured[seed]["trained"]) for seed in params.seeds],
+        "gradient_trained": [
+            measuring.rounded(found["trained"]) if "trained" in found else None for found in measured.values()
+        ],
     }
     if reader in params.dilations:
         report["receptive_field"] = memory.receptive_field(params.width, params.dilations[reader])
@@ -47,7 +53,7 @@ def _measure(reader: Reader, params: MemoryParams, seed: int) -> dict[str, Any]:
         network = memory.build(reader, params)
         found["steps"].append(memory.train(network, params, distance, seed))
         found["accuracy"].append(float(memory.ask(network, params, distance, seed).mean()))
-        if distance == params.distances[0]:
+        if memory.reach(params.distances[: len(found["steps"])], found["accuracy"], params.solved) == distance:
             found["trained"] = memory.gradient_norms(network, params, seed)
     return found
 

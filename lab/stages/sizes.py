@@ -10,11 +10,12 @@ from pydantic import Field
 from convoy import atomic, stage
 from convoy.params import Section, read_section
 from lab import costs, measuring
+from lab.families import Families, FeedForwardParams
+from lab.image_networks import ImageCnnParams
+from lab.images import Images, read_image_subset, train_images
+from lab.items import DataParams
 from lab.layout import PARAMS, Family, learnt, sized
 from lab.learning import LearningParams
-from lab.models import Families, FeedForwardParams, ImageCnnParams
-from lab.subsets import DataParams, Images, read_image_subset
-from lab.trainings import train_images
 
 
 class SizesParams(Section):
