@@ -38,7 +38,7 @@ def main(family: Family) -> None:
     trained = train_texts(family, params, words, learning, subset.learn, f"texts, {family}")
     intact = measuring.answers(trained, subset.ask)
     rows = np.random.default_rng(0).permutation(len(subset.learn.labels))[: learning.text.batch_size]
-    batch, _ = subset.learn.collate(rows, CPU)
+    batch, _ = subset.learn.take(rows, CPU)
     usual = int(subset.ask.lengths.mean())
     report = {
         "seeds": learning.seeds,
