@@ -27,11 +27,7 @@ def torn(root: Path, mend: bool) -> Iterator[str]:
     Both are done under DVC's own locks, so that a record that a living DVC is just writing is none of them. Raises
     dvc.lock.LockError where another DVC holds one for more than 3 s.
     """
-    with make_lock(str(root / f"{RWLOCK}.lock")):
-        if not _is_json(root / RWLOCK):
-            yield f"{RWLOCK} is torn by a kill"
-            if mend:
-                (root / RWLOCK).unlink()
+    yield from torn_rwlock(root, mend)
     if not _refusal(root / LOCK):  # most often; that takes 0.3 s, in which nobody need wait
         return
     with make_lock(str(root / TEMPORARY / "lock")):
@@ -40,6 +36,15 @@ def torn(root: Path, mend: bool) -> Iterator[str]:
             yield f"{LOCK} is torn by a kill ({refusal})"
             if mend:
                 _renew(root)
+
+
+def torn_rwlock(root: Path, mend: bool) -> Iterator[str]:
+    """The same of the record of who reads and writes what, which takes a millisecond."""
+    with make_lock(str(root / f"{RWLOCK}.lock")):
+        if not _is_json(root / RWLOCK):
+            yield f"{RWLOCK} is torn by a kill"
+            if mend:
+                (root / RWLOCK).unlink()
 
 
 def _is_json(path: Path) -> bool:
