@@ -73,13 +73,13 @@ def at_each_write(ground: Ground, stage: str, target: Target, every: int = 1) ->
 
 def recover(ground: Ground, stage: str, kind: str, at: str) -> Outcome:
     """What the next `dvc repro` does; where it fails, what it does after Convoy's own look at DVC's files."""
-    done = ground.dvc("-s", stage)
+    done = ground.dvc()
     plain = done.returncode == 0
     said = "" if plain else done.stderr.strip()[-300:]
     verified = plain
     if not plain:
         ground.start("convoy", "verify", "--mend").communicate(timeout=BUILD_S)
-        verified = ground.dvc("-s", stage).returncode == 0
+        verified = ground.dvc().returncode == 0
     same = verified and ground.same(stage) and not ground.leftovers()
     return Outcome(stage, kind, at, plain, verified, same, said)
 

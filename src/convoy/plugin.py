@@ -1,7 +1,8 @@
 """A DVC that begins to plan -> no record in its way that a kill has torn.
 
-networkx calls this by the entry point in pyproject.toml, in every process that imports it. dvc.lock is not looked at:
-DVC writes it only where a stage has run, and then convoy.watchdog is there.
+networkx calls this by the entry point in pyproject.toml, in every process that imports it. `dvc repro` is one of them,
+`dvc repro -s` and `dvc status` are not. dvc.lock is not looked at: DVC writes it only where a stage has run, and then
+convoy.watchdog is there.
 """
 
 import sys
