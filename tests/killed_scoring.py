@@ -35,7 +35,7 @@ def deadly(function: Callable[..., Any], left: list[int]) -> Callable[..., Any]:
 def child(source: Path, output: Path, steps: int) -> None:
     """Score; be killed at the step of this number, counted over all syncs, renames and removals."""
     left = [steps]
-    atomic._sync = deadly(atomic._sync, left)
+    atomic.sync = deadly(atomic.sync, left)
     Path.replace, Path.unlink = deadly(Path.replace, left), deadly(Path.unlink, left)
     shutil.rmtree = deadly(shutil.rmtree, left)
     inputs = Inputs(source, "text", "text", "utf-8")

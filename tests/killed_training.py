@@ -25,7 +25,7 @@ FOREVER_S = 600.0
 
 def child(task: str, architecture: str, killed_in_write: int | None) -> None:
     """Train; with `killed_in_write` be killed at that sync: the odd ones come before a rename, the even ones after."""
-    sync, left = atomic._sync, [killed_in_write or 0]
+    sync, left = atomic.sync, [killed_in_write or 0]
 
     def deadly(path: Path) -> None:
         left[0] -= 1
@@ -33,7 +33,7 @@ def child(task: str, architecture: str, killed_in_write: int | None) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         sync(path)
 
-    atomic._sync = deadly
+    atomic.sync = deadly
     try:
         train.main(task, architecture)
     except SystemExit as stop:

@@ -9,13 +9,13 @@ import subprocess
 import sys
 import tarfile
 import threading
-import warnings
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import built_pipeline
 import pytest
+from dying import end_after
 from mlflow_store import open_empty_store
 
 from convoy.bundle import read_bundle
@@ -24,6 +24,8 @@ from convoy.layout import TASKS
 from convoy.publishing import publication, registry, tracking
 from convoy.sources.items import SourceRefused
 
+# What changes a folder while it is restored.
+RESTORING = [(os, "rename"), (os, "sync"), (os, "symlink"), (shutil, "rmtree"), (Path, "touch")]
 PARTS = ("mlflow.db", "mlruns", "deployed/image", "deployed/text")
 
 
@@ -278,7 +280,7 @@ def test_a_kill_at_any_step_is_made_good_by_the_same_command(
         Path("mlflow.db").write_text("mine")
         Path("deployed/image").mkdir(parents=True)
         Path("deployed/image/old").write_text("mine")
-        ends.append(end_after(step, archive))
+        ends.append(end_after(step, lambda: RESTORING, lambda: restoration.restore(archive, True, lambda line: None)))
         if ends[-1]:
             restoration.restore(archive, True, lambda line: None)
         assert content(here) == wanted
@@ -288,34 +290,6 @@ def test_a_kill_at_any_step_is_made_good_by_the_same_command(
         if ends[-1] == 0:
             break
     assert ends[-1] == 0 and len(ends) > 8 and set(ends[:-1]) == {9}
-
-
-def end_after(step: int, archive: Path) -> int:
-    """Restore in a process that dies before its nth step that changes the folder."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 minds forks beside threads
-        pid = os.fork()
-    if pid:
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    left = step
-
-    def dying(call: Callable[..., object]) -> Callable[..., object]:
-        def wrapped(*arguments: object, **options: object) -> object:
-            nonlocal left
-            left -= 1
-            if left < 0:
-                os._exit(9)
-            return call(*arguments, **options)
-
-        return wrapped
-
-    for owner, name in [(os, "rename"), (os, "sync"), (os, "symlink"), (shutil, "rmtree"), (Path, "touch")]:
-        setattr(owner, name, dying(getattr(owner, name)))
-    try:
-        restoration.restore(archive, True, lambda line: None)
-        os._exit(0)
-    finally:
-        os._exit(1)
 
 
 def test_a_full_disk_leaves_no_archive(published: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,13 +4,13 @@ import fcntl
 import json
 import os
 import shutil
-import warnings
-from collections.abc import Callable
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import built_pipeline
 import pytest
+from dying import end_after
 from hypothesis import given
 from hypothesis import strategies as st
 from mlflow import MlflowClient
@@ -212,7 +212,7 @@ def test_a_kill_at_any_step_leaves_what_stays_whole_and_the_next_gc_goes_on(
     ends = []
     for step in range(0, 200, STRIDE):
         place = copied(four, tmp_path / str(step))  # MLflow keeps a database open by its name
-        ends.append(end_after(step))
+        ends.append(end_after(step, collecting, lambda: Place().gc()))
         place.check()
         place.gc()
         place.check()
@@ -229,39 +229,12 @@ def empty_bin(client: MlflowClient, runs: list[Run]) -> None:
         client._tracking_client.store._hard_delete_run(run.info.run_id)
 
 
-def end_after(step: int) -> int:
-    """A gc in a process that dies before its nth step that changes something."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 minds forks beside threads
-        pid = os.fork()
-    if pid:
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    left = step
-
-    def dying(call: Callable[..., object]) -> Callable[..., object]:
-        def wrapped(*arguments: object, **options: object) -> object:
-            nonlocal left
-            left -= 1
-            if left < 0:
-                os._exit(9)
-            return call(*arguments, **options)
-
-        return wrapped
-
-    try:
-        place = Place()
-        for owner, names in (
-            (MlflowClient, ("set_tag", "delete_tag", "delete_model_version", "delete_run")),
-            (os, ("rename", "rmdir")),  # the latter in the midst of what rmtree does
-            (type(place.client._tracking_client.store), ("_hard_delete_run",)),
-        ):
-            for name in names:
-                setattr(owner, name, dying(getattr(owner, name)))
-        retired._empty_bin = lambda runs: empty_bin(place.client, runs)  # type: ignore[assignment]
-        place.gc()
-        os._exit(0)
-    finally:
-        os._exit(1)
+def collecting() -> Iterator[tuple[object, str]]:
+    """What changes something in MLflow or on the disk; `rmdir` is called in the midst of what rmtree does."""
+    retired._empty_bin = lambda runs: empty_bin(tracking.open_store(), runs)  # type: ignore[assignment]
+    yield from ((MlflowClient, name) for name in ("set_tag", "delete_tag", "delete_model_version", "delete_run"))
+    yield from ((os, name) for name in ("rename", "rmdir"))
+    yield type(tracking.open_store()._tracking_client.store), "_hard_delete_run"
 
 
 def test_the_verb_tells_and_removes_nothing_unless_asked(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,10 +10,10 @@ import built_pipeline
 import pytest
 import typer
 
-from convoy import __main__
 from convoy.bundle import BundleInvalid, digest_of, read_release
 from convoy.params import ParamsInvalid
 from convoy.publishing.git_state import GitFailed
+from convoy.verbs.refusals import open_mlflow
 
 
 def convoy(*words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -100,13 +100,13 @@ def test_publish_needs_no_torch_and_up_no_mlflow() -> None:
 
 @pytest.mark.parametrize("error", [BundleInvalid("why"), ParamsInvalid("why"), GitFailed("why"), OSError("why")])
 def test_an_error_that_has_a_name_is_a_sentence(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(typer.Exit), __main__._client():
+    with pytest.raises(typer.Exit), open_mlflow():
         raise error
     assert capsys.readouterr().err == "why\n"
 
 
 def test_an_error_of_the_programme_itself_keeps_its_traceback() -> None:
-    with pytest.raises(ValueError, match="too many values"), __main__._client():
+    with pytest.raises(ValueError, match="too many values"), open_mlflow():
         raise ValueError("too many values to unpack")
 
 

@@ -19,7 +19,7 @@ CANNOT_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)  # an old kerne
 ASIDE = ".aside"
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -37,9 +37,9 @@ def new_file(path: Path) -> Iterator[Path]:
         try:
             yield temporary
             temporary.chmod(0o644)  # mkstemp gives 0600, which another user's server could not read
-            _sync(temporary)
+            sync(temporary)
             temporary.replace(path)
-            _sync(path.parent)
+            sync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -77,10 +77,10 @@ def new_folder(path: Path) -> Iterator[Path]:
             for inside in temporary.rglob("*"):
                 # Whatever the umask: another user's server must be able to read it.
                 inside.chmod(0o755 if inside.is_dir() else 0o644)
-                _sync(inside)
-            _sync(temporary)
+                sync(inside)
+            sync(temporary)
             _put(temporary, path)
-            _sync(path.parent)
+            sync(path.parent)
         finally:
             with suppress(OSError):
                 _remove(temporary)

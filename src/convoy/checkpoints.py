@@ -1,6 +1,5 @@
 """Where an unfinished training is kept: whole files only, the newest whole one found again, gone when all is done."""
 
-import fcntl
 import io
 import re
 import shutil
@@ -16,7 +15,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins import TorchCheckpointIO
 from pytorch_lightning.utilities import rank_zero_only
 
-from convoy import atomic
+from convoy import atomic, locks
 
 HOME = Path(".run/training")  # outside DVC's outs, which DVC deletes before a stage runs
 KEPT = 2  # where the newest is damaged, there is one before it
@@ -90,7 +89,7 @@ def training_folder(candidate: str, fingerprint: str) -> Iterator[Path]:
     if others and not folder.exists():
         print(f"{candidate}: starts anew: params, data or code have changed since {others[0]} was left unfinished")
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder) as free:
+    with locks.hold(folder / "lock") as free:
         if not free:
             raise TrainingRunning(f"{candidate} is being trained by another process ({folder}); wait for it or end it")
         for half in folder.glob(".epoch=*"):  # a kill while writing
@@ -98,7 +97,7 @@ def training_folder(candidate: str, fingerprint: str) -> Iterator[Path]:
         yield folder
         shutil.rmtree(folder)
     for other in others:
-        with suppress(FileNotFoundError), _locked(other) as free:
+        with suppress(FileNotFoundError), locks.hold(other / "lock") as free:
             if free:
                 shutil.rmtree(other)
 
@@ -110,15 +109,3 @@ def _check(path: Path) -> None:
     if damaged:
         raise zipfile.BadZipFile(f"{damaged} differs from its checksum")
     torch.load(path, map_location="cpu", weights_only=True)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[bool]:
-    """Hold the folder's lock, which ends with the process however it ends; False where another process holds it."""
-    with (folder / "lock").open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True

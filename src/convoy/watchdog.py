@@ -4,12 +4,13 @@ A stage starts it (convoy.stage), once per DVC. A kill of DVC before its first s
 or of the machine leaves none; `python -m convoy verify --mend`, which `make repro` runs first, mends the same.
 """
 
-import fcntl
 import sys
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
+
+from convoy import locks
 
 LOCKS = Path(".run/stages")
 
@@ -23,10 +24,8 @@ def watch(pid: int) -> None:
     dvc = _dvc(pid)
     LOCKS.mkdir(parents=True, exist_ok=True)
     lock = LOCKS / f"dvc-{dvc.pid if dvc else pid}.lock"
-    with lock.open("a") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+    with locks.hold(lock) as is_first:
+        if not is_first:
             return
         from convoy import records  # 0.3 s, not again for each stage
 

@@ -1,16 +1,16 @@
 """What deployed/, MLflow and unfinished trainings hold -> what of it goes by the retention: told first, then done."""
 
-import fcntl
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 from mlflow import MlflowClient
 
+from convoy import locks
 from convoy.housekeeping import roots
 from convoy.housekeeping.retention import Judged, KeepParams, Thing, judge
 from convoy.layout import DEPLOYED, TASKS, Task
@@ -179,20 +179,10 @@ def _remove_training(folder: Path) -> None:
             shutil.rmtree(folder)
 
 
-@contextmanager
-def _lock_of(folder: Path) -> Iterator[bool]:
+def _lock_of(folder: Path) -> AbstractContextManager[bool]:
     """The lock that a training holds on its folder; False where one runs."""
     path = folder / "lock"
-    if not path.exists():
-        yield True
-        return
-    with path.open() as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+    return locks.hold(path) if path.exists() else nullcontext(True)  # looking makes no file
 
 
 def _row(each: Judged) -> tuple[str, str, str, str, str]:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from convoy import atomic
 from convoy.layout import DEPLOYED, Task
 from convoy.publishing.decision import Decision, Grounds, Mark, Model, now, who
 from convoy.publishing.history import History
@@ -127,8 +128,4 @@ def write_lines(task: Task, lines: list[bytes]) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         os.close(descriptor)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    atomic.sync(path.parent)

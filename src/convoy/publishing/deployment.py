@@ -63,11 +63,7 @@ def switch(task: Task, digest: str) -> bool:
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(digest)
     temporary.replace(link)
-    descriptor = os.open(link.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    atomic.sync(link.parent)
     return True
 
 

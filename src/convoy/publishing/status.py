@@ -4,7 +4,7 @@ import json
 import os
 import urllib.error
 import urllib.request
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from convoy import layout
@@ -105,11 +105,7 @@ def _look_at(task: Task, lock: Lock | str, answers: dict[str, Any] | str, port: 
     serving = _serving(task, answers, port)
     last = history.decisions[-1].told if history and history.decisions else None
     status = Status(task, made, published, deployed, serving, torn or last)
-    return Status(**{**_fields(status), "next": _steps(status, registry, history, port)})
-
-
-def _fields(status: Status) -> dict[str, Any]:
-    return {name: getattr(status, name) for name in (*PLACES, "task", "last_decision")}
+    return replace(status, next=_steps(status, registry, history, port))
 
 
 def _built(task: Task, lock: Lock | str) -> Standing:

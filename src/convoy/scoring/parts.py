@@ -1,6 +1,5 @@
 """OUTPUT.parts/: what is scored by now, in whole parts beside the job that they belong to, until they become OUTPUT."""
 
-import fcntl
 import json
 import shutil
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from convoy import atomic
+from convoy import atomic, locks
 from convoy.scoring.refusal import ScoringRefused
 
 JOB, WHOLE = "job.json", "whole.parquet"
@@ -32,11 +31,9 @@ class Parts:
         """
         self._refuse_what_is_not_ours(restart)
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("a") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ScoringRefused(f"{self.output} is being scored by another process; wait for its end") from None
+        with locks.hold(self.folder / ".lock") as is_alone:
+            if not is_alone:
+                raise ScoringRefused(f"{self.output} is being scored by another process; wait for its end")
             self._begin(job, restart)
             yield
 

@@ -1,6 +1,5 @@
 """`python -m convoy trace`: find, tell, and where asked bring back in a folder of its own, or rebuild and compare."""
 
-import fcntl
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from convoy import locks
 from convoy.tracing import rebuild, report, worktree
 from convoy.tracing.finding import find
 from convoy.tracing.state import State, state_of
@@ -71,11 +71,9 @@ def _for_a_while(state: State, world: World, say: Say) -> Iterator[Path]:
     name = state.name.replace("/", "-")
     GROUND.mkdir(parents=True, exist_ok=True)
     folder = GROUND / name
-    with (GROUND / f".{name}.lock").open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise CheckoutRefused(f"{state.name} is being rebuilt in {folder} by another process already") from None
+    with locks.hold(GROUND / f".{name}.lock") as is_alone:
+        if not is_alone:
+            raise CheckoutRefused(f"{state.name} is being rebuilt in {folder} by another process already")
         if folder.exists():
             worktree.remove(folder, world.git)
         with worktree.new_worktree(state, folder, world, say):

@@ -1,0 +1,94 @@
+"""What was built -> MLflow, and who serves: decided, taken back, told, fetched"""
+
+from typing import Annotated
+
+import typer
+
+from convoy.layout import Task
+from convoy.publishing import mlflow_settings
+from convoy.verbs.application import app
+from convoy.verbs.refusals import mlflow_refusals, open_mlflow, refusals
+
+
+@app.command()
+def publish() -> None:
+    """Bring MLflow and deployed/ to what `dvc repro` built; again adds only what is missing."""
+    with open_mlflow() as client:
+        from convoy.publishing import publication
+
+        publication.publish(client, typer.echo)
+
+
+@app.command()
+def promote(
+    task: Annotated[Task, typer.Option(help="The task whose model changes.")],
+    version: Annotated[str | None, typer.Option(help="A registered version; the challenger without it.")] = None,
+    reason: Annotated[str, typer.Option(help="Why; needed where the gates or a rollback stand against it.")] = "",
+) -> None:
+    """Let a registered version serve; a service that is running follows within seconds."""
+    from convoy.publishing import deployment
+
+    seen = deployment.current_digest(task)  # before the lock: of two at once the second is told so
+    with open_mlflow() as client:
+        from convoy.publishing import by_hand
+
+        by_hand.promote(client, typer.echo, task, version, reason, seen)
+
+
+@app.command()
+def rollback(
+    task: Annotated[Task, typer.Option(help="The task whose model changes.")],
+    version: Annotated[str | None, typer.Option(help="One that served; without it the champion before this.")] = None,
+    reason: Annotated[str, typer.Option(help="Why; the history keeps it.")] = "",
+) -> None:
+    """Let the model serve again that did before, in a second and without MLflow; nothing brings the other one back."""
+    from convoy.publishing import deployment
+
+    seen = deployment.current_digest(task)
+    with refusals():
+        from convoy.publishing import rollback as way_back
+
+        with deployment.exclusive(typer.echo):
+            way_back.rollback(typer.echo, task, version, reason, seen)
+    mlflow_settings.apply(impatient=True)  # it serves already; nobody should wait for an MLflow that is away
+    try:
+        with open_mlflow() as client:
+            from convoy.publishing import by_hand
+
+            by_hand.show(client, task)
+    except typer.Exit:
+        typer.echo("it serves all the same; the next `python -m convoy publish` tells MLflow", err=True)
+
+
+@app.command()
+def history(
+    task: Annotated[Task, typer.Option(help="The task whose decisions are printed.")],
+    json: Annotated[bool, typer.Option("--json", help="One JSON object per decision, with all its figures.")] = False,
+) -> None:
+    """Who decided what serves: when, who, from, to, why and by which figures; nothing in it is ever rewritten."""
+    with refusals():
+        from convoy.publishing import decisions, retelling
+
+        retelling.tell(decisions.read_history(task), decisions.path_of(task), json, typer.echo)
+
+
+@app.command()
+def pull(
+    task: Annotated[Task | None, typer.Option(help="The task whose champion is fetched; both without it.")] = None,
+    every: Annotated[float | None, typer.Option(min=1, help="Go on, and look again after so many seconds.")] = None,
+) -> None:
+    """Fetch the registry's champion into deployed/, for machines that only serve; MLFLOW_TRACKING_URI says where."""
+    with mlflow_refusals():
+        from mlflow import MlflowClient
+
+        from convoy.layout import TASKS
+        from convoy.publishing import deployment, pulling
+
+        uri = mlflow_settings.tracking_uri()
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        tasks = [task] if task else list(TASKS)
+        if every is not None:
+            pulling.follow(client, tasks, every, typer.echo)
+        with deployment.exclusive(typer.echo):
+            for each in tasks:
+                pulling.pull(client, each, typer.echo)

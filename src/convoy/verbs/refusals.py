@@ -1,0 +1,78 @@
+"""What a person can mend -> one sentence on stderr and exit code 1, without a traceback"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+
+from convoy.publishing import mlflow_settings
+
+
+@contextmanager
+def open_mlflow() -> Iterator[Any]:
+    """An MLflow client, for one process at a time; what a user can mend is said in a sentence, without a traceback."""
+    with mlflow_refusals():
+        from sqlalchemy.exc import SQLAlchemyError
+
+        from convoy.params import ParamsInvalid
+        from convoy.publishing import deployment
+        from convoy.publishing.git_state import GitFailed
+        from convoy.publishing.provenance import LockInvalid
+        from convoy.publishing.tracking import StoreMoved, open_store
+
+        try:
+            with deployment.exclusive(typer.echo):  # the store too: two at once would race to make its tables
+                yield open_store()
+        except SQLAlchemyError as error:
+            reason = str(error).splitlines()[0]
+            typer.echo(
+                f"{mlflow_settings.tracking_uri()} cannot be used ({reason}). If it is broken, move it away and run "
+                "`python -m convoy publish`, which brings all of it back from DVC's record.",
+                err=True,
+            )
+        except (GitFailed, LockInvalid, ParamsInvalid, StoreMoved) as error:
+            typer.echo(str(error), err=True)
+        else:
+            return
+        raise typer.Exit(1)
+
+
+@contextmanager
+def mlflow_refusals() -> Iterator[None]:
+    """What MLflow's client and the registry may refuse, in a sentence; needs nothing that a serving machine lacks."""
+    mlflow_settings.apply()
+    import logging
+
+    from mlflow.exceptions import MlflowException
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    from convoy.publishing.registry import VersionUnknown
+
+    try:
+        with refusals():
+            yield
+    except MlflowException as error:
+        typer.echo(f"MLflow ({mlflow_settings.tracking_uri()}) refuses: {error.message}", err=True)
+    except VersionUnknown as error:
+        typer.echo(str(error), err=True)
+    else:
+        return
+    raise typer.Exit(1)
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """What a file or a person's word may be refused for, in a sentence; needs no MLflow."""
+    from convoy.bundle import BundleInvalid
+    from convoy.publishing.asked import NotAsAsked
+    from convoy.publishing.decisions import DecisionsBroken
+
+    try:
+        yield
+    except (BundleInvalid, DecisionsBroken, NotAsAsked, OSError) as error:
+        typer.echo(str(error), err=True)
+    else:
+        return
+    raise typer.Exit(1)
