@@ -104,7 +104,7 @@ def test_nothing_but_evaluate_depends_on_what_the_baselines_say(stages: dict[str
 def test_stage_file_and_section_have_one_name() -> None:
     params = yaml.safe_load(layout.PARAMS.read_text())
     for name, stage in yaml.safe_load(Path("dvc.yaml").read_text())["stages"].items():
-        assert f"python -m pipelines.{name}" in stage["cmd"]
+        assert stage["cmd"].startswith(f"exec python -m pipelines.{name}")
         assert Path("pipelines", f"{name}.py").exists()
         assert all(str(key).split(".")[0] == name for key in stage["params"])
         assert name in params

@@ -187,7 +187,7 @@ def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("pipelines").mkdir()
     Path("pipelines/__init__.py").touch()
     Path("pipelines/slow.py").write_text(SLOW)
-    Path("seconds").write_text("600")
+    Path("seconds").write_text(str(2 * WITHIN_S))
     return tmp_path
 
 
@@ -237,7 +237,7 @@ def test_a_stage_whose_dvc_is_dead_gives_way_to_the_next(slow: Path) -> None:
 
 @pytest.mark.slow
 def test_of_two_dvc_repro_at_once_one_says_that_the_other_runs(slow: Path) -> None:
-    stages = {"slow": {"cmd": f"{sys.executable} -m pipelines.slow", "deps": ["seconds"], "outs": ["out.txt"]}}
+    stages = {"slow": {"cmd": f"exec {sys.executable} -m pipelines.slow", "deps": ["seconds"], "outs": ["out.txt"]}}
     Path("dvc.yaml").write_text(json.dumps({"stages": stages}))
     subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"], env=environment(), check=True)
     Path("seconds").write_text("8")
@@ -295,16 +295,16 @@ def test_a_dvc_killed_while_it_writes_its_own_files_goes_on_after_verify(copy: P
 @pytest.fixture
 def piped(slow: Path) -> Path:
     """The folder as a repository of DVC's, its stage in a pipeline."""
-    stages = {"slow": {"cmd": f"{sys.executable} -m pipelines.slow", "deps": ["seconds"], "outs": ["out.txt"]}}
+    stages = {"slow": {"cmd": f"exec {sys.executable} -m pipelines.slow", "deps": ["seconds"], "outs": ["out.txt"]}}
     Path("dvc.yaml").write_text(json.dumps({"stages": stages}))
     subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"], env=environment(), check=True)
     return slow
 
 
-def start_repro(folder: Path) -> "subprocess.Popen[str]":
+def start_repro(folder: Path, shell: str = "/bin/sh") -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-m", "dvc", "repro"],
-        env=environment(PYTHONPATH=f"{folder}:{environment()['PYTHONPATH']}"),
+        env=environment(PYTHONPATH=f"{folder}:{environment()['PYTHONPATH']}", SHELL=shell),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -317,6 +317,19 @@ def watchdogs(pid: int) -> list[psutil.Process]:
     words = ["convoy.watchdog", str(pid)]
     found = [each for each in psutil.process_iter(["cmdline"]) if (each.info["cmdline"] or [])[-2:] == words]
     return found if Path(f".run/stages/dvc-{pid}.lock").exists() else []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])
+def test_a_killed_dvc_leaves_no_stage_running_whatever_its_shell(piped: Path, shell: str) -> None:
+    if not Path(shell).exists():
+        pytest.skip(f"no {shell} here")
+    with start_repro(piped, shell) as dvc:
+        wait_for(Path("started").exists)
+        stages = [each for each in psutil.Process(dvc.pid).children() if "pipelines.slow" in each.cmdline()]
+        dvc.kill()
+        wait_for(lambda: not any(each.is_running() for each in stages))
+    assert len(stages) == 1 and not Path("out.txt").exists()
 
 
 @pytest.mark.slow

@@ -79,7 +79,7 @@ def test_a_training_killed_half_way_is_one_run_in_mlflow_with_each_point_once(
     followed = {name: value for name, value in environment().items() if name != "CONVOY_FOLLOW"}
     monkeypatch.chdir(tmp_path)
     store = open_empty_store()
-    epochs = 400  # so that MLflow, which takes seconds to load, comes while it trains
+    epochs = 60  # so that MLflow, which takes as long to load as some ten of them, comes while it trains
     tiny_training.lay(tmp_path, "image", "cnn", epochs=epochs, patience=epochs)
     words = [sys.executable, "-m", "pipelines.train", "image", "cnn"]
 

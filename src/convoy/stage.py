@@ -67,7 +67,7 @@ def run(main: Callable[..., None], *arguments: str, refusals: tuple[type[Excepti
 def _end_with_dvc() -> None:
     """Where DVC is killed, its stage ends too, as if by `kill`: nobody would take what it makes.
 
-    Linux tells a process of the death of its parent, and shells that DVC uses become the command that they run.
+    Linux tells a process of the death of its parent, which is DVC: `exec` in dvc.yaml leaves no shell between them.
     """
     if "DVC_STAGE" in os.environ and sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
