@@ -158,8 +158,10 @@ def _read_checked(path: Path, entry: dict[str, Any]) -> bytes:
 def _read_card(folder: Path, content: bytes) -> Card:
     version = json.loads(content).get("format_version")
     if version != FORMAT_VERSION:
+        older = isinstance(version, int) and version < FORMAT_VERSION
         raise BundleInvalid(
             f"{folder} has bundle format {version!r}, this release reads format {FORMAT_VERSION}; export it again"
+            + (f", or bring it over with `python -m convoy migrate {folder}`" if older else "")
         )
     try:
         return Card.model_validate_json(content)
