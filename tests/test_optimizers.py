@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 
-from convoy.optimizers import MuonWithAdamW
+from convoy.optimizers import Muon, MuonWithAdamW
 
 INPUTS, LABELS = torch.randn(64, 1, 8, 8), torch.randint(0, 3, (64,))
 
@@ -36,6 +36,24 @@ def test_the_step_of_a_hidden_kernel_is_orthogonal(memory_format: torch.memory_f
     values = torch.linalg.svdvals((kernel.detach() - before).flatten(1))
     assert values.min() > 0.5 * values.max() > 0  # five Newton-Schulz steps leave 0.7 to 1.2
     assert (first.detach() - first_before).abs().max() == pytest.approx(0.01, rel=1e-2)  # AdamW's first step
+
+
+@pytest.mark.parametrize("shape", [(8, 12, 3, 3), (48, 4, 2, 2)])
+def test_muon_makes_the_steps_of_torch_but_for_its_rounding(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    kernel = nn.Parameter(torch.randn(shape))
+    matrix = nn.Parameter(kernel.detach().flatten(1).clone())
+    ours = Muon([kernel], learning_rate=0.1, weight_decay=0.05)
+    theirs = torch.optim.Muon([matrix], lr=0.1, weight_decay=0.05, adjust_lr_fn="match_rms_adamw")
+    for _ in range(5):
+        before = matrix.detach().clone()
+        gradient = torch.randn(shape)
+        kernel.grad, matrix.grad = gradient, gradient.flatten(1)
+        ours.step()
+        theirs.step()
+        rounding = 0.02 * (matrix - before).norm()  # bfloat16 has 8 bits
+        assert (kernel.flatten(1) - matrix).norm() < 5 * rounding
+    assert (matrix - kernel.flatten(1)).norm() < 0.02 * matrix.norm()
 
 
 def test_it_learns_and_a_schedule_moves_both_rates() -> None:

@@ -187,6 +187,7 @@ GPU_PATHS = [
 @NEEDS_GPU
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*torch.jit.* is deprecated:DeprecationWarning")  # torch of itself
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # its tracing
 @pytest.mark.parametrize("settings", GPU_PATHS, ids=str)
 @pytest.mark.parametrize(("task", "architecture"), NETWORKS)
 def test_every_path_on_a_gpu_learns(task: Any, architecture: Any, settings: dict[str, Any], tmp_path: Path) -> None:

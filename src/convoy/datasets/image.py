@@ -79,20 +79,18 @@ class TrainingBatches:
 
 def augment(images: Tensor, params: BatchParams, generator: np.random.Generator) -> Tensor:
     """Mirror half of the images and shift each by its own number of pixels; what comes in from outside is 0."""
-    count, height, width, _ = images.shape
-    columns = torch.arange(width).repeat(count, 1)
+    device, (count, height, width, _) = images.device, images.shape
+    rows, columns = (torch.arange(length, device=device).repeat(count, 1) for length in (height, width))
     if params.flip:
-        mirrored = torch.from_numpy(generator.random(count) < 0.5)
-        columns[mirrored] = columns[mirrored].flip(1)
-    rows = torch.arange(height).repeat(count, 1)
+        mirrored = torch.from_numpy(generator.random((count, 1)) < 0.5).to(device)
+        columns = torch.where(mirrored, columns.flip(1), columns)
     if params.shift_px:
         margin = params.shift_px
         images = torch.nn.functional.pad(images, (0, 0, margin, margin, margin, margin))
-        shifts = torch.from_numpy(generator.integers(0, 2 * margin + 1, size=(2, count, 1)))
+        shifts = torch.from_numpy(generator.integers(0, 2 * margin + 1, size=(2, count, 1))).to(device)
         rows, columns = rows + shifts[0], columns + shifts[1]
-    device = images.device
     item = torch.arange(count, device=device)[:, None, None]
-    return images[item, rows.to(device)[:, :, None], columns.to(device)[:, None, :]]
+    return images[item, rows[:, :, None], columns[:, None, :]]
 
 
 def erase(images: Tensor, side_px: int, generator: np.random.Generator) -> Tensor:
