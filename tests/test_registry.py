@@ -11,8 +11,9 @@ import pytest
 import tiny_bundles
 from mlflow_store import open_empty_store
 
+from convoy.bundle import digest_of
 from convoy.predictor import Predictor
-from convoy.publishing import publication
+from convoy.publishing import publication, registry, retired
 
 # Runs where Convoy is not on the path: what the version carries must be enough.
 LOAD = """
@@ -79,3 +80,21 @@ def test_a_version_is_the_bundle_itself_with_signature_and_example_and_no_pickle
         )["data"][0][0]
     )
     assert shown.startswith(b"\x89PNG")
+
+
+def test_two_exports_of_one_training_keep_their_own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    client = open_empty_store()
+    for shift in (0.0, 1.0):
+        built_pipeline.lay(tmp_path, shift=shift)
+        publication.publish(client, lambda line: None, ["image"])
+    first, second = (client.get_model_version("convoy-image", number) for number in ("1", "2"))
+    assert first.run_id == second.run_id
+    for version in (first, second):
+        with registry.bundle_of(client, version, nearby=[]) as folder:
+            assert digest_of(folder) == version.tags[registry.DIGEST]
+    retired.retire_version(client, second)
+    with registry.bundle_of(client, first, nearby=[]) as folder:
+        assert digest_of(folder) == first.tags[registry.DIGEST]
+    assert [path.name for path in Path("mlruns").glob("*/*/artifacts/model*")] == ["model"]

@@ -116,13 +116,13 @@ def _judge_store(
 ) -> list[Judged]:
     """Versions first: a run stays as long as its version does; a version's bundle is not counted with its run again."""
     runs = retired.runs(client, task)
-    sizes = {each.run_id: each.model_size for each in runs}
+    sizes = {each.run_id: each.model_sizes for each in runs}
     things = [
         Thing(
             "version",
             f"{registry.model_name(task)} {version.version}",
             f"{version.name}/{version.version}",
-            sizes.get(str(version.run_id), 0),
+            sizes.get(str(version.run_id), {}).get(registry.model_folder(version), 0),
             retired.made_at(version),
             kept.get(version.tags.get(registry.DIGEST, ""), ""),
         )
@@ -153,7 +153,7 @@ def _runs(task: Task, lock: Lock, runs: Sequence[retired.StoredRun], holds: dict
             is_current = each.run.data.tags[tracking.RUN_KEY] in current
             protected = holds.get(each.run_id) or ("dvc.lock names it" if is_current else "")
             name = f"run {each.run.info.run_name} {each.run_id[:12]}"
-            yield Thing("run", name, each.run_id, each.size - each.model_size, each.at, protected)
+            yield Thing("run", name, each.run_id, each.size - sum(each.model_sizes.values()), each.at, protected)
 
 
 def _trainings() -> Iterator[Thing]:

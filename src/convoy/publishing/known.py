@@ -39,6 +39,7 @@ class KnownVersion:
     registered_ms: int
     aliases: tuple[str, ...]
     tags: dict[str, str]
+    bundle: str  # where it lies among the artifacts of the run
 
     @property
     def digest(self) -> str:
@@ -111,4 +112,5 @@ def _versions(client: MlflowClient) -> Iterator[KnownVersion]:
             number = str(version.version)
             held = tuple(sorted(aliases.get(number, ())))
             registered_ms = int(version.creation_timestamp or 0)
-            yield KnownVersion(name, int(number), str(version.run_id), registered_ms, held, dict(version.tags))
+            bundle = registry.bundle_folder(registry.model_folder(version))
+            yield KnownVersion(name, int(number), str(version.run_id), registered_ms, held, dict(version.tags), bundle)

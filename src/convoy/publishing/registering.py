@@ -17,7 +17,7 @@ from mlflow.types.schema import Map, TensorSpec
 import convoy
 from convoy.bundle import RELEASE, Bundle, read_bundle
 from convoy.layout import Task
-from convoy.publishing.registry import BUNDLE, DIGEST, FOLDER, find_version, model_name
+from convoy.publishing.registry import DIGEST, FOLDER, bundle_folder, find_version, model_folder, model_name
 from convoy.publishing.tracking import list_files
 
 # What convoy.publishing.mlflow_model imports: a version carries it, so it loads where Convoy is not installed.
@@ -39,29 +39,40 @@ def register(client: MlflowClient, task: Task, folder: Path, run_id: str, tags: 
     """The version of this bundle, made where it is missing: files first, so that no version is without them."""
     bundle = read_bundle(folder)
     version = find_version(client, task, bundle.digest)
-    source_run = run_id if version is None else str(version.run_id)
-    if not _is_stored(client, source_run, bundle):
-        _store(client, source_run, folder, bundle)
     if version is not None:
+        _store(client, str(version.run_id), model_folder(version), folder, bundle)
         return version
+    model = _free_folder(client, task, run_id, bundle)
+    _store(client, run_id, model, folder, bundle)
     try:
         client.create_registered_model(model_name(task), description=f"Convoy's {task} model; `champion` serves.")
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    source = f"runs:/{run_id}/{FOLDER}"
+    source = f"runs:/{run_id}/{model}"
     return client.create_model_version(model_name(task), source, run_id, tags={DIGEST: bundle.digest, **tags})
 
 
-def _is_stored(client: MlflowClient, run_id: str, bundle: Bundle) -> bool:
-    stored = list_files(client, run_id, FOLDER)
-    wanted = {f"{BUNDLE}/{name}": len(content) for name, content in bundle.files.items()}
-    rest = (f"{BUNDLE}/manifest.json", f"{FOLDER}/MLmodel")
+def _free_folder(client: MlflowClient, task: Task, run_id: str, bundle: Bundle) -> str:
+    """`model`, or a name of its own where another export of the same training has that."""
+    versions = client.search_model_versions(f"name = '{model_name(task)}' and run_id = '{run_id}'")
+    return f"{FOLDER}-{bundle.digest[:12]}" if versions else FOLDER
+
+
+def _is_stored(client: MlflowClient, run_id: str, model: str, bundle: Bundle) -> bool:
+    stored, inside = list_files(client, run_id, model), bundle_folder(model)
+    wanted = {f"{inside}/{name}": len(content) for name, content in bundle.files.items()}
+    rest = (f"{inside}/manifest.json", f"{model}/MLmodel")
     return all(stored.get(name) == size for name, size in wanted.items()) and all(name in stored for name in rest)
 
 
-def _store(client: MlflowClient, run_id: str, folder: Path, bundle: Bundle) -> None:
-    """Write the bundle as an MLflow model without a pickle: its own bytes, and the name of the module that loads it."""
+def _store(client: MlflowClient, run_id: str, model: str, folder: Path, bundle: Bundle) -> None:
+    """Write the bundle as an MLflow model without a pickle: its own bytes, and the name of the module that loads it.
+
+    Nothing where it is whole already.
+    """
+    if _is_stored(client, run_id, model, bundle):
+        return
     package = Path(next(iter(convoy.__path__)))
     ignore = shutil.ignore_patterns("__pycache__", RELEASE)
     with tempfile.TemporaryDirectory() as temporary:
@@ -75,7 +86,7 @@ def _store(client: MlflowClient, run_id: str, folder: Path, bundle: Bundle) -> N
                 (code / name).parent.mkdir(exist_ok=True)
                 shutil.copy(package / name, code / name)
         mlflow.pyfunc.save_model(
-            f"{temporary}/{FOLDER}",
+            f"{temporary}/{model}",
             loader_module="convoy.publishing.mlflow_model",
             data_path=str(data),
             code_paths=[str(code)],
@@ -84,7 +95,7 @@ def _store(client: MlflowClient, run_id: str, folder: Path, bundle: Bundle) -> N
             input_example=pd.DataFrame({bundle.card.task: [bundle.shown_input]}),
             metadata={DIGEST: bundle.digest, "labels": list(bundle.card.labels)},
         )
-        client.log_artifacts(run_id, f"{temporary}/{FOLDER}", FOLDER)
+        client.log_artifacts(run_id, f"{temporary}/{model}", model)
 
 
 def _signature(task: Task) -> ModelSignature:

@@ -20,8 +20,7 @@ from convoy.publishing import glance
 Alias = Literal["champion", "challenger"]
 DIGEST = glance.DIGEST
 model_name = glance.model_name
-FOLDER = "model"  # of the run's artifacts
-BUNDLE = f"{FOLDER}/data/bundle"
+FOLDER = "model"  # of the run's artifacts; of a second export of the same training it goes on with the digest
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # no such model, no such alias
 
 
@@ -71,6 +70,16 @@ def set_alias(client: MlflowClient, task: Task, alias: Alias, version: str) -> b
     return changed
 
 
+def model_folder(version: ModelVersion) -> str:
+    """Where a version's model lies among the artifacts of its run."""
+    return str(version.source).rstrip("/").rpartition("/")[-1]
+
+
+def bundle_folder(model: str) -> str:
+    """Where the bundle lies among the artifacts of a run, by the folder of its model."""
+    return f"{model}/data/bundle"
+
+
 @contextmanager
 def bundle_of(client: MlflowClient, version: ModelVersion, nearby: list[Path]) -> Iterator[Path]:
     """A folder with a version's bundle: a whole copy among `nearby`, or downloaded from MLflow for the while."""
@@ -81,7 +90,8 @@ def bundle_of(client: MlflowClient, version: ModelVersion, nearby: list[Path]) -
             return
     with tempfile.TemporaryDirectory() as temporary:
         try:
-            folder = Path(client.download_artifacts(str(version.run_id), BUNDLE, temporary))
+            kept = bundle_folder(model_folder(version))
+            folder = Path(client.download_artifacts(str(version.run_id), kept, temporary))
             found = read_bundle(folder).digest
         except (MlflowException, OSError, BundleInvalid) as error:
             raise VersionUnknown(f"MLflow cannot give the files of {version.name} {version.version}: {error}") from None

@@ -31,11 +31,11 @@ class RetiringFailed(RuntimeError):
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A run, with the bytes of its artifacts and those of the bundle among them."""
+    """A run, with the bytes of its artifacts and those of the bundles among them."""
 
     run: Run
     size: int
-    model_size: int
+    model_sizes: dict[str, int]  # by the folder that a version names
 
     @property
     def run_id(self) -> str:
@@ -74,7 +74,7 @@ def retire_version(client: MlflowClient, version: ModelVersion) -> None:
     run_id = str(version.run_id)
     client.set_tag(run_id, RETIRED, "model")
     client.delete_model_version(version.name, str(version.version))
-    _remove_model(client, client.get_run(run_id))
+    _remove_models(client, version.name, client.get_run(run_id))
 
 
 def retire_runs(client: MlflowClient, run_ids: Sequence[str]) -> None:
@@ -88,24 +88,26 @@ def retire_runs(client: MlflowClient, run_ids: Sequence[str]) -> None:
 
 def finish(client: MlflowClient, task: Task) -> int:
     """Do what a kill has kept from being done, and say of how many runs; what was not yet begun is judged anew."""
-    needed = {str(version.run_id) for version in versions(client, task)}
     marked = list(_runs(client, task, f"tags.`{RETIRED}` != ''", ViewType.ALL))
     binned = [run for run in marked if run.info.lifecycle_stage == "deleted"]
     for run in marked:
         if run.info.lifecycle_stage == "deleted":
             continue
-        if run.data.tags[RETIRED] == "model" and run.info.run_id not in needed:
-            _remove_model(client, run)
+        if run.data.tags[RETIRED] == "model":
+            _remove_models(client, registry.model_name(task), run)
         else:
             client.delete_tag(run.info.run_id, RETIRED)
     _empty_bin(binned)
     return len(marked)
 
 
-def _remove_model(client: MlflowClient, run: Run) -> None:
-    folder = _artifacts(run)
-    if folder is not None and (folder / registry.FOLDER).exists():
-        shutil.rmtree(folder / registry.FOLDER)
+def _remove_models(client: MlflowClient, name: str, run: Run) -> None:
+    """Those of a run that no version names."""
+    versions = client.search_model_versions(f"name = '{name}' and run_id = '{run.info.run_id}'")
+    named = {registry.model_folder(version) for version in versions}
+    for model in _models(_artifacts(run)):
+        if model.name not in named:
+            shutil.rmtree(model)
     client.delete_tag(run.info.run_id, RETIRED)
 
 
@@ -153,8 +155,12 @@ def _pages(page: Callable[[str | None], Any]) -> Iterator[Any]:
 def _stored(run: Run) -> StoredRun:
     folder = _artifacts(run)
     if folder is None:
-        return StoredRun(run, 0, 0)
-    return StoredRun(run, size_of(folder), size_of(folder / registry.FOLDER))
+        return StoredRun(run, 0, {})
+    return StoredRun(run, size_of(folder), {model.name: size_of(model) for model in _models(folder)})
+
+
+def _models(folder: Path | None) -> list[Path]:
+    return [] if folder is None else [*folder.glob(registry.FOLDER), *folder.glob(f"{registry.FOLDER}-*")]
 
 
 def _artifacts(run: Run) -> Path | None:

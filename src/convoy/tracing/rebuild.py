@@ -12,7 +12,6 @@ from typing import Any
 from convoy import layout
 from convoy.bundle import MANIFEST
 from convoy.layout import ARCHITECTURES, Task
-from convoy.publishing import registry
 from convoy.publishing.provenance import md5_of
 from convoy.publishing.run_content import FETCH, PREPARE, stage, training_file
 from convoy.running import workspace
@@ -132,7 +131,8 @@ def _bundle(state: State, folder: Path, world: World) -> Iterator[Comparison]:
 def _manifest(state: State, world: World) -> dict[str, Any] | None:
     """The manifest of the bundle as it was, proven by its digest."""
     contents = [(place.folder / MANIFEST).read_bytes() for place in state.places]
-    if state.version and (kept := world.known.artifact(state.version.run_id, f"{registry.BUNDLE}/{MANIFEST}")):
+    version = state.version
+    if version and (kept := world.known.artifact(version.run_id, f"{version.bundle}/{MANIFEST}")):
         contents.append(kept)
     whole = [content for content in contents if hashlib.sha256(content).hexdigest() == state.digest]
     return dict(json.loads(whole[0])) if whole else None
