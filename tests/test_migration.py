@@ -16,7 +16,7 @@ from convoy.bundle import BundleInvalid, Release, digest_of, read_bundle, read_r
 from convoy.housekeeping import migration
 from convoy.layout import DEPLOYED, TASKS, Task
 from convoy.predictor import Predictor
-from convoy.publishing import deployment, publication, registry
+from convoy.publishing import decisions, deployment, publication, registry
 
 OLD = Path(__file__).parent / "old_bundles"
 NEW = Path("new")
@@ -68,6 +68,11 @@ def test_one_that_serves_is_served_by_its_successor_and_stays_beside_it(task: Ta
     release = read_release(serving)
     assert release is not None and (release.version, release.digest) == ("4", os.readlink(serving))
     assert digest_of(old) == old.name
+    found, migrated = decisions.read(task)
+    assert (found.kind, migrated.kind) == ("found", "migration") and migrated.before == found.after
+    assert migrated.after.digest == release.digest and migrated.at == release.promoted_at
+    history = decisions.read_history(task)
+    assert history.unfinished is None and history.one_before is None, "a rollback must not end at what no longer loads"
 
 
 def test_one_that_no_longer_serves_is_migrated_and_still_does_not_serve() -> None:

@@ -14,7 +14,7 @@ from convoy import atomic
 from convoy.bundle import FORMAT_VERSION, MANIFEST, RELEASE, BundleInvalid, Card, Sets, read_release, write_bundle
 from convoy.layout import DEPLOYED, TASKS, Task
 from convoy.predictor import Predictor
-from convoy.publishing import deployment
+from convoy.publishing import decision, deployment, git_state, promotion
 
 Say = Callable[[str], None]
 Contents = dict[str, Any]
@@ -54,7 +54,7 @@ def migrate(folder: Path, target: Path | None, say: Say) -> Path:
         if target is not None:
             write_bundle(target, card, files)
         elif task is not None:
-            target = _deploy(task, folder, proven, digest)
+            target = _deploy(task, folder, proven, digest, say)
     assert target is not None
     say(f"{folder} -> {target}: format {card.format_version}, digest {digest[:12]}; it reproduces its examples")
     for lack in lacks:
@@ -67,13 +67,21 @@ def _deployed_task(folder: Path) -> Task | None:
     return next((task for task in TASKS if found.parent == (DEPLOYED / task).resolve()), None)
 
 
-def _deploy(task: Task, folder: Path, proven: Path, digest: str) -> Path:
-    """Put the new form beside the old one; it takes the place of one that serves."""
+def _deploy(task: Task, folder: Path, proven: Path, digest: str, say: Say) -> Path:
+    """Put the new form beside the old one; where that serves, its history says that the new form does from now on."""
     release = read_release(folder)
     if release is None:
         raise MigrationRefused(f"{folder / RELEASE} is missing, so nobody knows which version it is; promote again")
-    serves = deployment.current_digest(task) == os.path.basename(folder.resolve())
-    (deployment.deploy if serves else deployment.put)(task, proven, release.model_copy(update={"digest": digest}))
+    old = os.path.basename(folder.resolve())
+    release = release.model_copy(update={"digest": digest})
+    promotion.settle(task, say)
+    serves = deployment.current_digest(task) == old
+    if serves:
+        release = release.model_copy(update={"promoted_at": decision.now()})
+    deployment.put(task, proven, release)
+    if serves:
+        why = f"format {FORMAT_VERSION} of the same model; it reproduces the examples"
+        promotion.decide(task, release, decision.Grounds("migration", why, revision=git_state.revision()))
     return deployment.folder_of(task, digest)
 
 

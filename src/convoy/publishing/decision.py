@@ -11,10 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from convoy.layout import Task
 
-Kind = Literal["promotion", "forced", "refusal", "rollback", "superseded", "pull", "found", "restored"]
+Kind = Literal["promotion", "forced", "refusal", "rollback", "superseded", "pull", "found", "restored", "migration"]
 # What changes who serves. `found`: deployed/ was changed by something that decides nothing, as a copy or a hand;
-# `restored`: deployed/ had been lost, and MLflow's champion serves again; `pull`: the registry's, brought here.
-CHANGES = ("promotion", "forced", "rollback", "pull", "found", "restored")
+# `restored`: deployed/ had been lost, and MLflow's champion serves again; `pull`: the registry's, brought here;
+# `migration`: the same model in today's format.
+CHANGES = ("promotion", "forced", "rollback", "pull", "found", "restored", "migration")
 _ACTORS = ("GITHUB_ACTOR", "GITLAB_USER_LOGIN")  # who set off a CI job, whose own user says nothing
 
 
