@@ -43,11 +43,10 @@ class History:
         """The champion before this one: a rollback takes the way back, so that a second one goes one further."""
         way: list[Model] = []
         for change in self.changes:
-            if (
-                change.kind == "migration" and change.before is not None
-            ):  # the same model, which no longer loads as it was
-                way = [change.after if model.digest == change.before.digest else model for model in way]
-            if not way and change.before is not None:
+            if change.kind == "migration":  # the same model, which loads no more as it was
+                left = change.before and change.before.digest
+                way = [change.after if model.digest == left else model for model in way]
+            elif not way and change.before is not None:
                 way.append(change.before)
             digests = [model.digest for model in way]
             if change.kind == "rollback" and change.after.digest in digests:
