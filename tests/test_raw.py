@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from convoy import raw
+from convoy import layout, raw
 from convoy.sources.items import Item, Rejection, SourceRefused
 
 
@@ -22,7 +22,7 @@ def test_items_come_back_in_their_order_with_labels_and_splits(tmp_path: Path) -
     assert len(found) == count and found.content(count - 1) == f"text {count - 1}" and found.name(7) == "7"
     assert [text for batch in found.contents() for text in batch] == [f"text {index}" for index in range(count)]
     assert found.label_of.tolist() == [index % 12 for index in range(count)]
-    assert found.given.tolist() == [3] + [-1] * (count - 1)
+    assert found.given.tolist() == [layout.SPLITS.index("test")] + [-1] * (count - 1)
 
 
 def test_rejections_come_back_and_no_cell_is_a_formula(tmp_path: Path) -> None:
