@@ -9,12 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convoy.comparison import mcnemar
-from convoy.gating import picture
+from convoy.gating import measuring, picture
 from convoy.gating.evidence import GATE, ONNX, Alone, Difference, Evidence, Latency, LogLossRise, Pair, Slice
 from convoy.gating.limits import PublishParams
 from convoy.gating.power import fewest_losses, paired_p, smallest_drop
 from convoy.gating.report import Party, Report
 from convoy.gating.verdicts import Verdict, judge, outcome_of
+from convoy.reliability import reliability
 
 LIMITS = PublishParams.model_validate({**built_pipeline.PUBLISH, "rest_rows": 64, "max_latency_ratio": 1.5})
 ALONE = Alone(accuracy=0.9, low=0.88, high=0.92, log_loss=0.3, calibration_error=0.01, calibration_by_chance=0.02)
@@ -127,9 +128,9 @@ def test_noise_in_a_small_class_does_not_decide() -> None:
         ({"size_bytes": 2_000_000}, "bundle size", "2.00 MB, at most 1 is allowed"),
         ({"preflight": ("too few", "too many")}, "preflight", "too few; too many"),
         (
-            {"challenger": ALONE.model_copy(update={"calibration_error": 0.05})},
+            {"challenger": ALONE.model_copy(update={"calibration_error": 0.07})},
             "calibration",
-            "off by 5.00 points on average, 4.00 points is allowed",
+            "off by 7.00 points on average, 4.00 points is allowed",
         ),
         (
             {"latency": Latency(pairs=9, champion_ms=1, challenger_ms=2, ratio=2, low=1.9, high=2.1)},
@@ -146,6 +147,25 @@ def test_each_other_gate_fails_alone_and_in_words(changes: dict[str, Any], gate:
 def test_what_chance_alone_makes_with_few_rows_is_no_bad_calibration() -> None:
     few = ALONE.model_copy(update={"calibration_error": 0.08, "calibration_by_chance": 0.09})
     assert failed(evidence(*answers(10, 10), challenger=few)) == set()
+
+
+@pytest.mark.parametrize(
+    ("rows", "true_error", "refused"), [(60, 0.04, (0, 0.05)), (600, 0.04, (0, 0.05)), (600, 0.2, (1, 1))]
+)
+def test_calibration_within_the_margin_is_hardly_ever_refused_and_far_beyond_it_always(
+    rows: int, true_error: float, refused: tuple[float, float]
+) -> None:
+    generator = np.random.default_rng(0)
+    outcomes = []
+    for _ in range(40):
+        top = generator.uniform(0.6, 0.99, rows)
+        right = generator.random(rows) < top - true_error
+        probabilities = np.stack([top, 1 - top], axis=1)
+        chance = measuring.error_by_chance(probabilities)
+        error = reliability(np.where(right, 0, 1), probabilities).error
+        alone = ALONE.model_copy(update={"calibration_error": error, "calibration_by_chance": chance})
+        outcomes.append("calibration" in failed(evidence(*answers(10, 10), challenger=alone)))
+    assert refused[0] <= np.mean(outcomes) <= refused[1]
 
 
 def test_what_cannot_be_compared_asks_for_a_decision_and_the_rest_is_judged() -> None:

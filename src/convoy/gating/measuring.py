@@ -80,12 +80,15 @@ def _alone(answers: Answers, gate: GateSplit) -> Alone:
     return Alone(
         **{name: figures[name] for name in ("accuracy", "low", "high", "log_loss")},
         calibration_error=round(reliability(gate.labels, answers.probabilities).error, 6),
-        calibration_by_chance=round(_error_by_chance(answers.probabilities), 6),
+        calibration_by_chance=round(error_by_chance(answers.probabilities), 6),
     )
 
 
-def _error_by_chance(probabilities: NDArray[np.float64]) -> float:
-    """The 99 % quantile of the error where each row is right as often as it says (Broecker and Smith 2007)."""
+def error_by_chance(probabilities: NDArray[np.float64]) -> float:
+    """The 99 % quantile of the calibration error where each row is right as often as it says (Broecker and Smith 2007).
+
+    probabilities: (rows, labels).
+    """
     generator = np.random.default_rng(0)
     top, best = probabilities.max(axis=1), probabilities.argmax(axis=1)
     other = (best + 1) % probabilities.shape[1]

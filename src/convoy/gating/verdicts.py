@@ -177,17 +177,20 @@ def _latency(evidence: Evidence, most: float) -> Verdict:
 
 
 def _calibration(challenger: Alone, champion: Alone | None, most: float) -> Verdict:
-    """More than the margin and more than chance: with few rows even honest probabilities look wrong."""
+    """More than the margin and what chance adds to it: what is measured is at most what is true and chance together.
+
+    So one of 100 models whose true error is the margin is refused, however few the rows are.
+    """
     error, chance = challenger.calibration_error, challenger.calibration_by_chance
     return Verdict(
         gate="calibration",
         unit="share",
         champion=champion.calibration_error if champion else None,
         challenger=error,
-        limit=f"{max(most, chance) * 100:.2f} points",
-        outcome="passed" if error <= max(most, chance) else "failed",
+        limit=f"{(most + chance) * 100:.2f} points",
+        outcome="passed" if error <= most + chance else "failed",
         sentence=f"its probabilities are off by {_points(error)} on average, {_points(most)} is allowed, and chance "
-        f"alone makes up to {_points(chance)} with as many rows",
+        f"adds up to {_points(chance)} with as many rows",
     )
 
 
