@@ -236,12 +236,9 @@ def test_a_stage_whose_dvc_is_dead_gives_way_to_the_next(slow: Path) -> None:
 
 
 @pytest.mark.slow
-def test_of_two_dvc_repro_at_once_one_says_that_the_other_runs(slow: Path) -> None:
-    stages = {"slow": {"cmd": f"exec {sys.executable} -m pipelines.slow", "deps": ["seconds"], "outs": ["out.txt"]}}
-    Path("dvc.yaml").write_text(json.dumps({"stages": stages}))
-    subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"], env=environment(), check=True)
+def test_of_two_dvc_repro_at_once_one_says_that_the_other_runs(piped: Path) -> None:
     Path("seconds").write_text("8")
-    paths = environment(PYTHONPATH=f"{slow}:{environment()['PYTHONPATH']}")
+    paths = environment(PYTHONPATH=f"{piped}:{environment()['PYTHONPATH']}")
     command = [sys.executable, "-m", "dvc", "repro"]
     with subprocess.Popen(command, env=paths, stdout=subprocess.DEVNULL) as first:
         wait_for(Path("started").exists)

@@ -179,7 +179,7 @@ def _latency(evidence: Evidence, most: float) -> Verdict:
 def _calibration(challenger: Alone, champion: Alone | None, most: float) -> Verdict:
     """More than the margin and what chance adds to it: what is measured is at most what is true and chance together.
 
-    So one of 100 models whose true error is the margin is refused, however few the rows are.
+    So of models whose true error is the margin about one in 100 is refused, or fewer, however few the rows are.
     """
     error, chance = challenger.calibration_error, challenger.calibration_by_chance
     return Verdict(
