@@ -26,6 +26,7 @@ def changed(path: Path, changes: Sequence[Change]) -> str:
     yaml.preserve_quotes = True
     yaml.width = 4096  # or long lines would be broken
     yaml.representer.add_representer(type(None), _null)
+    yaml.representer.add_representer(float, _float)
     try:
         content = yaml.load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -82,3 +83,8 @@ def _written(value: Any) -> Any:
 
 def _null(representer: Any, _: None) -> Any:
     return representer.represent_scalar("tag:yaml.org,2002:null", "null")
+
+
+def _float(representer: Any, value: float) -> Any:
+    """As PyYAML writes it: ruamel's YAML 1.2 writes 1e-07, which PyYAML's 1.1 (DVC's and ours) reads as a word."""
+    return representer.represent_scalar("tag:yaml.org,2002:float", pyyaml.safe_dump(value).splitlines()[0])
