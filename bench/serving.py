@@ -27,10 +27,15 @@ PINNED = "requests per second, 16 connections, 1 worker on a core of its own"
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured."""
+    """How much is measured.
 
-    seconds: float = 6
-    rounds: int = 7
+    Many short turns: a shared processor may change its speed by a factor of two within seconds (a fixed loop of 15 ms
+    took 15 to 30 here), and a ratio is true where both were slowed alike. In 7 rounds of 6 s the ratios of one and the
+    same code spread from 0.5 to 3.2.
+    """
+
+    seconds: float = 2
+    rounds: int = 21
     starts: int = 3
     bodies: int = 100
     connections: int = 16
