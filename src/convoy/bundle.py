@@ -17,6 +17,7 @@ from convoy.preprocessing.text import TextPreprocessing
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 RELEASE = "release.json"
+EXPLANATION = "explanation.onnx"  # optional: a bundle without it predicts, and explains nothing
 
 
 class BundleInvalid(ValueError):
@@ -43,6 +44,30 @@ class Sets(BaseModel):
     n: int = Field(ge=0)
 
 
+class ImageExplanation(Section):
+    """How an image is explained: what is covered has the colour `neutral`, the mean of the training images.
+
+    For occlusion a square of `patch_share` of the side covers `patches` x `patches` places, one at a time.
+    """
+
+    kind: Literal["image"]
+    patches: int = Field(ge=2, le=16)
+    patch_share: float = Field(gt=0, le=1)
+    neutral: tuple[Annotated[int, Field(ge=0, le=255)], ...] = Field(min_length=1)
+
+
+class TextExplanation(Section):
+    """How a text is explained: after how many of its words a probability is told, and how many phrases.
+
+    Row i of what explanation.onnx says of a text is about the phrases of `widths[i]` words.
+    """
+
+    kind: Literal["text"]
+    max_prefixes: int = Field(ge=2)
+    max_phrases: int = Field(ge=1)
+    widths: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1)
+
+
 class Card(BaseModel):
     """What a bundle says about itself."""
 
@@ -55,6 +80,8 @@ class Card(BaseModel):
     limits: Limits
     temperature: float = Field(gt=0)  # the graph divides its logits by it
     sets: Sets
+    # None in bundles that were exported before there were explanations.
+    explanation: Annotated[ImageExplanation | TextExplanation, Field(discriminator="kind")] | None = None
     architecture: Architecture
     params: dict[str, Any]
     data: dict[str, str]  # split -> sha256 of its prepared file
