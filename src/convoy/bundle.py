@@ -44,27 +44,31 @@ class Sets(BaseModel):
     n: int = Field(ge=0)
 
 
-class ImageExplanation(Section):
-    """How an image is explained: what is covered has the colour `neutral`, the mean of the training images.
+class Occlusion(Section):
+    """A square of `patch_share` of an image's side covers `patches` x `patches` places of it, one at a time."""
 
-    For occlusion a square of `patch_share` of the side covers `patches` x `patches` places, one at a time.
-    """
-
-    kind: Literal["image"]
     patches: int = Field(ge=2, le=16)
     patch_share: float = Field(gt=0, le=1)
+
+
+class ImageExplanation(Occlusion):
+    """How an image is explained; what is covered has the colour `neutral`, the mean of the training images."""
+
+    kind: Literal["image"]
     neutral: tuple[Annotated[int, Field(ge=0, le=255)], ...] = Field(min_length=1)
 
 
-class TextExplanation(Section):
-    """How a text is explained: after how many of its words a probability is told, and how many phrases.
+class Reading(Section):
+    """After how many words of a text a probability is told, and of how many of its phrases what they add."""
 
-    Row i of what explanation.onnx says of a text is about the phrases of `widths[i]` words.
-    """
-
-    kind: Literal["text"]
     max_prefixes: int = Field(ge=2)
     max_phrases: int = Field(ge=1)
+
+
+class TextExplanation(Reading):
+    """How a text is explained; row i of what explanation.onnx says of it is about phrases of `widths[i]` words."""
+
+    kind: Literal["text"]
     widths: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1)
 
 

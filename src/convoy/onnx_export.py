@@ -41,8 +41,9 @@ class Contributions(nn.Module):
     relative to the mean of the labels. The logits are the sum of what is shown, so that parity proves both.
     """
 
-    def __init__(self, network: PlaceNetwork, temperature: float) -> None:
+    def __init__(self, network: nn.Module, temperature: float) -> None:
         super().__init__()
+        assert isinstance(network, PlaceNetwork)
         self.network = network
         self.temperature = temperature
 
@@ -67,7 +68,6 @@ def export_explanation(network: nn.Module, example: Tensor, task: Task, temperat
     """The graph that explains what `export` gives, under the same rules: a file of its own, since ONNX Runtime runs a
     whole graph, whichever of its outputs are asked for.
     """
-    assert isinstance(network, PlaceNetwork)
     return _export(Contributions(network, temperature), example, task, ["contributions", "logits"])
 
 

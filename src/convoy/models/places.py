@@ -16,6 +16,8 @@ class PlaceNetwork(nn.Module, ABC):
     A class activation map (Zhou et al. 2016, arXiv:1512.04150), for the maximum over places as well as for their mean.
     """
 
+    widths: tuple[int, ...] = (1,)  # of a text: how many words the places of each row are about
+
     @abstractmethod
     def contributions(self, inputs: Tensor) -> Tensor:
         """Inputs as `forward` takes them -> (batch, labels, rows, columns): what each place adds, in eval mode."""
