@@ -5,7 +5,6 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from convoy.layout import Task
 from serving import explanation_schemas, schemas
 from serving.admission import TIMEOUT_S
 from serving.faults import CODES, RETRY_AFTER_S
@@ -21,11 +20,6 @@ _REQUEST_ID: Json = {
 _MODEL_HEADERS: Json = {
     "X-Model-Version": {"description": "the registered version that answered", "schema": {"type": "string"}},
     "X-Model-Digest": {"description": "the digest of its bundle", "schema": {"type": "string"}},
-}
-# Measured on one core, on the two data sets of Convoy, by the times of Deployed.run_s and of the whole answer.
-_COSTS: dict[Task, str] = {
-    "image": "Costs about COST_IMAGE times a prediction, by occlusion about COST_OCCLUSION times.",
-    "text": "Costs about COST_TEXT times a prediction: the model reads the text anew up to each of some of its words.",
 }
 _IMAGE_QUESTION: list[Json] = [
     {
@@ -96,7 +90,7 @@ def _operation(route: RouteSpec) -> Json:
     operation: Json = {
         "tags": ["models" if route.path.startswith("/v1/") else "service"],
         "summary": route.summary,
-        **({"description": _COSTS[route.task]} if route.explains and route.task else {}),
+        **({"description": route.description} if route.description else {}),
         "operationId": (route.path.strip("/").replace("/", "_").replace(".", "_").replace("_{name}", "") or "page"),
         "parameters": _parameters(route),
         "responses": {"200": _answer(route), **_fault_answers(route)},

@@ -52,6 +52,7 @@ class RouteSpec:
     media_types: tuple[str, ...] = ()
     path_values: tuple[str, ...] = ()  # all values of {name} in `path`
     explains: bool = False  # one input, and several runs of the model: let in by a count of its own
+    description: str = ""  # what the document says beside the summary
 
     @property
     def guarded(self) -> bool:
@@ -114,6 +115,7 @@ EXPLAIN_IMAGE = replace(
     answer="ImageExplanationAnswer",
     faults=(*PREDICT_IMAGES.faults, "explanation_missing"),
     explains=True,
+    description="Costs about COST_IMAGE times a prediction, by occlusion about COST_OCCLUSION times.",
 )
 EXPLAIN_TEXT = replace(
     PREDICT_TEXTS,
@@ -122,6 +124,7 @@ EXPLAIN_TEXT = replace(
     answer="TextExplanationAnswer",
     faults=(*(code for code in PREDICT_TEXTS.faults if code != "too_many_items"), "explanation_missing"),
     explains=True,
+    description="Costs about COST_TEXT times a prediction: the model reads the text anew up to some of its words.",
 )
 MODELS = RouteSpec(
     "GET",
