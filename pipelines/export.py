@@ -1,4 +1,4 @@
-"""The winner's weights -> a calibrated, proven bundle: ONNX, what explains it, contract and examples. Argument: task."""
+"""The winner's weights -> a calibrated, proven bundle: ONNX and its explanation, contract, examples. Argument: task."""
 
 import base64
 import hashlib
@@ -97,7 +97,8 @@ def main(task: Task) -> None:
         params=description.model_dump(mode="json"),
         data={split: _sha256(task, split) for split in ("train", "validation", "calibration")},
     )
-    explainer = Explainer(model := Model(card, files, threads=2), files[EXPLANATION], threads=2)
+    model = Model(card, files, threads=2)
+    explainer = Explainer(model, files[EXPLANATION], threads=2)
     print(f"{task}: comparing torch and ONNX Runtime", flush=True)
     expected = candidates.softmax(logits, temperature)
     report = _prove(network, expected, model, dataset, params)

@@ -38,7 +38,7 @@ class Deployed:
 
     @cached_property
     def explainer(self) -> Explainer | None:
-        """What explains it, loaded when it is first asked for, by the one thread that explains; None where nothing does."""
+        """What explains it, if anything does; loaded when it is first asked for, by the one thread that explains."""
         return open_explainer(self.predictor)
 
     @cached_property

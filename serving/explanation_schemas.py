@@ -47,7 +47,7 @@ class ImageExplanationAnswer(TypedDict):
     bias: NotRequired[Bias]
     size_px: Annotated[int, Field(ge=1, description="side of the image as the model sees it; the map covers all of it")]
     overlay: Annotated[
-        str, Field(description="that image in grey, orange where it speaks for the label, blue where against: base64 PNG")
+        str, Field(description="a PNG in base64: that image, orange where it speaks for the label, blue where against")
     ]
     warnings: NotRequired[Annotated[list[str], Field(min_length=1)]]
     request_id: RequestId

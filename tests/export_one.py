@@ -1,4 +1,4 @@
-"""Exports one graph of a small network from a process and a folder of its own: `export_one.py TASK ARCHITECTURE TARGET`.
+"""Exports a graph of a small network from a process and a folder of its own: export_one.py TASK ARCHITECTURE TARGET.
 
 A target that is called explanation.onnx gets the graph that explains.
 """

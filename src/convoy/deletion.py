@@ -22,11 +22,13 @@ class DeletionParams(Section):
     seed: int
 
 
-def measure_deletion(explainer: Explainer, arrays: list[NDArray[Any]], params: DeletionParams) -> dict[str, float | int]:
-    """Prepared inputs -> by how much the probability of the predicted label falls (Samek et al. 2017, arXiv:1509.06321).
+def measure_deletion(
+    explainer: Explainer, arrays: list[NDArray[Any]], params: DeletionParams
+) -> dict[str, float | int]:
+    """Prepared inputs -> how far the probability of the predicted label falls (Samek et al. 2015, arXiv:1509.06321).
 
-    Of an image pixels get the neutral colour, of a text words are taken out: the `share` that the contributions point
-    at most, and as many at random. `difference` is the mean of pointed less random over rows, with its paired 95 %
+    Of an image pixels get the neutral colour, of a text words are taken out: the `share` that contributions point at
+    most, and as many at random. `difference` is the mean of pointed less random over rows, with its paired 95 %
     interval (Student's t). Texts of one word are left out; with fewer than 2 rows there is nothing but `n`.
     """
     generator = np.random.default_rng(params.seed)

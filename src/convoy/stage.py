@@ -66,7 +66,7 @@ def run(main: Callable[..., None], *arguments: str, refusals: tuple[type[Excepti
 
 
 def end_with_parent() -> None:
-    """Where the parent is killed, end too, as if by `kill`: nobody would take what this makes. Linux alone tells of it."""
+    """Where the parent is killed, end too, as if by `kill`: nobody would take what this makes. On Linux alone."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 

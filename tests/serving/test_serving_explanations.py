@@ -1,4 +1,4 @@
-"""What the explaining routes answer: who decided what, told so that it adds up, and at a price that others do not pay."""
+"""What the explaining routes answer: who decided what, so that it adds up, and at a price that others do not pay."""
 
 import asyncio
 import base64

@@ -16,8 +16,8 @@ OUTPUTS = ["contributions", "logits"]
 class Explained:
     """One input: probabilities (labels,), and the sum that they are the softmax of.
 
-    For each label `bias` (labels,) and all places of `contributions` (labels, rows, columns) add up to its logit, divided
-    by the temperature and relative to the mean of the labels: what is above 0 speaks for a label more than for others.
+    For each label `bias` (labels,) and all places of `contributions` (labels, rows, columns) add up to its logit,
+    divided by the temperature and relative to the mean of the labels: above 0 speaks for a label, more than for others.
     An image has rows and columns of places; a text has its words as columns, and a row per width of phrase.
     """
 

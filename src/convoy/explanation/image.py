@@ -1,4 +1,4 @@
-"""What explains an image -> a map of its places, found without the network's inside where asked for, and its picture."""
+"""What explains an image -> a map of its places, found without the network's inside where asked for, and a picture."""
 
 import io
 

@@ -5,8 +5,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-# Places whose features differ by no more than rounding share the maximum: a plain background, or rows that repeat, gives
-# equal features, and which of them comes out greatest would differ from processor to processor.
+# Places whose features differ by no more than rounding share the maximum: a plain background, or rows that repeat, give
+# equal features, and which of them comes out greatest would differ between processors.
 ROUNDING = 1e-5
 
 

@@ -116,7 +116,7 @@ class Reader(nn.Module):
         return contribute(self.classify, greatest, states * mask / mask.sum(dim=2, keepdim=True))
 
     def _read(self, tokens: Tensor, words: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The states after each word, (batch, tokens, units), of both LSTMs, and the order in which the second reads."""
+        """The states after each word, (batch, tokens, units), of both LSTMs; the order in which the second reads."""
         pairs = None if self.pairs is None else self.pairs(tokens)  # (batch, tokens, embedding)
         order = _reversed_positions(words)
         ahead, _ = self.forwards(self.vectors(tokens, pairs))
