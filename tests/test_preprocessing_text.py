@@ -97,7 +97,14 @@ def test_words_are_located_where_they_stand_and_are_those_that_the_model_reads(t
 
 def test_a_word_is_located_beside_line_breaks_and_what_is_written_otherwise() -> None:
     text = "A GOOD<br /><br />Film, isn't it"
-    assert [text[start:end] for start, end in PREPROCESSOR.locate(text).spans] == ["A", "GOOD", "Film", ",", "isn't", "it"]
+    assert [text[start:end] for start, end in PREPROCESSOR.locate(text).spans] == [
+        "A",
+        "GOOD",
+        "Film",
+        ",",
+        "isn't",
+        "it",
+    ]
     located = PREPROCESSOR.locate(f"{text}: a very good one")
     assert located.omitted == 5 and located.spans[2][0] > located.spans[1][1] + 20
     assert PREPROCESSOR.locate("\u200b").spans == [(0, 1)]

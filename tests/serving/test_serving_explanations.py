@@ -5,20 +5,17 @@ import base64
 import io
 import json
 import threading
-from pathlib import Path
-from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 import tiny_bundles
-from conftest import deploy, error_of, service_of, without_id
+from conftest import Server, error_of, without_id
 from PIL import Image
 from starlette.testclient import TestClient
 from test_serving_capacity import Slow
 from test_serving_capacity import request as ask_shell
 
-from convoy.explanation import explainer
 from serving.capacity import MOST_EXPLANATIONS
 from serving.deployed import Deployed, DeployedModels
 from serving.explanations import ImageQuestion, explain_image, explain_text
@@ -48,7 +45,9 @@ def test_an_image_is_explained_for_what_is_predicted_and_it_adds_up(client: Test
     assert found["label"] == predicted["predictions"][0]["label"]
     assert found["probabilities"] == pytest.approx(predicted["predictions"][0]["probabilities"], abs=1e-5)
     assert (found["method"], found["size_px"], np.shape(found["map"])) == ("contributions", 28, (7, 7))
-    assert np.sum(found["map"]) + found["bias"] == pytest.approx(logit(found["probabilities"], found["label"]), abs=1e-3)
+    assert np.sum(found["map"]) + found["bias"] == pytest.approx(
+        logit(found["probabilities"], found["label"]), abs=1e-3
+    )
     with Image.open(io.BytesIO(base64.b64decode(found["overlay"]))) as picture:
         assert (picture.format, picture.size) == ("PNG", (224, 224))
 
@@ -99,7 +98,9 @@ def test_a_text_is_explained_word_by_word_where_each_stands_and_it_adds_up(clien
 def test_after_each_word_stands_what_the_model_says_of_the_text_up_to_it(client: TestClient) -> None:
     words = ["the", "good", "film", "bad", "bad", "film", "good", "good"]
     found = client.post(TEXT, json={"text": " ".join(words), "label": "positive"}).json()["words"]
-    told = {place: word["probability_after"] for place, word in enumerate(found) if word["probability_after"] is not None}
+    told = {
+        place: word["probability_after"] for place, word in enumerate(found) if word["probability_after"] is not None
+    }
     assert len(told) == 5 and max(told) == 7  # as many as the card says, evenly spaced
     texts = [" ".join(words[: place + 1]) for place in told]
     predicted = client.post("/v1/texts/predict", json={"texts": texts}).json()["predictions"]
@@ -189,48 +190,11 @@ def test_a_bad_question_about_a_text_is_a_clear_4xx(
     assert client.post(TEXT + "?x=1", json={"text": "a"}).status_code == 422
 
 
-def test_a_bundle_without_explanations_predicts_and_names_the_remedy(tmp_path: Path) -> None:
-    plain: dict[str, Any] = {
-        "image": (tiny_bundles.write_image_bundle, tiny_bundles.IMAGE_CARD),
-        "text": (tiny_bundles.write_text_bundle, tiny_bundles.TEXT_CARD),
-    }
-    for task, (write, card) in plain.items():
-        without = card.model_copy(update={"explanation": None})
-        deploy(tmp_path, task, lambda folder, write=write, without=without: write(folder, without))
-    with service_of(tmp_path) as client:
-        assert client.get("/readyz").status_code == 200
-        answers = [post_image(client), post_image(client, "?method=occlusion"), client.post(TEXT, json={"text": "good"})]
-        for answer in answers:
-            assert (answer.status_code, error_of(answer)["code"]) == (409, "explanation_missing")
-            assert "export it again" in error_of(answer)["message"]
-        assert client.post("/v1/texts/predict", json={"texts": ["good"]}).status_code == 200
-
-
-def test_what_explains_is_loaded_by_the_first_who_asks_and_goes_with_its_model(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    loaded: list[str] = []
-    opened = explainer.open_session
-    monkeypatch.setattr(explainer, "open_session", lambda name, *rest: loaded.append(name) or opened(name, *rest))
-    for task in ("image", "text"):
-        deploy(tmp_path, task)
-    with service_of(tmp_path) as client:
-        client.post("/v1/texts/predict", json={"texts": ["good"]})
-        assert loaded == []
-        first, again = (client.post(TEXT, json={"text": "good film"}) for _ in range(2))
-        assert loaded == ["explanation.onnx"] and first.status_code == again.status_code == 200
-    with service_of(tmp_path) as client:
-        client.post(TEXT, json={"text": "good film"})
-        assert loaded == ["explanation.onnx"] * 2
-
-
 def test_explanations_take_no_place_of_predictions_and_more_than_a_few_are_refused(image_model: Deployed) -> None:
     async def crowd() -> tuple[list[int], list[bytes], int]:
         app = Slow()
         to = Shell(app, DeployedModels({"image": image_model}))
-        explained = [
-            asyncio.create_task(ask_shell(to, path=IMAGE)) for _ in range(MOST_EXPLANATIONS + 3)
-        ]
+        explained = [asyncio.create_task(ask_shell(to, path=IMAGE)) for _ in range(MOST_EXPLANATIONS + 3)]
         await asyncio.sleep(0.05)
         predicted = asyncio.create_task(ask_shell(to))
         await asyncio.sleep(0.05)
@@ -271,14 +235,14 @@ def test_a_prediction_waits_for_no_explanation(client: TestClient, monkeypatch: 
     assert answers[0].status_code == 200
 
 
-def test_explanations_are_counted_apart_from_predictions(client: TestClient) -> None:
+def test_explanations_are_counted_apart_from_predictions(server: Server) -> None:
     def total(name: str) -> float:
-        lines = client.get("/metrics").text.splitlines()
+        lines = httpx.get(f"{server.url}/metrics").text.splitlines()
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name}{{"))
 
     names = ("convoy_explanation_seconds_count", "convoy_answer_seconds_count", "convoy_predictions_total")
     before = [total(name) for name in names]
-    assert post_image(client).status_code == 200
+    assert httpx.post(server.url + IMAGE, content=PNG, headers=AS_PNG).status_code == 200
     assert [total(name) - was for name, was in zip(names, before, strict=True)] == [1, 0, 0]
 
 

@@ -114,7 +114,18 @@ TYPES = st.sampled_from(
         "",
     ]
 )
-QUERIES = st.sampled_from(["", "", "?polarity=dark_on_light", "?label=dark&method=occlusion", "?label=%ff", "?polarity=", "?x=%00", "?" + "a" * 300])
+QUERIES = st.sampled_from(
+    [
+        "",
+        "",
+        "?polarity=dark_on_light",
+        "?label=dark&method=occlusion",
+        "?label=%ff",
+        "?polarity=",
+        "?x=%00",
+        "?" + "a" * 300,
+    ]
+)
 BODIES = st.one_of(
     st.sampled_from(IMAGES).flatmap(damaged),
     damaged(FORM),
