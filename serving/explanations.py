@@ -12,7 +12,7 @@ from convoy.bundle import ImageExplanation, TextExplanation
 from convoy.explanation.explainer import Explainer
 from convoy.explanation.image import draw_overlay, fall_where_covered
 from convoy.explanation.text import add_by_word, read_on, strongest_phrases
-from convoy.preprocessing.image import Polarity
+from convoy.preprocessing.image import Polarity, PreparedImage
 from convoy.preprocessing.rejection import InputRejected
 from convoy.preprocessing.text import LocatedText, TextPreprocessor
 from serving.deployed import Deployed
@@ -36,6 +36,7 @@ def explain_image(model: Deployed, encoded: bytes, asked: ImageQuestion, name: s
     if not isinstance(contract, ImageExplanation):
         raise Fault("explanation_missing")
     (prepared,) = prepare_images(model, [encoded], asked.polarity, name)
+    assert isinstance(prepared, PreparedImage)
     pixels = prepared.array
     answer: dict[str, object] = {}
     if asked.method == "occlusion":

@@ -109,7 +109,7 @@ def image_explanation(places: int = 7) -> bytes:
 
 
 def text_explanation() -> bytes:
-    """The sum that `text_model` without a shift is the softmax of; half of each score is told for two words together."""
+    """The sum that `text_model` without a shift is the softmax of; half of a score is told for two words together."""
     scores = np.array([[0, 0], [0, 0], [-1, 1], [1, -1], [0.1, 0], [0, 0.1]], dtype=np.float32)
     nodes = [
         helper.make_node("Gather", ["scores", "input"], ["each"]),

@@ -69,7 +69,7 @@ class Network(PlaceNetwork):
         features = self.features(self.pixels(images))
         places = features.flatten(2)
         found = contribute(self.classify, spread_greatest(places), places / places.shape[2])
-        return found.unflatten(2, features.shape[2:])
+        return found.reshape(*found.shape[:2], *features.shape[2:])
 
 
 class ResidualBlock(nn.Module):
