@@ -1,5 +1,8 @@
 """The deletion test tells an explanation that points at what decides from one that points anywhere."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 import tiny_bundles
@@ -26,6 +29,7 @@ def test_what_decides_an_image_is_deleted_first() -> None:
     found = measure_deletion(IMAGES, PICTURES, PARAMS)
     assert found["n"] == 60 and found["share"] == 0.1
     assert found["fall_of_pointed"] > 2 * abs(found["fall_of_random"])
+    assert found["difference"] == pytest.approx(found["fall_of_pointed"] - found["fall_of_random"], abs=2e-6)
     assert found["high"] >= found["difference"] >= found["low"] > 0
 
 
@@ -57,3 +61,22 @@ def test_inputs_are_left_as_they_are() -> None:
     before = [array.copy() for array in PICTURES[:4]]
     measure_deletion(IMAGES, PICTURES[:4], PARAMS)
     assert all(np.array_equal(one, other) for one, other in zip(before, PICTURES[:4], strict=True))
+
+
+def test_at_random_an_image_loses_the_same_shape_somewhere_else() -> None:
+    deleted: list[np.ndarray] = []
+
+    def watch(arrays: list[np.ndarray]) -> np.ndarray:
+        deleted.extend(arrays)
+        return np.zeros((len(arrays), 3), dtype=np.float32)
+
+    model = SimpleNamespace(card=IMAGES.model.card, probabilities=watch)
+    watched: Any = SimpleNamespace(model=model, explain=IMAGES.explain)
+    plain = [np.full((28, 28, 1), 200, dtype=np.uint8) for _ in range(6)]
+    measure_deletion(watched, plain, PARAMS)
+    pointed, random, scattered = (np.array(deleted[start : start + 6])[..., 0] == 100 for start in (0, 6, 12))
+    for one, other, loose in zip(pointed, random, scattered, strict=True):
+        assert one.sum() == other.sum() == loose.sum() == 78
+        shifts = [np.roll(one, (down, right), (0, 1)) for down in range(28) for right in range(28)]
+        assert any(np.array_equal(shift, other) for shift in shifts)
+        assert not any(np.array_equal(shift, loose) for shift in shifts)
