@@ -115,7 +115,7 @@ EXPLAIN_IMAGE = replace(
     answer="ImageExplanationAnswer",
     faults=(*PREDICT_IMAGES.faults, "explanation_missing"),
     explains=True,
-    description="Costs about COST_IMAGE times a prediction, by occlusion about COST_OCCLUSION times.",
+    description="Costs about 5 times a prediction, by occlusion about 40 times.",
 )
 EXPLAIN_TEXT = replace(
     PREDICT_TEXTS,
@@ -124,7 +124,7 @@ EXPLAIN_TEXT = replace(
     answer="TextExplanationAnswer",
     faults=(*(code for code in PREDICT_TEXTS.faults if code != "too_many_items"), "explanation_missing"),
     explains=True,
-    description="Costs about COST_TEXT times a prediction: the model reads the text anew up to some of its words.",
+    description="Costs about 15 times a prediction: the model reads the text anew up to some of its words.",
 )
 MODELS = RouteSpec(
     "GET",

@@ -152,6 +152,7 @@ def test_a_graph_that_does_not_explain_or_has_changed_since_is_refused(tmp_path:
     tiny_bundles.write_image_bundle(tmp_path / "image", shift=3)
     with pytest.raises(BundleInvalid, match="another bundle"):
         open_explainer(predictor)
+    predictor = Predictor(tmp_path / "image")
     (tmp_path / "image" / EXPLANATION).write_bytes(b"half")
     with pytest.raises(BundleInvalid, match=r"explanation\.onnx"):
         open_explainer(predictor)

@@ -168,6 +168,21 @@ def read_bundle(folder: Path) -> Bundle:
     return Bundle(card=card, digest=digest_of(folder), files=files)
 
 
+def read_file(folder: Path, name: str, digest: str) -> bytes | None:
+    """One file of the bundle with this digest, None where it has none; the others, which may be large, stay unread.
+
+    Raises BundleInvalid where the folder holds another bundle by now, or the file is not the one that was written.
+    """
+    try:
+        manifest = (folder / MANIFEST).read_bytes()
+        if hashlib.sha256(manifest).hexdigest() != digest:
+            raise BundleInvalid(f"{folder} holds another bundle by now (its digest differs)")
+        entry = json.loads(manifest).get(name)
+        return None if entry is None else _read_checked(folder / name, entry)
+    except FileNotFoundError as error:
+        raise BundleInvalid(f"{error.filename} is missing: the bundle is incomplete; export it again") from None
+
+
 def read_release(folder: Path) -> Release | None:
     """Read release.json beside a deployed bundle; None where there is none."""
     path = folder / RELEASE

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convoy.bundle import EXPLANATION, BundleInvalid, read_bundle
+from convoy.bundle import EXPLANATION, BundleInvalid, read_file
 from convoy.predictor import Model, Predictor, open_session
 
 OUTPUTS = ["contributions", "logits"]
@@ -61,12 +61,9 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 def open_explainer(predictor: Predictor, threads: int = 1) -> Explainer | None:
     """Load what explains a predictor, when it is asked for first: many never are. None where its bundle has nothing.
 
-    Raises BundleInvalid where its folder is not the bundle any more that the predictor was loaded from.
+    Raises BundleInvalid where its folder holds another bundle by now than the predictor was loaded from.
     """
     if predictor.card.explanation is None:
         return None
-    bundle = read_bundle(predictor.folder)
-    if bundle.digest != predictor.digest:
-        raise BundleInvalid(f"{predictor.folder} is another bundle since it was loaded (its digest differs)")
-    content = bundle.files.get(EXPLANATION)
+    content = read_file(predictor.folder, EXPLANATION, predictor.digest)
     return None if content is None else Explainer(predictor, content, threads)
