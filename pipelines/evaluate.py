@@ -11,6 +11,8 @@ from pydantic import Field
 from convoy import atomic, candidates, evaluation, layout, slices, stage
 from convoy.comparison import against_baselines
 from convoy.coverage import sets_report
+from convoy.deletion import DeletionParams, measure_deletion
+from convoy.explanation.explainer import open_explainer
 from convoy.layout import Architecture, Task
 from convoy.metrics import classification_metrics
 from convoy.params import Section, read_section
@@ -26,6 +28,7 @@ class Params(Section):
     """The section evaluate of params.yaml."""
 
     max_probability_difference: float = Field(gt=0)
+    deletion: DeletionParams
 
 
 def main(task: Task) -> None:
@@ -33,7 +36,8 @@ def main(task: Task) -> None:
     params = read_section(Params, "evaluate")
     test = candidates.open_dataset(task, layout.prepared(task, "test"))
     predictor = Predictor(layout.bundle(task), threads=2)
-    served = predictor.probabilities(_prepare(task, predictor))
+    arrays = _prepare(task, predictor)
+    served = predictor.probabilities(arrays)
     metrics = {}
     for name in layout.ARCHITECTURES:
         _, network = candidates.load(layout.candidate(task, name))
@@ -49,6 +53,7 @@ def main(task: Task) -> None:
         print(f"{task}-{name}: test {figures}", flush=True)
     atomic.write_json(layout.reports(task) / "candidates.json", metrics)
     _report(task, predictor, test, before, served, agreement)
+    _explain(task, predictor, arrays, params.deletion)
 
 
 def _report(
@@ -74,6 +79,15 @@ def _report(
     evaluation.save_figure(picture, folder / "reliability.png")
     atomic.write_bytes(folder / "predictions.csv", evaluation.predictions_csv(test.labels, served, test.names))
     _slice(task, predictor, test, correct)
+
+
+def _explain(task: Task, predictor: Predictor, arrays: list[NDArray[Any]], params: DeletionParams) -> None:
+    """Whether what the explanations point at is what the predictions rest on."""
+    explainer = open_explainer(predictor, threads=2)
+    assert explainer is not None, "export writes no bundle without explanation.onnx"
+    report = measure_deletion(explainer, arrays, params)
+    atomic.write_json(layout.reports(task) / "explanation.json", report)
+    print(f"{task}: deletion {report}", flush=True)
 
 
 def _prepare(task: Task, predictor: Predictor) -> list[NDArray[Any]]:

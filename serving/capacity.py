@@ -5,6 +5,7 @@ import time
 from serving.faults import Fault
 
 MOST_REQUESTS = 64  # of one task in one worker
+MOST_EXPLANATIONS = 8  # of both tasks in one worker, which gives them one after the other
 # Who would wait longer than this share of the time that he has is not let in: his answer might come after he has gone,
 # and the work for it would be lost. Half, since waits are estimated, and the work itself takes time too.
 WAITING_SHARE = 0.5

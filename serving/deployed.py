@@ -12,6 +12,7 @@ import numpy as np
 import orjson
 
 from convoy.bundle import BundleInvalid, Release, read_release
+from convoy.explanation.explainer import Explainer, open_explainer
 from convoy.layout import DEPLOYED, TASKS, Task
 from convoy.predictor import Predictor
 from convoy.preprocessing.image import ImagePreprocessing
@@ -34,6 +35,11 @@ class Deployed:
     def measures(self) -> Measures:
         """What Prometheus sees of it."""
         return measures_of(self.predictor.card.task, self.release.version, tuple(self.predictor.card.labels))
+
+    @cached_property
+    def explainer(self) -> Explainer | None:
+        """What explains it, if anything does; loaded when it is first asked for, by the one thread that explains."""
+        return open_explainer(self.predictor)
 
     @cached_property
     def headers(self) -> list[tuple[bytes, bytes]]:

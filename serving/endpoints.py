@@ -18,6 +18,8 @@ from serving.measures import forget_dead_workers
 from serving.predictions import answer_predictions, answer_sets
 from serving.routes import (
     DOCUMENT,
+    EXPLAIN_IMAGE,
+    EXPLAIN_TEXT,
     JSON,
     METRICS,
     MODELS,
@@ -55,8 +57,8 @@ class Front:
 class Endpoint:
     """A handler as an ASGI app. What it raises is answered here: a layer further out would not count it."""
 
-    def __init__(self, handler: Handler) -> None:
-        self._handler = handler
+    def __init__(self, handler: Handler, explains: bool = False) -> None:
+        self._handler, self._explains = handler, explains
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange: Exchange = scope["convoy"]
@@ -80,7 +82,9 @@ class Endpoint:
             exchange.answer = body
             body = b'%b,"request_id":"%b"}' % (body[:-1], exchange.request_id.encode())
             headers += exchange.model.headers
-            tally.observe(exchange.model.measures.seconds, time.monotonic() - exchange.arrived_s)
+            measures = exchange.model.measures
+            seconds = measures.explanation_seconds if self._explains else measures.seconds
+            tally.observe(seconds, time.monotonic() - exchange.arrived_s)
         headers.append((b"content-length", str(len(body)).encode()))
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
@@ -94,6 +98,8 @@ def own_routes(models: DeployedModels, request_log: RequestLogState | None = Non
         PREDICT_TEXTS.path: Endpoint(partial(handlers.texts, answer_predictions)),
         SETS_IMAGES.path: Endpoint(partial(handlers.images, answer_sets)),
         SETS_TEXTS.path: Endpoint(partial(handlers.texts, answer_sets)),
+        EXPLAIN_IMAGE.path: Endpoint(handlers.explain_image, explains=True),
+        EXPLAIN_TEXT.path: Endpoint(handlers.explain_text, explains=True),
         MODELS.path: Endpoint(handlers.list_models),
         DOCUMENT.path: Endpoint(handlers.describe_routes),
         PAGE.path: FileResponse(PAGE_FILE, headers={"content-security-policy": PAGE_POLICY}),

@@ -17,6 +17,10 @@ CODES: dict[str, tuple[int, str]] = {
     "method_not_allowed": (405, "the path exists, Allow names its methods"),
     "request_timeout": (408, "the head or the body did not arrive in time"),
     "sets_uncalibrated": (409, "the model, of an older format, was never calibrated for prediction sets; it predicts"),
+    "explanation_missing": (
+        409,
+        "the model, exported before there were explanations, has none: export it again (`dvc repro`), then promote",
+    ),
     "body_too_large": (413, "the body is larger than the model's card allows"),
     "image_too_large": (413, "an image, or all of a request together, has more pixels than the model's card allows"),
     "text_too_long": (413, "the text has more characters than the model's card allows"),

@@ -1,6 +1,7 @@
 """What each of Convoy's own routes does: an Exchange -> the bytes of its answer, or a Fault."""
 
 import json
+from collections.abc import Collection
 from urllib.parse import parse_qsl
 
 from convoy.layout import Task
@@ -10,7 +11,10 @@ from serving import openapi
 from serving.batching import ThreadBatcher, TurnBatcher
 from serving.deployed import Deployed, DeployedModels
 from serving.exchange import Exchange
+from serving.explanation_schemas import TextToExplain
+from serving.explanations import ImageQuestion, explain_image, explain_text
 from serving.faults import Fault
+from serving.json_bodies import read_request
 from serving.multipart import read_images
 from serving.predictions import (
     QUICK_BYTES,
@@ -21,7 +25,7 @@ from serving.predictions import (
     prepare_texts,
     read_texts,
 )
-from serving.routes import MULTIPART, POLARITIES
+from serving.routes import METHODS, MULTIPART, POLARITIES
 from serving.schemas import RequestLogState
 from serving.threads import Threads, until
 
@@ -34,6 +38,8 @@ class Handlers:
     def __init__(self, models: DeployedModels, request_log: RequestLogState) -> None:
         self._models, self._request_log = models, request_log
         self._threads = Threads()
+        # One, beside the others: a prediction waits for no explanation, and shares its core with one at most.
+        self._explaining = Threads(1)
         self._turns, self._batches = TurnBatcher(), ThreadBatcher(self._threads)
         self._document = json.dumps(openapi.document(), ensure_ascii=False).encode("utf-8")
 
@@ -73,6 +79,34 @@ class Handlers:
         batcher = self._turns if alone else self._batches
         rows = await batcher.probabilities(model, [item.array for item in prepared], exchange.deadline_s)
         return answer(model, prepared, rows)
+
+    async def explain_image(self, query: bytes, exchange: Exchange) -> bytes:
+        """One image, as the body or in a form -> ImageExplanationAnswer."""
+        model = self._model("image", exchange)
+        asked = _question(query, model.predictor.card.labels)
+        body, content_type = exchange.body, exchange.content_type
+
+        def explain() -> bytes:
+            if not content_type.lower().startswith(MULTIPART):
+                return explain_image(model, body, asked)
+            return explain_image(model, read_images(body, content_type, 1)[0], asked, "image")
+
+        async with until(exchange.deadline_s):
+            return await self._explaining.run(explain)
+
+    async def explain_text(self, query: bytes, exchange: Exchange) -> bytes:
+        """The text of a JSON body -> TextExplanationAnswer."""
+        model = self._model("text", exchange)
+        _refuse_parameters(query)
+
+        def explain() -> bytes:
+            asked = read_request(exchange.body, TextToExplain)
+            if asked.label not in (None, *model.predictor.card.labels):
+                raise Fault("invalid_request", "label: the model has no such label; /v1/models names those that it has")
+            return explain_text(model, asked.text, asked.label)
+
+        async with until(exchange.deadline_s):
+            return await self._explaining.run(explain)
 
     async def list_models(self, query: bytes, _: Exchange) -> bytes:
         """ModelsAnswer."""
@@ -115,13 +149,26 @@ def _polarity(query: bytes) -> Polarity | None:
     raise Fault("invalid_parameter", f"the only parameter is polarity, once, and {' or '.join(POLARITIES)}")
 
 
+def _question(query: bytes, labels: Collection[str]) -> ImageQuestion:
+    given = dict(pairs := _pairs(query, 3))
+    allowed = {"label": labels, "method": METHODS, "polarity": POLARITIES}
+    known = all(name in allowed and value in allowed[name] for name, value in pairs)
+    if (query and not pairs) or len(given) < len(pairs) or not known:
+        raise Fault(
+            "invalid_parameter",
+            f"the parameters are label, one of the model's, method, {' or '.join(METHODS)}, and polarity, "
+            f"{' or '.join(POLARITIES)}; each once at most",
+        )
+    return ImageQuestion(**given)  # type: ignore[arg-type]  # checked above
+
+
 def _refuse_parameters(query: bytes) -> None:
     if query:
         raise Fault("invalid_parameter", "this route takes no parameter")
 
 
-def _pairs(query: bytes) -> list[tuple[str, str]]:
+def _pairs(query: bytes, most: int = 2) -> list[tuple[str, str]]:
     try:
-        return parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=2)
+        return parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=most)
     except ValueError:
         return []

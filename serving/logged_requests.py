@@ -3,7 +3,7 @@
 import base64
 import time
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -78,10 +78,17 @@ def line_of(entry: Entry) -> bytes:
     if entry.code is not None:
         content["code"] = entry.code
     if entry.answer:
-        content["predictions"] = [_shortened(found) for found in orjson.loads(entry.answer)["predictions"]]
+        content |= _told(orjson.loads(entry.answer))
     if entry.payload is not None:
         content["payload"] = _payload(entry.payload)
     return orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _told(answer: dict[str, Any]) -> dict[str, object]:
+    """What is kept of the predictions, or of the explanation, which is of a label that the client may have chosen."""
+    if "predictions" in answer:
+        return {"predictions": [_shortened(found) for found in answer["predictions"]]}
+    return {"explanation": _shortened(answer)}
 
 
 def _shortened(prediction: dict[str, object]) -> dict[str, object]:

@@ -23,6 +23,7 @@ class Measures:
     """The series of one version of a model."""
 
     seconds: "Histogram"
+    explanation_seconds: "Histogram"
     batch_size: "Histogram"
     confidence: "Histogram"
     predictions: Mapping[int, "Counter"]  # by the label's index
@@ -41,6 +42,7 @@ def measures_of(task: str, version: str, labels: tuple[str, ...]) -> Measures:
     names = (task, version)
     return Measures(
         families.seconds.labels(*names),
+        families.explanation_seconds.labels(*names),
         families.batch_size.labels(*names),
         families.confidence.labels(*names),
         {index: families.predictions.labels(*names, label) for index, label in enumerate(labels)},
@@ -65,9 +67,9 @@ def logged_of(outcome: str) -> "Counter":
 
 
 @cache
-def waiting_of(task: str) -> "Gauge":
-    """How many requests of a task are inside, waiting or being answered."""
-    return _families().waiting.labels(task)
+def waiting_of(queue: str) -> "Gauge":
+    """How many requests of a task, or for explanations, are inside, waiting or being answered."""
+    return _families().waiting.labels(queue)
 
 
 def forget_dead_workers() -> None:
@@ -94,6 +96,7 @@ def _lives(pid: int) -> bool:
 @dataclass(frozen=True)
 class _Families:
     seconds: "Histogram"
+    explanation_seconds: "Histogram"
     batch_size: "Histogram"
     confidence: "Histogram"
     predictions: "Counter"
@@ -111,6 +114,7 @@ def _families() -> _Families:
     model = ["task", "version"]
     return _Families(
         Histogram("convoy_answer_seconds", "From the head of a request to its 200", model, buckets=SECONDS),
+        Histogram("convoy_explanation_seconds", "The same, of explanations", model, buckets=SECONDS),
         Histogram("convoy_batch_size", "Inputs that ran together", model, buckets=SIZES),
         Histogram("convoy_confidence", "Probability of the most probable label", model, buckets=CONFIDENCES),
         Counter("convoy_predictions_total", "Inputs by their most probable label", [*model, "label"]),

@@ -5,10 +5,10 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from serving import schemas
+from serving import explanation_schemas, schemas
 from serving.admission import TIMEOUT_S
 from serving.faults import CODES, RETRY_AFTER_S
-from serving.routes import IMAGE_TYPES, JSON, MULTIPART, POLARITIES, ROUTES, RouteSpec
+from serving.routes import IMAGE_TYPES, JSON, METHODS, MULTIPART, POLARITIES, ROUTES, RouteSpec
 
 Json = dict[str, Any]
 
@@ -21,6 +21,21 @@ _MODEL_HEADERS: Json = {
     "X-Model-Version": {"description": "the registered version that answered", "schema": {"type": "string"}},
     "X-Model-Digest": {"description": "the digest of its bundle", "schema": {"type": "string"}},
 }
+_IMAGE_QUESTION: list[Json] = [
+    {
+        "name": "label",
+        "in": "query",
+        "description": "the label to explain the image for, one of the model's; without it the predicted one",
+        "schema": {"type": "string", "minLength": 1},
+    },
+    {
+        "name": "method",
+        "in": "query",
+        "description": "`contributions`: what each place adds to the label's logit, exactly; `occlusion`: by how much "
+        "the probability falls where a square covers a place",
+        "schema": {"type": "string", "enum": list(METHODS), "default": METHODS[0]},
+    },
+]
 _DESCRIPTION = """Predictions for images and texts; how much one request may bring stands in the cards, `/v1/models`.
 
 A batch with one bad input is refused as a whole, and the message names it, as `texts[2]`.
@@ -55,13 +70,16 @@ def _schemas() -> Json:
         schemas.TextsAnswer,
         schemas.ImageSetsAnswer,
         schemas.TextSetsAnswer,
+        explanation_schemas.ImageExplanationAnswer,
+        explanation_schemas.TextExplanationAnswer,
         schemas.ModelsAnswer,
         schemas.NotReadyAnswer,
     )
     adapters: list[tuple[str, Any, TypeAdapter[Any]]] = [
         (answer.__name__, "serialization", TypeAdapter(answer)) for answer in (*answers, schemas.ErrorAnswer)
     ]
-    adapters.append(("TextsRequest", "validation", TypeAdapter(schemas.TextsRequest)))
+    for form in (schemas.TextsRequest, explanation_schemas.TextToExplain):
+        adapters.append((form.__name__, "validation", TypeAdapter(form)))
     _, found = TypeAdapter.json_schemas(adapters, ref_template=_REFERENCE)
     definitions: Json = found["$defs"]
     definitions["ErrorDetail"]["properties"]["code"]["enum"] = list(CODES)
@@ -72,6 +90,7 @@ def _operation(route: RouteSpec) -> Json:
     operation: Json = {
         "tags": ["models" if route.path.startswith("/v1/") else "service"],
         "summary": route.summary,
+        **({"description": route.description} if route.description else {}),
         "operationId": (route.path.strip("/").replace("/", "_").replace(".", "_").replace("_{name}", "") or "page"),
         "parameters": _parameters(route),
         "responses": {"200": _answer(route), **_fault_answers(route)},
@@ -107,6 +126,8 @@ def _parameters(route: RouteSpec) -> list[Json]:
             "schema": {"type": "string", "enum": list(POLARITIES)},
         }
         parameters.append(polarity)
+    if route.task == "image" and route.explains:
+        parameters += _IMAGE_QUESTION
     if route.path_values:
         names = {"type": "string", "enum": list(route.path_values)}
         parameters.append({"name": "name", "in": "path", "required": True, "schema": names})
@@ -115,17 +136,21 @@ def _parameters(route: RouteSpec) -> list[Json]:
 
 def _request_content(route: RouteSpec) -> Json:
     if route.media_types == (JSON,):
-        return {JSON: {"schema": {"$ref": _REFERENCE.format(model="TextsRequest")}}}
-    files = {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}}
-    form = {
+        form = "TextToExplain" if route.explains else "TextsRequest"
+        return {JSON: {"schema": {"$ref": _REFERENCE.format(model=form)}}}
+    files: Json = {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}}
+    if route.explains:
+        files["maxItems"] = 1
+    repeat = "one alone" if route.explains else "repeat the field for several"
+    fields = {
         "type": "object",
-        "properties": {"image": {**files, "description": "PNG, JPEG or WebP; repeat the field for several"}},
+        "properties": {"image": {**files, "description": f"PNG, JPEG or WebP; {repeat}"}},
         "required": ["image"],
         "additionalProperties": False,
     }
     part_types = {"image": {"contentType": ", ".join([*IMAGE_TYPES, "application/octet-stream"])}}
     raw = {media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in IMAGE_TYPES}
-    return {MULTIPART: {"schema": form, "encoding": part_types}, **raw}
+    return {MULTIPART: {"schema": fields, "encoding": part_types}, **raw}
 
 
 def _answer(route: RouteSpec) -> Json:

@@ -12,9 +12,13 @@ from convoy.preprocessing.image import Polarity
 STATIC_FOLDER = Path(bentoml_server.__file__).parent / "static_content"  # BentoML's own copy of Swagger UI
 STATIC_NAMES = tuple(sorted(path.name for path in STATIC_FOLDER.iterdir()))
 POLARITIES: tuple[Polarity, ...] = get_args(Polarity)
+# How an image is explained: by what the network sums up, or by what happens where a square covers it.
+Method = Literal["contributions", "occlusion"]
+METHODS: tuple[Method, ...] = get_args(Method)
 
 MULTIPART = "multipart/form-data"
 JSON = "application/json"
+EXPLANATIONS = "explanation"
 # image/jpg is registered nowhere and sent by many.
 IMAGE_TYPES = ("image/png", "image/jpeg", "image/webp", "image/jpg")
 
@@ -47,11 +51,19 @@ class RouteSpec:
     task: Task | None = None  # set where the body goes to a model, whose card then limits it
     media_types: tuple[str, ...] = ()
     path_values: tuple[str, ...] = ()  # all values of {name} in `path`
+    explains: bool = False  # one input, and several runs of the model: let in by a count of its own
+    description: str = ""  # what the document says beside the summary
 
     @property
     def guarded(self) -> bool:
         """Whether it tells of models or asks them: for known senders only."""
         return self.path.startswith("/v1/")
+
+    @property
+    def queue(self) -> str:
+        """Whose count lets it in: that of its task, or that of the explanations of both."""
+        assert self.task is not None
+        return EXPLANATIONS if self.explains else self.task
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -96,6 +108,24 @@ SETS_TEXTS = replace(
     answer="TextSetsAnswer",
     faults=(*PREDICT_TEXTS.faults, "sets_uncalibrated"),
 )
+EXPLAIN_IMAGE = replace(
+    PREDICT_IMAGES,
+    path="/v1/images/explain",
+    summary="Which places of an image speak for its label",
+    answer="ImageExplanationAnswer",
+    faults=(*PREDICT_IMAGES.faults, "explanation_missing"),
+    explains=True,
+    description="Costs about 5 times a prediction, by occlusion about 40 times.",
+)
+EXPLAIN_TEXT = replace(
+    PREDICT_TEXTS,
+    path="/v1/texts/explain",
+    summary="Which words of a text speak for its label",
+    answer="TextExplanationAnswer",
+    faults=(*(code for code in PREDICT_TEXTS.faults if code != "too_many_items"), "explanation_missing"),
+    explains=True,
+    description="Costs about 15 times a prediction: the model reads the text anew up to some of its words.",
+)
 MODELS = RouteSpec(
     "GET",
     "/v1/models",
@@ -122,5 +152,16 @@ BUILT_IN = (
         path_values=STATIC_NAMES,
     ),
 )
-ROUTES = (PREDICT_IMAGES, PREDICT_TEXTS, SETS_IMAGES, SETS_TEXTS, MODELS, *BUILT_IN, DOCUMENT, PAGE)
+ROUTES = (
+    PREDICT_IMAGES,
+    PREDICT_TEXTS,
+    SETS_IMAGES,
+    SETS_TEXTS,
+    EXPLAIN_IMAGE,
+    EXPLAIN_TEXT,
+    MODELS,
+    *BUILT_IN,
+    DOCUMENT,
+    PAGE,
+)
 BY_PATH = {path: route for route in ROUTES for path in route.paths}

@@ -7,7 +7,7 @@ from typing_extensions import TypedDict  # pydantic needs this one before Python
 
 from convoy.bundle import Card, Release
 
-_CLOSED = ConfigDict(extra="forbid")
+CLOSED = ConfigDict(extra="forbid")
 
 
 class TextsRequest(BaseModel):
@@ -21,7 +21,7 @@ class TextsRequest(BaseModel):
     )
 
 
-@with_config(_CLOSED)
+@with_config(CLOSED)
 class ModelName(TypedDict):
     """Which model answered: its registered version and the digest of its bundle."""
 
@@ -35,7 +35,7 @@ RequestId = Annotated[str, Field(description="the same as in the header X-Reques
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
-@with_config(_CLOSED)
+@with_config(CLOSED)
 class ImagePrediction(TypedDict):
     """The most probable label of one image, and the probability of every label."""
 
@@ -45,14 +45,14 @@ class ImagePrediction(TypedDict):
     warnings: NotRequired[Annotated[list[str], Field(min_length=1)]]
 
 
-@with_config(_CLOSED)
+@with_config(CLOSED)
 class TextPrediction(ImagePrediction):
     """The most probable label of one text, and the probability of every label."""
 
     truncated: NotRequired[Annotated[Literal[True], Field(description="only the head and the tail were read")]]
 
 
-@with_config(_CLOSED)
+@with_config(CLOSED)
 class ImagesAnswer(TypedDict):
     """One prediction per image, in the order of the request."""
 
@@ -61,7 +61,7 @@ class ImagesAnswer(TypedDict):
     request_id: RequestId
 
 
-@with_config(_CLOSED)
+@with_config(CLOSED)
 class TextsAnswer(TypedDict):
     """One prediction per text, in the order of the request."""
 
@@ -70,7 +70,7 @@ class TextsAnswer(TypedDict):
     request_id: RequestId
 
 
-@with_config(_CLOSED)
+@with_config(CLOSED)
 class ImageSet(TypedDict):
     """The labels that one image may well have, the most probable first, and the probability of each.
 
@@ -82,7 +82,7 @@ class ImageSet(TypedDict):
     warnings: NotRequired[Annotated[list[str], Field(min_length=1)]]
 
 
-@with_config(_CLOSED)
+@with_config(CLOSED)
 class TextSet(ImageSet):
     """The labels that one text may well have, the most probable first, and the probability of each.
 
@@ -95,7 +95,7 @@ class TextSet(ImageSet):
 Coverage = Annotated[float, Field(gt=0, lt=1, description="how often a set holds the true label, for data like ours")]
 
 
-@with_config(_CLOSED)
+@with_config(CLOSED)
 class ImageSetsAnswer(TypedDict):
     """One set of labels per image, in the order of the request."""
 
@@ -105,7 +105,7 @@ class ImageSetsAnswer(TypedDict):
     request_id: RequestId
 
 
-@with_config(_CLOSED)
+@with_config(CLOSED)
 class TextSetsAnswer(TypedDict):
     """One set of labels per text, in the order of the request."""
 
@@ -115,7 +115,7 @@ class TextSetsAnswer(TypedDict):
     request_id: RequestId
 
 
-@with_config(_CLOSED)
+@with_config(CLOSED)
 class ReadyModel(TypedDict):
     """A model that answers: what it says about itself, and what was registered."""
 
@@ -124,7 +124,7 @@ class ReadyModel(TypedDict):
     release: Release
 
 
-@with_config(_CLOSED)
+@with_config(CLOSED)
 class UnavailableModel(TypedDict):
     """A task without a model, and why."""
 
@@ -135,7 +135,7 @@ class UnavailableModel(TypedDict):
 ModelState = Annotated[ReadyModel | UnavailableModel, Field(discriminator="state")]
 
 
-@with_config(_CLOSED)
+@with_config(CLOSED)
 class RequestLogState(TypedDict):
     """Whether requests are logged: never what was sent unless `payloads` says so, and of all only this share."""
 
@@ -144,7 +144,7 @@ class RequestLogState(TypedDict):
     payloads: NotRequired[bool]
 
 
-@with_config(_CLOSED)
+@with_config(CLOSED)
 class ModelsAnswer(TypedDict):
     """The model of each task, and whether requests are logged."""
 
@@ -153,7 +153,7 @@ class ModelsAnswer(TypedDict):
     request_log: RequestLogState
 
 
-@with_config(_CLOSED)
+@with_config(CLOSED)
 class ErrorDetail(TypedDict):
     """Why a request failed: `code` for programs, `message` for people, `request_id` to find it in the log."""
 
@@ -162,14 +162,14 @@ class ErrorDetail(TypedDict):
     request_id: str
 
 
-@with_config(_CLOSED)
+@with_config(CLOSED)
 class ErrorAnswer(TypedDict):
     """The body of every 4xx and 5xx."""
 
     error: ErrorDetail
 
 
-@with_config(_CLOSED)
+@with_config(CLOSED)
 class TaskState(TypedDict):
     """Whether a task can answer, and why not."""
 
@@ -177,7 +177,7 @@ class TaskState(TypedDict):
     reason: NotRequired[str]
 
 
-@with_config(_CLOSED)
+@with_config(CLOSED)
 class NotReadyAnswer(ErrorAnswer):
     """The error of /readyz, with the state of each task beside it."""
 

@@ -7,16 +7,16 @@ from collections.abc import Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from convoy.layout import TASKS, Task
+from convoy.layout import TASKS
 from serving.access import Access
 from serving.admission import SenderGone, checked_deadline_s, checked_headers, checked_route, read_body
-from serving.capacity import Budget, Capacity
+from serving.capacity import MOST_EXPLANATIONS, Budget, Capacity
 from serving.deployed import Deployed, DeployedModels, Unavailable
 from serving.exchange import Exchange
 from serving.faults import Fault, from_status
 from serving.measures import faults_of, waiting_of
 from serving.request_log import RequestLog
-from serving.routes import JSON, RouteSpec
+from serving.routes import EXPLANATIONS, JSON, RouteSpec
 from serving.tally import tally
 from serving.traffic import Traffic
 
@@ -41,7 +41,8 @@ class Shell:
         self.access = access or Access()
         self.traffic = traffic
         self.request_log = request_log
-        self.capacities = {task: Capacity() for task in TASKS}
+        self.capacities: dict[str, Capacity] = {task: Capacity() for task in TASKS}
+        self.capacities[EXPLANATIONS] = Capacity(MOST_EXPLANATIONS)  # which take no place of a prediction's
         self.budget = Budget()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -66,7 +67,7 @@ class Shell:
                 exchange.task = route.task
                 await read_body(scope, receive, headers, self._max_body_bytes(route), self.budget, exchange)
                 exchange.deadline_s = checked_deadline_s(headers, exchange)
-                await self._let_in(route.task, scope, _replay(exchange.body, receive), send, exchange)
+                await self._let_in(route.queue, scope, _replay(exchange.body, receive), send, exchange)
         except Fault as fault:
             if exchange.body_read:
                 await _send_fault(fault, exchange, send)
@@ -79,15 +80,15 @@ class Shell:
             if self.request_log is not None:
                 self.request_log.note(scope["path"], scope["query_string"], exchange)
 
-    async def _let_in(self, task: Task, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
-        capacity = self.capacities[task]
+    async def _let_in(self, queue: str, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
+        capacity = self.capacities[queue]
         capacity.enter(exchange.deadline_s)
-        tally.show(waiting_of(task), capacity.inside)
+        tally.show(waiting_of(queue), capacity.inside)
         try:
             await self._pass_on(scope, receive, send, exchange)
         finally:
             capacity.leave()
-            tally.show(waiting_of(task), capacity.inside)
+            tally.show(waiting_of(queue), capacity.inside)
 
     def _max_body_bytes(self, route: RouteSpec) -> int:
         assert route.task is not None

@@ -98,6 +98,7 @@ def _reports(folder: Path, task: str, validation: dict[str, float], version: int
         "parity": {part: AGREEMENT for part in ("validation", "sizes", "batches")},
         "test": test,
         "slices": {"class": {"T-shirt/top": {"accuracy": 0.8, "n": 10}}},
+        "explanation": {"n": 500, "share": 0.1, "difference": 0.3},
         "candidates": {name: {"accuracy": 0.91, "log_loss": 0.31, "n": 100} for name in ARCHITECTURES},
     }
     _write(folder / "findings.json", gate_splits.findings(task))
@@ -126,7 +127,7 @@ def write_lock(root: Path, task: str, data: int = 1) -> None:
     prepared = [entry(f"data/prepared/{task}/{split}.arrow", f"{split} {data}") for split in ("train", "validation")]
     test = entry(f"data/prepared/{task}/test.arrow", f"test {data}")
     bundle = {"path": f"bundles/{task}", "hash": "md5", "md5": _md5_of_folder(root / "bundles" / task)}
-    verdict = [entry(f"reports/{task}/{name}.json") for name in ("test", "candidates", "slices")]
+    verdict = [entry(f"reports/{task}/{name}.json") for name in ("test", "candidates", "slices", "explanation")]
     stages: dict[str, Any] = {
         f"fetch_{suffix}": {
             "params": {"params.yaml": {f"fetch_{suffix}": {"source": "tiny"}}},

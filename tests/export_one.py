@@ -1,4 +1,7 @@
-"""Exports one small network from a process and a folder of its own: `python export_one.py TASK ARCHITECTURE TARGET`."""
+"""Exports a graph of a small network from a process and a folder of its own: export_one.py TASK ARCHITECTURE TARGET.
+
+A target that is called explanation.onnx gets the graph that explains.
+"""
 
 import sys
 from pathlib import Path
@@ -9,7 +12,7 @@ import torch
 
 from convoy.candidates import Description, build
 from convoy.models import text_input, text_lstm
-from convoy.onnx_export import export
+from convoy.onnx_export import export, export_explanation
 
 TEMPERATURE = 1.7
 NETWORKS: dict[tuple[str, str], dict[str, Any]] = {
@@ -62,5 +65,6 @@ def example(task: str) -> torch.Tensor:
 
 if __name__ == "__main__":
     task, architecture, target = sys.argv[1:]
+    write = export_explanation if Path(target).name == "explanation.onnx" else export
     # Left in training mode on purpose: the export must not keep dropout.
-    Path(target).write_bytes(export(network(task, architecture), example(task), task, TEMPERATURE))
+    Path(target).write_bytes(write(network(task, architecture), example(task), task, TEMPERATURE))

@@ -113,7 +113,7 @@ def test_stage_file_and_section_have_one_name() -> None:
     )
 
 
-@pytest.mark.parametrize("module", ["convoy.predictor", "serving.service"])
+@pytest.mark.parametrize("module", ["convoy.predictor", "convoy.explanation.explainer", "serving.service"])
 def test_serving_loads_no_training_library(module: str) -> None:
     script = f"import {module}, sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
@@ -135,7 +135,8 @@ def test_serving_loads_no_training_library(module: str) -> None:
 def test_serving_uses_of_convoy_only_what_the_design_names() -> None:
     graph = grimp.build_graph("serving", "convoy", cache_dir=None)
     used = {name for name in graph.find_upstream_modules("serving.service") if name.startswith("convoy")}
-    allowed = {"atomic", "bundle", "conformal", "layout", "params", "predictor", "preprocessing", "request_files"}
+    allowed = {"atomic", "bundle", "conformal", "explanation", "layout", "params", "predictor", "preprocessing"}
+    allowed |= {"request_files"}
     assert {name.split(".")[1] for name in used} <= allowed
 
 

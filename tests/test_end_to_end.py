@@ -84,6 +84,27 @@ def test_sets_over_http_are_those_of_the_card(copy: Path, url: str) -> None:
         assert set(one["labels"]) == likely
 
 
+def test_what_explanations_point_at_matters_more_than_what_is_drawn_at_random(copy: Path) -> None:
+    for task in ("image", "text"):
+        found = json.loads((copy / "reports" / task / "explanation.json").read_text())
+        assert found["n"] == 500 and found["low"] > 0, found
+
+
+def test_explanations_over_http_add_up_to_the_predictions(copy: Path, url: str) -> None:
+    text = read_texts(copy / "data/prepared/text/test.arrow").texts[0]
+    found = httpx.post(f"{url}/v1/texts/explain", json={"text": text}, timeout=30).json()
+    predicted = httpx.post(f"{url}/v1/texts/predict", json={"texts": [text]}, timeout=30).json()["predictions"][0]
+    assert found["label"] == predicted["label"]
+    assert found["probability"] == pytest.approx(predicted["probability"], abs=1e-4)
+    # Of two labels the logit that is relative to their mean is half of the log odds.
+    odds = np.log(found["probability"] / (1 - found["probability"])) / 2
+    assert sum(word["contribution"] for word in found["words"]) + found["bias"] == pytest.approx(odds, abs=1e-3)
+    png = base64.b64decode(read_bundle(copy / "bundles" / "image").examples[0].input)
+    for method in ("contributions", "occlusion"):
+        image = httpx.post(f"{url}/v1/images/explain?method={method}", files={"image": png}, timeout=30)
+        assert image.status_code == 200 and len(image.json()["map"]) == 7
+
+
 def test_dvc_shows_dag_metrics_diff_and_plots(copy: Path) -> None:
     assert "train@text-lstm" in command(copy, "dvc", "dag", "--dot")
     assert "log_loss" in command(copy, "dvc", "metrics", "show")

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,32 +13,49 @@ import torch
 from export_one import NETWORKS, TEMPERATURE, network
 from tiny_bundles import IMAGE_CARD, TEXT_CARD, tokenizer_json
 
-from convoy.parity import ParityBroken, compare, compare_batches, compare_sizes, require_agreement
+from convoy.explanation.explainer import Explainer
+from convoy.onnx_export import Contributions
+from convoy.parity import (
+    ParityBroken,
+    compare,
+    compare_batches,
+    compare_explanations,
+    compare_sizes,
+    require_agreement,
+    require_close,
+)
 from convoy.predictor import Model
 
 pytestmark = pytest.mark.slow  # a process of its own for each export
 SCRIPT = Path(__file__).with_name("export_one.py")
 
 
-def export_to(folder: Path, task: str, architecture: str) -> bytes:
+def export_to(folder: Path, task: str, architecture: str, name: str = "model.onnx") -> bytes:
     folder.mkdir(parents=True)
     script = folder / "export_one.py"
     script.write_text(SCRIPT.read_text())
     done = subprocess.run(
-        [sys.executable, script, task, architecture, folder / "model.onnx"],
+        [sys.executable, script, task, architecture, folder / name],
         capture_output=True,
         text=True,
         cwd=folder,
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    return (folder / "model.onnx").read_bytes()
+    return (folder / name).read_bytes()
 
 
 @pytest.fixture(scope="module", params=NETWORKS, ids="-".join)
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, bytes]:
     task, architecture = request.param
     return task, architecture, export_to(tmp_path_factory.mktemp("export") / "one", task, architecture)
+
+
+@pytest.fixture(scope="module")
+def explainer(exported: tuple[Any, Any, bytes], tmp_path_factory: pytest.TempPathFactory) -> Explainer:
+    task, architecture, content = exported
+    folder = tmp_path_factory.mktemp("explanation") / "one"
+    return Explainer(model(task, content), export_to(folder, task, architecture, "explanation.onnx"))
 
 
 def model(task: str, content: bytes, temperature: float = TEMPERATURE) -> Model:
@@ -114,3 +132,37 @@ def test_a_changed_weight_breaks_parity(exported: tuple[Any, Any, bytes]) -> Non
         last_bias += torch.linspace(0, 0.1, len(last_bias))
     with pytest.raises(ParityBroken):
         require_agreement(compare_sizes(other, model(task, content), inputs(task)), 1e-4, "the grid")
+
+
+def test_explanations_sum_up_to_the_predictions_and_are_those_of_torch_on_every_size(
+    exported: tuple[Any, Any, bytes], explainer: Explainer
+) -> None:
+    task, architecture, _ = exported
+    ours = Contributions(network(task, architecture), TEMPERATURE).eval()
+    sums, difference = compare_explanations(ours, explainer, inputs(task))
+    assert require_agreement(sums, 1e-5, "the sums").n > 40
+    assert require_close(difference, 1e-5) == difference
+
+
+def test_an_explanation_of_another_temperature_breaks_parity(
+    exported: tuple[Any, Any, bytes], explainer: Explainer
+) -> None:
+    task, architecture, _ = exported
+    warmer = Contributions(network(task, architecture), TEMPERATURE / 2).eval()
+    _, difference = compare_explanations(warmer, explainer, inputs(task))
+    with pytest.raises(ParityBroken, match="in the mean"):
+        require_close(difference, 1e-4)
+
+
+def test_a_sum_that_is_not_what_is_predicted_breaks_parity(
+    exported: tuple[Any, Any, bytes], explainer: Explainer
+) -> None:
+    def without_bias(batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        contributions, _ = explainer.run(batch)
+        return contributions, contributions.sum(axis=(2, 3))
+
+    task, architecture, content = exported
+    ours = Contributions(network(task, architecture), TEMPERATURE).eval()
+    without: Any = SimpleNamespace(model=model(task, content), run=without_bias)
+    with pytest.raises(ParityBroken, match="the sums"):
+        require_agreement(compare_explanations(ours, without, inputs(task))[0], 1e-4, "the sums")

@@ -1,5 +1,7 @@
 """Texts become the token ids that the model was trained on, or a clear refusal."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -78,3 +80,31 @@ def test_a_text_that_cannot_be_used_is_refused(text: str, code: str) -> None:
 def test_a_head_longer_than_the_whole_is_refused() -> None:
     with pytest.raises(ValueError, match="head_tokens is 9, must not exceed max_tokens"):
         TextPreprocessing(kind="text", max_tokens=6, head_tokens=9, max_characters=9, pad_id=0, unknown_id=1)
+
+
+@given(
+    st.lists(st.sampled_from([*"aäÉİ,. \n", "<br />", "film", "isn't", "GOOD", "👍🏽", "ﬁ", "e\u0301"]), min_size=1)
+    .map("".join)
+    .filter(str.strip)
+)
+def test_words_are_located_where_they_stand_and_are_those_that_the_model_reads(text: str) -> None:
+    located, prepared = PREPROCESSOR.locate(text), PREPROCESSOR.prepare(text)
+    assert np.array_equal(located.prepared.array, prepared.array)
+    assert len(located.spans) == len(prepared.array) and (located.omitted > 0) == prepared.truncated
+    for (start, end), (later, _) in pairwise([*located.spans, (len(text), 0)]):
+        assert 0 <= start < end <= later or (start, end) == (0, len(text))
+
+
+def test_a_word_is_located_beside_line_breaks_and_what_is_written_otherwise() -> None:
+    text = "A GOOD<br /><br />Film, isn't it"
+    assert [text[start:end] for start, end in PREPROCESSOR.locate(text).spans] == [
+        "A",
+        "GOOD",
+        "Film",
+        ",",
+        "isn't",
+        "it",
+    ]
+    located = PREPROCESSOR.locate(f"{text}: a very good one")
+    assert located.omitted == 5 and located.spans[2][0] > located.spans[1][1] + 20
+    assert PREPROCESSOR.locate("\u200b").spans == [(0, 1)]

@@ -12,7 +12,7 @@ from PIL import Image
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from convoy.atomic import to_json
-from convoy.bundle import Card, Example, Limits, Sets, write_bundle
+from convoy.bundle import EXPLANATION, Card, Example, ImageExplanation, Limits, Sets, TextExplanation, write_bundle
 from convoy.predictor import Model
 from convoy.preprocessing.image import ImagePreprocessing
 from convoy.preprocessing.text import TextPreprocessing
@@ -24,13 +24,17 @@ TEXT_LABELS = ("negative", "positive")
 
 
 def _model(
-    nodes: list[Any], input_type: int, input_shape: list[Any], weights: dict[str, np.ndarray], labels: int
+    nodes: list[Any],
+    input_type: int,
+    input_shape: list[Any],
+    weights: dict[str, np.ndarray],
+    outputs: dict[str, list[Any]],
 ) -> bytes:
     graph = helper.make_graph(
         nodes,
         "tiny",
         [helper.make_tensor_value_info("input", input_type, input_shape)],
-        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", labels])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()],
         [numpy_helper.from_array(value, name) for name, value in weights.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
@@ -67,7 +71,7 @@ def image_model(shift: float = 0.0, dark: float = 0.0, sharp: float = 1.0, layer
             helper.make_node("Add", ["logits", "zeros"], ["sum"]),
             helper.make_node("Softmax", ["sum"], ["probabilities"], axis=1),
         ]
-    return _model(nodes, TensorProto.UINT8, ["batch", SIZE_PX, SIZE_PX, 1], weights, 3)
+    return _model(nodes, TensorProto.UINT8, ["batch", SIZE_PX, SIZE_PX, 1], weights, {"probabilities": ["batch", 3]})
 
 
 def text_model(shift: float = 0.0) -> bytes:
@@ -79,7 +83,48 @@ def text_model(shift: float = 0.0) -> bytes:
         helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
     ]
     weights = {"scores": scores, "time": np.array([1], dtype=np.int64)}
-    return _model(nodes, TensorProto.INT64, ["batch", "tokens"], weights, 2)
+    return _model(nodes, TensorProto.INT64, ["batch", "tokens"], weights, {"probabilities": ["batch", 2]})
+
+
+def image_explanation(places: int = 7) -> bytes:
+    """The sum that `image_model` without options is the softmax of, relative to the mean of its labels."""
+    weight = np.array([-0.1, 0.0, 0.1], dtype=np.float32).reshape(3, 1, 1, 1)
+    bias = np.array([8.0, 0.0, -15.0], dtype=np.float32)
+    side = SIZE_PX // places
+    nodes = [
+        helper.make_node("Cast", ["input"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["pixels"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("AveragePool", ["planes"], ["means"], kernel_shape=[side, side], strides=[side, side]),
+        helper.make_node("Conv", ["means", "weight"], ["contributions"]),
+        helper.make_node("ReduceSum", ["contributions", "places"], ["sum"], keepdims=0),
+        helper.make_node("Add", ["sum", "bias"], ["logits"]),
+    ]
+    weights = {
+        "weight": weight / places**2,
+        "places": np.array([2, 3], dtype=np.int64),
+        "bias": bias - bias.mean(),
+    }
+    outputs = {"contributions": ["batch", 3, places, places], "logits": ["batch", 3]}
+    return _model(nodes, TensorProto.UINT8, ["batch", SIZE_PX, SIZE_PX, 1], weights, outputs)
+
+
+def text_explanation() -> bytes:
+    """The sum that `text_model` without a shift is the softmax of; half of a score is told for two words together."""
+    scores = np.array([[0, 0], [0, 0], [-1, 1], [1, -1], [0.1, 0], [0, 0.1]], dtype=np.float32)
+    nodes = [
+        helper.make_node("Gather", ["scores", "input"], ["each"]),
+        helper.make_node("Transpose", ["each"], ["columns"], perm=[0, 2, 1]),
+        helper.make_node("Unsqueeze", ["columns", "rows"], ["row"]),
+        helper.make_node("Concat", ["row", "row"], ["contributions"], axis=2),
+        helper.make_node("ReduceSum", ["contributions", "places"], ["logits"], keepdims=0),
+    ]
+    weights = {
+        "scores": (scores - scores.mean(axis=1, keepdims=True)) / 2,
+        "rows": np.array([2], dtype=np.int64),
+        "places": np.array([2, 3], dtype=np.int64),
+    }
+    outputs = {"contributions": ["batch", 2, 2, "tokens"], "logits": ["batch", 2]}
+    return _model(nodes, TensorProto.INT64, ["batch", "tokens"], weights, outputs)
 
 
 def tokenizer_json() -> bytes:
@@ -115,6 +160,7 @@ IMAGE_CARD = Card(
     limits=Limits(max_items=8, max_body_bytes=4_000_000),
     temperature=1.0,
     sets=Sets(coverage=0.95, threshold=0.25, n=100),
+    explanation=ImageExplanation(kind="image", patches=4, patch_share=0.25, neutral=(100,)),
     architecture="cnn",
     params={"epochs": 1},
     data={"train": "0" * 64},
@@ -129,6 +175,7 @@ TEXT_CARD = Card(
     limits=Limits(max_items=8, max_body_bytes=1_000_000),
     temperature=1.0,
     sets=Sets(coverage=0.9, threshold=0.3, n=100),
+    explanation=TextExplanation(kind="text", max_prefixes=5, max_phrases=3, widths=(1, 2)),
     architecture="lstm",
     params={"epochs": 1},
     data={"train": "0" * 64},
@@ -146,9 +193,15 @@ def _write(folder: Path, card: Card, files: dict[str, bytes], inputs: list[str])
 
 def write_image_bundle(folder: Path, card: Card = IMAGE_CARD, shift: float = 0.0, **model: Any) -> None:
     inputs = [base64.b64encode(png(brightness)).decode() for brightness in (0, 90, 180, 255)]
-    _write(folder, card, {"model.onnx": image_model(shift, **model)}, inputs)
+    files = {"model.onnx": image_model(shift, **model)}
+    _write(folder, card, files | _explained(card, image_explanation()), inputs)
 
 
 def write_text_bundle(folder: Path, card: Card = TEXT_CARD, shift: float = 0.0) -> None:
     inputs = ["the good film", "bad", "the bad bad film", "good " * 20]
-    _write(folder, card, {"model.onnx": text_model(shift), "tokenizer.json": tokenizer_json()}, inputs)
+    files = {"model.onnx": text_model(shift), "tokenizer.json": tokenizer_json()}
+    _write(folder, card, files | _explained(card, text_explanation()), inputs)
+
+
+def _explained(card: Card, content: bytes) -> dict[str, bytes]:
+    return {} if card.explanation is None else {EXPLANATION: content}

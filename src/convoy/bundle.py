@@ -17,6 +17,7 @@ from convoy.preprocessing.text import TextPreprocessing
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 RELEASE = "release.json"
+EXPLANATION = "explanation.onnx"  # optional: a bundle without it predicts, and explains nothing
 
 
 class BundleInvalid(ValueError):
@@ -43,6 +44,34 @@ class Sets(BaseModel):
     n: int = Field(ge=0)
 
 
+class Occlusion(Section):
+    """A square of `patch_share` of an image's side covers `patches` x `patches` places of it, one at a time."""
+
+    patches: int = Field(ge=2, le=16)
+    patch_share: float = Field(gt=0, le=1)
+
+
+class ImageExplanation(Occlusion):
+    """How an image is explained; what is covered has the colour `neutral`, the mean of the training images."""
+
+    kind: Literal["image"]
+    neutral: tuple[Annotated[int, Field(ge=0, le=255)], ...] = Field(min_length=1)
+
+
+class Reading(Section):
+    """After how many words of a text a probability is told, and of how many of its phrases what they add."""
+
+    max_prefixes: int = Field(ge=2)
+    max_phrases: int = Field(ge=1)
+
+
+class TextExplanation(Reading):
+    """How a text is explained; row i of what explanation.onnx says of it is about phrases of `widths[i]` words."""
+
+    kind: Literal["text"]
+    widths: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1)
+
+
 class Card(BaseModel):
     """What a bundle says about itself."""
 
@@ -55,6 +84,8 @@ class Card(BaseModel):
     limits: Limits
     temperature: float = Field(gt=0)  # the graph divides its logits by it
     sets: Sets
+    # None in bundles that were exported before there were explanations.
+    explanation: Annotated[ImageExplanation | TextExplanation, Field(discriminator="kind")] | None = None
     architecture: Architecture
     params: dict[str, Any]
     data: dict[str, str]  # split -> sha256 of its prepared file
@@ -135,6 +166,21 @@ def read_bundle(folder: Path) -> Bundle:
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
         raise BundleInvalid(f"{folder / MANIFEST} cannot be read ({error}); export the bundle again") from None
     return Bundle(card=card, digest=digest_of(folder), files=files)
+
+
+def read_file(folder: Path, name: str, digest: str) -> bytes | None:
+    """One file of the bundle with this digest, None where it has none; the others, which may be large, stay unread.
+
+    Raises BundleInvalid where the folder holds another bundle by now, or the file is not the one that was written.
+    """
+    try:
+        manifest = (folder / MANIFEST).read_bytes()
+        if hashlib.sha256(manifest).hexdigest() != digest:
+            raise BundleInvalid(f"{folder} holds another bundle by now (its digest differs)")
+        entry = json.loads(manifest).get(name)
+        return None if entry is None else _read_checked(folder / name, entry)
+    except FileNotFoundError as error:
+        raise BundleInvalid(f"{error.filename} is missing: the bundle is incomplete; export it again") from None
 
 
 def read_release(folder: Path) -> Release | None:

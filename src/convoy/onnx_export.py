@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from convoy.layout import Task
+from convoy.models.places import PlaceNetwork
 
 # What may vary from request to request: the batch, and for texts their length.
 SYMBOLIC: dict[Task, tuple[int, ...]] = {"image": (0,), "text": (0, 1)}
@@ -33,12 +34,44 @@ class Probabilities(nn.Module):
         return (logits / self.temperature).softmax(dim=1)
 
 
+class Contributions(nn.Module):
+    """What each place adds to the logits whose softmax `Probabilities` gives, and these logits.
+
+    Softmax sees only differences between labels, so that what a place adds to all of them alike says nothing: all is
+    relative to the mean of the labels. The logits are the sum of what is shown, so that parity proves both.
+    """
+
+    def __init__(self, network: nn.Module, temperature: float) -> None:
+        super().__init__()
+        assert isinstance(network, PlaceNetwork)
+        self.network = network
+        self.temperature = temperature
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs of the network -> (batch, labels, rows, columns) contributions and (batch, labels) logits."""
+        added = self.network.contributions(inputs) / self.temperature
+        added = added - added.mean(dim=1, keepdim=True)
+        bias = self.network.bias() / self.temperature
+        return added, added.sum(dim=(2, 3)) + (bias - bias.mean())
+
+
 def export(network: nn.Module, example: Tensor, task: Task, temperature: float) -> bytes:
     """The network in eval mode as one ONNX file; the same weights give the same bytes in any folder.
 
     `example` is a batch of at least 2: the exporter takes a size of 1 for a constant. Export one model per process:
     a second LSTM in the same process silently gets a frozen length. Raises ExportFailed.
     """
+    return _export(Probabilities(network, temperature), example, task, ["probabilities"])
+
+
+def export_explanation(network: nn.Module, example: Tensor, task: Task, temperature: float) -> bytes:
+    """The graph that explains what `export` gives, under the same rules: a file of its own, since ONNX Runtime runs a
+    whole graph, whichever of its outputs are asked for.
+    """
+    return _export(Contributions(network, temperature), example, task, ["contributions", "logits"])
+
+
+def _export(network: nn.Module, example: Tensor, task: Task, outputs: list[str]) -> bytes:
     sizes = {dimension: torch.export.Dim.DYNAMIC for dimension in SYMBOLIC[task]}
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, whose operators we do not use
     with warnings.catch_warnings():
@@ -46,12 +79,12 @@ def export(network: nn.Module, example: Tensor, task: Task, temperature: float) 
         warnings.filterwarnings("ignore", category=FutureWarning)
         warnings.filterwarnings("ignore", ".*_flat_weights.*", UserWarning)
         program = torch.onnx.export(
-            Probabilities(network, temperature).eval(),
+            network.eval(),
             (example,),
             dynamo=True,
             dynamic_shapes=(sizes,),
             input_names=["input"],
-            output_names=["probabilities"],
+            output_names=outputs,
             external_data=False,
             verbose=False,
         )

@@ -1,6 +1,6 @@
 """The proof that torch and ONNX Runtime say the same, and that an answer does not depend on the rest of the batch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from convoy.explanation.explainer import Explainer, softmax
 from convoy.predictor import Model
 from convoy.preprocessing.text import TextPreprocessing
 
@@ -48,29 +49,41 @@ def require_agreement(agreement: Agreement, limit: float, where: str) -> Agreeme
     return agreement
 
 
+def require_close(difference: float, limit: float) -> float:
+    """Raise ParityBroken unless contributions differ by no more than `limit`, in the mean."""
+    if not difference <= limit:  # also true for NaN
+        raise ParityBroken(f"contributions differ by {difference:.2g} in the mean, at most {limit} is allowed")
+    return difference
+
+
 @torch.inference_mode()
 def compare_sizes(network: nn.Module, model: Model, arrays: Sequence[NDArray[Any]]) -> Agreement:
     """torch against ONNX Runtime on a grid of batch sizes and, for texts, lengths, cut from real inputs.
 
     Texts of nothing but unknown words are in it too.
     """
-    agreements = []
-    contract = model.card.preprocessing
-    if isinstance(contract, TextPreprocessing):
-        lengths: tuple[int | None, ...] = (*LENGTHS, contract.max_tokens)
-        arrays = [*arrays, np.full(contract.max_tokens, contract.unknown_id)]
-    else:
-        lengths = (None,)
-    for length in lengths:
-        for size in BATCHES:
-            batch = _cut(arrays, size, length)
-            ours = (network(torch.from_numpy(batch)) / model.card.temperature).softmax(dim=1).numpy()
-            agreements.append(compare(ours, model.run(batch)))
-    return Agreement(
-        max_difference=max(agreement.max_difference for agreement in agreements),
-        class_flips=sum(agreement.class_flips for agreement in agreements),
-        n=sum(agreement.n for agreement in agreements),
+    return _together(
+        compare((network(torch.from_numpy(batch)) / model.card.temperature).softmax(dim=1).numpy(), model.run(batch))
+        for batch in _grid(model, arrays)
     )
+
+
+@torch.inference_mode()
+def compare_explanations(
+    network: nn.Module, explainer: Explainer, arrays: Sequence[NDArray[Any]]
+) -> tuple[Agreement, float]:
+    """What explanation.onnx sums up against what model.onnx says, on the same grid; and torch against it.
+
+    `network` gives contributions and logits as that graph does. The second figure is the mean difference of their
+    contributions: a single one may be far off where two places have nearly the same maximum.
+    """
+    agreements, differences = [], []
+    for batch in _grid(explainer.model, arrays):
+        contributions, logits = explainer.run(batch)
+        agreements.append(compare(explainer.model.run(batch), softmax(logits)))
+        ours, _ = network(torch.from_numpy(batch))
+        differences.append(float(np.abs(ours.numpy() - contributions).mean()))
+    return _together(agreements), float(np.max(differences))
 
 
 def compare_batches(model: Model, arrays: Sequence[NDArray[Any]]) -> Agreement:
@@ -80,6 +93,27 @@ def compare_batches(model: Model, arrays: Sequence[NDArray[Any]]) -> Agreement:
     ]
     alone = [model.run(model.preprocessor.collate([array])) for array in arrays]
     return compare(np.concatenate(alone), np.concatenate(together))
+
+
+def _grid(model: Model, arrays: Sequence[NDArray[Any]]) -> Iterator[NDArray[Any]]:
+    contract = model.card.preprocessing
+    if isinstance(contract, TextPreprocessing):
+        lengths: tuple[int | None, ...] = (*LENGTHS, contract.max_tokens)
+        arrays = [*arrays, np.full(contract.max_tokens, contract.unknown_id)]
+    else:
+        lengths = (None,)
+    for length in lengths:
+        for size in BATCHES:
+            yield _cut(arrays, size, length)
+
+
+def _together(agreements: Iterable[Agreement]) -> Agreement:
+    found = list(agreements)
+    return Agreement(
+        max_difference=max(agreement.max_difference for agreement in found),
+        class_flips=sum(agreement.class_flips for agreement in found),
+        n=sum(agreement.n for agreement in found),
+    )
 
 
 def _cut(arrays: Sequence[NDArray[Any]], size: int, length: int | None) -> NDArray[Any]:

@@ -25,7 +25,8 @@ class Model:
     def __init__(self, card: Card, files: dict[str, bytes], threads: int = 1) -> None:
         self.card = card
         self.preprocessor = _preprocessor(card, files)
-        self._session = _session(card, files["model.onnx"], threads)
+        self._session = open_session("model.onnx", files["model.onnx"], threads)
+        _check(self._session, card)
         self._input_name: str = self._session.get_inputs()[0].name
 
     def prepare(self, raw: bytes | str, **options: Any) -> Prepared:
@@ -63,6 +64,7 @@ class Predictor(Model):
         """Load `folder`. Raises BundleInvalid for a bundle that is altered or does not reproduce its examples."""
         bundle = read_bundle(folder)
         super().__init__(bundle.card, bundle.files, threads)
+        self.folder = folder
         self.digest: str = bundle.digest
         if not bundle.examples:
             raise BundleInvalid(f"{folder}: examples.json holds no example; export the bundle again")
@@ -84,7 +86,8 @@ def _preprocessor(card: Card, files: dict[str, bytes]) -> ImagePreprocessor | Te
     return TextPreprocessor(card.preprocessing, files["tokenizer.json"])
 
 
-def _session(card: Card, onnx_bytes: bytes, threads: int) -> ort.InferenceSession:
+def open_session(name: str, onnx_bytes: bytes, threads: int) -> ort.InferenceSession:
+    """A graph, ready to run on `threads`. Raises BundleInvalid, which names the file."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -93,13 +96,15 @@ def _session(card: Card, onnx_bytes: bytes, threads: int) -> ort.InferenceSessio
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         # From bytes: the digest covers all that runs, no file outside the bundle can be pulled in.
-        session = ort.InferenceSession(onnx_bytes, options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(onnx_bytes, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises a family of its own, without a common base
-        raise BundleInvalid(f"model.onnx cannot be loaded: {error}") from None
+        raise BundleInvalid(f"{name} cannot be loaded: {error}") from None
+
+
+def _check(session: ort.InferenceSession, card: Card) -> None:
     outputs = session.get_outputs()
     if len(session.get_inputs()) != 1 or len(outputs) != 1 or outputs[0].shape[-1] != len(card.labels):
         raise BundleInvalid(
             f"model.onnx has outputs {[(output.name, output.shape) for output in outputs]}, "
             f"one of {len(card.labels)} probabilities is expected"
         )
-    return session

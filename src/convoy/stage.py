@@ -49,7 +49,8 @@ def run(main: Callable[..., None], *arguments: str, refusals: tuple[type[Excepti
     """
     module = Path(sys.argv[0]).stem
     name = f"{module}@{'-'.join(arguments)}" if arguments else module  # as DVC calls it
-    _end_with_dvc()
+    if "DVC_STAGE" in os.environ:
+        end_with_parent()  # which is DVC: `exec` in dvc.yaml leaves no shell between them
     _watch_dvc()
     try:
         with _alone(name, module):
@@ -64,12 +65,9 @@ def run(main: Callable[..., None], *arguments: str, refusals: tuple[type[Excepti
         sys.exit(f"{name}: {error}")
 
 
-def _end_with_dvc() -> None:
-    """Where DVC is killed, its stage ends too, as if by `kill`: nobody would take what it makes.
-
-    Linux tells a process of the death of its parent, which is DVC: `exec` in dvc.yaml leaves no shell between them.
-    """
-    if "DVC_STAGE" in os.environ and sys.platform == "linux":
+def end_with_parent() -> None:
+    """Where the parent is killed, end too, as if by `kill`: nobody would take what this makes. On Linux alone."""
+    if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 

@@ -11,6 +11,7 @@ import tiny_bundles
 from PIL import Image
 
 IMAGES, TEXTS = "/v1/images/predict", "/v1/texts/predict"
+EXPLAIN_IMAGE, EXPLAIN_TEXT = "/v1/images/explain", "/v1/texts/explain"
 PNG = tiny_bundles.png(200)
 JSON = "application/json"
 OK = (200, "")
@@ -35,7 +36,7 @@ class Case:
 def cases() -> list[Case]:
     """All of them."""
     groups = (good_images, bad_images, cut_images, bombs, forms, good_texts, bad_json, bad_texts, types, paths, heads)
-    return [case for group in groups for case in group()]
+    return [case for group in (*groups, questions) for case in group()]
 
 
 def saved(form: str, mode: str = "RGB", size: tuple[int, int] = (40, 30), **options: object) -> bytes:
@@ -509,3 +510,42 @@ def heads() -> Iterator[Case]:
     yield with_headers("a cookie", OK, ("cookie", "a=" + "b" * 4000))
     yield with_headers("another method by header", OK, ("x-http-method-override", "DELETE"))
     yield with_headers("another path by header", OK, ("x-original-url", "/metrics"), ("x-rewrite-url", "/metrics"))
+
+
+def questions() -> Iterator[Case]:
+    """What is asked of the routes that explain: the hardest images and texts, and every way to ask wrongly."""
+    bad_question = (422, "invalid_parameter")
+    queries = {
+        "": OK,
+        "?label=dark&method=occlusion&polarity=dark_on_light": OK,
+        "?label=DARK": bad_question,
+        "?label=dark%00": bad_question,
+        "?label=" + "a" * 5000: bad_question,
+        "?method=": bad_question,
+        "?method=occlusion&method=occlusion": bad_question,
+        "?label=dark;method=occlusion": bad_question,
+        "?patches=1000": bad_question,
+        "?&": bad_question,
+    }
+    for query, expected in queries.items():
+        yield Case(f"explain: image{query[:60]}", EXPLAIN_IMAGE + query, PNG, "image/png", expected)
+    for name, body in {"bomb": png_of(100_000, 100_000), "4000 x 4000": saved("PNG", "1", (4000, 4000))}.items():
+        expected = OK if name == "4000 x 4000" else TOO_LARGE
+        yield Case(f"explain: {name}", f"{EXPLAIN_IMAGE}?method=occlusion", body, "image/png", expected)
+    two = part(FILE, PNG) * 2 + END
+    form_type = "multipart/form-data; boundary=edge"
+    yield Case("explain: two images", EXPLAIN_IMAGE, two, form_type, (422, "too_many_items"))
+    yield Case("explain: a form of one", EXPLAIN_IMAGE, part(FILE, PNG) + END, form_type, OK)
+    for name, body, expected in (
+        ("4,000 words", json.dumps({"text": "good " * 4000}), OK),
+        ("20,000 combining marks", json.dumps({"text": "\u0301" * 20_000}), OK),
+        ("emoji", json.dumps({"text": "👍🏽👨‍👩‍👧‍👦🏴‍☠️"}, ensure_ascii=False), OK),
+        ("texts", texts_of("good"), BAD_REQUEST),
+        ("a list", '{"text": ["good"]}', BAD_REQUEST),
+        ("a label of another model", '{"text": "good", "label": "dark"}', BAD_REQUEST),
+        ("a label that is none", '{"text": "good", "label": 1e999}', BAD_REQUEST),
+        ("too long", json.dumps({"text": "a" * 20_001}), (413, "text_too_long")),
+        ("nothing", "", BAD_JSON),
+        ("white space", '{"text": " \\n"}', BLANK),
+    ):
+        yield Case(f"explain: text, {name}", EXPLAIN_TEXT, body.encode(), JSON, expected)

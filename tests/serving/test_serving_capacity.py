@@ -34,13 +34,15 @@ class Slow:
         await send({"type": "http.response.body", "body": b""})  # type: ignore[operator]
 
 
-async def request(to: Shell, body: bytes = b"x", *headers: tuple[bytes, bytes]) -> tuple[int, dict[bytes, bytes]]:
+async def request(
+    to: Shell, body: bytes = b"x", *headers: tuple[bytes, bytes], path: str = "/v1/images/predict"
+) -> tuple[int, dict[bytes, bytes]]:
     """The status and the headers of the answer."""
     sent: list[Message] = []
     scope = {
         "type": "http",
         "method": "POST",
-        "path": "/v1/images/predict",
+        "path": path,
         "headers": [(b"content-type", b"image/png"), *headers],
     }
 

@@ -13,13 +13,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from serving.deployed import Deployed
+from serving.explanation_schemas import TextToExplain
+from serving.explanations import ImageQuestion, explain_image, explain_text
 from serving.faults import Fault
+from serving.json_bodies import read_request
 from serving.multipart import read_images
 from serving.predictions import predict_images, predict_texts, read_texts
+from serving.routes import METHODS, Method
 
 PNG = tiny_bundles.png(80)
 FORM = b'--edge\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n' + PNG + b"\r\n--edge--\r\n"
 REQUEST = b'{"texts": ["the good film", "b\xc3\xa4d \\u00e4 film"]}'
+QUESTION = b'{"text": "the good film, b\xc3\xa4d \\u00e4 film", "label": "positive"}'
 # onnxruntime has its thread flush subnormal numbers to zero, which hypothesis would notice.
 FLOATS = st.floats(allow_subnormal=False)
 JSON = st.recursive(
@@ -68,6 +73,26 @@ def test_any_bytes_as_a_form(image_model: Deployed, body: bytes, boundary: str) 
 
 
 @QUICK
+@given(encoded=st.sampled_from(IMAGES).flatmap(damaged) | st.binary(max_size=200), method=st.sampled_from(METHODS))
+def test_any_bytes_as_an_image_to_explain(image_model: Deployed, encoded: bytes, method: Method) -> None:
+    try:
+        json.loads(explain_image(image_model, encoded, ImageQuestion(method=method)))
+    except Fault as fault:
+        assert 400 <= fault.status < 500
+
+
+@QUICK
+@given(body=damaged(QUESTION) | st.text(max_size=80).map(lambda text: json.dumps({"text": text}).encode()))
+def test_any_text_to_explain_has_its_words_where_they_stand(text_model: Deployed, body: bytes) -> None:
+    try:
+        asked = read_request(body, TextToExplain)
+        words = json.loads(explain_text(text_model, asked.text, None))["words"]
+        assert all(asked.text[word["start"] : word["end"]] == word["text"] for word in words)
+    except Fault as fault:
+        assert 400 <= fault.status < 500
+
+
+@QUICK
 @given(body=damaged(REQUEST) | st.binary(max_size=100) | JSON.map(lambda content: json.dumps(content).encode()))
 def test_any_bytes_as_json(text_model: Deployed, body: bytes) -> None:
     try:
@@ -76,7 +101,8 @@ def test_any_bytes_as_json(text_model: Deployed, body: bytes) -> None:
         assert 400 <= fault.status < 500
 
 
-PATHS = st.sampled_from(["/v1/images/predict", "/v1/images/sets", "/v1/texts/predict", "/v1/texts/sets", "/", "/x"])
+ROUTES = [f"/v1/{things}/{verb}" for things in ("images", "texts") for verb in ("predict", "sets", "explain")]
+PATHS = st.sampled_from([*ROUTES, "/", "/x"])
 TYPES = st.sampled_from(
     [
         "image/png",
@@ -88,11 +114,23 @@ TYPES = st.sampled_from(
         "",
     ]
 )
-QUERIES = st.sampled_from(["", "", "?polarity=dark_on_light", "?polarity=", "?x=%00", "?" + "a" * 300])
+QUERIES = st.sampled_from(
+    [
+        "",
+        "",
+        "?polarity=dark_on_light",
+        "?label=dark&method=occlusion",
+        "?label=%ff",
+        "?polarity=",
+        "?x=%00",
+        "?" + "a" * 300,
+    ]
+)
 BODIES = st.one_of(
     st.sampled_from(IMAGES).flatmap(damaged),
     damaged(FORM),
     damaged(REQUEST),
+    damaged(QUESTION),
     st.binary(max_size=300),
     JSON.map(json.dumps),
 )

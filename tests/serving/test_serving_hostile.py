@@ -35,7 +35,8 @@ def test_a_hostile_request_gets_exactly_its_answer(server: Server, case: hostile
     status, content = ask(server, case)
     if case.expected == hostile.OK:
         assert status == 200, content
-        rows = [prediction["probabilities"].values() for prediction in json.loads(content)["predictions"]]
+        answer = json.loads(content)
+        rows = [prediction["probabilities"].values() for prediction in answer.get("predictions", [answer])]
         assert all(abs(sum(row) - 1) < 1e-6 for row in rows)
     else:
         error = json.loads(content)["error"]

@@ -88,6 +88,23 @@ def test_good_answers_about_images_match_the_document(client: TestClient, files:
         check(response, "POST", path)
 
 
+@pytest.mark.parametrize("query", ["", "?method=occlusion", "?label=bright&method=contributions"])
+def test_explanations_of_images_match_the_document(client: TestClient, query: str) -> None:
+    response = client.post(f"/v1/images/explain{query}", files={"image": PNG})
+    assert response.status_code == 200
+    check(response, "POST", "/v1/images/explain")
+
+
+@pytest.mark.parametrize("text", ["good", "bad " * 50, "\u0301", "the good film, and bad!"])
+def test_explanations_of_texts_match_the_document_and_so_does_the_request(client: TestClient, text: str) -> None:
+    content = DOCUMENT["paths"]["/v1/texts/explain"]["post"]["requestBody"]["content"]
+    for request in ({"text": text}, {"text": text, "label": "positive"}, {"text": text, "label": None}):
+        validator(content["application/json"]["schema"]).validate(request)
+        response = client.post("/v1/texts/explain", json=request)
+        assert response.status_code == 200
+        check(response, "POST", "/v1/texts/explain")
+
+
 def test_good_answers_about_texts_match_the_document_and_so_does_the_request(client: TestClient) -> None:
     request = {"texts": ["good", "bad " * 50]}
     content = DOCUMENT["paths"]["/v1/texts/predict"]["post"]["requestBody"]["content"]
@@ -120,6 +137,10 @@ def test_what_the_document_forbids_is_refused(client: TestClient, request_: Any)
         ("/v1/images/predict?a=b", {"files": {"image": PNG}}),
         ("/v1/images/sets", {"content": b"x", "headers": {"content-type": "image/png"}}),
         ("/v1/texts/sets", {"json": {"texts": [" "]}}),
+        ("/v1/images/explain", {"files": [("image", PNG)] * 2}),
+        ("/v1/images/explain?label=none", {"files": {"image": PNG}}),
+        ("/v1/texts/explain", {"json": {"text": " "}}),
+        ("/v1/texts/explain", {"json": {"text": "good", "label": "none"}}),
         ("/v1/texts/predict", {"content": b"{", "headers": JSON_TYPE}),
         ("/v1/texts/predict", {"json": {"texts": [" "]}}),
         ("/v1/texts/predict", {"json": {"texts": ["a" * 30_000]}}),

@@ -113,6 +113,16 @@ def test_a_fault_is_logged_by_its_code(tmp_path: Path) -> None:
     assert (line["status"], line["code"]) == (413, "text_too_long") and "predictions" not in line
 
 
+def test_of_an_explanation_the_label_and_its_probability_are_written(tmp_path: Path) -> None:
+    log = log_of(tmp_path / "log")
+    said = b'{"label": "a", "probability": 0.5, "words": [{"text": "%b"}]}' % SECRET.encode()
+    log.note("/v1/texts/explain", b"", answered(answer=said))
+    log.write()
+    [line] = lines_of(tmp_path / "log")
+    assert line["explanation"] == {"label": "a", "probability": 0.5} and "predictions" not in line
+    assert SECRET not in (tmp_path / "log").read_text()
+
+
 def test_what_falls_behind_is_dropped_and_counted_and_memory_stays_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from convoy.models.image_input import Pixels
+from convoy.models.places import PlaceNetwork, contribute, spread_greatest
 from convoy.params import Section
 
 
@@ -20,7 +21,7 @@ class NetworkParams(Section):
     flip_averaging: bool
 
 
-class Network(nn.Module):
+class Network(PlaceNetwork):
     """A small residual network (He et al. 2016, arXiv:1512.03385); the same weights look at every place of the image.
 
     Each stage halves the resolution by a convolution of stride 2 and refines what it found in residual blocks. What is
@@ -53,6 +54,22 @@ class Network(nn.Module):
         summary = torch.cat([features.amax(dim=(2, 3)), features.mean(dim=(2, 3))], dim=1)
         logits: Tensor = self.classify(self.dropout(summary))
         return logits
+
+    def contributions(self, images: Tensor) -> Tensor:
+        """(batch, height, width, channels) uint8 -> (batch, labels, rows, columns), a place of the last stage each."""
+        if not self.flip_averaging:
+            return self._contribute(images)
+        return (self._contribute(images) + self._contribute(images.flip(2)).flip(3)) / 2
+
+    def bias(self) -> Tensor:
+        """(labels,): what no place adds."""
+        return self.classify.bias
+
+    def _contribute(self, images: Tensor) -> Tensor:
+        features = self.features(self.pixels(images))
+        places = features.flatten(2)
+        found = contribute(self.classify, spread_greatest(places), places / places.shape[2])
+        return found.reshape(*found.shape[:2], *features.shape[2:])
 
 
 class ResidualBlock(nn.Module):

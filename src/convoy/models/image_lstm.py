@@ -5,6 +5,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from convoy.models.image_input import Pixels
+from convoy.models.places import PlaceNetwork, contribute, spread_greatest
 from convoy.params import Section
 
 
@@ -15,7 +16,7 @@ class NetworkParams(Section):
     dropout: float = Field(ge=0, lt=1)
 
 
-class Network(nn.Module):
+class Network(PlaceNetwork):
     """Each row is one step, read from the top and from the bottom; the states are pooled over the rows."""
 
     def __init__(self, params: NetworkParams, *, channels: int, size_px: int, labels: int) -> None:
@@ -27,8 +28,22 @@ class Network(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(batch, height, width, channels) uint8 -> (batch, labels) logits."""
-        rows = self.pixels(images).transpose(1, 2).flatten(2)  # (batch, height, channels * width)
-        states, _ = self.lstm(rows)  # (batch, height, 2 * units)
+        states = self._read(images)
         summary = torch.cat([states.amax(dim=1), states.mean(dim=1)], dim=1)
         logits: Tensor = self.classify(self.dropout(summary))
         return logits
+
+    def contributions(self, images: Tensor) -> Tensor:
+        """(batch, height, width, channels) uint8 -> (batch, labels, height, 1): a place is a whole row."""
+        places = self._read(images).transpose(1, 2)
+        return contribute(self.classify, spread_greatest(places), places / places.shape[2]).unsqueeze(3)
+
+    def bias(self) -> Tensor:
+        """(labels,): what no place adds."""
+        return self.classify.bias
+
+    def _read(self, images: Tensor) -> Tensor:
+        rows = self.pixels(images).transpose(1, 2).flatten(2)  # (batch, height, channels * width)
+        states: Tensor
+        states, _ = self.lstm(rows)  # (batch, height, 2 * units)
+        return states

@@ -1,6 +1,6 @@
 """A CNN over the one direction of text (Kim 2014, arXiv:1408.5882): token ids -> (batch, labels) logits."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
+from convoy.models.places import PlaceNetwork, spread_greatest
 from convoy.models.text_input import WordVectors
 from convoy.params import Section
 
@@ -26,7 +27,7 @@ class NetworkParams(Section):
     context_window: int = Field(ge=0)
 
 
-class Network(nn.Module):
+class Network(PlaceNetwork):
     """Filters slide over neighbouring words, each finds its phrase wherever it stands; the best match counts.
 
     Padding has the zero vector and its windows are masked, so that it cannot be seen in the answer.
@@ -48,12 +49,28 @@ class Network(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(batch, tokens) int64, padded at the end, at least one word each -> (batch, labels) logits."""
-        words = (tokens != self.pad_id).unsqueeze(1)  # (batch, 1, tokens)
-        vectors = self.vectors(tokens).transpose(1, 2) * words
-        best = []
-        for width, filters in zip(self.widths, self.filters, strict=True):
-            # Zeros around, so that every word, the first and the last too, starts a window of each width.
-            matches = filters(nn.functional.pad(vectors, (0, width - 1)))  # (batch, filters, tokens)
-            best.append(matches.masked_fill(~words, float("-inf")).amax(dim=2).relu())
+        best = [matches.amax(dim=2).relu() for matches in self._match(tokens)]
         logits: Tensor = self.classify(self.dropout(torch.cat(best, dim=1)))
         return logits
+
+    def contributions(self, tokens: Tensor) -> Tensor:
+        """(batch, tokens) int64 -> (batch, labels, widths, tokens): a place is a window, named by its first word."""
+        weights = self.classify.weight.chunk(len(self.widths), dim=1)  # as many filters of each width
+        found = [
+            weight @ spread_greatest(matches).relu()
+            for weight, matches in zip(weights, self._match(tokens), strict=True)
+        ]
+        return torch.stack(found, dim=2)
+
+    def bias(self) -> Tensor:
+        """(labels,): what no place adds."""
+        return self.classify.bias
+
+    def _match(self, tokens: Tensor) -> Iterator[Tensor]:
+        """For each width how well each window fits each filter, (batch, filters, tokens); -inf where no word begins."""
+        words = (tokens != self.pad_id).unsqueeze(1)  # (batch, 1, tokens)
+        vectors = self.vectors(tokens).transpose(1, 2) * words
+        for width, filters in zip(self.widths, self.filters, strict=True):
+            # Zeros around, so that every word, the first and the last too, starts a window of each width.
+            matches = filters(nn.functional.pad(vectors, (0, width - 1)))
+            yield matches.masked_fill(~words, float("-inf"))

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
+from convoy.models.places import PlaceNetwork, contribute, spread_greatest
 from convoy.models.text_input import PairParams, PairVectors, WordVectors
 from convoy.params import Section
 
@@ -28,7 +29,7 @@ class NetworkParams(Section):
     pairs: PairParams | None
 
 
-class Network(nn.Module):
+class Network(PlaceNetwork):
     """Members that answer together and learn apart (Lakshminarayanan et al. 2017, arXiv:1612.01474); one is enough.
 
     In training each member reads every n-th text of a batch and no other, so that n members of n times the epochs
@@ -52,6 +53,17 @@ class Network(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """(batch, tokens) int64, padded at the end, at least one word each -> (batch, labels) logits."""
         return self._learn(tokens) if self.training else self._answer(tokens)
+
+    def contributions(self, tokens: Tensor) -> Tensor:
+        """(batch, tokens) int64 -> (batch, labels, 1, tokens): a place is a word; the mean over the members."""
+        return torch.stack([member.contributions(tokens) for member in self._readers()]).mean(dim=0).unsqueeze(2)
+
+    def bias(self) -> Tensor:
+        """(labels,): what no place adds."""
+        return torch.stack([member.classify.bias for member in self._readers()]).mean(dim=0)
+
+    def _readers(self) -> list["Reader"]:
+        return [member for member in self.members if isinstance(member, Reader)]
 
     def _answer(self, tokens: Tensor) -> Tensor:
         return torch.stack([member(tokens) for member in self.members]).mean(dim=0)
@@ -86,16 +98,30 @@ class Reader(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """(batch, tokens) int64, padded at the end, at least one word each -> (batch, labels) logits."""
         words = tokens != self.pad_id
-        pairs = None if self.pairs is None else self.pairs(tokens)  # (batch, tokens, embedding)
-        order = _reversed_positions(words)
-        ahead, _ = self.forwards(self.vectors(tokens, pairs))
-        back, _ = self.backwards(self.vectors(tokens.gather(1, order), None if pairs is None else _take(pairs, order)))
+        ahead, back, _ = self._read(tokens, words)
         states = torch.cat([ahead, back], dim=2)  # (batch, tokens, 2 * units)
         mask = words.unsqueeze(2)
         greatest = states.masked_fill(~mask, float("-inf")).amax(dim=1)
         mean = (states * mask).sum(dim=1) / mask.sum(dim=1)
         logits: Tensor = self.classify(self.dropout(torch.cat([greatest, mean], dim=1)))
         return logits
+
+    def contributions(self, tokens: Tensor) -> Tensor:
+        """(batch, tokens) int64 -> (batch, labels, tokens): what both states at a word add to each logit."""
+        words = tokens != self.pad_id
+        ahead, back, order = self._read(tokens, words)
+        states = torch.cat([ahead, _take(back, order)], dim=2).transpose(1, 2)  # (batch, 2 * units, tokens)
+        mask = words.unsqueeze(1)
+        greatest = spread_greatest(states.masked_fill(~mask, float("-inf")))
+        return contribute(self.classify, greatest, states * mask / mask.sum(dim=2, keepdim=True))
+
+    def _read(self, tokens: Tensor, words: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The states after each word, (batch, tokens, units), of both LSTMs; the order in which the second reads."""
+        pairs = None if self.pairs is None else self.pairs(tokens)  # (batch, tokens, embedding)
+        order = _reversed_positions(words)
+        ahead, _ = self.forwards(self.vectors(tokens, pairs))
+        back, _ = self.backwards(self.vectors(tokens.gather(1, order), None if pairs is None else _take(pairs, order)))
+        return ahead, back, order
 
 
 def _take(vectors: Tensor, places: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Text of any length -> the token ids that the model expects; used by preparation and serving alike."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,8 @@ from tokenizers import Tokenizer
 
 from convoy.params import Section
 from convoy.preprocessing.rejection import InputRejected
+
+T = TypeVar("T")
 
 
 class TextPreprocessing(Section):
@@ -38,6 +40,15 @@ class PreparedText:
     warnings: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class LocatedText:
+    """A prepared text, and of each of its words where it stands: start and end, in characters of the text."""
+
+    prepared: PreparedText
+    spans: list[tuple[int, int]]
+    omitted: int = 0  # words between head and tail, which the model does not read
+
+
 def check(text: str, contract: TextPreprocessing) -> None:
     """Raise InputRejected where a text is blank, too long, or holds a lone surrogate."""
     if not text.strip():
@@ -63,6 +74,14 @@ class TextPreprocessor:
         (encoding,) = self.tokenizer.encode_batch_fast([text], add_special_tokens=False)
         return self._truncate(encoding.ids)
 
+    def locate(self, text: str) -> LocatedText:
+        """What `prepare` gives, and where each of its words stands in the text; raises what that raises."""
+        check(text, self.contract)
+        encoding = self.tokenizer.encode(text, add_special_tokens=False)
+        # The one unknown word that stands for a text of dropped characters is all of it.
+        spans = self._keep(encoding.offsets) or [(0, len(text))]
+        return LocatedText(self._truncate(encoding.ids), spans, max(0, len(encoding.ids) - self.contract.max_tokens))
+
     def prepare_all(self, texts: list[str]) -> list[PreparedText]:
         """Encode many texts, on all cores."""
         for text in texts:
@@ -78,9 +97,12 @@ class TextPreprocessor:
         return batch
 
     def _truncate(self, ids: list[int]) -> PreparedText:
-        limit, head = self.contract.max_tokens, self.contract.head_tokens
-        truncated = len(ids) > limit
-        if truncated:
-            ids = ids[:head] + ids[len(ids) - (limit - head) :]
+        truncated = len(ids) > self.contract.max_tokens
+        ids = self._keep(ids)
         # A text of nothing but characters that the tokenizer drops still gets an answer: one unknown word.
         return PreparedText(np.array(ids or [self.contract.unknown_id], dtype=np.int64), truncated)
+
+    def _keep(self, words: list[T]) -> list[T]:
+        """The head and the tail of what is too long."""
+        limit, head = self.contract.max_tokens, self.contract.head_tokens
+        return words if len(words) <= limit else words[:head] + words[len(words) - (limit - head) :]

@@ -170,6 +170,7 @@ def _metrics(
     if evaluated and is_winner:
         found |= numbers(figures(layout.reports(task) / "test.json"), "test")
         found |= numbers(figures(layout.reports(task) / "slices.json"), "slices")
+        found |= numbers(figures(layout.reports(task) / "explanation.json"), "explanation")
     return {name: value for name, value in found.items() if not math.isnan(value)}
 
 
@@ -207,6 +208,8 @@ def _files(
         wanted += [layout.choice(task), folder / "parity.json"]
         pictures = ("reliability.png", "slices.png")
         wanted += [folder / name for name in ("test.json", "slices.json", *pictures) if evaluated]
+        # Not missing from what was evaluated before there were explanations.
+        wanted += [path for path in [folder / "explanation.json"] if evaluated and str(path) in written]
     found: dict[str, Path | bytes] = {}
     for path in wanted:
         if not path.exists():

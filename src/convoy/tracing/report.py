@@ -90,7 +90,7 @@ def _told_place(place: Any) -> str:
 
 def _told_request(line: dict[str, Any]) -> str:
     shown = ", ".join(f"{name} {line[name]}" for name in ("route", "status", "code", "ms", "version") if name in line)
-    predictions = line.get("predictions") or []
+    predictions = line.get("predictions") or [line[name] for name in ("explanation",) if name in line]
     said = "; ".join(map(_told_prediction, predictions[:5]))
     more = f" and {len(predictions) - 5} more" if len(predictions) > 5 else ""
     return f"{line.get('at')}: {shown}{f': {said}{more}' if said else ''}"
