@@ -50,7 +50,10 @@ def measure_deletion(
         for name, places in {"pointed": most, **_draw(most, arrays[row], generator)}.items():
             deleted.setdefault(name, []).append(_delete(explainer, arrays[row], places))
     chosen = np.arange(len(rows)), labels
-    falls = {name: np.array(before) - explainer.model.probabilities(each)[chosen] for name, each in deleted.items()}
+    falls = {
+        name: np.array(before) - explainer.model.probabilities(each)[chosen].astype(np.float64)
+        for name, each in deleted.items()
+    }
     return {
         "n": len(rows),
         "share": params.share,
