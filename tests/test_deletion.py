@@ -80,3 +80,9 @@ def test_at_random_an_image_loses_the_same_shape_somewhere_else() -> None:
         shifts = [np.roll(one, (down, right), (0, 1)) for down in range(28) for right in range(28)]
         assert any(np.array_equal(shift, other) for shift in shifts)
         assert not any(np.array_equal(shift, loose) for shift in shifts)
+
+
+def test_a_text_keeps_a_word_whatever_the_share() -> None:
+    short = [TEXT.prepare(text).array for text in ("good film", "the film", "bad film")]
+    found = measure_deletion(TEXTS, short, PARAMS.model_copy(update={"share": 0.95}))
+    assert found["n"] == 3 and found["fall_of_pointed"] > 0

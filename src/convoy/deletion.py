@@ -45,7 +45,7 @@ def measure_deletion(
         labels.append(int(explained.probabilities.argmax()))
         before.append(float(explained.probabilities[labels[-1]]))
         scores = _score(explainer, explained, labels[-1], arrays[row])
-        count = max(1, round(params.share * len(scores)))
+        count = min(max(1, round(params.share * len(scores))), len(scores) - 1)  # a text keeps a word
         most = np.argsort(-scores, kind="stable")[:count]
         for name, places in {"pointed": most, **_draw(most, arrays[row], generator)}.items():
             deleted.setdefault(name, []).append(_delete(explainer, arrays[row], places))
