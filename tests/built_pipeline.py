@@ -95,7 +95,10 @@ def _reports(folder: Path, task: str, validation: dict[str, float], version: int
     contents: dict[str, Any] = {
         "data": {"train": 100},
         "choice": {"architecture": "cnn", "candidates": {name: validation for name in ARCHITECTURES}},
-        "parity": {part: AGREEMENT for part in ("validation", "sizes", "batches")},
+        "parity": {
+            **{part: AGREEMENT for part in ("validation", "sizes", "batches")},
+            "explanation": {**AGREEMENT, "mean_contribution_difference": 1e-7},
+        },
         "test": test,
         "slices": {"class": {"T-shirt/top": {"accuracy": 0.8, "n": 10}}},
         "explanation": {"n": 500, "share": 0.1, "difference": 0.3},
