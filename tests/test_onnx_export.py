@@ -10,9 +10,9 @@ import onnx
 import pytest
 import torch
 from export_one import NETWORKS, TEMPERATURE, network
-from tiny_bundles import IMAGE_CARD, TEXT_CARD, tokenizer_json
+from tiny_bundles import IMAGE_CARD, STREAM_CARD, TEXT_CARD, stream_tokenizer_json, tokenizer_json
 
-from convoy.parity import ParityBroken, compare, compare_batches, compare_sizes, require_agreement
+from convoy.parity import ParityBroken, compare, compare_batches, compare_pieces, compare_sizes, require_agreement
 from convoy.predictor import Model
 
 pytestmark = pytest.mark.slow  # a process of its own for each export
@@ -41,8 +41,10 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 def model(task: str, content: bytes, temperature: float = TEMPERATURE) -> Model:
-    card = {"image": IMAGE_CARD, "text": TEXT_CARD}[task].model_copy(update={"temperature": temperature})
-    return Model(card, {"model.onnx": content, "tokenizer.json": tokenizer_json()})
+    cards = {"image": IMAGE_CARD, "text": TEXT_CARD, "text-stream": STREAM_CARD}
+    card = cards[task].model_copy(update={"temperature": temperature})
+    tokenizer = stream_tokenizer_json() if task == "text-stream" else tokenizer_json()
+    return Model(card, {"model.onnx": content, "tokenizer.json": tokenizer})
 
 
 def inputs(task: str, count: int = 40) -> list[np.ndarray]:
@@ -114,3 +116,11 @@ def test_a_changed_weight_breaks_parity(exported: tuple[Any, Any, bytes]) -> Non
         last_bias += torch.linspace(0, 0.1, len(last_bias))
     with pytest.raises(ParityBroken):
         require_agreement(compare_sizes(other, model(task, content), inputs(task)), 1e-4, "the grid")
+
+
+@pytest.mark.parametrize("exported", [("text-stream", "lstm")], indirect=True, ids="-".join)
+def test_a_text_in_pieces_has_the_answers_of_the_whole(exported: tuple[Any, Any, bytes]) -> None:
+    task, _, content = exported
+    texts = ["the good film isn't bad<br /><br />at all, " * count for count in (1, 3, 40)]
+    agreement = compare_pieces(model(task, content), texts)
+    assert agreement.n > 400 and agreement.max_difference <= 1e-5 and not agreement.class_flips

@@ -15,7 +15,8 @@ from convoy.atomic import to_json
 from convoy.bundle import Card, Example, Limits, Sets, write_bundle
 from convoy.predictor import Model
 from convoy.preprocessing.image import ImagePreprocessing
-from convoy.preprocessing.text import TextPreprocessing
+from convoy.preprocessing.text import StreamPreprocessing, TextPreprocessing
+from convoy.preprocessing.vocabulary import build_tokenizer
 
 SIZE_PX = 28
 WORDS = {"[PAD]": 0, "[UNK]": 1, "good": 2, "bad": 3, "film": 4, "the": 5}
@@ -24,13 +25,23 @@ TEXT_LABELS = ("negative", "positive")
 
 
 def _model(
-    nodes: list[Any], input_type: int, input_shape: list[Any], weights: dict[str, np.ndarray], labels: int
+    nodes: list[Any],
+    input_type: int,
+    input_shape: list[Any],
+    weights: dict[str, np.ndarray],
+    labels: int,
+    state: int = 0,
 ) -> bytes:
+    def floats(name: str, *shape: Any) -> Any:
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *shape])
+
     graph = helper.make_graph(
         nodes,
         "tiny",
-        [helper.make_tensor_value_info("input", input_type, input_shape)],
-        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", labels])],
+        [helper.make_tensor_value_info("input", input_type, input_shape), *([floats("state", state)] if state else [])],
+        [floats("probabilities", "tokens", labels), floats("next_state", state)]
+        if state
+        else [floats("probabilities", labels)],
         [numpy_helper.from_array(value, name) for name, value in weights.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
@@ -80,6 +91,31 @@ def text_model(shift: float = 0.0) -> bytes:
     ]
     weights = {"scores": scores, "time": np.array([1], dtype=np.int64)}
     return _model(nodes, TensorProto.INT64, ["batch", "tokens"], weights, 2)
+
+
+def stream_model(shift: float = 0.0) -> bytes:
+    """The same, after each word; what is carried are the scores so far."""
+    scores = np.array([[0, 0], [0, 0], [-1, 1], [1, -1], [0.1 + shift, 0], [0, 0.1]], dtype=np.float32)
+    nodes = [
+        helper.make_node("Gather", ["scores", "input"], ["each"]),
+        helper.make_node("CumSum", ["each", "time"], ["sums"]),
+        helper.make_node("Unsqueeze", ["state", "times"], ["before"]),
+        helper.make_node("Add", ["sums", "before"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=2),
+        helper.make_node("Gather", ["logits", "last"], ["next_state"], axis=1),
+    ]
+    weights = {
+        "scores": scores,
+        "time": np.array(1, dtype=np.int64),
+        "times": np.array([1], dtype=np.int64),
+        "last": np.array(-1, dtype=np.int64),
+    }
+    return _model(nodes, TensorProto.INT64, ["batch", "tokens"], weights, 2, state=2)
+
+
+def stream_tokenizer_json() -> bytes:
+    """As the pipeline makes it; how often each word stands in the text gives it the place that it has in WORDS."""
+    return build_tokenizer(["good good good good bad bad bad film film the"], len(WORDS)).encode()
 
 
 def tokenizer_json() -> bytes:
@@ -134,6 +170,20 @@ TEXT_CARD = Card(
     data={"train": "0" * 64},
 )
 
+STREAM_CARD = TEXT_CARD.model_copy(
+    update={
+        "task": "text-stream",
+        "preprocessing": StreamPreprocessing(
+            kind="text-stream",
+            max_characters=20_000,
+            max_pending_characters=100,
+            max_words=5_000,
+            pad_id=0,
+            unknown_id=1,
+        ),
+    }
+)
+
 
 def _write(folder: Path, card: Card, files: dict[str, bytes], inputs: list[str]) -> None:
     found = Model(card, files).replay(inputs)
@@ -152,3 +202,8 @@ def write_image_bundle(folder: Path, card: Card = IMAGE_CARD, shift: float = 0.0
 def write_text_bundle(folder: Path, card: Card = TEXT_CARD, shift: float = 0.0) -> None:
     inputs = ["the good film", "bad", "the bad bad film", "good " * 20]
     _write(folder, card, {"model.onnx": text_model(shift), "tokenizer.json": tokenizer_json()}, inputs)
+
+
+def write_stream_bundle(folder: Path, card: Card = STREAM_CARD, shift: float = 0.0) -> None:
+    inputs = ["the good film", "bad", "the bad bad film", "good " * 20]
+    _write(folder, card, {"model.onnx": stream_model(shift), "tokenizer.json": stream_tokenizer_json()}, inputs)
