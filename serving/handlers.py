@@ -23,6 +23,8 @@ from serving.predictions import (
 )
 from serving.routes import MULTIPART, POLARITIES
 from serving.schemas import RequestLogState
+from serving.stream_answers import answer_request
+from serving.stream_state import Seal
 from serving.threads import Threads, until
 
 QUICK_S = 0.002  # a model that takes longer would keep the event loop from refusing those who come too many
@@ -31,9 +33,15 @@ QUICK_S = 0.002  # a model that takes longer would keep the event loop from refu
 class Handlers:
     """The handlers, and what they share. What takes a millisecond runs on the event loop, the rest in threads."""
 
-    def __init__(self, models: DeployedModels, request_log: RequestLogState) -> None:
-        self._models, self._request_log = models, request_log
-        self._threads = Threads()
+    def __init__(
+        self,
+        models: DeployedModels,
+        request_log: RequestLogState,
+        threads: Threads | None = None,
+        seal: Seal | None = None,
+    ) -> None:
+        self._models, self._request_log, self._seal = models, request_log, seal or Seal.of()
+        self._threads = threads or Threads()
         self._turns, self._batches = TurnBatcher(), ThreadBatcher(self._threads)
         self._document = json.dumps(openapi.document(), ensure_ascii=False).encode("utf-8")
 
@@ -73,6 +81,13 @@ class Handlers:
         batcher = self._turns if alone else self._batches
         rows = await batcher.probabilities(model, [item.array for item in prepared], exchange.deadline_s)
         return answer(model, prepared, rows)
+
+    async def stream(self, query: bytes, exchange: Exchange) -> bytes:
+        """A piece of a text, with the state of what came before -> StreamAnswer."""
+        model = self._model("text-stream", exchange)
+        _refuse_parameters(query)
+        async with until(exchange.deadline_s):
+            return await self._threads.run(lambda: answer_request(model, self._seal, exchange.body))
 
     async def list_models(self, query: bytes, _: Exchange) -> bytes:
         """ModelsAnswer."""

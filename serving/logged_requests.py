@@ -3,7 +3,7 @@
 import base64
 import time
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -78,10 +78,21 @@ def line_of(entry: Entry) -> bytes:
     if entry.code is not None:
         content["code"] = entry.code
     if entry.answer:
-        content["predictions"] = [_shortened(found) for found in orjson.loads(entry.answer)["predictions"]]
+        content["predictions"] = [_shortened(found) for found in _predictions(orjson.loads(entry.answer))]
     if entry.payload is not None:
         content["payload"] = _payload(entry.payload)
     return orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _predictions(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    """Those of an answer; of a text in pieces what is known of it so far, and none of its words."""
+    if "predictions" in answer:
+        return list(answer["predictions"])
+    so_far = answer["probabilities"]
+    if so_far is None:
+        return []
+    best = max(so_far, key=so_far.__getitem__)
+    return [{"label": best, "probability": so_far[best]}]
 
 
 def _shortened(prediction: dict[str, object]) -> dict[str, object]:

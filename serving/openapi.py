@@ -24,6 +24,8 @@ _MODEL_HEADERS: Json = {
 _DESCRIPTION = """Predictions for images and texts; how much one request may bring stands in the cards, `/v1/models`.
 
 A batch with one bad input is refused as a whole, and the message names it, as `texts[2]`.
+A WebSocket at `/v1/texts/stream` reads a text in pieces too: each message is `{"text": ..., "final": ...}`, each answer
+a `StreamAnswer` without `state` and `request_id`. After an `ErrorAnswer` the connection ends.
 Every answer of 4xx or 5xx is an `ErrorAnswer` with one of these codes:
 
 | code | status | meaning |
@@ -55,13 +57,15 @@ def _schemas() -> Json:
         schemas.TextsAnswer,
         schemas.ImageSetsAnswer,
         schemas.TextSetsAnswer,
+        schemas.StreamAnswer,
         schemas.ModelsAnswer,
         schemas.NotReadyAnswer,
     )
     adapters: list[tuple[str, Any, TypeAdapter[Any]]] = [
         (answer.__name__, "serialization", TypeAdapter(answer)) for answer in (*answers, schemas.ErrorAnswer)
     ]
-    adapters.append(("TextsRequest", "validation", TypeAdapter(schemas.TextsRequest)))
+    requests = (schemas.TextsRequest, schemas.StreamRequest)
+    adapters += [(request.__name__, "validation", TypeAdapter(request)) for request in requests]
     _, found = TypeAdapter.json_schemas(adapters, ref_template=_REFERENCE)
     definitions: Json = found["$defs"]
     definitions["ErrorDetail"]["properties"]["code"]["enum"] = list(CODES)
@@ -115,7 +119,7 @@ def _parameters(route: RouteSpec) -> list[Json]:
 
 def _request_content(route: RouteSpec) -> Json:
     if route.media_types == (JSON,):
-        return {JSON: {"schema": {"$ref": _REFERENCE.format(model="TextsRequest")}}}
+        return {JSON: {"schema": {"$ref": _REFERENCE.format(model=route.takes)}}}
     files = {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}}
     form = {
         "type": "object",

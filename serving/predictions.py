@@ -1,6 +1,5 @@
 """Checked inputs -> the JSON of their predictions; the functions that the routes call, without any HTTP."""
 
-import json
 import struct
 from collections.abc import Callable, Sequence
 from math import isnan
@@ -8,7 +7,6 @@ from math import isnan
 import numpy as np
 import orjson
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from convoy.conformal import prediction_sets
 from convoy.predictor import Prepared
@@ -17,6 +15,7 @@ from convoy.preprocessing.rejection import InputRejected
 from convoy.preprocessing.text import PreparedText
 from serving.deployed import Deployed
 from serving.faults import Fault, from_rejection
+from serving.json_bodies import read_json
 from serving.schemas import TextPrediction, TextSet, TextsRequest
 
 QUICK_BYTES = 64 * 1024  # an image or a form of them; a form is read in 0.1 ms
@@ -118,14 +117,7 @@ def is_quick(encoded: bytes) -> bool:
 
 def read_texts(body: bytes, max_items: int) -> list[str]:
     """The texts of a JSON body. Raises Fault where it is not a TextsRequest."""
-    try:
-        content = json.loads(body.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:  # also bad UTF-8, and integers of thousands of digits
-        raise Fault("malformed_json", _explain_json(error)) from None
-    try:
-        texts = TextsRequest.model_validate(content).texts
-    except ValidationError as error:
-        raise Fault("invalid_request", _explain_request(error)) from None
+    texts = read_json(TextsRequest, body).texts
     if len(texts) > max_items:
         raise Fault("too_many_items", f"{len(texts)} texts, at most {max_items} are allowed in one request")
     return texts
@@ -172,33 +164,3 @@ def _best(model: Deployed, rows: list[list[float]]) -> list[tuple[int, float]]:
 
 def _write(head: bytes, predictions: Sequence[TextPrediction | TextSet]) -> bytes:
     return head + orjson.dumps(predictions) + b"}"
-
-
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key stands twice in one object")
-    return found
-
-
-def _no_constant(_: str) -> object:
-    raise ValueError("NaN and Infinity are not JSON")
-
-
-def _explain_json(error: ValueError | RecursionError) -> str:
-    if isinstance(error, UnicodeDecodeError):
-        return f"the body is not UTF-8 at byte {error.start}"
-    if isinstance(error, RecursionError):
-        return "the JSON is nested too deeply"
-    if isinstance(error, json.JSONDecodeError):
-        return f"the body is not JSON at line {error.lineno}, column {error.colno}"
-    # int() has a limit of its own, and tells about Python.
-    return "a number has too many digits" if "digits" in str(error) else str(error)
-
-
-def _explain_request(error: ValidationError) -> str:
-    fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    if fault["type"] == "extra_forbidden":
-        return "a field is not known; the body has `texts` and nothing else"
-    place = "".join(f"[{step}]" if isinstance(step, int) else step for step in fault["loc"])
-    return f"{place or 'the body'}: {fault['msg'].replace('TextsRequest', 'the request')}"

@@ -33,6 +33,16 @@ _WITH_BODY = (
 _STATIC = (*_ANYWHERE, "not_found")
 _IMAGE = ("malformed_multipart", "image_too_large", "image_missing", "not_a_file", "undecodable_image", "unknown_field")
 _TEXT = ("malformed_json", "text_too_long", "blank_text", "invalid_request", "invalid_text")
+_STREAM = (
+    "malformed_json",
+    "invalid_request",
+    "invalid_text",
+    "text_too_long",
+    "word_too_long",
+    "stream_too_long",
+    "state_invalid",
+    "state_outdated",
+)
 
 
 @dataclass(frozen=True)
@@ -46,6 +56,7 @@ class RouteSpec:
     faults: tuple[str, ...] = _ANYWHERE
     task: Task | None = None  # set where the body goes to a model, whose card then limits it
     media_types: tuple[str, ...] = ()
+    takes: str = "TextsRequest"  # the schema of a JSON body in schemas.py
     path_values: tuple[str, ...] = ()  # all values of {name} in `path`
 
     @property
@@ -96,6 +107,17 @@ SETS_TEXTS = replace(
     answer="TextSetsAnswer",
     faults=(*PREDICT_TEXTS.faults, "sets_uncalibrated"),
 )
+# The same path answers WebSockets, which OpenAPI cannot describe; serving.sockets does.
+STREAM_TEXTS = RouteSpec(
+    "POST",
+    "/v1/texts/stream",
+    "Read a text in pieces; what is known after each word",
+    "StreamAnswer",
+    (*(code for code in _WITH_BODY if code != "too_many_items"), *_STREAM),
+    task="text-stream",
+    media_types=(JSON,),
+    takes="StreamRequest",
+)
 MODELS = RouteSpec(
     "GET",
     "/v1/models",
@@ -122,5 +144,5 @@ BUILT_IN = (
         path_values=STATIC_NAMES,
     ),
 )
-ROUTES = (PREDICT_IMAGES, PREDICT_TEXTS, SETS_IMAGES, SETS_TEXTS, MODELS, *BUILT_IN, DOCUMENT, PAGE)
+ROUTES = (PREDICT_IMAGES, PREDICT_TEXTS, SETS_IMAGES, SETS_TEXTS, STREAM_TEXTS, MODELS, *BUILT_IN, DOCUMENT, PAGE)
 BY_PATH = {path: route for route in ROUTES for path in route.paths}
