@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 import tiny_bundles
-from conftest import ROOT, Server, deploy, error_of, serve, without_id
+from conftest import ROOT, WRITERS, Server, deploy, error_of, serve, without_id
 from test_ports import free_port
 
 PNG = tiny_bundles.png(200)
@@ -103,7 +103,7 @@ def test_an_instance_that_is_ended_under_load_fails_no_request_while_another_is_
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     root = tmp_path / "deployed"
-    for task in ("image", "text"):
+    for task in WRITERS:
         deploy(root, task)
     with serve(root, tmp_path_factory.mktemp("stays")) as stays:
         with serve(root, tmp_path_factory.mktemp("goes")) as goes:
