@@ -1,127 +1,27 @@
 """The winner's weights -> a calibrated, proven bundle: ONNX, contract and examples. Argument: task."""
 
-import base64
-import hashlib
-import io
 import json
 import sys
-from dataclasses import asdict
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-from pydantic import Field
-from torch import nn
-
-from convoy import atomic, candidates, layout, stage
-from convoy.bundle import Card, Example, Limits, Sets, write_bundle
-from convoy.calibration import fit_temperature
-from convoy.conformal import ALL_LABELS, fit_threshold
-from convoy.layout import Architecture, Split, Task
-from convoy.onnx_export import export
-from convoy.params import Section, read_section
-from convoy.parity import compare, compare_batches, compare_sizes, require_agreement
-from convoy.predictor import Model, Predictor
-from convoy.prepared.image import read_images
-from convoy.prepared.text import read_texts
-
-EXPORT_BATCH = 4  # any size but 1, which the exporter takes for a constant
-BATCH_SAMPLE = 320  # inputs tried alone and among others: ten batches
+from convoy import layout, stage
+from convoy.building.bundle import BundleParams, build_bundle
+from convoy.bundle import Limits
+from convoy.layout import Architecture, Kind
+from convoy.params import read_section
 
 
-class Params(Section):
+class Params(BundleParams):
     """The section export of params.yaml."""
 
-    examples: int = Field(ge=1)
-    max_probability_difference: float = Field(gt=0)
-    max_batch_difference: float = Field(gt=0)
-    coverage: float = Field(gt=0, lt=1)
-    limits: dict[Task, Limits]
+    limits: dict[Kind, Limits]
 
 
-def main(task: Task) -> None:
-    """Calibrate, export, prove on the whole validation split and on a grid of sizes, then write the bundle."""
+def main(task: Kind) -> None:
+    """Export the candidate that was chosen."""
     params = read_section(Params, "export")
     architecture: Architecture = json.loads(layout.choice(task).read_bytes())["architecture"]
-    description, network = candidates.load(layout.candidate(task, architecture))
-    dataset = candidates.open_dataset(task, layout.prepared(task, "validation"))
-    logits = candidates.logits(network, dataset)
-    temperature = fit_temperature(dataset.labels, logits)
-    example, _ = next(iter(dataset.evaluation_batches(EXPORT_BATCH, next(network.parameters()).device)))
-    print(f"{task}: exporting {architecture}; an LSTM takes up to a minute", flush=True)
-    files = {"model.onnx": export(network, example, task, temperature)}
-    if task == "text":
-        files["tokenizer.json"] = layout.TOKENIZER.read_bytes()
-    card = Card(
-        format_version=2,
-        task=task,
-        labels=description.labels,
-        preprocessing=json.loads(layout.contract(task).read_bytes()),
-        limits=params.limits[task],
-        temperature=temperature,
-        sets=Sets(coverage=params.coverage, threshold=ALL_LABELS, n=0),  # until the model that ships has said more
-        architecture=architecture,
-        params=description.model_dump(mode="json"),
-        data={split: _sha256(task, split) for split in ("train", "validation", "calibration")},
-    )
-    model = Model(card, files, threads=2)
-    print(f"{task}: comparing torch and ONNX Runtime", flush=True)
-    expected = candidates.softmax(logits, temperature)
-    report = _prove(network, expected, model, dataset, params)
-    files["examples.json"] = atomic.to_json(_draw_examples(task, model, params.examples))
-    card = card.model_copy(update={"sets": _fit_sets(task, model, params.coverage)})
-    digest = write_bundle(layout.bundle(task), card, files)
-    Predictor(layout.bundle(task))  # what cannot be loaded must not leave this stage
-    atomic.write_json(layout.reports(task) / "parity.json", report)
-    print(f"{task}: bundle {digest[:12]}, temperature {temperature}, {card.sets}, {report}")
-
-
-def _fit_sets(task: Task, model: Model, coverage: float) -> Sets:
-    """By the model that ships, on rows that neither training nor the choice nor the temperature has seen."""
-    rows = candidates.open_dataset(task, layout.prepared(task, "calibration"))
-    threshold = fit_threshold(rows.labels, model.probabilities(rows.arrays), coverage)
-    return Sets(coverage=coverage, threshold=threshold, n=len(rows.labels))
-
-
-def _prove(
-    network: nn.Module, expected: NDArray[np.float32], model: Model, dataset: candidates.Dataset, params: Params
-) -> dict[str, Any]:
-    limit = params.max_probability_difference
-    validation = compare(expected, model.probabilities(dataset.arrays))
-    sizes = compare_sizes(network, model, dataset.arrays)
-    batches = compare_batches(model, dataset.arrays[:BATCH_SAMPLE])
-    return {
-        "validation": asdict(require_agreement(validation, limit, "the validation split")),
-        "sizes": asdict(require_agreement(sizes, limit, "a grid of batch sizes and lengths")),
-        "batches": asdict(require_agreement(batches, params.max_batch_difference, "inputs alone and in a batch")),
-    }
-
-
-def _draw_examples(task: Task, model: Model, count: int) -> list[dict[str, Any]]:
-    path = layout.prepared(task, "validation")
-    inputs = (
-        [_png(image) for image in read_images(path).images[:count]]
-        if task == "image"
-        else read_texts(path).texts[:count]
-    )
-    found = model.replay(inputs)
-    labels = model.card.labels
-    return [
-        Example(input=text, label=labels[int(row.argmax())], probabilities=tuple(map(float, row))).model_dump()
-        for text, row in zip(inputs, found, strict=True)
-    ]
-
-
-def _png(pixels: NDArray[np.uint8]) -> str:
-    stream = io.BytesIO()
-    Image.fromarray(pixels.squeeze()).save(stream, "PNG")
-    return base64.b64encode(stream.getvalue()).decode()
-
-
-def _sha256(task: Task, split: Split) -> str:
-    with layout.prepared(task, split).open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    preprocessing = json.loads(layout.contract(task).read_bytes())
+    build_bundle(task, architecture, preprocessing, params.limits[task], params)
 
 
 if __name__ == "__main__":
