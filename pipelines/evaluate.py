@@ -6,7 +6,7 @@ from pydantic import Field
 
 from convoy import stage
 from convoy.building.report import report_on
-from convoy.layout import Kind
+from convoy.layout import DataKind
 from convoy.params import Section, read_section
 
 
@@ -16,7 +16,7 @@ class Params(Section):
     max_probability_difference: float = Field(gt=0)
 
 
-def main(task: Kind) -> None:
+def main(task: DataKind) -> None:
     """Judge the bundle as it will be served, and every candidate beside it."""
     report_on(task, read_section(Params, "evaluate").max_probability_difference)
 

@@ -6,17 +6,17 @@ import sys
 from convoy import layout, stage
 from convoy.building.bundle import BundleParams, build_bundle
 from convoy.bundle import Limits
-from convoy.layout import Architecture, Kind
+from convoy.layout import Architecture, DataKind
 from convoy.params import read_section
 
 
 class Params(BundleParams):
     """The section export of params.yaml."""
 
-    limits: dict[Kind, Limits]
+    limits: dict[DataKind, Limits]
 
 
-def main(task: Kind) -> None:
+def main(task: DataKind) -> None:
     """Export the candidate that was chosen."""
     params = read_section(Params, "export")
     architecture: Architecture = json.loads(layout.choice(task).read_bytes())["architecture"]

@@ -5,7 +5,7 @@ import sys
 from convoy import stage
 from convoy.building.candidate import Candidate, CandidateParams, train_candidate
 from convoy.checkpoints import TrainingRunning
-from convoy.layout import Architecture, Kind
+from convoy.layout import Architecture, DataKind
 from convoy.params import read_section
 from convoy.training import TrainerParams
 
@@ -14,7 +14,7 @@ class Params(CandidateParams):
     """The section of one candidate, train.<task>.<architecture>."""
 
 
-def main(task: Kind, architecture: Architecture) -> None:
+def main(task: DataKind, architecture: Architecture) -> None:
     """Train one candidate, or go on where a training of the same was interrupted, and write what it gave."""
     trainer = read_section(TrainerParams, "train", "trainer")
     section = ("train", task, architecture)

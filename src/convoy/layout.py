@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Literal, get_args
 
 Task = Literal["image", "text", "text-stream"]  # what is built, published and served
-Kind = Literal["image", "text"]  # of data; `text-stream` learns from what is prepared for `text`
+DataKind = Literal["image", "text"]  # of data; `text-stream` learns from what is prepared for `text`
 Architecture = Literal["cnn", "lstm"]
 Split = Literal["train", "validation", "calibration", "gate", "test"]
 TASKS: tuple[Task, ...] = get_args(Task)
-KINDS: tuple[Kind, ...] = get_args(Kind)
+DATA_KINDS: tuple[DataKind, ...] = get_args(DataKind)
 ARCHITECTURES: tuple[Architecture, ...] = get_args(Architecture)
 SPLITS: tuple[Split, ...] = get_args(Split)
 
@@ -18,7 +18,7 @@ BASELINES = Path("reports/baselines.json")
 TOKENIZER = Path("data/prepared/text/contract/tokenizer.json")
 
 
-def kind_of(task: Task) -> Kind:
+def kind_of(task: Task) -> DataKind:
     """What a task's data is."""
     return "image" if task == "image" else "text"
 
