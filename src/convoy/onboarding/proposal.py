@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from convoy import layout
-from convoy.layout import DataKind
+from convoy.layout import Task
 from convoy.onboarding.detection import READ, Detected
 from convoy.onboarding.survey import Survey
 
@@ -28,7 +28,7 @@ class Change:
     reason: str
 
 
-def propose(task: DataKind, detected: Detected, survey: Survey) -> list[Change]:
+def propose(task: Task, detected: Detected, survey: Survey) -> list[Change]:
     """Everything that should differ from the packaged data set's params; the rest suits most data."""
     stage = "images" if task == "image" else "text"
     changes = [*_source(f"fetch_{stage}", detected, survey), *_shares(f"prepare_{stage}", survey)]
