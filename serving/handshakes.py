@@ -1,5 +1,6 @@
 """The handshake of a WebSocket -> let in, if there is a place, or refused in the form of every other error."""
 
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -26,6 +27,7 @@ class Handshakes:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = scope["convoy"] = Exchange()
+        exchange.request_id = secrets.token_hex(8)  # until the headers are known
         await receive()
         try:
             if scope["path"] != STREAM_TEXTS.path:
