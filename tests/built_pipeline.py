@@ -60,7 +60,11 @@ def lay(
         _write(weights / f"{task}-{architecture}" / "weights.safetensors", f"weights {version}".encode())
     cards = {"image": tiny_bundles.IMAGE_CARD, "text": tiny_bundles.TEXT_CARD, "text-stream": tiny_bundles.STREAM_CARD}
     card = cards[task]
-    about = {"params": {**PARAMS, "seed": version}, "architecture": architectures(task)[0], "data": {"train": f"{data:064}"}}
+    about = {
+        "params": {**PARAMS, "seed": version},
+        "architecture": architectures(task)[0],
+        "data": {"train": f"{data:064}"},
+    }
     card = card.model_copy(update=about)
     getattr(tiny_bundles, f"write_{task.rpartition('-')[2]}_bundle")(root / "bundles" / task, card, shift)
     _write(root / "data/prepared" / kind / "gate.arrow", gate_splits.content(kind))

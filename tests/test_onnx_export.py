@@ -123,4 +123,4 @@ def test_a_text_in_pieces_has_the_answers_of_the_whole(exported: tuple[Any, Any,
     task, _, content = exported
     texts = ["the good film isn't bad<br /><br />at all, " * count for count in (1, 3, 40)]
     agreement = compare_pieces(model(task, content), texts)
-    assert agreement.n > 400 and agreement.max_difference <= 1e-5 and not agreement.class_flips
+    assert agreement.n > 300 and agreement.max_difference <= 1e-5 and not agreement.class_flips

@@ -1,7 +1,7 @@
 """What of a piece of text is settled: cut there, the tokenizer finds the same words as in the whole text."""
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tiny_bundles import STREAM_CARD, stream_tokenizer_json
 
@@ -22,6 +22,7 @@ def words(text: str) -> list[str]:
     return PREPROCESSOR.words(text)[0]
 
 
+@settings(deadline=None)
 @given(texts, texts)
 @example("the <br", " /> film")
 @example("x =", "\u0338 y")

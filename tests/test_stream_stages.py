@@ -114,6 +114,7 @@ def test_the_export_proves_pieces_and_the_reports_are_those_of_every_task(built:
     assert set(json.loads((reports / "candidates.json").read_text())) == {"lstm"}
     made = {str(path.relative_to(reports)) for path in reports.rglob("*") if path.is_file()}
     assert made == {
-        "candidates.json", "parity.json", "predictions.csv", "reliability.png", "slices.json", "slices.png", "test.json",
+        "candidates.json", "parity.json",
+        "predictions.csv", "reliability.png", "slices.json", "slices.png", "test.json",
         "lstm/confusion.png", "lstm/curves.csv", "lstm/metrics.json", "lstm/misclassified.png", "lstm/training.json",
     }  # fmt: skip

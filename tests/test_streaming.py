@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_bundles import STREAM_CARD, TEXT_CARD, stream_model, stream_tokenizer_json, text_model, write_stream_bundle
 
@@ -37,6 +37,7 @@ def cut(text: str, places: Sequence[int]) -> list[str]:
     return [text[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
+@settings(deadline=None)
 @given(texts, st.lists(st.integers(0, 250), max_size=20))
 def test_any_division_gives_the_answer_of_the_whole(text: str, places: list[int]) -> None:
     whole = read(MODEL, begin(MODEL), text, final=True)
@@ -48,6 +49,7 @@ def test_any_division_gives_the_answer_of_the_whole(text: str, places: list[int]
     assert (state.words, state.pending) == (len(whole.words), "")
 
 
+@settings(deadline=None)
 @given(texts.filter(lambda text: bool(text.strip())))
 def test_the_last_word_has_what_the_predictor_says_of_the_text(text: str) -> None:
     reading = read(MODEL, begin(MODEL), text, final=True)

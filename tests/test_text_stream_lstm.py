@@ -12,6 +12,7 @@ NETWORK = network("text-stream", "lstm").eval()
 tokens = st.lists(st.integers(1, 49), min_size=1, max_size=40).map(lambda ids: torch.tensor([ids]))
 
 
+@settings(deadline=None)
 @given(tokens)
 @torch.inference_mode()
 def test_after_each_word_it_says_what_the_text_up_to_it_gives(ids: torch.Tensor) -> None:
@@ -20,6 +21,7 @@ def test_after_each_word_it_says_what_the_text_up_to_it_gives(ids: torch.Tensor)
     torch.testing.assert_close(logits[0], expected, atol=1e-5, rtol=0)
 
 
+@settings(deadline=None)
 @given(tokens, st.data())
 @torch.inference_mode()
 def test_any_division_gives_the_same_logits_and_the_same_state(ids: torch.Tensor, data: st.DataObject) -> None:
@@ -50,7 +52,7 @@ def test_padding_changes_no_answer() -> None:
     torch.testing.assert_close(logits[:, 8:], NETWORK(ids).expand(1, 6, 2), atol=1e-5, rtol=0)
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(st.integers(1, 5))
 def test_what_is_carried_begins_with_nothing_and_counts_the_words(streams: int) -> None:
     assert not NETWORK.begin(streams).any()
@@ -60,7 +62,7 @@ def test_what_is_carried_begins_with_nothing_and_counts_the_words(streams: int) 
 
 def test_it_learns_from_whole_texts() -> None:
     torch.manual_seed(0)
-    learner = network("text-stream", "lstm")
+    learner = network("text-stream", "lstm").eval()  # without dropout, which hides half of so small a network
     optimizer = torch.optim.Adam(learner.parameters(), 0.02)
     ids = torch.randint(1, 50, (64, 12))
     labels = (ids == 7).any(dim=1).long()

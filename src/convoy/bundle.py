@@ -51,9 +51,7 @@ class Card(BaseModel):
     format_version: Literal[2]
     task: Task
     labels: tuple[str, ...] = Field(min_length=2)
-    preprocessing: Annotated[
-        ImagePreprocessing | TextPreprocessing | StreamPreprocessing, Field(discriminator="kind")
-    ]
+    preprocessing: Annotated[ImagePreprocessing | TextPreprocessing | StreamPreprocessing, Field(discriminator="kind")]
     limits: Limits
     temperature: float = Field(gt=0)  # the graph divides its logits by it
     sets: Sets

@@ -31,7 +31,7 @@ class TextStreamDataset(TextDataset):
         self.evaluation_order = np.argsort(self.lengths, kind="stable")
 
     def evaluation_batches(self, size: int, device: torch.device) -> EvaluationBatches:
-        """All items once, the shortest first; fewer at once than of texts that are cut, since some are eight times as long."""
+        """All items once, the shortest first; fewer at once, some being eight times as long as one that is cut."""
         return super().evaluation_batches(min(size, EVALUATED_AT_ONCE), device)
 
 

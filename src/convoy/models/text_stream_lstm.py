@@ -69,7 +69,8 @@ class Network(nn.Module):
         """
         hidden, cell, greatest, total, count = carried.split([self.units] * 4 + [1], dim=1)
         words = (tokens != self.pad_id).unsqueeze(2)
-        initial = (hidden.unsqueeze(0), cell.unsqueeze(0))  # (layers, streams, units)
+        # (layers, streams, units); the exporter wants them laid out as what the LSTM returns.
+        initial = (hidden.contiguous().unsqueeze(0), cell.contiguous().unsqueeze(0))
         states, (hidden, cell) = self.recurrent(self.vectors(tokens), initial)
         before = greatest.masked_fill(count == 0, NOTHING)
         so_far = _greatest_so_far(states.masked_fill(~words, NOTHING))
