@@ -92,12 +92,15 @@ def test_a_word_without_end_is_refused_and_the_state_stays_good() -> None:
 
 
 def test_a_stream_without_end_is_refused() -> None:
-    state = begin(MODEL)
+    contract = STREAM_CARD.preprocessing.model_copy(update={"max_words": 5_000})
+    model = Model(STREAM_CARD.model_copy(update={"preprocessing": contract}), FILES)
+    state = begin(model)
     for _ in range(2):
-        state = read(MODEL, state, "good " * 2_400).state
+        state = read(model, state, "good " * 2_400).state
     with pytest.raises(InputRejected) as refused:
-        read(MODEL, state, "good " * 300)
+        read(model, state, "good " * 300)
     assert refused.value.code == "stream_too_long"
+    assert read(model, state, "good " * 200).state.words == 5_000
 
 
 @pytest.mark.parametrize(("piece", "code"), [("\ud83d", "invalid_text"), ("a " * 10_001, "text_too_long")])

@@ -177,7 +177,7 @@ STREAM_CARD = TEXT_CARD.model_copy(
             kind="text-stream",
             max_characters=20_000,
             max_pending_characters=100,
-            max_words=5_000,
+            max_words=100_000,
             pad_id=0,
             unknown_id=1,
         ),

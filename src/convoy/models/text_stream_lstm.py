@@ -67,7 +67,7 @@ class Network(nn.Module):
         value and the sum, and the number of words. Padding at the end leaves the last three and the logits as they
         were, but not the LSTM's own state: after a padded run nothing can follow.
         """
-        hidden, cell, greatest, total, count = carried.split([self.units] * 4 + [1], dim=1)
+        hidden, cell, greatest, total, count = torch.split(carried, [self.units] * 4 + [1], dim=1)
         words = (tokens != self.pad_id).unsqueeze(2)
         # (layers, streams, units); the exporter wants them laid out as what the LSTM returns.
         initial = (hidden.contiguous().unsqueeze(0), cell.contiguous().unsqueeze(0))
