@@ -8,7 +8,7 @@ from convoy.training import TrainerParams
 
 
 class Params(CandidateParams):
-    """The section train_stream of params.yaml; its trainer is that of all candidates."""
+    """The section train_stream of params.yaml."""
 
     trainer: TrainerParams
 

@@ -143,3 +143,8 @@ def test_every_value_of_params_that_is_wrong_missing_or_unknown_is_named(
             read_section(SECTIONS[keys], *keys, path=path)
         assert ".".join(map(str, [*keys, *leaf[:-1]])) in str(error.value)
         assert str(leaf[-1]) in str(error.value)
+
+
+def test_what_all_candidates_train_with_is_the_same() -> None:
+    params = yaml.safe_load(layout.PARAMS.read_text())
+    assert params["train_stream"]["trainer"] == params["train"]["trainer"]
