@@ -19,7 +19,7 @@ from serving.faults import Fault
 
 KEY_VARIABLE = "CONVOY_STATE_KEY"
 FORMAT = 1
-MOST_CHARACTERS = 65_536  # of a token; one of the model of params.yaml has 2,160, and 1,366 more at most for a pending word
+MOST_CHARACTERS = 65_536  # of a token; that of the model of params.yaml has 2,160, and up to 1,366 of a pending word
 # Format, the digest of the model's bundle, how many words and how many labels; then the numbers and what is pending.
 _HEAD = struct.Struct("<B32sIH")
 _SIGNATURE_BYTES = hashlib.sha256().digest_size
