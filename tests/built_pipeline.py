@@ -109,7 +109,9 @@ def _reports(folder: Path, task: Task, validation: dict[str, float], version: in
     }
     if len(architectures(task)) == 1:
         del contents["choice"]  # there was none
-    if not _explains(task):
+    if _explains(task):
+        contents["parity"]["explanation"] = {**AGREEMENT, "mean_contribution_difference": 1e-7}
+    else:
         del contents["explanation"]
     kind = kind_of(task)
     _write(folder.parent / kind / "findings.json", gate_splits.findings(kind))

@@ -79,7 +79,7 @@ def recorded(task: Task, lock: Lock) -> dict[str, Any]:
     found: dict[str, Any] = {"unknown": unknown}
     parity, findings = layout.reports(task) / "parity.json", layout.data_reports(task) / "findings.json"
     if _is_known(parity, lock.outs(stage("export", task)), unknown, ONNX):
-        found["onnx"] = _worst([Difference.model_validate(part) for part in read_json(parity).values()])
+        found["onnx"] = _worst([_difference(part) for part in read_json(parity).values()])
     if _is_known(findings, lock.outs(PREPARE[task]), unknown, PREFLIGHT):
         limits = read_section(PreflightLimits, PREPARE[task], "limits")
         try:
@@ -89,6 +89,11 @@ def recorded(task: Task, lock: Lock) -> dict[str, Any]:
             unknown[PREFLIGHT] = f"{findings} is of another release; `dvc repro` makes it anew"
     _is_known(layout.prepared(task, "gate"), lock.outs(PREPARE[task]), unknown, GATE)
     return found
+
+
+def _difference(part: dict[str, Any]) -> Difference:
+    """Of one comparison; that of the explanations tells of their contributions too, which no gate judges."""
+    return Difference.model_validate({name: part[name] for name in Difference.model_fields if name in part})
 
 
 def _worst(parts: list[Difference]) -> Difference:
