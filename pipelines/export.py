@@ -33,7 +33,7 @@ def main(task: DataKind) -> None:
     params = read_section(Params, "export")
     architecture: Architecture = json.loads(layout.choice(task).read_bytes())["architecture"]
     preprocessing = json.loads(layout.contract(task).read_bytes())
-    how = params.explanation.image if task == "image" else params.explanation.text
+    how: Occlusion | Reading = params.explanation.image if task == "image" else params.explanation.text
     explaining = Explaining(how, params.max_contribution_difference)
     build_bundle(task, architecture, preprocessing, params.limits[task], params, explaining=explaining)
 
