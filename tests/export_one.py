@@ -42,6 +42,7 @@ NETWORKS: dict[tuple[str, str], dict[str, Any]] = {
         "context_window": 2,
     },
 }
+EXPLAINED = [names for names in NETWORKS if names[0] != "text-stream"]  # whose bundles have an explanation.onnx
 
 
 def network(task: Any, architecture: Any) -> torch.nn.Module:

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from export_one import NETWORKS, TEMPERATURE, network
+from export_one import EXPLAINED, NETWORKS, TEMPERATURE, network
 from tiny_bundles import IMAGE_CARD, STREAM_CARD, TEXT_CARD, stream_tokenizer_json, tokenizer_json
 
 from convoy.explanation.explainer import Explainer
@@ -29,7 +29,6 @@ from convoy.predictor import Model
 
 pytestmark = pytest.mark.slow  # a process of its own for each export
 SCRIPT = Path(__file__).with_name("export_one.py")
-EXPLAINED = [each for each in NETWORKS if each[0] != "text-stream"]
 
 
 def export_to(folder: Path, task: str, architecture: str, name: str = "model.onnx") -> bytes:
