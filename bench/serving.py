@@ -1,4 +1,4 @@
-"""How fast the service is, against the same ONNX files served as people usually do -> a report; about 20 minutes."""
+"""How fast the service is, against the same ONNX files served as people usually do -> a report; about 15 minutes."""
 
 import subprocess
 import sys
