@@ -11,10 +11,10 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PY := .venv/bin/python
 SET_UP := .ci/set-up
 
-.PHONY: help run demo repro thorough ui serve test fuzz check bench clean lock set-up
+.PHONY: help run demo repro thorough compare compare-smoke ui serve test fuzz check bench clean lock set-up
 
 help: ## this list
-	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do printf '  make %-8s %s\n' "$$name" "$$text"; done
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do printf '  make %-13s %s\n' "$$name" "$$text"; done
 	@echo
 	@echo "  PORT=$(PORT) MLFLOW_PORT=$(MLFLOW_PORT) change the ports, PYTHON= names the interpreter of .venv (3.11 to 3.13)."
 	@echo "  The verbs: .venv/bin/python -m convoy --help"
@@ -56,6 +56,14 @@ thorough: set-up ## longer training of the best candidates, as an experiment of 
 	@echo "This folder now holds the thorough models and params. To publish them: $(PY) -m convoy publish"
 	@echo "To go back: git checkout params.yaml dvc.lock reports && $(PY) -m dvc checkout"
 
+compare: set-up ## what CNNs, recurrent and other networks each see of space and time -> reports/compare/; less than an hour on 2 cores
+	@$(PY) -m convoy verify --mend
+	@$(PY) -m dvc repro lab/dvc.yaml
+	@$(PY) -m lab publish
+
+compare-smoke: set-up ## the same on few examples, in .lab/ and without touching anything outside it: minutes, no figure means anything
+	@$(PY) -m lab smoke .lab
+
 ui: ## the MLflow UI alone, in the foreground
 	@$(SET_UP) MLFLOW_PORT=$(MLFLOW_PORT)
 	@exec $(PY) -m convoy ui --mlflow-port $(MLFLOW_PORT)
@@ -76,13 +84,13 @@ fuzz: set-up ## 120,000 damaged inputs for the service, a quarter over HTTP, and
 check: set-up ## ruff, ruff format, mypy and import-linter
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
-	@$(PY) -m mypy src serving pipelines bench
+	@$(PY) -m mypy src serving pipelines bench lab
 	@.venv/bin/lint-imports
 
 clean: ## remove what can be made again; keeps .venv, DVC's cache, mlflow.db, mlruns/, deployed/ and reports/
-	@rm -rf data candidates bundles lightning_logs build .demo .run
+	@rm -rf data candidates bundles lightning_logs build .demo .lab .run
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .grimp_cache .import_linter_cache
-	@find src serving pipelines bench tests -name __pycache__ -prune -exec rm -rf {} +
+	@find src serving pipelines bench lab tests -name __pycache__ -prune -exec rm -rf {} +
 
 # torch names its CUDA libraries itself, and pip cannot read uv's markers on Python's end or on the platforms we have.
 lock: set-up ## write requirements.lock anew from pyproject.toml

@@ -11,7 +11,7 @@ from PIL import Image
 from bench.training import some_images, some_texts
 from convoy import layout
 from convoy.bundle import RELEASE, Release, digest_of
-from convoy.layout import TASKS
+from convoy.layout import DATA_KINDS, TASKS
 from convoy.predictor import Predictor
 from convoy.preprocessing.text import TextPreprocessing
 
@@ -72,7 +72,7 @@ def deploy(folder: Path, image: Path | None = None) -> None:
 def of_peers() -> dict[str, str]:
     """What the peers need to know of the bundles, as their environment."""
     found: dict[str, str] = {}
-    for task in TASKS:
+    for task in DATA_KINDS:
         folder = layout.bundle(task).absolute()
         card = Predictor(folder).card
         found |= {f"{task.upper()}_ONNX": str(folder / "model.onnx"), f"{task.upper()}_LABELS": ",".join(card.labels)}

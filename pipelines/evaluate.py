@@ -1,27 +1,18 @@
 """The bundle, through the predictor that serves, on the test split, which baselines alone reads too. Argument: task."""
 
 import sys
-from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from convoy import atomic, candidates, evaluation, layout, slices, stage
-from convoy.comparison import against_baselines
-from convoy.coverage import sets_report
+from convoy import atomic, layout, stage
+from convoy.building.report import report_on
 from convoy.deletion import DeletionParams, measure_deletion
 from convoy.explanation.explainer import open_explainer
-from convoy.layout import Architecture, Task
-from convoy.metrics import classification_metrics
+from convoy.layout import DataKind
 from convoy.params import Section, read_section
-from convoy.parity import Agreement, compare, require_agreement
 from convoy.predictor import Predictor
-from convoy.prepared.image import read_images
-from convoy.prepared.text import read_texts
-from convoy.preprocessing.text import TextPreprocessor
-from convoy.reliability import calibration_report, draw_reliability
 
 
 class Params(Section):
@@ -31,100 +22,23 @@ class Params(Section):
     deletion: DeletionParams
 
 
-def main(task: Task) -> None:
-    """Judge the bundle as it will be served, and every candidate beside it."""
+def main(task: DataKind) -> None:
+    """Judge the bundle as it will be served, every candidate beside it, and what it explains."""
     params = read_section(Params, "evaluate")
-    test = candidates.open_dataset(task, layout.prepared(task, "test"))
-    predictor = Predictor(layout.bundle(task), threads=2)
-    arrays = _prepare(task, predictor)
-    served = predictor.probabilities(arrays)
-    metrics = {}
-    for name in layout.ARCHITECTURES:
-        _, network = candidates.load(layout.candidate(task, name))
-        logits = candidates.logits(network, test)
-        found = candidates.softmax(logits)
-        figures = classification_metrics(test.labels, found)
-        metrics[name] = {key: figures[key] for key in ("accuracy", "low", "high", "log_loss", "n")}
-        _draw(task, name, test, found)
-        if name == predictor.card.architecture:
-            before = found
-            agreement = compare(candidates.softmax(logits, predictor.card.temperature), served)
-            require_agreement(agreement, params.max_probability_difference, "the test split")
-        print(f"{task}-{name}: test {figures}", flush=True)
-    atomic.write_json(layout.reports(task) / "candidates.json", metrics)
-    _report(task, predictor, test, before, served, agreement)
-    _explain(task, predictor, arrays, params.deletion)
+
+    def report_more(predictor: Predictor, arrays: list[NDArray[Any]]) -> None:
+        _explain(task, predictor, arrays, params.deletion)
+
+    report_on(task, params.max_probability_difference, report_more)
 
 
-def _report(
-    task: Task,
-    predictor: Predictor,
-    test: candidates.Dataset,
-    before: NDArray[np.float32],
-    served: NDArray[np.float32],
-    agreement: Agreement,
-) -> None:
-    """What ships: its figures, its calibration, its sets, against the baselines, and in slices."""
-    folder = layout.reports(task)
-    correct = served.argmax(axis=1) == test.labels
-    report = {
-        **classification_metrics(test.labels, served),
-        "torch_against_onnx": asdict(agreement),
-        "calibration": calibration_report(test.labels, before, served, predictor.card.temperature),
-        "sets": sets_report(test.labels, served, predictor.card.sets),
-        "against": against_baselines(correct, layout.baselines(task)),
-    }
-    atomic.write_json(folder / "test.json", report)
-    picture = draw_reliability(test.labels, before, served, f"{task}-{predictor.card.architecture}, test")
-    evaluation.save_figure(picture, folder / "reliability.png")
-    atomic.write_bytes(folder / "predictions.csv", evaluation.predictions_csv(test.labels, served, test.names))
-    _slice(task, predictor, test, correct)
-
-
-def _explain(task: Task, predictor: Predictor, arrays: list[NDArray[Any]], params: DeletionParams) -> None:
+def _explain(task: DataKind, predictor: Predictor, arrays: list[NDArray[Any]], params: DeletionParams) -> None:
     """Whether what the explanations point at is what the predictions rest on."""
     explainer = open_explainer(predictor, threads=2)
     assert explainer is not None, "export writes no bundle without explanation.onnx"
     report = measure_deletion(explainer, arrays, params)
     atomic.write_json(layout.reports(task) / "explanation.json", report)
     print(f"{task}: deletion {report}", flush=True)
-
-
-def _prepare(task: Task, predictor: Predictor) -> list[NDArray[Any]]:
-    """The test inputs as serving prepares them: texts from their characters, images from their pixels."""
-    path = layout.prepared(task, "test")
-    if task == "image":
-        return list(read_images(path).images)
-    return [predictor.prepare(text).array for text in read_texts(path).texts]
-
-
-def _slice(task: Task, predictor: Predictor, test: candidates.Dataset, correct: NDArray[np.bool_]) -> None:
-    """What ships, per class and per quartile of what its inputs differ in, measured before anything is cut off."""
-    path = layout.prepared(task, "test")
-    if isinstance(predictor.preprocessor, TextPreprocessor):
-        tokenizer = predictor.preprocessor.tokenizer
-        encodings = tokenizer.encode_batch(read_texts(path).texts, add_special_tokens=False)
-        kind, values = "length_tokens", np.array([len(encoding.ids) for encoding in encodings])
-    else:
-        kind, values = "brightness", read_images(path).images.mean(axis=(1, 2, 3))
-    found = {
-        "class": slices.per_class(test.labels, correct, test.names),
-        kind: slices.per_quartile(values, correct),
-    }
-    atomic.write_json(layout.reports(task) / "slices.json", found)
-    evaluation.save_figure(slices.draw(found, f"{task}, test"), layout.reports(task) / "slices.png")
-
-
-def _draw(task: Task, name: Architecture, test: candidates.Dataset, found: NDArray[np.float32]) -> None:
-    folder = layout.reports(task) / name
-    title = f"{task}-{name}, test"
-    evaluation.save_figure(evaluation.draw_confusion(test.labels, found, test.names, title), folder / "confusion.png")
-    path = layout.prepared(task, "test")
-    if task == "image":
-        figure = evaluation.draw_wrong_images(read_images(path).images, test.labels, found, test.names)
-    else:
-        figure = evaluation.draw_wrong_texts(read_texts(path).texts, test.labels, found, test.names)
-    evaluation.save_figure(figure, folder / "misclassified.png")
 
 
 if __name__ == "__main__":

@@ -1,90 +1,24 @@
 """Prepared splits -> one trained candidate: weights, validation metrics, curves. Arguments: task, architecture."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
-import pytorch_lightning as pl
-from pytorch_lightning.utilities import rank_zero_only
-
-from convoy import atomic, candidates, layout, stage
-from convoy.callbacks import Diverged, Following, Interrupted
-from convoy.candidates import Dataset, Description
-from convoy.checkpoints import TrainingRunning, training_folder
-from convoy.classifier import LearningParams
-from convoy.fingerprint import fingerprint, surroundings
-from convoy.following import Follower
-from convoy.layout import Architecture, Task
-from convoy.metrics import classification_metrics
-from convoy.params import Section, read_section
-from convoy.training import Splits, Trained, TrainerParams, curves_csv, train
+from convoy import stage
+from convoy.building.candidate import Candidate, CandidateParams, train_candidate
+from convoy.checkpoints import TrainingRunning
+from convoy.layout import Architecture, DataKind
+from convoy.params import read_section
+from convoy.training import TrainerParams
 
 
-class Params(Section):
+class Params(CandidateParams):
     """The section of one candidate, train.<task>.<architecture>."""
 
-    learning: LearningParams
-    batches: dict[str, Any]
-    network: dict[str, Any]
 
-
-def main(task: Task, architecture: Architecture) -> None:
+def main(task: DataKind, architecture: Architecture) -> None:
     """Train one candidate, or go on where a training of the same was interrupted, and write what it gave."""
-    name = f"{task}-{architecture}"
     trainer = read_section(TrainerParams, "train", "trainer")
-    params = read_section(Params, "train", task, architecture)
-    batches = read_section(candidates.batch_model(task), "train", task, architecture, "batches")
-    read_section(candidates.network_model(task, architecture), "train", task, architecture, "network")
-    pl.seed_everything(trainer.seed, workers=True, verbose=False)
-    files = [layout.prepared(task, "train"), layout.prepared(task, "validation")]
-    training, validation = (candidates.open_dataset(task, file) for file in files)
-    how = {"seed": trainer.seed, "learning": params.learning.model_dump(), "batches": params.batches}
-    description = candidates.describe(task, architecture, params.network, training, how)
-    network = candidates.build(description)
-    splits = Splits(training, validation, batches, trainer.seed)
-    around = surroundings(trainer.accelerator)
-    identity = fingerprint({"trainer": trainer.model_dump(), **params.model_dump()}, files, around)
-    with training_folder(name, identity) as folder, followed(name) as follower:
-        about = {"task": task, "architecture": architecture, "fingerprint": identity, "params": params.model_dump()}
-        trained = train(network, splits, trainer, params.learning, name, [Following(follower, **about)], folder)
-        write(description, trained, validation, {"fingerprint": identity, **around})
-
-
-@rank_zero_only
-def write(description: Description, trained: Trained, validation: Dataset, record: dict[str, Any]) -> None:
-    """Judge the best weights on the validation split; write all outs of the stage, in one process of several."""
-    task, architecture = description.task, description.architecture
-    metrics = classification_metrics(validation.labels, candidates.probabilities(trained.network, validation))
-    parameters = sum(weight.numel() for weight in trained.network.parameters())
-    report = {"validation": metrics, "best_epoch": trained.best_epoch, "parameters": parameters}
-    folder = layout.reports(task) / architecture
-    candidates.save(layout.candidate(task, architecture), description, trained.network)
-    atomic.write_bytes(folder / "curves.csv", curves_csv(trained.curves))
-    atomic.write_json(folder / "metrics.json", report)
-    atomic.write_json(folder / "training.json", record)
-    print(f"{task}-{architecture}: {parameters} parameters, validation {metrics}")
-
-
-@contextmanager
-def followed(name: str) -> Iterator[Follower]:
-    """Tell a follower how the training inside ended."""
-    follower = Follower()
-    try:
-        yield follower
-    except Interrupted as stop:
-        follower.end("KILLED", stop.name)
-        print(f"{name}: stopped by {stop.name}; `dvc repro` goes on from the last whole checkpoint", file=sys.stderr)
-        raise
-    except Diverged as error:
-        follower.end("FAILED", str(error))
-        key = f"train.{name.replace('-', '.')}.learning.learning_rate"
-        raise SystemExit(f"{name}: {error}; nothing was written; lower {key} in params.yaml") from None
-    except Exception as error:
-        follower.end("FAILED", f"{type(error).__name__}: {error}")
-        raise
-    else:
-        follower.end("FINISHED")
+    section = ("train", task, architecture)
+    train_candidate(Candidate(task, architecture, section), trainer, read_section(Params, *section))
 
 
 if __name__ == "__main__":

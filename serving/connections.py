@@ -3,9 +3,14 @@
 import asyncio
 import secrets
 import time
+from typing import Any
 
+from uvicorn import Config
 from uvicorn.protocols.http import auto
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.websockets import auto as websockets_auto
+from uvicorn.protocols.websockets.wsproto_impl import WSProtocol
+from wsproto.events import Request
 
 from serving.admission import MAX_HEADER_BYTES
 from serving.exchange import WHOLE
@@ -16,6 +21,9 @@ from serving.tally import tally
 HEAD_TIMEOUT_S = 10.0  # from the connection, or from the first byte of the next request on it; nginx has the same
 # Beyond what the outer layer refuses in its own words; a head that comes at once, in one read, is always left to it.
 MOST_HEAD_BYTES = 4 * MAX_HEADER_BYTES
+# Of a message of a WebSocket: a piece of 20,000 characters, each written as two escapes, has 240,000.
+MOST_MESSAGE_BYTES = 262_144
+ABORT = "convoy.abort"  # in the ASGI scope of a WebSocket: ends the connection at once, whatever waits to be sent
 
 
 class Connection(HttpToolsProtocol):
@@ -86,7 +94,22 @@ class Connection(HttpToolsProtocol):
         self.transport.close()
 
 
+class Socket(WSProtocol):
+    """uvicorn's own protocol for WebSockets, which ends those that answer no ping; here with a limit for messages."""
+
+    def __init__(self, config: Config, *arguments: Any, **options: Any) -> None:
+        config.ws_max_size = MOST_MESSAGE_BYTES
+        # Each connection would hold some 300 kB for it, and a small message could become a large one.
+        config.ws_per_message_deflate = False
+        super().__init__(config, *arguments, **options)
+
+    def handle_connect(self, event: Request) -> None:
+        super().handle_connect(event)
+        self.scope[ABORT] = self.transport.abort  # type: ignore[literal-required]
+
+
 def take_over_connections(workers: int) -> None:
-    """Let uvicorn, which BentoML starts with its defaults, take this protocol for its own."""
+    """Let uvicorn, which BentoML starts with its defaults, take these protocols for its own."""
     Connection.shared = workers > 1
     auto.AutoHTTPProtocol = Connection
+    websockets_auto.AutoWebSocketsProtocol = Socket

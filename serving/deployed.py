@@ -29,7 +29,7 @@ class Deployed:
 
     predictor: Predictor
     release: Release
-    run_s: float = 0.0  # of one image, or of the longest text, as measured when it was loaded
+    run_s: float = 0.0  # of one image, or of the longest text that is given at once, as measured when it was loaded
 
     @cached_property
     def measures(self) -> Measures:
@@ -116,7 +116,7 @@ def _time(predictor: Predictor) -> float:
     if isinstance(contract, ImagePreprocessing):
         batch = np.zeros((1, contract.size_px, contract.size_px, contract.channels), dtype=np.uint8)
     else:
-        batch = predictor.preprocessor.collate([np.full(contract.max_tokens, contract.unknown_id, dtype=np.int64)])
+        batch = predictor.preprocessor.collate([np.full(contract.longest_run, contract.unknown_id, dtype=np.int64)])
     took_s = []
     for _ in range(TIMED_RUNS):
         began_s = time.perf_counter()

@@ -28,9 +28,12 @@ from serving.routes import (
     PREDICT_TEXTS,
     SETS_IMAGES,
     SETS_TEXTS,
+    STREAM_TEXTS,
 )
 from serving.schemas import RequestLogState
+from serving.stream_state import Seal
 from serving.tally import tally
+from serving.threads import Threads
 
 PAGE_FILE = Path(__file__).parent / "page.html"
 # The page needs its own files and this service, nothing else; Swagger UI sets styles and draws data: pictures.
@@ -43,11 +46,13 @@ Handler = Callable[[bytes, Exchange], Awaitable[bytes]]
 class Front:
     """Answers Convoy's own routes itself; BentoML's layers around a mounted app cost as much as a prediction."""
 
-    def __init__(self, own: Mapping[str, ASGIApp], bentoml_app: ASGIApp) -> None:
-        self._own, self._bentoml_app = own, bentoml_app
+    def __init__(self, own: Mapping[str, ASGIApp], bentoml_app: ASGIApp, socket: ASGIApp | None = None) -> None:
+        self._own, self._bentoml_app, self._socket = own, bentoml_app, socket
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         app = self._own.get(scope["path"]) if scope["type"] == "http" else None
+        if scope["type"] == "websocket":
+            app = self._socket
         if app is None and scope.get("path") == METRICS.path:
             tally.bring()
             forget_dead_workers()
@@ -90,9 +95,14 @@ class Endpoint:
         await send({"type": "http.response.body", "body": body})
 
 
-def own_routes(models: DeployedModels, request_log: RequestLogState | None = None) -> dict[str, ASGIApp]:
+def own_routes(
+    models: DeployedModels,
+    request_log: RequestLogState | None = None,
+    threads: Threads | None = None,
+    seal: Seal | None = None,
+) -> dict[str, ASGIApp]:
     """Convoy's own apps by their path."""
-    handlers = Handlers(models, request_log or {"state": "off"})
+    handlers = Handlers(models, request_log or {"state": "off"}, threads, seal)
     return {
         PREDICT_IMAGES.path: Endpoint(partial(handlers.images, answer_predictions)),
         PREDICT_TEXTS.path: Endpoint(partial(handlers.texts, answer_predictions)),
@@ -100,6 +110,7 @@ def own_routes(models: DeployedModels, request_log: RequestLogState | None = Non
         SETS_TEXTS.path: Endpoint(partial(handlers.texts, answer_sets)),
         EXPLAIN_IMAGE.path: Endpoint(handlers.explain_image, explains=True),
         EXPLAIN_TEXT.path: Endpoint(handlers.explain_text, explains=True),
+        STREAM_TEXTS.path: Endpoint(handlers.stream),
         MODELS.path: Endpoint(handlers.list_models),
         DOCUMENT.path: Endpoint(handlers.describe_routes),
         PAGE.path: FileResponse(PAGE_FILE, headers={"content-security-policy": PAGE_POLICY}),

@@ -14,7 +14,7 @@ from convoy.explanation.image import draw_overlay, fall_where_covered
 from convoy.explanation.text import add_by_word, read_on, strongest_phrases
 from convoy.preprocessing.image import Polarity, PreparedImage
 from convoy.preprocessing.rejection import InputRejected
-from convoy.preprocessing.text import LocatedText, TextPreprocessor
+from convoy.preprocessing.text import LocatedText, TextPreprocessing, TextPreprocessor
 from serving.deployed import Deployed
 from serving.explanation_schemas import ExplainedPhrase, ExplainedWord, OmittedWords
 from serving.faults import Fault, from_rejection
@@ -65,7 +65,7 @@ def explain_text(model: Deployed, text: str, label: str | None) -> bytes:
     contract, preprocessor = model.predictor.card.explanation, model.predictor.preprocessor
     if not isinstance(contract, TextExplanation):
         raise Fault("explanation_missing")
-    assert isinstance(preprocessor, TextPreprocessor)
+    assert isinstance(preprocessor, TextPreprocessor) and isinstance(preprocessor.contract, TextPreprocessing)
     try:
         located = preprocessor.locate(text)
     except InputRejected as rejection:

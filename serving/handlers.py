@@ -27,6 +27,8 @@ from serving.predictions import (
 )
 from serving.routes import METHODS, MULTIPART, POLARITIES
 from serving.schemas import RequestLogState
+from serving.stream_answers import answer_request
+from serving.stream_state import Seal
 from serving.threads import Threads, until
 
 QUICK_S = 0.002  # a model that takes longer would keep the event loop from refusing those who come too many
@@ -35,9 +37,15 @@ QUICK_S = 0.002  # a model that takes longer would keep the event loop from refu
 class Handlers:
     """The handlers, and what they share. What takes a millisecond runs on the event loop, the rest in threads."""
 
-    def __init__(self, models: DeployedModels, request_log: RequestLogState) -> None:
-        self._models, self._request_log = models, request_log
-        self._threads = Threads()
+    def __init__(
+        self,
+        models: DeployedModels,
+        request_log: RequestLogState,
+        threads: Threads | None = None,
+        seal: Seal | None = None,
+    ) -> None:
+        self._models, self._request_log, self._seal = models, request_log, seal or Seal.of()
+        self._threads = threads or Threads()
         # One, beside the others: a prediction waits for no explanation, and shares its core with one at most.
         self._explaining = Threads(1)
         self._turns, self._batches = TurnBatcher(), ThreadBatcher(self._threads)
@@ -107,6 +115,13 @@ class Handlers:
 
         async with until(exchange.deadline_s):
             return await self._explaining.run(explain)
+
+    async def stream(self, query: bytes, exchange: Exchange) -> bytes:
+        """A piece of a text, with the state of what came before -> StreamAnswer."""
+        model = self._model("text-stream", exchange)
+        _refuse_parameters(query)
+        async with until(exchange.deadline_s):
+            return await self._threads.run(lambda: answer_request(model, self._seal, exchange.body))
 
     async def list_models(self, query: bytes, _: Exchange) -> bytes:
         """ModelsAnswer."""

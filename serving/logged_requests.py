@@ -88,7 +88,17 @@ def _told(answer: dict[str, Any]) -> dict[str, object]:
     """What is kept of the predictions, or of the explanation, which is of a label that the client may have chosen."""
     if "predictions" in answer:
         return {"predictions": [_shortened(found) for found in answer["predictions"]]}
-    return {"explanation": _shortened(answer)}
+    if "label" in answer:
+        return {"explanation": _shortened(answer)}
+    return {"predictions": _so_far(answer["probabilities"])}
+
+
+def _so_far(probabilities: dict[str, float] | None) -> list[dict[str, object]]:
+    """Of a text in pieces what is known of it so far, and none of its words."""
+    if probabilities is None:
+        return []
+    best = max(probabilities, key=probabilities.__getitem__)
+    return [_shortened({"label": best, "probability": probabilities[best]})]
 
 
 def _shortened(prediction: dict[str, object]) -> dict[str, object]:

@@ -72,6 +72,18 @@ def waiting_of(queue: str) -> "Gauge":
     return _families().waiting.labels(queue)
 
 
+@cache
+def open_streams() -> "Gauge":
+    """How many WebSockets are open."""
+    return _families().streams
+
+
+@cache
+def dropped_of(why: str) -> "Counter":
+    """The counter of WebSockets that were ended since their client said nothing (idle) or read nothing (slow)."""
+    return _families().dropped.labels(why)
+
+
 def forget_dead_workers() -> None:
     """Take what the dead had waiting out of the sum; BentoML does so for workers that end by themselves alone."""
     from prometheus_client import multiprocess
@@ -104,6 +116,8 @@ class _Families:
     reloads: "Counter"
     logged: "Counter"
     waiting: "Gauge"
+    streams: "Gauge"
+    dropped: "Counter"
 
 
 @cache
@@ -127,4 +141,6 @@ def _families() -> _Families:
             ["task"],
             multiprocess_mode="livesum",
         ),
+        Gauge("convoy_open_streams", "WebSockets that are open", multiprocess_mode="livesum"),
+        Counter("convoy_dropped_streams_total", "WebSockets ended for a client that was idle or slow", ["why"]),
     )

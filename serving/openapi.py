@@ -39,6 +39,8 @@ _IMAGE_QUESTION: list[Json] = [
 _DESCRIPTION = """Predictions for images and texts; how much one request may bring stands in the cards, `/v1/models`.
 
 A batch with one bad input is refused as a whole, and the message names it, as `texts[2]`.
+A WebSocket at `/v1/texts/stream` reads a text in pieces too: each message is `{"text": ..., "final": ...}`, each answer
+a `StreamAnswer` without `state` and `request_id`. After an `ErrorAnswer` the connection ends.
 Every answer of 4xx or 5xx is an `ErrorAnswer` with one of these codes:
 
 | code | status | meaning |
@@ -72,14 +74,15 @@ def _schemas() -> Json:
         schemas.TextSetsAnswer,
         explanation_schemas.ImageExplanationAnswer,
         explanation_schemas.TextExplanationAnswer,
+        schemas.StreamAnswer,
         schemas.ModelsAnswer,
         schemas.NotReadyAnswer,
     )
     adapters: list[tuple[str, Any, TypeAdapter[Any]]] = [
         (answer.__name__, "serialization", TypeAdapter(answer)) for answer in (*answers, schemas.ErrorAnswer)
     ]
-    for form in (schemas.TextsRequest, explanation_schemas.TextToExplain):
-        adapters.append((form.__name__, "validation", TypeAdapter(form)))
+    requests = (schemas.TextsRequest, schemas.StreamRequest, explanation_schemas.TextToExplain)
+    adapters += [(request.__name__, "validation", TypeAdapter(request)) for request in requests]
     _, found = TypeAdapter.json_schemas(adapters, ref_template=_REFERENCE)
     definitions: Json = found["$defs"]
     definitions["ErrorDetail"]["properties"]["code"]["enum"] = list(CODES)
@@ -136,8 +139,7 @@ def _parameters(route: RouteSpec) -> list[Json]:
 
 def _request_content(route: RouteSpec) -> Json:
     if route.media_types == (JSON,):
-        form = "TextToExplain" if route.explains else "TextsRequest"
-        return {JSON: {"schema": {"$ref": _REFERENCE.format(model=form)}}}
+        return {JSON: {"schema": {"$ref": _REFERENCE.format(model=route.takes)}}}
     files: Json = {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}}
     if route.explains:
         files["maxItems"] = 1

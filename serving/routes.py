@@ -37,6 +37,16 @@ _WITH_BODY = (
 _STATIC = (*_ANYWHERE, "not_found")
 _IMAGE = ("malformed_multipart", "image_too_large", "image_missing", "not_a_file", "undecodable_image", "unknown_field")
 _TEXT = ("malformed_json", "text_too_long", "blank_text", "invalid_request", "invalid_text")
+_STREAM = (
+    "malformed_json",
+    "invalid_request",
+    "invalid_text",
+    "text_too_long",
+    "word_too_long",
+    "stream_too_long",
+    "state_invalid",
+    "state_outdated",
+)
 
 
 @dataclass(frozen=True)
@@ -50,6 +60,7 @@ class RouteSpec:
     faults: tuple[str, ...] = _ANYWHERE
     task: Task | None = None  # set where the body goes to a model, whose card then limits it
     media_types: tuple[str, ...] = ()
+    takes: str = "TextsRequest"  # the schema of a JSON body
     path_values: tuple[str, ...] = ()  # all values of {name} in `path`
     explains: bool = False  # one input, and several runs of the model: let in by a count of its own
     description: str = ""  # what the document says beside the summary
@@ -123,8 +134,20 @@ EXPLAIN_TEXT = replace(
     summary="Which words of a text speak for its label",
     answer="TextExplanationAnswer",
     faults=(*(code for code in PREDICT_TEXTS.faults if code != "too_many_items"), "explanation_missing"),
+    takes="TextToExplain",
     explains=True,
     description="Costs about 15 times a prediction: the model reads the text anew up to some of its words.",
+)
+# The same path answers WebSockets, which OpenAPI cannot describe; serving.sockets does.
+STREAM_TEXTS = RouteSpec(
+    "POST",
+    "/v1/texts/stream",
+    "Read a text in pieces; what is known after each word",
+    "StreamAnswer",
+    (*(code for code in _WITH_BODY if code != "too_many_items"), *_STREAM),
+    task="text-stream",
+    media_types=(JSON,),
+    takes="StreamRequest",
 )
 MODELS = RouteSpec(
     "GET",
@@ -159,6 +182,7 @@ ROUTES = (
     SETS_TEXTS,
     EXPLAIN_IMAGE,
     EXPLAIN_TEXT,
+    STREAM_TEXTS,
     MODELS,
     *BUILT_IN,
     DOCUMENT,

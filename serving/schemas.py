@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, with_config
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from convoy.bundle import Card, Release
+from convoy.layout import Task
 
 CLOSED = ConfigDict(extra="forbid")
 
@@ -19,6 +20,21 @@ class TextsRequest(BaseModel):
     texts: list[Annotated[str, Field(json_schema_extra={"minLength": 1, "pattern": r"\S"})]] = Field(
         min_length=1, examples=[["A wonderful little film.", "I want those two hours back."]]
     )
+
+
+class StreamMessage(BaseModel):
+    """A piece of a text, cut anywhere; `final` says that an unfinished word at its end does not go on."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    text: str = Field(examples=["A wonderful lit"])
+    final: bool = False
+
+
+class StreamRequest(StreamMessage):
+    """A piece of a text, and the state that came with the answer to the piece before it; null for the first."""
+
+    state: str | None = None
 
 
 @with_config(CLOSED)
@@ -92,6 +108,30 @@ class TextSet(ImageSet):
     truncated: NotRequired[Annotated[Literal[True], Field(description="only the head and the tail were read")]]
 
 
+@with_config(CLOSED)
+class WordPrediction(TypedDict):
+    """A word or a punctuation mark as it stands in the text, and the probabilities after it."""
+
+    word: str
+    probabilities: dict[str, Probability]
+
+
+StreamProbabilities = Annotated[
+    dict[str, Probability] | None, Field(description="of the text so far; null before its first word has ended")
+]
+
+
+@with_config(CLOSED)
+class StreamAnswer(TypedDict):
+    """What is known after a piece: of the text so far, and after each word that has ended with it."""
+
+    model: ModelName
+    probabilities: StreamProbabilities
+    words: list[WordPrediction]
+    state: Annotated[str, Field(description="to be sent with the next piece; signed, and only good for this model")]
+    request_id: RequestId
+
+
 Coverage = Annotated[float, Field(gt=0, lt=1, description="how often a set holds the true label, for data like ours")]
 
 
@@ -144,12 +184,13 @@ class RequestLogState(TypedDict):
     payloads: NotRequired[bool]
 
 
+_OfEachTask = TypedDict("_OfEachTask", {"image": ModelState, "text": ModelState, "text-stream": ModelState})
+
+
 @with_config(CLOSED)
-class ModelsAnswer(TypedDict):
+class ModelsAnswer(_OfEachTask):
     """The model of each task, and whether requests are logged."""
 
-    image: ModelState
-    text: ModelState
     request_log: RequestLogState
 
 
@@ -181,4 +222,4 @@ class TaskState(TypedDict):
 class NotReadyAnswer(ErrorAnswer):
     """The error of /readyz, with the state of each task beside it."""
 
-    tasks: dict[Literal["image", "text"], TaskState]
+    tasks: dict[Task, TaskState]

@@ -17,14 +17,18 @@ from serving.endpoints import Front, own_routes
 from serving.reloading import Reloader
 from serving.request_log import RequestLog
 from serving.shell import Shell
+from serving.sockets import StreamSocket
+from serving.stream_state import Seal, share_key
 from serving.supervision import look_often
 from serving.tally import tally
+from serving.threads import Threads
 from serving.traffic import Traffic
 
 WORKERS = int(os.environ.get("CONVOY_WORKERS") or 1)  # processes; each has the models in memory
 models = DeployedModels()
+share_key()
 try:
-    request_log = RequestLog.of()
+    request_log, seal = RequestLog.of(), Seal.of()
 except ValueError as error:
     raise SystemExit(str(error)) from None  # a wrong setting is a sentence, not a traceback
 look_often()
@@ -37,15 +41,17 @@ class ShelledService(Service[Any]):  # type: ignore[misc]  # bentoml exports it 
         take_over_connections(WORKERS)
         app = super().to_asgi(is_main)
         traffic = Traffic(app)
-        routes = own_routes(models, request_log.state if request_log else None)
-        return Shell(Front(routes, app), models, Access.of(), traffic, request_log)
+        threads = Threads()
+        routes = own_routes(models, request_log.state if request_log else None, threads, seal)
+        socket = StreamSocket(models, threads, request_log)
+        return Shell(Front(routes, app, socket), models, Access.of(), traffic, request_log)
 
 
 class Convoy:
-    """Predictions for images and texts, by the models that are deployed."""
+    """Predictions for images and texts, whole or in pieces, by the models that are deployed."""
 
     def __init__(self) -> None:
-        """Load both models and follow them; one that cannot be loaded makes /readyz 503, the other answers."""
+        """Load all models and follow them; one that cannot be loaded makes /readyz 503, the others answer."""
         json_log.set_up()
         self._reloader = Reloader(models, deployed_folder())
         self._reloader.start()

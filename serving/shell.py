@@ -14,6 +14,7 @@ from serving.capacity import MOST_EXPLANATIONS, Budget, Capacity
 from serving.deployed import Deployed, DeployedModels, Unavailable
 from serving.exchange import Exchange
 from serving.faults import Fault, from_status
+from serving.handshakes import Handshakes
 from serving.measures import faults_of, waiting_of
 from serving.request_log import RequestLog
 from serving.routes import EXPLANATIONS, JSON, RouteSpec
@@ -39,6 +40,7 @@ class Shell:
         self.app = app
         self.models = models
         self.access = access or Access()
+        self.handshakes = Handshakes(app, self.access)
         self.traffic = traffic
         self.request_log = request_log
         self.capacities: dict[str, Capacity] = {task: Capacity() for task in TASKS}
@@ -49,8 +51,7 @@ class Shell:
         if scope["type"] == "http":
             await self._http(scope, receive, send)
         elif scope["type"] == "websocket":
-            await receive()
-            await send({"type": "websocket.close", "code": 1000, "reason": ""})
+            await self.handshakes(scope, receive, send)
         else:
             await self.app(scope, receive, send)
 

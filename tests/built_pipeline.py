@@ -11,7 +11,8 @@ import tiny_bundles
 import yaml
 from PIL import Image
 
-ARCHITECTURES = ("cnn", "lstm")
+from convoy.layout import Task, architectures, kind_of
+
 METRICS = {"accuracy": 0.9, "macro_f1": 0.89, "log_loss": 0.3, "n": 100}
 BASELINES = {"image": "mlp", "text": "nb-svm"}
 BASELINE_PARAMS = {
@@ -40,7 +41,7 @@ PARAMS = {"learning": {"epochs": 3, "learning_rate": 0.006}, "network": {"channe
 
 def lay(
     root: Path,
-    task: str = "image",
+    task: Task = "image",
     validation: dict[str, float] | None = None,
     version: int = 1,
     data: int = 1,
@@ -52,15 +53,21 @@ def lay(
     Another `version` is another winner, other `data` another split; a model with a `shift` is worse on the gate split.
     The rest is for the section publish of params.yaml.
     """
+    kind = kind_of(task)
     _reports(root / "reports" / task, task, {**METRICS, **(validation or {})}, version, data)
     weights = root / "candidates"
-    for architecture in ARCHITECTURES:
+    for architecture in architectures(task):
         _write(weights / f"{task}-{architecture}" / "weights.safetensors", f"weights {version}".encode())
-    card = {"image": tiny_bundles.IMAGE_CARD, "text": tiny_bundles.TEXT_CARD}[task]
-    about = {"params": {**PARAMS, "seed": version}, "architecture": "cnn", "data": {"train": f"{data:064}"}}
+    cards = {"image": tiny_bundles.IMAGE_CARD, "text": tiny_bundles.TEXT_CARD, "text-stream": tiny_bundles.STREAM_CARD}
+    card = cards[task]
+    about = {
+        "params": {**PARAMS, "seed": version},
+        "architecture": architectures(task)[0],
+        "data": {"train": f"{data:064}"},
+    }
     card = card.model_copy(update=about)
-    getattr(tiny_bundles, f"write_{task}_bundle")(root / "bundles" / task, card, shift)
-    _write(root / "data/prepared" / task / "gate.arrow", gate_splits.content(task))
+    getattr(tiny_bundles, f"write_{task.rpartition('-')[2]}_bundle")(root / "bundles" / task, card, shift)
+    _write(root / "data/prepared" / kind / "gate.arrow", gate_splits.content(kind))
     params = {"publish": {**PUBLISH, **publish}, **{name: {"limits": gate_splits.NO_LIMITS} for name in PREPARE}}
     _write(root / "params.yaml", yaml.safe_dump(params).encode())
     _write(root / "pipelines/train.py", b"# trains\n")
@@ -78,9 +85,9 @@ def _write(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
-def _reports(folder: Path, task: str, validation: dict[str, float], version: int, data: int) -> None:
+def _reports(folder: Path, task: Task, validation: dict[str, float], version: int, data: int) -> None:
     test = {**METRICS, "accuracy": 0.91, "labels": {"T-shirt/top": {"f1": 0.8}}}
-    for architecture in ARCHITECTURES:
+    for architecture in architectures(task):
         fingerprint = hashlib.sha256(f"{task}-{architecture} {version} {data}".encode()).hexdigest()
         _write(folder / architecture / "training.json", json.dumps({"fingerprint": fingerprint}).encode())
         metrics = {"validation": validation, "best_epoch": 2, "parameters": 1234}
@@ -93,23 +100,27 @@ def _reports(folder: Path, task: str, validation: dict[str, float], version: int
     for picture in ("reliability", "slices"):
         Image.new("L", (8, 8)).save(folder / f"{picture}.png")
     contents: dict[str, Any] = {
-        "data": {"train": 100},
-        "choice": {"architecture": "cnn", "candidates": {name: validation for name in ARCHITECTURES}},
-        "parity": {
-            **{part: AGREEMENT for part in ("validation", "sizes", "batches")},
-            "explanation": {**AGREEMENT, "mean_contribution_difference": 1e-7},
-        },
+        "choice": {"architecture": "cnn", "candidates": {name: validation for name in architectures(task)}},
+        "parity": {part: AGREEMENT for part in ("validation", "sizes", "batches")},
         "test": test,
         "slices": {"class": {"T-shirt/top": {"accuracy": 0.8, "n": 10}}},
         "explanation": {"n": 500, "share": 0.1, "difference": 0.3},
-        "candidates": {name: {"accuracy": 0.91, "log_loss": 0.31, "n": 100} for name in ARCHITECTURES},
+        "candidates": {name: {"accuracy": 0.91, "log_loss": 0.31, "n": 100} for name in architectures(task)},
     }
-    _write(folder / "findings.json", gate_splits.findings(task))
+    if len(architectures(task)) == 1:
+        del contents["choice"]  # there was none
+    if _explains(task):
+        contents["parity"]["explanation"] = {**AGREEMENT, "mean_contribution_difference": 1e-7}
+    else:
+        del contents["explanation"]
+    kind = kind_of(task)
+    _write(folder.parent / kind / "findings.json", gate_splits.findings(kind))
+    _write(folder.parent / kind / "data.json", json.dumps({"train": 100}).encode())
     for name, content in contents.items():
         _write(folder / f"{name}.json", json.dumps(content).encode())
     report = folder.parent / "baselines.json"
     known = json.loads(report.read_bytes()) if report.exists() else {}
-    _write(report, json.dumps({**known, task: {BASELINES[task]: {"accuracy": 0.85, "n": 100}}}).encode())
+    _write(report, json.dumps({**known, kind: {BASELINES[kind]: {"accuracy": 0.85, "n": 100}}}).encode())
 
 
 def _md5_of_folder(folder: Path) -> str:
@@ -118,52 +129,57 @@ def _md5_of_folder(folder: Path) -> str:
     return hashlib.md5(json.dumps([{"md5": md5, "relpath": name} for md5, name in files]).encode()).hexdigest() + ".dir"
 
 
-def write_lock(root: Path, task: str, data: int = 1) -> None:
+def write_lock(root: Path, task: Task, data: int = 1) -> None:
     """Write the entries that DVC would for the files as they are now, merged with those of the other task."""
-    suffix = {"image": "images", "text": "text"}[task]
+    kind = kind_of(task)
+    suffix = {"image": "images", "text": "text"}[kind]
 
     def entry(path: str, content: str | None = None) -> dict[str, str]:
         file = root / path
         known = file.read_bytes() if content is None else content.encode()
         return {"path": path, "hash": "md5", "md5": hashlib.md5(known).hexdigest()}
 
-    prepared = [entry(f"data/prepared/{task}/{split}.arrow", f"{split} {data}") for split in ("train", "validation")]
-    test = entry(f"data/prepared/{task}/test.arrow", f"test {data}")
+    prepared = [entry(f"data/prepared/{kind}/{split}.arrow", f"{split} {data}") for split in ("train", "validation")]
+    test = entry(f"data/prepared/{kind}/test.arrow", f"test {data}")
     bundle = {"path": f"bundles/{task}", "hash": "md5", "md5": _md5_of_folder(root / "bundles" / task)}
-    verdict = [entry(f"reports/{task}/{name}.json") for name in ("test", "candidates", "slices", "explanation")]
+    judged = ("test", "candidates", "slices", *(["explanation"] if _explains(task) else []))
+    verdict = [entry(f"reports/{task}/{name}.json") for name in judged]
     stages: dict[str, Any] = {
         f"fetch_{suffix}": {
             "params": {"params.yaml": {f"fetch_{suffix}": {"source": "tiny"}}},
-            "outs": [entry(f"data/raw/{task}", "raw")],
+            "outs": [entry(f"data/raw/{kind}", "raw")],
         },
         f"prepare_{suffix}": {
-            "deps": [entry(f"data/raw/{task}", "raw")],
-            "params": {"params.yaml": {f"prepare_{suffix}": {"seed": 0, "preprocessing": {"kind": task}}}},
+            "deps": [entry(f"data/raw/{kind}", "raw")],
+            "params": {"params.yaml": {f"prepare_{suffix}": {"seed": 0, "preprocessing": {"kind": kind}}}},
             "outs": [
                 *prepared,
                 test,
-                entry(f"data/prepared/{task}/gate.arrow"),
-                entry(f"reports/{task}/findings.json"),
+                entry(f"data/prepared/{kind}/gate.arrow"),
+                entry(f"reports/{kind}/findings.json"),
             ],
         },
     }
-    weights = [f"candidates/{task}-{architecture}/weights.safetensors" for architecture in ARCHITECTURES]
-    for architecture, path in zip(ARCHITECTURES, weights, strict=True):
+    weights = [f"candidates/{task}-{architecture}/weights.safetensors" for architecture in architectures(task)]
+    for architecture, path in zip(architectures(task), weights, strict=True):
         names = ("metrics.json", "curves.csv", "training.json")
         reports = [entry(f"reports/{task}/{architecture}/{name}") for name in names]
-        stages[f"train@{task}-{architecture}"] = {
+        section = "train_stream" if task == "text-stream" else f"train.{task}.{architecture}"
+        stages[_stage("train", task, architecture)] = {
             "cmd": "python -m pipelines.train",
             "deps": [*prepared, entry("pipelines/train.py")],
-            "params": {"params.yaml": {"train.trainer": {"seed": 0}, f"train.{task}.{architecture}": PARAMS}},
+            "params": {"params.yaml": {"train.trainer": {"seed": 0}, section: PARAMS}},
             "outs": [entry(path), *reports],
         }
-    choice, parity = (entry(f"reports/{task}/{name}.json") for name in ("choice", "parity"))
-    stages[f"choose@{task}"] = {"deps": [], "outs": [choice]}
-    stages[f"export@{task}"] = {"deps": [choice, *map(entry, weights)], "outs": [bundle, parity]}
-    stages[f"evaluate@{task}"] = {"deps": [bundle, test], "outs": verdict}
+    choice = [entry(f"reports/{task}/choice.json")] if len(architectures(task)) > 1 else []
+    parity = entry(f"reports/{task}/parity.json")
+    if choice:
+        stages[f"choose@{task}"] = {"deps": [], "outs": choice}
+    stages[_stage("export", task)] = {"deps": [*choice, *map(entry, weights)], "outs": [bundle, parity]}
+    stages[_stage("evaluate", task)] = {"deps": [bundle, test], "outs": verdict}
     lock = root / "dvc.lock"
     known = yaml.safe_load(lock.read_text())["stages"] if lock.exists() else {}
-    others = [read for read in known.get("baselines", {}).get("deps", []) if f"/{task}/" not in read["path"]]
+    others = [read for read in known.get("baselines", {}).get("deps", []) if f"/{kind}/" not in read["path"]]
     stages["baselines"] = {
         "deps": [*others, prepared[0], test],
         "params": {"params.yaml": {"baselines": BASELINE_PARAMS}},
@@ -171,3 +187,13 @@ def write_lock(root: Path, task: str, data: int = 1) -> None:
     }
     stages = json.loads(json.dumps(stages))  # no shared entries, which YAML would write as aliases
     lock.write_text(yaml.safe_dump({"schema": "2.0", "stages": {**known, **stages}}, sort_keys=False))
+
+
+def _explains(task: Task) -> bool:
+    return task != "text-stream"
+
+
+def _stage(name: str, task: Task, architecture: str = "") -> str:
+    if task == "text-stream":
+        return f"{name}_stream"
+    return f"{name}@{task}-{architecture}" if architecture else f"{name}@{task}"

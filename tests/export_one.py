@@ -34,7 +34,15 @@ NETWORKS: dict[tuple[str, str], dict[str, Any]] = {
         "context_windows": [2, 3],
         "pairs": {"places": 97, "min_count": 1, "dropout": 0.5},
     },
+    ("text-stream", "lstm"): {
+        "embedding": 6,
+        "units": 5,
+        "dropout": 0.5,
+        "word_dropout": 0.5,
+        "context_window": 2,
+    },
 }
+EXPLAINED = [names for names in NETWORKS if names[0] != "text-stream"]  # whose bundles have an explanation.onnx
 
 
 def network(task: Any, architecture: Any) -> torch.nn.Module:

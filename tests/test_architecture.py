@@ -19,7 +19,7 @@ GRAPH = grimp.build_graph("convoy", "pipelines", cache_dir=None)
 @pytest.fixture(scope="module")
 def stages() -> Iterator[dict[str, PipelineStage]]:
     with Repo() as repo:
-        yield {stage.addressing: stage for stage in repo.index.stages}
+        yield {stage.addressing: stage for stage in repo.index.stages if stage.path_in_repo == "dvc.yaml"}
 
 
 def roots(name: str) -> list[str]:
@@ -27,6 +27,8 @@ def roots(name: str) -> list[str]:
     entry, _, key = name.partition("@")
     task, _, architecture = key.partition("-")
     modules = [f"pipelines.{entry}"]
+    if entry.endswith("_stream"):
+        modules += ["convoy.datasets.text_stream", "convoy.models.text_stream_lstm"]
     if entry in ("train", "export", "evaluate"):
         modules.append(f"convoy.datasets.{task}")
         architectures = [architecture] if architecture else list(layout.ARCHITECTURES)
@@ -45,14 +47,17 @@ def paths(things: list) -> set[str]:
 
 
 def test_the_stages_are_those_of_the_design(stages: dict[str, PipelineStage]) -> None:
-    per_task = {f"{stage}@{task}" for stage in ("choose", "export", "evaluate") for task in layout.TASKS}
-    trains = {f"train@{task}-{name}" for task in layout.TASKS for name in layout.ARCHITECTURES}
+    per_task = {f"{stage}@{task}" for stage in ("choose", "export", "evaluate") for task in layout.DATA_KINDS}
+    trains = {f"train@{task}-{name}" for task in layout.DATA_KINDS for name in layout.ARCHITECTURES}
     assert set(stages) == per_task | trains | {
         "baselines",
+        "evaluate_stream",
+        "export_stream",
         "fetch_images",
         "fetch_text",
         "prepare_images",
         "prepare_text",
+        "train_stream",
     }
 
 
@@ -71,7 +76,7 @@ def test_an_edit_of_text_code_never_retrains_images(stages: dict[str, PipelineSt
 def test_only_evaluate_and_the_baselines_read_the_test_split(stages: dict[str, PipelineStage]) -> None:
     tests = {str(layout.prepared(task, "test")) for task in layout.TASKS}
     readers = {name for name, stage in stages.items() if paths(stage.deps) & tests}
-    assert readers == {"baselines", "evaluate@image", "evaluate@text"}
+    assert readers == {"baselines", "evaluate@image", "evaluate@text", "evaluate_stream"}
     folders = {str(parent) for test in tests for parent in Path(test).parents} - {"."}
     for name, stage in stages.items():
         assert not paths(stage.deps) & folders, f"{name} depends on a folder that holds the test split"
@@ -80,7 +85,7 @@ def test_only_evaluate_and_the_baselines_read_the_test_split(stages: dict[str, P
 def test_no_stage_but_export_reads_the_calibration_split(stages: dict[str, PipelineStage]) -> None:
     calibration = {str(layout.prepared(task, "calibration")) for task in layout.TASKS}
     readers = {name for name, stage in stages.items() if paths(stage.deps) & calibration}
-    assert readers == {"export@image", "export@text"}
+    assert readers == {"export@image", "export@text", "export_stream"}
 
 
 def test_no_stage_reads_the_gate_split(stages: dict[str, PipelineStage]) -> None:
@@ -98,7 +103,7 @@ def test_nothing_depends_on_what_evaluate_says(stages: dict[str, PipelineStage])
 def test_nothing_but_evaluate_depends_on_what_the_baselines_say(stages: dict[str, PipelineStage]) -> None:
     reports = paths(stages["baselines"].outs)
     readers = {name for name, stage in stages.items() if paths(stage.deps) & reports}
-    assert readers == {"evaluate@image", "evaluate@text"}
+    assert readers == {"evaluate@image", "evaluate@text", "evaluate_stream"}
 
 
 def test_stage_file_and_section_have_one_name() -> None:
@@ -137,6 +142,7 @@ def test_serving_uses_of_convoy_only_what_the_design_names() -> None:
     used = {name for name in graph.find_upstream_modules("serving.service") if name.startswith("convoy")}
     allowed = {"atomic", "bundle", "conformal", "explanation", "layout", "params", "predictor", "preprocessing"}
     allowed |= {"request_files"}
+    allowed |= {"streaming"}  # a predictor of texts in pieces
     assert {name.split(".")[1] for name in used} <= allowed
 
 
@@ -148,13 +154,13 @@ def test_every_section_of_params_is_read_by_its_stage() -> None:
 
 
 def test_package_files_are_empty() -> None:
-    for package in ("src", "pipelines", "serving", "bench"):
+    for package in ("src", "pipelines", "serving", "bench", "lab"):
         for path in Path(package).rglob("__init__.py"):
             assert path.read_text() == "", path
 
 
 def test_every_module_begins_with_one_sentence_that_says_what_it_is() -> None:
-    for package in ("src", "pipelines", "serving", "bench"):
+    for package in ("src", "pipelines", "serving", "bench", "lab"):
         for path in Path(package).rglob("*.py"):
             if path.name != "__init__.py":
                 assert path.read_text().startswith('"""'), path

@@ -26,12 +26,12 @@ from convoy.sources.items import SourceRefused
 
 # What changes a folder while it is restored.
 RESTORING = [(os, "rename"), (os, "sync"), (os, "symlink"), (shutil, "rmtree"), (Path, "touch")]
-PARTS = ("mlflow.db", "mlruns", "deployed/image", "deployed/text")
+PARTS = ("mlflow.db", "mlruns", "deployed/image", "deployed/text", "deployed/text-stream")
 
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which both tasks are built and published, and the archive of it beside; nobody may change either."""
+    """A folder in which all tasks are built and published, and the archive of it beside; nobody may change either."""
     home = tmp_path_factory.mktemp("home") / "convoy"
     home.mkdir()
     with pytest.MonkeyPatch.context() as patch:
@@ -109,8 +109,8 @@ def test_elsewhere_mlflow_finds_its_files_and_publishing_goes_on(published: Path
         said: list[str] = []
         client = tracking.open_store()
         publication.publish(client, said.append)
-        assert sum("known already" in line for line in said) == 4  # a version and a build of each task
-        assert sum("it is complete" in line for line in said) == 6
+        assert sum("known already" in line for line in said) == 6  # a version and a build of each task
+        assert sum("it is complete" in line for line in said) == 7
         for task in TASKS:
             version = registry.version_with(client, task, "champion")
             assert version is not None
@@ -168,7 +168,9 @@ def test_what_stands_is_refused_or_moved_aside_and_never_deleted(published: Path
     restoration.restore(archive, False, print)
     Path("deployed/image/mine").write_text("mine")
     before = content(here)
-    with pytest.raises(restoration.RestoreRefused, match=r"mlflow\.db, mlruns, .*/text in .* --replace"):
+    with pytest.raises(
+        restoration.RestoreRefused, match=r"mlflow\.db, mlruns, .*/text, .*/text-stream in .* --replace"
+    ):
         restoration.restore(archive, False, print)
     assert content(here) == before
     restoration.restore(archive, True, print)

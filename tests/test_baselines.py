@@ -114,7 +114,7 @@ def test_the_stage_writes_the_figures_and_a_table_of_the_test_split(
         network["epochs"] = 1
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    for task in layout.TASKS:
+    for task in layout.DATA_KINDS:
         write_split(task, layout.prepared(task, "train"), 60)
         write_split(task, layout.prepared(task, "test"), 30)
     baselines.main()
@@ -123,7 +123,7 @@ def test_the_stage_writes_the_figures_and_a_table_of_the_test_split(
         "text": ["nb-svm", "nb-svm-published", "tfidf-lr"],
         "image": ["two-conv-cnn", "mlp", "logreg"],
     }
-    for task in layout.TASKS:
+    for task in layout.DATA_KINDS:
         rows = list(csv.DictReader(layout.baselines(task).read_text().splitlines()))
         assert len(rows) == 30
         for name, figures in report[task].items():

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from export_one import NETWORKS, network
+from export_one import EXPLAINED, network
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from convoy.models.places import PlaceNetwork, contribute, spread_greatest
 from convoy.onnx_export import Contributions, Probabilities
 
-BUILT = {names: network(*names).eval() for names in NETWORKS}
-EACH = pytest.mark.parametrize("names", NETWORKS, ids="-".join)
+BUILT = {names: network(*names).eval() for names in EXPLAINED}
+EACH = pytest.mark.parametrize("names", EXPLAINED, ids="-".join)
 SIZES = st.integers(1, 5), st.integers(1, 30), st.integers(0, 9)
 
 

@@ -124,12 +124,12 @@ def test_images_over_http_equal_the_offline_predictions_of_the_bundle(copy: Path
 
 
 def test_test_images_as_files_equal_the_pixels_that_evaluation_saw(copy: Path) -> None:
-    from pipelines.export import _png
+    from convoy.building.bundle import png
 
     predictor = Predictor(copy / "bundles" / "image")
     images = read_images(copy / "data/prepared/image/test.arrow").images[:100]
     for image in images:
-        assert np.array_equal(predictor.prepare(base64.b64decode(_png(image))).array, image)
+        assert np.array_equal(predictor.prepare(base64.b64decode(png(image))).array, image)
 
 
 def test_texts_over_http_equal_the_offline_predictions_of_the_bundle(copy: Path, url: str) -> None:

@@ -14,11 +14,13 @@ import psutil
 import pytest
 import tiny_bundles
 
+from convoy import layout
 from convoy.bundle import read_bundle
 from convoy.gating import measuring, over_http
 from convoy.gating.evidence import REST, Difference
 from convoy.gating.gate_split import read_gate_split
 from convoy.gating.limits import PublishParams
+from convoy.layout import Task
 from convoy.predictor import Predictor
 
 SERVES = """
@@ -32,11 +34,11 @@ with over_http.serve(Path(sys.argv[1])) as url:
 pytestmark = pytest.mark.slow  # a real service each, whose start takes seconds
 
 
-@pytest.mark.parametrize("task", ["image", "text"])
-def test_a_real_service_says_what_the_bundle_says(tmp_path: Path, task: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("task", layout.TASKS)
+def test_a_real_service_says_what_the_bundle_says(tmp_path: Path, task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CONVOY_API_KEY", "of the real service, not of this one")
-    getattr(tiny_bundles, f"write_{task}_bundle")(tmp_path / "bundle")
-    gate = read_gate_split(task, gate_splits.write(task, tmp_path / "gate.arrow", 40))
+    getattr(tiny_bundles, f"write_{task.rpartition('-')[2]}_bundle")(tmp_path / "bundle")
+    gate = read_gate_split(task, gate_splits.write(layout.kind_of(task), tmp_path / "gate.arrow", 40))
     limits = PublishParams.model_validate({**built_pipeline.PUBLISH, "rest_rows": 20})
     found = measuring.measure(gate, tmp_path / "bundle", None, limits, {"preflight": ()})
     assert isinstance(found.rest, Difference) and found.rest.n == 20 and not found.unknown

@@ -14,7 +14,7 @@ from mlflow_store import open_empty_store
 
 from convoy.bundle import BundleInvalid, Release, digest_of, read_bundle, read_release
 from convoy.housekeeping import migration
-from convoy.layout import DEPLOYED, TASKS, Task
+from convoy.layout import DATA_KINDS, DEPLOYED, Task
 from convoy.predictor import Predictor
 from convoy.publishing import decisions, deployment, publication, registry
 
@@ -39,7 +39,7 @@ def deploy_old(task: Task) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", DATA_KINDS)
 def test_a_bundle_of_format_1_becomes_one_of_today_that_gives_the_very_same_probabilities(task: Task) -> None:
     said: list[str] = []
     migration.migrate(OLD / f"format-1-{task}", NEW, said.append)
@@ -59,7 +59,7 @@ def test_migrating_again_gives_the_same_digest() -> None:
     assert digest_of(NEW) == digest_of(Path("again"))
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", DATA_KINDS)
 def test_one_that_serves_is_served_by_its_successor_and_stays_beside_it(task: Task) -> None:
     old = deploy_old(task)
     migration.migrate(DEPLOYED / task / "current", None, print)

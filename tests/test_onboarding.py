@@ -20,12 +20,15 @@ from typer.testing import CliRunner
 
 import pipelines.baselines
 import pipelines.evaluate
+import pipelines.evaluate_stream
 import pipelines.export
+import pipelines.export_stream
 import pipelines.fetch_images
 import pipelines.fetch_text
 import pipelines.prepare_images
 import pipelines.prepare_text
 import pipelines.train
+import pipelines.train_stream
 from convoy import candidates, layout
 from convoy.__main__ import app
 from convoy.gating.limits import PublishParams
@@ -74,12 +77,15 @@ def require_every_section() -> None:
         ("choose",): SelectionParams,
         ("export",): pipelines.export.Params,
         ("evaluate",): pipelines.evaluate.Params,
+        ("train_stream",): pipelines.train_stream.Params,
+        ("export_stream",): pipelines.export_stream.Params,
+        ("evaluate_stream",): pipelines.evaluate_stream.Params,
         ("publish",): PublishParams,
         ("tune",): TuneParams,
     }
     for keys, model in sections.items():
         read_section(model, *keys)
-    for task in layout.TASKS:
+    for task in layout.DATA_KINDS:
         for architecture in layout.ARCHITECTURES:
             of_one = read_section(pipelines.train.Params, "train", task, architecture)
             candidates.batch_params(task, of_one.batches)

@@ -10,8 +10,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from export_one import NETWORKS, TEMPERATURE, network
-from tiny_bundles import IMAGE_CARD, TEXT_CARD, tokenizer_json
+from export_one import EXPLAINED, NETWORKS, TEMPERATURE, network
+from tiny_bundles import IMAGE_CARD, STREAM_CARD, TEXT_CARD, stream_tokenizer_json, tokenizer_json
 
 from convoy.explanation.explainer import Explainer
 from convoy.onnx_export import Contributions
@@ -20,6 +20,7 @@ from convoy.parity import (
     compare,
     compare_batches,
     compare_explanations,
+    compare_pieces,
     compare_sizes,
     require_agreement,
     require_close,
@@ -59,8 +60,10 @@ def explainer(exported: tuple[Any, Any, bytes], tmp_path_factory: pytest.TempPat
 
 
 def model(task: str, content: bytes, temperature: float = TEMPERATURE) -> Model:
-    card = {"image": IMAGE_CARD, "text": TEXT_CARD}[task].model_copy(update={"temperature": temperature})
-    return Model(card, {"model.onnx": content, "tokenizer.json": tokenizer_json()})
+    cards = {"image": IMAGE_CARD, "text": TEXT_CARD, "text-stream": STREAM_CARD}
+    card = cards[task].model_copy(update={"temperature": temperature})
+    tokenizer = stream_tokenizer_json() if task == "text-stream" else tokenizer_json()
+    return Model(card, {"model.onnx": content, "tokenizer.json": tokenizer})
 
 
 def inputs(task: str, count: int = 40) -> list[np.ndarray]:
@@ -134,6 +137,7 @@ def test_a_changed_weight_breaks_parity(exported: tuple[Any, Any, bytes]) -> Non
         require_agreement(compare_sizes(other, model(task, content), inputs(task)), 1e-4, "the grid")
 
 
+@pytest.mark.parametrize("exported", EXPLAINED, indirect=True, ids="-".join)
 def test_explanations_sum_up_to_the_predictions_and_are_those_of_torch_on_every_size(
     exported: tuple[Any, Any, bytes], explainer: Explainer
 ) -> None:
@@ -144,6 +148,7 @@ def test_explanations_sum_up_to_the_predictions_and_are_those_of_torch_on_every_
     assert require_close(difference, 1e-5) == difference
 
 
+@pytest.mark.parametrize("exported", EXPLAINED, indirect=True, ids="-".join)
 def test_an_explanation_of_another_temperature_breaks_parity(
     exported: tuple[Any, Any, bytes], explainer: Explainer
 ) -> None:
@@ -154,6 +159,7 @@ def test_an_explanation_of_another_temperature_breaks_parity(
         require_close(difference, 1e-4)
 
 
+@pytest.mark.parametrize("exported", EXPLAINED, indirect=True, ids="-".join)
 def test_a_sum_that_is_not_what_is_predicted_breaks_parity(
     exported: tuple[Any, Any, bytes], explainer: Explainer
 ) -> None:
@@ -166,3 +172,11 @@ def test_a_sum_that_is_not_what_is_predicted_breaks_parity(
     without: Any = SimpleNamespace(model=model(task, content), run=without_bias)
     with pytest.raises(ParityBroken, match="the sums"):
         require_agreement(compare_explanations(ours, without, inputs(task))[0], 1e-4, "the sums")
+
+
+@pytest.mark.parametrize("exported", [("text-stream", "lstm")], indirect=True, ids="-".join)
+def test_a_text_in_pieces_has_the_answers_of_the_whole(exported: tuple[Any, Any, bytes]) -> None:
+    task, _, content = exported
+    texts = ["the good film isn't bad<br /><br />at all, " * count for count in (1, 3, 40)]
+    agreement = compare_pieces(model(task, content), texts)
+    assert agreement.n > 300 and agreement.max_difference <= 1e-5 and not agreement.class_flips

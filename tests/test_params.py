@@ -7,10 +7,23 @@ import yaml
 from pydantic import Field
 
 from convoy import candidates, layout
+from convoy.building.candidate import CandidateParams
 from convoy.params import ParamsInvalid, Section, read_section
 from convoy.selection import SelectionParams
 from convoy.training import TrainerParams
-from pipelines import baselines, evaluate, export, fetch_images, fetch_text, prepare_images, prepare_text, train
+from pipelines import (
+    baselines,
+    evaluate,
+    evaluate_stream,
+    export,
+    export_stream,
+    fetch_images,
+    fetch_text,
+    prepare_images,
+    prepare_text,
+    train,
+    train_stream,
+)
 
 
 class Rate(Section):
@@ -73,8 +86,13 @@ SECTIONS: dict[tuple[str, ...], type[Section]] = {
     ("choose",): SelectionParams,
     ("export",): export.Params,
     ("evaluate",): evaluate.Params,
+    ("train_stream",): train_stream.Params,
+    ("train_stream", "batches"): candidates.batch_model("text-stream"),
+    ("train_stream", "network"): candidates.network_model("text-stream", "lstm"),
+    ("export_stream",): export_stream.Params,
+    ("evaluate_stream",): evaluate_stream.Params,
 }
-for task in layout.TASKS:
+for task in layout.DATA_KINDS:
     for architecture in layout.ARCHITECTURES:
         SECTIONS[("train", task, architecture)] = train.Params
         SECTIONS[("train", task, architecture, "batches")] = candidates.batch_model(task)
@@ -114,7 +132,8 @@ def test_every_value_of_params_that_is_wrong_missing_or_unknown_is_named(
     for key in keys:
         section = section[key]
     # What a candidate's own sections hold is read as these, below; the members of `baselines` have names of their own.
-    inside = [leaf for leaf in leaves(section) if not (len(keys) == 3 and leaf[0] in ("batches", "network"))]
+    is_candidate = issubclass(SECTIONS[keys], CandidateParams)
+    inside = [leaf for leaf in leaves(section) if not (is_candidate and leaf[0] in ("batches", "network"))]
     for leaf in inside:
         wrong = changed(section, leaf, change)
         for key in reversed(keys):
@@ -124,3 +143,8 @@ def test_every_value_of_params_that_is_wrong_missing_or_unknown_is_named(
             read_section(SECTIONS[keys], *keys, path=path)
         assert ".".join(map(str, [*keys, *leaf[:-1]])) in str(error.value)
         assert str(leaf[-1]) in str(error.value)
+
+
+def test_what_all_candidates_train_with_is_the_same() -> None:
+    params = yaml.safe_load(layout.PARAMS.read_text())
+    assert params["train_stream"]["trainer"] == params["train"]["trainer"]

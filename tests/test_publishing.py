@@ -16,7 +16,7 @@ from test_ports import free_port
 
 from convoy.bundle import digest_of, read_release
 from convoy.layout import Task
-from convoy.publishing import asked, by_hand, decisions, deployment, publication, registry, tracking
+from convoy.publishing import asked, builds, by_hand, decisions, deployment, publication, registry, tracking
 from convoy.publishing.built import read_built
 from convoy.publishing.provenance import Lock
 from convoy.running import processes, showcase
@@ -515,3 +515,28 @@ def test_the_reports_of_the_gates_are_back_after_mlflow_was_deleted(place: Place
     (version,) = place.client.search_model_versions("name = 'convoy-image'")
     files = tracking.list_files(place.client, str(version.run_id), "gates")
     assert version.tags["gates.report"] in files and len(files) == 2
+
+
+def test_what_reads_texts_in_pieces_is_published_and_deployed_like_the_others(place: Place) -> None:
+    for task in ("text", "text-stream"):
+        built_pipeline.lay(Path(), task)
+    said = place.publish("text-stream")
+    # Six of its own, and the two that make the images, which the baselines read too.
+    assert "winner text-stream-lstm" in said and "all 8 stages are new" in said
+    release = read_release(Path("deployed/text-stream/current"))
+    assert release is not None and (release.name, release.version) == ("convoy-text-stream", "1")
+    version = registry.version_with(place.client, "text-stream", "champion")
+    assert version is not None and version.tags["architecture"] == "lstm"
+    before = place.snapshot("text-stream")
+    assert "it is complete" in place.publish("text-stream")
+    assert place.snapshot("text-stream") == before
+    built_pipeline.lay(Path(), "text-stream", version=2, shift=0.01)
+    assert "judging version 2" in place.publish("text-stream")
+    assert deployment.current_digest("text") is None
+
+
+def test_its_stages_are_those_of_its_build_and_none_of_them_chooses() -> None:
+    stages = builds.stages_of("text-stream")
+    assert [name for name in stages if name.endswith("_stream")] == ["train_stream", "export_stream", "evaluate_stream"]
+    assert not [name for name in stages if name.startswith("choose")]
+    assert builds.stages_of("text")[-3:] == ["choose@text", "export@text", "evaluate@text"]

@@ -23,6 +23,11 @@ BESIDE = {
     "serving/gateway.sh": "Starts that nginx: where to listen, whom to ask, and whether there is a certificate",
     "serving/gateway.conf": "nginx in front of the service: what is slow, large or frequent ends there",
     "bench/load.lua": "wrk's script: the bodies of a folder one after the other",
+    "lab/dvc.yaml": "Its stages, which the default `dvc repro` does not run",
+    "lab/page.css": "How the report looks, on light and dark, on a phone too",
+    "lab/page.html": "The page of the report, a Jinja template",
+    "lab/params.yaml": "Every number of the laboratory, with its reason",
+    "lab/smoke.yaml": "What `make compare-smoke` changes in it",
     "bench/overload.js": "k6's script: one image at a fixed rate whatever comes back, and a probe beside it",
 }
 
@@ -34,7 +39,7 @@ def first_sentence(path: Path) -> str:
 def tree() -> str:
     """One line per file: its name and the first line of what it says about itself."""
     lines = [f"{name:<30}{says}" for name, says in OTHERS.items()]
-    for folder in ("pipelines", "src/convoy", "serving", "bench"):
+    for folder in ("pipelines", "src/convoy", "serving", "bench", "lab"):
         lines += ["", f"{folder}/"]
         says = {
             path.relative_to(folder): first_sentence(path) for path in Path(folder).rglob("*.py") if path.read_text()

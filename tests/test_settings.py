@@ -11,7 +11,7 @@ import yaml
 
 from convoy import candidates
 from convoy.classifier import LearningParams
-from convoy.layout import ARCHITECTURES, TASKS
+from convoy.layout import ARCHITECTURES, DATA_KINDS
 from convoy.training import TrainerParams
 
 DIMENSIONS = {"image": {"size_px": 28, "channels": 1}, "text": {"vocabulary": 200, "pad_id": 0}}
@@ -49,7 +49,7 @@ def changed(words: str) -> dict[str, Any]:
 def test_every_setting_offered_builds_networks_that_answer(name: str) -> None:
     train = changed(COMMANDS[name])
     TrainerParams.model_validate(train["trainer"])
-    for task in TASKS:
+    for task in DATA_KINDS:
         for architecture in ARCHITECTURES:
             section = train[task][architecture]
             LearningParams.model_validate(section["learning"])

@@ -196,7 +196,7 @@ def test_an_mlflow_that_refuses_is_told_once(place: Path, monkeypatch: pytest.Mo
     assert len(said) == 1 and "tuning goes on" in said[0]
 
 
-@pytest.mark.parametrize(("task", "architecture"), [(t, a) for t in layout.TASKS for a in layout.ARCHITECTURES])
+@pytest.mark.parametrize(("task", "architecture"), [(t, a) for t in layout.DATA_KINDS for a in layout.ARCHITECTURES])
 def test_both_ends_of_every_range_are_params_that_training_takes(
     task: Task, architecture: Architecture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,8 @@ from convoy.atomic import to_json
 from convoy.bundle import EXPLANATION, Card, Example, ImageExplanation, Limits, Sets, TextExplanation, write_bundle
 from convoy.predictor import Model
 from convoy.preprocessing.image import ImagePreprocessing
-from convoy.preprocessing.text import TextPreprocessing
+from convoy.preprocessing.text import StreamPreprocessing, TextPreprocessing
+from convoy.preprocessing.vocabulary import build_tokenizer
 
 SIZE_PX = 28
 WORDS = {"[PAD]": 0, "[UNK]": 1, "good": 2, "bad": 3, "film": 4, "the": 5}
@@ -29,11 +30,15 @@ def _model(
     input_shape: list[Any],
     weights: dict[str, np.ndarray],
     outputs: dict[str, list[Any]],
+    state: int = 0,
 ) -> bytes:
     graph = helper.make_graph(
         nodes,
         "tiny",
-        [helper.make_tensor_value_info("input", input_type, input_shape)],
+        [
+            helper.make_tensor_value_info("input", input_type, input_shape),
+            *([helper.make_tensor_value_info("state", TensorProto.FLOAT, ["batch", state])] if state else []),
+        ],
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()],
         [numpy_helper.from_array(value, name) for name, value in weights.items()],
     )
@@ -86,6 +91,27 @@ def text_model(shift: float = 0.0) -> bytes:
     return _model(nodes, TensorProto.INT64, ["batch", "tokens"], weights, {"probabilities": ["batch", 2]})
 
 
+def stream_model(shift: float = 0.0) -> bytes:
+    """The same, after each word; what is carried are the scores so far."""
+    scores = np.array([[0, 0], [0, 0], [-1, 1], [1, -1], [0.1 + shift, 0], [0, 0.1]], dtype=np.float32)
+    nodes = [
+        helper.make_node("Gather", ["scores", "input"], ["each"]),
+        helper.make_node("CumSum", ["each", "time"], ["sums"]),
+        helper.make_node("Unsqueeze", ["state", "times"], ["before"]),
+        helper.make_node("Add", ["sums", "before"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=2),
+        helper.make_node("Gather", ["logits", "last"], ["next_state"], axis=1),
+    ]
+    weights = {
+        "scores": scores,
+        "time": np.array(1, dtype=np.int64),
+        "times": np.array([1], dtype=np.int64),
+        "last": np.array(-1, dtype=np.int64),
+    }
+    outputs = {"probabilities": ["batch", "tokens", 2], "next_state": ["batch", 2]}
+    return _model(nodes, TensorProto.INT64, ["batch", "tokens"], weights, outputs, state=2)
+
+
 def image_explanation(places: int = 7) -> bytes:
     """The sum that `image_model` without options is the softmax of, relative to the mean of its labels."""
     weight = np.array([-0.1, 0.0, 0.1], dtype=np.float32).reshape(3, 1, 1, 1)
@@ -125,6 +151,11 @@ def text_explanation() -> bytes:
     }
     outputs = {"contributions": ["batch", 2, 2, "tokens"], "logits": ["batch", 2]}
     return _model(nodes, TensorProto.INT64, ["batch", "tokens"], weights, outputs)
+
+
+def stream_tokenizer_json() -> bytes:
+    """As the pipeline makes it; how often each word stands in the text gives it the place that it has in WORDS."""
+    return build_tokenizer(["good good good good bad bad bad film film the"], len(WORDS)).encode()
 
 
 def tokenizer_json() -> bytes:
@@ -181,6 +212,21 @@ TEXT_CARD = Card(
     data={"train": "0" * 64},
 )
 
+STREAM_CARD = TEXT_CARD.model_copy(
+    update={
+        "task": "text-stream",
+        "explanation": None,
+        "preprocessing": StreamPreprocessing(
+            kind="text-stream",
+            max_characters=20_000,
+            max_pending_characters=100,
+            max_words=100_000,
+            pad_id=0,
+            unknown_id=1,
+        ),
+    }
+)
+
 
 def _write(folder: Path, card: Card, files: dict[str, bytes], inputs: list[str]) -> None:
     found = Model(card, files).replay(inputs)
@@ -201,6 +247,11 @@ def write_text_bundle(folder: Path, card: Card = TEXT_CARD, shift: float = 0.0) 
     inputs = ["the good film", "bad", "the bad bad film", "good " * 20]
     files = {"model.onnx": text_model(shift), "tokenizer.json": tokenizer_json()}
     _write(folder, card, files | _explained(card, text_explanation()), inputs)
+
+
+def write_stream_bundle(folder: Path, card: Card = STREAM_CARD, shift: float = 0.0) -> None:
+    inputs = ["the good film", "bad", "the bad bad film", "good " * 20]
+    _write(folder, card, {"model.onnx": stream_model(shift), "tokenizer.json": stream_tokenizer_json()}, inputs)
 
 
 def _explained(card: Card, content: bytes) -> dict[str, bytes]:

@@ -12,7 +12,7 @@ from convoy import atomic
 from convoy.layout import Architecture, Task
 from convoy.params import Section
 from convoy.preprocessing.image import ImagePreprocessing
-from convoy.preprocessing.text import TextPreprocessing
+from convoy.preprocessing.text import StreamPreprocessing, TextPreprocessing
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
@@ -80,7 +80,7 @@ class Card(BaseModel):
     format_version: Literal[2]
     task: Task
     labels: tuple[str, ...] = Field(min_length=2)
-    preprocessing: Annotated[ImagePreprocessing | TextPreprocessing, Field(discriminator="kind")]
+    preprocessing: Annotated[ImagePreprocessing | TextPreprocessing | StreamPreprocessing, Field(discriminator="kind")]
     limits: Limits
     temperature: float = Field(gt=0)  # the graph divides its logits by it
     sets: Sets

@@ -32,7 +32,7 @@ class Description(Section):
 
 
 class Dataset(Protocol):
-    """One split of either task, as `convoy.datasets` gives it."""
+    """One split of a task, as `convoy.datasets` gives it."""
 
     arrays: Any
     labels: NDArray[np.int64]
@@ -49,20 +49,20 @@ class Dataset(Protocol):
 
 def open_dataset(task: Task, path: Path) -> Dataset:
     """Open a prepared split. Task and module have the same name, so that a stage loads only its own task's code."""
-    module = import_module(f"convoy.datasets.{task}")
-    dataset: Dataset = getattr(module, f"{task.capitalize()}Dataset")(path)
+    words = task.split("-")
+    dataset: Dataset = getattr(_module("datasets", task), "".join(map(str.capitalize, words)) + "Dataset")(path)
     return dataset
 
 
 def batch_model(task: Task) -> type[Section]:
     """What the section `batches` of a task's candidates must be."""
-    model: type[Section] = import_module(f"convoy.datasets.{task}").BatchParams
+    model: type[Section] = _module("datasets", task).BatchParams
     return model
 
 
 def network_model(task: Task, architecture: Architecture) -> type[Section]:
     """What the section `network` of a candidate must be."""
-    model: type[Section] = import_module(f"convoy.models.{task}_{architecture}").NetworkParams
+    model: type[Section] = _module("models", f"{task}_{architecture}").NetworkParams
     return model
 
 
@@ -87,7 +87,7 @@ def describe(
 
 def build(description: Description) -> nn.Module:
     """The network of a candidate, untrained."""
-    module = import_module(f"convoy.models.{description.task}_{description.architecture}")
+    module = _module("models", f"{description.task}_{description.architecture}")
     params = module.NetworkParams.model_validate(description.network)
     network: nn.Module = module.Network(params, labels=len(description.labels), **description.dimensions)
     return network
@@ -134,3 +134,7 @@ def logits(network: nn.Module, dataset: Dataset) -> NDArray[np.float32]:
     result = np.empty((len(dataset.labels), len(dataset.names)), dtype=np.float32)
     result[dataset.evaluation_order] = torch.cat(found).numpy()
     return result
+
+
+def _module(package: str, name: str) -> Any:
+    return import_module(f"convoy.{package}.{name.replace('-', '_')}")

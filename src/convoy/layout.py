@@ -3,10 +3,12 @@
 from pathlib import Path
 from typing import Literal, get_args
 
-Task = Literal["image", "text"]
+Task = Literal["image", "text", "text-stream"]  # what is built, published and served
+DataKind = Literal["image", "text"]  # of data; `text-stream` learns from what is prepared for `text`
 Architecture = Literal["cnn", "lstm"]
 Split = Literal["train", "validation", "calibration", "gate", "test"]
 TASKS: tuple[Task, ...] = get_args(Task)
+DATA_KINDS: tuple[DataKind, ...] = get_args(DataKind)
 ARCHITECTURES: tuple[Architecture, ...] = get_args(Architecture)
 SPLITS: tuple[Split, ...] = get_args(Split)
 
@@ -16,19 +18,29 @@ BASELINES = Path("reports/baselines.json")
 TOKENIZER = Path("data/prepared/text/contract/tokenizer.json")
 
 
+def kind_of(task: Task) -> DataKind:
+    """What a task's data is."""
+    return "image" if task == "image" else "text"
+
+
+def architectures(task: Task) -> tuple[Architecture, ...]:
+    """The candidates of a task; where there is one alone nothing is chosen."""
+    return ("lstm",) if task == "text-stream" else ARCHITECTURES
+
+
 def raw(task: Task) -> Path:
     """Folder of the files as they were published, verified."""
-    return Path("data/raw", task)
+    return Path("data/raw", kind_of(task))
 
 
 def prepared(task: Task, split: Split) -> Path:
     """Arrow file of one split: uint8 images or texts with their token ids, and labels."""
-    return Path("data/prepared", task, f"{split}.arrow")
+    return Path("data/prepared", kind_of(task), f"{split}.arrow")
 
 
 def contract(task: Task) -> Path:
     """File of the preprocessing contract that a task's data was prepared with; export copies it into the card."""
-    return Path("data/prepared", task, "contract", "preprocessing.json")
+    return Path("data/prepared", kind_of(task), "contract", "preprocessing.json")
 
 
 def candidate(task: Task, architecture: Architecture) -> Path:
@@ -41,9 +53,14 @@ def reports(task: Task) -> Path:
     return Path("reports", task)
 
 
+def data_reports(task: Task) -> Path:
+    """Folder of what was found in a task's data."""
+    return reports(kind_of(task))
+
+
 def baselines(task: Task) -> Path:
-    """Table of what each baseline of a task says of the test split."""
-    return Path("reports/baselines", f"{task}.csv")
+    """Table of what each baseline of a task's data says of the test split."""
+    return Path("reports/baselines", f"{kind_of(task)}.csv")
 
 
 def choice(task: Task) -> Path:

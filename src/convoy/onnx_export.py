@@ -12,8 +12,12 @@ from torch import Tensor, nn
 from convoy.layout import Task
 from convoy.models.places import PlaceNetwork
 
-# What may vary from request to request: the batch, and for texts their length.
-SYMBOLIC: dict[Task, tuple[int, ...]] = {"image": (0,), "text": (0, 1)}
+# The inputs of each graph, and what of their sizes varies from request to request: the batch, and the length of texts.
+SYMBOLIC: dict[Task, dict[str, tuple[int, ...]]] = {
+    "image": {"input": (0,)},
+    "text": {"input": (0, 1)},
+    "text-stream": {"input": (0, 1), "state": (0,)},
+}
 
 
 class ExportFailed(RuntimeError):
@@ -32,6 +36,15 @@ class Probabilities(nn.Module):
         """Inputs of the network -> (batch, labels) probabilities."""
         logits: Tensor = self.network(inputs)
         return (logits / self.temperature).softmax(dim=1)
+
+
+class StepProbabilities(Probabilities):
+    """The same of a network that goes on with what it carries, after each word."""
+
+    def forward(self, inputs: Tensor, carried: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """(streams, words) token ids and what was carried -> (streams, words, labels), and what to carry on."""
+        logits, carried = self.network.step(inputs, carried)  # type: ignore[operator]
+        return (logits / self.temperature).softmax(dim=2), carried
 
 
 class Contributions(nn.Module):
@@ -61,29 +74,32 @@ def export(network: nn.Module, example: Tensor, task: Task, temperature: float) 
     `example` is a batch of at least 2: the exporter takes a size of 1 for a constant. Export one model per process:
     a second LSTM in the same process silently gets a frozen length. Raises ExportFailed.
     """
-    return _export(Probabilities(network, temperature), example, task, ["probabilities"])
+    if task != "text-stream":
+        return _export(Probabilities(network, temperature), (example,), task, ["probabilities"])
+    begun = network.begin(len(example))  # type: ignore[operator]
+    return _export(StepProbabilities(network, temperature), (example, begun), task, ["probabilities", "next_state"])
 
 
 def export_explanation(network: nn.Module, example: Tensor, task: Task, temperature: float) -> bytes:
     """The graph that explains what `export` gives, under the same rules: a file of its own, since ONNX Runtime runs a
     whole graph, whichever of its outputs are asked for.
     """
-    return _export(Contributions(network, temperature), example, task, ["contributions", "logits"])
+    return _export(Contributions(network, temperature), (example,), task, ["contributions", "logits"])
 
 
-def _export(network: nn.Module, example: Tensor, task: Task, outputs: list[str]) -> bytes:
-    sizes = {dimension: torch.export.Dim.DYNAMIC for dimension in SYMBOLIC[task]}
+def _export(module: nn.Module, examples: tuple[Tensor, ...], task: Task, outputs: list[str]) -> bytes:
+    sizes = tuple(dict.fromkeys(dimensions, torch.export.Dim.DYNAMIC) for dimensions in SYMBOLIC[task].values())
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, whose operators we do not use
     with warnings.catch_warnings():
         # The exporter's own use of torch, and that an LSTM keeps its weights in a list too.
         warnings.filterwarnings("ignore", category=FutureWarning)
         warnings.filterwarnings("ignore", ".*_flat_weights.*", UserWarning)
         program = torch.onnx.export(
-            network.eval(),
-            (example,),
+            module.eval(),
+            examples,
             dynamo=True,
-            dynamic_shapes=(sizes,),
-            input_names=["input"],
+            dynamic_shapes=sizes,
+            input_names=list(SYMBOLIC[task]),
             output_names=outputs,
             external_data=False,
             verbose=False,
@@ -124,10 +140,12 @@ def _strip_each(things: Iterable[Any]) -> None:
 
 
 def _check_sizes(model: onnx.ModelProto, task: Task) -> None:
-    shape = model.graph.input[0].type.tensor_type.shape.dim
-    frozen = [index for index in SYMBOLIC[task] if not shape[index].dim_param]
-    if frozen:
-        raise ExportFailed(f"the graph froze input dimension {frozen} of {task} at the example's size")
+    for graph_input, dimensions in zip(model.graph.input, SYMBOLIC[task].values(), strict=True):
+        shape = graph_input.type.tensor_type.shape.dim
+        frozen = [index for index in dimensions if not shape[index].dim_param]
+        if frozen:
+            name = f"{graph_input.name} dimension {frozen} of {task}"
+            raise ExportFailed(f"the graph froze {name} at the example's size")
     tensors = [tensor for graph in _graphs(model.graph) for tensor in graph.initializer]
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in tensors):
         raise ExportFailed("the graph keeps weights outside the file")

@@ -1,5 +1,6 @@
 """The proof that torch and ONNX Runtime say the same, and that an answer does not depend on the rest of the batch."""
 
+import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +12,12 @@ from torch import nn
 
 from convoy.explanation.explainer import Explainer, softmax
 from convoy.predictor import Model
-from convoy.preprocessing.text import TextPreprocessing
+from convoy.preprocessing.image import ImagePreprocessing
+from convoy.streaming import begin, read
 
 BATCHES = (1, 2, 3, 7, 32)
-LENGTHS = (1, 2, 3, 5, 17, 64)  # and the longest that the contract allows
+LENGTHS = (1, 2, 3, 5, 17, 64)  # and the longest that the model is given at once
+LONGEST_PIECE = 40  # characters
 
 
 class ParityBroken(RuntimeError):
@@ -95,13 +98,40 @@ def compare_batches(model: Model, arrays: Sequence[NDArray[Any]]) -> Agreement:
     return compare(np.concatenate(alone), np.concatenate(together))
 
 
+def compare_pieces(model: Model, texts: Sequence[str], seed: int = 0) -> Agreement:
+    """Each text at once against the same text cut anywhere, within words too: the probabilities after every word.
+
+    Only of a model that carries a state. Raises ParityBroken where the pieces have other words.
+    """
+    drawn = random.Random(seed)
+    at_once, in_pieces = [], []
+    for text in texts:
+        whole = read(model, begin(model), text, final=True)
+        parts = list(_read_in_pieces(model, text, drawn))
+        if [word for words, _ in parts for word in words] != whole.words:
+            raise ParityBroken("a text in pieces has other words than the same text at once")
+        at_once.append(whole.probabilities)
+        in_pieces += [probabilities for _, probabilities in parts]
+    return compare(np.concatenate(at_once), np.concatenate(in_pieces))
+
+
+def _read_in_pieces(model: Model, text: str, drawn: random.Random) -> Iterator[tuple[list[str], NDArray[np.float32]]]:
+    state, start = begin(model), 0
+    while start < len(text):
+        end = start + drawn.randint(1, LONGEST_PIECE)
+        reading = read(model, state, text[start:end], final=end >= len(text))
+        yield reading.words, reading.probabilities
+        state, start = reading.state, end
+
+
 def _grid(model: Model, arrays: Sequence[NDArray[Any]]) -> Iterator[NDArray[Any]]:
     contract = model.card.preprocessing
-    if isinstance(contract, TextPreprocessing):
-        lengths: tuple[int | None, ...] = (*LENGTHS, contract.max_tokens)
-        arrays = [*arrays, np.full(contract.max_tokens, contract.unknown_id)]
-    else:
-        lengths = (None,)
+    lengths: tuple[int | None, ...] = (None,)
+    if not isinstance(contract, ImagePreprocessing):
+        longest = contract.longest_run
+        # With a state a longer text is read in several runs.
+        lengths = (*LENGTHS, longest, *((longest + 1, 3 * longest) if model.state_size else ()))
+        arrays = [*arrays, np.full(longest, contract.unknown_id)]
     for length in lengths:
         for size in BATCHES:
             yield _cut(arrays, size, length)

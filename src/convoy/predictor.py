@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from convoy.bundle import BundleInvalid, Card, read_bundle
 from convoy.preprocessing.image import ImagePreprocessing, ImagePreprocessor, PreparedImage
-from convoy.preprocessing.text import PreparedText, TextPreprocessor
+from convoy.preprocessing.text import LONGEST_RUN, PreparedText, TextPreprocessor
 
 BATCH = 32  # inputs of similar length that run together; larger batches gain nothing on a CPU
 REPLAY_TOLERANCE = 1e-4  # other processors round differently; a wrong model is off by far more
@@ -27,7 +27,10 @@ class Model:
         self.preprocessor = _preprocessor(card, files)
         self._session = open_session("model.onnx", files["model.onnx"], threads)
         _check(self._session, card)
-        self._input_name: str = self._session.get_inputs()[0].name
+        inputs = self._session.get_inputs()
+        self._input_names: list[str] = [each.name for each in inputs]
+        # How many numbers a model that reads a text in pieces carries from one to the next; 0 for all others.
+        self.state_size: int = inputs[1].shape[1] if len(inputs) > 1 else 0
 
     def prepare(self, raw: bytes | str, **options: Any) -> Prepared:
         """One raw input (image bytes, or a text) -> what the model takes. Raises InputRejected."""
@@ -47,9 +50,28 @@ class Model:
 
     def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         """One collated batch -> (batch, labels) float32."""
-        (found,) = self._session.run(None, {self._input_name: batch})
-        result: NDArray[np.float32] = found
+        result: NDArray[np.float32]
+        if self.state_size:
+            each_word, _ = self.step(batch, np.zeros((len(batch), self.state_size), np.float32))
+            result = each_word[:, -1]  # padding leaves it as it was after the last word
+        else:
+            (result,) = self._session.run(None, {self._input_names[0]: batch})
         return result
+
+    def step(
+        self, tokens: NDArray[Any], carried: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Token ids (streams, words) and what was carried -> probabilities after each word, and what to carry on.
+
+        (streams, words, labels) and (streams, state_size), float32; zeros are carried before the first word. Only of a
+        model that carries a state. Where token ids are padded, nothing can follow.
+        """
+        found = []
+        for start in range(0, tokens.shape[1], LONGEST_RUN):
+            part = tokens[:, start : start + LONGEST_RUN]
+            probabilities, carried = self._session.run(None, dict(zip(self._input_names, (part, carried), strict=True)))
+            found.append(probabilities)
+        return np.concatenate(found, axis=1), carried
 
     def replay(self, inputs: Sequence[str]) -> NDArray[np.float32]:
         """The probabilities of raw inputs as examples.json holds them: texts, or PNGs in base64."""
@@ -102,9 +124,12 @@ def open_session(name: str, onnx_bytes: bytes, threads: int) -> ort.InferenceSes
 
 
 def _check(session: ort.InferenceSession, card: Card) -> None:
-    outputs = session.get_outputs()
-    if len(session.get_inputs()) != 1 or len(outputs) != 1 or outputs[0].shape[-1] != len(card.labels):
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    carries = card.task == "text-stream"  # a second of each, the state, of one size
+    if len(inputs) != 1 + carries or len(outputs) != 1 + carries or outputs[0].shape[-1] != len(card.labels):
         raise BundleInvalid(
             f"model.onnx has outputs {[(output.name, output.shape) for output in outputs]}, "
-            f"one of {len(card.labels)} probabilities is expected"
+            f"one of {len(card.labels)} probabilities is expected" + (" and one of the state" if carries else "")
         )
+    if carries and not isinstance(inputs[1].shape[1], int):
+        raise BundleInvalid(f"model.onnx has a state of shape {inputs[1].shape}, its size is expected; export it again")

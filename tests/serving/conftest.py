@@ -30,6 +30,7 @@ settings.register_profile(FUZZ)
 WRITERS: dict[str, Callable[[Path], None]] = {
     "image": tiny_bundles.write_image_bundle,
     "text": tiny_bundles.write_text_bundle,
+    "text-stream": tiny_bundles.write_stream_bundle,
 }
 
 
@@ -57,7 +58,7 @@ def switch(root: Path, task: str, digest: str) -> None:
 
 @pytest.fixture(scope="session")
 def deployed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with both models; nobody may change it."""
+    """A folder with all models; nobody may change it."""
     root = tmp_path_factory.mktemp("deployed")
     for task in WRITERS:
         deploy(root, task)
@@ -74,6 +75,13 @@ def image_model(deployed: Path) -> Deployed:
 @pytest.fixture(scope="session")
 def text_model(deployed: Path) -> Deployed:
     model = load_task(deployed, "text")
+    assert isinstance(model, Deployed)
+    return model
+
+
+@pytest.fixture(scope="session")
+def stream_model(deployed: Path) -> Deployed:
+    model = load_task(deployed, "text-stream")
     assert isinstance(model, Deployed)
     return model
 

@@ -102,7 +102,7 @@ def test_any_bytes_as_json(text_model: Deployed, body: bytes) -> None:
 
 
 ROUTES = [f"/v1/{things}/{verb}" for things in ("images", "texts") for verb in ("predict", "sets", "explain")]
-PATHS = st.sampled_from([*ROUTES, "/", "/x"])
+PATHS = st.sampled_from([*ROUTES, "/v1/texts/stream", "/", "/x"])
 TYPES = st.sampled_from(
     [
         "image/png",

@@ -1,5 +1,6 @@
 """A real nginx with gateway.conf before a real service: what is slow, large or too much ends there, in our form."""
 
+import json
 import os
 import shutil
 import socket
@@ -14,7 +15,8 @@ from pathlib import Path
 import httpx
 import pytest
 import tiny_bundles
-from conftest import ROOT, Server, deploy, error_of, serve, without_id
+from conftest import ROOT, WRITERS, Server, deploy, error_of, serve, without_id
+from httpx_ws import WebSocketUpgradeError, connect_ws
 from test_ports import free_port
 
 PNG = tiny_bundles.png(200)
@@ -103,7 +105,7 @@ def test_an_instance_that_is_ended_under_load_fails_no_request_while_another_is_
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     root = tmp_path / "deployed"
-    for task in ("image", "text"):
+    for task in WRITERS:
         deploy(root, task)
     with serve(root, tmp_path_factory.mktemp("stays")) as stays:
         with serve(root, tmp_path_factory.mktemp("goes")) as goes:
@@ -131,3 +133,17 @@ def test_where_no_service_is_the_gateway_says_so_in_our_form(tmp_path: Path) -> 
     finally:
         process.terminate()
         process.wait(10)
+
+
+def test_a_stream_goes_through_the_gateway_by_socket_and_by_requests(gateway: str) -> None:
+    with connect_ws(f"{gateway}/v1/texts/stream") as session:
+        for piece, words in (("the goo", ["the"]), ("d film ", ["good", "film"])):
+            session.send_text(json.dumps({"text": piece}))
+            assert [word["word"] for word in json.loads(session.receive_text(timeout=10))["words"]] == words
+    answer = httpx.post(f"{gateway}/v1/texts/stream", json={"text": "good film "})
+    assert answer.status_code == 200 and answer.json()["state"]
+
+
+def test_no_other_path_of_the_gateway_becomes_a_socket(gateway: str) -> None:
+    with pytest.raises(WebSocketUpgradeError), connect_ws(f"{gateway}/v1/texts/predict"):
+        pass

@@ -15,6 +15,7 @@ OLD = Path(__file__).parents[1] / "old_bundles"
 def test_it_predicts_and_says_that_it_has_no_sets(tmp_path: Path) -> None:
     for task in ("image", "text"):
         deploy(tmp_path, task, lambda folder, task=task: migrate(OLD / f"format-1-{task}", folder, print) and None)
+    deploy(tmp_path, "text-stream")  # there was none in format 1
     examples = json.loads((OLD / "format-1-text" / "examples.json").read_bytes())
     with service_of(tmp_path) as client:
         assert client.get("/readyz").status_code == 200

@@ -13,7 +13,7 @@ import httpx
 import psutil
 import pytest
 import tiny_bundles
-from conftest import Server, deploy, serve, switch, without_id
+from conftest import WRITERS, Server, deploy, serve, switch, without_id
 from prometheus_client import REGISTRY
 
 from serving.deployed import Deployed, DeployedModels, Unavailable, load_task
@@ -33,7 +33,7 @@ def write_other(folder: Path) -> None:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    for task in ("image", "text"):
+    for task in WRITERS:
         deploy(tmp_path, task)
     return tmp_path
 
@@ -117,6 +117,7 @@ def test_what_was_not_there_at_the_start_answers_once_it_is_deployed(tmp_path: P
     reloader.look()
     assert isinstance(models.by_task["image"], Deployed) and not models.ready
     deploy(tmp_path, "text")
+    deploy(tmp_path, "text-stream")
     reloader.look()
     assert models.ready
 

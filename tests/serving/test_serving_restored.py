@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 import tiny_bundles
-from conftest import deploy, serve
+from conftest import WRITERS, deploy, serve
 
 from convoy.housekeeping.backup import back_up
 from convoy.housekeeping.restoration import restore
@@ -31,7 +31,7 @@ def test_the_same_requests_get_the_same_bytes(tmp_path: Path, monkeypatch: pytes
     for folder in (here, elsewhere, tmp_path / "first", tmp_path / "second"):
         folder.mkdir()
     monkeypatch.chdir(here)
-    for task in ("image", "text"):
+    for task in WRITERS:
         deploy(here / "deployed", task)
     with serve(here / "deployed", tmp_path / "first") as server:
         before = answers(server.url)

@@ -21,6 +21,7 @@ def test_a_bundle_without_explanations_predicts_and_names_the_remedy(tmp_path: P
     for task, (write, card) in plain.items():
         without = card.model_copy(update={"explanation": None})
         deploy(tmp_path, task, lambda folder, write=write, without=without: write(folder, without))
+    deploy(tmp_path, "text-stream")
     with service_of(tmp_path) as client:
         assert client.get("/readyz").status_code == 200
         answers = [

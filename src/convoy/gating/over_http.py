@@ -25,6 +25,7 @@ from convoy.bundle import RELEASE, Card, Release, read_bundle
 from convoy.layout import Task
 
 HOST = "127.0.0.1"
+JSON = "application/json"
 READY_WITHIN_S = 300.0  # about 6 s on two free cores; with ten other processes on them 120 were too few
 ENDED_WITHIN_S = 20.0
 # The service ends with whoever asked for it, even with one that was killed: then its standard input ends.
@@ -76,24 +77,34 @@ def serve(folder: Path) -> Iterator[str]:
 def ask(url: str, card: Card, inputs: Sequence[bytes | str]) -> NDArray[np.float64]:
     """The probabilities (inputs, labels) that the service at `url` gives, in the order of the card's labels.
 
-    Images are sent one at a time, texts as many as one request may bring. Raises AnswerRefused.
+    Images are sent one at a time, texts as many as one request may bring; a text that is read in pieces in two of them,
+    so that the state is part of what is judged. Raises AnswerRefused.
     """
     predictions: list[dict[str, Any]] = []
     if card.task == "image":
         for raw in inputs:
-            predictions += _post(f"{url}/v1/images/predict", "image/png", raw)
+            predictions += _post(f"{url}/v1/images/predict", "image/png", raw)["predictions"]
+    elif card.task == "text-stream":
+        predictions = [_ask_in_pieces(f"{url}/v1/texts/stream", str(raw)) for raw in inputs]
     else:
         for start in range(0, len(inputs), card.limits.max_items):
             body = json.dumps({"texts": list(inputs[start : start + card.limits.max_items])}).encode()
-            predictions += _post(f"{url}/v1/texts/predict", "application/json", body)
+            predictions += _post(f"{url}/v1/texts/predict", JSON, body)["predictions"]
     return np.array([[each["probabilities"][label] for label in card.labels] for each in predictions])
 
 
-def _post(url: str, content_type: str, body: Any) -> list[dict[str, Any]]:
+def _ask_in_pieces(url: str, text: str) -> dict[str, Any]:
+    """The answer to the second half of a text, sent with the state that came with the first."""
+    middle = len(text) // 2
+    state = _post(url, JSON, json.dumps({"text": text[:middle]}).encode())["state"]
+    return _post(url, JSON, json.dumps({"text": text[middle:], "final": True, "state": state}).encode())
+
+
+def _post(url: str, content_type: str, body: Any) -> dict[str, Any]:
     request = urllib.request.Request(url, body, {"Content-Type": content_type})
     try:
         with _DIRECT.open(request, timeout=60) as answer:
-            found: list[dict[str, Any]] = json.loads(answer.read())["predictions"]
+            found: dict[str, Any] = json.loads(answer.read())
             return found
     except urllib.error.HTTPError as error:
         with error:

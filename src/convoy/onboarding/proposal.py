@@ -37,8 +37,9 @@ def propose(task: Task, detected: Detected, survey: Survey) -> list[Change]:
         changes += _images(survey)
     else:
         changes += _texts(survey)
-    for architecture in layout.ARCHITECTURES:
-        changes += _learning(("train", task, architecture), trained, survey)
+    sections: list[tuple[str, ...]] = [("train", task, architecture) for architecture in layout.ARCHITECTURES]
+    for section in [*sections, *([("train_stream",)] if task == "text" else [])]:
+        changes += _learning(section, 128 if task == "image" else 64, trained, survey)
     return changes
 
 
@@ -129,7 +130,7 @@ def _texts(survey: Survey) -> Iterator[Change]:
     yield Change((*section, "max_characters"), most, f"the longest one of a sample has {survey.characters:,}")
 
 
-def _learning(section: tuple[str, ...], trained: int, survey: Survey) -> Iterator[Change]:
+def _learning(section: tuple[str, ...], usual: int, trained: int, survey: Survey) -> Iterator[Change]:
     largest, smallest = max(survey.counts.values()), min(survey.counts.values())
     why = f"the largest label has {largest / smallest:.1f} times the items of the smallest"
     weights = "balanced" if largest / smallest > UNEVEN else "none"
@@ -137,7 +138,6 @@ def _learning(section: tuple[str, ...], trained: int, survey: Survey) -> Iterato
     yield Change((*section, "learning", "label_smoothing"), 0.05, "more where people would disagree about a label")
     if trained >= FEW:
         return
-    usual = 128 if section[1] == "image" else 64
     size = int(min(usual, max(8, 2 ** int(np.log2(max(8, trained / 20))))))
     epochs = int(min(MOST_EPOCHS, max(8, -(-STEPS * size // trained))))
     yield Change(

@@ -13,6 +13,10 @@ from convoy.preprocessing.rejection import InputRejected
 
 T = TypeVar("T")
 
+# Words that a model which carries its state reads at once; a longer text goes on with the state. A power of 2, since
+# the model's graph finds the greatest value so far by doubling its reach (convoy.models.text_stream_lstm).
+LONGEST_RUN = 128
+
 
 class TextPreprocessing(Section):
     """The contract of a text model, part of its card; a longer text keeps its first `head_tokens` and its last ones."""
@@ -24,11 +28,48 @@ class TextPreprocessing(Section):
     pad_id: int = Field(ge=0)
     unknown_id: int = Field(ge=0)
 
+    @property
+    def longest_run(self) -> int:
+        """The most tokens that the model is given at once."""
+        return self.max_tokens
+
+    def keep(self, words: list[T]) -> list[T]:
+        """The head and the tail of what is too long."""
+        tail = self.max_tokens - self.head_tokens
+        return words if len(words) <= self.max_tokens else words[: self.head_tokens] + words[len(words) - tail :]
+
     @model_validator(mode="after")
     def _head_fits(self) -> "TextPreprocessing":
         if self.head_tokens > self.max_tokens:
             raise ValueError(f"head_tokens is {self.head_tokens}, must not exceed max_tokens ({self.max_tokens})")
         return self
+
+
+class StreamPreprocessing(Section):
+    """The contract of a model that reads a text in pieces, part of its card: nothing is cut off.
+
+    `max_characters` are those of a piece, or of a text that is given whole; `max_words` those of all pieces together;
+    `max_pending_characters` those at the end of a piece that may still belong to an unfinished word.
+    """
+
+    kind: Literal["text-stream"]
+    max_characters: int = Field(ge=1)
+    max_pending_characters: int = Field(ge=1)
+    max_words: int = Field(ge=1)
+    pad_id: int = Field(ge=0)
+    unknown_id: int = Field(ge=0)
+
+    @property
+    def longest_run(self) -> int:
+        """The most tokens that the model is given at once."""
+        return LONGEST_RUN
+
+    def keep(self, words: list[T]) -> list[T]:
+        """All of them."""
+        return words
+
+
+TextContract = TextPreprocessing | StreamPreprocessing
 
 
 @dataclass(frozen=True)
@@ -49,10 +90,15 @@ class LocatedText:
     omitted: int = 0  # words between head and tail, which the model does not read
 
 
-def check(text: str, contract: TextPreprocessing) -> None:
+def check(text: str, contract: TextContract) -> None:
     """Raise InputRejected where a text is blank, too long, or holds a lone surrogate."""
     if not text.strip():
         raise InputRejected("blank_text", "the text is empty or only white space")
+    check_characters(text, contract)
+
+
+def check_characters(text: str, contract: TextContract) -> None:
+    """Raise InputRejected where a text is too long, or holds a lone surrogate."""
     limit = contract.max_characters
     if len(text) > limit:
         raise InputRejected("text_too_long", f"the text has {len(text)} characters, at most {limit} are allowed")
@@ -63,7 +109,7 @@ def check(text: str, contract: TextPreprocessing) -> None:
 class TextPreprocessor:
     """Turns texts into token ids according to one contract and one tokenizer."""
 
-    def __init__(self, contract: TextPreprocessing, tokenizer_json: bytes) -> None:
+    def __init__(self, contract: TextContract, tokenizer_json: bytes) -> None:
         self.contract = contract
         self.tokenizer = Tokenizer.from_str(tokenizer_json.decode("utf-8"))
 
@@ -78,9 +124,10 @@ class TextPreprocessor:
         """What `prepare` gives, and where each of its words stands in the text; raises what that raises."""
         check(text, self.contract)
         encoding = self.tokenizer.encode(text, add_special_tokens=False)
+        spans = self.contract.keep(encoding.offsets)
+        omitted = len(encoding.offsets) - len(spans)
         # The one unknown word that stands for a text of dropped characters is all of it.
-        spans = self._keep(encoding.offsets) or [(0, len(text))]
-        return LocatedText(self._truncate(encoding.ids), spans, max(0, len(encoding.ids) - self.contract.max_tokens))
+        return LocatedText(self._truncate(encoding.ids), spans or [(0, len(text))], omitted)
 
     def prepare_all(self, texts: list[str]) -> list[PreparedText]:
         """Encode many texts, on all cores."""
@@ -88,6 +135,11 @@ class TextPreprocessor:
             check(text, self.contract)
         encodings = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         return [self._truncate(encoding.ids) for encoding in encodings]
+
+    def words(self, text: str) -> tuple[list[str], NDArray[np.int64]]:
+        """The words of a text as they stand in it, and their ids, (words,) int64; there may be none."""
+        encoding = self.tokenizer.encode(text, add_special_tokens=False)
+        return [text[start:end] for start, end in encoding.offsets], np.array(encoding.ids, dtype=np.int64)
 
     def collate(self, arrays: list[NDArray[Any]]) -> NDArray[Any]:
         """Pad token ids to the longest of them: (batch, tokens) int64."""
@@ -97,12 +149,6 @@ class TextPreprocessor:
         return batch
 
     def _truncate(self, ids: list[int]) -> PreparedText:
-        truncated = len(ids) > self.contract.max_tokens
-        ids = self._keep(ids)
+        kept = self.contract.keep(ids)
         # A text of nothing but characters that the tokenizer drops still gets an answer: one unknown word.
-        return PreparedText(np.array(ids or [self.contract.unknown_id], dtype=np.int64), truncated)
-
-    def _keep(self, words: list[T]) -> list[T]:
-        """The head and the tail of what is too long."""
-        limit, head = self.contract.max_tokens, self.contract.head_tokens
-        return words if len(words) <= limit else words[:head] + words[len(words) - (limit - head) :]
+        return PreparedText(np.array(kept or [self.contract.unknown_id], dtype=np.int64), len(kept) < len(ids))

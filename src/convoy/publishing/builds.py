@@ -13,11 +13,11 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from convoy import layout
-from convoy.layout import ARCHITECTURES, TASKS, Architecture, Task
+from convoy.layout import DATA_KINDS, Architecture, Task, architectures, kind_of
 from convoy.publishing import baseline_runs, tracking
 from convoy.publishing.git_state import GitState
 from convoy.publishing.provenance import LOCK, Lock, same_file
-from convoy.publishing.run_content import FETCH, PREPARE, RunContent, stage
+from convoy.publishing.run_content import FETCH, PREPARE, RunContent, stage, stages_to_bundle
 
 NAME = "build"
 BUILD = "convoy.build_run"  # of a version and of a candidate's run: the first build that held it
@@ -65,14 +65,14 @@ class Build:
 
 def stages_of(task: Task) -> list[str]:
     """All stages that a task's bundle and its reports come from."""
-    trained = [stage("train", task, architecture) for architecture in ARCHITECTURES]
-    rest = [stage(name, task) for name in ("choose", "export", "evaluate")]
-    return [FETCH[task], PREPARE[task], *trained, baseline_runs.STAGE, *rest]
+    trained = [stage("train", task, architecture) for architecture in architectures(task)]
+    rest = [name for name in stages_to_bundle(task) if name not in trained]
+    return [FETCH[task], PREPARE[task], *trained, baseline_runs.STAGE, *rest, stage("evaluate", task)]
 
 
 def stages_behind(task: Task) -> list[str]:
     """The same, and what makes the data of other tasks, which the stage of the baselines reads with them."""
-    others = [name for other in TASKS if other != task for name in (FETCH[other], PREPARE[other])]
+    others = [name for other in DATA_KINDS if other != kind_of(task) for name in (FETCH[other], PREPARE[other])]
     return [*others, *stages_of(task)]
 
 

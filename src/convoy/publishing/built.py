@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from convoy import layout
-from convoy.layout import ARCHITECTURES, Architecture, Task
+from convoy.layout import Architecture, Task
 from convoy.publishing import baseline_runs
 from convoy.publishing.provenance import Lock, same_file
 from convoy.publishing.run_content import (
     RunContent,
+    is_chosen,
     read_json,
     read_run,
     stage,
@@ -43,7 +44,7 @@ def read_built(task: Task, lock: Lock) -> Built:
     evaluated = _is_current(lock, stage("evaluate", task), missing)
     winner = _winner(task, lock, missing)
     runs = {}
-    for architecture in ARCHITECTURES:
+    for architecture in layout.architectures(task):
         train = stage("train", task, architecture)
         fingerprint = training_file(task, architecture)
         if _is_current(lock, train, missing) and is_of_lock(fingerprint, lock.outs(train), missing):
@@ -97,15 +98,26 @@ def is_of_lock(path: Path, written: dict[str, str], missing: list[str]) -> bool:
 
 def _winner(task: Task, lock: Lock, missing: list[str]) -> Winner | None:
     """The bundle that evaluate judged; None where it, or a figure that speaks for it, is not the one of dvc.lock."""
-    current = [_is_current(lock, stage(name, task), missing) for name in ("choose", "export", "evaluate")]
+    names = [*(["choose"] if is_chosen(task) else []), "export", "evaluate"]
+    current = [_is_current(lock, stage(name, task), missing) for name in names]
     if not all(current) or not _is_judged(task, lock, missing):
         return None
-    if not is_of_lock(layout.choice(task), lock.outs(stage("choose", task)), missing):
+    architecture = _chosen(task, lock, missing)
+    if architecture is None:
         return None
-    architecture = read_json(layout.choice(task))["architecture"]
     train = stage("train", task, architecture)
     metrics = layout.reports(task) / architecture / "metrics.json"
     reports = [is_of_lock(path, lock.outs(train), missing) for path in (metrics, training_file(task, architecture))]
     if not _is_current(lock, train, missing) or not all(reports):
         return None
     return Winner(architecture, layout.bundle(task), lock)
+
+
+def _chosen(task: Task, lock: Lock, missing: list[str]) -> Architecture | None:
+    """The candidate that the bundle should hold: the one that was chosen, or the only one."""
+    if not is_chosen(task):
+        return layout.architectures(task)[0]
+    if not is_of_lock(layout.choice(task), lock.outs(stage("choose", task)), missing):
+        return None
+    chosen: Architecture = read_json(layout.choice(task))["architecture"]
+    return chosen

@@ -77,7 +77,7 @@ def recorded(task: Task, lock: Lock) -> dict[str, Any]:
     """What export proved and prepare found, as fields of Evidence, by the files that dvc.lock names; or why not."""
     unknown: dict[str, str] = {}
     found: dict[str, Any] = {"unknown": unknown}
-    parity, findings = layout.reports(task) / "parity.json", layout.reports(task) / "findings.json"
+    parity, findings = layout.reports(task) / "parity.json", layout.data_reports(task) / "findings.json"
     if _is_known(parity, lock.outs(stage("export", task)), unknown, ONNX):
         found["onnx"] = _worst([_difference(part) for part in read_json(parity).values()])
     if _is_known(findings, lock.outs(PREPARE[task]), unknown, PREFLIGHT):

@@ -12,8 +12,8 @@ from convoy import layout
 from convoy.layout import Architecture, Task
 from convoy.publishing.provenance import Lock, same_file
 
-PREPARE = {"image": "prepare_images", "text": "prepare_text"}
-FETCH = {"image": "fetch_images", "text": "fetch_text"}
+PREPARE = {"image": "prepare_images", "text": "prepare_text", "text-stream": "prepare_text"}
+FETCH = {"image": "fetch_images", "text": "fetch_text", "text-stream": "fetch_text"}
 _CONTEXTS = {"train": "training", "validation": "validation", "test": "test"}
 
 
@@ -46,8 +46,21 @@ class RunContent:
 
 
 def stage(name: str, task: Task, architecture: Architecture | None = None) -> str:
-    """The name that DVC gives a stage of the matrix."""
+    """The name that DVC gives a stage: of a matrix, or of a task that has one candidate alone."""
+    if task == "text-stream":
+        return f"{name}_stream"
     return f"{name}@{task}" if architecture is None else f"{name}@{task}-{architecture}"
+
+
+def is_chosen(task: Task) -> bool:
+    """Whether a task has several candidates, of which a stage chooses one."""
+    return len(layout.architectures(task)) > 1
+
+
+def stages_to_bundle(task: Task) -> list[str]:
+    """The stages that train a task's candidates and make its bundle of one, in their order."""
+    trained = [stage("train", task, architecture) for architecture in layout.architectures(task)]
+    return [*trained, *([stage("choose", task)] if is_chosen(task) else []), stage("export", task)]
 
 
 def read_json(path: Path) -> Any:
@@ -115,7 +128,7 @@ def read_run(
 
 def _params(task: Task, architecture: Architecture, lock: Lock) -> dict[str, str]:
     """The params that were in force at training, the same name for the same idea in every candidate."""
-    names = {f"train.{task}.{architecture}": "", PREPARE[task]: "prepare", FETCH[task]: "fetch"}
+    names = {f"train.{task}.{architecture}": "", "train_stream": "", PREPARE[task]: "prepare", FETCH[task]: "fetch"}
     stages = [FETCH[task], PREPARE[task], stage("train", task, architecture)]
     found = {"architecture": str(architecture)}
     for key, value in ((key, value) for name in stages for key, value in lock.params(name).items()):
@@ -181,7 +194,7 @@ def _data_sets(task: Task, architecture: Architecture, lock: Lock, evaluated: bo
     return [
         DataSet(f"{task}-{split}", md5[:36], path, _CONTEXTS[split])
         for path, md5 in read.items()
-        if path.startswith(f"data/prepared/{task}") and (split := split_of(path))
+        if path.startswith(f"data/prepared/{layout.kind_of(task)}/") and (split := split_of(path))
     ]
 
 
@@ -200,12 +213,12 @@ def _files(
 ) -> dict[str, Path | bytes]:
     folder = layout.reports(task)
     wanted = [folder / architecture / name for name in ("training.json", "metrics.json", "curves.csv")]
-    wanted += [folder / name for name in ("data.json", "data.html", "findings.json", "rejected.csv")]
+    wanted += [layout.data_reports(task) / name for name in ("data.json", "data.html", "findings.json", "rejected.csv")]
     if evaluated:
         wanted += [folder / architecture / name for name in ("confusion.png", "misclassified.png")]
         wanted += [folder / "candidates.json"]
     if is_winner:
-        wanted += [layout.choice(task), folder / "parity.json"]
+        wanted += [*([layout.choice(task)] if is_chosen(task) else []), folder / "parity.json"]
         pictures = ("reliability.png", "slices.png")
         wanted += [folder / name for name in ("test.json", "slices.json", *pictures) if evaluated]
         # Not missing from what was evaluated before there were explanations.

@@ -53,13 +53,15 @@ def _answer(task: Task, service: str) -> str:
 
 def request(task: Task, service: str) -> list[str]:
     """The words of a curl command that asks for one prediction; an image comes from the deployed bundle."""
-    url = f"{service}/v1/{task}s/predict"
-    if task == "text":
-        return ["curl", "-s", url, "-H", "Content-Type: application/json", "--data-raw", json.dumps({"texts": [TEXT]})]
+    if task != "image":
+        route, body = ("predict", {"texts": [TEXT]}) if task == "text" else ("stream", {"text": TEXT, "final": True})
+        words = ["curl", "-s", f"{service}/v1/texts/{route}", "-H", "Content-Type: application/json"]
+        return [*words, "--data-raw", json.dumps(body)]
     raw = read_bundle(DEPLOYED / task / deployment.CURRENT).shown_input
     assert isinstance(raw, bytes)
     IMAGE.parent.mkdir(exist_ok=True)
     IMAGE.write_bytes(raw)
+    url = f"{service}/v1/images/predict"
     return ["curl", "-s", url, "-H", "Content-Type: image/png", "--data-binary", f"@{IMAGE.absolute()}"]
 
 

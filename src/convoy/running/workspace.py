@@ -14,7 +14,7 @@ from convoy.params import ParamsInvalid
 from convoy.running import ports
 
 # What a run in the copy makes itself; taking the original's would tell DVC that it is done.
-_MADE_THERE = ("dvc.lock", "reports")
+_LOCK, _REPORTS = "dvc.lock", "reports"  # the laboratory has a dvc.lock of its own
 # Settings that would lead the copy back to the original's MLflow and models.
 _LEFT_BEHIND = ("MLFLOW_TRACKING_URI", "CONVOY_DEPLOYED", "DVC_ROOT", "GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE")
 
@@ -88,7 +88,8 @@ def merge(params: dict[str, Any], overrides: dict[str, Any], path: Path, prefix:
 
 
 def _belongs(source: Path, name: str) -> bool:
-    return Path(name).parts[0] not in _MADE_THERE and (source / name).is_file()
+    path = Path(name)
+    return path.name != _LOCK and path.parts[0] != _REPORTS and (source / path).is_file()
 
 
 def _copy(original: Path, copy: Path) -> None:

@@ -97,8 +97,8 @@ def _job(scorer: Scorer, inputs: Inputs, settings: Settings) -> dict[str, Any]:
 
 
 def _refuse_what_makes_no_sense(scorer: Scorer, place: Path, output: Path) -> None:
-    if scorer.polarity and scorer.predictor.card.task == "text":
-        raise ScoringRefused("--polarity is for images; leave it out with --task text")
+    if scorer.polarity and scorer.predictor.card.task != "image":
+        raise ScoringRefused(f"--polarity is for images; leave it out with --task {scorer.predictor.card.task}")
     if not place.exists():
         raise ScoringRefused(f"{place} is missing; INPUT is a table or a folder")
     try:

@@ -40,7 +40,7 @@ class Inputs:
             return
         for number, (_, row) in enumerate(rows_of(self.place, self.encoding, [self.column])):
             cell = _cell(row, self.column)
-            if isinstance(cell, InputRejected) or self.task == "text":
+            if isinstance(cell, InputRejected) or self.task != "image":
                 yield Item(f"{self.place.name}#{number}", cell)
             else:
                 # May lead anywhere: who runs this may read whatever the table names, and could name it himself.

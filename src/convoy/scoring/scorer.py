@@ -69,7 +69,7 @@ class Scorer:
             raw = item.content
         else:
             raw = read_file(item.content, self.predictor.card.limits.max_body_bytes)  # no more than REST takes
-            if self.predictor.card.task == "text":
+            if self.predictor.card.task != "image":
                 raw = decode(raw, self.encoding)
         return self.predictor.prepare(raw, **({"polarity": self.polarity} if self.polarity else {}))
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from convoy import layout
 from convoy.bundle import MANIFEST
-from convoy.layout import ARCHITECTURES, Task
+from convoy.layout import Task, architectures
 from convoy.publishing.provenance import md5_of
-from convoy.publishing.run_content import FETCH, PREPARE, stage, training_file
+from convoy.publishing.run_content import FETCH, PREPARE, stage, stages_to_bundle, training_file
 from convoy.running import workspace
 from convoy.tracing.state import State, bundle_md5
 from convoy.tracing.worktree import CheckoutRefused, Say, bring_data
@@ -58,8 +58,7 @@ def rebuild(state: State, folder: Path, world: World, say: Say) -> list[Comparis
 
 def stages_up_to_bundle(task: Task) -> list[str]:
     """The stages that a bundle comes from, in their order."""
-    trained = [stage("train", task, architecture) for architecture in ARCHITECTURES]
-    return [FETCH[task], PREPARE[task], *trained, stage("choose", task), stage("export", task)]
+    return [FETCH[task], PREPARE[task], *stages_to_bundle(task)]
 
 
 def table(found: list[Comparison]) -> Iterator[str]:
@@ -89,7 +88,7 @@ def _run(stages: list[str], folder: Path, threads: Any) -> None:
 def _surroundings(state: State, world: World) -> dict[str, Any]:
     """What the trainings ran with, as the build's reports have it; nothing where they are not kept."""
     assert state.task is not None
-    for architecture in ARCHITECTURES if state.build else ():
+    for architecture in architectures(state.task) if state.build else ():
         assert state.build is not None
         content = world.known.artifact(state.build.id, str(training_file(state.task, architecture)))
         if content:
@@ -98,7 +97,7 @@ def _surroundings(state: State, world: World) -> dict[str, Any]:
 
 
 def _changed_surroundings(task: Task, folder: Path, before: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    now = json.loads((folder / training_file(task, ARCHITECTURES[0])).read_bytes())
+    now = json.loads((folder / training_file(task, architectures(task)[0])).read_bytes())
     for name, was in before.items():
         if name != "fingerprint" and now.get(name) != was:
             yield name, was, now.get(name)
@@ -107,7 +106,7 @@ def _changed_surroundings(task: Task, folder: Path, before: dict[str, Any]) -> I
 def _outs(state: State, folder: Path) -> Iterator[Comparison]:
     """Prepared data and weights, by DVC's md5."""
     assert state.task is not None and state.lock is not None
-    trained = [stage("train", state.task, architecture) for architecture in ARCHITECTURES]
+    trained = [stage("train", state.task, architecture) for architecture in architectures(state.task)]
     for name in (PREPARE[state.task], *trained):
         for path, md5 in state.lock.outs(name).items():
             if path.startswith(("data/", "candidates/")):

@@ -5,14 +5,14 @@ from typing import Annotated, Literal
 
 import typer
 
-from convoy.layout import Architecture, Task
+from convoy.layout import Architecture, DataKind, Task
 from convoy.publishing import mlflow_settings
 from convoy.verbs.application import app
 
 
 @app.command()
 def init(
-    task: Annotated[Task, typer.Option(help="What the data is.")],
+    task: Annotated[DataKind, typer.Option(help="What the data is.")],
     source: Annotated[Path, typer.Option("--from", help="A folder, an archive of one, a table, or arrays.")],
     write: Annotated[bool, typer.Option("--write", help="Put the proposal into params.yaml.")] = False,
     encoding: Annotated[str, typer.Option(help="Of texts and tables; it is never guessed.")] = "utf-8",
@@ -50,7 +50,7 @@ def verify(
 
 @app.command()
 def tune(
-    task: Annotated[Task, typer.Option(help="The task whose candidate is tuned.")],
+    task: Annotated[DataKind, typer.Option(help="The task whose candidate is tuned.")],
     architecture: Annotated[
         Architecture | None, typer.Option(help="cnn for images, lstm for texts without it.")
     ] = None,

@@ -74,7 +74,7 @@ def history(
 
 @app.command()
 def pull(
-    task: Annotated[Task | None, typer.Option(help="The task whose champion is fetched; both without it.")] = None,
+    task: Annotated[Task | None, typer.Option(help="The task whose champion is fetched; all without it.")] = None,
     every: Annotated[float | None, typer.Option(min=1, help="Go on, and look again after so many seconds.")] = None,
 ) -> None:
     """Fetch the registry's champion into deployed/, for machines that only serve; MLFLOW_TRACKING_URI says where."""

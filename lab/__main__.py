@@ -1,0 +1,40 @@
+"""The laboratory's verbs: python -m lab publish | smoke; what they show is measured by `dvc repro lab/dvc.yaml`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+
+@app.command()
+def publish() -> None:
+    """Bring MLflow to what the laboratory measured; again adds only what is missing."""
+    from convoy.publishing import mlflow_settings
+
+    mlflow_settings.apply()
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from convoy.publishing import deployment, tracking
+    from lab import publication
+
+    try:
+        with deployment.exclusive(typer.echo):
+            publication.publish(tracking.open_store(), typer.echo)
+    except (MlflowException, OSError, SQLAlchemyError, tracking.StoreMoved) as error:
+        typer.echo(f"MLflow ({mlflow_settings.tracking_uri()}) was not brought up to date: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+@app.command()
+def smoke(folder: Annotated[Path, typer.Argument(help="Where all of it happens.")]) -> None:
+    """Run the whole laboratory on few examples in a folder of its own."""
+    from lab import smoke as laboratory
+
+    raise typer.Exit(laboratory.run(folder, typer.echo))
+
+
+if __name__ == "__main__":
+    app(prog_name="python -m lab")

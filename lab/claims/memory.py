@@ -1,0 +1,88 @@
+"""What is said of networks and memory -> verdicts, by the task whose label one token far back decides."""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from lab.estimates import Estimate, estimate
+from lab.layout import Reader
+from lab.memory import MemoryParams
+from lab.results import NAMES, Results
+from lab.verdicts import Verdict, above, all_of
+
+LEAST = 1e-30  # a gradient of 0 has no logarithm
+
+
+def of_reach(results: Results, params: MemoryParams) -> list[Verdict]:
+    """Who still solves the task, and how far away."""
+    reach = {reader: found["reach"] for reader, found in results.memory.items()}
+    return [
+        *(
+            Verdict(
+                f"The {NAMES[gated]} remembers longer than the {NAMES['rnn']}",
+                above(_doublings(reach[gated], reach["rnn"]), 0.0),
+                f"up to {_spread(reach[gated])} tokens, the {NAMES['rnn']} up to {_spread(reach['rnn'])}",
+            )
+            for gated in ("lstm", "gru")
+        ),
+        Verdict(
+            "A CNN that answers from its last place remembers exactly its receptive field",
+            all_of(_as_the_field_says(results, params)),
+            ", ".join(
+                f"one of {results.memory[reader]['receptive_field']} tokens solves up to {_spread(reach[reader])}"
+                for reader in _causal(params)
+            ),
+        ),
+        Verdict(
+            "A maximum over all places finds a token at any distance",
+            all_of(far == max(params.distances) for far in reach["cnn-max"]),
+            f"solved up to {_spread(reach['cnn-max'])} tokens",
+        ),
+    ]
+
+
+def of_gradients(results: Results, params: MemoryParams, margin: float) -> list[Verdict]:
+    """Whose gradient reaches back."""
+    back = params.judged_gradient
+    verdicts = []
+    for when, name in (("before training", "gradient_at_start"), ("once trained", "gradient_trained")):
+        rows = zip(results.memory["lstm"][name], results.memory["rnn"][name], strict=True)
+        logs = [[math.log10(max(row[back], LEAST)) for row in pair] for pair in rows if None not in pair]
+        if not logs:
+            continue
+        factor = estimate(np.array([[lstm - rnn] for lstm, rnn in logs]))
+        of_lstm, of_rnn = np.mean(logs, axis=0)
+        verdicts.append(
+            Verdict(
+                f"The gradient of an Elman network fades faster than an LSTM's, {when}",
+                above(factor, math.log10(margin)),
+                f"{back} tokens back it is 10^{of_lstm:.1f} of the last token's for the LSTM and "
+                f"10^{of_rnn:.1f} for the {NAMES['rnn']}",
+            )
+        )
+    return verdicts
+
+
+def _doublings(reach: list[int], other: list[int]) -> Estimate:
+    """How many times twice as far, seed by seed; a task that is not solved at all counts as a distance of 1."""
+    logs = [[math.log2(max(one, 1)) - math.log2(max(two, 1))] for one, two in zip(reach, other, strict=True)]
+    return estimate(np.array(logs))
+
+
+def _causal(params: MemoryParams) -> list[Reader]:
+    return [reader for reader in ("cnn-near", "cnn-far") if reader in params.dilations]
+
+
+def _as_the_field_says(results: Results, params: MemoryParams) -> Iterator[bool]:
+    """Of each distance and seed, whether it is solved where the deciding token can be seen, and only there."""
+    for reader in _causal(params):
+        found = results.memory[reader]
+        for row in found["per_seed"]:
+            for distance, accuracy in zip(found["distances"], row, strict=True):
+                yield (accuracy >= params.solved) == (distance < found["receptive_field"])
+
+
+def _spread(reach: list[int]) -> str:
+    low, high = min(reach), max(reach)
+    return f"{low}" if low == high else f"{low} to {high}"

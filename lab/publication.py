@@ -1,0 +1,110 @@
+"""What was measured -> MLflow: a run per family and task with its curves, and one that has the report."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+
+from convoy import atomic
+from convoy.layout import DATA_KINDS, DataKind
+from convoy.publishing import tracking
+from convoy.publishing.run_content import RunContent, numbers, texts
+from lab.layout import FAMILIES, READERS, REPORT, Family, Reader, learnt, permuted, remembered, sized
+from lab.results import Results
+
+EXPERIMENT = "convoy-compare"
+CURVES = ("loss", "shift", "hide", "shuffle", "front", "back", "phrase", "negation", "contrast", "length")
+
+
+def publish(client: MlflowClient, say: Callable[[str], None]) -> None:
+    """Bring MLflow to what the laboratory measured; the caller holds deployment.exclusive().
+
+    Raises FileNotFoundError where something was not measured yet.
+    """
+    results = Results.read()
+    experiment = tracking.experiment_named(client, EXPERIMENT)
+    contents = [family_run(task, family, results) for task in DATA_KINDS for family in FAMILIES]
+    contents += [reader_run(reader, results) for reader in READERS]
+    for content in [*contents, report_run(results)]:
+        _, added = tracking.complete_run(client, experiment, content)
+        what = ", ".join(f"{count} {name}" for name, count in added.items() if count and name != "run")
+        say(f"run {content.name}: {'new, with ' if added['run'] else 'added '}{what or 'nothing, it is complete'}")
+
+
+def family_run(task: DataKind, family: Family, results: Results) -> RunContent:
+    """Accuracy, costs and curves of a family on a task; a point's step is its x, in hundredths where it has some."""
+    found = results.of(task)[family]
+    cost = found["cost"]
+    figures = {"accuracy": _interval(found["accuracy"]), "cost": {**cost, "training_s": _mean(cost["training_s"])}}
+    files = [learnt(task, family)]
+    if task == "image":
+        figures["permuted"] = _interval(results.permuted[family]["accuracy"])
+        files += [permuted(family), *([sized(family)] if family in results.sizes else [])]
+    curves = {f"curves/{name}": _curve(found[name]) for name in CURVES if found.get(name, {}).get("x")}
+    params = {"task": task, "family": family, "seeds": found["seeds"], "learnt_from": found["learnt_from"]}
+    return _run(f"{task}-{family}", params, numbers(figures, ""), curves, files, sum(cost["training_s"]))
+
+
+def reader_run(reader: Reader, results: Results) -> RunContent:
+    """Over which distances a reader remembers."""
+    found = results.memory[reader]
+    curve = _curve({"x": found["distances"], "per_seed": list(zip(*found["per_seed"], strict=True))})
+    figures = {"weights": found["weights"], "reach": _mean(found["reach"])}
+    params = {"task": "memory", "family": reader, "seeds": found["seeds"]}
+    return _run(f"memory-{reader}", params, numbers(figures, ""), {"curves/memory": curve}, [remembered(reader)], 0)
+
+
+def report_run(results: Results) -> RunContent:
+    """The report itself, and how many of its claims held."""
+    content = json.loads((REPORT / "numbers.json").read_bytes())
+    outcomes = [verdict["outcome"] for verdict in content["verdicts"]]
+    counts = {f"verdicts/{outcome.replace(' ', '_')}": float(outcomes.count(outcome)) for outcome in set(outcomes)}
+    files = [REPORT / name for name in ("index.html", "numbers.json", "accuracy.json")]
+    return _run("report", {"seeds": results.image["cnn"]["seeds"]}, counts, {}, files, 0)
+
+
+def _run(
+    name: str,
+    params: dict[str, Any],
+    metrics: dict[str, float],
+    curves: dict[str, list[tuple[int, int, float]]],
+    files: list[Path],
+    seconds: float,
+) -> RunContent:
+    """A run whose key is the content of its files: measured anew, it is another one."""
+    contents = {str(path): tracking.digest_of(path.read_bytes()) for path in files}
+    ended_ms = int(max(path.stat().st_mtime for path in files) * 1000)
+    return RunContent(
+        name=name,
+        key=hashlib.sha256(atomic.to_json({"laboratory": name, "files": contents})).hexdigest(),
+        started_ms=ended_ms - int(1000 * seconds),
+        ended_ms=ended_ms,
+        params=texts(params),
+        tags={
+            "convoy.laboratory": "true",
+            "mlflow.source.name": "dvc repro lab/dvc.yaml",
+            "mlflow.source.type": "LOCAL",
+        },
+        metrics=metrics,
+        curves=curves,
+        files={f"compare/{path.name}": path for path in files},
+        note="Measured by the laboratory (`make compare`); it never serves. The run `report` has the page.",
+    )
+
+
+def _interval(found: dict[str, Any]) -> dict[str, float]:
+    return {name: found[name] for name in ("mean", "low", "high")}
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _curve(points: dict[str, Any]) -> list[tuple[int, int, float]]:
+    """(step, milliseconds since the start, mean over seeds) of each point."""
+    factor = 1 if all(float(x).is_integer() for x in points["x"]) else 100
+    means = [_mean(list(of_seeds)) for of_seeds in points["per_seed"]]
+    return [(round(factor * x), 0, mean) for x, mean in zip(points["x"], means, strict=True)]

@@ -1,0 +1,22 @@
+"""The bundle that reads a text in pieces, through the predictor that serves, on the test split of the texts."""
+
+from pydantic import Field
+
+from convoy import stage
+from convoy.building.report import report_on
+from convoy.params import Section, read_section
+
+
+class Params(Section):
+    """The section evaluate_stream of params.yaml."""
+
+    max_probability_difference: float = Field(gt=0)
+
+
+def main() -> None:
+    """Judge it by whole texts, as the bundle of `text` is."""
+    report_on("text-stream", read_section(Params, "evaluate_stream").max_probability_difference)
+
+
+if __name__ == "__main__":
+    stage.run(main)

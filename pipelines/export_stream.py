@@ -1,0 +1,52 @@
+"""The weights of the candidate that reads a text in pieces -> its bundle, whose graph carries a state."""
+
+from pydantic import Field
+
+from convoy import layout, stage
+from convoy.building.bundle import BundleParams, build_bundle
+from convoy.bundle import Limits
+from convoy.params import read_section
+from convoy.parity import Agreement, compare_pieces, require_agreement
+from convoy.predictor import Model
+from convoy.prepared.text import read_texts
+from convoy.preprocessing.text import StreamPreprocessing, TextPreprocessing
+
+
+class Params(BundleParams):
+    """The section export_stream of params.yaml."""
+
+    max_piece_difference: float = Field(gt=0)
+    piece_texts: int = Field(ge=1)
+    max_pending_characters: int = Field(ge=1)
+    max_words: int = Field(ge=1)
+    limits: Limits
+
+
+def main() -> None:
+    """Export it, and prove besides that texts in pieces have the answers of the same texts at once."""
+    params = read_section(Params, "export_stream")
+
+    def prove_pieces(model: Model) -> dict[str, Agreement]:
+        texts = read_texts(layout.prepared("text-stream", "validation")).texts[: params.piece_texts]
+        pieces = compare_pieces(model, texts)
+        return {"pieces": require_agreement(pieces, params.max_piece_difference, "texts at once and in pieces")}
+
+    preprocessing = _contract(params).model_dump(mode="json")
+    build_bundle("text-stream", "lstm", preprocessing, params.limits, params, prove_pieces)
+
+
+def _contract(params: Params) -> StreamPreprocessing:
+    """What the texts were prepared with, but for the cutting."""
+    prepared = TextPreprocessing.model_validate_json(layout.contract("text-stream").read_bytes())
+    return StreamPreprocessing(
+        kind="text-stream",
+        max_characters=prepared.max_characters,
+        max_pending_characters=params.max_pending_characters,
+        max_words=params.max_words,
+        pad_id=prepared.pad_id,
+        unknown_id=prepared.unknown_id,
+    )
+
+
+if __name__ == "__main__":
+    stage.run(main)

@@ -1,0 +1,71 @@
+"""The handshake of a WebSocket -> let in, if there is a place, or refused in the form of every other error."""
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from serving.access import Access
+from serving.admission import checked_headers
+from serving.exchange import Exchange
+from serving.faults import Fault
+from serving.measures import faults_of, open_streams
+from serving.routes import JSON, STREAM_TEXTS
+from serving.tally import tally
+
+MOST_STREAMS = 256  # open at once in one worker; each holds its state of some 2 kB, and a connection
+RESPONSE = "websocket.http.response"  # ASGI's extension for an answer instead of a connection; uvicorn has it
+
+
+class Handshakes:
+    """The outer layer of WebSockets: the same Host, Origin and key are wanted as of a request."""
+
+    def __init__(self, app: ASGIApp, access: Access, most_streams: int = MOST_STREAMS) -> None:
+        self._app, self._access, self._most_streams = app, access, most_streams
+        self._open = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = scope["convoy"] = Exchange()
+        exchange.request_id = secrets.token_hex(8)  # until the headers are known
+        await receive()
+        try:
+            if scope["path"] != STREAM_TEXTS.path:
+                raise Fault("not_found")
+            self._access.check(checked_headers(scope, exchange))
+            exchange.task = STREAM_TEXTS.task
+            if scope["query_string"]:
+                raise Fault("invalid_parameter", "this route takes no parameter")
+            with self._place():
+                await self._app(scope, receive, send)
+        except Fault as fault:  # all of them come before the connection is accepted
+            await _refuse(fault, exchange, scope, send)
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        if self._open >= self._most_streams:
+            raise Fault("overloaded", "as many streams as can be served are open; ask again after Retry-After")
+        self._open += 1
+        tally.show(open_streams(), self._open)
+        try:
+            yield
+        finally:
+            self._open -= 1
+            tally.show(open_streams(), self._open)
+
+
+async def _refuse(fault: Fault, exchange: Exchange, scope: Scope, send: Send) -> None:
+    tally.count(faults_of(fault.code, exchange.task or "none"))
+    if RESPONSE not in scope.get("extensions", {}):
+        await send({"type": "websocket.close", "code": 1000, "reason": ""})
+        return
+    body = fault.body(exchange.request_id, {})
+    headers = [
+        (b"content-type", JSON.encode()),
+        (b"content-length", str(len(body)).encode()),
+        (b"x-request-id", exchange.request_id.encode()),
+        (b"connection", b"close"),
+        *((name.encode(), value.encode()) for name, value in fault.headers.items()),
+    ]
+    await send({"type": f"{RESPONSE}.start", "status": fault.status, "headers": headers})
+    await send({"type": f"{RESPONSE}.body", "body": body})

@@ -1,0 +1,56 @@
+"""A piece of a text and the state before it -> the JSON of what is known after it, and the state that it leaves."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from convoy.preprocessing.rejection import InputRejected
+from convoy.streaming import Reading, StreamState, begin, read
+from serving.deployed import Deployed
+from serving.faults import from_rejection
+from serving.json_bodies import read_request
+from serving.schemas import StreamMessage, StreamRequest
+from serving.stream_state import Seal
+
+
+def answer_request(model: Deployed, seal: Seal, body: bytes) -> bytes:
+    """A StreamRequest -> StreamAnswer, up to its request id. Raises Fault."""
+    request = read_request(body, StreamRequest)
+    state = begin(model.predictor) if request.state is None else seal.open(request.state, model)
+    reading = _read(model, state, request)
+    return _write(model, reading, {"state": seal.close(reading.state, model)})
+
+
+def answer_message(model: Deployed, state: StreamState, body: bytes) -> tuple[bytes, StreamState]:
+    """A StreamMessage -> the same without a state, which the connection keeps. Raises Fault; then the state stays."""
+    reading = _read(model, state, read_request(body, StreamMessage))
+    return _write(model, reading, {}), reading.state
+
+
+def _read(model: Deployed, state: StreamState, message: StreamMessage) -> Reading:
+    try:
+        reading = read(model.predictor, state, message.text, message.final)
+    except InputRejected as rejection:
+        raise from_rejection(rejection) from None
+    if np.isnan(reading.probabilities).any():
+        raise ValueError("the model gave a probability that is no number")
+    if message.final and len(reading.state.latest):
+        best = int(reading.state.latest.argmax())
+        model.measures.predicted([(best, float(reading.state.latest[best]))])
+    return reading
+
+
+def _write(model: Deployed, reading: Reading, beside: dict[str, str]) -> bytes:
+    labels, latest = model.predictor.card.labels, reading.state.latest
+    words = [
+        {"word": word, "probabilities": _named(labels, row)}
+        for word, row in zip(reading.words, reading.probabilities, strict=True)
+    ]
+    answer = {"probabilities": _named(labels, latest) if len(latest) else None, "words": words, **beside}
+    return model.answer_head + b"," + orjson.dumps(answer)[1:]
+
+
+def _named(labels: Sequence[str], row: NDArray[np.float32]) -> dict[str, float]:
+    return dict(zip(labels, row.tolist(), strict=True))

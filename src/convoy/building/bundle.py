@@ -1,0 +1,174 @@
+"""A trained candidate and its task's contract -> a calibrated, proven bundle: ONNX, its explanation, examples."""
+
+import base64
+import hashlib
+import io
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import Field
+from torch import Tensor, nn
+
+from convoy import atomic, candidates, layout
+from convoy.building.explanation import Explaining, export_both
+from convoy.bundle import EXPLANATION, Card, Example, Limits, Sets, write_bundle
+from convoy.calibration import fit_temperature
+from convoy.candidates import Description
+from convoy.conformal import ALL_LABELS, fit_threshold
+from convoy.layout import Architecture, Split, Task
+from convoy.onnx_export import export
+from convoy.params import Section
+from convoy.parity import Agreement, compare, compare_batches, compare_sizes, require_agreement
+from convoy.predictor import Model, Predictor
+from convoy.prepared.image import read_images
+from convoy.prepared.text import read_texts
+
+EXPORT_BATCH = 4  # any size but 1, which the exporter takes for a constant
+BATCH_SAMPLE = 320  # inputs tried alone and among others: ten batches
+
+Proof = Callable[[Model], dict[str, Agreement]]
+
+
+class BundleParams(Section):
+    """What every section of an export holds."""
+
+    examples: int = Field(ge=1)
+    max_probability_difference: float = Field(gt=0)
+    max_batch_difference: float = Field(gt=0)
+    coverage: float = Field(gt=0, lt=1)
+
+
+def build_bundle(
+    task: Task,
+    architecture: Architecture,
+    preprocessing: dict[str, Any],
+    limits: Limits,
+    params: BundleParams,
+    prove_more: Proof = lambda _: {},
+    explaining: Explaining | None = None,
+) -> None:
+    """Calibrate, export, prove on the whole validation split and on a grid of sizes, then write the bundle.
+
+    `prove_more` gives what else was compared, by name, for the report; it raises where that does not agree. Without
+    `explaining` the bundle explains nothing.
+    """
+    folder = layout.candidate(task, architecture)
+    description, network = candidates.load(folder)
+    dataset = candidates.open_dataset(task, layout.prepared(task, "validation"))
+    logits = candidates.logits(network, dataset)
+    temperature = fit_temperature(dataset.labels, logits)
+    example, _ = next(iter(dataset.evaluation_batches(EXPORT_BATCH, next(network.parameters()).device)))
+    print(f"{task}: exporting {architecture}; an LSTM takes up to a minute", flush=True)
+    files = _export(network, folder, example, task, temperature, explaining is not None)
+    card = _card(task, description, preprocessing, limits, temperature, params.coverage)
+    if explaining is not None:
+        card = card.model_copy(update={"explanation": explaining.describe(task, network)})
+    model = Model(card, files, threads=2)
+    print(f"{task}: comparing torch and ONNX Runtime", flush=True)
+    expected = candidates.softmax(logits, temperature)
+    report = {**_prove(network, expected, model, dataset, params), **_as_dicts(prove_more(model))}
+    if explaining is not None:
+        limit = params.max_probability_difference
+        report["explanation"] = explaining.prove(network, model, files[EXPLANATION], dataset.arrays, limit)
+    files["examples.json"] = atomic.to_json(_draw_examples(task, model, params.examples))
+    card = card.model_copy(update={"sets": _fit_sets(task, model, params.coverage)})
+    digest = write_bundle(layout.bundle(task), card, files)
+    Predictor(layout.bundle(task))  # what cannot be loaded must not leave this stage
+    atomic.write_json(layout.reports(task) / "parity.json", report)
+    print(f"{task}: bundle {digest[:12]}, temperature {temperature}, {card.sets}, {report}")
+
+
+def _export(
+    network: nn.Module, folder: Path, example: Tensor, task: Task, temperature: float, explains: bool
+) -> dict[str, bytes]:
+    if explains:
+        files = export_both(network, folder, example, task, temperature)
+    else:
+        files = {"model.onnx": export(network, example, task, temperature)}
+    if layout.kind_of(task) == "text":
+        files["tokenizer.json"] = layout.TOKENIZER.read_bytes()
+    return files
+
+
+def _card(
+    task: Task,
+    description: Description,
+    preprocessing: dict[str, Any],
+    limits: Limits,
+    temperature: float,
+    coverage: float,
+) -> Card:
+    return Card.model_validate(
+        {
+            "format_version": 2,
+            "task": task,
+            "labels": description.labels,
+            "preprocessing": preprocessing,
+            "limits": limits,
+            "temperature": temperature,
+            # Until the model that ships has said more.
+            "sets": Sets(coverage=coverage, threshold=ALL_LABELS, n=0),
+            "architecture": description.architecture,
+            "params": description.model_dump(mode="json"),
+            "data": {split: _sha256(task, split) for split in ("train", "validation", "calibration")},
+        }
+    )
+
+
+def _fit_sets(task: Task, model: Model, coverage: float) -> Sets:
+    """By the model that ships, on rows that neither training nor the choice nor the temperature has seen."""
+    rows = candidates.open_dataset(task, layout.prepared(task, "calibration"))
+    threshold = fit_threshold(rows.labels, model.probabilities(rows.arrays), coverage)
+    return Sets(coverage=coverage, threshold=threshold, n=len(rows.labels))
+
+
+def _prove(
+    network: nn.Module, expected: NDArray[np.float32], model: Model, dataset: candidates.Dataset, params: BundleParams
+) -> dict[str, Any]:
+    limit = params.max_probability_difference
+    validation = compare(expected, model.probabilities(dataset.arrays))
+    sizes = compare_sizes(network, model, dataset.arrays)
+    batches = compare_batches(model, dataset.arrays[:BATCH_SAMPLE])
+    return _as_dicts(
+        {
+            "validation": require_agreement(validation, limit, "the validation split"),
+            "sizes": require_agreement(sizes, limit, "a grid of batch sizes and lengths"),
+            "batches": require_agreement(batches, params.max_batch_difference, "inputs alone and in a batch"),
+        }
+    )
+
+
+def _as_dicts(agreements: dict[str, Agreement]) -> dict[str, Any]:
+    return {name: asdict(agreement) for name, agreement in agreements.items()}
+
+
+def _draw_examples(task: Task, model: Model, count: int) -> list[dict[str, Any]]:
+    path = layout.prepared(task, "validation")
+    inputs = (
+        [png(image) for image in read_images(path).images[:count]]
+        if task == "image"
+        else read_texts(path).texts[:count]
+    )
+    found = model.replay(inputs)
+    labels = model.card.labels
+    return [
+        Example(input=text, label=labels[int(row.argmax())], probabilities=tuple(map(float, row))).model_dump()
+        for text, row in zip(inputs, found, strict=True)
+    ]
+
+
+def png(pixels: NDArray[np.uint8]) -> str:
+    """An image (height, width, channels) as a PNG in base64."""
+    stream = io.BytesIO()
+    Image.fromarray(pixels.squeeze()).save(stream, "PNG")
+    return base64.b64encode(stream.getvalue()).decode()
+
+
+def _sha256(task: Task, split: Split) -> str:
+    with layout.prepared(task, split).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

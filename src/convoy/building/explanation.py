@@ -1,0 +1,63 @@
+"""A trained candidate -> explanation.onnx beside its model.onnx, what the card says of it, and the proof of both."""
+
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from convoy import candidates, layout, stage
+from convoy.bundle import EXPLANATION, ImageExplanation, Occlusion, Reading, TextExplanation
+from convoy.explanation.explainer import Explainer
+from convoy.layout import Task
+from convoy.models.places import PlaceNetwork
+from convoy.onnx_export import Contributions, export, export_explanation
+from convoy.parity import compare_explanations, require_agreement, require_close
+from convoy.predictor import Model
+from convoy.prepared.image import read_images
+
+
+@dataclass(frozen=True)
+class Explaining:
+    """How a model explains what it says, and how far its contributions may be from torch's, in the mean."""
+
+    how: Occlusion | Reading
+    max_contribution_difference: float
+
+    def describe(self, task: Task, network: nn.Module) -> ImageExplanation | TextExplanation:
+        """For the card."""
+        if isinstance(self.how, Occlusion):
+            mean = read_images(layout.prepared(task, "train")).images.mean(axis=(0, 1, 2))
+            neutral = tuple(map(round, mean.tolist()))
+            return ImageExplanation(kind="image", neutral=neutral, **self.how.model_dump())
+        assert isinstance(network, PlaceNetwork)
+        return TextExplanation(kind="text", widths=network.widths, **self.how.model_dump())
+
+    def prove(
+        self, network: nn.Module, model: Model, content: bytes, arrays: Sequence[NDArray[Any]], max_difference: float
+    ) -> dict[str, Any]:
+        """What explanation.onnx, `content`, sums up against what model.onnx says; its contributions against torch's."""
+        contributions, explainer = Contributions(network, model.card.temperature), Explainer(model, content, threads=2)
+        sums, difference = compare_explanations(contributions, explainer, arrays)
+        return {
+            **asdict(require_agreement(sums, max_difference, "the sums of explanation.onnx")),
+            "mean_contribution_difference": require_close(difference, self.max_contribution_difference),
+        }
+
+
+def export_both(network: nn.Module, folder: Path, example: Tensor, task: Task, temperature: float) -> dict[str, bytes]:
+    """What predicts and what explains, each from a process of its own, at the same time; `folder` has the candidate."""
+    # Spawned: a fork would hang in the threads that torch has started.
+    with ProcessPoolExecutor(1, get_context("spawn"), stage.end_with_parent) as pool:
+        explanation = pool.submit(_export_explanation, folder, example.cpu().numpy(), task, temperature)
+        return {"model.onnx": export(network, example, task, temperature), EXPLANATION: explanation.result()}
+
+
+def _export_explanation(folder: Path, example: NDArray[Any], task: Task, temperature: float) -> bytes:
+    _, network = candidates.load(folder)
+    return export_explanation(network, torch.from_numpy(example), task, temperature)

@@ -1,0 +1,94 @@
+"""The report is one page that needs nothing else, from whatever was measured."""
+
+import csv
+import io
+import re
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import pytest
+from lab_results import SEEDS, as_people_say, the_other_way_round
+from test_lab_verdicts import asked
+
+from lab import contents, drawing, figures, page
+from lab.figures import Figure, Series
+from lab.results import Results
+from lab.stages import report
+
+
+def render(results: Results) -> str:
+    return page.render(contents.sections(results, asked()), asked().report, SEEDS).decode()
+
+
+@pytest.fixture(scope="module")
+def html() -> str:
+    return render(as_people_say())
+
+
+def test_the_page_loads_and_runs_nothing(html: str) -> None:
+    assert not re.findall(r"<script|<link|<img|<iframe|src=|href=|url\(|@import|\bon[a-z]+=", html)
+    assert "default-src 'none'" in html and len(html) < 2_000_000
+
+
+def test_the_page_says_every_verdict_and_counts_them(html: str) -> None:
+    found = [each for section in contents.sections(as_people_say(), asked()) for each in section.all_verdicts]
+    assert html.count('<span class="held">held</span>') == len(found)
+    assert f'<strong class="held">{len(found)}</strong>' in html
+    other = render(the_other_way_round())
+    assert other.count('<span class="did-not-hold">did not hold</span>') == len(found) - 1
+
+
+def test_every_tag_is_closed(html: str) -> None:
+    stack: list[str] = []
+
+    class Reader(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: object) -> None:
+            if tag != "meta":
+                stack.append(tag)
+
+        def handle_endtag(self, tag: str) -> None:
+            assert stack.pop() == tag, f"{self.getpos()}: </{tag}>"
+
+        def handle_startendtag(self, tag: str, attrs: object) -> None:
+            pass
+
+    Reader().feed(html)
+    assert stack == []
+
+
+def test_the_same_figures_give_the_same_bytes(html: str) -> None:
+    assert render(as_people_say()) == html
+
+
+@pytest.mark.parametrize("x_scale", ["linear", "log", "steps"])
+@pytest.mark.parametrize("y_scale", ["linear", "log"])
+def test_every_curve_lies_within_its_picture(x_scale: figures.Scale, y_scale: figures.Scale) -> None:
+    series = Series("cnn", (1, 10, 500), ((1e-9, 0.5, 1.0), (2e-9, 0.4, 0.9)))
+    svg = ElementTree.fromstring(drawing.draw(Figure("f", "F", "x", "y", (series,), x_scale, y_scale, False)))
+    (line,) = svg.findall("polyline")
+    for pair in line.attrib["points"].split():
+        x, y = map(float, pair.split(","))
+        assert drawing.LEFT <= x <= drawing.WIDTH - drawing.RIGHT and 0 <= y <= drawing.HEIGHT - drawing.BOTTOM + 0.1
+    assert len(svg.findall("text")) > 4
+
+
+def test_a_figure_of_one_value_can_be_drawn() -> None:
+    flat = Series("rnn", (0, 1), ((0.0, 0.0), (0.0, 0.0)))
+    assert "polyline" in drawing.draw(Figure("f", "F", "x", "y", (flat,)))
+
+
+def test_a_band_goes_from_the_least_to_the_greatest_seed() -> None:
+    assert Series("cnn", (1.0,), ((0.2,), (0.4,), (0.9,))).points == [(1.0, pytest.approx(0.5), 0.2, 0.9)]
+
+
+def test_curves_are_tables_that_dvc_can_plot() -> None:
+    rows = list(csv.DictReader(io.StringIO(figures.of_shift(as_people_say()).to_csv().decode())))
+    assert [row["x"] for row in rows] == ["0", "3"] and float(rows[1]["cnn"]) == pytest.approx(0.895, abs=1e-3)
+
+
+def test_the_numbers_have_all_that_the_page_shows() -> None:
+    found = as_people_say()
+    numbers = report.numbers(found, contents.sections(found, asked()))
+    assert numbers["accuracy"]["text"]["lstm"]["accuracy"] == pytest.approx(0.92)
+    assert {"shift", "hide", "permuted", "sizes", "shuffle", "memory", "negation"} <= set(numbers["figures"])
+    assert all(verdict["outcome"] == "held" for verdict in numbers["verdicts"])

@@ -1,0 +1,86 @@
+"""The whole laboratory on tiny data: every stage, the page, a real MLflow store."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from prepared_splits import write_split
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from convoy import layout
+from lab import smoke
+from lab.layout import FAMILIES, PARAMS, READERS, REPORT, SIZED
+
+ROOT = Path.cwd()
+TINY = {
+    "data": {"image": {"learn": 90, "ask": 30}, "text": {"learn": 90, "ask": 30}},
+    "learning": {"image": {"multiply_adds": 4e8}, "text": {"multiply_adds": 4e8}},
+    "order": {"phrase_texts": 2},
+    "memory": {"steps": 3, "window": 2, "ask": 20},
+}
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with prepared splits, a tokenizer, and params for seconds."""
+    overrides = tmp_path / "overrides.yaml"
+    first = yaml.safe_load(smoke.smaller(PARAMS, smoke.OVERRIDES))
+    overrides.write_text(yaml.safe_dump(smoke.workspace.merge(first, TINY, overrides)))
+    (tmp_path / PARAMS).parent.mkdir()
+    (tmp_path / PARAMS).write_text(smoke.smaller(PARAMS, overrides))
+    monkeypatch.chdir(tmp_path)
+    for task in layout.DATA_KINDS:
+        path = layout.prepared(task, "train")
+        path.parent.mkdir(parents=True)
+        write_split(task, path, 120)
+    tokenizer = Tokenizer(models.WordLevel({"[pad]": 0, "[unknown]": 1, "good": 2, "bad": 3}, unk_token="[unknown]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]
+    layout.TOKENIZER.parent.mkdir(parents=True)
+    tokenizer.save(str(layout.TOKENIZER))
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_everything_is_measured_judged_shown_and_published(small: Path) -> None:
+    from mlflow_store import open_empty_store
+
+    from lab import publication
+    from lab.stages import learn_images, learn_text, permute, remember, report, sizes
+
+    for family in FAMILIES:
+        learn_images.main(family)
+        permute.main(family)
+        learn_text.main(family)
+    for family in SIZED:
+        sizes.main(family)
+    for reader in READERS:
+        remember.main(reader)
+    report.main()
+
+    numbers = json.loads((REPORT / "numbers.json").read_bytes())
+    assert {"shift", "permuted", "shuffle", "negation", "phrase", "memory"} <= set(numbers["figures"])
+    assert len((REPORT / "index.html").read_bytes()) < 2_000_000
+    costs = [numbers["costs"]["image"][family]["multiply_adds"] for family in ("cnn", "lstm", "gru", "rnn", "mlp")]
+    assert max(costs) < 1.1 * min(costs)
+    assert numbers["costs"]["text"]["linear"]["multiply_adds"] == 0
+
+    client, said = open_empty_store(), []
+    publication.publish(client, said.append)
+    publication.publish(client, said.append)
+    (experiment,) = [each for each in client.search_experiments() if each.name == publication.EXPERIMENT]
+    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    assert len(runs) == 2 * len(FAMILIES) + len(READERS) + 1
+    assert {"accuracy/mean", "cost/weights", "curves/shift"} <= set(runs["image-cnn"].data.metrics)
+    files = client.list_artifacts(runs["report"].info.run_id, "compare")
+    assert "compare/index.html" in [each.path for each in files]
+    assert all("it is complete" in line for line in said[len(runs) :])
+
+
+def test_smoke_params_are_those_of_the_laboratory_with_other_values(small: Path) -> None:
+    shutil.copytree(ROOT / "lab", "other", ignore=shutil.ignore_patterns("__pycache__"))
+    whole = yaml.safe_load(Path("other/params.yaml").read_text())
+    less = yaml.safe_load(smoke.smaller(Path("other/params.yaml"), Path("other/smoke.yaml")))
+    assert whole.keys() == less.keys() and whole["families"] == less["families"]
+    assert less["learning"]["image"]["multiply_adds"] < whole["learning"]["image"]["multiply_adds"]

@@ -1,0 +1,302 @@
+"""/v1/texts/stream, by requests with a state and by WebSockets: pieces in, probabilities after each word out."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+import tiny_bundles
+from conftest import deploy, error_of
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from starlette.testclient import TestClient, WebSocketDenialResponse, WebSocketTestSession
+from starlette.types import Message, Scope
+from starlette.websockets import WebSocketDisconnect
+
+from convoy.predictor import Predictor
+from convoy.streaming import begin, read
+from serving import handshakes, sockets
+from serving.access import Access
+from serving.deployed import Deployed, DeployedModels, load_task
+from serving.handshakes import Handshakes
+from serving.sockets import StreamSocket
+from serving.threads import Threads
+
+PATH = "/v1/texts/stream"
+TEXT = "The good film isn't bad,<br /><br />it is  the bad film\u2026 and the good one"
+
+
+def ask(client: TestClient, text: str, final: bool = False, state: str | None = None) -> Any:
+    answer = client.post(PATH, json={"text": text, "final": final, "state": state})
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def tell(socket: WebSocketTestSession, text: str, final: bool = False) -> Any:
+    socket.send_text(json.dumps({"text": text, "final": final}))
+    return json.loads(socket.receive_text())
+
+
+def expected(predictor: Predictor, text: str) -> list[dict[str, Any]]:
+    reading = read(predictor, begin(predictor), text, final=True)
+    labels = predictor.card.labels
+    rows = reading.probabilities.tolist()
+    return [
+        {"word": word, "probabilities": pytest.approx(dict(zip(labels, row, strict=True)), abs=1e-5)}
+        for word, row in zip(reading.words, rows, strict=True)
+    ]
+
+
+def pieces_of(text: str, places: list[int]) -> Iterator[tuple[str, bool]]:
+    ends = sorted({min(place, len(text)) for place in places} | {len(text)})
+    for start, end in zip([0, *ends], ends, strict=False):
+        yield text[start:end], end == len(text)
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(places=st.lists(st.integers(0, len(TEXT)), max_size=6))
+def test_any_division_gives_the_answer_of_the_whole(
+    client: TestClient, stream_model: Deployed, places: list[int]
+) -> None:
+    wanted = expected(stream_model.predictor, TEXT)
+    words, state = [], None
+    for piece, final in pieces_of(TEXT, places):
+        answer = ask(client, piece, final, state)
+        state = answer["state"]
+        words += answer["words"]
+    assert words == wanted and answer["probabilities"] == wanted[-1]["probabilities"]
+    with client.websocket_connect(PATH) as socket:
+        found = [tell(socket, piece, final) for piece, final in pieces_of(TEXT, places)]
+    assert [word for one in found for word in one["words"]] == wanted
+    assert found[-1]["probabilities"] == wanted[-1]["probabilities"]
+
+
+def test_an_answer_names_its_model_and_what_is_known_so_far(client: TestClient, stream_model: Deployed) -> None:
+    first = ask(client, "go")
+    assert (first["probabilities"], first["words"]) == (None, [])
+    assert set(first["model"].items()) < set(stream_model.release.model_dump().items())
+    second = ask(client, "od film", state=first["state"])
+    assert [word["word"] for word in second["words"]] == ["good"]
+    assert second["probabilities"] == second["words"][-1]["probabilities"]
+    third = ask(client, " ", state=second["state"])
+    assert [word["word"] for word in third["words"]] == ["film"]
+    fourth = ask(client, "", state=third["state"])
+    assert fourth["words"] == [] and fourth["probabilities"] == third["probabilities"]
+
+
+def test_a_state_can_be_used_again_and_again(client: TestClient) -> None:
+    state = ask(client, "the good ")["state"]
+    for _ in range(2):
+        assert [word["word"] for word in ask(client, "film ", state=state)["words"]] == ["film"]
+    other = ask(client, "bad ", state=state)
+    assert [word["word"] for word in other["words"]] == ["bad"]
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "code"),
+    [
+        ({}, 422, "invalid_request"),
+        ({"text": 1}, 422, "invalid_request"),
+        ({"text": "a", "final": "yes"}, 422, "invalid_request"),
+        ({"text": "a", "state": 1}, 422, "invalid_request"),
+        ({"text": "a", "states": ""}, 422, "invalid_request"),
+        ({"text": "a", "state": "abc"}, 400, "state_invalid"),
+        ({"text": "a", "state": ""}, 400, "state_invalid"),
+        ({"text": "a" * 101}, 422, "word_too_long"),
+        ({"text": "a " * 10_001}, 413, "text_too_long"),
+        ({"text": "\ud83d"}, 422, "invalid_text"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_and_never_repeated(
+    client: TestClient, request_: dict[str, Any], status: int, code: str
+) -> None:
+    answer = client.post(PATH, content=json.dumps(request_), headers={"content-type": "application/json"})
+    assert (answer.status_code, error_of(answer)["code"]) == (status, code)
+    with client.websocket_connect(PATH) as socket:
+        if "state" in request_:
+            code = "invalid_request"  # a connection keeps its own
+        socket.send_text(json.dumps(request_))
+        error = json.loads(socket.receive_text())["error"]
+        assert error["code"] == code and set(error) == {"code", "message", "request_id"}
+        with pytest.raises(WebSocketDisconnect) as ended:
+            socket.receive_text()
+        assert ended.value.code == sockets.VIOLATION
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status", "code"),
+    [
+        ("/", {}, 404, "not_found"),
+        ("/v1/texts/predict", {}, 404, "not_found"),
+        (f"{PATH}?a=b", {}, 422, "invalid_parameter"),
+        (PATH, {"host": "evil.example"}, 403, "forbidden_host"),
+        (PATH, {"origin": "http://evil.example"}, 403, "forbidden_origin"),
+        (PATH, {f"x-{n}": "" for n in range(70)}, 431, "headers_too_large"),
+    ],
+)
+def test_a_handshake_is_refused_as_a_request_is(
+    client: TestClient, path: str, headers: dict[str, str], status: int, code: str
+) -> None:
+    with pytest.raises(WebSocketDenialResponse) as denied, client.websocket_connect(path, headers=headers):
+        pass
+    assert (denied.value.status_code, error_of(denied.value)["code"]) == (status, code)
+
+
+class Connection:
+    """A WebSocket in hand-made messages: what the client sends, and how it takes what it is sent."""
+
+    def __init__(self, *texts: str, reads: bool = True, **scope: Any) -> None:
+        self.messages: asyncio.Queue[Message] = asyncio.Queue()
+        self.messages.put_nowait({"type": "websocket.connect"})
+        for text in texts:
+            self.tell(text)
+        self.reads = reads
+        self.sent: list[Message] = []
+        self.aborted = asyncio.Event()
+        self.scope: Scope = {
+            "type": "websocket",
+            "path": PATH,
+            "query_string": b"",
+            "headers": [(b"host", b"localhost")],
+            "extensions": {handshakes.RESPONSE: {}},
+            "convoy.abort": self.aborted.set,
+            **scope,
+        }
+
+    def tell(self, text: str) -> None:
+        self.messages.put_nowait({"type": "websocket.receive", "text": json.dumps({"text": text})})
+
+    def leave(self) -> None:
+        self.messages.put_nowait({"type": "websocket.disconnect", "code": 1000})
+
+    async def receive(self) -> Message:
+        return await self.messages.get()
+
+    async def until_sent(self, count: int) -> None:
+        while len(self.sent) < count:
+            await asyncio.sleep(0.01)
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "websocket.send" and not self.reads:
+            await asyncio.Event().wait()
+        self.sent.append(message)
+
+    @property
+    def kinds(self) -> list[str]:
+        return [message["type"].removeprefix("websocket.") for message in self.sent]
+
+
+def app_of(model: Deployed, **access: Any) -> tuple[Handshakes, DeployedModels]:
+    models = DeployedModels({"text-stream": model})
+    return Handshakes(StreamSocket(models, Threads(1)), Access(**access), most_streams=2), models
+
+
+def test_a_client_that_says_nothing_is_dropped(stream_model: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sockets, "IDLE_S", 0.05)
+    connection = Connection("good ")
+    app, _ = app_of(stream_model)
+    asyncio.run(app(connection.scope, connection.receive, connection.send))
+    assert connection.kinds == ["accept", "send", "close"]
+    assert (connection.sent[-1]["code"], connection.sent[-1]["reason"]) == (sockets.VIOLATION, "idle")
+
+
+def test_a_client_that_reads_nothing_is_dropped_at_once(
+    stream_model: Deployed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sockets, "SEND_S", 0.05)
+    connection = Connection("good ", reads=False)
+    app, _ = app_of(stream_model)
+    asyncio.run(app(connection.scope, connection.receive, connection.send))
+    assert connection.kinds == ["accept"] and connection.aborted.is_set()
+
+
+def test_there_are_so_many_places_and_one_that_is_left_is_free_again(stream_model: Deployed) -> None:
+    app, _ = app_of(stream_model)
+
+    async def run() -> tuple[Connection, Connection]:
+        open_ones = [Connection("good "), Connection("good ")]
+        tasks = [asyncio.create_task(app(each.scope, each.receive, each.send)) for each in open_ones]
+        for each in open_ones:
+            await each.until_sent(2)
+        refused = Connection()
+        await app(refused.scope, refused.receive, refused.send)
+        open_ones[0].leave()
+        await tasks[0]
+        later = Connection("good ")
+        last = asyncio.create_task(app(later.scope, later.receive, later.send))
+        await later.until_sent(2)
+        open_ones[1].leave()
+        later.leave()
+        await asyncio.gather(tasks[1], last)
+        return refused, later
+
+    refused, later = asyncio.run(run())
+    assert refused.sent[0]["status"] == 429 and dict(refused.sent[0]["headers"])[b"retry-after"]
+    assert later.kinds == ["accept", "send"]
+
+
+def test_an_open_stream_ends_on_the_model_it_began_with(
+    stream_model: Deployed, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    root = tmp_path_factory.mktemp("other")
+    deploy(root, "text-stream", lambda folder: tiny_bundles.write_stream_bundle(folder, shift=1.0))
+    other = load_task(root, "text-stream")
+    assert isinstance(other, Deployed)
+    app, models = app_of(stream_model)
+
+    async def run() -> list[str]:
+        first, second = Connection("good "), Connection("good ")
+        began = asyncio.create_task(app(first.scope, first.receive, first.send))
+        await first.until_sent(2)
+        models.by_task["text-stream"] = other
+        first.tell("bad ")
+        await first.until_sent(3)
+        begins = asyncio.create_task(app(second.scope, second.receive, second.send))
+        await second.until_sent(2)
+        for each in (first, second):
+            each.leave()
+        await asyncio.gather(began, begins)
+        return [json.loads(message["text"])["model"]["digest"] for message in (*first.sent[1:], *second.sent[1:])]
+
+    old, new = stream_model.release.digest, other.release.digest
+    assert asyncio.run(run()) == [old, old, new] and old != new
+
+
+def test_a_key_is_wanted_of_a_connection_too(stream_model: Deployed) -> None:
+    app, _ = app_of(stream_model, key="0123456789abcdef")
+    without, with_key = Connection(), Connection("good ")
+    with_key.scope["headers"].append((b"authorization", b"Bearer 0123456789abcdef"))
+    asyncio.run(app(without.scope, without.receive, without.send))
+    assert without.sent[0]["status"] == 401
+
+    with_key.leave()
+    asyncio.run(app(with_key.scope, with_key.receive, with_key.send))
+    assert with_key.kinds == ["accept", "send"]
+
+
+def test_what_fails_inside_is_told_without_a_word_of_the_cause(
+    stream_model: Deployed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("marker")
+
+    monkeypatch.setattr(sockets, "answer_message", fail)
+    connection = Connection("good ")
+    app, _ = app_of(stream_model)
+    asyncio.run(app(connection.scope, connection.receive, connection.send))
+    assert connection.kinds == ["accept", "send", "close"] and connection.sent[-1]["code"] == sockets.FAILURE
+    assert "internal_error" in connection.sent[1]["text"] and "marker" not in connection.sent[1]["text"]
+
+
+def test_the_document_describes_the_route(client: TestClient) -> None:
+    document = client.get("/docs.json").json()
+    operation = document["paths"][PATH]["post"]
+    assert operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].endswith("StreamRequest")
+    assert "WebSocket" in document["info"]["description"]
+
+
+def test_other_media_types_are_refused(client: TestClient) -> None:
+    answer: httpx.Response = client.post(PATH, content=b"good", headers={"content-type": "text/plain"})
+    assert error_of(answer)["code"] == "unsupported_media_type"
