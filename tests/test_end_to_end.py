@@ -169,7 +169,7 @@ def test_one_changed_param_reruns_only_what_it_must(copy: Path) -> None:
     before = (copy / "params.yaml").read_text()
     (copy / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     try:
-        changed = json.loads(command(copy, "dvc", "status", "--json"))
+        changed = json.loads(command(copy, "dvc", "status", "--json", "dvc.yaml"))
     finally:
         (copy / "params.yaml").write_text(before)
     assert set(changed) == {"choose@image", "choose@text"}

@@ -113,11 +113,11 @@ def test_the_page_leads_to_the_routes_of_these_models(tried: Tried) -> None:
 
 
 def test_a_changed_file_of_the_user_is_fetched_anew(tried: Tried) -> None:
-    assert json.loads(command(tried.folder, "dvc", "status", "--json")) == {}
+    assert json.loads(command(tried.folder, "dvc", "status", "--json", "dvc.yaml")) == {}
     for stage, path in tried.to_change.items():
         before = path.read_bytes()
         path.write_bytes(before + b"\n")
         try:
-            assert stage in json.loads(command(tried.folder, "dvc", "status", "--json"))
+            assert stage in json.loads(command(tried.folder, "dvc", "status", "--json", "dvc.yaml"))
         finally:
             path.write_bytes(before)

@@ -14,7 +14,7 @@ from mlflow_server import WITHIN_S, Server
 from mlflow_store import open_empty_store
 
 from convoy.bundle import digest_of, read_release
-from convoy.layout import DEPLOYED
+from convoy.layout import DEPLOYED, TASKS
 
 pytestmark = pytest.mark.slow  # a real server, and a process for each verb
 
@@ -39,7 +39,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     home.mkdir()
     monkeypatch.chdir(home)
     open_empty_store()
-    for task in ("image", "text"):
+    for task in TASKS:
         built_pipeline.lay(home, task)
     found = Server()
     found.start()
@@ -59,8 +59,8 @@ def test_a_serving_machine_gets_the_champion_once_and_again_where_it_moves(serve
     assert convoy(home, "publish", uri=server.uri).returncode == 0
     first = convoy(machine, "pull", uri=server.uri)
     assert first.returncode == 0, first.stderr
-    assert first.stdout.count("version 1 serves now") == 2
-    for task in ("image", "text"):
+    assert first.stdout.count("version 1 serves now") == len(TASKS)
+    for task in TASKS:
         digest = digest_of(home / "bundles" / task)
         assert os.readlink(current(machine, task)) == digest
         release = read_release(current(machine, task))

@@ -156,7 +156,8 @@ def test_an_error_of_one_look_does_not_end_the_following(
 def followed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Path, dict[str, bytes]]]:
     """A real server, the folder it follows, and what each of two bundles answers, by digest."""
     root = tmp_path_factory.mktemp("followed")
-    deploy(root, "text")
+    for task in ("text", "text-stream"):
+        deploy(root, task)
     answers = {}
     for write in (write_other, tiny_bundles.write_image_bundle):
         folder = deploy(root, "image", write)
@@ -227,7 +228,8 @@ def test_a_bad_promotion_is_counted_and_the_old_model_goes_on(
 def two_workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Path, list[str]]]:
     """A real server of two workers, the folder they follow, and the digests of two bundles in it."""
     root = tmp_path_factory.mktemp("followed by two")
-    deploy(root, "text")
+    for task in ("text", "text-stream"):
+        deploy(root, task)
     digests = [deploy(root, "image", write).name for write in (write_other, tiny_bundles.write_image_bundle)]
     with serve(root, tmp_path_factory.mktemp("server"), CONVOY_WORKERS="2") as server:
         yield server, root, digests
