@@ -17,6 +17,7 @@ from convoy.preprocessing.text import TextPreprocessing
 
 BOUNDARY = "a-boundary-of-a-form"
 FORM = f"multipart/form-data; boundary={BOUNDARY}"
+JSON = "application/json"
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,13 @@ from typing import Annotated, Any
 import typer
 
 from bench import machine, servers
-from bench.bodies import FORM, deploy, of_peers, write_bodies
+from bench.bodies import FORM, JSON, deploy, of_peers, write_bodies
 from bench.contest import Contest, Figures, Ratio, hold, table
 from bench.load import LOAD_CORE, SERVER_CORE, Load, ToolMissing, pinned
 from convoy import atomic, layout
 
 REPORT = Path("reports/bench/serving.json")
 START_GOAL_S = 5.0
-JSON = "application/json"
 PINNED = "requests per second, 16 connections, 1 worker on a core of its own"
 
 

@@ -19,6 +19,7 @@ from mlflow_store import open_empty_store
 from test_ports import free_port
 
 from convoy.bundle import Release, digest_of
+from convoy.layout import TASKS
 from convoy.publishing import decisions, deployment, glance, publication, registry, status, tracking
 from convoy.publishing.decision import Grounds, Model
 from convoy.running import processes, showcase
@@ -145,7 +146,7 @@ def test_what_answers_otherwise_than_deployed_is_told(service: int, monkeypatch:
 
 @pytest.mark.slow
 def test_a_real_service_and_a_real_mlflow_server_are_looked_at(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for task in ("image", "text"):
+    for task in TASKS:
         built_pipeline.lay(place, task)
     client = open_empty_store()
     publication.publish(client, lambda line: None)

@@ -17,6 +17,7 @@ import tiny_bundles
 from conftest import WRITERS, Server, deploy, error_of, serve
 from httpx_ws import AsyncWebSocketSession, WebSocketDisconnect, aconnect_ws, connect_ws
 
+from bench.streams import Size, measure
 from convoy.bundle import read_release
 from serving import connections, sockets
 from serving.deployed import Deployed
@@ -193,3 +194,10 @@ def test_two_hundred_streams_are_open_at_once_and_all_are_answered(server: Serve
     assert len(taken_s) == STREAMS * 20 and max(taken_s) < 10
     time.sleep(1)
     assert counted(server, "convoy_open_streams") == 0
+
+
+def test_the_cost_of_a_word_and_of_many_streams_is_measured(server: Server) -> None:
+    size = Size(rounds=1, pieces=5, streams=5, words_each=3, after_words=(1, 5_000))
+    found = measure(size, server.url, ["good", "film"] * 3_000)
+    assert found["cost"]["after_5000_over_after_1"]["ratio"] > 0 and found["at_once"]["pieces"] == 15
+    assert 0 < found["at_once"]["p50_ms"] <= found["at_once"]["p99_ms"] <= found["at_once"]["slowest_ms"]
