@@ -56,7 +56,7 @@ thorough: set-up ## longer training of the best candidates, as an experiment of 
 	@echo "This folder now holds the thorough models and params. To publish them: $(PY) -m convoy publish"
 	@echo "To go back: git checkout params.yaml dvc.lock reports && $(PY) -m dvc checkout"
 
-compare: set-up ## what CNNs, recurrent and other networks each see of space and time -> reports/compare/; less than an hour on 2 cores
+compare: set-up ## what CNNs, recurrent and other networks each see of space and time -> reports/compare/; about an hour on 2 cores
 	@$(PY) -m convoy verify --mend
 	@$(PY) -m dvc repro lab/dvc.yaml
 	@$(PY) -m lab publish
