@@ -24,6 +24,7 @@ from convoy.prepared.text import read_texts
 
 REPORT = Path("reports/bench/streams.json")
 PATH = "/v1/texts/stream"
+ANSWER_S = 60.0
 PIECE_CHARACTERS = 15_000  # of what goes before; a piece may have 20,000
 
 
@@ -87,8 +88,11 @@ def _pieces(words: list[str]) -> list[str]:
 
 def _tell(session: WebSocketSession, text: str) -> None:
     session.send_text(json.dumps({"text": text}))
-    answer = json.loads(session.receive_text(timeout=60))
-    if "probabilities" not in answer:
+    _check(session.receive_text(timeout=ANSWER_S))
+
+
+def _check(answer: str) -> None:
+    if "probabilities" not in json.loads(answer):
         raise RuntimeError(f"{PATH} answered {answer}")
 
 
@@ -119,9 +123,7 @@ async def _at_once(url: str, words: list[str], size: Size) -> dict[str, Any]:
 async def _wait_for(session: AsyncWebSocketSession, text: str) -> float:
     began_s = time.perf_counter()
     await session.send_text(json.dumps({"text": text}))
-    answer = json.loads(await session.receive_text(timeout=60))
-    if "probabilities" not in answer:
-        raise RuntimeError(f"{PATH} answered {answer}")
+    _check(await session.receive_text(timeout=ANSWER_S))
     return time.perf_counter() - began_s
 
 
