@@ -125,7 +125,7 @@ def _time(results: Results, asked: Asked) -> Section:
         [figures.of_phrases(results)],
         of_time.of_phrases(results, margin),
         "Three words that stand most one-sidedly in the texts of a label, put in place of three words of a text of "
-        "another label.",
+        "another label. At the very edges a network also sees where the text begins or ends.",
     )
     sentences = [
         Probe(
@@ -153,7 +153,10 @@ def _example(params: NegationParams, probe: str) -> str:
         )
     pairs = ((bad, good), (good, bad))
     up, down = (params.contrast.format(fillers="\u2026 ", first=first, second=second) for first, second in pairs)
-    return f"The score of \u201c{up}\u201d less that of \u201c{down}\u201d"
+    return (
+        f"The score of \u201c{up}\u201d less that of \u201c{down}\u201d, less the same with "
+        "\u201cand\u201d for \u201cbut\u201d"
+    )
 
 
 def _memory(results: Results, asked: Asked) -> Section:

@@ -4,24 +4,29 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean, geometric_mean
 from typing import Any, Literal
 
 import numpy as np
 
 from convoy.layout import DataKind
 from lab.layout import RECURRENT, SIZED
-from lab.results import NAMES, Results
+from lab.results import LEAST_GRADIENT, NAMES, Results
 
 Scale = Literal["linear", "log", "steps"]  # steps: one beside the other, whatever the numbers
 
 
 @dataclass(frozen=True)
 class Series:
-    """One curve: what it is of, its x, and the values of each seed (seeds, points)."""
+    """One curve: what it is of, its x, and the values of each seed (seeds, points). `geometric` is of its mean.
+
+    An arithmetic mean of values that differ by powers of ten shows the largest alone.
+    """
 
     key: str
     x: tuple[float, ...]
     per_seed: tuple[tuple[float, ...], ...]
+    geometric: bool = False
 
     @property
     def name(self) -> str:
@@ -31,8 +36,9 @@ class Series:
     @property
     def points(self) -> list[tuple[float, float, float, float]]:
         """x, mean, least and greatest over the seeds."""
+        mean = geometric_mean if self.geometric else fmean
         return [
-            (x, sum(of_seeds) / len(of_seeds), min(of_seeds), max(of_seeds))
+            (x, mean(of_seeds), min(of_seeds), max(of_seeds))
             for x, of_seeds in zip(self.x, zip(*self.per_seed, strict=True), strict=True)
         ]
 
@@ -154,8 +160,8 @@ def of_gradients(results: Results, when: Literal["at_start", "trained"]) -> Figu
         rows = [row for row in results.memory[family][f"gradient_{when}"] if row is not None]
         if rows:
             kept = np.unique(np.geomspace(1, len(rows[0]), 60).astype(int)) - 1
-            values = tuple(tuple(max(row[each], 1e-12) for each in kept) for row in rows)
-            series.append(Series(family, tuple(float(each) for each in kept), values))
+            values = tuple(tuple(max(row[each], LEAST_GRADIENT) for each in kept) for row in rows)
+            series.append(Series(family, tuple(float(each) for each in kept), values, geometric=True))
     title = "Gradient before training" if when == "at_start" else "Gradient once trained"
     return Figure(
         f"gradient-{when}", title, "tokens back", "of the last token's", tuple(series), y_scale="log", percent=False

@@ -1,7 +1,7 @@
 """Sentences with `not` or `but` so many words before what they turn -> how much a network lets them turn it.
 
 A bag of words adds up what each word says. What it cannot have is an interaction: that `not` makes `good` worse and
-`bad` better, or that what stands after `but` counts for more than what stands before. Both are measured in logits.
+`bad` better, or that what stands after `but` counts for more than it would after `and`. Both are measured in logits.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +19,8 @@ Score = Callable[[list[str]], NDArray[np.float64]]  # sentences (n,) -> logit of
 class NegationParams(Section):
     """The labels that stand for good and bad, words that say so, and sentences with places for them.
 
-    `negated` and `plain` differ in one word; `{fillers}` becomes so many neutral words as a distance says.
+    `negated` and `plain` differ in one word, as do `contrast` and `joined`; `{fillers}` becomes so many neutral words
+    as a distance says.
     """
 
     good_label: str
@@ -30,6 +31,7 @@ class NegationParams(Section):
     negated: str
     plain: str
     contrast: str
+    joined: str
     distances: tuple[int, ...] = Field(min_length=2)
     far: int = Field(ge=1)
     draws: int = Field(ge=1)
@@ -71,12 +73,18 @@ def negation(params: NegationParams, distance: int, score: Score) -> NDArray[np.
 
 
 def contrast(params: NegationParams, distance: int, score: Score) -> NDArray[np.float64]:
-    """By item (n,): score of `bad but good` less that of `good but bad`; 0 where order does not count."""
+    """By item (n,): score of `bad but good` less that of `good but bad`, less the same with `and`.
+
+    0 where `but` only adds up. `and` takes away what the two halves, which are about other things, weigh by themselves.
+    """
     wanted = items(params, distance)
-
-    def sentences(first: Sequence[str], second: Sequence[str]) -> list[str]:
-        parts = zip(wanted, first, second, strict=True)
-        return [params.contrast.format(fillers=item.fillers, first=one, second=two) for item, one, two in parts]
-
     good, bad = [item.good for item in wanted], [item.bad for item in wanted]
-    return score(sentences(bad, good)) - score(sentences(good, bad))
+
+    def ends_well(frame: str) -> NDArray[np.float64]:
+        def scored(first: Sequence[str], second: Sequence[str]) -> NDArray[np.float64]:
+            parts = zip(wanted, first, second, strict=True)
+            return score([frame.format(fillers=item.fillers, first=one, second=two) for item, one, two in parts])
+
+        return scored(bad, good) - scored(good, bad)
+
+    return ends_well(params.contrast) - ends_well(params.joined)

@@ -12,6 +12,7 @@ from lab import layout, measuring
 from lab.estimates import Estimate, estimate
 from lab.layout import FAMILIES, READERS, RECURRENT, SIZED, Family, Reader
 
+LEAST_GRADIENT = 1e-30  # one of 0 has no logarithm
 NAMES: dict[str, str] = {
     "cnn": "CNN",
     "lstm": "LSTM",

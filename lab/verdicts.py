@@ -53,7 +53,7 @@ def all_of(cases: Iterable[bool]) -> Outcome:
 
 def points(found: Estimate) -> str:
     """Shares as percentage points with the 95 % interval."""
-    return f"{100 * found.mean:.1f} points ({100 * found.low:.1f} to {100 * found.high:.1f})"
+    return f"{100 * found.mean:z.1f} points ({100 * found.low:z.1f} to {100 * found.high:z.1f})"
 
 
 def percent(found: Estimate) -> str:
@@ -63,4 +63,4 @@ def percent(found: Estimate) -> str:
 
 def number(found: Estimate) -> str:
     """Any other number with its interval."""
-    return f"{found.mean:.2f} ({found.low:.2f} to {found.high:.2f})"
+    return f"{found.mean:z.2f} ({found.low:z.2f} to {found.high:z.2f})"

@@ -1,5 +1,6 @@
 """The README shows the tree as it is, and names only targets, verbs and files that exist."""
 
+import json
 import re
 from pathlib import Path
 
@@ -62,6 +63,17 @@ def test_every_make_target_named_exists() -> None:
 
 def test_no_figure_is_left_to_fill_in() -> None:
     assert not re.findall(r"@[A-Z]+@", README)
+
+
+def test_the_laboratory_is_told_as_its_report_has_it() -> None:
+    numbers = json.loads(Path("reports/compare/numbers.json").read_bytes())
+    outcomes = [verdict["outcome"] for verdict in numbers["verdicts"]]
+    held, not_held, not_shown = (outcomes.count(each) for each in ("held", "did not hold", "not shown"))
+    assert f"{len(outcomes)} things that people say are judged" in README
+    assert f"**{held} held, {not_held} did not, {not_shown} are neither shown nor refuted**" in README
+    for family in (each for of_task in numbers["accuracy"].values() for each in of_task.values()):
+        mean, low, high = (f"{100 * family[name]:.1f}" for name in ("accuracy", "low", "high"))
+        assert f"{mean} % ({low} to {high})" in README
 
 
 def test_the_tree_names_every_file_that_a_newcomer_sees() -> None:

@@ -8,15 +8,14 @@ import numpy as np
 from lab.estimates import Estimate, estimate
 from lab.layout import Reader
 from lab.memory import MemoryParams
-from lab.results import NAMES, Results
+from lab.results import LEAST_GRADIENT, NAMES, Results
 from lab.verdicts import Verdict, above, all_of
-
-LEAST = 1e-30  # a gradient of 0 has no logarithm
 
 
 def of_reach(results: Results, params: MemoryParams) -> list[Verdict]:
     """Who still solves the task, and how far away."""
     reach = {reader: found["reach"] for reader, found in results.memory.items()}
+    within, beyond = (_solved(results, params, inside) for inside in (True, False))
     return [
         *(
             Verdict(
@@ -26,13 +25,19 @@ def of_reach(results: Results, params: MemoryParams) -> list[Verdict]:
             )
             for gated in ("lstm", "gru")
         ),
-        Verdict(
-            "A CNN that answers from its last place remembers exactly its receptive field",
-            all_of(_as_the_field_says(results, params)),
-            ", ".join(
-                f"one of {results.memory[reader]['receptive_field']} tokens solves up to {_spread(reach[reader])}"
-                for reader in _causal(params)
-            ),
+        *(
+            Verdict(
+                f"A CNN that answers from its last place {claim}",
+                all_of(cases),
+                ", ".join(
+                    f"one of {results.memory[reader]['receptive_field']} tokens solves up to {_spread(reach[reader])}"
+                    for reader in _causal(params)
+                ),
+            )
+            for claim, cases in (
+                ("remembers nothing beyond its receptive field", (not each for each in beyond)),
+                ("remembers all of its receptive field", within),
+            )
         ),
         Verdict(
             "A maximum over all places finds a token at any distance",
@@ -48,7 +53,7 @@ def of_gradients(results: Results, params: MemoryParams, margin: float) -> list[
     verdicts = []
     for when, name in (("before training", "gradient_at_start"), ("once trained", "gradient_trained")):
         rows = zip(results.memory["lstm"][name], results.memory["rnn"][name], strict=True)
-        logs = [[math.log10(max(row[back], LEAST)) for row in pair] for pair in rows if None not in pair]
+        logs = [[math.log10(max(row[back], LEAST_GRADIENT)) for row in pair] for pair in rows if None not in pair]
         if not logs:
             continue
         factor = estimate(np.array([[lstm - rnn] for lstm, rnn in logs]))
@@ -74,13 +79,14 @@ def _causal(params: MemoryParams) -> list[Reader]:
     return [reader for reader in ("cnn-near", "cnn-far") if reader in params.dilations]
 
 
-def _as_the_field_says(results: Results, params: MemoryParams) -> Iterator[bool]:
-    """Of each distance and seed, whether it is solved where the deciding token can be seen, and only there."""
+def _solved(results: Results, params: MemoryParams, inside: bool) -> Iterator[bool]:
+    """Of each distance whose deciding token can be seen (`inside`) or not, and each seed: whether it is solved."""
     for reader in _causal(params):
         found = results.memory[reader]
         for row in found["per_seed"]:
             for distance, accuracy in zip(found["distances"], row, strict=True):
-                yield (accuracy >= params.solved) == (distance < found["receptive_field"])
+                if (distance < found["receptive_field"]) == inside:
+                    yield accuracy >= params.solved
 
 
 def _spread(reach: list[int]) -> str:

@@ -98,9 +98,9 @@ def of_phrases(results: Results, margin: float) -> list[Verdict]:
     def moves(name: str) -> str:
         return f"it moves the probability by {points(start[name])} at the start and {points(end[name])} at the end"
 
-    return [
+    verdicts = [
         Verdict(
-            "A CNN catches a key phrase wherever it stands",
+            "A CNN catches a key phrase at the first and the last words alike",
             within(end["cnn"].minus(start["cnn"]), margin),
             moves("cnn"),
         ),
@@ -113,22 +113,39 @@ def of_phrases(results: Results, margin: float) -> list[Verdict]:
             for name in ("lstm", "rnn")
         ),
     ]
+    return [*_inside(results, places[1:-1], margin), *verdicts]
+
+
+def _inside(results: Results, places: list[float], margin: float) -> list[Verdict]:
+    """The same of a CNN away from the edges of a text, where at least two places were asked about."""
+    if len(places) < 2:
+        return []
+    early, late = (results.at("text", "cnn", "phrase", place) for place in (places[0], places[-1]))
+    return [
+        Verdict(
+            "A CNN catches a key phrase wherever it stands inside a text",
+            within(late.minus(early), margin),
+            f"it moves the probability by {points(early)} at {places[0]:g} of the text and {points(late)} "
+            f"at {places[-1]:g}",
+        )
+    ]
 
 
 def of_sentences(results: Results, probe: str, params: NegationParams, margin: float) -> list[Verdict]:
-    """Whether `not` (negation) or `but` (contrast) turns what comes after, nearby and far on; in logits."""
+    """Whether `not` (negation) turns what comes after, or `but` (contrast) lifts it, nearby and far on; in logits."""
     if probe not in results.text["cnn"]:
         return []
-    word, near = ("not" if probe == "negation" else "but"), params.distances[0]
+    near = params.distances[0]
+    done = "`not` turn what follows" if probe == "negation" else "`but` outweigh what stood before"
     found = {
         (name, distance): results.at("text", name, probe, distance)
         for name in ("cnn", "lstm")
         for distance in (near, params.far)
     }
-    where = {near: "at once", params.far: f"{params.far} words later"}
+    where = {near: "at once", params.far: f"{params.far} words on"}
     return [
         Verdict(
-            f"The {NAMES[name]} lets `{word}` turn what follows {where[distance]}",
+            f"The {NAMES[name]} lets {done} {where[distance]}",
             above(effect, margin),
             f"{number(effect)} in logits, where 0 is that words only add up",
         )

@@ -103,10 +103,17 @@ def test_who_turns_every_word_after_not_negates_by_twice_the_difference() -> Non
 
 def test_who_hears_only_what_follows_but_contrasts_by_the_difference() -> None:
     def judge(words: list[str]) -> float:
-        return sum(weight(word) for word in words[words.index("but") :])
+        return sum(weight(word) for word in words[words.index("but") if "but" in words else 0 :])
 
     found = negation.contrast(params(), 5, scorer(judge))
     assert found == pytest.approx(np.full(len(found), GOOD - BAD))
+
+
+def test_who_hears_the_end_or_the_movie_more_does_not_contrast() -> None:
+    def judge(words: list[str]) -> float:
+        return sum(place * weight(word) for place, word in enumerate(words, start=1))
+
+    assert np.abs(negation.contrast(params(), 5, scorer(judge))).max() < 1e-9
 
 
 def test_sentences_differ_by_the_words_between_alone() -> None:

@@ -81,6 +81,11 @@ def test_a_band_goes_from_the_least_to_the_greatest_seed() -> None:
     assert Series("cnn", (1.0,), ((0.2,), (0.4,), (0.9,))).points == [(1.0, pytest.approx(0.5), 0.2, 0.9)]
 
 
+def test_a_mean_over_powers_of_ten_is_geometric() -> None:
+    assert Series("rnn", (1.0,), ((1.0,), (1e-10,)), geometric=True).points == [(1.0, pytest.approx(1e-5), 1e-10, 1.0)]
+    assert all(one.geometric for one in figures.of_gradients(as_people_say(), "trained").series)
+
+
 def test_curves_are_tables_that_dvc_can_plot() -> None:
     rows = list(csv.DictReader(io.StringIO(figures.of_shift(as_people_say()).to_csv().decode())))
     assert [row["x"] for row in rows] == ["0", "3"] and float(rows[1]["cnn"]) == pytest.approx(0.895, abs=1e-3)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,14 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def _plotted() -> Iterator[tuple[str, list[str]]]:
+    """The files that `dvc plots show` reads, and the columns that it draws of each."""
+    for plot in yaml.safe_load((ROOT / "lab/dvc.yaml").read_text())["plots"]:
+        for path, columns in next(iter(plot.values()))["y"].items():
+            assert (ROOT / "lab" / path).resolve().parent == ROOT / REPORT / "curves"
+            yield Path(path).name, columns
+
+
 @pytest.mark.slow
 def test_everything_is_measured_judged_shown_and_published(small: Path) -> None:
     from mlflow_store import open_empty_store
@@ -65,6 +74,11 @@ def test_everything_is_measured_judged_shown_and_published(small: Path) -> None:
     costs = [numbers["costs"]["image"][family]["multiply_adds"] for family in ("cnn", "lstm", "gru", "rnn", "mlp")]
     assert max(costs) < 1.1 * min(costs)
     assert numbers["costs"]["text"]["linear"]["multiply_adds"] == 0
+
+    curves = {path.name: path.read_text().splitlines()[0].split(",")[1:] for path in (REPORT / "curves").iterdir()}
+    plots = dict(_plotted())
+    assert plots.keys() == curves.keys()
+    assert all(set(columns) <= set(plots[name]) for name, columns in curves.items())
 
     client, said = open_empty_store(), []
     publication.publish(client, said.append)
