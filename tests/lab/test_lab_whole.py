@@ -17,9 +17,9 @@ from lab.layout import FAMILIES, PARAMS, READERS, REPORT, SIZED
 ROOT = Path.cwd()
 TINY = {
     "data": {"image": {"learn": 90, "ask": 30}, "text": {"learn": 90, "ask": 30}},
-    "learning": {"image": {"multiply_adds": 4e8}, "text": {"multiply_adds": 4e8}},
+    "learning": {"seeds": [0, 1], "image": {"multiply_adds": 4e8}, "text": {"multiply_adds": 4e8}},
     "order": {"phrase_texts": 2},
-    "memory": {"steps": 3, "window": 2, "ask": 20},
+    "memory": {"seeds": [0, 1], "steps": 3, "window": 2, "ask": 20},
 }
 
 
