@@ -1,4 +1,4 @@
-"""The laboratory's verbs: python -m lab publish | smoke; what they show is measured by `dvc repro lab/dvc.yaml`."""
+"""The laboratory's verbs: python -m lab publish | smoke | measure; `dvc repro lab/dvc.yaml` measures what they show."""
 
 from pathlib import Path
 from typing import Annotated
@@ -34,6 +34,17 @@ def smoke(folder: Annotated[Path, typer.Argument(help="Where all of it happens."
     from lab import smoke as laboratory
 
     raise typer.Exit(laboratory.run(folder, typer.echo))
+
+
+@app.command()
+def measure() -> None:
+    """Run every stage of the laboratory in this process, past DVC; `smoke` does so in its folder."""
+    import torch
+
+    from lab import smoke as laboratory
+
+    torch.set_flush_denormal(True)  # as the stages do: denormal numbers cost a recurrent network twenty times the time
+    laboratory.measure()
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from convoy import layout
 from lab import smoke
-from lab.layout import FAMILIES, PARAMS, READERS, REPORT, SIZED
+from lab.layout import FAMILIES, PARAMS, READERS, REPORT
 
 ROOT = Path.cwd()
 TINY = {
@@ -31,6 +31,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     overrides.write_text(yaml.safe_dump(smoke.workspace.merge(first, TINY, overrides)))
     (tmp_path / PARAMS).parent.mkdir()
     (tmp_path / PARAMS).write_text(smoke.smaller(PARAMS, overrides))
+    shutil.copy(smoke.STAGES, tmp_path / smoke.STAGES)
     monkeypatch.chdir(tmp_path)
     for task in layout.DATA_KINDS:
         path = layout.prepared(task, "train")
@@ -56,17 +57,8 @@ def test_everything_is_measured_judged_shown_and_published(small: Path) -> None:
     from mlflow_store import open_empty_store
 
     from lab import publication
-    from lab.stages import learn_images, learn_text, permute, remember, report, sizes
 
-    for family in FAMILIES:
-        learn_images.main(family)
-        permute.main(family)
-        learn_text.main(family)
-    for family in SIZED:
-        sizes.main(family)
-    for reader in READERS:
-        remember.main(reader)
-    report.main()
+    smoke.measure()
 
     numbers = json.loads((REPORT / "numbers.json").read_bytes())
     assert {"shift", "permuted", "shuffle", "negation", "phrase", "memory"} <= set(numbers["figures"])
