@@ -1,4 +1,4 @@
-"""The laboratory's verbs: python -m lab publish | smoke | measure; `dvc repro lab/dvc.yaml` measures what they show."""
+"""The laboratory's verbs: python -m lab publish | smoke; what they show is measured by `dvc repro lab/dvc.yaml`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -36,9 +36,9 @@ def smoke(folder: Annotated[Path, typer.Argument(help="Where all of it happens."
     raise typer.Exit(laboratory.run(folder, typer.echo))
 
 
-@app.command()
+@app.command(hidden=True)  # elsewhere it would write over what DVC has measured
 def measure() -> None:
-    """Run every stage of the laboratory in this process, past DVC; `smoke` does so in its folder."""
+    """What `smoke` runs in its folder: every stage of the laboratory in one process, past DVC."""
     import torch
 
     from lab import smoke as laboratory
