@@ -161,3 +161,16 @@ def test_a_history_is_told_to_people_and_to_programs() -> None:
     retelling.tell(decisions.read_history("image"), path, True, said.append)
     first, second = map(json.loads, said)
     assert first["from"] is None and second["from"]["version"] == "1" and second["outcome"]["kind"] == "done"
+
+
+def test_each_gate_has_a_line_of_its_own_with_the_figures_of_both_models() -> None:
+    gates = {"accuracy": "failed", "accuracy_challenger": 0.88016, "accuracy_champion": 0.9096}
+    new = {"parity": "passed", "parity_challenger": 0}
+    decisions.decide("image", ONE, TWO, Grounds("refusal", "worse", {"outcome": "failed", **gates, **new, "rows": 9}))
+    said: list[str] = []
+    retelling.tell(decisions.read_history("image"), DEPLOYED / "image" / decisions.FILE, False, said.append)
+    assert said[2:] == [
+        "    figures  outcome failed, rows 9",
+        "             accuracy failed: challenger 0.8802, champion 0.9096",
+        "             parity passed: challenger 0",
+    ]

@@ -35,8 +35,8 @@ def _lines(decision: Decision, mark: Mark | None) -> list[str]:
         f"{at} UTC  {decision.kind:<10}  {decision.before or 'nothing'} -> {decision.after}  by {decision.who}",
         f"    why      {decision.why}",
     ]
-    if decision.figures:
-        lines.append(f"    figures  {_figures(decision.figures)}")
+    labels = ["figures", *[""] * len(decision.figures)]
+    lines += [f"    {label:<7}  {line}" for label, line in zip(labels, _figures(decision.figures), strict=False)]
     rest = {"report": decision.gate_report, "git": decision.revision and decision.revision[:12]}
     lines += [f"    {name:<7}  {value}" for name, value in rest.items() if value]
     if mark is not None and mark.why:
@@ -44,12 +44,22 @@ def _lines(decision: Decision, mark: Mark | None) -> list[str]:
     return lines
 
 
-def _figures(figures: dict[str, Any], prefix: str = "") -> str:
+def _figures(figures: dict[str, Any]) -> list[str]:
+    """A line of what belongs to no gate, and one for each gate with the figures of both models."""
+    lines, rest = [], dict(figures)
+    for gate in figures:
+        sides = {side: rest.pop(f"{gate}_{side}") for side in ("challenger", "champion") if f"{gate}_{side}" in rest}
+        if sides:
+            lines.append(f"{gate} {rest.pop(gate)}: {_joined(sides)}")
+    return [line for line in (_joined(rest), *lines) if line]
+
+
+def _joined(figures: dict[str, Any], prefix: str = "") -> str:
     """Figures in one line: names joined by dots, numbers as short as they are exact enough to compare."""
     parts = []
     for name, value in figures.items():
         if isinstance(value, dict):
-            parts.append(_figures(value, f"{prefix}{name}."))
+            parts.append(_joined(value, f"{prefix}{name}."))
         elif isinstance(value, float):
             parts.append(f"{prefix}{name} {value:.4g}")
         else:
