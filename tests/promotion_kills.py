@@ -1,7 +1,7 @@
 """Kill -9 at each step of a promotion, a rollback and a publish, and look at what is found; all of it by hand:
 
 python tests/promotion_kills.py            every step of each: 70, 45 and 581 of them, an hour and a half
-python tests/promotion_kills.py 201 400    of each the steps from one to before another; as many at once as there are cores
+python tests/promotion_kills.py 201 400    of each the steps from one to before another, so that each core can do some
 """
 
 import json
@@ -223,8 +223,8 @@ def _assert_whole(scene: Scene) -> None:
 
 
 if __name__ == "__main__":
-    steps = range(*map(int, sys.argv[1:3])) if sys.argv[1:] else count()
     for name, scene in SCENES.items():
+        steps = range(*map(int, sys.argv[1:3])) if sys.argv[1:] else count()
         with tempfile.TemporaryDirectory() as folder:
             os.chdir(folder)
             found = attack(scene, tqdm(((step, "") for step in steps), name, unit="kill", mininterval=10))
