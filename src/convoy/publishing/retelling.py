@@ -35,8 +35,8 @@ def _lines(decision: Decision, mark: Mark | None) -> list[str]:
         f"{at} UTC  {decision.kind:<10}  {decision.before or 'nothing'} -> {decision.after}  by {decision.who}",
         f"    why      {decision.why}",
     ]
-    labels = ["figures", *[""] * len(decision.figures)]
-    lines += [f"    {label:<7}  {line}" for label, line in zip(labels, _figures(decision.figures), strict=False)]
+    for number, line in enumerate(_figures(decision.figures)):
+        lines.append(f"    {'' if number else 'figures':<7}  {line}")
     rest = {"report": decision.gate_report, "git": decision.revision and decision.revision[:12]}
     lines += [f"    {name:<7}  {value}" for name, value in rest.items() if value]
     if mark is not None and mark.why:
@@ -45,7 +45,10 @@ def _lines(decision: Decision, mark: Mark | None) -> list[str]:
 
 
 def _figures(figures: dict[str, Any]) -> list[str]:
-    """A line of what belongs to no gate, and one for each gate with the figures of both models."""
+    """A line of what belongs to no gate, and one for each gate with the figures of both models.
+
+    A history keeps them flat: what is of one model bears the name of the gate and the side.
+    """
     lines, rest = [], dict(figures)
     for gate in figures:
         sides = {side: rest.pop(f"{gate}_{side}") for side in ("challenger", "champion") if f"{gate}_{side}" in rest}
