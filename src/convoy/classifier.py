@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from convoy.metrics import classification_metrics
-from convoy.optimizers import MuonWithAdamW
+from convoy.optimizers import MuonWithAdamW, adamw
 from convoy.params import Section
 
 
@@ -68,11 +68,11 @@ class Classifier(pl.LightningModule):
             self.log(f"validation_{name}", float(value), prog_bar=name in ("accuracy", "log_loss"))
 
     def configure_optimizers(self) -> Any:
-        """AdamW (arXiv:1711.05101), with Muon for kernels if asked for; one cycle of their rates (arXiv:1708.07120)."""
+        """AdamW, with Muon for kernels if asked for; one cycle of their rates (arXiv:1708.07120)."""
         params, decay = self.params, self.params.weight_decay
         optimizer: torch.optim.Optimizer
         if params.muon_learning_rate is None:
-            optimizer = torch.optim.AdamW(self.network.parameters(), params.learning_rate, weight_decay=decay)
+            optimizer = adamw(self.network.parameters(), params.learning_rate, decay)
         else:
             optimizer = MuonWithAdamW(self.network, params.muon_learning_rate, params.learning_rate, decay)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
