@@ -101,7 +101,7 @@ def _images(survey: Survey) -> Iterator[Change]:
     for architecture in layout.ARCHITECTURES:
         batches = ("train", "image", architecture, "batches")
         yield Change((*batches, "flip"), False, "is a mirror image's label the same? not known; true where it is")
-        yield Change((*batches, "shift_px"), max(1, side // 14), "a fourteenth of the side; 0 where all stand at one place")
+        yield Change((*batches, "shift_px"), max(1, side // 14), "a fourteenth of the side; 0 where all stand alike")
     erased = ("train", "image", "cnn", "batches", "erase_px")
     yield Change(erased, side * 10 // 28, "as for 28 px: a third of the side")
 
