@@ -46,15 +46,19 @@ def main(
     race: Annotated[int, typer.Option("--races", help="So many times two at once, and no kills.")] = 0,
     seed: Annotated[int, typer.Option(help="Of the moments.")] = 0,
 ) -> None:
-    """Kill, write the report after each stage, and print it. Stages that are not named keep what the report says."""
+    """Kill, write the report after each stage or race, and print it. Stages that are not named keep what the report says."""
     steps: dict[kills.Target, int] = {"stage": every, "dvc": every_of_dvc}
     with tempfile.TemporaryDirectory() as folder:
         ground = Ground(Path(folder, "convoy"))
         typer.echo("laying and building a small workspace, undisturbed ...")
         ground.lay()
         if race:
-            held = list(tqdm(races.hold(ground, race, seed), total=race, unit="race"))
-            _write(report, {"races": {**races.table(held), "at": machine.facts()}})
+            held, facts = [], machine.facts()
+            for one in tqdm(races.hold(ground, race, seed), total=race, unit="race"):
+                held.append(one)
+                _write(
+                    report, {"races": {**races.table(held), "at": facts}}
+                )  # after each, or an interruption loses all
             return
         for stage in stages or ground.stages:
             facts, outcomes = machine.facts(), []
