@@ -46,7 +46,7 @@ def main(
     race: Annotated[int, typer.Option("--races", help="So many times two at once, and no kills.")] = 0,
     seed: Annotated[int, typer.Option(help="Of the moments.")] = 0,
 ) -> None:
-    """Kill, write the report after each stage or race, and print it. Stages that are not named keep what the report says."""
+    """Kill, write the report after each stage or race, and print it. Stages not named keep what it says."""
     steps: dict[kills.Target, int] = {"stage": every, "dvc": every_of_dvc}
     with tempfile.TemporaryDirectory() as folder:
         ground = Ground(Path(folder, "convoy"))
@@ -59,6 +59,7 @@ def main(
                 _write(
                     report, {"races": {**races.table(held), "at": facts}}
                 )  # after each, or an interruption loses all
+            typer.echo(json.dumps(races.table(held), indent=1))
             return
         for stage in stages or ground.stages:
             facts, outcomes = machine.facts(), []
@@ -66,7 +67,9 @@ def main(
             for outcome in (progress := tqdm(trials, desc=stage, unit="kill")):
                 outcomes.append(outcome)
                 progress.set_postfix(plain=sum(each.plain for each in outcomes), same=sum(e.same for e in outcomes))
-            _write(report, {"results": {stage: {**_result(outcomes), "every": steps, "at": facts}}})
+            result = _result(outcomes)
+            _write(report, {"results": {stage: {**result, "every": steps, "at": facts}}})
+            typer.echo(json.dumps({stage: result}, indent=1))
     typer.echo(f"written: {report}")
 
 
@@ -84,7 +87,6 @@ def _write(report: Path, found: dict[str, Any]) -> None:
         for key in ("kills", "plain", "verified", "same"):
             totals[key] = totals.get(key, 0) + row[key]
     atomic.write_json(report, {**known, **found, "totals": totals, "results": results})
-    typer.echo(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":
