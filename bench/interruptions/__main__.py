@@ -56,10 +56,9 @@ def main(
             held, facts = [], machine.facts()
             for one in tqdm(races.hold(ground, race, seed), total=race, unit="race"):
                 held.append(one)
-                _write(
-                    report, {"races": {**races.table(held), "at": facts}}
-                )  # after each, or an interruption loses all
-            typer.echo(json.dumps(races.table(held), indent=1))
+                table = races.table(held)
+                _write(report, {"races": {**table, "at": facts}})
+            typer.echo(json.dumps(table, indent=1))
             return
         for stage in stages or ground.stages:
             facts, outcomes = machine.facts(), []
