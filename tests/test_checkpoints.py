@@ -1,6 +1,7 @@
 """Of an unfinished training only whole checkpoints count, and only for the same params, data and code."""
 
 import random
+import signal
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -161,3 +162,15 @@ def test_another_training_that_still_runs_keeps_its_folder() -> None:
         with training_folder(NAME, "b" * 64):
             pass
         assert running.is_dir()
+
+
+def test_a_job_that_slurm_queues_again_leaves_no_file_that_other_trainings_begin_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in {"NTASKS": "1", "JOB_NAME": "training", "JOB_ID": "1", "NTASKS_PER_NODE": "1"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    listening: list[Any] = []
+    monkeypatch.setattr(Curves, "on_train_start", lambda *_: listening.append(signal.getsignal(signal.SIGUSR1)))
+    before = signal.getsignal(signal.SIGUSR1)
+    train.main(TASK, ARCHITECTURE)
+    assert listening == [before], "Lightning would write its own file as the job ends"

@@ -103,17 +103,13 @@ class BestWeights(pl.Callback):
         self.network = network
         self.score = math.inf
         self.weights: dict[str, Tensor] = {}
-        self._judged: dict[str, Tensor] = {}
-
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Copy what was judged, before a callback or the module puts other weights in its place again."""
-        self._judged = {name: weight.detach().cpu().clone() for name, weight in self.network.state_dict().items()}
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Runs after validation."""
         score = float(trainer.callback_metrics[MONITOR])
         if score < self.score:
-            self.score, self.weights = score, self._judged
+            self.score = score
+            self.weights = {name: weight.detach().cpu().clone() for name, weight in self.network.state_dict().items()}
 
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint."""

@@ -26,12 +26,12 @@ class LearningParams(Section):
     patience: int = Field(ge=1)
 
 
-def class_weights(labels: NDArray[np.int64], params: LearningParams) -> Tensor | None:
-    """Of each label (labels,), 1 on the mean of the items: `balanced` lets every label count as much as any other."""
+def class_weights(labels: NDArray[np.int64], params: LearningParams, classes: int) -> Tensor | None:
+    """Of each label (classes,), 1 on the mean of the items: `balanced` lets every label count as much as any other."""
     if params.class_weights == "none":
         return None
-    counts = np.bincount(labels)
-    return torch.from_numpy(len(labels) / (len(counts) * np.maximum(counts, 1))).float()
+    counts = np.bincount(labels, minlength=classes)
+    return torch.from_numpy(len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))).float()
 
 
 class Classifier(pl.LightningModule):
@@ -47,13 +47,21 @@ class Classifier(pl.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
         """Loss of one batch."""
         inputs, labels = batch
-        weights = None if self._weights is None else self._weights.to(labels.device)
-        smoothing = self.params.label_smoothing
-        loss = nn.functional.cross_entropy(self.network(inputs), labels, weights, label_smoothing=smoothing)
+        loss = self._loss(self.network(inputs), labels)
         self.log(
             "train_loss", loss, on_step=False, on_epoch=True, batch_size=len(labels), prog_bar=True, sync_dist=True
         )
         return loss
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        smoothing = self.params.label_smoothing
+        if self._weights is None:
+            return nn.functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+        # By the number of items, not by their weights as torch's mean: so the parts of a batch that several processes
+        # take have the loss of the whole on the mean.
+        weights = self._weights.to(labels.device)
+        whole = nn.functional.cross_entropy(logits, labels, weights, label_smoothing=smoothing, reduction="sum")
+        return whole / len(labels)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
         """Keep what the network says, to judge the whole split at once."""

@@ -11,6 +11,8 @@ from typing import Any, Literal, cast
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from pydantic import Field
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor, nn
@@ -128,7 +130,8 @@ def train(
         print(f"{title}: goes on after epoch {epochs_done(unfinished)} of {learning.epochs} ({unfinished})", flush=True)
     with Interruption() as interruption:
         trainer = _trainer(params, learning.epochs, [*own, *callbacks, *kept, Progress(title), interruption])
-        model = Classifier(_prepared(network, params), learning, class_weights(splits.train.labels, learning))
+        weights = class_weights(splits.train.labels, learning, len(splits.train.names))
+        model = Classifier(_prepared(network, params), learning, weights)
         trainer.fit(model, datamodule=splits, ckpt_path=unfinished, weights_only=True)
     network.load_state_dict(best.weights)
     best_row = min(curves.rows, key=lambda row: row[MONITOR])
@@ -148,7 +151,7 @@ def _trainer(params: TrainerParams, epochs: int, callbacks: list[pl.Callback]) -
         sync_batchnorm=on_gpu and params.devices * params.num_nodes > 1,  # torch has it for GPUs only
         max_epochs=epochs,
         callbacks=callbacks,
-        plugins=[AtomicCheckpointIO()],
+        plugins=[AtomicCheckpointIO(), *_environment()],
         reload_dataloaders_every_n_epochs=1,
         num_sanity_val_steps=0,
         deterministic=True,
@@ -157,6 +160,16 @@ def _trainer(params: TrainerParams, epochs: int, callbacks: list[pl.Callback]) -
         enable_model_summary=False,
         enable_progress_bar=False,
     )
+
+
+def _environment() -> list[SLURMEnvironment]:
+    """SLURM's, where Lightning would take it, but without its own file for a job that is queued again.
+
+    Lightning would write that one into the working folder, never remove it, and begin every later training with it,
+    of whatever candidate: ours go on from their own checkpoints.
+    """
+    found = SLURMEnvironment.detect() and not TorchElasticEnvironment.detect()
+    return [SLURMEnvironment(auto_requeue=False)] if found else []
 
 
 def _prepared(network: nn.Module, params: TrainerParams) -> nn.Module:

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -50,18 +51,24 @@ def train_candidate(candidate: Candidate, trainer: TrainerParams, params: Candid
     batches = read_section(candidates.batch_model(task), *candidate.section, "batches")
     read_section(candidates.network_model(task, architecture), *candidate.section, "network")
     pl.seed_everything(trainer.seed, workers=True, verbose=False)
-    files = [layout.prepared(task, "train"), layout.prepared(task, "validation")]
-    training, validation = (candidates.open_dataset(task, file) for file in files)
+    splits_read = [layout.prepared(task, "train"), layout.prepared(task, "validation")]
+    training, validation = (candidates.open_dataset(task, file) for file in splits_read)
     how = {"seed": trainer.seed, "learning": params.learning.model_dump(), "batches": params.batches}
     description = candidates.describe(task, architecture, params.network, training, how)
     network = candidates.build(description)
     splits = Splits(training, validation, batches, trainer.seed)
     around = surroundings(trainer.accelerator)
-    identity = fingerprint({"trainer": trainer.model_dump(), **params.model_dump()}, files, around)
+    learnt_from = [*splits_read, *_contract(task)]
+    identity = fingerprint({"trainer": trainer.model_dump(), **params.model_dump()}, learnt_from, around)
     with training_folder(name, identity) as folder, _followed(candidate) as follower:
         about = {"task": task, "architecture": architecture, "fingerprint": identity, "params": params.model_dump()}
         trained = train(network, splits, trainer, params.learning, name, [Following(follower, **about)], folder)
         _write(description, trained, validation, {"fingerprint": identity, **around})
+
+
+def _contract(task: Task) -> list[Path]:
+    """What texts in pieces are tokenised with as they are read; the other splits hold what preparation made."""
+    return [layout.contract(task), layout.TOKENIZER] if task == "text-stream" else []
 
 
 @rank_zero_only

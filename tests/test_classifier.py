@@ -1,0 +1,49 @@
+"""What a step of training makes small: the loss, and what each label counts in it."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from convoy.classifier import Classifier, LearningParams, class_weights
+
+PARAMS = LearningParams(
+    epochs=1,
+    learning_rate=0.1,
+    muon_learning_rate=None,
+    weight_decay=0.0,
+    label_smoothing=0.1,
+    class_weights="balanced",
+    patience=1,
+)
+LABELS = np.array([0] * 6 + [1] * 2)
+
+
+def loss(model: Classifier, logits: Tensor, labels: Tensor) -> float:
+    model.log = lambda *_, **__: None  # type: ignore[method-assign,misc] - there is no Trainer
+    return float(model.training_step((logits, labels), 0))
+
+
+def test_balanced_weights_let_every_label_count_as_much_as_any_other() -> None:
+    weights = class_weights(LABELS, PARAMS, 2)
+    assert weights is not None
+    assert weights[0] * 6 == pytest.approx(weights[1] * 2)
+    assert float(weights[torch.from_numpy(LABELS)].mean()) == pytest.approx(1)
+    assert class_weights(LABELS, PARAMS.model_copy(update={"class_weights": "none"}), 2) is None
+
+
+@pytest.mark.parametrize("classes", [3, 5])
+def test_a_label_without_an_item_has_a_weight_too(classes: int) -> None:
+    weights = class_weights(LABELS, PARAMS, classes)
+    assert weights is not None and len(weights) == classes
+    assert float(weights[torch.from_numpy(LABELS)].mean()) == pytest.approx(1)
+    assert np.isfinite(loss(Classifier(nn.Identity(), PARAMS, weights), torch.zeros(8, classes), torch.tensor(LABELS)))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_loss_of_a_batch_is_the_mean_of_those_of_its_parts(weighted: bool) -> None:
+    """So that processes which take a part each learn what one would."""
+    model = Classifier(nn.Identity(), PARAMS, class_weights(LABELS, PARAMS, 2) if weighted else None)
+    logits, labels = torch.randn(8, 2, generator=torch.Generator().manual_seed(0)), torch.from_numpy(LABELS)
+    parts = [loss(model, logits[part], labels[part]) for part in (slice(4), slice(4, 8))]
+    assert loss(model, logits, labels) == pytest.approx(sum(parts) / 2, abs=1e-6)
