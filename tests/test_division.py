@@ -1,11 +1,15 @@
 """Every item stands in one split or has its reason; what the source has put somewhere stays there."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from convoy.layout import SPLITS
+from convoy.params import ParamsInvalid, read_section
 from convoy.splits import DivisionParams, LabelTooRare, divide
 
 NAMES = ("cat", "dog", "bird")
@@ -79,3 +83,30 @@ def test_a_sorted_split_that_is_cut_keeps_its_labels() -> None:
     found = divide(keys(list(range(600))), labels, places, NAMES, params(max_test=60))
     assert min(np.bincount(labels[found.rows["test"]])) > 10
     assert found.dropped["over_max"] == 240
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"seed": -1}, ["prepare.seed is -1", "greater than or equal to 0"]),
+        *[
+            ({f"max_{name}": most}, [f"prepare.max_{name} is {most}", "or equal to 1"])
+            for name in SPLITS
+            for most in (0, -5)
+        ],
+        (
+            {"validation_share": 0.7, "calibration_share": 0.1, "gate_share": 0.1, "test_share": 0.1},
+            ["validation_share 0.7", "calibration_share 0.1", "gate_share 0.1", "test_share 0.1", "is 1,", "below 1"],
+        ),
+        ({"validation_share": 0.9}, ["validation_share 0.9", "is 1.3,"]),
+        ({"validation_share": 1.5}, ["prepare.validation_share is 1.5", "less than 1"]),
+    ],
+)
+def test_params_that_would_change_the_division_silently_are_refused(
+    tmp_path: Path, changes: dict[str, object], words: list[str]
+) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump({"prepare": params().model_dump() | changes}))
+    with pytest.raises(ParamsInvalid) as error:
+        read_section(DivisionParams, "prepare", path=path)
+    assert all(word in str(error.value) for word in words), str(error.value)

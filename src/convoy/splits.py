@@ -1,12 +1,13 @@
 """Duplicates out, then stratified, seeded, reproducible splits; every item kept or dropped is counted."""
 
 import hashlib
+import math
 from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from convoy.layout import SPLITS, Split
 from convoy.params import Section
@@ -18,16 +19,26 @@ HELD_OUT: tuple[Split, ...] = ("test", "validation", "calibration", "gate")
 class DivisionParams(Section):
     """How items are divided: shares of those that the source does not put anywhere; a max of null is all."""
 
-    seed: int
+    seed: int = Field(ge=0)
     validation_share: float = Field(gt=0, lt=1)
     calibration_share: float = Field(gt=0, lt=1)
     gate_share: float = Field(gt=0, lt=1)
     test_share: float = Field(gt=0, lt=1)
-    max_train: int | None
-    max_validation: int | None
-    max_calibration: int | None
-    max_gate: int | None
-    max_test: int | None
+    max_train: int | None = Field(ge=1)
+    max_validation: int | None = Field(ge=1)
+    max_calibration: int | None = Field(ge=1)
+    max_gate: int | None = Field(ge=1)
+    max_test: int | None = Field(ge=1)
+
+    @field_validator("test_share")  # the last of them: the others stand in `others.data`, if they are valid
+    @classmethod
+    def _leaves_some_to_train(cls, share: float, others: ValidationInfo) -> float:
+        shares = {name: value for name, value in others.data.items() if name.endswith("_share")} | {"test_share": share}
+        total = math.fsum(shares.values())
+        if total >= 1:
+            told = ", ".join(f"{name} {value:g}" for name, value in shares.items())
+            raise ValueError(f"the sum of {told} is {total:g}, must be below 1: train is what they leave; lower some")
+        return share
 
 
 class LabelTooRare(ValueError):
