@@ -8,7 +8,7 @@ from convoy.preparation.image import convert, gather, take_census
 from convoy.prepared.image import ImageSplit, write_images
 from convoy.preprocessing.image import ImagePreprocessing
 from convoy.raw import RawItems
-from convoy.splits import DivisionParams, LabelTooRare, divide
+from convoy.splits import DivisionParams, DivisionRefused, divide
 
 
 class Params(DivisionParams):
@@ -37,4 +37,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    stage.run(main, refusals=(LabelTooRare, DataRefused))
+    stage.run(main, refusals=(DivisionRefused, DataRefused))

@@ -11,7 +11,7 @@ from convoy.prepared.text import write_texts
 from convoy.preprocessing.text import TextPreprocessing, TextPreprocessor
 from convoy.preprocessing.vocabulary import build_tokenizer
 from convoy.raw import RawItems
-from convoy.splits import DivisionParams, LabelTooRare, divide
+from convoy.splits import DivisionParams, DivisionRefused, divide
 
 
 class Params(DivisionParams):
@@ -43,4 +43,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    stage.run(main, refusals=(LabelTooRare, DataRefused))
+    stage.run(main, refusals=(DivisionRefused, DataRefused))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from convoy.layout import SPLITS
 from convoy.params import ParamsInvalid, read_section
-from convoy.splits import DivisionParams, LabelTooRare, divide
+from convoy.splits import DivisionParams, LabelTooRare, SplitEmpty, divide
 
 NAMES = ("cat", "dog", "bird")
 
@@ -56,6 +56,15 @@ def test_a_hundred_planted_copies_over_the_splits_of_a_source_are_all_found() ->
     found = divide(keys(contents), labels, places, NAMES, params())
     assert found.dropped["duplicate_of_held_out"] == 100
     assert not set(range(100)) & set(found.rows["train"].tolist())
+
+
+def test_a_given_split_that_loses_all_to_duplicates_is_refused_with_the_reason_and_the_remedy() -> None:
+    contents = [*range(60), *range(100, 110), *range(200, 206), 100, 101, 200, 200]
+    places = [0] * 60 + [4] * 10 + [1] * 6 + [2] * 4  # calibration has what test and validation have
+    with pytest.raises(SplitEmpty) as error:
+        divide(keys(contents), np.array(contents) % 3, np.array(places), NAMES, params())
+    for words in ("split 'calibration'", "has 4 items", "2 of test, 2 of validation", "given_splits: false"):
+        assert words in str(error.value)
 
 
 def test_a_label_that_is_too_rare_is_named_with_its_count_and_the_remedy() -> None:

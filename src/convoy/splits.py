@@ -41,8 +41,16 @@ class DivisionParams(Section):
         return share
 
 
-class LabelTooRare(ValueError):
+class DivisionRefused(ValueError):
+    """Items that cannot be divided; the message names the label or the split, the cause and the remedy."""
+
+
+class LabelTooRare(DivisionRefused):
     """A label has too few items to stand in every split."""
+
+
+class SplitEmpty(DivisionRefused):
+    """A split that the source gives has nothing of its own."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +78,7 @@ def divide(
     """Divide items with content digests `keys` and `labels` (n,); `given` (n,) is an index of SPLITS, or -1.
 
     What is held out by the source stays whole, but for what is in another such split; train loses what is in any of
-    them. Held-out splits that the source lacks are cut from train. Raises LabelTooRare.
+    them. Held-out splits that the source lacks are cut from train. Raises LabelTooRare and SplitEmpty.
     """
     rows, taken = _given(keys, given)
     dropped = {"duplicate_of_held_out": int(np.sum(given > 0)) - sum(map(len, rows.values()))}
@@ -88,13 +96,26 @@ def divide(
 
 def _given(keys: list[bytes], given: NDArray[np.int64]) -> tuple[dict[Split, Indices], set[bytes]]:
     rows: dict[Split, Indices] = {}
-    taken: set[bytes] = set()
+    taken: dict[bytes, Split] = {}
     for name in HELD_OUT:
-        found = np.flatnonzero(given == SPLITS.index(name))
-        if len(found):
-            rows[name] = np.array([index for index in found if keys[index] not in taken], dtype=np.int64)
-            taken |= {keys[index] for index in found}
-    return rows, taken
+        found = np.flatnonzero(given == SPLITS.index(name)).tolist()
+        if found:
+            own = [index for index in found if keys[index] not in taken]
+            if not own:
+                raise SplitEmpty(_explain_empty(name, Counter(taken[keys[index]] for index in found)))
+            rows[name] = np.array(own, dtype=np.int64)
+            taken |= {keys[index]: name for index in own}
+    return rows, set(taken)
+
+
+def _explain_empty(name: Split, copies: Counter[Split]) -> str:
+    told = ", ".join(f"{count} of {other}" for other, count in copies.items())
+    return (
+        f"the split {name!r} that the source gives has {copies.total()} items, and none is left: all are copies of "
+        f"items of other splits that are held out ({told}), which keep them; put other items into {name!r}, or remove "
+        "it from the source, so that it is cut from train, or set `given_splits: false` in the section fetch_* of "
+        "params.yaml, which divides all anew"
+    )
 
 
 def _require_enough(labels: NDArray[np.int64], names: tuple[str, ...], missing: list[Split]) -> None:
