@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from convoy import layout, raw
@@ -23,6 +24,28 @@ def test_items_come_back_in_their_order_with_labels_and_splits(tmp_path: Path) -
     assert [text for batch in found.contents() for text in batch] == [f"text {index}" for index in range(count)]
     assert found.label_of.tolist() == [index % 12 for index in range(count)]
     assert found.given.tolist() == [layout.SPLITS.index("test")] + [-1] * (count - 1)
+
+
+@pytest.mark.parametrize("task", layout.DATA_KINDS)
+def test_a_batch_ends_at_so_many_bytes_or_items_and_items_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: layout.DataKind
+) -> None:
+    def sizes(folder: Path) -> list[int]:
+        with pa.ipc.open_file(folder / raw.ITEMS) as reader:
+            return [reader.get_batch(index).num_rows for index in range(reader.num_record_batches)]
+
+    def write(folder: Path, lengths: list[int]) -> list[str | bytes]:
+        contents: list[str | bytes] = ["x" * length if task == "text" else b"x" * length for length in lengths]
+        named = (Item(f"{index}", "ab"[index % 2], "", content) for index, content in enumerate(contents))
+        raw.write(folder, task, named, None)
+        return contents
+
+    write(tmp_path / "small", [1] * 1005)
+    assert sizes(tmp_path / "small") == [500, 500, 5]
+    monkeypatch.setattr(raw, "BATCH_BYTES", 1000)
+    contents = write(tmp_path / "large", [400, 400, 400, 5000, 1, 999, *[1] * 502, 3])
+    assert sizes(tmp_path / "large") == [3, 1, 2, 500, 3]
+    assert [one for batch in raw.RawItems(tmp_path / "large").contents() for one in batch] == contents
 
 
 def test_rejections_come_back_and_no_cell_is_a_formula(tmp_path: Path) -> None:

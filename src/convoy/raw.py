@@ -6,7 +6,6 @@ import json
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,8 @@ from convoy.prepared import arrow
 from convoy.sources.items import Found, Item, Rejection, SourceRefused
 
 ITEMS, REJECTED, LABELS = "items.arrow", "rejected.csv", "labels.json"
-BATCH = 500  # items in memory at once
+BATCH = 500  # items in memory at once, or fewer:
+BATCH_BYTES = 64_000_000  # the one that passes this is a batch's last; a column of one cannot hold 2 GiB
 MAX_LABELS = 1_000
 REJECTED_COLUMNS = ("name", "ignored", "code", "message")
 
@@ -48,7 +48,7 @@ class RawItems:
         return found
 
     def contents(self) -> Iterator[list[bytes | str]]:
-        """All contents in their order, some hundred at a time."""
+        """All contents in their order, as many at a time as the fetch stage held: some hundred, or about 64 MB."""
         for batch in self._table.to_batches():
             yield batch["content"].to_pylist()
 
@@ -65,7 +65,7 @@ def write(folder: Path, task: Task, found: Found, labels: tuple[str, ...] | None
     items = _sieve(tqdm(found, desc=f"{task}: reading", unit="", mininterval=1), rejections, labels)
     with atomic.new_folder(folder) as temporary:
         with pa.ipc.new_file(str(temporary / ITEMS), schema) as writer:
-            while batch := list(islice(items, BATCH)):
+            for batch in _batches(items):
                 counts.update(item.label for item in batch)
                 columns = zip(*((item.name, item.label, item.split, item.content) for item in batch), strict=True)
                 writer.write_batch(pa.record_batch([list(column) for column in columns], schema=schema))
@@ -114,6 +114,19 @@ def _sieve(
             rejections.append(Rejection(one.name, "invalid_text", "the text holds a lone surrogate"))
         else:
             yield one
+
+
+def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:
+    batch: list[Item] = []
+    size = 0
+    for item in items:
+        batch.append(item)
+        size += len(item.content)  # of a text its characters, which take up to 4 bytes
+        if len(batch) == BATCH or size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def require_labels(counts: Counter[str], labels: tuple[str, ...] | None, told: str) -> tuple[str, ...]:
