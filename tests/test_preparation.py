@@ -1,6 +1,10 @@
 """Every file that is no usable image, and every text that serving would refuse, is told by name; the rest is kept."""
 
 import io
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -84,6 +88,37 @@ def test_scratch_files_have_no_name_and_are_gone_with_the_process(tmp_path: Path
     gathered = image.gather(found.pixels, np.array([2, 0, 2]), scratch)
     assert np.array_equal(gathered, found.pixels[[2, 0, 2]])
     assert list(scratch.iterdir()) == []
+
+
+GATHER = """
+import sys
+from pathlib import Path
+import numpy as np
+from convoy import stage
+from convoy.preparation.image import gather
+stage.run(lambda: gather(np.ones((3, 1000, 1000, 1), np.uint8), np.arange(3), Path(sys.argv[1])) and None)
+"""
+
+
+def test_scratch_files_on_a_disk_that_is_too_small_are_one_line_and_not_a_signal(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    # In a mount namespace of its own, so that nothing stays mounted.
+    mount = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"]), "sh", "-c"]
+    mount += ['mount -t tmpfs -o size=1m none "$0" && exec "$@"', str(disk)]
+    if not shutil.which("unshare") or subprocess.run([*mount, "true"], capture_output=True).returncode:
+        pytest.skip("this machine lets no tmpfs be mounted")
+    path = os.pathsep.join(str(Path(folder).resolve()) for folder in ("src", "."))
+    done = subprocess.run(
+        [*mount, sys.executable, "-c", GATHER, str(disk)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1, (done.returncode, done.stderr)
+    assert f"{disk}: No space left on device, 3,000,000 bytes are needed; free some space" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_texts_that_serving_would_refuse_are_told(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Raw images -> pixels as the model sees them, by the code that serving uses, and what could not be read."""
 
+import math
 import os
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -119,9 +121,19 @@ def _converted(raw: RawItems, preprocessor: ImagePreprocessor) -> Iterator[_Conv
 
 
 def _new_file(shape: tuple[int, ...], folder: Path) -> NDArray[np.uint8]:
-    """Zeros that live in a file without a name, which is gone with the process, however that ends."""
+    """Zeros that live in a file without a name, which is gone with the process, however that ends.
+
+    Raises OSError, which names the folder and the bytes, where the disk has no room for them.
+    """
     if 0 in shape:
         return np.empty(shape, dtype=np.uint8)
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryFile(dir=folder) as file:
+        if sys.platform == "linux":  # else a file with holes: where the disk fills, writing to the map is a SIGBUS
+            needed = math.prod(shape)
+            try:
+                os.posix_fallocate(file.fileno(), 0, needed)
+            except OSError as error:
+                told = f"{error.strerror}, {needed:,} bytes are needed"
+                raise OSError(error.errno, told, str(folder)) from None
         return np.memmap(file, dtype=np.uint8, mode="w+", shape=shape)
