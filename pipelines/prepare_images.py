@@ -3,7 +3,7 @@
 from convoy import atomic, layout, stage
 from convoy.params import read_section
 from convoy.preflight.limits import PreflightLimits
-from convoy.preflight.report import DataRefused, summary, write_report
+from convoy.preflight.report import DataRefused, rejections_told, summary, write_report
 from convoy.preparation.image import convert, gather, take_census
 from convoy.prepared.image import ImageSplit, write_images
 from convoy.preprocessing.image import ImagePreprocessing
@@ -25,7 +25,8 @@ def main() -> None:
     scratch = layout.prepared("image", "train").parent
     converted = convert(raw, params.preprocessing, scratch)
     labels = raw.label_of[converted.rows]
-    division = divide(converted.keys, labels, raw.given[converted.rows], raw.labels, params)
+    with rejections_told("image", [*raw.rejections, *converted.rejections]):
+        division = divide(converted.keys, labels, raw.given[converted.rows], raw.labels, params)
     census = take_census(raw, converted, division)
     findings = write_report("image", census, params.limits, lambda item: converted.pixels[item])
     for name, rows in division.rows.items():

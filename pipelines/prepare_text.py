@@ -5,7 +5,7 @@ from pydantic import Field
 from convoy import atomic, layout, stage
 from convoy.params import read_section
 from convoy.preflight.limits import PreflightLimits
-from convoy.preflight.report import DataRefused, summary, write_report
+from convoy.preflight.report import DataRefused, rejections_told, summary, write_report
 from convoy.preparation.text import Encoder, TextsOf, look, take_census
 from convoy.prepared.text import write_texts
 from convoy.preprocessing.text import TextPreprocessing, TextPreprocessor
@@ -27,7 +27,8 @@ def main() -> None:
     params = read_section(Params, "prepare_text")
     raw = RawItems(layout.raw("text"))
     usable = look(raw, params.preprocessing)
-    division = divide(usable.keys, raw.label_of[usable.rows], raw.given[usable.rows], raw.labels, params)
+    with rejections_told("text", [*raw.rejections, *usable.rejections]):
+        division = divide(usable.keys, raw.label_of[usable.rows], raw.given[usable.rows], raw.labels, params)
     rows = {name: usable.rows[indices] for name, indices in division.rows.items()}
     tokenizer_json = build_tokenizer(TextsOf(raw, rows["train"]), params.vocabulary_size).encode()
     atomic.write_bytes(layout.TOKENIZER, tokenizer_json)

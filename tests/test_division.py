@@ -58,6 +58,23 @@ def test_a_hundred_planted_copies_over_the_splits_of_a_source_are_all_found() ->
     assert not set(range(100)) & set(found.rows["train"].tolist())
 
 
+def test_every_item_that_is_left_out_as_a_copy_has_its_reason() -> None:
+    contents = [*range(60), 100, 101, 1, 2, 2, 3, 100, 101]
+    places = np.array([0] * 60 + [4, 1] + [0] * 4 + [0, 4])
+    labels = np.array(contents) % 3
+    labels[65] = 1  # a second 3, of another label
+    found = divide(keys(contents), labels, places, NAMES, params(max_train=5))
+    assert found.copies == {
+        3: "conflicting_labels",
+        61: "duplicate_of_held_out",  # of validation, which test has
+        62: "duplicate",
+        63: "duplicate",
+        64: "duplicate",
+        65: "conflicting_labels",
+        66: "duplicate_of_held_out",
+    }
+
+
 def test_a_given_split_that_loses_all_to_duplicates_is_refused_with_the_reason_and_the_remedy() -> None:
     contents = [*range(60), *range(100, 110), *range(200, 206), 100, 101, 200, 200]
     places = [0] * 60 + [4] * 10 + [1] * 6 + [2] * 4  # calibration has what test and validation have

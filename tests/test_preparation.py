@@ -13,11 +13,13 @@ import pytest
 from PIL import Image
 from sources_of_users import png
 
-from convoy import raw
+from convoy import layout, raw
 from convoy.preparation import image, text
 from convoy.preprocessing.image import ImagePreprocessing, ImagePreprocessor
 from convoy.preprocessing.text import TextPreprocessing
 from convoy.sources.items import Item
+from convoy.splits import DivisionRefused
+from pipelines import prepare_images, prepare_text
 
 CONTRACT = ImagePreprocessing(kind="image", size_px=8, channels=3, fit="pad", polarity="any", max_pixels=1_000_000)
 
@@ -145,3 +147,29 @@ def test_every_way_to_fit_gives_whole_images(tmp_path: Path, fit: str) -> None:
     contract = CONTRACT.model_copy(update={"fit": fit})
     found = image.convert(write(tmp_path / "raw", GOOD), contract, tmp_path)
     assert found.pixels.shape == (len(GOOD), 8, 8, 3)
+
+
+@pytest.mark.parametrize("task", layout.DATA_KINDS)
+def test_a_label_of_which_nothing_can_be_used_is_refused_and_the_list_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: layout.DataKind
+) -> None:
+    def items() -> Iterator[Item]:
+        for number in range(40):
+            good: bytes | str = png(number) if task == "image" else f"text {number}"
+            bad: bytes | str = b"" if task == "image" else " "
+            yield Item(f"{number}", "dog" if number % 2 else "bird", "", good)
+            yield Item(f"broken {number}", "cat", "", bad)
+
+    code, main = {
+        "image": ("undecodable_image", prepare_images.main),
+        "text": ("blank_text", prepare_text.main),
+    }[task]
+    shutil.copy(layout.PARAMS, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    raw.write(layout.raw(task), task, items(), None)
+    with pytest.raises(DivisionRefused) as error:
+        main()
+    listed = layout.reports(task) / raw.REJECTED
+    for words in ("'cat' 0", f"40 rejected {{'{code}': 40}}", str(listed)):
+        assert words in str(error.value)
+    assert [one.name for one in raw.read_rejections(listed)] == [f"broken {number}" for number in range(40)]

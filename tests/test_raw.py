@@ -79,6 +79,27 @@ def test_labels_that_cannot_be_meant_stop_and_leave_nothing(
     assert not list(tmp_path.iterdir())
 
 
+def test_what_was_rejected_before_labels_stop_is_listed_whole_until_it_goes_well(tmp_path: Path) -> None:
+    rejections = [Rejection(f"{number}.png", "unreadable", "why") for number in range(30)]
+
+    def found(*labels: str) -> Iterator[Item | Rejection]:
+        yield from rejections
+        yield from items(*labels)
+
+    listed = tmp_path / "raw.rejected.csv"
+    with pytest.raises(SourceRefused) as error:
+        raw.write(tmp_path / "raw", "text", found("a", "b"), ("a", "b", "c"))
+    for words in ("no item has the label 'c'", "30 rejected {'unreadable': 30}", str(listed), "0.png: why"):
+        assert words in str(error.value)
+    assert raw.read_rejections(listed) == rejections and list(tmp_path.iterdir()) == [listed]
+    raw.write(tmp_path / "raw", "text", found("a", "b"), ("a", "b"))
+    assert not listed.exists()
+    listed.touch()
+    with pytest.raises(SourceRefused):
+        raw.write(tmp_path / "raw", "text", items("a"), None)
+    assert not listed.exists(), "nothing was rejected this time"
+
+
 def test_labels_of_params_are_in_their_order_and_others_are_ignored_and_told(tmp_path: Path) -> None:
     raw.write(tmp_path / "raw", "text", items("a", "b", "c", "b"), ("b", "a"))
     found = raw.RawItems(tmp_path / "raw")

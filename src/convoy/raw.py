@@ -56,7 +56,8 @@ class RawItems:
 def write(folder: Path, task: Task, found: Found, labels: tuple[str, ...] | None) -> None:
     """Write what a source gives as a folder that appears whole or not at all; labels of None are put in order here.
 
-    Raises SourceRefused where there are fewer than two labels or too many, or two that differ in their case alone.
+    Raises SourceRefused where there are fewer than two labels or too many, or two that differ in their case alone;
+    what was rejected until then is listed beside the folder, where that is not made.
     """
     kind = pa.binary() if task == "image" else pa.string()
     schema = pa.schema([("name", pa.string()), ("label", pa.string()), ("split", pa.string()), ("content", kind)])
@@ -69,9 +70,13 @@ def write(folder: Path, task: Task, found: Found, labels: tuple[str, ...] | None
                 counts.update(item.label for item in batch)
                 columns = zip(*((item.name, item.label, item.split, item.content) for item in batch), strict=True)
                 writer.write_batch(pa.record_batch([list(column) for column in columns], schema=schema))
-        names = require_labels(counts, labels, f"{explain(rejections)}{_first(rejections)}")
+        try:
+            names = require_labels(counts, labels)
+        except SourceRefused as error:
+            raise SourceRefused(f"{error}; {explain(rejections)}{_list_whole(folder, rejections)}") from None
         (temporary / LABELS).write_bytes(atomic.to_json(names))
         (temporary / REJECTED).write_bytes(to_csv(rejections))
+    _listed(folder).unlink(missing_ok=True)
     print(f"{task}: {counts.total()} items of {len(names)} labels; {explain(rejections)}")
 
 
@@ -129,16 +134,15 @@ def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:
         yield batch
 
 
-def require_labels(counts: Counter[str], labels: tuple[str, ...] | None, told: str) -> tuple[str, ...]:
-    """The names of the labels in their order; `told` says what else was found.
+def require_labels(counts: Counter[str], labels: tuple[str, ...] | None) -> tuple[str, ...]:
+    """The names of the labels in their order.
 
     Raises SourceRefused where there are fewer than two or too many, or two that differ in their case alone.
     """
     if len(counts) < 2:
         one = f"only the label {next(iter(counts))!r}" if counts else "no usable item"
         raise SourceRefused(
-            f"{one} was found, at least two labels are expected: a folder per label, or a table with a column of them; "
-            f"{told}"
+            f"{one} was found, at least two labels are expected: a folder per label, or a table with a column of them"
         )
     if len(counts) > MAX_LABELS:
         raise SourceRefused(
@@ -165,8 +169,19 @@ def _order(label: str) -> tuple[bool, int, str]:
     return (not number, int(label) if number else 0, label)
 
 
-def _first(rejections: list[Rejection]) -> str:
-    return "".join(f"\n  {one.name}: {one.message}" for one in rejections[:5])
+def _listed(folder: Path) -> Path:
+    """Where a refused source's rejections are listed: DVC, which keeps the folder, knows nothing of it."""
+    return folder.with_name(f"{folder.name}.{REJECTED}")
+
+
+def _list_whole(folder: Path, rejections: list[Rejection]) -> str:
+    """List what was rejected, and say where the list is and how it begins; nothing where nothing was."""
+    if not rejections:
+        _listed(folder).unlink(missing_ok=True)  # an earlier run's
+        return ""
+    atomic.write_bytes(_listed(folder), to_csv(rejections))
+    first = "".join(f"\n  {one.name}: {one.message}" for one in rejections[:5])
+    return f"\n  {_listed(folder)} names each with its reason, first:{first}"
 
 
 def _quote(cell: str) -> str:

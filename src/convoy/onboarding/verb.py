@@ -33,9 +33,9 @@ def init(
     for line in survey.tell():
         say(line)
     try:
-        require_labels(survey.counts, labels, explain(survey.rejections))
+        require_labels(survey.counts, labels)
     except SourceRefused as refused:
-        raise SourceRefused(f"{path}: {refused}") from None
+        raise SourceRefused(f"{path}: {refused}; {explain(survey.rejections)}") from None
     proposed = params_file.changed(layout.PARAMS, propose(task, detected, survey))
     patch = params_file.difference(layout.PARAMS, proposed)
     if not patch:

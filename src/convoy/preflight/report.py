@@ -1,6 +1,8 @@
 """A census -> the report of the data, for people and for programs, and its judgement by the limits of params.yaml."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 from convoy import atomic, layout
 from convoy.layout import Task
@@ -9,11 +11,27 @@ from convoy.preflight.findings import Findings
 from convoy.preflight.inspection import find
 from convoy.preflight.limits import PreflightLimits, violations
 from convoy.preflight.page import Shown, render
-from convoy.raw import explain, to_csv
+from convoy.raw import REJECTED, explain, to_csv
+from convoy.sources.items import Rejection
+from convoy.splits import DivisionRefused
 
 
 class DataRefused(ValueError):
     """Findings pass a limit; the message has a sentence for each, and says where the report is."""
+
+
+@contextmanager
+def rejections_told(task: Task, rejections: Sequence[Rejection]) -> Iterator[None]:
+    """Around the division: where that is refused, rejected.csv is written all the same, and the error counts its lines.
+
+    A label may be too rare because its files are broken. DVC does not keep what a failed stage wrote, but leaves it.
+    """
+    try:
+        yield
+    except DivisionRefused as error:
+        path = _write_rejected(task, rejections)
+        told = f"{error}\n  before that: {explain(list(rejections))}; {path} names each with its reason"
+        raise type(error)(told) from None
 
 
 def write_report(task: Task, census: Census, limits: PreflightLimits, show: Callable[[int], Shown]) -> Findings:
@@ -26,13 +44,19 @@ def write_report(task: Task, census: Census, limits: PreflightLimits, show: Call
     shown = {index: show(index) for index in findings.items_to_show()}
     atomic.write_bytes(folder / "data.html", render(findings, shown, f"{task}: the data"))
     atomic.write_json(folder / "findings.json", findings.model_dump(mode="json"))
-    atomic.write_bytes(folder / "rejected.csv", to_csv(list(census.rejections)))
+    _write_rejected(task, census.rejections)
     print(f"{task}: {explain(list(census.rejections))}; {folder / 'data.html'} has what was found")
     section = "prepare_images" if task == "image" else "prepare_text"
     found = violations(findings, limits, f"{section}.limits")
     if found:
         raise DataRefused("\n  ".join([f"the data passes a limit; see {folder / 'data.html'}", *found]))
     return findings
+
+
+def _write_rejected(task: Task, rejections: Sequence[Rejection]) -> Path:
+    path = layout.reports(task) / REJECTED
+    atomic.write_bytes(path, to_csv(list(rejections)))
+    return path
 
 
 def summary(findings: Findings, raw: int) -> dict[str, object]:
