@@ -28,6 +28,7 @@ def text_census(texts: list[str], labels: list[int], **changes: Any) -> Census:
         "keys": [text.encode("utf-8", "surrogatepass") for text in texts],
         "splits": splits,
         "dropped": {"duplicate": 0},
+        "copies": {},
         "rejections": [],
         "near": NearPairs((), "equal"),
         "facts": facts,
@@ -45,7 +46,8 @@ def planted_texts() -> Census:
     near = NearPairs((NearPair(0, 8, 0.1), NearPair(1, 8, 0.2), NearPair(9, 18, 0.0), NearPair(7, 10, 0.0)), "alike")
     rejected = [Rejection(f"table.csv:{row}", "blank_text", "the text is empty") for row in (50, 51, 52)]
     dropped = {"duplicate": 1, "conflicting_labels": 2}
-    return text_census(texts, labels, splits=splits, near=near, rejections=rejected, dropped=dropped)
+    copies = {0: "conflicting_labels", 5: "duplicate", 19: "conflicting_labels"}
+    return text_census(texts, labels, splits=splits, near=near, rejections=rejected, dropped=dropped, copies=copies)
 
 
 def image_census(n: int, labels: int = 2) -> Census:
@@ -65,6 +67,7 @@ def image_census(n: int, labels: int = 2) -> Census:
         keys=[str(number).encode() for number in numbers],
         splits={"train": numbers[: n // 2], "test": numbers[n // 2 :]},
         dropped={},
+        copies={},
         rejections=[],
         near=NearPairs((NearPair(0, n - 1, 0.03),), "alike"),
         facts=facts,

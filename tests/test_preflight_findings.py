@@ -1,6 +1,7 @@
 """Findings say what was planted, whatever the order of the items, and come out as the same bytes."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +12,11 @@ from preflight_censuses import image_census, planted_texts, text_census
 from convoy import atomic
 from convoy.preflight.content import BINS, ImageFindings, TextFindings, spread
 from convoy.preflight.inspection import find
+from convoy.preflight.limits import PreflightLimits
 from convoy.preflight.near import NearPair, NearPairs, opposite_sides
-from convoy.preflight.report import summary
+from convoy.preflight.report import summary, write_report
 from convoy.preflight.scripts import count_scripts
+from convoy.raw import read_rejections
 from convoy.sources.items import Rejection
 
 
@@ -159,3 +162,37 @@ def test_the_summary_names_every_label_of_every_split_also_those_without_an_item
         "train": {"n": 3, "label 0": 1, "label 1": 0, "label 2": 2},
         "test": {"n": 1, "label 0": 1, "label 1": 0, "label 2": 0},
     }
+
+
+def test_every_item_that_is_left_out_as_a_copy_is_in_the_list_with_what_it_is_a_copy_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    texts = [f"text {index}" for index in range(100)] * 2 + ["held out", "held out", "twice", "twice"]
+    labels = [*[0, 1] * 100, 0, 1, 0, 1]
+    splits = {"train": np.arange(100), "test": np.array([200])}
+    copies = {index: "duplicate" for index in range(100, 200)}
+    copies |= {201: "duplicate_of_held_out", 202: "conflicting_labels", 203: "conflicting_labels"}
+    rejections = [Rejection("first", "blank_text", "empty"), Rejection("second", "label_not_wanted", "x", True)]
+    census = text_census(texts, labels, splits=splits, copies=copies, rejections=rejections)
+    write_report("text", census, PreflightLimits(**dict.fromkeys(PreflightLimits.model_fields)), texts.__getitem__)
+    listed = read_rejections(Path("reports/text/rejected.csv"))
+    assert listed[:2] == rejections
+    assert {one.name: one.code for one in listed[2:]} == {f"table.csv:{row + 2}": copies[row] for row in copies}
+    assert all(one.ignored for one in listed[2:])
+    told = {one.name: one.message for one in listed}
+    assert told["table.csv:102"] == "has the content of table.csv:2, which is in train"
+    assert told["table.csv:203"] == "has the content of table.csv:202, which is in test"
+    assert told["table.csv:204"] == "has the content of table.csv:205, which has the label 'label 1', not 'label 0'"
+    assert told["table.csv:205"] == "has the content of table.csv:204, which has the label 'label 0', not 'label 1'"
+
+
+def test_a_copy_of_what_is_over_a_max_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    splits = {"train": np.array([2]), "test": np.arange(0)}
+    census = text_census(["a", "a", "b"], [0, 0, 1], splits=splits, copies={1: "duplicate"})
+    write_report(
+        "text", census, PreflightLimits(**dict.fromkeys(PreflightLimits.model_fields)), ["a", "a", "b"].__getitem__
+    )
+    (listed,) = read_rejections(Path("reports/text/rejected.csv"))
+    assert listed.message == "has the content of table.csv:2, which is over the max of its split"

@@ -55,10 +55,15 @@ class SplitEmpty(DivisionRefused):
 
 @dataclass(frozen=True)
 class Division:
-    """Indices of each split's items, and how many items are in none, by the reason."""
+    """Indices of each split's items, and how many items are in none, by the reason.
+
+    `copies` has the reason of each item that is left out because another has its content: all of `dropped` but those
+    over a max.
+    """
 
     rows: dict[Split, Indices]
     dropped: dict[str, int]
+    copies: dict[int, str]
 
     def split_of(self, count: int) -> Indices:
         """Of each of `count` items (count,) the index of its split in SPLITS, or -1."""
@@ -81,17 +86,21 @@ def divide(
     them. Held-out splits that the source lacks are cut from train. Raises LabelTooRare and SplitEmpty.
     """
     rows, taken = _given(keys, given)
-    dropped = {"duplicate_of_held_out": int(np.sum(given > 0)) - sum(map(len, rows.values()))}
+    in_none = given > 0
+    for own in rows.values():
+        in_none[own] = False
+    copies = dict.fromkeys(np.flatnonzero(in_none).tolist(), "duplicate_of_held_out")
     pool = np.flatnonzero(given <= 0)
     kept, of_pool = distinct([keys[index] for index in pool], labels[pool], taken)
-    for reason, count in of_pool.items():
-        dropped[reason] = dropped.get(reason, 0) + count
+    copies |= {int(pool[index]): reason for index, reason in of_pool.items()}
+    dropped = Counter({"duplicate_of_held_out": 0, "duplicate": 0, "conflicting_labels": 0})
+    dropped.update(copies.values())
     missing = [name for name in HELD_OUT if name not in rows]
     _require_enough(labels[pool[kept]], names, missing)
     rows |= _cut_out(pool[kept], labels, missing, params)
     whole = {name: rows[name] for name in SPLITS}
-    cut_rows, dropped["over_max"] = cut(whole, {name: getattr(params, f"max_{name}") for name in SPLITS}, params.seed)
-    return Division(cut_rows, dropped)
+    cut_rows, over_max = cut(whole, {name: getattr(params, f"max_{name}") for name in SPLITS}, params.seed)
+    return Division(cut_rows, {**dropped, "over_max": over_max}, copies)
 
 
 def _given(keys: list[bytes], given: NDArray[np.int64]) -> tuple[dict[Split, Indices], set[bytes]]:
@@ -152,8 +161,8 @@ def digest(content: bytes) -> bytes:
 
 def distinct(
     keys: list[bytes], labels: NDArray[np.int64], taken: set[bytes] | None = None
-) -> tuple[Indices, dict[str, int]]:
-    """Indices of the items to keep, in order, and how many were dropped for which reason.
+) -> tuple[Indices, dict[int, str]]:
+    """Indices of the items to keep, in order, and of those dropped, with the reason of each.
 
     Kept is the first of equal items; all of them go where their labels disagree, or where `taken` has them already.
     """
@@ -162,18 +171,18 @@ def distinct(
         found.setdefault(key, set()).add(label)
     kept: list[int] = []
     seen: set[bytes] = set()
-    dropped = Counter({"duplicate": 0, "conflicting_labels": 0, "duplicate_of_held_out": 0})
+    dropped: dict[int, str] = {}
     for index, key in enumerate(keys):
         if taken and key in taken:
-            dropped["duplicate_of_held_out"] += 1
+            dropped[index] = "duplicate_of_held_out"
         elif len(found[key]) > 1:
-            dropped["conflicting_labels"] += 1
+            dropped[index] = "conflicting_labels"
         elif key in seen:
-            dropped["duplicate"] += 1
+            dropped[index] = "duplicate"
         else:
             kept.append(index)
             seen.add(key)
-    return np.array(kept, dtype=np.int64), dict(dropped)
+    return np.array(kept, dtype=np.int64), dropped
 
 
 def stratified(

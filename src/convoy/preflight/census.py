@@ -38,8 +38,9 @@ class Census:
     """Items (n) in the order of the source, kept or dropped.
 
     `names` are files, or rows as `table.csv:12`. `keys` are equal for exactly equal content (`splits.digest`).
-    `splits` has the items of each split by index, train first, in the order in which it was written. `near` counts
-    the items as here. The facts of a dropped item may be anything: only those of items kept are used. Raises
+    `splits` has the items of each split by index, train first, in the order in which it was written. `copies` has
+    those that are in none since another has their content, with the reason. `near` counts the items as here. The
+    facts of a dropped item may be anything: only those of items kept are used. Raises
     ValueError where something has not one entry per item.
     """
 
@@ -49,6 +50,7 @@ class Census:
     keys: Sequence[bytes]
     splits: Mapping[str, Indices]
     dropped: Mapping[str, int]
+    copies: Mapping[int, str]
     rejections: Sequence[Rejection]
     near: NearPairs
     facts: ImageFacts | TextFacts

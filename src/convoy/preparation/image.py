@@ -52,6 +52,7 @@ def take_census(raw: RawItems, converted: ConvertedImages, division: Division) -
         keys=converted.keys,
         splits=dict(division.rows.items()),
         dropped=division.dropped,
+        copies=division.copies,
         rejections=[*raw.rejections, *converted.rejections],
         near=near_pairs(signatures, split_of),
         facts=ImageFacts(

@@ -110,6 +110,7 @@ def take_census(raw: RawItems, usable: UsableTexts, division: Division, encoder:
         keys=usable.keys,
         splits=dict(division.rows.items()),
         dropped=division.dropped,
+        copies=division.copies,
         rejections=[*raw.rejections, *usable.rejections],
         near=near_pairs(texts, division.split_of(len(texts))),
         facts=TextFacts(
