@@ -38,7 +38,8 @@ from convoy.onboarding.proposal import Change, propose
 from convoy.onboarding.survey import look
 from convoy.params import ParamsInvalid, Section, read_section
 from convoy.selection import SelectionParams
-from convoy.sources.items import SourceRefused
+from convoy.sources import tables
+from convoy.sources.items import Item, SourceRefused
 from convoy.training import TrainerParams
 from convoy.tuning.space import TuneParams
 
@@ -225,6 +226,45 @@ def test_few_items_get_more_epochs_of_smaller_batches_and_larger_shares(place: P
     divided = [{**row, "split": ("train", "test")[n % 2]} for n, row in enumerate(rows("text", "label", 1_000))]
     found = proposed("text", write_table(place / "d.csv", divided))
     assert found["train.text.cnn.batches.size"] == 2 ** int(np.log2(1_000 * 0.65 / 20))
+
+
+@pytest.mark.parametrize("name", ["fold", "set", "subset", "partition", "Split", "split"])
+def test_a_column_is_the_division_only_where_it_names_the_parts_of_one(place: Path, name: str) -> None:
+    plain = [{**row, name: ("lego", "duplo", "3")[n % 3]} for n, row in enumerate(rows("text", "label", 50))]
+    path = write_table(place / "t.csv", plain)
+    code, out, err = init("text", path, "--write")
+    assert code == 0, err
+    assert "100 usable items" in out and "divided already" not in out
+    written = values()["fetch_text"]
+    params = read_section(pipelines.fetch_text.Params, "fetch_text")
+    assert all(isinstance(one, Item) and not one.split for one in tables.read(params, "text"))
+    assert written["given_splits"] is (name != "split"), "only where the reader would take the column by its name"
+    divided = [{**row, name: (" Train", "dev", "TEST")[n % 3]} for n, row in enumerate(rows("text", "label", 50))]
+    assert detect("text", write_table(place / "d.csv", divided), "utf-8").params.table.split == name
+
+
+def test_labels_that_will_stop_the_pipeline_are_told(place: Path) -> None:
+    counts = {"a": 40, "b": 10, "c": 9, "d": 4}
+    _, out, _ = init("image", folder_of_images(place / "u", counts))
+    assert "too few, which stops the pipeline: d 4, c 9; at least 5 each are needed for train, test," in out
+    assert "gate, and 10 in all (prepare_images.limits.min_per_label)" in out
+    params = place / "params.yaml"
+    params.write_text(params.read_text().replace("min_per_label: 10 ", "min_per_label: null"))
+    _, out, _ = init("image", place / "u")
+    assert "stops the pipeline: d 4; at least 5 each" in out and "min_per_label)" not in out
+
+
+def test_a_label_that_the_source_hardly_leaves_to_train_is_told(place: Path) -> None:
+    counts = {"a": (40, 20), "b": (3, 20)}
+    files = {
+        f"{split}/{label}/{number}.txt": f"{label} {split} {number}".encode()
+        for label, both in counts.items()
+        for split, count in zip(("train", "test"), both, strict=True)
+        for number in range(count)
+    }
+    _, out, _ = init("text", lay(place / "divided", files))
+    told = "too few, which stops the pipeline: b 3 and 20 held out; at least 4 each are needed for train, validation, "
+    assert f"{told}calibration, gate, and 10 in all" in out
 
 
 def test_uneven_labels_are_weighted_and_even_ones_are_not(place: Path) -> None:

@@ -10,7 +10,7 @@ from convoy.layout import Task
 from convoy.raw import MAX_LABELS
 from convoy.sources import arrays, tables
 from convoy.sources.archives import is_archive
-from convoy.sources.items import Found, SourceParams, SourceRefused, TableParams
+from convoy.sources.items import SPLIT_NAMES, Found, SourceParams, SourceRefused, TableParams
 
 Kind = Literal["folder", "table", "arrays"]
 READ: dict[Kind, str] = {
@@ -89,8 +89,10 @@ def _of_table(task: Task, table: Path, base: SourceParams) -> SourceParams:
     content = content or _longest(rows, label)
     if content is None:
         raise SourceRefused(f"{table} has the column {label!r} alone; one of the {task} itself is expected beside it")
-    split = _column(rows, "split")
+    split = _split_column(rows)
     columns = base.table.model_copy(update={"content": content, "label": label, "split": split or "split"})
+    if split is None and any(columns.split in row for row in rows):  # which the stage would take by its name
+        base = base.model_copy(update={"given_splits": False})
     if task == "text":
         return base.model_copy(update={"table": columns, "path": table})
     others = [file for file in table.parent.iterdir() if file.suffix.lower() in tables.SUFFIXES and file != table]
@@ -116,6 +118,15 @@ def _of_files(rows: list[dict[str, object]], folder: Path) -> str | None:
 def _column(rows: list[dict[str, object]], role: str) -> str | None:
     by_name = {str(name).lower(): str(name) for name in rows[0]}
     return next((by_name[name] for name in _NAMES[role] if name in by_name), None)
+
+
+def _split_column(rows: list[dict[str, object]]) -> str | None:
+    """The column of a division: named as one, and so is all that is in it; a `set` may be one of other things."""
+    by_name = {str(name).lower(): str(name) for name in rows[0]}
+    for name in (by_name[name] for name in _NAMES["split"] if name in by_name):
+        if all(str(row[name]).strip().lower() in SPLIT_NAMES for row in rows if name in row):
+            return name
+    return None
 
 
 def _fewest_values(table: Path, encoding: str) -> str:

@@ -51,6 +51,10 @@ def _source(section: str, detected: Detected, survey: Survey) -> Iterator[Change
     yield Change((section, "labels"), labels, "all of them" if labels is None else "as asked for; others are left out")
     if survey.splits:
         yield Change((section, "given_splits"), True, "false divides anew")
+    elif not params.given_splits:
+        yield Change(
+            (section, "given_splits"), False, f"the column {table.split!r} has other values than names of splits"
+        )
     if detected.kind == "table":
         yield Change((section, "table", "file"), table.file, "its name, where the folder holds several")
         for key in ("content", "label"):

@@ -13,9 +13,9 @@ from convoy.preprocessing.image import decode
 from convoy.preprocessing.rejection import InputRejected
 from convoy.raw import explain
 from convoy.sources.items import Item, Rejection
+from convoy.splits import HELD_OUT
 
 SAMPLE = 500  # of each label that are looked into: all of the first so many, then fewer and fewer
-LEAST = 4  # items of a label: one for each split
 MOST_PIXELS = 100_000_000
 COLOURED = 12  # of 255: a grey picture that was saved as a colour JPEG strays by less
 _WORD = re.compile(r"\w+(?:['\u2019]\w+)*|[^\w\s]")
@@ -28,7 +28,7 @@ class Survey:
     task: Task
     counts: Counter[str] = field(default_factory=Counter)
     splits: Counter[str] = field(default_factory=Counter)
-    held_out: set[str] = field(default_factory=set)  # labels that the source holds out
+    held_out: Counter[str] = field(default_factory=Counter)  # by label, those that the source holds out
     rejections: list[Rejection] = field(default_factory=list)
     sides_px: list[int] = field(default_factory=list)  # the longer side of each image
     most_pixels: int = 0
@@ -46,7 +46,7 @@ class Survey:
         told = [f"{self.counts.total():,} usable items of {len(common)} labels: {listed}{more}"]
         if self.splits:
             told.append("divided already: " + ", ".join(f"{name} {count:,}" for name, count in self.splits.items()))
-            trained_alone = sorted(set(self.counts) - self.held_out)
+            trained_alone = sorted(set(self.counts) - set(self.held_out))
             if trained_alone:
                 told.append(
                     f"never held out: {', '.join(trained_alone[:5])}; is it a label? Else leave it out: --labels"
@@ -58,14 +58,22 @@ class Survey:
         if self.lengths:
             low, middle, high = np.percentile(self.lengths, (5, 50, 95)).round().astype(int)
             told.append(f"{middle} words and marks in the middle (5 to 95 %: {low} to {high})")
-        rare = [f"{label} {count}" for label, count in reversed(common) if count < LEAST]
-        if rare:
-            listed = ", ".join(rare[:5])
-            told.append(
-                f"too few to stand in every split, which stops the pipeline: {listed}; leave them out: --labels"
-            )
         told.append(explain(self.rejections))
         return told + [f"  {one.name}: {one.message}" for one in self.rejections if not one.ignored][:5]
+
+    def warn_of_rare(self, limit: str, least: int | None) -> list[str]:
+        """Which labels will stop the pipeline: too few to train on and to cut from, or fewer than `limit` says."""
+        parts = ["train", *(name for name in HELD_OUT if name not in self.splits)]
+        rare = []
+        for label, count in reversed(self.counts.most_common()):
+            held = self.held_out[label]
+            if count - held < len(parts) or (least is not None and count < least):
+                rare.append(f"{label} {count - held}" + (f" and {held} held out" if held else ""))
+        if not rare:
+            return []
+        needed = f"at least {len(parts)} each are needed for {', '.join(parts)}"
+        needed += "" if least is None else f", and {least} in all ({limit})"
+        return [f"too few, which stops the pipeline: {', '.join(rare[:5])}; {needed}; leave them out: --labels"]
 
 
 def look(detected: Detected, task: Task) -> Survey:
@@ -80,7 +88,7 @@ def look(detected: Detected, task: Task) -> Survey:
         if one.split:
             survey.splits[one.split] += 1
             if one.split != "train":
-                survey.held_out.add(one.label)
+                survey.held_out[one.label] += 1
         # By label, since a source mostly is sorted by them, and the first one would be most of the sample.
         if draw.random() * survey.counts[one.label] < SAMPLE:
             _look_into(one, survey)

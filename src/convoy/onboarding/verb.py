@@ -9,6 +9,8 @@ from convoy.onboarding import params_file
 from convoy.onboarding.detection import READ, detect
 from convoy.onboarding.proposal import propose
 from convoy.onboarding.survey import look
+from convoy.params import read_section
+from convoy.preflight.limits import PreflightLimits
 from convoy.raw import explain, require_labels
 from convoy.sources.items import SourceRefused
 
@@ -37,6 +39,10 @@ def init(
     except SourceRefused as refused:
         raise SourceRefused(f"{path}: {refused}; {explain(survey.rejections)}") from None
     proposed = params_file.changed(layout.PARAMS, propose(task, detected, survey))
+    limits = ("prepare_images" if task == "image" else "prepare_text", "limits")
+    least = read_section(PreflightLimits, *limits).min_per_label
+    for line in survey.warn_of_rare(f"{'.'.join(limits)}.min_per_label", least):
+        say(line)
     patch = params_file.difference(layout.PARAMS, proposed)
     if not patch:
         say(f"{layout.PARAMS} says all this already; next: dvc repro")
