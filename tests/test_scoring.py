@@ -314,6 +314,26 @@ def test_a_changed_input_is_refused_and_restart_begins_anew(monkeypatch: pytest.
     assert score("in.csv", restart=True)["label"].to_pylist() == ["negative"] * 5 and not parts.exists()
 
 
+@pytest.mark.parametrize("change", ["content", "removal", "arrival"])
+def test_a_changed_image_that_a_table_names_is_another_input(change: str) -> None:
+    Path("images").mkdir()
+    for number in range(5):
+        Path(f"images/{number}.png").write_bytes(png(50 * number))
+    names = [f"images/{number}.png" for number in range(5)] + ["images/none.png", "nul\0.png", "x" * 300]
+    write_csv("in.csv", names, column="path")
+    inputs = Inputs(Path("in.csv"), "image", "path", "utf-8")
+    before, table = inputs.fingerprint(), Path("in.csv").stat().st_mtime_ns
+    assert inputs.fingerprint() == before
+    if change == "content":
+        Path("images/1.png").write_bytes(png(7))
+    elif change == "removal":
+        Path("images/1.png").unlink()
+    else:
+        Path("images/none.png").write_bytes(png(7))
+    assert Path("in.csv").stat().st_mtime_ns == table and inputs.fingerprint() != before
+    assert "files" not in Inputs(Path("in.csv"), "text", "path", "utf-8").fingerprint(), "its texts are in the table"
+
+
 def test_another_model_or_another_option_is_refused(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
     begin(monkeypatch)
     with pytest.raises(ScoringRefused, match="options was"):

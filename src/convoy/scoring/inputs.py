@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,15 +60,26 @@ class Inputs:
         return total
 
     def fingerprint(self) -> dict[str, Any]:
-        """What changes when the input does: path, size and time of a table, or a sha256 over those of all files."""
+        """What changes when the input does: path, size and time of a table, or a sha256 over those of all files.
+
+        A table of images has both: the files that it names may change while it does not.
+        """
+        whole: dict[str, Any] = {"path": str(self.place.resolve())}
         if not self.place.is_dir():
             about = self.place.stat()
-            return {"path": str(self.place.resolve()), "size": about.st_size, "mtime_ns": about.st_mtime_ns}
+            whole |= {"size": about.st_size, "mtime_ns": about.st_mtime_ns}
+        return whole | ({"files": self._digest_of_files()} if self.place.is_dir() or self.task == "image" else {})
+
+    def _digest_of_files(self) -> str:
         digest = hashlib.sha256()
-        for file in self._files():
-            about = file.lstat()
-            digest.update(os.fsencode(file) + f"\0{about.st_size}\0{about.st_mtime_ns}\0".encode())
-        return {"path": str(self.place.resolve()), "files": digest.hexdigest()}
+        if self.place.is_dir():
+            for file in self._files():
+                about = file.lstat()
+                digest.update(os.fsencode(file) + f"\0{about.st_size}\0{about.st_mtime_ns}\0".encode())
+            return digest.hexdigest()
+        for item in self:
+            digest.update(_about(item.content).encode() if isinstance(item.content, Path) else b"\0")
+        return digest.hexdigest()
 
     def _files(self) -> Iterator[Path]:
         """All files below the folder, of texts those that end in .txt; links to folders are not followed."""
@@ -94,6 +106,15 @@ def decode(content: bytes, encoding: str) -> str:
         return folders.decode(content, encoding)
     except UnicodeDecodeError as error:
         raise InputRejected("invalid_text", folders.explain(error)) from None
+
+
+def _about(file: Path) -> str:
+    """Size and time of a regular file; nothing of what is none, which is no input, and may change all the time."""
+    try:
+        about = file.stat()
+    except (OSError, ValueError):  # there is none, or the name is one that no file can have
+        return "\0"
+    return f"{about.st_size} {about.st_mtime_ns}\0" if stat.S_ISREG(about.st_mode) else "\0"
 
 
 def _cell(row: Row, column: str) -> str | InputRejected:
