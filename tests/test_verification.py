@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from convoy import verification
+from convoy.__main__ import app
 from convoy.running import workspace
 
 STAGES = """
@@ -141,6 +143,38 @@ def test_fifty_of_fifty_damages_of_the_cache_are_found(root: Path) -> None:
         file.write_bytes(kept)
         file.chmod(mode)
     assert verify()[0].whole
+
+
+UNREADABLE = Path("/proc/self/mem")  # a regular file that opens, and whose first byte is an input/output error
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a file that cannot be read by anybody")
+def test_what_cannot_be_read_is_told_and_never_removed(root: Path) -> None:
+    files = objects(root)
+    file, listing = (next(one for one in files if (one.suffix == ".dir") is wanted) for wanted in (False, True))
+    for one in (file, listing, Path("sum.txt")):
+        content = one.read_bytes()
+        one.unlink()
+        one.symlink_to(UNREADABLE)
+        done = CliRunner().invoke(app, ["verify"])
+        assert done.exit_code == 1 and isinstance(done.exception, SystemExit), repr(done.exception)
+        (told,) = [line for line in done.output.splitlines() if "cannot be read" in line]
+        assert one.name in told and "cannot be read (Input/output error)" in told and "give yourself the right" in told
+        assert [fault for fault, _ in verify()[0].faults] == ["unreadable"]
+        done = CliRunner().invoke(app, ["verify", "--mend"])
+        assert done.exit_code == 1 and one.is_symlink(), "nothing is mended"
+        one.unlink()
+        one.write_bytes(content)
+    assert verify()[0].whole
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a file that cannot be read by anybody")
+def test_a_lock_that_cannot_be_read_is_one_line(root: Path) -> None:
+    Path("dvc.lock").unlink()
+    Path("dvc.lock").symlink_to(UNREADABLE)
+    done = CliRunner().invoke(app, ["verify"])
+    assert done.exit_code == 1 and isinstance(done.exception, SystemExit), repr(done.exception)
+    assert "Input/output error" in done.output and done.output.count("\n") == 1
 
 
 @pytest.mark.slow

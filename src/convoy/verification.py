@@ -21,8 +21,13 @@ from convoy.records import LOCK
 
 MEND = "`python -m convoy verify --mend`, then `dvc repro`"
 
-Fault = Literal["damaged", "missing", "differs"]
-SAYS: dict[Fault, str] = {"damaged": "damaged", "missing": "missing", "differs": "not what dvc.lock says"}
+Fault = Literal["damaged", "missing", "differs", "unreadable"]
+SAYS: dict[Fault, str] = {
+    "damaged": "damaged",
+    "missing": "missing",
+    "differs": "not what dvc.lock says",
+    "unreadable": "cannot be read",
+}
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ class Found:
 
     faults: list[tuple[Fault, Item]] = field(default_factory=list)
     records: list[str] = field(default_factory=list)  # DVC's own files that DVC could not read
+    reasons: dict[Path, str] = field(default_factory=dict)  # the system's, of each file that cannot be read
     items: list[Item] = field(default_factory=list)
     bytes: int = 0
 
@@ -50,12 +56,18 @@ class Found:
         """Whether all is as dvc.lock names it."""
         return not self.faults and not self.records
 
+    def refuse(self, item: Item, error: OSError) -> None:
+        """Note that a file cannot be read."""
+        self.faults.append(("unreadable", item))
+        self.reasons[item.file] = error.strerror or str(error)
+
 
 def verify(mend: bool, say: Callable[[str], None]) -> Found:
-    """Hash all that dvc.lock names, and say what is not as it names it. Raises DvcException outside a repository.
+    """Hash all that dvc.lock names, and say what is not as it names it.
 
     With `mend` damaged cache objects are removed, files in the working tree are touched, so that DVC looks at them
-    itself, and records of DVC's that a kill has torn are put aside.
+    itself, and records of DVC's that a kill has torn are put aside. What cannot be read stays: it may be whole. Raises
+    DvcException outside a repository, OSError where DVC's own files cannot be read.
     """
     found = Found()
     with Repo() as repo:
@@ -116,6 +128,9 @@ def _files(out: Any, about: tuple[str, str], found: Found) -> Iterator[tuple[str
         return
     except ObjectFormatError:
         tree = None
+    except OSError as error:
+        found.refuse(listing, error)
+        return
     if tree is None:
         found.faults.append(("damaged", listing))
         return
@@ -124,16 +139,31 @@ def _files(out: Any, about: tuple[str, str], found: Found) -> Iterator[tuple[str
 
 
 def _compare(found: Found) -> None:
-    sizes = [item.file.stat().st_size if item.file.is_file() else 0 for item in found.items]
-    found.bytes = sum(sizes)
+    sizes = [_size(item, found) for item in found.items]
+    found.bytes = sum(size or 0 for size in sizes)
     with tqdm(total=found.bytes, desc="verify", unit="B", unit_scale=True, disable=None) as progress:
         for item, size in zip(found.items, sizes, strict=True):
-            if not item.file.is_file():
-                if item.cached:  # of the working tree DVC sees by itself what is missing
-                    found.faults.append(("missing", item))
-            elif file_md5(str(item.file)) != item.md5:
-                found.faults.append(("damaged" if item.cached else "differs", item))
+            if size is None:
+                continue
+            try:
+                if file_md5(str(item.file)) != item.md5:
+                    found.faults.append(("damaged" if item.cached else "differs", item))
+            except OSError as error:
+                found.refuse(item, error)
             progress.update(size)
+
+
+def _size(item: Item, found: Found) -> int | None:
+    """Bytes, or None where there is nothing to read; of the working tree DVC sees by itself what is missing."""
+    try:
+        if item.file.is_file():
+            return item.file.stat().st_size
+    except OSError as error:
+        found.refuse(item, error)
+        return None
+    if item.cached:
+        found.faults.append(("missing", item))
+    return None
 
 
 def _mend(found: Found) -> None:
@@ -157,13 +187,16 @@ def _tell(found: Found, root: Path, mend: bool, say: Callable[[str], None]) -> N
             continue
         where = item.file.relative_to(root) if item.file.is_relative_to(root) else item.file
         of = f" (of {item.path})" if item.cached else ""
-        say(f"{where}{of}, stage {item.stage}: {SAYS[fault]}; {_remedy(fault, mend)}")
+        why = f" ({found.reasons[item.file]})" if fault == "unreadable" else ""
+        say(f"{where}{of}, stage {item.stage}: {SAYS[fault]}{why}; {_remedy(fault, mend)}")
     say(f"{len(found.items)} files, {found.bytes / 1e6:,.0f} MB: {len(found.faults)} not as {LOCK} names them")
 
 
 def _remedy(fault: Fault, mend: bool) -> str:
     if fault == "missing":
         return "`dvc pull` fetches it, `dvc repro` makes it"
+    if fault == "unreadable":
+        return "give yourself the right to it, or where the disk is at fault remove it, then `dvc pull` or `dvc repro`"
     if fault == "differs":
         return "the next `dvc repro` looks at it anew" if mend else MEND
     return "removed; `dvc pull` fetches it, `dvc repro` makes it" if mend else MEND

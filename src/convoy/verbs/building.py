@@ -45,7 +45,10 @@ def verify(
     except DvcException as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
-    raise typer.Exit(0 if found.whole or mend else 1)
+    except OSError as error:
+        typer.echo(f"DVC's own files cannot be read or changed: {error}; see to your rights and to the disk", err=True)
+        raise typer.Exit(1) from None
+    raise typer.Exit(0 if found.whole or (mend and not found.reasons) else 1)
 
 
 @app.command()
