@@ -1,6 +1,9 @@
 """Archives of strangers are refused by name and reason, or read without a file ever being unpacked."""
 
+import bz2
+import gzip
 import io
+import lzma
 import stat
 import tarfile
 import zipfile
@@ -148,3 +151,51 @@ def test_every_kind_of_archive_gives_what_its_folder_gives(tmp_path: Path, suffi
     else:
         tarred(path, mode=kinds.get(suffix, "w:gz"))
     assert read(path) == read(lay(tmp_path / "folder", GOOD) / "set")
+
+
+def many(path: Path, count: int = 20) -> bytes:
+    """A tar of so many texts of 1,024 bytes under two labels, so that each takes three blocks."""
+    with tarfile.open(path, "w:", format=tarfile.USTAR_FORMAT) as archive:
+        for number in range(count):
+            file(f"set/{'cat' if number % 2 else 'dog'}/{number}.txt", b"meow" * 256)(archive)
+    return path.read_bytes()
+
+
+HEADER = 10 * 3 * 512  # where the eleventh of them begins
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".tar.bz2", ".tar.xz"])
+@pytest.mark.parametrize(
+    "hurt",
+    [
+        lambda whole: whole[: HEADER + 150] + bytes([whole[HEADER + 150] ^ 1]) + whole[HEADER + 151 :],
+        lambda whole: whole[: HEADER + 200],
+        lambda whole: whole[:HEADER],
+        lambda whole: whole[:HEADER] + whole,
+        lambda whole: whole + whole,
+    ],
+    ids=["a flipped bit in a header", "cut inside a header", "cut before a header", "no end", "one after the other"],
+)
+def test_a_tar_that_loses_its_later_members_is_refused(
+    tmp_path: Path, suffix: str, hurt: Callable[[bytes], bytes]
+) -> None:
+    whole = many(tmp_path / "whole.tar")
+    pack = {".tar": bytes, ".tar.gz": gzip.compress, ".tar.bz2": bz2.compress, ".tar.xz": lzma.compress}[suffix]
+    (tmp_path / f"whole{suffix}").write_bytes(pack(whole))
+    assert len(read(tmp_path / f"whole{suffix}")) == 20
+    (tmp_path / f"hurt{suffix}").write_bytes(pack(hurt(whole)))
+    with pytest.raises(SourceRefused, match=rf"hurt\{suffix}"):
+        read(tmp_path / f"hurt{suffix}")
+
+
+def test_what_a_compressed_tar_says_of_its_own_bytes_is_checked_to_its_end(tmp_path: Path) -> None:
+    packed = bytearray(gzip.compress(many(tmp_path / "whole.tar"), compresslevel=0))
+    packed[packed.find(b"meow", 10 + HEADER)] ^= 1  # the checksum of a tar's header does not cover its content
+    (tmp_path / "flipped.tar.gz").write_bytes(packed)
+    with pytest.raises(SourceRefused, match=r"flipped\.tar\.gz is damaged: CRC check failed"):
+        read(tmp_path / "flipped.tar.gz")
+    for pack, suffix in ((bz2.compress, ".tar.bz2"), (lzma.compress, ".tar.xz")):
+        path = tmp_path / f"cut{suffix}"
+        path.write_bytes(pack(many(tmp_path / "whole.tar"))[:-3])
+        with pytest.raises(SourceRefused, match="damaged"):
+            read(path)

@@ -1,11 +1,15 @@
 """Archives of strangers: looked through before anything is read, and read one member at a time into memory."""
 
+import bz2
+import gzip
+import lzma
 import re
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import IO, Any, cast
 
 from convoy.sources.items import SourceRefused
 
@@ -13,6 +17,10 @@ MAX_MEMBERS = 20_000_000
 # What is inside may be so many times the archive's size: photos are 1, plain texts 3 to 10, a bomb over 1,000.
 MAX_RATIO = 200
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+_BLOCK = 1 << 20  # bytes read at once
+_MAX_PADDING = 1 << 24  # after a tar's end; GNU tar fills up a record, which is 10 KiB by default
+# By the first bytes.
+_PACKED: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
 _LEADS_OUT = re.compile(r"^/|^[A-Za-z]:|\\|\x00|(^|/)\.\.(/|$)")
 
 Member = tuple[str, int, Callable[[], bytes]]
@@ -57,10 +65,50 @@ def _headers(path: Path) -> Iterator[tuple[str, int, str]]:
                 # orig_filename: zipfile cuts a name at its first NUL
                 yield entry.orig_filename, entry.file_size, what
         return
-    with tarfile.open(path) as tar:
-        for member in tar:
-            what = "" if member.isdir() or (member.isreg() and not member.issparse()) else "a link or a device"
-            yield member.name + "/" * member.isdir(), member.size, what
+    with _unpacked(path) as stream:
+        source = _Headers(stream)
+        with tarfile.open(fileobj=cast(IO[bytes], source), mode="r:") as tar:
+            for member in tar:
+                what = "" if member.isdir() or (member.isreg() and not member.issparse()) else "a link or a device"
+                yield member.name + "/" * member.isdir(), member.size, what
+        _require_end(path, stream, source.last)
+
+
+def _unpacked(path: Path) -> IO[bytes]:
+    with path.open("rb") as stream:
+        start = stream.read(8)
+    opened: Callable[..., Any] = next((way for mark, way in _PACKED.items() if start.startswith(mark)), open)
+    return opened(path, "rb")  # type: ignore[no-any-return]
+
+
+class _Headers:
+    """The stream that tarfile reads headers from; it keeps the block that was read last."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.seek, self.tell = stream.seek, stream.tell
+        self.last = b""
+        self._stream = stream
+
+    def read(self, size: int) -> bytes:
+        self.last = self._stream.read(size)
+        return self.last
+
+
+def _require_end(path: Path, stream: IO[bytes], last: bytes) -> None:
+    """Raise SourceRefused where a tar does not end with a block of zeros: tarfile takes a bad header for its end.
+
+    What follows is read too, for there are the checksums of gzip, bzip2 and xz.
+    """
+    if last != bytes(tarfile.BLOCKSIZE):
+        raise SourceRefused(
+            f"{path} is damaged or cut short: no header of a member, and no end, at byte {stream.tell() - len(last)} "
+            "of what it unpacks to; get it again, or name the unpacked folder"
+        )
+    padding = 0
+    while block := stream.read(_BLOCK):
+        padding += len(block)
+        if block.count(0) != len(block) or padding > _MAX_PADDING:
+            raise SourceRefused(f"{path} goes on after the end of its tar; unpack all of it, and name the folder")
 
 
 def zip_members(path: Path) -> Iterator[Member]:
@@ -72,7 +120,7 @@ def zip_members(path: Path) -> Iterator[Member]:
 
 def tar_members(path: Path) -> Iterator[Member]:
     """Name, size and content of each member; a content can be read until the next member is asked for."""
-    with tarfile.open(path) as tar:
+    with _unpacked(path) as source, tarfile.open(fileobj=source, mode="r:") as tar:
         for member in tar:
             stream = None if member.isdir() else tar.extractfile(member)
             read = stream.read if stream is not None else bytes
