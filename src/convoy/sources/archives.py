@@ -1,12 +1,16 @@
 """Archives of strangers: looked through before anything is read, and read one member at a time into memory."""
 
 import bz2
+import errno
 import gzip
 import lzma
 import re
+import struct
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
@@ -17,6 +21,11 @@ MAX_MEMBERS = 20_000_000
 # What is inside may be so many times the archive's size: photos are 1, plain texts 3 to 10, a bomb over 1,000.
 MAX_RATIO = 200
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+# What zipfile, tarfile and the modules below them raise for bytes that they do not expect.
+DAMAGE = (
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error, EOFError),
+    *(NotImplementedError, RuntimeError, ValueError, IndexError, OverflowError),
+)
 _BLOCK = 1 << 20  # bytes read at once
 _MAX_PADDING = 1 << 24  # after a tar's end; GNU tar fills up a record, which is 10 KiB by default
 # By the first bytes.
@@ -36,7 +45,7 @@ def refuse_hostile(path: Path) -> list[str]:
     names: list[str] = []
     seen: set[str] = set()
     total = 0
-    most = MAX_RATIO * max(path.stat().st_size, 10_000)
+    most = most_unpacked(path)
     for name, size, what in _headers(path):
         if what:
             raise SourceRefused(f"{path}: {name!r} is {what}; only files and folders are read")
@@ -53,6 +62,26 @@ def refuse_hostile(path: Path) -> list[str]:
         if not name.endswith("/"):
             seen.add(name)
     return names
+
+
+def most_unpacked(path: Path) -> int:
+    """How many bytes may come out of a packed file that is no bomb."""
+    return MAX_RATIO * max(path.stat().st_size, 10_000)
+
+
+@contextmanager
+def readable(where: Path | str, remedy: str = "get it again, or name the unpacked folder") -> Iterator[None]:
+    """Whatever zipfile, tarfile, zlib and the like report of a damaged file is a SourceRefused."""
+    try:
+        yield
+    except SourceRefused:
+        raise
+    except DAMAGE as error:
+        raise SourceRefused(f"{where} is damaged: {error}; {remedy}") from None
+    except OSError as error:
+        # As zipfile and gzip raise it there is no errno; EINVAL is a zip's seek to before its beginning.
+        told = "cannot be read" if error.errno not in (None, errno.EINVAL) else "is damaged"
+        raise SourceRefused(f"{where} {told}: {error.strerror or error}; {remedy}") from None
 
 
 def _headers(path: Path) -> Iterator[tuple[str, int, str]]:

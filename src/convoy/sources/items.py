@@ -50,6 +50,20 @@ class Rejection:
 Found = Iterator[Item | Rejection]
 
 
+def label_name(cell: object) -> str:
+    """A label as a name: numbers as they are written, whole ones without a point; '' for what is none, as NaN."""
+    if isinstance(cell, bytes):
+        try:
+            cell = cell.decode()
+        except UnicodeDecodeError:
+            return ""
+    if cell is None or cell != cell:
+        return ""
+    if isinstance(cell, float) and cell.is_integer():
+        cell = int(cell)
+    return str(cell).strip()
+
+
 class TableParams(Section):
     """How a table is read: its name where a folder holds several, its columns, its encoding."""
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from convoy.layout import Task
-from convoy.sources.items import SPLIT_NAMES, Found, Item, Rejection, SourceParams, SourceRefused
+from convoy.sources.items import SPLIT_NAMES, Found, Item, Rejection, SourceParams, SourceRefused, label_name
 from convoy.sources.lines import Numbered, read_csv, read_jsonl, require_columns
 from convoy.sources.trees import read_file
 
@@ -91,7 +91,7 @@ def _read_parquet(path: Path, wanted: Sequence[str], also: Sequence[str]) -> Ite
 
 def _look(name: str, row: dict[str, object], folder: Path, params: SourceParams, task: Task) -> Item | Rejection:
     columns = params.table
-    label = _label(row[columns.label])
+    label = label_name(row[columns.label])
     if not label:
         return Rejection(name, "no_label", f"no label in the column {columns.label!r}")
     if params.labels is not None and label not in params.labels:
@@ -108,15 +108,6 @@ def _look(name: str, row: dict[str, object], folder: Path, params: SourceParams,
     if task == "text":
         return Item(name, label, split, content)
     return _open_image(name, label, split, folder, content)
-
-
-def _label(cell: object) -> str:
-    """A label as a name: numbers as they are written, whole ones without a point."""
-    if cell is None or cell != cell:
-        return ""
-    if isinstance(cell, float) and cell.is_integer():
-        cell = int(cell)
-    return str(cell).strip()
 
 
 def _open_image(name: str, label: str, split: str, folder: Path, relative: str) -> Item | Rejection:

@@ -2,15 +2,13 @@
 
 import errno
 import os
-import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePath, PurePosixPath
 
-from convoy.sources.archives import is_archive, refuse_hostile, tar_members, zip_members
+from convoy.sources.archives import is_archive, readable, refuse_hostile, tar_members, zip_members
 from convoy.sources.items import SourceRefused
 
 MAX_FILE_BYTES = 100_000_000  # 16 million pixels as a PNG that compresses nothing are 48 MB
@@ -56,7 +54,7 @@ def open_tree(path: Path) -> Tree:
     if not path.exists():
         raise SourceRefused(f"{path} does not exist; correct the path in params.yaml")
     if is_archive(path):
-        with _readable(path):
+        with readable(path):
             names = refuse_hostile(path)
         seen = [name for name in names if not any(map(_is_hidden, PurePosixPath(name).parts))]
         root = _root(seen)
@@ -123,7 +121,7 @@ def _problem_of(path: Path, inside: Path) -> str:
 
 
 def _unpacked(path: Path, root: str) -> Iterator[TreeFile]:
-    with _readable(path):
+    with readable(path):
         for name, size, read in zip_members(path) if zipfile.is_zipfile(path) else tar_members(path):
             inner = name.removeprefix(root)
             if inner:
@@ -143,22 +141,7 @@ def _is_hidden(part: str) -> bool:
 
 def _checked(read: Callable[[], bytes], path: Path) -> Callable[[], bytes]:
     def checked() -> bytes:
-        with _readable(path):
+        with readable(path):
             return read()
 
     return checked
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Whatever zipfile and tarfile report of a damaged archive is a SourceRefused."""
-    try:
-        yield
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-        if isinstance(error, SourceRefused):
-            raise
-        raise SourceRefused(f"{path} is damaged: {error}; get it again, or name the unpacked folder") from None
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        raise SourceRefused(f"{path} is damaged: {error}; get it again, or name the unpacked folder") from None
