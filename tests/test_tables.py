@@ -106,6 +106,33 @@ def test_a_cell_of_a_hundred_megabytes_is_one_rejected_line(tmp_path: Path) -> N
     assert isinstance(found[1], Item) and isinstance(found[0], Rejection)
 
 
+LONG = b"x" * (lines.MAX_LINE_CHARACTERS + 500)
+
+
+@pytest.mark.parametrize(
+    ("row", "number"),
+    [
+        (b"a,%s\n" % LONG, 2),  # only a piece of its last cell would be short enough
+        (b"%s,a\n" % LONG, 2),
+        (b'"one\n%s",a\n' % LONG, 2),
+        (b'"one\n%s ""quoted""\n,five",a\n' % LONG, 2),
+        (b'"%s\ntwo",a\n' % LONG, 2),
+        (b'\n\n"%s ""\n""two",a\n' % LONG, 4),
+    ],
+)
+def test_a_row_with_a_line_that_is_too_long_is_rejected_whole(tmp_path: Path, row: bytes, number: int) -> None:
+    path = table(tmp_path / "t.csv", b"text,label\n" + row + b"fine,a\n")
+    found = read(path)
+    assert told(found) == {f"t.csv:{number}": f"longer than {lines.MAX_LINE_CHARACTERS} characters"}
+    after = 2 + row.count(b"\n")
+    assert [one.name for one in found if isinstance(one, Item)] == [f"t.csv:{after}"]
+
+
+def test_a_header_that_is_too_long_stops(tmp_path: Path) -> None:
+    with pytest.raises(SourceRefused, match=r"t\.csv:1: the first line, which must name the columns, is longer than"):
+        read(table(tmp_path / "t.csv", b"text,label,%s\nfine,a,b\n" % LONG))
+
+
 @pytest.mark.parametrize("newline", [b"\n", b"\r\n", b"\r"])
 def test_marks_and_newlines_of_every_system_are_read(tmp_path: Path, newline: bytes) -> None:
     content = newline.join([b"\xef\xbb\xbftext,label", b"fine,a", b"good,b", b""])

@@ -11,6 +11,7 @@ from pathlib import Path
 from convoy.sources.items import SourceRefused
 
 MAX_LINE_CHARACTERS = 1_000_000  # the longest review has 13,704
+TOO_LONG = f"longer than {MAX_LINE_CHARACTERS} characters"
 MAX_ROW_LINES = 1_000  # a quote that is never closed would take in the rest of the file
 # A row of a table: its cells by column, or what is wrong with it.
 Row = dict[str, object] | str
@@ -24,9 +25,9 @@ class _Lines:
 
     def __init__(self, stream: io.TextIOWrapper) -> None:
         self.number = 0  # of the line that was given last
-        self.given: list[str] = []  # since the row began
+        self.given: list[tuple[str, bool]] = []  # since the row began, and whether it was too long
         self._fresh = _bounded(stream)
-        self._back: deque[str] = deque()
+        self._back: deque[tuple[str, bool]] = deque()
 
     def __iter__(self) -> Iterator[str]:
         return self
@@ -34,15 +35,18 @@ class _Lines:
     def __next__(self) -> str:
         if len(self.given) >= MAX_ROW_LINES:
             raise csv.Error(f"a quote is not closed within {MAX_ROW_LINES} lines")
-        line = self._back.popleft() if self._back else next(self._fresh)
+        self.given.append(self._back.popleft() if self._back else next(self._fresh))
         self.number += 1
-        self.given.append(line)
-        return line
+        return self.given[-1][0]
 
     def begin_row(self) -> int:
         """The number of the line that comes next."""
         self.given.clear()
         return self.number + 1
+
+    def are_too_long(self) -> bool:
+        """Whether one of the row's lines was, so that its cells are not those of the file."""
+        return any(is_too_long for _, is_too_long in self.given)
 
     def put_back(self) -> None:
         """Let the lines after the row's first one be read again."""
@@ -82,19 +86,24 @@ def read_csv(
             except StopIteration:
                 return
             except csv.Error as error:
+                fault = TOO_LONG if lines.given[0][1] else f"no row of a table: {error}"
                 lines.put_back()
                 reader = csv.reader(lines, delimiter=delimiter, strict=True)
-                yield number, f"no row of a table: {error}"
+                yield number, fault
                 continue
-            if cells:
+            if lines.are_too_long():
+                yield number, TOO_LONG
+            elif cells:
                 yield number, _row(header, cells, looked_at, encoding)
 
 
 def read_jsonl(path: Path, encoding: str) -> Iterator[Numbered]:
     """One JSON object per line; empty lines are passed over."""
     with _open(path, encoding) as stream:
-        for number, line in enumerate(_bounded(stream), start=1):
-            if line.strip():
+        for number, (line, is_too_long) in enumerate(_bounded(stream), start=1):
+            if is_too_long:
+                yield number, TOO_LONG
+            elif line.strip():
                 yield number, _parse(line, encoding)
 
 
@@ -117,6 +126,8 @@ def _header(path: Path, reader: Iterator[list[str]], lines: _Lines) -> list[str]
         raise SourceRefused(f"{path} is empty; its first line must name the columns") from None
     except csv.Error as error:
         raise SourceRefused(f"{path}:1: the first line, which must name the columns, is no row: {error}") from None
+    if lines.are_too_long():
+        raise SourceRefused(f"{path}:1: the first line, which must name the columns, is {TOO_LONG}")
     doubled = {name for name in header if header.count(name) > 1 and name}
     if doubled:
         raise SourceRefused(f"{path}:1: the columns {', '.join(sorted(doubled))} are there twice; rename one of each")
@@ -133,7 +144,7 @@ def _row(header: list[str], cells: list[str], looked_at: list[int], encoding: st
 def _fault_of(cells: list[str], encoding: str) -> str:
     for cell in cells:
         if len(cell) > MAX_LINE_CHARACTERS:
-            return f"longer than {MAX_LINE_CHARACTERS} characters"
+            return TOO_LONG
         if "\0" in cell:
             return "a NUL character"
         if not cell.isascii():
@@ -143,13 +154,13 @@ def _fault_of(cells: list[str], encoding: str) -> str:
     return ""
 
 
-def _bounded(stream: io.TextIOWrapper) -> Iterator[str]:
-    """Lines; of one that is too long only so much that it is seen to be too long."""
+def _bounded(stream: io.TextIOWrapper) -> Iterator[tuple[str, bool]]:
+    """Lines, and whether one was too long: of such a one there is only a quote, where it opens or closes a cell."""
     while line := stream.readline(MAX_LINE_CHARACTERS + 2):
-        cut = line
-        while not cut.endswith("\n") and (cut := stream.readline(MAX_LINE_CHARACTERS)):
-            pass
-        yield line
+        quotes, is_too_long, more = line.count('"'), False, line
+        while not more.endswith("\n") and (more := stream.readline(MAX_LINE_CHARACTERS)):
+            quotes, is_too_long = quotes + more.count('"'), True
+        yield ('"' * (quotes % 2) + "\n" if is_too_long else line), is_too_long
 
 
 def _open(path: Path, encoding: str) -> io.TextIOWrapper:
