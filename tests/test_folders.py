@@ -1,10 +1,12 @@
 """A folder of labels gives its items, and tells by name and reason of all that is none."""
 
+import io
+import tarfile
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from sources_of_users import lay, params, png
+from sources_of_users import lay, params, png, zipped
 
 from convoy.sources import folders
 from convoy.sources.items import Item, Rejection, SourceRefused
@@ -100,3 +102,48 @@ def test_a_path_that_is_nothing_is_named_with_the_remedy(tmp_path: Path) -> None
     (tmp_path / "a.docx").write_bytes(b"x")
     with pytest.raises(SourceRefused, match=r"a\.docx is neither a folder nor"):
         list(folders.read(params(tmp_path / "a.docx"), "text"))
+
+
+@pytest.mark.parametrize("suffix", ["", ".zip", ".tar"])
+def test_a_label_whose_files_are_all_unreadable_stops_with_its_name(tmp_path: Path, suffix: str) -> None:
+    files = {"set/a/1.txt": b"x", "set/b/1.txt": b"x", "set/bad/1.txt": b"\xff", "set/bad/more/2.txt": b"\xff"}
+    path = packed(tmp_path / f"set{suffix}", files) if suffix else lay(tmp_path, files) / "set"
+    with pytest.raises(SourceRefused, match=r"no usable file in bad \(of 1\)"):
+        list(folders.read(params(path), "text"))
+
+
+def packed(path: Path, files: dict[str, bytes]) -> Path:
+    """An archive with these members in their order; a name that ends in / is a folder's."""
+    if path.suffix == ".zip":
+        return zipped(path, files)
+    with tarfile.open(path, "w") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.type, member.size = tarfile.DIRTYPE if name.endswith("/") else tarfile.REGTYPE, len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".tar"])
+def test_folders_of_an_archive_may_follow_their_files(tmp_path: Path, suffix: str) -> None:
+    files = {"set/a/1.txt": b"x", "set/b/1.txt": b"x", "set/b/": b"", "set/a/": b"", "set/": b""}
+    assert len(list(folders.read(params(packed(tmp_path / f"set{suffix}", files)), "text"))) == 2
+    path = packed(tmp_path / f"empty{suffix}", files | {"set/c/": b""})
+    with pytest.raises(SourceRefused, match="no usable file in c"):
+        list(folders.read(params(path), "text"))
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".tar"])
+@pytest.mark.parametrize("root", ["./", "./pictures/", "pictures/", ".//pictures/"])
+def test_the_folder_that_was_packed_is_no_label(tmp_path: Path, suffix: str, root: str) -> None:
+    files = {f"{root}cat/1.txt": b"x", f"{root}dog/1.txt": b"x"}
+    if suffix == ".tar":
+        files = {"./": b"", root: b"", f"{root}cat/": b"", f"{root}dog/": b""} | files
+    found = list(folders.read(params(packed(tmp_path / f"set{suffix}", files)), "text"))
+    assert [(one.name, one.label) for one in found] == [("cat/1.txt", "cat"), ("dog/1.txt", "dog")]
+
+
+def test_one_file_under_two_spellings_of_its_name_is_there_twice(tmp_path: Path) -> None:
+    path = packed(tmp_path / "set.tar", {"set/a/1.txt": b"x", "./set/a/1.txt": b"y", "set/b/1.txt": b"x"})
+    with pytest.raises(SourceRefused, match=r"'set/a/1\.txt' is there twice"):
+        list(folders.read(params(path), "text"))

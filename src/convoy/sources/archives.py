@@ -30,6 +30,7 @@ _BLOCK = 1 << 20  # bytes read at once
 _MAX_PADDING = 1 << 24  # after a tar's end; GNU tar fills up a record, which is 10 KiB by default
 # By the first bytes.
 _PACKED: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
+_HERE = re.compile(r"^(\./+)+")
 _LEADS_OUT = re.compile(r"^/|^[A-Za-z]:|\\|\x00|(^|/)\.\.(/|$)")
 
 Member = tuple[str, int, Callable[[], bytes]]
@@ -41,7 +42,10 @@ def is_archive(path: Path) -> bool:
 
 
 def refuse_hostile(path: Path) -> list[str]:
-    """The names in an archive (folders end in /). Raises SourceRefused, which names the member and what is wrong."""
+    """The names in an archive (folders end in /, '' is where it was made).
+
+    Raises SourceRefused, which names the member and what is wrong.
+    """
     names: list[str] = []
     seen: set[str] = set()
     total = 0
@@ -92,14 +96,14 @@ def _headers(path: Path) -> Iterator[tuple[str, int, str]]:
                 kind = entry.external_attr >> 28  # of Unix: 8 is a file, 4 a folder, 0 not told
                 what = "encrypted" if entry.flag_bits & 1 else "" if kind in (0, 4, 8) else "a link or a device"
                 # orig_filename: zipfile cuts a name at its first NUL
-                yield entry.orig_filename, entry.file_size, what
+                yield _plain(entry.orig_filename), entry.file_size, what
         return
     with _unpacked(path) as stream:
         source = _Headers(stream)
         with tarfile.open(fileobj=cast(IO[bytes], source), mode="r:") as tar:
             for member in tar:
                 what = "" if member.isdir() or (member.isreg() and not member.issparse()) else "a link or a device"
-                yield member.name + "/" * member.isdir(), member.size, what
+                yield _plain(member.name + "/" * member.isdir()), member.size, what
         _require_end(path, stream, source.last)
 
 
@@ -140,11 +144,16 @@ def _require_end(path: Path, stream: IO[bytes], last: bytes) -> None:
             raise SourceRefused(f"{path} goes on after the end of its tar; unpack all of it, and name the folder")
 
 
+def _plain(name: str) -> str:
+    """Without the ./ that tar writes where a folder was named so; '' is the folder itself."""
+    return _HERE.sub("", name)
+
+
 def zip_members(path: Path) -> Iterator[Member]:
     """Name, size and content of each member."""
     with zipfile.ZipFile(path) as archive:
         for entry in archive.infolist():
-            yield entry.filename, entry.file_size, partial(archive.read, entry)
+            yield _plain(entry.filename), entry.file_size, partial(archive.read, entry)
 
 
 def tar_members(path: Path) -> Iterator[Member]:
@@ -153,5 +162,5 @@ def tar_members(path: Path) -> Iterator[Member]:
         for member in tar:
             stream = None if member.isdir() else tar.extractfile(member)
             read = stream.read if stream is not None else bytes
-            yield member.name + "/" * member.isdir(), member.size, read
+            yield _plain(member.name + "/" * member.isdir()), member.size, read
             tar.members = []  # type: ignore[attr-defined]  # or every header is kept, of which there may be millions

@@ -10,20 +10,24 @@ from convoy.sources.trees import TreeFile, open_tree
 def read(params: SourceParams, task: Task) -> Found:
     """`label/file`, or `split/label/file`; folders below those of the labels are looked into too.
 
-    Raises SourceRefused for a source that cannot be read, and for a label's folder without a file.
+    Raises SourceRefused for a source that cannot be read, and for a label's folder without a usable file.
     """
     tree = open_tree(params.path)
     above = 1 if is_divided(tree.outermost) else 0
-    empty: set[str] = set()
+    of_labels: set[str] = set()
+    filled: set[str] = set()
     for file in tree.files:
         folders = file.parts if file.name.endswith("/") else file.parts[:-1]
         if not file.name.endswith("/"):
             found = _look(file, folders, above, params, task)
-            if not (isinstance(found, Rejection) and found.ignored):
-                empty.discard("/".join(folders[: above + 1]))
+            if isinstance(found, Item):
+                filled.add("/".join(folders[: above + 1]))
+            elif not found.ignored:
+                of_labels.add("/".join(folders[: above + 1]))
             yield found
         elif len(folders) == above + 1 and _says_label(file, folders, above, params):
-            empty.add("/".join(folders))
+            of_labels.add("/".join(folders))
+    empty = of_labels - filled  # only now: in an archive a folder may follow its files
     if empty:
         listed = ", ".join(sorted(empty)[:5])
         raise SourceRefused(f"{params.path}: no usable file in {listed} (of {len(empty)}); fill or remove such folders")

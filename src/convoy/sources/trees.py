@@ -56,7 +56,7 @@ def open_tree(path: Path) -> Tree:
     if is_archive(path):
         with readable(path):
             names = refuse_hostile(path)
-        seen = [name for name in names if not any(map(_is_hidden, PurePosixPath(name).parts))]
+        seen = [name for name in names if name and not any(map(_is_hidden, PurePosixPath(name).parts))]
         root = _root(seen)
         inner = [name[len(root) :] for name in seen]
         return Tree(frozenset(name.partition("/")[0] for name in inner if "/" in name), _unpacked(path, root))
