@@ -1,19 +1,23 @@
 """Archives of strangers are refused by name and reason, or read without a file ever being unpacked."""
 
 import bz2
+import gc
 import gzip
 import io
 import lzma
 import stat
+import struct
 import tarfile
+import tracemalloc
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from sources_of_users import lay, params, zipped
 
-from convoy.sources import folders
+from convoy.sources import archives, folders
 from convoy.sources.items import Item, SourceRefused
 
 GOOD = {"set/cat/1.txt": b"meow", "set/dog/1.txt": b"woof"}
@@ -199,3 +203,93 @@ def test_what_a_compressed_tar_says_of_its_own_bytes_is_checked_to_its_end(tmp_p
         path.write_bytes(pack(many(tmp_path / "whole.tar"))[:-3])
         with pytest.raises(SourceRefused, match="damaged"):
             read(path)
+
+
+def refused_in_little_memory(path: Path, reason: str) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(SourceRefused, match=reason):
+            read(path)
+        assert tracemalloc.get_traced_memory()[1] < 12_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("crc", [zlib.crc32(b""), zlib.crc32(bytes(10))], ids=["wrong checksum", "checksum of a part"])
+def test_a_zip_whose_directory_lies_about_a_size_takes_no_memory(tmp_path: Path, crc: int) -> None:
+    path = zipped(tmp_path / "lie.zip", GOOD | {"set/cat/b.txt": bytes(60_000_000)})
+    with zipfile.ZipFile(path) as archive:
+        entry = archive.getinfo("set/cat/b.txt")
+    told = struct.pack("<LLL", entry.CRC, entry.compress_size, entry.file_size)
+    path.write_bytes(path.read_bytes().replace(told, struct.pack("<LLL", crc, entry.compress_size, 10)))
+    refused_in_little_memory(path, r"lie\.zip.*(damaged|unpacks to)")
+
+
+def test_a_zip_of_a_method_that_unpacks_without_bound_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "set.zip", "w", zipfile.ZIP_BZIP2) as archive:
+        archive.writestr("set/cat/1.txt", b"meow")
+    with pytest.raises(SourceRefused, match="packed by another method than deflate"):
+        read(tmp_path / "set.zip")
+
+
+def long_header(kind: bytes, size: int, count: int = 1) -> Callable[[tarfile.TarFile], None]:
+    """Before each of so many files a header of its name, or of pax records, that is so long."""
+
+    def add(archive: tarfile.TarFile) -> None:
+        for number in range(count):
+            header = tarfile.TarInfo("././@LongLink")
+            header.type, header.size = kind, size
+            record = b"set/cat/%d.txt" % number
+            if kind != tarfile.GNUTYPE_LONGNAME:
+                record = b"%d comment=" % size
+            archive.addfile(header, io.BytesIO(record + b"x" * (size - len(record) - 1) + b"\n"))
+            file(f"set/cat/{number}n.txt")(archive)
+
+    return add
+
+
+def sparse_map(archive: tarfile.TarFile) -> None:
+    records = b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n30 GNU.sparse.name=set/cat/b.t\n"
+    header = tarfile.TarInfo("pax")
+    header.type, header.size = tarfile.XHDTYPE, len(records)
+    archive.addfile(header, io.BytesIO(records))
+    file("set/cat/b.txt", b"9000000\n" + b"1\n" * 12_000_000)(archive)
+
+
+@pytest.mark.parametrize(
+    ("add", "reason"),
+    [
+        (long_header(tarfile.GNUTYPE_LONGNAME, 50_000_000), "a header of over"),
+        (long_header(tarfile.XHDTYPE, 50_000_000), "a header of over"),
+        (long_header(tarfile.XGLTYPE, 50_000_000), "a header of over"),
+        (long_header(tarfile.GNUTYPE_LONGNAME, 600_000, 40), "a bomb"),
+        (long_header(tarfile.XGLTYPE, 600_000, 40), "a bomb"),
+        (sparse_map, "a header of over"),
+    ],
+    ids=["a name", "pax records", "global records", "many names", "many records", "a map of what is sparse"],
+)
+def test_headers_of_a_tar_are_bounded_like_its_files(
+    tmp_path: Path, add: Callable[[tarfile.TarFile], None], reason: str
+) -> None:
+    tarred(tmp_path / "archive.tar.gz", add)
+    refused_in_little_memory(tmp_path / "archive.tar.gz", reason)
+
+
+def test_a_size_below_zero_is_no_way_back_in_a_tar(tmp_path: Path) -> None:
+    path = tmp_path / "back.tar"
+    with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as archive:
+        for name, size in (("set/cat/1.txt", 0), ("set/dog/1.txt", -1024)):
+            member = tarfile.TarInfo(name)
+            member.size = size
+            archive.addfile(member)
+    with pytest.raises(SourceRefused, match=r"'set/dog/1\.txt' is .* damaged"):
+        read(path)
+
+
+def test_of_the_headers_of_a_tar_few_are_in_memory_at_once(tmp_path: Path) -> None:
+    many(tmp_path / "set.tar", 200)
+    for headers in (archives._headers(tmp_path / "set.tar"), archives.tar_members(tmp_path / "set.tar")):
+        for _ in range(150):
+            next(headers)
+        assert sum(isinstance(one, tarfile.TarInfo) for one in gc.get_objects()) < 10
+        headers.close()

@@ -11,6 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
@@ -27,6 +28,7 @@ DAMAGE = (
     *(NotImplementedError, RuntimeError, ValueError, IndexError, OverflowError),
 )
 _BLOCK = 1 << 20  # bytes read at once
+_USUAL_HEADER, _MAX_HEADER = 8_192, 1 << 20  # bytes of a tar's header; a name has 4,096 at most, the rest is attributes
 _MAX_PADDING = 1 << 24  # after a tar's end; GNU tar fills up a record, which is 10 KiB by default
 # By the first bytes.
 _PACKED: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
@@ -57,6 +59,8 @@ def refuse_hostile(path: Path) -> list[str]:
             raise SourceRefused(f"{path}: the name {name!r} could lead out of the folder it is unpacked to")
         if name in seen:
             raise SourceRefused(f"{path}: {name!r} is there twice; which of them is meant?")
+        if size < 0:
+            raise SourceRefused(f"{path}: {name!r} is {size} bytes long: the archive is damaged")
         total += size
         if total > most:
             raise SourceRefused(f"{path} would unpack to over {most} bytes, {MAX_RATIO} times its size: a bomb")
@@ -94,16 +98,21 @@ def _headers(path: Path) -> Iterator[tuple[str, int, str]]:
         with zipfile.ZipFile(path) as archive:
             for entry in archive.infolist():
                 kind = entry.external_attr >> 28  # of Unix: 8 is a file, 4 a folder, 0 not told
-                what = "encrypted" if entry.flag_bits & 1 else "" if kind in (0, 4, 8) else "a link or a device"
+                what = "" if kind in (0, 4, 8) else "a link or a device"
+                if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                    what = "packed by another method than deflate"  # zipfile unpacks bzip2 and LZMA without a bound
+                if entry.flag_bits & 1:
+                    what = "encrypted"
                 # orig_filename: zipfile cuts a name at its first NUL
                 yield _plain(entry.orig_filename), entry.file_size, what
         return
     with _unpacked(path) as stream:
-        source = _Headers(stream)
+        source = _Headers(path, stream)
         with tarfile.open(fileobj=cast(IO[bytes], source), mode="r:") as tar:
             for member in tar:
                 what = "" if member.isdir() or (member.isreg() and not member.issparse()) else "a link or a device"
-                yield _plain(member.name + "/" * member.isdir()), member.size, what
+                yield _plain(member.name + "/" * member.isdir()), member.size + source.begin_next(), what
+                tar.members = []  # type: ignore[attr-defined]  # or all are kept, of which there may be millions
         _require_end(path, stream, source.last)
 
 
@@ -115,14 +124,26 @@ def _unpacked(path: Path) -> IO[bytes]:
 
 
 class _Headers:
-    """The stream that tarfile reads headers from; it keeps the block that was read last."""
+    """The stream that tarfile reads headers from, each of them bounded; it keeps the block that was read last."""
 
-    def __init__(self, stream: IO[bytes]) -> None:
+    def __init__(self, path: Path, stream: IO[bytes]) -> None:
         self.seek, self.tell = stream.seek, stream.tell
         self.last = b""
-        self._stream = stream
+        self._path, self._stream = path, stream
+        self._taken = 0
+
+    def begin_next(self) -> int:
+        """How many bytes the last header had beyond those of a usual one."""
+        beyond, self._taken = max(0, self._taken - _USUAL_HEADER), 0
+        return beyond
 
     def read(self, size: int) -> bytes:
+        """As of a file. Raises SourceRefused before a header that is too long is in memory."""
+        self._taken += size
+        if self._taken > _MAX_HEADER:
+            raise SourceRefused(
+                f"{self._path} has a header of over {_MAX_HEADER} bytes, for a name or what else: a bomb"
+            )
         self.last = self._stream.read(size)
         return self.last
 
@@ -153,7 +174,18 @@ def zip_members(path: Path) -> Iterator[Member]:
     """Name, size and content of each member."""
     with zipfile.ZipFile(path) as archive:
         for entry in archive.infolist():
-            yield _plain(entry.filename), entry.file_size, partial(archive.read, entry)
+            yield _plain(entry.filename), entry.file_size, partial(_read, archive, entry)
+
+
+def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    """In blocks, for a directory can lie about a size, and zipfile unpacks all that it is asked for before it cuts."""
+    one_more = copy(entry)
+    one_more.file_size += 1
+    with archive.open(one_more) as stream:
+        content = b"".join(iter(partial(stream.read, _BLOCK), b""))
+    if len(content) != entry.file_size:
+        raise zipfile.BadZipFile(f"{entry.filename!r} unpacks to another size than the {entry.file_size} bytes told")
+    return content
 
 
 def tar_members(path: Path) -> Iterator[Member]:
