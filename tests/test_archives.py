@@ -5,6 +5,7 @@ import gc
 import gzip
 import io
 import lzma
+import random
 import stat
 import struct
 import tarfile
@@ -293,3 +294,21 @@ def test_of_the_headers_of_a_tar_few_are_in_memory_at_once(tmp_path: Path) -> No
             next(headers)
         assert sum(isinstance(one, tarfile.TarInfo) for one in gc.get_objects()) < 10
         headers.close()
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".tar.gz", ".tar.bz2", ".tar.xz"])
+def test_damage_inside_packed_bytes_is_refused_in_one_line(tmp_path: Path, suffix: str) -> None:
+    noise = {f"set/{label}/{number}.txt": random.Random(number).randbytes(9_000) for label in "ab" for number in "123"}
+    path = tmp_path / f"set{suffix}"
+    if suffix == ".zip":
+        zipped(path, noise)
+    else:
+        with tarfile.open(path, {".tar.gz": "w:gz", ".tar.bz2": "w:bz2", ".tar.xz": "w:xz"}[suffix]) as archive:
+            for name, content in noise.items():
+                file(name, content)(archive)
+    whole = path.read_bytes()
+    for part in range(1, 10):
+        start = len(whole) * part // 10
+        path.write_bytes(whole[:start] + b"\xff" * 40 + whole[start + 40 :])
+        with pytest.raises(SourceRefused, match=rf"set\{suffix} is damaged"):
+            read(path)

@@ -105,3 +105,17 @@ def test_labels_of_params_are_in_their_order_and_others_are_ignored_and_told(tmp
     found = raw.RawItems(tmp_path / "raw")
     assert found.labels == ("b", "a") and found.label_of.tolist() == [1, 0, 0]
     assert [(one.name, one.code, one.ignored) for one in found.rejections] == [("2", "label_not_wanted", True)]
+
+
+def test_a_lone_surrogate_in_a_text_or_in_its_label_is_rejected(tmp_path: Path) -> None:
+    found = [
+        Item("1", "a", "", "x\ud800"),
+        Item("2", "b\udfff", "", "x"),
+        Item("3", "a", "", "x"),
+        Item("4", "b", "", "x"),
+    ]
+    raw.write(tmp_path / "raw", "text", iter(found), None)
+    assert [(one.name, one.code) for one in raw.RawItems(tmp_path / "raw").rejections] == [
+        ("1", "invalid_text"),
+        ("2", "invalid_label"),
+    ]

@@ -115,10 +115,16 @@ def _sieve(
         elif labels is not None and one.label not in labels:
             told = f"the label {one.label[:80]!r} is not among the labels of params.yaml"
             rejections.append(Rejection(one.name, "label_not_wanted", told, ignored=True))
-        elif isinstance(one.content, str) and any("\ud800" <= character <= "\udfff" for character in one.content):
+        elif _has_surrogate(one.label):
+            rejections.append(Rejection(one.name, "invalid_label", "the label holds a lone surrogate"))
+        elif isinstance(one.content, str) and _has_surrogate(one.content):
             rejections.append(Rejection(one.name, "invalid_text", "the text holds a lone surrogate"))
         else:
             yield one
+
+
+def _has_surrogate(text: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:

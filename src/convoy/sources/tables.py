@@ -115,6 +115,10 @@ def _open_image(name: str, label: str, split: str, folder: Path, relative: str) 
         path = (folder / relative.strip()).resolve()
         if not relative.strip() or not path.is_relative_to(folder.resolve()):
             return Rejection(name, "unreadable", f"{relative[:80]!r} is not in the table's folder")
+        if path.exists() and not path.is_file():  # to read a pipe would wait for ever
+            return Rejection(name, "unreadable", f"{relative[:80]!r} is no regular file")
         return Item(name, label, split, read_file(path))
+    except RuntimeError:  # of Python 3.11 and 3.12
+        return Rejection(name, "unreadable", f"{relative[:80]!r} is a loop of links")
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         return Rejection(name, "unreadable", f"{relative[:80]!r}: {getattr(error, 'strerror', None) or error}")
