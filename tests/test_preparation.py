@@ -1,6 +1,7 @@
 """Every file that is no usable image, and every text that serving would refuse, is told by name; the rest is kept."""
 
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 from sources_of_users import png
 
@@ -19,7 +21,7 @@ from convoy.preprocessing.image import ImagePreprocessing, ImagePreprocessor
 from convoy.preprocessing.text import TextPreprocessing
 from convoy.sources.items import Item
 from convoy.splits import DivisionRefused
-from pipelines import prepare_images, prepare_text
+from pipelines import fetch_text, prepare_images, prepare_text
 
 CONTRACT = ImagePreprocessing(kind="image", size_px=8, channels=3, fit="pad", polarity="any", max_pixels=1_000_000)
 
@@ -173,3 +175,19 @@ def test_a_label_of_which_nothing_can_be_used_is_refused_and_the_list_says_why(
     for words in ("'cat' 0", f"40 rejected {{'{code}': 40}}", str(listed)):
         assert words in str(error.value)
     assert [one.name for one in raw.read_rejections(listed)] == [f"broken {number}" for number in range(40)]
+
+
+def test_rows_of_labels_that_are_not_wanted_count_for_no_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    monkeypatch.chdir(tmp_path)
+    rows = [f"{number} {number * 7} {number * 13},{'abc'[number % 3]}" for number in range(150)]
+    Path("reviews.csv").write_text("\n".join(["text,label", *rows]))
+    params["fetch_text"] |= {"source": "table", "path": "reviews.csv", "labels": ["a", "b"]}
+    limits = params["prepare_text"]["limits"]
+    params["prepare_text"]["limits"] = {name: None for name in limits} | {"max_rejected_share": 0.01}
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    fetch_text.main()
+    prepare_text.main()
+    report = json.loads((layout.reports("text") / "data.json").read_bytes())
+    assert (report["raw"], report["rejected"]) == (100, 0)
+    assert [one.code for one in raw.RawItems(layout.raw("text")).rejections] == ["label_not_wanted"] * 50

@@ -175,12 +175,13 @@ def test_a_header_that_is_none_stops(tmp_path: Path, content: bytes, reason: str
         read(table(tmp_path / "t.csv", content))
 
 
-def test_labels_are_written_as_names_and_those_outside_the_set_are_rejected(tmp_path: Path) -> None:
+def test_labels_are_written_as_names_and_those_outside_the_set_are_ignored(tmp_path: Path) -> None:
     rows = [{"text": "x", "label": label} for label in (1.0, 0.0, float("nan"), None)]
     parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
     found = read(tmp_path / "t.parquet", labels=("0", "2"))
     assert [one.label for one in found if isinstance(one, Item)] == ["0"]
-    assert [one.code for one in found if isinstance(one, Rejection)] == ["unknown_label", "no_label", "no_label"]
+    assert [one.code for one in found if isinstance(one, Rejection)] == ["label_not_wanted", "no_label", "no_label"]
+    assert [one.ignored for one in found if isinstance(one, Rejection)] == [True, False, False]
 
 
 def test_a_split_column_is_used_and_its_strange_cells_are_told(tmp_path: Path) -> None:

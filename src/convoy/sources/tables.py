@@ -95,7 +95,7 @@ def _look(name: str, row: dict[str, object], folder: Path, params: SourceParams,
     if not label:
         return Rejection(name, "no_label", f"no label in the column {columns.label!r}")
     if params.labels is not None and label not in params.labels:
-        return Rejection(name, "unknown_label", f"the label {label[:80]!r} is not in params.yaml")
+        return Rejection(name, "label_not_wanted", f"the label {label[:80]!r} is not in params.yaml", ignored=True)
     split = ""
     if params.given_splits and columns.split in row:
         told = str(row[columns.split]).strip()[:80]
