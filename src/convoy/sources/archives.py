@@ -29,6 +29,7 @@ DAMAGE = (
 )
 _BLOCK = 1 << 20  # bytes read at once
 _USUAL_HEADER, _MAX_HEADER = 8_192, 1 << 20  # bytes of a tar's header; a name has 4,096 at most, the rest is attributes
+_END_RECORD = 22  # bytes of a zip's last record, before its comment of up to 65,535
 _MAX_PADDING = 1 << 24  # after a tar's end; GNU tar fills up a record, which is 10 KiB by default
 # By the first bytes.
 _PACKED: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
@@ -96,15 +97,10 @@ def _headers(path: Path) -> Iterator[tuple[str, int, str]]:
     """Name, unpacked size, and what it is where that is nothing to be read."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
+            _require_all(path, archive)
             for entry in archive.infolist():
-                kind = entry.external_attr >> 28  # of Unix: 8 is a file, 4 a folder, 0 not told
-                what = "" if kind in (0, 4, 8) else "a link or a device"
-                if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                    what = "packed by another method than deflate"  # zipfile unpacks bzip2 and LZMA without a bound
-                if entry.flag_bits & 1:
-                    what = "encrypted"
                 # orig_filename: zipfile cuts a name at its first NUL
-                yield _plain(entry.orig_filename), entry.file_size, what
+                yield _plain(entry.orig_filename), entry.file_size, _fault_of(entry)
         return
     with _unpacked(path) as stream:
         source = _Headers(path, stream)
@@ -114,6 +110,29 @@ def _headers(path: Path) -> Iterator[tuple[str, int, str]]:
                 yield _plain(member.name + "/" * member.isdir()), member.size + source.begin_next(), what
                 tar.members = []  # type: ignore[attr-defined]  # or all are kept, of which there may be millions
         _require_end(path, stream, source.last)
+
+
+def _fault_of(entry: zipfile.ZipInfo) -> str:
+    if entry.flag_bits & 1:
+        return "encrypted"
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return "packed by another method than deflate"  # zipfile unpacks bzip2 and LZMA without a bound
+    kind = entry.external_attr >> 28  # of Unix: 8 is a file, 4 a folder, 0 not told
+    return "" if kind in (0, 4, 8) else "a link or a device"
+
+
+def _require_all(path: Path, archive: zipfile.ZipFile) -> None:
+    """Raise SourceRefused where the record at a zip's end counts other members; zipfile does not look at it.
+
+    A flipped bit in the length of a comment makes the rest of the directory that comment.
+    """
+    with path.open("rb") as stream:
+        stream.seek(max(0, path.stat().st_size - _END_RECORD - 0xFFFF))
+        end = stream.read()
+    start = end.rfind(b"PK\5\6", 0, len(end) - _END_RECORD + 4)
+    told, found = int.from_bytes(end[start + 10 : start + 12], "little"), len(archive.infolist())
+    if told not in (found & 0xFFFF, 0xFFFF):  # the last stands for a larger one, elsewhere
+        raise SourceRefused(f"{path} is damaged: it tells of {told} members, {found} are found; get it again")
 
 
 def _unpacked(path: Path) -> IO[bytes]:
