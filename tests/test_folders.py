@@ -108,7 +108,9 @@ def test_a_path_that_is_nothing_is_named_with_the_remedy(tmp_path: Path) -> None
 def test_a_label_whose_files_are_all_unreadable_stops_with_its_name(tmp_path: Path, suffix: str) -> None:
     files = {"set/a/1.txt": b"x", "set/b/1.txt": b"x", "set/bad/1.txt": b"\xff", "set/bad/more/2.txt": b"\xff"}
     path = packed(tmp_path / f"set{suffix}", files) if suffix else lay(tmp_path, files) / "set"
-    with pytest.raises(SourceRefused, match=r"no usable file in bad \(of 1\)"):
+    with pytest.raises(
+        SourceRefused, match=r"no usable file in bad \(bad/1\.txt: not utf-8: byte 0xff at 0\) \(of 1\)"
+    ):
         list(folders.read(params(path), "text"))
 
 

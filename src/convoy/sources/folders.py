@@ -16,20 +16,30 @@ def read(params: SourceParams, task: Task) -> Found:
     above = 1 if is_divided(tree.outermost) else 0
     of_labels: set[str] = set()
     filled: set[str] = set()
+    faults: dict[str, Rejection] = {}  # of each label's folder the first
     for file in tree.files:
         folders = file.parts if file.name.endswith("/") else file.parts[:-1]
+        label = "/".join(folders[: above + 1])
         if not file.name.endswith("/"):
             found = _look(file, folders, above, params, task)
             if isinstance(found, Item):
-                filled.add("/".join(folders[: above + 1]))
+                filled.add(label)
             elif not found.ignored:
-                of_labels.add("/".join(folders[: above + 1]))
+                faults.setdefault(label, found)
             yield found
         elif len(folders) == above + 1 and _says_label(file, folders, above, params):
-            of_labels.add("/".join(folders))
-    empty = of_labels - filled  # only now: in an archive a folder may follow its files
+            of_labels.add(label)
+    if filled or not faults:  # else all is faulty, which whoever counts the items tells with every reason
+        _refuse_empty(params, (of_labels | faults.keys()) - filled, faults)
+
+
+def _refuse_empty(params: SourceParams, empty: set[str], faults: dict[str, Rejection]) -> None:
+    """Only at the end: in an archive a folder may follow its files."""
     if empty:
-        listed = ", ".join(sorted(empty)[:5])
+        told = [
+            f"{label} ({faults[label].name}: {faults[label].message})" if label in faults else label for label in empty
+        ]
+        listed = ", ".join(sorted(told)[:5])
         raise SourceRefused(f"{params.path}: no usable file in {listed} (of {len(empty)}); fill or remove such folders")
 
 
