@@ -4,11 +4,15 @@ import os
 import shlex
 import shutil
 import signal
+import socket
+import sqlite3
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -27,12 +31,15 @@ from convoy.layout import Architecture, Task
 from convoy.params import ParamsInvalid
 from convoy.publishing.tracking import experiment_of
 from convoy.tuning import study as studies
+from convoy.tuning import worker
 from convoy.tuning.record import Record
 from convoy.tuning.space import Choices, exp_run, read_candidate, read_space
-from convoy.tuning.study import StudyChanged, Subject, fail_dead, open_study
+from convoy.tuning.study import StudyChanged, Subject, counts, fail_dead, open_study
+from convoy.tuning.tuner import Tuner
 
 ROOT = Path.cwd()
 JOURNAL = ".run/tune/image-lstm.journal"
+DATABASE = "sqlite:///study.db"
 TUNE = [sys.executable, "-m", "convoy", "tune", "--task", "image", "--architecture", "lstm"]
 
 
@@ -51,8 +58,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def subject() -> Subject:
-    return Subject("image", "lstm", JOURNAL)
+def subject(storage: str = JOURNAL) -> Subject:
+    return Subject("image", "lstm", storage)
 
 
 def wait_for(condition: Callable[[], Any], process: "subprocess.Popen[str]") -> Any:
@@ -150,6 +157,111 @@ def test_the_trial_of_a_dead_worker_is_failed_and_tried_once_more(place: Path) -
     assert params[0] == params[1] != params[2]
 
 
+class QuickTuner(Tuner):
+    """A Tuner whose workers end as soon as they have done what `work` does, and which waits by calling `meanwhile`."""
+
+    def __init__(self, storage: str, trials: int, work: Callable[[], None], meanwhile: Callable[[], Any]) -> None:
+        open_empty_store()
+        self.said: list[str] = []
+        super().__init__(subject(storage), trials, 2, None, self.said.append)
+        self.work, self.started = work, 0
+        self.meanwhile, self._stopping.wait = meanwhile, self._wait  # type: ignore[method-assign]
+
+    def _wait(self, timeout_s: float | None = None) -> bool:
+        self.meanwhile()
+        return False
+
+    def _start(self, number: int) -> Any:
+        self.started += 1
+        assert self.started <= 3, "it starts workers for ever"
+        self.work()
+        return SimpleNamespace(poll=lambda: 0, returncode=0, pid=0, terminate=lambda: None, wait=lambda _: 0)
+
+    def run(self) -> int:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(signal, "signal", lambda *_: None)
+            return super().run()
+
+
+def no_work() -> None:
+    """As a worker does that finds all trials finished or running."""
+
+
+def ask(study: optuna.Study, host: str) -> optuna.Trial:
+    """A running trial of this process, or of what says to be another machine."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Heartbeat of storage")  # heartbeat() below gives it
+        trial = study.ask()
+    trial.suggest_float("learning.learning_rate", 0.0008, 0.02, log=True)
+    studies.sign(trial)
+    trial.set_user_attr("host", host)
+    return trial
+
+
+def heartbeat(study: optuna.Study, trial: optuna.Trial, ago: str = "0 seconds") -> None:
+    study._storage.record_heartbeat(trial._trial_id)
+    with sqlite3.connect("study.db") as database:
+        database.execute("update trial_heartbeats set heartbeat = datetime('now', ?)", (f"-{ago}",))
+    database.close()
+
+
+@pytest.mark.parametrize(("storage", "host"), [(JOURNAL, socket.gethostname()), (DATABASE, "another.example.org")])
+def test_the_last_trial_where_another_runs_it_is_waited_for(place: Path, storage: str, host: str) -> None:
+    study = open_study(subject(storage))
+    study.add_trial(a_trial(TrialState.COMPLETE, 0.4))
+    trial, waits = ask(study, host), iter(range(100))
+    if storage == DATABASE:
+        heartbeat(study, trial)
+    tuner = QuickTuner(storage, 2, no_work, lambda: study.tell(trial, 0.3) if next(waits) == 5 else None)
+    assert tuner.run() == 0 and tuner.started == 0 and states(study) == [TrialState.COMPLETE] * 2
+    assert [line for line in tuner.said if line.startswith("waiting")] == [f"waiting for trial 1, which {host} runs"]
+
+
+def test_a_worker_is_started_beside_ones_own_that_runs(place: Path) -> None:
+    study = open_study(subject())
+    trial, waits = ask(study, socket.gethostname()), iter(range(5))
+
+    def work() -> None:
+        study.add_trial(a_trial(TrialState.COMPLETE, 0.4))
+        study.tell(trial, 0.3)
+
+    tuner = QuickTuner(JOURNAL, 2, work, lambda: next(waits))
+    own = SimpleNamespace(poll=lambda: 0 if tuner.started else None, returncode=0, pid=os.getpid())
+    tuner._processes[-1] = own  # type: ignore[assignment]
+    assert tuner.run() == 0 and tuner.started == 1 and states(study) == [TrialState.COMPLETE] * 2
+
+
+def quick_worker(storage: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """All of a worker but the training."""
+
+    def objective(trial: optuna.Trial) -> float:
+        assert trial.user_attrs == {}, "those of a dead worker: this one would be judged by them"
+        studies.sign(trial)
+        return trial.suggest_float("learning.learning_rate", 0.0008, 0.02, log=True)
+
+    monkeypatch.setattr(worker, "Objective", lambda _: objective)
+    return lambda: worker.main(subject(storage), 0, 1, None, os.getppid())
+
+
+def test_a_trial_that_another_host_left_in_a_file_holds_nobody_up(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = open_study(subject())
+    ask(study, "the container before its restart")
+    assert counts(study) == (0, 0)
+    tuner = QuickTuner(JOURNAL, 1, quick_worker(JOURNAL, monkeypatch), no_work)
+    assert tuner.run() == 0 and tuner.started == 1 and counts(study) == (1, 0)
+
+
+def test_a_trial_of_a_database_whose_heartbeat_stays_away_is_tried_once_more(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = open_study(subject(DATABASE))
+    lost = ask(study, "a machine that is gone")
+    heartbeat(study, lost, ago="1 hour")
+    tuner = QuickTuner(DATABASE, 1, quick_worker(DATABASE, monkeypatch), no_work)
+    assert tuner.run() == 0 and tuner.started == 1
+    assert states(study) == [TrialState.FAIL, TrialState.COMPLETE] and study.trials[1].params == lost.params
+
+
 def test_a_study_refuses_other_params_and_other_data(place: Path) -> None:
     open_study(subject())
     open_study(Subject("image", "lstm", JOURNAL, epochs=1))  # a study of its own
@@ -160,8 +272,8 @@ def test_a_study_refuses_other_params_and_other_data(place: Path) -> None:
 
 def test_a_later_start_draws_other_params(place: Path) -> None:
     rates = []
-    for worker in (0, 0, 1):
-        trial = open_study(subject(), worker).ask()
+    for number in (0, 0, 1):
+        trial = open_study(subject(), number).ask()
         rates.append(trial.suggest_float("learning.learning_rate", 0.0008, 0.02, log=True))
     assert len(set(rates)) == 3
 

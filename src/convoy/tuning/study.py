@@ -97,19 +97,35 @@ def sign(trial: optuna.Trial) -> None:
 
 
 def fail_dead(study: Study) -> None:
-    """Fail the trials whose worker on this machine is dead, and let each be tried once more."""
+    """Fail the trials whose worker is dead, and let each be tried once more.
+
+    A worker of this machine is looked for; one of another, in a database, is known by its heartbeat.
+    """
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         if _is_dead(trial):
             study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-            again = copy.deepcopy(trial)
-            again.user_attrs = {}  # those of the dead worker
-            _retry()(study, again)
+            _try_again(study, trial)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        optuna.storages.fail_stale_trials(study)  # else only a worker that begins a trial does it
 
 
 def counts(study: Study) -> tuple[int, int]:
     """How many trials are finished, and how many are running."""
-    states = [trial.state for trial in study.get_trials(deepcopy=False)]
-    return sum(state in FINISHED for state in states), states.count(TrialState.RUNNING)
+    finished = study.get_trials(deepcopy=False, states=FINISHED)
+    return len(finished), len(running(study))
+
+
+def running(study: Study) -> list[FrozenTrial]:
+    """The trials that a worker is about to end.
+
+    In a file, which has no heartbeats, those of another host are left out: this machine had that name before, as a
+    container has that was started again, and nobody will ever end them.
+    """
+    found = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    if isinstance(study._storage, JournalStorage):
+        found = [trial for trial in found if "host" not in trial.user_attrs or is_here(trial)]
+    return found
 
 
 def is_here(trial: FrozenTrial) -> bool:
@@ -144,12 +160,16 @@ def _open_storage(place: str) -> optuna.storages.BaseStorage:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # heartbeats
         if "://" in place:
-            return RDBStorage(place, heartbeat_interval=HEARTBEAT_S, heartbeat_stale_trial_callback=_retry())
+            return RDBStorage(place, heartbeat_interval=HEARTBEAT_S, heartbeat_stale_trial_callback=_try_again)
     Path(place).parent.mkdir(parents=True, exist_ok=True)
     return JournalStorage(JournalFileBackend(os.path.abspath(place)))
 
 
-def _retry() -> Any:
+def _try_again(study: Study, trial: FrozenTrial) -> None:
+    """Queue a failed trial anew, where it has not been so before, without what says who ran it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=1)
+        retry = optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=1)
+    again = copy.deepcopy(trial)
+    again.user_attrs = {}
+    retry(study, again)

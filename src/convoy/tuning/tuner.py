@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from convoy.tuning.record import Record
 from convoy.tuning.space import exp_run, read_space, values
-from convoy.tuning.study import FINISHED, Subject, counts, fail_dead, open_study
+from convoy.tuning.study import FINISHED, Subject, counts, fail_dead, is_here, open_study, running
 
 HOPELESS = 3  # as worker.py says
 FAILURES = 3  # one after the other, then it is no accident
@@ -35,6 +35,8 @@ class Tuner:
         self.deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
         self.threads = max(1, _cores() // workers)
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        self._number = 0  # of the next worker
+        self._awaited: set[int] = set()
         self._told = {trial.number for trial in self._ended()}
         self._failures = 0
         self._stopping = threading.Event()
@@ -60,22 +62,41 @@ class Tuner:
         return status
 
     def _work(self) -> int:
-        number = 0
         while True:
             fail_dead(self.study)
-            missing = self.trials - counts(self.study)[0]
             late = self.deadline_s is not None and time.monotonic() >= self.deadline_s
-            while len(self._processes) < min(self.workers, missing) and not late:
-                self._processes[number] = self._start(number)
-                number += 1
+            if not late:
+                self._start_missing()
             self._tell_ended()
-            if not self._processes:
+            if not self._processes and (late or counts(self.study)[0] >= self.trials):
                 return 0
             if self._stopping.wait(0.5):
                 self.say("stopped; the same command again goes on with the finished trials")
                 return 130
             if (status := self._reap()) is not None:
                 return status
+
+    def _start_missing(self) -> None:
+        """Start workers for the trials that nobody else is about to end; say once for which of those it waits."""
+        own = [process.pid for process in self._processes.values()]
+        others = [
+            trial
+            for trial in running(self.study)
+            if not is_here(trial) or trial.user_attrs.get("process", [0])[0] not in own
+        ]
+        missing = self.trials - counts(self.study)[0]
+        while len(self._processes) < min(self.workers, missing - len(others)):
+            self._processes[self._number] = self._start(self._number)
+            self._number += 1
+        if missing > 0 and not self._processes:
+            self._tell_awaited(others)
+
+    def _tell_awaited(self, others: list[FrozenTrial]) -> None:
+        for trial in others:
+            host = trial.user_attrs.get("host")  # told within a minute, or the trial fails
+            if host is not None and trial.number not in self._awaited:
+                self._awaited.add(trial.number)
+                self.say(f"waiting for trial {trial.number}, which {host} runs")
 
     def _reap(self) -> int | None:
         """Take note of workers that ended; gives a status where it makes no sense to start others."""
