@@ -24,8 +24,10 @@ from mlflow_store import open_empty_store
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from prepared_splits import write_split
+from typer.testing import CliRunner
 
 from convoy import candidates, layout
+from convoy.__main__ import app
 from convoy.classifier import LearningParams
 from convoy.layout import Architecture, Task
 from convoy.params import ParamsInvalid
@@ -84,7 +86,7 @@ def start(*words: str) -> "subprocess.Popen[str]":
     return subprocess.Popen([*TUNE, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def a_trial(state: TrialState, number: float) -> FrozenTrial:
+def a_trial(state: TrialState, number: float, intermediate: dict[int, float] | None = None) -> FrozenTrial:
     host, process = studies.socket.gethostname(), psutil.Process()
     rows = [{"epoch": 0, "train_loss": 0.5, "validation_log_loss": number, "elapsed_s": 1.5}]
     return create_trial(
@@ -93,6 +95,7 @@ def a_trial(state: TrialState, number: float) -> FrozenTrial:
         params={"learning.learning_rate": number / 100},
         distributions={"learning.learning_rate": FloatDistribution(0.0008, 0.02, log=True)},
         user_attrs={"host": host, "process": [process.pid, process.create_time()], "curves": rows},
+        intermediate_values=intermediate,
     )
 
 
@@ -276,6 +279,70 @@ def test_a_later_start_draws_other_params(place: Path) -> None:
         trial = open_study(subject(), number).ask()
         rates.append(trial.suggest_float("learning.learning_rate", 0.0008, 0.02, log=True))
     assert len(set(rates)) == 3
+
+
+def first_draw(storage: str, host: str, monkeypatch: pytest.MonkeyPatch) -> float:
+    monkeypatch.setattr(socket, "gethostname", lambda: host)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Heartbeat of storage")
+        trial = open_study(subject(storage)).ask()
+    drawn = trial.suggest_float("learning.learning_rate", 0.0008, 0.02, log=True)
+    Path(storage.removeprefix("sqlite:///")).unlink()
+    return drawn
+
+
+def test_machines_that_share_a_database_draw_other_params_and_each_the_same_again(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draws = [first_draw(DATABASE, host, monkeypatch) for host in ("one", "two", "one")]
+    assert draws[0] == draws[2] != draws[1]
+    assert first_draw(JOURNAL, "one", monkeypatch) == first_draw(JOURNAL, "two", monkeypatch)
+
+
+def trial_after(figure: float) -> FrozenTrial:
+    """A trial by a whole worker, in a database, after two that had this log loss in each epoch."""
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    params["train"]["trainer"] |= {"accelerator": "cpu", "devices": 2, "strategy": "ddp"}
+    params["tune"] |= {"random_trials": 2, "prune_after_epochs": 2, "metric": "log_loss"}
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    study = open_study(subject(DATABASE))
+    for _ in range(2):
+        study.add_trial(a_trial(TrialState.COMPLETE, figure, dict.fromkeys(range(4), figure)))
+    trainer = worker.Objective(subject(DATABASE)).trainer
+    assert (trainer.devices, trainer.num_nodes, trainer.strategy) == (1, 1, "auto"), "else this test starts once more"
+    worker.main(subject(DATABASE), 0, 3, None, os.getppid())
+    return study.trials[-1]
+
+
+def test_a_trial_is_one_process_and_is_pruned_where_it_is_behind_the_others(place: Path) -> None:
+    behind = trial_after(0.1)
+    assert behind.state == TrialState.PRUNED and list(behind.intermediate_values) == [0, 1]
+    assert [row["epoch"] for row in behind.user_attrs["curves"]] == [0, 1]
+
+
+def test_a_trial_that_is_before_the_others_is_trained_to_its_end(place: Path) -> None:
+    before = trial_after(1.9)
+    assert before.state == TrialState.COMPLETE and before.value == min(before.intermediate_values.values()) < 1.9
+    assert list(before.intermediate_values) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("url", "remedy"),
+    [
+        ("postgresql+psycopg2://u:secret@db/tune", "needs psycopg2; `pip install 'psycopg2-binary'` brings it"),
+        ("postgresql+psycopg://u:secret@db/tune", "needs psycopg; `pip install 'psycopg[binary]'` brings it"),
+        ("nosuch://u:secret@db/tune", "--storage takes a file or the URL of a database that answers"),
+        ("sqlite:////nowhere/db/tune", "unable to open database file"),
+    ],
+)
+def test_a_database_that_cannot_be_used_is_told_in_a_line(
+    place: Path, url: str, remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for driver in ("psycopg", "psycopg2"):
+        monkeypatch.setitem(sys.modules, driver, None)  # wherever they are installed
+    done = CliRunner().invoke(app, ["tune", "--task", "image", "--architecture", "lstm", "--storage", url])
+    assert done.exit_code == 1 and remedy in done.output and done.output.count("\n") == 1
+    assert "db/tune" in done.output and "secret" not in done.output
 
 
 def test_trials_are_nested_runs_with_curves_and_come_once(place: Path) -> None:

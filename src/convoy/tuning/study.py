@@ -4,6 +4,7 @@ import copy
 import hashlib
 import json
 import os
+import re
 import socket
 import uuid
 import warnings
@@ -18,6 +19,8 @@ from optuna.storages import JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
 
 from convoy import layout
 from convoy.layout import Architecture, Task
@@ -28,6 +31,13 @@ FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 HEARTBEAT_S = 60  # tells other machines that a worker lives; two that stay away fail its trial
 SAME_START_S = 2  # a process's start is told a little differently when the clock was set
 UNNAMED = timedelta(seconds=HEARTBEAT_S)  # a trial says who runs it at once, or its worker was killed before that
+
+# Drivers that pip has under another name.
+PACKAGES = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "mysqldb": "mysqlclient"}
+
+
+class StorageUnusable(ValueError):
+    """The storage is a database that does not answer, or that no driver here can speak to."""
 
 
 class StudyChanged(ValueError):
@@ -48,6 +58,11 @@ class Subject:
         """The study's name: trials of other lengths are not compared."""
         return f"{self.task}-{self.architecture}" + (f"-{self.epochs}-epochs" if self.epochs else "")
 
+    @property
+    def place(self) -> str:
+        """The storage as it may be shown: a database without its user and password."""
+        return re.sub("//.*@", "//", self.storage)
+
     def candidate(self) -> dict[str, Any]:
         """The params that a trial changes."""
         params = read_candidate(self.task, self.architecture)
@@ -66,10 +81,12 @@ class Subject:
 def open_study(subject: Subject, worker: int = 0) -> Study:
     """The study of a subject, made where it is missing.
 
-    Each worker and each start draws from a seed of its own: with one alone all would draw the same.
-    Raises StudyChanged.
+    Each worker, each start and, in a database, each host draws from a seed of its own: with one alone all would draw
+    the same. What comes again is what one worker draws, begun at the same number of trials, in a database on a host of
+    the same name; several workers also see each other's trials, in the order in which they happen to end.
+    Raises StudyChanged, StorageUnusable.
     """
-    params, storage = read_section(TuneParams, "tune"), _open_storage(subject.storage)
+    params, storage = read_section(TuneParams, "tune"), _open_storage(subject)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         study_name=subject.name, storage=storage, direction=METRICS[params.metric], load_if_exists=True
@@ -80,10 +97,12 @@ def open_study(subject: Subject, worker: int = 0) -> Study:
         study.set_user_attr("digest", digest)
     elif known != digest:
         raise StudyChanged(
-            f"the study {subject.name} in {subject.storage} compared other params, data or ranges than those of now: "
+            f"the study {subject.name} in {subject.place} compared other params, data or ranges than those of now: "
             "its values say nothing about them. Name another --storage, or delete that one."
         )
     seed = params.seed + 1000 * worker + len(study.get_trials(deepcopy=False))
+    if not isinstance(storage, JournalStorage):
+        seed += int.from_bytes(hashlib.sha256(socket.gethostname().encode()).digest()[:3])
     study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=params.random_trials, constant_liar=True)
     study.pruner = optuna.pruners.MedianPruner(params.random_trials, params.prune_after_epochs - 1)
     return study
@@ -155,14 +174,26 @@ def _is_dead(trial: FrozenTrial) -> bool:
         return True
 
 
-def _open_storage(place: str) -> optuna.storages.BaseStorage:
+def _open_storage(subject: Subject) -> optuna.storages.BaseStorage:
     """A file, which processes of one machine share, or the URL of a database."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # heartbeats
-        if "://" in place:
-            return RDBStorage(place, heartbeat_interval=HEARTBEAT_S, heartbeat_stale_trial_callback=_try_again)
-    Path(place).parent.mkdir(parents=True, exist_ok=True)
-    return JournalStorage(JournalFileBackend(os.path.abspath(place)))
+    if "://" not in subject.storage:
+        Path(subject.storage).parent.mkdir(parents=True, exist_ok=True)
+        return JournalStorage(JournalFileBackend(os.path.abspath(subject.storage)))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # heartbeats
+            return RDBStorage(
+                subject.storage, heartbeat_interval=HEARTBEAT_S, heartbeat_stale_trial_callback=_try_again
+            )
+    except ImportError:
+        driver = make_url(subject.storage).get_driver_name()
+        install = f"pip install '{PACKAGES.get(driver, driver)}'"
+        raise StorageUnusable(f"--storage {subject.place} needs {driver}; `{install}` brings it") from None
+    except SQLAlchemyError as error:
+        reason = str(error).splitlines()[0]
+        raise StorageUnusable(
+            f"--storage takes a file or the URL of a database that answers; {subject.place}: {reason}"
+        ) from None
 
 
 def _try_again(study: Study, trial: FrozenTrial) -> None:

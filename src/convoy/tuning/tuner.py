@@ -48,7 +48,7 @@ class Tuner:
                 number, lambda *_: self._stopping.set()
             )  # an exception might come while the storage is locked
         self.say(
-            f"{self.subject.name}: {counts(self.study)[0]} of {self.trials} trials finished in {self.subject.storage}; "
+            f"{self.subject.name}: {counts(self.study)[0]} of {self.trials} trials finished in {self.subject.place}; "
             f"{self.workers} workers of {self.threads} threads"
         )
         status = 1

@@ -16,7 +16,7 @@ from convoy.classifier import LearningParams
 from convoy.params import ParamsInvalid, read_section
 from convoy.training import Splits, TrainerParams, train
 from convoy.tuning.space import TuneParams, changed, read_space
-from convoy.tuning.study import StudyChanged, Subject, counts, open_study, sign
+from convoy.tuning.study import StorageUnusable, StudyChanged, Subject, counts, open_study, sign
 
 HOPELESS = 3  # exit status of an error that every other worker would meet too
 
@@ -42,7 +42,9 @@ class Objective:
         self.params = subject.candidate()
         self.space = read_space(subject.task, subject.architecture)
         self.metric = f"validation_{read_section(TuneParams, 'tune').metric}"
-        self.trainer = read_section(TrainerParams, "train", "trainer")
+        # More devices serve more workers; Lightning would start this module again as the other processes of a trial.
+        alone = {"devices": 1, "num_nodes": 1, "strategy": "auto"}
+        self.trainer = read_section(TrainerParams, "train", "trainer").model_copy(update=alone)
         self.train, self.validation = (
             candidates.open_dataset(subject.task, layout.prepared(subject.task, split))
             for split in ("train", "validation")
@@ -97,6 +99,6 @@ if __name__ == "__main__":
     task = json.loads(sys.argv[1])
     try:
         main(Subject(**task.pop("subject")), **task)
-    except (ParamsInvalid, StudyChanged, FileNotFoundError) as error:
+    except (ParamsInvalid, StorageUnusable, StudyChanged, FileNotFoundError) as error:
         print(error, file=sys.stderr)
         raise SystemExit(HOPELESS) from None

@@ -67,7 +67,7 @@ def tune(
     mlflow_settings.apply()
     from convoy.params import ParamsInvalid, read_section
     from convoy.tuning.space import TuneParams
-    from convoy.tuning.study import StudyChanged, Subject
+    from convoy.tuning.study import StorageUnusable, StudyChanged, Subject
     from convoy.tuning.tuner import Tuner
 
     chosen = architecture or ("cnn" if task == "image" else "lstm")
@@ -75,7 +75,7 @@ def tune(
     try:
         wanted = trials or read_section(TuneParams, "tune").trials
         tuner = Tuner(Subject(task, chosen, place, epochs), wanted, workers, timeout, typer.echo)
-    except (ParamsInvalid, StudyChanged, FileNotFoundError) as error:
+    except (ParamsInvalid, StorageUnusable, StudyChanged, FileNotFoundError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
     raise typer.Exit(tuner.run())
