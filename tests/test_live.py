@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow_store import open_empty_store
 
-from convoy.publishing import abandoned, live, tracking
+from convoy.publishing import abandoned, live, owners, tracking
 from convoy.publishing.run_content import RunContent, curves_of, texts
 
 PARAMS = {"learning": {"epochs": 3, "rate": 0.1}, "network": {"channels": [8, 8]}}
@@ -155,7 +155,7 @@ def running_run(client: MlflowClient, pid: int, **tags: str) -> str:
     experiment = tracking.experiment_of(client, "image")
     content = RunContent("image-cnn", str(pid), START_MS, START_MS)
     changed = {f"convoy.{name}": value for name, value in tags.items()}
-    return str(tracking.make_run(client, experiment, content, {**abandoned.process_tags(pid), **changed}).info.run_id)
+    return str(tracking.make_run(client, experiment, content, {**owners.process_tags(pid), **changed}).info.run_id)
 
 
 def test_a_run_whose_process_is_dead_is_closed_and_all_others_are_left(
@@ -185,3 +185,54 @@ def test_the_next_training_closes_what_another_left(client: MlflowClient, anothe
     another.wait()
     follow(start(), end("FINISHED"))
     assert client.get_run(left).info.status == "KILLED"
+
+
+def dead_pid() -> int:
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    return process.pid
+
+
+def test_a_process_that_was_dead_when_its_run_was_made_is_dead(client: MlflowClient) -> None:
+    running_run(client, dead_pid())
+    assert abandoned.close(client) == ["image-cnn"]
+
+
+KILLED_IN_PUBLISH = """
+import os
+from mlflow_store import mlflow_settings
+from convoy.publishing import tracking
+from test_live import ROWS, published
+tracking._add_tags = lambda *_: os._exit(9)
+client = tracking.open_store()
+tracking.complete_run(client, tracking.experiment_of(client, "image"), published(ROWS))
+"""
+
+
+def killed_in_publish() -> None:
+    path = os.pathsep.join(map(str, (Path(__file__).parent, *sys.path)))
+    assert (
+        subprocess.run([sys.executable, "-c", KILLED_IN_PUBLISH], env={**os.environ, "PYTHONPATH": path}).returncode
+        == 9
+    )
+
+
+def test_a_run_that_a_killed_publish_was_making_is_closed_and_completed_by_the_next(client: MlflowClient) -> None:
+    killed_in_publish()
+    assert the_run(client).info.status == "RUNNING" and abandoned.close(client) == ["image-cnn"]
+    assert tracking.END_REASON in the_run(client).data.tags
+    killed_in_publish()
+    assert the_run(client).info.status == "KILLED"
+    tracking.complete_run(client, tracking.experiment_of(client, "image"), published(ROWS))
+    run = the_run(client)
+    assert run.info.status == "FINISHED" and tracking.END_REASON not in run.data.tags
+    assert points(client, run) == curves_of(ROWS)
+
+
+def test_a_running_run_that_publish_completes_is_of_that_publish(
+    client: MlflowClient, another: "subprocess.Popen[bytes]"
+) -> None:
+    content = published(ROWS)
+    tracking.make_run(client, tracking.experiment_of(client, "image"), content, owners.process_tags(another.pid))
+    killed_in_publish()
+    assert another.poll() is None and abandoned.close(client) == ["image-cnn"]

@@ -31,6 +31,8 @@ from convoy.__main__ import app
 from convoy.classifier import LearningParams
 from convoy.layout import Architecture, Task
 from convoy.params import ParamsInvalid
+from convoy.publishing import abandoned, tracking
+from convoy.publishing.run_content import texts
 from convoy.publishing.tracking import experiment_of
 from convoy.tuning import study as studies
 from convoy.tuning import worker
@@ -362,6 +364,42 @@ def test_trials_are_nested_runs_with_curves_and_come_once(place: Path) -> None:
     assert len(runs["children"]) == 3 and by_state["COMPLETE"].data.params == {"learning.learning_rate": "0.004"}
     points = client.get_metric_history(by_state["PRUNED"].info.run_id, "curves/validation_log_loss")
     assert [(point.step, point.value) for point in points] == [(0, 0.6)]
+
+
+KILLED_IN_RECORD = """
+import os, sys
+from convoy.publishing import mlflow_settings
+mlflow_settings.apply()
+from convoy.tuning import record
+from convoy.tuning.space import read_space
+from convoy.tuning.study import open_study
+from test_tuning import subject
+setattr(record.MlflowClient, sys.argv[1], lambda *_, **__: os._exit(9))
+record.Record(subject(), open_study(subject()), read_space("image", "lstm"), print).bring()
+"""
+
+
+@pytest.mark.slow
+def test_runs_of_a_killed_tuning_are_closed_and_the_next_completes_them(place: Path) -> None:
+    client, study, said = open_empty_store(), open_study(subject()), []
+    study.add_trial(a_trial(TrialState.COMPLETE, 0.4))
+    path = os.pathsep.join(map(str, (Path(__file__).parent, *sys.path)))
+    for step, left in [
+        ("log_batch", {"tune image-lstm"}),
+        ("set_terminated", {"tune image-lstm", "image-lstm trial 0"}),
+    ]:
+        done = subprocess.run([sys.executable, "-c", KILLED_IN_RECORD, step], env={**os.environ, "PYTHONPATH": path})
+        assert done.returncode == 9 and set(abandoned.close(client)) == left
+    record = Record(subject(), study, read_space("image", "lstm"), said.append)
+    record.bring()
+    (parent,) = open_client_runs()["parents"]
+    assert parent.info.status == "RUNNING" and parent.data.params == texts(subject().candidate())
+    assert abandoned.close(client) == [], "its process lives"
+    record.bring("FINISHED")
+    runs = open_client_runs()
+    assert not said and [run.info.status for run in (*runs["parents"], *runs["children"])] == ["FINISHED"] * 2
+    assert all(tracking.END_REASON not in run.data.tags for run in (*runs["parents"], *runs["children"]))
+    assert runs["children"][0].data.metrics["curves/train_loss"] == 0.5
 
 
 def test_an_mlflow_that_refuses_is_told_once(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from mlflow import MlflowClient
 
-from convoy.publishing import abandoned, deployment, mlflow_settings, tracking
+from convoy.publishing import abandoned, deployment, mlflow_settings, owners, tracking
 from convoy.publishing.run_content import RunContent, curves_of, texts
 
 RETRY_S = 5  # while MLflow does not answer
@@ -83,7 +83,7 @@ class _LiveRun:
         self.rows: list[Event] = list(start["rows"])
         self.end: Event | None = None
         self.is_up_to_date = False
-        self._process = abandoned.process_tags(start["pid"])
+        self._process = owners.process_tags(start["pid"])
         self._client: MlflowClient | None = None
         self._run_id: str | None = None
 
@@ -131,11 +131,7 @@ class _LiveRun:
         experiment = tracking.experiment_of(client, self.start["task"])
         found = tracking.find_run(client, experiment, content.key)
         run = found or tracking.make_run(client, experiment, content, content.tags)
-        tracking.tag_run(client, run, content.tags)
-        if tracking.END_REASON in run.data.tags:
-            client.delete_tag(run.info.run_id, tracking.END_REASON)
-        if run.info.status != "RUNNING":
-            client.update_run(run.info.run_id, "RUNNING")
+        tracking.reopen(client, run, content.tags)
         return str(run.info.run_id)
 
     def _content(self) -> RunContent:

@@ -44,7 +44,7 @@ def publish(client: MlflowClient, say: Say, tasks: Sequence[Task] = TASKS) -> No
         decisions.read_history(task)
     lock, git = Lock.read(), git_state.read_git_state()
     for name in abandoned.close(client):
-        say(f"run {name}: its training is no longer there, it is marked KILLED")
+        say(f"run {name}: its process is no longer there, it is marked KILLED")
     for task in tasks:
         say(f"{task}:")
         _Publication(client, task, built.read_built(task, lock), git, lambda line: say(f"  {line}")).run()

@@ -15,13 +15,13 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run,
 from convoy import atomic
 from convoy.bundle import MANIFEST, Bundle
 from convoy.layout import Task
-from convoy.publishing import mlflow_settings
+from convoy.publishing import mlflow_settings, owners
 from convoy.publishing.git_state import GitState
 from convoy.publishing.run_content import DataSet, RunContent, texts
 
 RUN_KEY = "convoy.run_key"
 SOURCES = "convoy.git_dirty"  # written once, when the run is first published
-END_REASON = "convoy.end_reason"  # why a training failed or was killed
+END_REASON = "convoy.end_reason"  # why a training failed, or a run was killed
 FILES = "convoy.files"  # artifact -> md5, so that a report that changed is put again
 _BATCH = 100  # MLflow takes 100 params, 100 tags and 1,000 metrics at once
 
@@ -95,6 +95,8 @@ def complete_run(client: MlflowClient, experiment_id: str, content: RunContent) 
         client.delete_run(twin.info.run_id)
     run = runs[0] if runs else make_run(client, experiment_id, content)
     added["run"] = 0 if runs else 1
+    if run.info.status == RunStatus.to_string(RunStatus.RUNNING):
+        tag_run(client, run, owners.process_tags())
     add_values(client, run, content, added)
     _add_data_sets(client, run, content.data_sets, added)
     _add_files(client, run, content.files, added)
@@ -108,8 +110,21 @@ def complete_run(client: MlflowClient, experiment_id: str, content: RunContent) 
 
 
 def make_run(client: MlflowClient, experiment_id: str, content: RunContent, tags: dict[str, str] | None = None) -> Run:
-    """A new run that can be found by its key from its first moment, with such tags as it must never lack."""
-    return client.create_run(experiment_id, content.started_ms, {RUN_KEY: content.key, **(tags or {})}, content.name)
+    """A new run that can be found by its key from its first moment, with such tags as it must never lack.
+
+    It is of this process where the tags name no other.
+    """
+    tags = {RUN_KEY: content.key, **owners.process_tags(), **(tags or {})}
+    return client.create_run(experiment_id, content.started_ms, tags, content.name)
+
+
+def reopen(client: MlflowClient, run: Run, tags: dict[str, str]) -> None:
+    """Let a run go on, whatever ended it, as that of the process which the tags name; again changes nothing."""
+    tag_run(client, run, tags)
+    if END_REASON in run.data.tags:
+        client.delete_tag(run.info.run_id, END_REASON)
+    if run.info.status != RunStatus.to_string(RunStatus.RUNNING):
+        client.update_run(run.info.run_id, RunStatus.to_string(RunStatus.RUNNING))
 
 
 def with_sources(content: RunContent, git: GitState | None) -> RunContent:

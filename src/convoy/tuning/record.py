@@ -10,9 +10,9 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from convoy.publishing import deployment
+from convoy.publishing import deployment, owners
 from convoy.publishing.run_content import curves_of, texts
-from convoy.publishing.tracking import RUN_KEY, StoreMoved, experiment_of, find_run, open_store
+from convoy.publishing.tracking import END_REASON, RUN_KEY, StoreMoved, experiment_of, find_run, open_store, reopen
 from convoy.tuning.space import Space, values
 from convoy.tuning.study import Subject, is_here
 
@@ -47,29 +47,31 @@ class Record:
             if trial.state in _STATUS and is_here(trial) and trial.number not in self._known:
                 self._add(client, experiment, parent, trial)
                 self._known.add(trial.number)
-        if status == "RUNNING":
-            client.update_run(parent, status)
-        else:
+        if status != "RUNNING":
             client.set_terminated(parent, status)
 
     def _parent(self, client: MlflowClient, experiment: str) -> str:
-        key = self.study.user_attrs["key"]
+        """The study's own run, made or opened again as this process's, so that it is closed if this one is killed."""
+        key, process = self.study.user_attrs["key"], owners.process_tags()
         run = find_run(client, experiment, key)
         if run is None:
-            run = client.create_run(experiment, tags={RUN_KEY: key}, run_name=f"tune {self.subject.name}")
-            params = [Param(name, text) for name, text in texts(self.subject.candidate()).items()]
+            run = client.create_run(experiment, tags={RUN_KEY: key, **process}, run_name=f"tune {self.subject.name}")
+        reopen(client, run, process)
+        told = texts(self.subject.candidate())
+        params = [Param(name, text) for name, text in told.items() if name not in run.data.params]
+        if params:
             client.log_batch(run.info.run_id, params=params)
         return str(run.info.run_id)
 
     def _add(self, client: MlflowClient, experiment: str, parent: str, trial: FrozenTrial) -> None:
         key = f"{self.study.user_attrs['key']}/{trial.number}"
         run = find_run(client, experiment, key)
-        if run is not None and run.info.status != "RUNNING":
-            return
-        if run is not None:  # whoever wrote it was killed in the middle
-            client.delete_run(run.info.run_id)
+        if run is not None:
+            if run.info.status != "RUNNING" and END_REASON not in run.data.tags:
+                return
+            client.delete_run(run.info.run_id)  # whoever wrote it was killed in the middle
         started_ms, ended_ms = (_ms(moment) for moment in (trial.datetime_start, trial.datetime_complete))
-        tags = {RUN_KEY: key, "mlflow.parentRunId": parent, "optuna.state": trial.state.name}
+        tags = {RUN_KEY: key, "mlflow.parentRunId": parent, "optuna.state": trial.state.name, **owners.process_tags()}
         run = client.create_run(experiment, started_ms, tags, f"{self.subject.name} trial {trial.number}")
         self._log(client, run, trial)
         client.set_terminated(run.info.run_id, _STATUS[trial.state], ended_ms)
