@@ -31,9 +31,10 @@ from convoy.__main__ import app
 from convoy.classifier import LearningParams
 from convoy.layout import Architecture, Task
 from convoy.params import ParamsInvalid
-from convoy.publishing import abandoned, tracking
+from convoy.publishing import abandoned, deployment, tracking
 from convoy.publishing.run_content import texts
 from convoy.publishing.tracking import experiment_of
+from convoy.tuning import record as record_module
 from convoy.tuning import study as studies
 from convoy.tuning import worker
 from convoy.tuning.record import Record
@@ -400,6 +401,25 @@ def test_runs_of_a_killed_tuning_are_closed_and_the_next_completes_them(place: P
     assert not said and [run.info.status for run in (*runs["parents"], *runs["children"])] == ["FINISHED"] * 2
     assert all(tracking.END_REASON not in run.data.tags for run in (*runs["parents"], *runs["children"]))
     assert runs["children"][0].data.metrics["curves/train_loss"] == 0.5
+
+
+def test_tuning_goes_on_behind_a_publish_and_brings_its_trials_later(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_empty_store()
+    study, said = open_study(subject()), []
+    monkeypatch.setattr(record_module, "LAST_WAIT_S", 1.0)
+    record = Record(subject(), study, read_space("image", "lstm"), said.append)
+    study.add_trial(a_trial(TrialState.COMPLETE, 0.4))
+    with deployment.exclusive(said.append):  # a lock of another opening of the file, as of another process
+        began = time.monotonic()
+        record.bring()
+        assert time.monotonic() - began < 0.5 and not said
+        record.bring("FINISHED")
+        assert 1 < time.monotonic() - began < 20
+    assert len(said) == 1 and "the same command again adds what is missing" in said[0]
+    record.bring()
+    assert len(open_client_runs()["complete"]) == 1 and len(said) == 1
 
 
 def test_an_mlflow_that_refuses_is_told_once(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

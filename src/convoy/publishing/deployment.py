@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from convoy import atomic
+from convoy import atomic, locks
 from convoy.bundle import MANIFEST, RELEASE, BundleInvalid, Release, read_bundle, read_release
 from convoy.layout import DEPLOYED, Task
 from convoy.predictor import Predictor
@@ -78,6 +78,14 @@ def exclusive(waiting: Callable[[str], None]) -> Iterator[None]:
             waiting("waiting for another publish, promote or rollback to end")
             fcntl.flock(stream, fcntl.LOCK_EX)
         yield
+
+
+@contextmanager
+def exclusive_at_once() -> Iterator[bool]:
+    """Hold deployed/ as exclusive() does, or, at once, give False where another process has it."""
+    DEPLOYED.mkdir(parents=True, exist_ok=True)
+    with locks.hold(DEPLOYED / ".lock") as free:
+        yield free
 
 
 def _refuse_foreign(task: Task) -> None:

@@ -1,5 +1,6 @@
 """Finished trials of a study -> nested MLflow runs, each found by its key; what MLflow lacks is added later."""
 
+import time
 from collections.abc import Callable
 from datetime import datetime
 
@@ -17,6 +18,7 @@ from convoy.tuning.space import Space, values
 from convoy.tuning.study import Subject, is_here
 
 _STATUS = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}
+LAST_WAIT_S = 10  # for another process that has the store
 
 
 class Record:
@@ -28,17 +30,32 @@ class Record:
         self._known: set[int] = set()
 
     def bring(self, status: str = "RUNNING") -> None:
-        """Add the trials of this machine that are missing; `status` is that of the study's own run."""
+        """Add the trials of this machine that are missing; `status` is that of the study's own run.
+
+        While another process has the store, as a long publish has, that is left to the next time; at the end it is
+        waited for, LAST_WAIT_S at most.
+        """
         if self.refused and status == "RUNNING":
             return  # each attempt may wait for a timeout; the last one is made when the study ends
+        deadline_s = time.monotonic() + (0 if status == "RUNNING" else LAST_WAIT_S)
         try:
-            with deployment.exclusive(self.say):
-                self._bring(open_store(), status)
+            brought = self._bring_at_once(status)
+            while not brought and time.monotonic() < deadline_s:
+                time.sleep(0.2)
+                brought = self._bring_at_once(status)
+            if not brought and status != "RUNNING":
+                self.say("a publish, promote or rollback has MLflow: the same command again adds what is missing there")
         except (MlflowException, SQLAlchemyError, StoreMoved, OSError) as error:
             if not self.refused:
                 reason = str(error).splitlines()[0]
                 self.say(f"MLflow refuses ({reason}): tuning goes on; the same command again adds what is missing")
             self.refused = True
+
+    def _bring_at_once(self, status: str) -> bool:
+        with deployment.exclusive_at_once() as free:
+            if free:
+                self._bring(open_store(), status)
+            return free
 
     def _bring(self, client: MlflowClient, status: str) -> None:
         experiment = experiment_of(client, self.subject.task)
