@@ -1,6 +1,7 @@
 """Two processes that share each batch train what one would, and only the first of them speaks and writes."""
 
 import csv
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,19 +11,22 @@ from typing import Any
 import pytest
 import tiny_training
 import torch
+from mlflow_store import open_empty_store
 from pytorch_lightning.utilities import rank_zero_only
 
 from convoy.callbacks import Curves, Following
 from convoy.checkpoints import training_folder
 from convoy.params import ParamsInvalid
+from convoy.publishing import tracking
 from convoy.running import workspace
 from convoy.training import Share
 
 # Each process would draw its own.
 NO_CHANCE = {"dropout": 0.0, "word_dropout": 0.0, "pairs": {"places": 97, "min_count": 1, "dropout": 0.0}}
+CODE = os.pathsep.join([workspace.environment(Path())["PYTHONPATH"], str(Path(__file__).parent)])
 
 
-def run(folder: Path, devices: int) -> tuple[list[dict[str, float]], str]:
+def run(folder: Path, devices: int, **more: str) -> tuple[list[dict[str, float]], str]:
     """Curves and all that was said, of three steps per epoch."""
     changes = {
         "trainer": {"devices": devices, "strategy": "ddp" if devices > 1 else "auto"},
@@ -30,9 +34,8 @@ def run(folder: Path, devices: int) -> tuple[list[dict[str, float]], str]:
         "network": NO_CHANCE,
     }
     tiny_training.lay(folder, "text", "lstm", changes, epochs=2, learning_rate=0.003)
-    environment = workspace.environment(folder) | {"CONVOY_FOLLOW": "0", "OMP_NUM_THREADS": "1"}
-    environment["PYTHONPATH"] = workspace.environment(Path())["PYTHONPATH"]
-    command = [sys.executable, "-m", "pipelines.train", "text", "lstm"]
+    environment = workspace.environment(folder) | {"PYTHONPATH": CODE, "OMP_NUM_THREADS": "1", **more}
+    command = [sys.executable, "-m", "followed_training", "text", "lstm"]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     with (folder / "reports/text/lstm/curves.csv").open() as stream:
@@ -41,14 +44,27 @@ def run(folder: Path, devices: int) -> tuple[list[dict[str, float]], str]:
 
 
 @pytest.mark.slow
-def test_two_processes_have_the_losses_of_one_at_the_same_batch_size(tmp_path: Path) -> None:
-    (alone, _), (together, said) = run(tmp_path / "one", 1), run(tmp_path / "two", 2)
+def test_two_processes_have_the_losses_of_one_at_the_same_batch_size_and_are_one_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone, _ = run(tmp_path / "one", 1, CONVOY_FOLLOW="0")
+    (tmp_path / "two").mkdir()
+    monkeypatch.chdir(tmp_path / "two")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.delenv("CONVOY_FOLLOW", raising=False)
+    client = open_empty_store()
+    together, said = run(tmp_path / "two", 2)
     assert len(alone) == len(together) == 2
     for one, two in zip(alone, together, strict=True):
         assert two["train_loss"] == pytest.approx(one["train_loss"], abs=1e-5)
         assert two["validation_log_loss"] == pytest.approx(one["validation_log_loss"], abs=1e-4)
     assert said.count("parameters, validation") == 1
-    assert not list((tmp_path / "two" / ".run" / "training").iterdir())
+    assert not [path for path in (tmp_path / "two" / ".run" / "training").iterdir() if path.is_dir()]
+    (followed,) = client.search_runs([tracking.experiment_of(client, "text")])
+    assert followed.info.status == "FINISHED"
+    for curve in ("train_loss", "validation_log_loss"):
+        points = client.get_metric_history(followed.info.run_id, f"curves/{curve}")
+        assert [(point.step, point.value) for point in points] == [(row["epoch"], row[curve]) for row in together]
 
 
 def batches(size: int) -> list[tuple[torch.Tensor, torch.Tensor]]:

@@ -41,6 +41,7 @@ def test_a_training_killed_ten_times_gives_the_same_weights(task: str, architect
     print(*(line for line in done.stdout.splitlines() if not line.startswith("Seed")), sep="\n")
     assert done.returncode == 0, done.stderr[-3000:]
     assert f"{KILLS} kills" in done.stdout
+    assert "goes on after epoch" in done.stdout, "each attempt has begun anew: nothing is shown about checkpoints"
 
 
 @pytest.mark.slow

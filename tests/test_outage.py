@@ -1,5 +1,7 @@
 """A real MLflow server that is away, is killed, hangs: training goes on, and publishing brings each point once."""
 
+import csv
+import os
 import socket
 import subprocess
 import sys
@@ -10,6 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import tiny_training
+import yaml
 from mlflow import MlflowClient
 from mlflow_server import WITHIN_S, Server
 from mlflow_store import open_empty_store
@@ -17,9 +21,12 @@ from mlflow_store import open_empty_store
 from convoy import following
 from convoy.following import Follower
 from convoy.publishing import tracking
+from convoy.publishing.provenance import md5_of
 from convoy.publishing.run_content import RunContent, curves_of
+from convoy.running import workspace
 
 pytestmark = pytest.mark.slow  # a real server and a real side process each
+ROOT = Path.cwd()
 KEY = "a" * 64
 PARAMS = {"learning": {"epochs": 9}}
 HELD_UP_S = 0.05  # the most that an epoch may be held up
@@ -109,10 +116,10 @@ def epochs_there(client: MlflowClient) -> list[int]:
     return [point.step for history in found for point in history]
 
 
-def wait_for_epochs(client: MlflowClient, number: int) -> None:
+def wait_for_epochs(client: MlflowClient, number: int, folder: Path = Path()) -> None:
     deadline = time.monotonic() + WITHIN_S
     while len(epochs_there(client)) < number:
-        assert time.monotonic() < deadline, Path(".run/training/image-cnn.log").read_text()
+        assert time.monotonic() < deadline, (folder / ".run/training/image-cnn.log").read_text()
         time.sleep(0.2)
 
 
@@ -220,3 +227,58 @@ def test_a_training_that_is_killed_goes_on_in_the_same_run(server: Server, clien
     (run,) = runs(client)
     assert run.info.run_id == killed.info.run_id and run.info.status == "FINISHED"
     assert sorted(epochs_there(client)) == [0, 1, 2, 3]
+
+
+@pytest.fixture
+def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Server) -> Iterator["subprocess.Popen[bytes]"]:
+    """A real training of eight epochs, followed to the server, which is held after the fourth until it may `go`."""
+    tiny_training.lay(tmp_path, "image", "cnn", epochs=8, patience=8)
+    code = [workspace.environment(ROOT)["PYTHONPATH"], str(Path(__file__).parent)]
+    for name, text in {"PYTHONPATH": os.pathsep.join(code), "OMP_NUM_THREADS": "1"}.items():
+        monkeypatch.setenv(name, text)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    server.ensure()
+    command = [sys.executable, "-m", "followed_training", "image", "cnn", "3"]
+    with subprocess.Popen(command, cwd=tmp_path) as training:
+        yield training
+        training.kill()
+
+
+def write_lock(folder: Path) -> None:
+    """What DVC notes of the training in `folder`."""
+    reports = [f"reports/image/cnn/{name}" for name in ("metrics.json", "curves.csv", "training.json")]
+    sides = {
+        "deps": [f"data/prepared/image/{split}.arrow" for split in ("train", "validation")],
+        "outs": ["candidates/image-cnn/weights.safetensors", *reports],
+    }
+    stage = {side: [{"path": path, "md5": md5_of(folder / path)} for path in paths] for side, paths in sides.items()}
+    section = yaml.safe_load((folder / "params.yaml").read_text())["train"]["image"]["cnn"]
+    stage |= {"cmd": "python -m pipelines.train image cnn", "params": {"params.yaml": {"train.image.cnn": section}}}
+    (folder / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": {"train@image-cnn": stage}}))
+
+
+def test_a_real_training_ends_well_without_its_server_and_the_verb_publish_completes_its_run(
+    server: Server, client: MlflowClient, trained: "subprocess.Popen[bytes]", tmp_path: Path
+) -> None:
+    wait_for_epochs(client, 4, tmp_path)
+    server.kill()
+    (tmp_path / "go").touch()
+    assert trained.wait(WITHIN_S) == 0
+    rows = list(csv.DictReader((tmp_path / "reports/image/cnn/curves.csv").read_text().splitlines()))
+    assert len(rows) == 8 and epochs_there(client) == [0, 1, 2, 3]
+    (before,) = runs(client)
+    assert before.info.status == "RUNNING"
+    write_lock(tmp_path)
+    server.start()
+    for added in ("metric points", "added nothing, it is complete"):
+        words = [sys.executable, "-m", "convoy", "publish"]
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        said = next(line for line in done.stdout.splitlines() if "run image-cnn: added" in line)
+        print(said.strip())
+        assert added in said
+    (run,) = runs(client)
+    assert run.info.run_id == before.info.run_id and run.info.status == "FINISHED"
+    for curve, expected in curves_of(rows).items():
+        history = client.get_metric_history(run.info.run_id, curve)
+        assert [(each.step, each.timestamp - run.info.start_time, each.value) for each in history] == expected

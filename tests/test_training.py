@@ -189,10 +189,14 @@ GPU_PATHS = [
 @pytest.mark.filterwarnings("ignore:.*torch.jit.* is deprecated:DeprecationWarning")  # torch of itself
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # its tracing
 @pytest.mark.parametrize("settings", GPU_PATHS, ids=str)
-@pytest.mark.parametrize(("task", "architecture"), NETWORKS)
-def test_every_path_on_a_gpu_learns(task: Any, architecture: Any, settings: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("task", "architecture", "muon"), [*((*each, None) for each in NETWORKS), ("image", "cnn", 0.02)]
+)
+def test_every_path_on_a_gpu_learns(
+    task: Any, architecture: Any, muon: float | None, settings: dict[str, Any], tmp_path: Path
+) -> None:
     trainer = TRAINER.model_copy(update={"accelerator": "gpu", **settings})
-    trained, validation = fit(task, architecture, tmp_path, epochs=12, trainer=trainer)
+    trained, validation = fit(task, architecture, tmp_path, epochs=12, trainer=trainer, muon_learning_rate=muon)
     metrics = classification_metrics(validation.labels, candidates.probabilities(trained.network, validation))
     assert metrics["accuracy"] >= 0.9
 
