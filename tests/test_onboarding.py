@@ -293,6 +293,16 @@ def test_labels_that_come_late_are_looked_into_as_well_as_the_first(place: Path)
     assert 0.2 < np.mean(np.array(survey.lengths) > 2) < 0.5
 
 
+def test_a_lone_surrogate_is_told_and_not_counted(place: Path) -> None:
+    good = [json.dumps({"text": f"a text number {number}", "label": "ab"[number % 2]}) for number in range(60)]
+    odd = [r'{"text": "a text", "label": "\ud800"}', r'{"text": "a \udfff", "label": "a"}']
+    Path("set.jsonl").write_text("\n".join([*good, *odd]))
+    code, out, err = init("text", "set.jsonl")
+    assert (code, err) == (0, "")
+    for words in ("60 usable items of 2 labels", "the label holds a lone surrogate", "the text holds a lone surrogate"):
+        assert words in out
+
+
 def test_what_is_written_is_accepted_by_every_stage_and_all_else_stays_as_it_was(place: Path) -> None:
     texts = write_table(place / "notes.jsonl", rows("body", "mood"))
     images = folder_of_images(place / "images", {"yes": 40, "no": 5, "1e3": 9}, size=(33, 20))

@@ -63,7 +63,7 @@ def write(folder: Path, task: Task, found: Found, labels: tuple[str, ...] | None
     schema = pa.schema([("name", pa.string()), ("label", pa.string()), ("split", pa.string()), ("content", kind)])
     rejections: list[Rejection] = []
     counts: Counter[str] = Counter()
-    items = _sieve(tqdm(found, desc=f"{task}: reading", unit="", mininterval=1), rejections, labels)
+    items = sieve(tqdm(found, desc=f"{task}: reading", unit="", mininterval=1), rejections, labels)
     with atomic.new_folder(folder) as temporary:
         with pa.ipc.new_file(str(temporary / ITEMS), schema) as writer:
             for batch in _batches(items):
@@ -106,9 +106,10 @@ def explain(rejections: list[Rejection]) -> str:
     return ", ".join(parts)
 
 
-def _sieve(
+def sieve(
     found: Iterable[Item | Rejection], rejections: list[Rejection], labels: tuple[str, ...] | None
 ) -> Iterator[Item]:
+    """The items that can be kept; all else goes to `rejections`."""
     for one in found:
         if isinstance(one, Rejection):
             rejections.append(one)

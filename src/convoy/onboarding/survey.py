@@ -11,7 +11,7 @@ from convoy.layout import Task
 from convoy.onboarding.detection import Detected
 from convoy.preprocessing.image import decode
 from convoy.preprocessing.rejection import InputRejected
-from convoy.raw import explain
+from convoy.raw import explain, sieve
 from convoy.sources.items import Item, Rejection
 from convoy.splits import HELD_OUT
 
@@ -80,10 +80,8 @@ def look(detected: Detected, task: Task) -> Survey:
     """Go through the whole source once; every label is counted, some thousand items are looked into."""
     survey = Survey(task)
     draw = np.random.default_rng(0)
-    for one in tqdm(detected.read(task), "looking", unit="", mininterval=1, disable=None):
-        if isinstance(one, Rejection):
-            survey.rejections.append(one)
-            continue
+    found = tqdm(detected.read(task), "looking", unit="", mininterval=1, disable=None)
+    for one in sieve(found, survey.rejections, None):
         survey.counts[one.label] += 1
         if one.split:
             survey.splits[one.split] += 1
