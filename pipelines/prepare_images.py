@@ -8,7 +8,7 @@ from convoy.preparation.image import convert, gather, take_census
 from convoy.prepared.image import ImageSplit, write_images
 from convoy.preprocessing.image import ImagePreprocessing
 from convoy.raw import RawItems
-from convoy.splits import DivisionParams, DivisionRefused, divide
+from convoy.splits import DivisionParams, DivisionRefused, divide, require_usable
 
 
 class Params(DivisionParams):
@@ -26,6 +26,7 @@ def main() -> None:
     converted = convert(raw, params.preprocessing, scratch)
     labels = raw.label_of[converted.rows]
     with rejections_told("image", [*raw.rejections, *converted.rejections]):
+        require_usable(raw.given, converted.rows)
         division = divide(converted.keys, labels, raw.given[converted.rows], raw.labels, params)
     census = take_census(raw, converted, division)
     findings = write_report("image", census, params.limits, lambda item: converted.pixels[item])

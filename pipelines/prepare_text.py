@@ -11,7 +11,7 @@ from convoy.prepared.text import write_texts
 from convoy.preprocessing.text import TextPreprocessing, TextPreprocessor
 from convoy.preprocessing.vocabulary import build_tokenizer
 from convoy.raw import RawItems
-from convoy.splits import DivisionParams, DivisionRefused, divide
+from convoy.splits import DivisionParams, DivisionRefused, divide, require_usable
 
 
 class Params(DivisionParams):
@@ -28,6 +28,7 @@ def main() -> None:
     raw = RawItems(layout.raw("text"))
     usable = look(raw, params.preprocessing)
     with rejections_told("text", [*raw.rejections, *usable.rejections]):
+        require_usable(raw.given, usable.rows)
         division = divide(usable.keys, raw.label_of[usable.rows], raw.given[usable.rows], raw.labels, params)
     rows = {name: usable.rows[indices] for name, indices in division.rows.items()}
     tokenizer_json = build_tokenizer(TextsOf(raw, rows["train"]), params.vocabulary_size).encode()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from convoy.layout import SPLITS
 from convoy.params import ParamsInvalid, read_section
-from convoy.splits import DivisionParams, LabelTooRare, SplitEmpty, divide
+from convoy.splits import DivisionParams, LabelTooRare, SplitEmpty, divide, require_usable
 
 NAMES = ("cat", "dog", "bird")
 
@@ -91,6 +91,13 @@ def test_a_given_split_that_loses_all_to_duplicates_is_refused_with_the_reason_a
         divide(keys(contents), np.array(contents) % 3, np.array(places), NAMES, params())
     for words in ("split 'calibration'", "has 4 items", "2 of test, 2 of validation", "given_splits: false"):
         assert words in str(error.value)
+
+
+def test_a_given_split_of_which_nothing_can_be_used_is_never_cut_from_train() -> None:
+    places = np.array([0] * 60 + [4] * 10 + [1] * 6)
+    require_usable(places, np.arange(3, 71))
+    with pytest.raises(SplitEmpty, match=r"'validation' .* has 6 items, and none of them can be used; mend them, or"):
+        require_usable(places, np.arange(70))
 
 
 def test_a_label_that_is_too_rare_is_named_with_its_count_and_the_remedy() -> None:

@@ -252,12 +252,15 @@ def test_of_two_dvc_repro_at_once_one_says_that_the_other_runs(piped: Path) -> N
 
 
 @pytest.mark.slow
-def test_after_kills_at_each_write_and_at_any_time_the_next_repro_gives_the_same(copy: Path, tmp_path: Path) -> None:
+def test_after_kills_at_any_time_and_full_disks_the_next_repro_gives_the_same(copy: Path, tmp_path: Path) -> None:
     shutil.copytree(copy, tmp_path / "convoy", symlinks=True)
     ground = Ground(tmp_path / "convoy")
     ground.take()
     outcomes = list(kills.at_each_write(ground, "choose@text", "stage"))
     assert len(outcomes) > 8
+    full = list(kills.with_full_disk(ground, "choose@text", every=3))
+    assert len(full) > 2 and all(outcome.told for outcome in full), full
+    outcomes += full
     rng = random.Random(0)
     for target in ("dvc", "both"):
         found = [kills.at_random(ground, "choose@text", target, rng) for _ in range(4)]

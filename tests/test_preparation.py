@@ -151,16 +151,17 @@ def test_every_way_to_fit_gives_whole_images(tmp_path: Path, fit: str) -> None:
     assert found.pixels.shape == (len(GOOD), 8, 8, 3)
 
 
+@pytest.mark.parametrize(("label", "split", "said"), [("cat", "", "'cat' 0"), ("dog", "test", "split 'test'")])
 @pytest.mark.parametrize("task", layout.DATA_KINDS)
-def test_a_label_of_which_nothing_can_be_used_is_refused_and_the_list_says_why(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: layout.DataKind
+def test_a_label_or_a_split_of_which_nothing_can_be_used_is_refused_and_the_list_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: layout.DataKind, label: str, split: str, said: str
 ) -> None:
     def items() -> Iterator[Item]:
         for number in range(40):
             good: bytes | str = png(number) if task == "image" else f"text {number}"
             bad: bytes | str = b"" if task == "image" else " "
             yield Item(f"{number}", "dog" if number % 2 else "bird", "", good)
-            yield Item(f"broken {number}", "cat", "", bad)
+            yield Item(f"broken {number}", label, split, bad)
 
     code, main = {
         "image": ("undecodable_image", prepare_images.main),
@@ -172,7 +173,7 @@ def test_a_label_of_which_nothing_can_be_used_is_refused_and_the_list_says_why(
     with pytest.raises(DivisionRefused) as error:
         main()
     listed = layout.reports(task) / raw.REJECTED
-    for words in ("'cat' 0", f"40 rejected {{'{code}': 40}}", str(listed)):
+    for words in (said, f"40 rejected {{'{code}': 40}}", str(listed)):
         assert words in str(error.value)
     assert [one.name for one in raw.read_rejections(listed)] == [f"broken {number}" for number in range(40)]
 

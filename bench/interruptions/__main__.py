@@ -1,4 +1,4 @@
-"""Each stage and its DVC killed at each write and at any time, or two at once -> what `dvc repro` gives then: hours."""
+"""Kills at each write and at any time, a full disk, two at once -> what the next `dvc repro` makes of it: hours."""
 
 import json
 import random
@@ -21,11 +21,14 @@ REPORT = Path("reports/bench/interruptions.json")
 TARGETS: tuple[kills.Target, ...] = ("stage", "dvc", "both")
 
 
-def hold(ground: Ground, stage: str, at_random: int, every: dict[kills.Target, int], seed: int) -> Iterator[Outcome]:
-    """All kills of one stage. Raises Lost where the whole pipeline is not settled afterwards."""
+def hold(ground: Ground, stage: str, at_random: int, every: dict[kills.Fault, int], seed: int) -> Iterator[Outcome]:
+    """All faults of one stage. Raises Lost where the whole pipeline is not settled afterwards."""
     rng = random.Random(f"{seed} {stage}")
-    for target, step in every.items():
-        yield from kills.at_each_write(ground, stage, target, step)
+    for fault, step in every.items():
+        if fault == "full":
+            yield from kills.with_full_disk(ground, stage, step)
+        else:
+            yield from kills.at_each_write(ground, stage, fault, step)
     for target in TARGETS:
         for _ in range(at_random):
             outcome = kills.at_random(ground, stage, target, rng)
@@ -43,11 +46,12 @@ def main(
     at_random: Annotated[int, typer.Option(help="Kills at any time, of each of stage, dvc, and both.")] = 3,
     every: Annotated[int, typer.Option(help="1 is each write of the stage, 3 each third.")] = 1,
     every_of_dvc: Annotated[int, typer.Option(help="The same of DVC's own.")] = 1,
+    every_full: Annotated[int, typer.Option(help="1: the disk is full from each of the stage's writes on.")] = 1,
     race: Annotated[int, typer.Option("--races", help="So many times two at once, and no kills.")] = 0,
     seed: Annotated[int, typer.Option(help="Of the moments.")] = 0,
 ) -> None:
-    """Kill, write the report after each stage or race, and print it. Stages not named keep what it says."""
-    steps: dict[kills.Target, int] = {"stage": every, "dvc": every_of_dvc}
+    """Disturb, write the report after each stage or race, and print it. Stages not named keep what it says."""
+    steps: dict[kills.Fault, int] = {"stage": every, "dvc": every_of_dvc, "full": every_full}
     with tempfile.TemporaryDirectory() as folder:
         ground = Ground(Path(folder, "convoy"))
         typer.echo("laying and building a small workspace, undisturbed ...")
@@ -73,8 +77,8 @@ def main(
 
 
 def _result(outcomes: list[Outcome]) -> dict[str, Any]:
-    failed = [asdict(each) for each in outcomes if not (each.plain and each.same)]
-    return {"kills": len(outcomes), "kinds": kills.table(outcomes), "not_by_plain_repro": failed}
+    failed = [asdict(each) for each in outcomes if not (each.plain and each.same and each.told)]
+    return {"faults": len(outcomes), "kinds": kills.table(outcomes), "not_by_plain_repro": failed}
 
 
 def _write(report: Path, found: dict[str, Any]) -> None:
@@ -83,7 +87,7 @@ def _write(report: Path, found: dict[str, Any]) -> None:
     results = known.get("results", {}) | found.get("results", {})
     totals: dict[str, int] = {}
     for row in (row for each in results.values() for row in each["kinds"]):
-        for key in ("kills", "plain", "verified", "same"):
+        for key in ("faults", "plain", "verified", "same"):
             totals[key] = totals.get(key, 0) + row[key]
     atomic.write_json(report, {**known, **found, "totals": totals, "results": results})
 

@@ -1,4 +1,4 @@
-"""Ways to kill a stage, the DVC that runs it, or both, and what the next plain `dvc repro` makes of what is left."""
+"""Ways to kill a stage or its DVC, or to fill its disk, and what the next plain `dvc repro` makes of what is left."""
 
 import os
 import random
@@ -7,7 +7,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,11 +16,12 @@ import psutil
 from bench.interruptions.ground import BUILD_S, Ground
 
 Target = Literal["stage", "dvc", "both"]
+Fault = Literal["stage", "dvc", "full"]  # who is killed, or what the stage finds
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one kill."""
+    """What came of one kill, or of one full disk."""
 
     stage: str
     kind: str
@@ -28,7 +29,8 @@ class Outcome:
     plain: bool  # the next `dvc repro` worked, without hands
     verified: bool  # it worked after `python -m convoy verify --mend`, as `make repro` runs it
     same: bool  # with the hashes of an undisturbed run, and without leftovers
-    said: str = ""  # DVC's last words where it did not
+    said: str = ""  # the last words where something of this is not so
+    told: bool = True  # a full disk: by a line that says so, without a traceback
 
 
 def at_random(ground: Ground, stage: str, target: Target, rng: random.Random) -> Outcome | None:
@@ -57,17 +59,31 @@ def at_random(ground: Ground, stage: str, target: Target, rng: random.Random) ->
 def at_each_write(ground: Ground, stage: str, target: Target, every: int = 1) -> Iterator[Outcome]:
     """Kill at the first write, at the second, and so on, or at each `every`-th, until it gets to its end."""
     word = f"pipelines.{stage.partition('@')[0]}" if target == "stage" else "dvc"
+    for at, _ in _strike(ground, stage, "kill", word, every):
+        yield recover(ground, stage, f"{target}, each write", at)
+
+
+def with_full_disk(ground: Ground, stage: str, every: int = 1) -> Iterator[Outcome]:
+    """The disk is full for the stage from its first write on, from its second, and so on; then it has room again."""
+    for at, said in _strike(ground, stage, "full", f"pipelines.{stage.partition('@')[0]}", every):
+        outcome = recover(ground, stage, "stage, full disk from each write on", at)
+        told = "No space left on device" in said and "Traceback" not in said
+        yield outcome if told else replace(outcome, told=False, said=f"{said[-600:]}{outcome.said}")
+
+
+def _strike(ground: Ground, stage: str, how: str, word: str, every: int) -> Iterator[tuple[str, str]]:
+    """The step at which it struck, and all that was said, until a run gets to its end."""
     log = Path(f"{ground.folder}.fault")
     step = 1
     while True:
         ground.forget(stage)
         log.unlink(missing_ok=True)
-        armed = {"CONVOY_FAULT": "kill", "CONVOY_FAULT_AT": str(step), "CONVOY_FAULT_IN": word}
+        armed = {"CONVOY_FAULT": how, "CONVOY_FAULT_AT": str(step), "CONVOY_FAULT_IN": word}
         running = ground.start("dvc", "repro", "-s", stage, **armed, CONVOY_FAULT_LOG=str(log))
-        running.communicate(timeout=BUILD_S)
+        said, _ = running.communicate(timeout=BUILD_S)
         if not log.exists():
             return
-        yield recover(ground, stage, f"{target}, each write", f"{step}: {log.read_text().strip()}")
+        yield f"{step}: {log.read_text().splitlines()[0]}", said
         step += every
 
 
@@ -88,8 +104,8 @@ def table(outcomes: list[Outcome]) -> list[dict[str, Any]]:
     """A row per stage and kind."""
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for each in outcomes:
-        row = rows.setdefault((each.stage, each.kind), {"stage": each.stage, "kind": each.kind, "kills": 0})
-        row["kills"] += 1
+        row = rows.setdefault((each.stage, each.kind), {"stage": each.stage, "kind": each.kind, "faults": 0})
+        row["faults"] += 1
         for key, value in asdict(each).items():
             if isinstance(value, bool):
                 row[key] = row.get(key, 0) + value

@@ -14,6 +14,10 @@ from convoy.params import Section
 
 Indices = NDArray[np.int64]
 HELD_OUT: tuple[Split, ...] = ("test", "validation", "calibration", "gate")
+_OTHERWISE = (
+    "remove it from the source, so that it is cut from train, or set `given_splits: false` in the section fetch_* of "
+    "params.yaml, which divides all anew"
+)
 
 
 class DivisionParams(Section):
@@ -103,6 +107,21 @@ def divide(
     return Division(cut_rows, {**dropped, "over_max": over_max}, copies)
 
 
+def require_usable(given: NDArray[np.int64], usable: NDArray[np.int64]) -> None:
+    """Of `given` (n,) as for `divide` each held-out split has one of the `usable` items (indices). Raises SplitEmpty.
+
+    Else it would be cut from train, as if the source had none.
+    """
+    left = {SPLITS[place] for place in given[usable] if place > 0}
+    for name in HELD_OUT:
+        count = np.count_nonzero(given == SPLITS.index(name))
+        if count and name not in left:
+            raise SplitEmpty(
+                f"the split {name!r} that the source gives has {count} items, and none of them can be used; mend them, "
+                f"or {_OTHERWISE}"
+            )
+
+
 def _given(keys: list[bytes], given: NDArray[np.int64]) -> tuple[dict[Split, Indices], set[bytes]]:
     rows: dict[Split, Indices] = {}
     taken: dict[bytes, Split] = {}
@@ -121,9 +140,8 @@ def _explain_empty(name: Split, copies: Counter[Split]) -> str:
     told = ", ".join(f"{count} of {other}" for other, count in copies.items())
     return (
         f"the split {name!r} that the source gives has {copies.total()} items, and none is left: all are copies of "
-        f"items of other splits that are held out ({told}), which keep them; put other items into {name!r}, or remove "
-        "it from the source, so that it is cut from train, or set `given_splits: false` in the section fetch_* of "
-        "params.yaml, which divides all anew"
+        f"items of other splits that are held out ({told}), which keep them; put other items into {name!r}, or "
+        f"{_OTHERWISE}"
     )
 
 
