@@ -7,8 +7,9 @@ import pytest
 import tiny_training
 import torch
 from prepared_splits import image_split, write_split
+from tiny_bundles import write_text_bundle
 
-from bench import following
+from bench import following, scoring
 from bench.contest import Contest, Ratio, hold, table
 from bench.feeding import AugmentedImages, PaddedBatches
 from bench.loop import train_by_hand
@@ -114,3 +115,17 @@ def test_a_training_is_measured_with_mlflow_up_down_and_hanging(
     names = {"mlflow_up_over_unfollowed", "mlflow_down_over_unfollowed", "mlflow_hangs_over_unfollowed"}
     assert set(results) == names
     assert all(result["goal"] == 0.95 and result["ratio"] > 0 for result in results.values())
+
+
+@pytest.mark.slow
+def test_scoring_is_measured_only_where_every_row_has_its_answer(tmp_path: Path) -> None:
+    write_text_bundle(tmp_path / "deployed" / "text" / "a")
+    (tmp_path / "deployed" / "text" / "current").symlink_to("a")
+    table = tmp_path / "reviews.csv"
+    table.write_text("text\n" + "the good film\n" * 30)
+    found = scoring.score(tmp_path, table, 30)
+    assert found["rows"] == 30 and found["rows_per_s"] > 0 and 20 < found["peak_mib"] < 2_000
+    table.write_text("text\n" + "the good film\n" * 29 + '""\n')
+    (tmp_path / "30.parquet").unlink()
+    with pytest.raises(RuntimeError, match="not all of 30 rows were scored"):
+        scoring.score(tmp_path, table, 30)

@@ -1,0 +1,64 @@
+"""Scoring in bulk of some rows and of ten times as many: rows a second, and the most memory that it held."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pyarrow import parquet
+
+from bench import machine
+from bench.bodies import deploy
+from convoy import atomic, layout
+from convoy.prepared.text import read_texts
+
+REPORT = Path("reports/bench/scoring.json")
+
+
+def score(folder: Path, source: Path, rows: int) -> dict[str, Any]:
+    """One run of the verb in a process of its own, start included. Raises RuntimeError where a row is not scored."""
+    output = folder / f"{rows}.parquet"
+    command = [sys.executable, "-m", "convoy", "score", str(source), str(output), "--task", "text"]
+    log = folder / "log"
+    began_s = time.perf_counter()
+    with log.open("wb") as stream:
+        process = subprocess.Popen(command, cwd=folder, stdout=stream, stderr=stream)
+        _, status, used = os.wait4(process.pid, 0)  # of this child alone, unlike getrusage
+    seconds = time.perf_counter() - began_s
+    process.returncode = os.waitstatus_to_exitcode(status)
+    scored = parquet.read_table(output, columns=["error"]) if process.returncode == 0 else None
+    if scored is None or len(scored) != rows or scored["error"].null_count != rows:
+        raise RuntimeError(f"not all of {rows} rows were scored: {log.read_text()[-2000:]}")
+    peak_mib = round(used.ru_maxrss / 1024)  # Linux counts in KiB
+    return {"rows": rows, "seconds": round(seconds, 1), "rows_per_s": round(rows / seconds), "peak_mib": peak_mib}
+
+
+def main(
+    rows: Annotated[int, typer.Option(min=1, help="Of the smaller table.")] = 5_000,
+    report: Annotated[Path, typer.Option(help="Where to write.")] = REPORT,
+) -> None:
+    """Score validation reviews with what was built last, again and again until there are enough."""
+    texts = list(read_texts(layout.prepared("text", "validation")).texts)
+    facts = machine.facts()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        deploy(folder / "deployed")
+        found = []
+        for count in (rows, 10 * rows):
+            source = folder / f"{count}.csv"
+            with source.open("w", encoding="utf-8", newline="") as stream:
+                csv.writer(stream).writerows([["text"], *([text] for text in islice(cycle(texts), count))])
+            found.append(score(folder, source, count))
+    atomic.write_json(report, {**facts, "results": found})
+    typer.echo(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    typer.run(main)
