@@ -37,6 +37,16 @@ for inputs, labels in data.evaluation_batches(250, torch.device("cpu")):
     pass
 """
 
+BASELINE = """
+import sys
+from pathlib import Path
+from convoy.baselines import image
+from convoy.prepared.image import read_images
+split = read_images(Path(sys.argv[1]))
+params = image.ImageBaseline(convolutions=(), hidden=(), dropout=0, learning_rate=0.001, batch_size=64, epochs=1)
+image.predict(image.train(params, split, 0, "logreg"), split.images)
+"""
+
 
 def peak_anonymous_mb(folder: Path, *command: str) -> float:
     """The most memory that a process had of its own; what is mapped from files the system takes back at need."""
@@ -92,14 +102,18 @@ def lay(folder: Path, task: str, count: int) -> Path:
 @pytest.mark.parametrize("task", layout.DATA_KINDS)
 def test_preparing_and_feeding_take_memory_that_hardly_grows_with_the_data(tmp_path: Path, task: str) -> None:
     stage = {"image": "prepare_images", "text": "prepare_text"}[task]
-    prepared, fed = [], []
+    prepared, fed, learnt = [], [], []
     for count in (FEW, MANY):
         folder = lay(tmp_path / str(count), task, count)
         prepared.append(peak_anonymous_mb(folder, "-m", f"pipelines.{stage}"))
-        fed.append(peak_anonymous_mb(folder, "-c", EPOCH, task, str(layout.prepared(task, "train"))))
+        path = str(layout.prepared(task, "train"))
+        fed.append(peak_anonymous_mb(folder, "-c", EPOCH, task, path))
+        # Baselines of texts count the n-grams of all at once.
+        learnt.append(peak_anonymous_mb(folder, "-c", BASELINE, path) if task == "image" else 0.0)
     size_mb = [(tmp_path / str(count) / layout.prepared(task, "train")).stat().st_size / 1e6 for count in (FEW, MANY)]
     grown_mb = size_mb[1] - size_mb[0]
-    print(f"{task}: data {size_mb} MB, prepare {prepared} MB, feeding {fed} MB")
+    print(f"{task}: data {size_mb} MB, prepare {prepared} MB, feeding {fed} MB, baseline {learnt} MB")
     assert grown_mb > 25
     assert prepared[1] - prepared[0] < 0.35 * grown_mb
     assert fed[1] - fed[0] < 0.25 * grown_mb
+    assert learnt[1] - learnt[0] < 0.25 * grown_mb

@@ -65,12 +65,12 @@ def train(params: ImageBaseline, split: ImageSplit, seed: int, title: str) -> nn
     torch.manual_seed(seed)
     network = build(params, split.images.shape[1:], len(split.names))
     optimizer = torch.optim.Adam(network.parameters(), lr=params.learning_rate)
-    images, labels = torch.from_numpy(split.images.copy()), torch.from_numpy(split.labels.copy())
+    labels = torch.from_numpy(split.labels.copy())
     interval_s = 0.5 if sys.stderr.isatty() else 30
     for _ in tqdm(range(params.epochs), title, unit="epoch", mininterval=interval_s, maxinterval=interval_s):
         for rows in torch.split(torch.randperm(len(labels)), params.batch_size):
             optimizer.zero_grad()
-            loss: Tensor = nn.functional.cross_entropy(network(images[rows]), labels[rows])
+            loss: Tensor = nn.functional.cross_entropy(network(_take(split.images, rows)), labels[rows])
             torch.autograd.backward(loss)
             optimizer.step()
     return network.eval()
@@ -79,9 +79,15 @@ def train(params: ImageBaseline, split: ImageSplit, seed: int, title: str) -> nn
 @torch.inference_mode()
 def predict(network: nn.Module, images: NDArray[np.uint8]) -> NDArray[np.int64]:
     """The label (n,) that a network in eval mode gives each image."""
-    batches = torch.split(torch.from_numpy(images.copy()), EVALUATION_BATCH)
-    found: NDArray[np.int64] = torch.cat([network(batch).argmax(dim=1) for batch in batches]).numpy()
+    found = np.empty(len(images), dtype=np.int64)  # a list of parts would lie where the next batch wants to
+    for rows in torch.split(torch.arange(len(images)), EVALUATION_BATCH):
+        found[rows] = network(_take(images, rows)).argmax(dim=1).numpy()
     return found
+
+
+def _take(images: NDArray[np.uint8], rows: Tensor) -> Tensor:
+    """These images out of a file that is mapped, which may be larger than memory."""
+    return torch.from_numpy(images[rows.numpy()])
 
 
 def predictions(
