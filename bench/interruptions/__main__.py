@@ -38,6 +38,7 @@ def hold(ground: Ground, stage: str, at_random: int, every: dict[kills.Fault, in
     done = ground.dvc()
     if done.returncode or "Running stage" in done.stdout:
         raise Lost(f"after the kills of {stage} `dvc repro` still had something to do: {done.stdout[-2000:]}")
+    ground.keep_times()
 
 
 def main(

@@ -47,6 +47,10 @@ class Ground:
         self.lock = yaml.safe_load((self.folder / "dvc.lock").read_text())
         self.expected = {path: content for stage in self.stages for path, content in self.outs(stage).items()}
 
+    def keep_times(self) -> None:
+        """Let the record say what it says now, of a settled workspace: a stage that ran anew took another time."""
+        self.lock = yaml.safe_load((self.folder / "dvc.lock").read_text())
+
     @property
     def stages(self) -> list[str]:
         """The names of all stages, in the order in which they ran."""
