@@ -21,7 +21,7 @@ help: ## this list
 
 # A larger CNN for more epochs, with flips averaged; four LSTMs on longer texts, each learning from a quarter of a batch, so that
 # 16 epochs are 4 for it. Of 4,494 held-out reviews one LSTM without pairs has 91.1 % (+-0.4; four trainings), three that
-# differ in their seed alone 91.6 %, with a fourth of window 20 91.8 %; the NB-SVM 91.5 %. 82 minutes, measured as a whole.
+# differ in their seed alone 91.6 %, with a fourth of window 20 91.8 %; the NB-SVM 91.5 %. 69 minutes, measured as a whole.
 SEED ?= 0
 THOROUGH := \
   -S 'train.image.cnn.network.channels=[64,128]' \
