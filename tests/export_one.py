@@ -31,6 +31,7 @@ NETWORKS: dict[tuple[str, str], dict[str, Any]] = {
         "units": 5,
         "dropout": 0.5,
         "word_dropout": 0.5,
+        "adversarial": 0.0,
         "context_windows": [2, 3],
         "pairs": {"places": 97, "min_count": 1, "dropout": 0.5},
     },

@@ -27,7 +27,13 @@ TEXT = {
     ).eval(),
     "lstm": text_lstm.Network(
         text_lstm.NetworkParams(
-            embedding=12, units=8, dropout=0.5, word_dropout=0.2, context_windows=(2, 3), pairs=PAIRS
+            embedding=12,
+            units=8,
+            dropout=0.5,
+            word_dropout=0.2,
+            adversarial=0.1,
+            context_windows=(2, 3),
+            pairs=PAIRS,
         ),
         vocabulary=50,
         pad_id=0,
@@ -76,9 +82,15 @@ def test_a_plain_bidirectional_lstm_would_not_pass_that() -> None:
     assert (plain(vectors)[0] - plain(padded)[0][:, :5]).abs().max() > 1e-3
 
 
-def small_lstm(*context_windows: int) -> text_lstm.Network:
+def small_lstm(*context_windows: int, adversarial: float = 0.0) -> text_lstm.Network:
     params = text_lstm.NetworkParams(
-        embedding=12, units=8, dropout=0.5, word_dropout=0.2, context_windows=context_windows, pairs=None
+        embedding=12,
+        units=8,
+        dropout=0.5,
+        word_dropout=0.2,
+        adversarial=adversarial,
+        context_windows=context_windows,
+        pairs=None,
     )
     return text_lstm.Network(params, vocabulary=50, pad_id=0, labels=2).eval()
 
@@ -113,6 +125,48 @@ def test_members_learn_from_texts_of_their_own_and_answer_with_their_mean(texts:
     learnt[0].sum().backward()  # the first text is the first member's
     moved = [any(weight.grad is not None and weight.grad.any() for weight in reader.parameters()) for reader in readers]
     assert moved == [True] + [False] * (members - 1)
+
+
+WORDS, LABELS = torch.tensor([[5, 6, 7, 8, 9, 0], [9, 8, 7, 6, 5, 4], [4, 4, 0, 0, 0, 0]]), torch.tensor([0, 1, 0])
+
+
+def test_the_second_time_a_batch_is_moved_to_where_its_loss_is_greater() -> None:
+    network = small_lstm(2, adversarial=0.2)
+    for layer in network.modules():
+        layer.p = layer.word_dropout = 0.0
+    network.train()
+    losses = []
+    for _ in range(4):  # nothing is learnt between them
+        loss = nn.functional.cross_entropy(network(WORDS), LABELS)
+        loss.backward()
+        losses.append(loss.item())
+    assert losses[0] == losses[2] < losses[1] == losses[3]
+
+
+def test_what_is_added_has_its_share_of_each_texts_norm_the_gradients_direction_and_nothing_on_padding() -> None:
+    adversary, vectors = text_lstm.Adversary(0.1), torch.randn(3, 6, 12) * (WORDS != 0).unsqueeze(2)
+    gradient = torch.randn(3, 6, 12) * (WORDS != 0).unsqueeze(2)
+    first = adversary(WORDS, vectors)
+    (first * gradient).sum().backward()
+    second = adversary(WORDS, vectors)
+    assert not first.any()
+    assert torch.allclose(second.flatten(1).norm(dim=1), 0.1 * vectors.flatten(1).norm(dim=1))
+    assert torch.allclose(nn.functional.cosine_similarity(second.flatten(1), gradient.flatten(1)), torch.ones(3))
+    assert not second[WORDS == 0].any()
+
+
+def test_another_batch_is_not_moved_by_what_the_last_one_told_nor_is_one_whose_loss_stands_still() -> None:
+    adversary, vectors = text_lstm.Adversary(0.1), torch.randn(3, 6, 12)
+    (adversary(WORDS, vectors) * 0).sum().backward()
+    assert not adversary(WORDS, vectors).any()  # no direction, and no number that is not finite
+    adversary(WORDS, vectors).sum().backward()
+    assert not adversary(WORDS.flip(0), vectors).any()
+
+
+def test_nobody_is_moved_who_only_answers() -> None:
+    network = small_lstm(2, 3, adversarial=0.5)
+    assert network.replays == 2 and small_lstm(2).replays == 1
+    assert torch.equal(network(WORDS), network(WORDS))
 
 
 def test_each_member_begins_with_what_its_own_window_tells() -> None:

@@ -76,6 +76,24 @@ def test_two_runs_with_one_seed_give_equal_weights(task: Any, architecture: Any,
     assert one.read_bytes() == two.read_bytes()
 
 
+def test_an_adversarial_training_takes_two_steps_a_batch_and_learns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(NETWORKS, ("text", "lstm"), NETWORKS["text", "lstm"] | {"adversarial": 0.1})
+    steps = Steps()
+    trained, validation = fit("text", "lstm", tmp_path, epochs=8, callbacks=[steps])
+    assert steps.taken == 8 * 2 * (180 // 10)
+    metrics = classification_metrics(validation.labels, candidates.probabilities(trained.network, validation))
+    assert metrics["accuracy"] >= 0.9
+
+
+class Steps(pl.Callback):
+    taken = 0
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.taken = trainer.global_step
+
+
 def test_the_weights_kept_are_those_of_the_best_epoch(tmp_path: Path) -> None:
     trained, validation = fit("image", "cnn", tmp_path, epochs=4, learning_rate=0.3)
     best = min(row[MONITOR] for row in trained.curves)

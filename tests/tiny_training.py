@@ -22,6 +22,7 @@ NETWORKS = {
         "units": 16,
         "dropout": 0.1,
         "word_dropout": 0.1,
+        "adversarial": 0.0,
         "context_windows": [2, 3],
         "pairs": {"places": 97, "min_count": 1, "dropout": 0.1},
     },

@@ -64,6 +64,7 @@ class Splits(pl.LightningDataModule):
     def __init__(self, train: Dataset, validation: Dataset, batches: Any, seed: int) -> None:
         super().__init__()
         self.train, self.validation, self.batches, self.seed = train, validation, batches, seed
+        self.replays = 1  # how often in a row each batch comes; a network may want more (`train`)
 
     def train_dataloader(self) -> Any:
         """This epoch's batches; the Trainer asks anew for each epoch."""
@@ -71,7 +72,8 @@ class Splits(pl.LightningDataModule):
         device = self.trainer.strategy.root_device
         batches = self.train.training_batches(self.batches, self.seed, self.trainer.current_epoch, device)
         world = self.trainer.world_size
-        return batches if world == 1 else Share(batches, self.trainer.global_rank, world)
+        shared = batches if world == 1 else Share(batches, self.trainer.global_rank, world)
+        return shared if self.replays == 1 else Replay(shared, self.replays)
 
     def val_dataloader(self) -> Any:
         """The whole validation split, in order; of several processes each judges all of it, which needs no exchange."""
@@ -104,6 +106,20 @@ class Share:
             yield inputs[rows], labels[rows]
 
 
+class Replay:
+    """Each batch several times in a row (minibatch replays, Shafahi et al. 2019, arXiv:1904.12843)."""
+
+    def __init__(self, batches: Any, times: int) -> None:
+        self._batches, self._times = batches, times
+
+    def __len__(self) -> int:
+        return len(self._batches) * self._times
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in self._batches:
+            yield from [batch] * self._times
+
+
 def train(
     network: nn.Module,
     splits: Splits,
@@ -120,6 +136,7 @@ def train(
     """
     _hush()
     torch.set_float32_matmul_precision(params.float32_matmul_precision)
+    splits.replays = getattr(network, "replays", 1)
     curves, best = Curves(), BestWeights(network)
     own = [best, curves, Patience(MONITOR, patience=learning.patience), Divergence(), SeedEachEpoch(params.seed)]
     kept = [every_epoch(folder)] if folder else []
