@@ -33,8 +33,9 @@ THOROUGH := \
   -S 'train.text.lstm.network.context_windows=[5,5,20,20]' \
   -S train.text.lstm.batches.size=256 \
   -S train.text.lstm.batches.bucket=12 \
-  -S train.text.lstm.learning.epochs=16 \
-  -S train.text.lstm.learning.patience=16
+  -S train.text.lstm.network.adversarial=0.0075 \
+  -S train.text.lstm.learning.epochs=12 \
+  -S train.text.lstm.learning.patience=12
 
 run: ## raw data to REST answers: set-up, dvc repro, publish, MLflow UI and prediction service
 	@$(SET_UP) PORT=$(PORT) MLFLOW_PORT=$(MLFLOW_PORT)
