@@ -146,8 +146,8 @@ class Adversary(nn.Module):
     Miyato, Dai & Goodfellow 2017 (arXiv:1605.07725), who normalise the word vectors; here the step is a share of each
     text's norm instead. The gradient is the one of the step before, on the same texts, as in Shafahi et al. 2019
     (arXiv:1904.12843), so that no step is taken for it alone: each batch comes twice in a row (`replays`), the second
-    time it is disturbed. Nothing is kept from one such pair to the next, so that a training that was interrupted between
-    epochs loses nothing.
+    time it is disturbed. Nothing is kept from one such pair to the next, so that a training interrupted between epochs
+    loses nothing.
     """
 
     def __init__(self, share: float) -> None:
