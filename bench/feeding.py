@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from convoy.datasets.image import BatchParams
 
 STOCK_WORKERS = 2  # what the goal names
-_AUGMENTATIONS = {"size", "flip", "shift_px", "erase_px"}
+_AUGMENTATIONS = {"size", "flip", "shift_px"}
 
 
 class AugmentedImages(Dataset[tuple[Tensor, int]]):
@@ -35,18 +35,7 @@ class AugmentedImages(Dataset[tuple[Tensor, int]]):
             image = torch.nn.functional.pad(image, (0, 0, margin, margin, margin, margin))
             top, left = torch.randint(2 * margin + 1, (2,)).tolist()
             image = image[top : top + height, left : left + width]
-        return self._erase(image), self._labels[row]
-
-    def _erase(self, image: Tensor) -> Tensor:
-        side_px = self._params.erase_px
-        if not side_px or torch.rand(()) >= 0.5:
-            return image
-        half = side_px // 2
-        top, left = (int(torch.randint(-half, length, ())) for length in image.shape[:2])
-        tall, wide = torch.randint(max(half, 1), side_px + 1, (2,)).tolist()
-        image = image.clone()
-        image[max(top, 0) : max(top + tall, 0), max(left, 0) : max(left + wide, 0)] = torch.randint(256, (1,))
-        return image
+        return image, self._labels[row]
 
 
 def stock_loader(images: AugmentedImages, size: int) -> "DataLoader[tuple[Tensor, int]]":

@@ -46,7 +46,7 @@ def train_images(
     epochs: float | None = None,
 ) -> list[Trained]:
     """A network per seed; with `epochs` for so many of them instead of the budget."""
-    plain = BatchParams(size=learning.image.batch_size, flip=False, shift_px=0, erase_px=0)
+    plain = BatchParams(size=learning.image.batch_size, flip=False, shift_px=0)
 
     def train(seed: int) -> Trained:
         network = image_network(family, params, dataset.dimensions, len(dataset.names))

@@ -48,13 +48,12 @@ def text_network(
             filters=params.filters,
             widths=params.widths,
             dropout=words.dropout,
-            word_dropout=0,
             context_window=words.context_window,
         )
         return text_cnn.Network(kim, vocabulary=vocabulary, pad_id=pad_id, labels=labels)
     if family == "linear":
         return WordSum(vocabulary, pad_id, labels)
-    vectors = WordVectors(vocabulary, words.embedding, pad_id, word_dropout=0, dropout=words.dropout)
+    vectors = WordVectors(vocabulary, words.embedding, pad_id, words.dropout)
     if isinstance(params, RecurrentParams):
         return WordReader(family, vectors, params.units, words, labels)
     return WordPlaces(vectors, dimensions["positions"], params.hidden, words, labels)

@@ -23,14 +23,12 @@ NETWORKS: dict[tuple[str, str], dict[str, Any]] = {
         "filters": 4,
         "widths": [1, 2, 3],
         "dropout": 0.5,
-        "word_dropout": 0.5,
         "context_window": 2,
     },
     ("text", "lstm"): {
         "embedding": 6,
         "units": 5,
         "dropout": 0.5,
-        "word_dropout": 0.5,
         "adversarial": 0.0,
         "context_windows": [2, 3],
         "pairs": {"places": 97, "min_count": 1, "dropout": 0.5},
@@ -39,7 +37,6 @@ NETWORKS: dict[tuple[str, str], dict[str, Any]] = {
         "embedding": 6,
         "units": 5,
         "dropout": 0.5,
-        "word_dropout": 0.5,
         "context_window": 2,
     },
 }

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from prepared_splits import write_split
 
 from convoy import candidates
-from convoy.datasets.image import BatchParams, augment, erase
+from convoy.datasets.image import BatchParams, augment
 
 CPU = torch.device("cpu")
-PARAMS = {"image": {"size": 16, "flip": True, "shift_px": 2, "erase_px": 6}, "text": {"size": 16, "bucket": 3}}
+PARAMS = {"image": {"size": 16, "flip": True, "shift_px": 2}, "text": {"size": 16, "bucket": 3}}
 
 
 @pytest.fixture(params=["image", "text"])
@@ -70,7 +70,7 @@ def test_texts_of_a_batch_have_similar_lengths(tmp_path: Path) -> None:
 def test_augmentation_only_moves_pixels(shift_px: int, flip: bool, seed: int) -> None:
     images = torch.zeros(5, 12, 12, 1, dtype=torch.uint8)
     images[:, 4:8, 4:8] = torch.arange(1, 17, dtype=torch.uint8).reshape(4, 4, 1)
-    params = BatchParams(size=5, flip=flip, shift_px=shift_px, erase_px=0)
+    params = BatchParams(size=5, flip=flip, shift_px=shift_px)
     moved = augment(images, params, np.random.default_rng(seed))
     assert moved.shape == images.shape
     for before, after in zip(images, moved, strict=True):
@@ -79,29 +79,4 @@ def test_augmentation_only_moves_pixels(shift_px: int, flip: bool, seed: int) ->
 
 def test_no_augmentation_changes_nothing() -> None:
     images = torch.randint(0, 256, (4, 8, 8, 3), dtype=torch.uint8)
-    assert torch.equal(
-        augment(images, BatchParams(size=4, flip=False, shift_px=0, erase_px=0), np.random.default_rng(0)), images
-    )
-
-
-@given(st.integers(1, 12), st.integers(0, 100))
-def test_erasing_paints_at_most_one_rectangle_of_one_grey(side_px: int, seed: int) -> None:
-    images = torch.full((16, 12, 12, 1), 255, dtype=torch.uint8)
-    images[:, ::2] = 254
-    painted = erase(images, side_px, np.random.default_rng(seed)) != images
-    for before, after, mask in zip(images, erase(images, side_px, np.random.default_rng(seed)), painted, strict=True):
-        rows, columns = mask[:, :, 0].any(dim=1), mask[:, :, 0].any(dim=0)
-        assert rows.sum() <= side_px and columns.sum() <= side_px
-        assert len(after[mask].unique()) <= 1
-        assert torch.equal(before[~mask], after[~mask])
-
-
-def test_about_half_of_the_images_lose_a_rectangle() -> None:
-    images = torch.zeros(2000, 28, 28, 1, dtype=torch.uint8)
-    touched = (erase(images, 10, np.random.default_rng(0)) != 0).flatten(1).any(dim=1)
-    assert 0.4 < touched.float().mean() < 0.5  # some rectangles hang outside
-
-
-def test_a_side_of_zero_erases_nothing() -> None:
-    images = torch.zeros(4, 8, 8, 3, dtype=torch.uint8)
-    assert torch.equal(erase(images, 0, np.random.default_rng(0)), images)
+    assert torch.equal(augment(images, BatchParams(size=4, flip=False, shift_px=0), np.random.default_rng(0)), images)

@@ -22,7 +22,7 @@ from convoy.running import workspace
 from convoy.training import Share
 
 # Each process would draw its own.
-NO_CHANCE = {"dropout": 0.0, "word_dropout": 0.0, "pairs": {"places": 97, "min_count": 1, "dropout": 0.0}}
+NO_CHANCE = {"dropout": 0.0, "pairs": {"places": 97, "min_count": 1, "dropout": 0.0}}
 CODE = os.pathsep.join([workspace.environment(Path())["PYTHONPATH"], str(Path(__file__).parent)])
 
 

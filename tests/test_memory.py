@@ -29,7 +29,7 @@ import torch
 from convoy import candidates
 task, path = sys.argv[1], Path(sys.argv[2])
 data = candidates.open_dataset(task, path)
-params = candidates.batch_params(task, {"size": 64, "flip": True, "shift_px": 2, "erase_px": 8}
+params = candidates.batch_params(task, {"size": 64, "flip": True, "shift_px": 2}
                                  if task == "image" else {"size": 64, "bucket": 50})
 for inputs, labels in data.training_batches(params, 0, 0, torch.device("cpu")):
     pass

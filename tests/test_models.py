@@ -18,9 +18,7 @@ torch.manual_seed(0)
 PAIRS = PairParams(places=97, min_count=1, dropout=0.5)
 TEXT = {
     "cnn": text_cnn.Network(
-        text_cnn.NetworkParams(
-            embedding=12, filters=8, widths=(1, 2, 3), dropout=0.5, word_dropout=0.2, context_window=2
-        ),
+        text_cnn.NetworkParams(embedding=12, filters=8, widths=(1, 2, 3), dropout=0.5, context_window=2),
         vocabulary=50,
         pad_id=0,
         labels=2,
@@ -30,7 +28,6 @@ TEXT = {
             embedding=12,
             units=8,
             dropout=0.5,
-            word_dropout=0.2,
             adversarial=0.1,
             context_windows=(2, 3),
             pairs=PAIRS,
@@ -87,7 +84,6 @@ def small_lstm(*context_windows: int, adversarial: float = 0.0) -> text_lstm.Net
         embedding=12,
         units=8,
         dropout=0.5,
-        word_dropout=0.2,
         adversarial=adversarial,
         context_windows=context_windows,
         pairs=None,
@@ -116,7 +112,7 @@ def test_members_learn_from_texts_of_their_own_and_answer_with_their_mean(texts:
     apart = torch.stack([member(words) for member in network.members])
     assert torch.allclose(network(words), apart.mean(dim=0), atol=1e-6)
     for layer in network.modules():
-        layer.p = layer.word_dropout = 0.0  # what training adds of chance
+        layer.p = 0.0  # what training adds of chance
     network.train()
     learnt = network(words)
     for text, row in enumerate(learnt):
@@ -133,7 +129,7 @@ WORDS, LABELS = torch.tensor([[5, 6, 7, 8, 9, 0], [9, 8, 7, 6, 5, 4], [4, 4, 0, 
 def test_the_second_time_a_batch_is_moved_to_where_its_loss_is_greater() -> None:
     network = small_lstm(2, adversarial=0.2)
     for layer in network.modules():
-        layer.p = layer.word_dropout = 0.0
+        layer.p = 0.0
     network.train()
     losses = []
     for _ in range(4):  # nothing is learnt between them

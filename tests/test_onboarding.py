@@ -206,7 +206,7 @@ def test_the_proposal_for_images_follows_their_size_their_colours_and_their_bord
     coloured = proposed("image", folder_of_images(place / "c", {"a": 9, "b": 9}, size=(40, 30)))
     section = "prepare_images.preprocessing"
     assert (coloured[f"{section}.size_px"], coloured[f"{section}.channels"]) == (48, 3)
-    assert coloured[f"{section}.polarity"] == "any" and coloured["train.image.cnn.batches.erase_px"] == 17
+    assert coloured[f"{section}.polarity"] == "any"
     grey = proposed("image", folder_of_images(place / "g", {"a": 9, "b": 9}, size=(28, 20), mode="L"))
     assert (grey[f"{section}.size_px"], grey[f"{section}.channels"], grey[f"{section}.polarity"]) == (28, 1, "any")
     dark = np.zeros((20, 12, 12), np.uint8)

@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 CONTRACT = TextPreprocessing(
     kind="text", max_tokens=8, head_tokens=3, max_characters=20_000, pad_id=0, unknown_id=1
 )  # cuts most of the texts, which the stream model reads whole
-NETWORK = {"embedding": 16, "units": 16, "dropout": 0.1, "word_dropout": 0.1, "context_window": 2}
+NETWORK = {"embedding": 16, "units": 16, "dropout": 0.1, "context_window": 2}
 COUNTS = {"train": 300, "validation": 60, "calibration": 60, "gate": 60, "test": 60}
 
 

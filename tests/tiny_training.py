@@ -14,20 +14,18 @@ NETWORKS = {
         "filters": 16,
         "widths": [1, 2],
         "dropout": 0.1,
-        "word_dropout": 0.1,
         "context_window": 2,
     },
     ("text", "lstm"): {
         "embedding": 16,
         "units": 16,
         "dropout": 0.1,
-        "word_dropout": 0.1,
         "adversarial": 0.0,
         "context_windows": [2, 3],
         "pairs": {"places": 97, "min_count": 1, "dropout": 0.1},
     },
 }
-BATCHES = {"image": {"size": 10, "flip": True, "shift_px": 1, "erase_px": 4}, "text": {"size": 10, "bucket": 4}}
+BATCHES = {"image": {"size": 10, "flip": True, "shift_px": 1}, "text": {"size": 10, "bucket": 4}}
 TRAINER = {
     "seed": 7,
     "accelerator": "cpu",

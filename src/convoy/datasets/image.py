@@ -15,12 +15,11 @@ from convoy.prepared.image import read_images
 
 
 class BatchParams(Section):
-    """How training batches are drawn: their size, mirrored or not, shifted and erased by up to so many pixels."""
+    """How training batches are drawn: their size, mirrored or not, shifted by up to so many pixels."""
 
     size: int = Field(ge=1)
     flip: bool
     shift_px: int = Field(ge=0)
-    erase_px: int = Field(ge=0)
 
 
 # A split up to this size is kept whole on a GPU, which then never waits for the host; Fashion-MNIST's has 43 MB.
@@ -73,8 +72,7 @@ class TrainingBatches:
         size = self._params.size
         for start in range(0, len(self) * size, size):
             images, labels = self._dataset.take(order[start : start + size], self._device)
-            moved = augment(images, self._params, self._generator)
-            yield erase(moved, self._params.erase_px, self._generator), labels
+            yield augment(images, self._params, self._generator), labels
 
 
 def augment(images: Tensor, params: BatchParams, generator: np.random.Generator) -> Tensor:
@@ -91,24 +89,3 @@ def augment(images: Tensor, params: BatchParams, generator: np.random.Generator)
         rows, columns = rows + shifts[0], columns + shifts[1]
     item = torch.arange(count, device=device)[:, None, None]
     return images[item, rows[:, :, None], columns[:, None, :]]
-
-
-def erase(images: Tensor, side_px: int, generator: np.random.Generator) -> Tensor:
-    """Paint a rectangle of one grey over half of the images (Random Erasing, Zhong et al. 2017, arXiv:1708.04896).
-
-    Its sides are side_px / 2 to side_px long; it may hang over the border. 0 leaves the images as they are.
-    """
-    if not side_px:
-        return images
-    count, height, width, channels = images.shape
-    half = side_px // 2
-    sides = generator.integers(max(half, 1), side_px + 1, size=(2, count, 1))
-    starts = generator.integers(-half, [[[height]], [[width]]], size=(2, count, 1))
-    greys = generator.integers(0, 256, size=(count, 1, 1, channels), dtype=np.uint8)
-    rows, columns = (
-        (np.arange(length) >= start) & (np.arange(length) < start + side)
-        for length, start, side in zip((height, width), starts, sides, strict=True)
-    )
-    rows &= generator.random((count, 1)) < 0.5
-    painted = torch.from_numpy(rows[:, :, None, None] & columns[:, None, :, None]).to(images.device)
-    return torch.where(painted, torch.from_numpy(greys).to(images.device), images)

@@ -14,7 +14,7 @@ from convoy.params import Section
 
 
 class NetworkParams(Section):
-    """Size of the word vectors, filters of each width in words, dropout, the share of words hidden in training.
+    """Size of the word vectors, filters of each width in words, dropout.
 
     The vectors begin with what the training texts tell of words up to `context_window` apart; 0: at random.
     """
@@ -23,7 +23,6 @@ class NetworkParams(Section):
     filters: int = Field(ge=1)
     widths: tuple[int, ...] = Field(min_length=1)
     dropout: float = Field(ge=0, lt=1)
-    word_dropout: float = Field(ge=0, lt=1)
     context_window: int = Field(ge=0)
 
 
@@ -37,7 +36,7 @@ class Network(PlaceNetwork):
         super().__init__()
         self.pad_id = pad_id
         self.context_window = params.context_window
-        self.vectors = WordVectors(vocabulary, params.embedding, pad_id, params.word_dropout, params.dropout)
+        self.vectors = WordVectors(vocabulary, params.embedding, pad_id, params.dropout)
         self.widths = params.widths
         self.filters = nn.ModuleList(nn.Conv1d(params.embedding, params.filters, width) for width in params.widths)
         self.dropout = nn.Dropout(params.dropout)

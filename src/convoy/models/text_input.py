@@ -21,24 +21,16 @@ NOBODY = -1  # the key of a place that no pair has
 
 
 class WordVectors(nn.Module):
-    """An embedding in which padding is the zero vector.
+    """An embedding in which padding is the zero vector; `dropout` hides single numbers in training."""
 
-    `word_dropout` hides whole words (Dai & Le 2015, arXiv:1511.01432), so that no single word is relied upon;
-    `dropout` hides single numbers.
-    """
-
-    def __init__(self, vocabulary: int, size: int, pad_id: int, word_dropout: float, dropout: float) -> None:
+    def __init__(self, vocabulary: int, size: int, pad_id: int, dropout: float) -> None:
         super().__init__()
-        self.word_dropout = word_dropout
         self.embed = nn.Embedding(vocabulary, size, padding_idx=pad_id)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, tokens: Tensor, beside: Tensor | None = None) -> Tensor:
         """(batch, tokens) int64 -> (batch, tokens, size); what stands `beside`, of the same shape, is added first."""
         vectors = self.embed(tokens) if beside is None else self.embed(tokens) + beside
-        if self.training and self.word_dropout:
-            kept = torch.rand(tokens.shape, device=tokens.device) >= self.word_dropout
-            vectors = vectors * kept.unsqueeze(2) / (1 - self.word_dropout)
         dropped: Tensor = self.dropout(vectors)
         return dropped
 

@@ -16,7 +16,7 @@ SMALLEST_NORM = 1e-12  # a text whose loss does not change has no direction to g
 
 
 class NetworkParams(Section):
-    """Size of the word vectors, units per direction, dropout, the share of words hidden in training.
+    """Size of the word vectors, units per direction, dropout.
 
     `adversarial` is how far a text's vectors are moved against the training, as a share of their norm; 0: not at all.
     Each of `context_windows` is one member of the ensemble: its word vectors begin with what the training texts tell
@@ -27,7 +27,6 @@ class NetworkParams(Section):
     embedding: int = Field(ge=1)
     units: int = Field(ge=1)
     dropout: float = Field(ge=0, lt=1)
-    word_dropout: float = Field(ge=0, lt=1)
     adversarial: float = Field(ge=0, lt=1)
     context_windows: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
     pairs: PairParams | None
@@ -93,7 +92,7 @@ class Reader(nn.Module):
     def __init__(self, params: NetworkParams, vocabulary: int, pad_id: int, labels: int) -> None:
         super().__init__()
         self.pad_id = pad_id
-        self.vectors = WordVectors(vocabulary, params.embedding, pad_id, params.word_dropout, params.dropout)
+        self.vectors = WordVectors(vocabulary, params.embedding, pad_id, params.dropout)
         self.pairs = PairVectors(params.pairs, vocabulary, params.embedding, pad_id) if params.pairs else None
         self.adversary = Adversary(params.adversarial) if params.adversarial else None
         self.forwards = nn.LSTM(params.embedding, params.units, batch_first=True)

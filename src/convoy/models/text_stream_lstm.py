@@ -16,7 +16,7 @@ NOTHING = float("-inf")  # below any value of a state
 
 
 class NetworkParams(Section):
-    """Size of the word vectors, units, dropout, the share of words hidden in training.
+    """Size of the word vectors, units, dropout.
 
     The vectors begin with what the training texts tell of words up to `context_window` apart; 0: at random.
     """
@@ -24,7 +24,6 @@ class NetworkParams(Section):
     embedding: int = Field(ge=1)
     units: int = Field(ge=1)
     dropout: float = Field(ge=0, lt=1)
-    word_dropout: float = Field(ge=0, lt=1)
     context_window: int = Field(ge=0)
 
 
@@ -38,7 +37,7 @@ class Network(nn.Module):
     def __init__(self, params: NetworkParams, *, vocabulary: int, pad_id: int, labels: int) -> None:
         super().__init__()
         self.pad_id, self.units, self.context_window = pad_id, params.units, params.context_window
-        self.vectors = WordVectors(vocabulary, params.embedding, pad_id, params.word_dropout, params.dropout)
+        self.vectors = WordVectors(vocabulary, params.embedding, pad_id, params.dropout)
         self.recurrent = nn.LSTM(params.embedding, params.units, batch_first=True)
         self.dropout = nn.Dropout(params.dropout)
         self.classify = nn.Linear(2 * params.units, labels)

@@ -106,8 +106,6 @@ def _images(survey: Survey) -> Iterator[Change]:
         batches = ("train", "image", architecture, "batches")
         yield Change((*batches, "flip"), False, "is a mirror image's label the same? not known; true where it is")
         yield Change((*batches, "shift_px"), max(1, side // 14), "a fourteenth of the side; 0 where all stand alike")
-    erased = ("train", "image", "cnn", "batches", "erase_px")
-    yield Change(erased, side * 10 // 28, "as for 28 px: a third of the side")
 
 
 def _texts(survey: Survey) -> Iterator[Change]:
@@ -139,7 +137,6 @@ def _learning(section: tuple[str, ...], usual: int, trained: int, survey: Survey
     why = f"the largest label has {largest / smallest:.1f} times the items of the smallest"
     weights = "balanced" if largest / smallest > UNEVEN else "none"
     yield Change((*section, "learning", "class_weights"), weights, why)
-    yield Change((*section, "learning", "label_smoothing"), 0.05, "more where people would disagree about a label")
     if trained >= FEW:
         return
     size = int(min(usual, max(8, 2 ** int(np.log2(max(8, trained / 20))))))
