@@ -22,7 +22,7 @@ help: ## this list
 # A larger CNN for more epochs, with flips averaged; four LSTMs on longer texts, each learning from a quarter of a batch, so that
 # 12 epochs are 3 for it, and against an adversary, so that each batch comes twice. Of some 4,495 held-out reviews one LSTM
 # without pairs of words has 91.1 % (+-0.4; four trainings), three that differ in their seed alone 91.6 %, with a fourth of
-# window 20 91.8 %; with pairs one has 91.3 %, against an adversary 92.0 %; the NB-SVM 91.5 %. 74 minutes, measured as a whole.
+# window 20 91.8 %; with pairs one has 91.3 %, against an adversary 92.0 %; the NB-SVM 91.5 %. 76 minutes, measured as a whole.
 SEED ?= 0
 THOROUGH := \
   -S 'train.image.cnn.network.channels=[64,128]' \
