@@ -94,19 +94,26 @@ def test_a_training_killed_half_way_is_one_run_in_mlflow_with_each_point_once(
         found = [store.get_metric_history(run.info.run_id, "curves/validation_log_loss") for run in runs()]
         return [point.step for history in found for point in history]
 
-    def hold_until(true: Callable[[], bool], training: "subprocess.Popen[str]", epoch: int) -> None:
-        """Stop the training after this epoch: on a busy machine MLflow takes as long to load as the whole training."""
-        wait_until(lambda: any(Path(".run").rglob(f"epoch={epoch:04d}.ckpt")), training)
+    def reached() -> int:
+        return max((int(path.stem.removeprefix("epoch=")) for path in Path(".run").rglob("epoch=*.ckpt")), default=0)
+
+    def hold_after(epoch: int, true: Callable[[], bool], training: "subprocess.Popen[str]") -> None:
+        """Stop the training, since on a busy machine MLflow takes as long to load as all of it, until this is true."""
+        wait_until(lambda: reached() >= epoch, training)
         training.send_signal(signal.SIGSTOP)
-        wait_until(true, training)
+        try:
+            wait_until(true, training)
+        except BaseException:
+            training.kill()  # Popen would wait for what is stopped for ever
+            raise
 
     with subprocess.Popen(words, cwd=tmp_path, env=followed, stderr=subprocess.DEVNULL, text=True) as training:
-        hold_until(lambda: len(steps()) >= 5, training, epoch=10)
+        hold_after(10, lambda: len(steps()) >= 5, training)
         training.kill()
     (killed,) = runs()
-    last = max(steps())
+    later = reached() + 10  # all that the killed one has told, or its follower still tells, is before it
     with subprocess.Popen(words, cwd=tmp_path, env=followed, stdout=subprocess.PIPE, text=True) as training:
-        hold_until(lambda: max(steps()) > last, training, epoch=last + 10)
+        hold_after(later, lambda: max(steps()) >= later - 1, training)
         training.send_signal(signal.SIGCONT)
         said, _ = training.communicate(timeout=WITHIN_S)
     assert training.returncode == 0 and "goes on after epoch" in said
