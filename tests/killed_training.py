@@ -38,9 +38,17 @@ def child(task: str, architecture: str, killed_in_write: int | None) -> None:
         train.main(task, architecture)
     except SystemExit as stop:
         os._exit(int(stop.code or 0))
-    except KeyboardInterrupt:  # before training.train takes the signals
-        os._exit(128 + signal.SIGINT)
     os._exit(0)
+
+
+def take_signals() -> None:
+    """Give every later child, from its first instant to its last, the exit codes that a training's signals have.
+
+    training.train takes them only while it trains: before and after, as data are read and weights written, SIGTERM
+    ends a stage as it ends any process, by itself and not with a code.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda came, _: os._exit(128 + came))
 
 
 def attempt(run: Callable[[], None], after_s: float, number: int) -> int:
@@ -75,6 +83,7 @@ def main(task: str, architecture: str, kills: int, seed: int) -> None:
     """Raises AssertionError where a training that was killed gives anything else than one that was not."""
     rng = random.Random(seed)
     moments = itertools.cycle((signal.SIGKILL, signal.SIGTERM, "while writing", signal.SIGINT))
+    take_signals()
     began = time.monotonic()
     assert attempt(lambda: child(task, architecture, None), FOREVER_S, signal.SIGKILL) == 0
     whole_s, expected = time.monotonic() - began, results(task, architecture)
