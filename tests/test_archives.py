@@ -250,7 +250,7 @@ def long_header(kind: bytes, size: int, count: int = 1) -> Callable[[tarfile.Tar
 
 
 def sparse_map(archive: tarfile.TarFile) -> None:
-    records = b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n30 GNU.sparse.name=set/cat/b.t\n"
+    records = b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n31 GNU.sparse.name=set/cat/b.t\n"
     header = tarfile.TarInfo("pax")
     header.type, header.size = tarfile.XHDTYPE, len(records)
     archive.addfile(header, io.BytesIO(records))
