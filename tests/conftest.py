@@ -1,11 +1,15 @@
-"""One thread per test process: the networks here are tiny, and two processes with two threads each only wait."""
+"""What every test process begins with: one thread, and Ctrl-C as a terminal has it."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
+# The networks here are tiny, and two processes with two threads each only wait.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A script's shell lets what it starts with & ignore SIGINT, and so would every process that a test starts and stops.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
