@@ -95,15 +95,8 @@ clean: ## remove what can be made again; keeps .venv, DVC's cache, mlflow.db, ml
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .grimp_cache .import_linter_cache
 	@find src serving pipelines bench lab tests -name __pycache__ -prune -exec rm -rf {} +
 
-# torch names its CUDA libraries itself, and pip cannot read uv's markers on Python's end or on the platforms we have.
-lock: set-up ## write requirements.lock anew from pyproject.toml
-	@trap 'rm -f .requirements.lock' EXIT; \
-	head -n 2 requirements.lock > .requirements.lock; \
-	$(PY) -m uv pip compile --universal --python-version 3.11 --all-extras pyproject.toml --no-annotate --no-header -q \
-	  | grep -v -E '^(nvidia-|cuda-|triton==)' \
-	  | sed -E "s/python_full_version < '3.14' and //; s/ and \(sys_platform == 'darwin' or sys_platform == 'linux'\)//; s/ ; \(?sys_platform == 'darwin' or sys_platform == 'linux'\)?$$//" \
-	  >> .requirements.lock; \
-	mv .requirements.lock requirements.lock
+lock: set-up ## write requirements.lock and requirements-cuda.lock from pyproject.toml
+	@.ci/lock
 
 set-up:
 	@$(SET_UP)

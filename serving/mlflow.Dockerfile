@@ -1,7 +1,10 @@
 # The MLflow UI over the SQLite store of the repository; it trains nothing and loads no model.
 FROM python:3.11-slim
 COPY requirements.lock /tmp/requirements.lock
-RUN pip install --no-cache-dir -c /tmp/requirements.lock mlflow
+# uv verifies the sha256 of each file that it installs; its own comes from the same lock file.
+RUN cd /tmp && sed -n '/^uv==/,/[^\\]$/p' requirements.lock > uv.txt \
+    && pip install --no-cache-dir --require-hashes -r uv.txt \
+    && uv pip install --no-cache --system -c requirements.lock --build-constraints requirements.lock mlflow
 # The user is the owner of mlflow.db, who has no home here.
 ENV HOME=/tmp \
     PYTHONDONTWRITEBYTECODE=1 \

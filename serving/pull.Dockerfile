@@ -2,8 +2,11 @@
 FROM python:3.11-slim
 WORKDIR /build
 COPY pyproject.toml requirements.lock ./
-RUN mkdir src && pip install --no-cache-dir -c requirements.lock ".[pull]"
+# uv verifies the sha256 of each file that it installs; its own comes from the same lock file.
+RUN sed -n '/^uv==/,/[^\\]$/p' requirements.lock > uv.txt && pip install --no-cache-dir --require-hashes -r uv.txt
+RUN mkdir src \
+    && uv pip install --no-cache --system -c requirements.lock --build-constraints requirements.lock ".[pull]"
 COPY src src
-RUN pip install --no-cache-dir --no-deps --force-reinstall .
+RUN uv pip install --no-cache --system --build-constraints requirements.lock --no-deps --reinstall .
 ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOME=/tmp
 CMD ["python", "-m", "convoy", "pull", "--every", "30"]

@@ -55,7 +55,7 @@ def test_floors_are_those_of_pyproject(place: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(versions, "_installed", lambda name: "12.3.0" if name == "pillow" else real(name))
     old = found(versions.look_at_packages, "packages of base")
     assert old.state == "broken" and "pillow 12.3.0 (>=13.0.0 is needed)" in old.says
-    assert old.remedy == "`pip install -c requirements.lock '.'`"
+    assert old.remedy == "`uv pip install -c requirements.lock '.'`"
     assert "pillow 12.3.0 (==" in found(versions.look_at_lock).says
     monkeypatch.setattr(versions, "_installed", lambda name: None if name == "mlflow" else real(name))
     missing = found(versions.look_at_packages, "packages of train")

@@ -97,7 +97,7 @@ class SetUp:
         for name in (".ci/set-up", "src/convoy/running/ports.py"):
             (place / name).parent.mkdir(parents=True)
             shutil.copy(Path(__file__).parents[1] / name, place / name)
-        for name in ("pyproject.toml", "requirements.lock"):
+        for name in ("pyproject.toml", "requirements.lock", "requirements-cuda.lock"):
             (place / name).touch()
 
     def put(self, name: str, script: str, **values: object) -> Path:

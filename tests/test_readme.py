@@ -12,7 +12,8 @@ OTHERS = {
     "demo.yaml": "what `make demo` and the end-to-end test change in params.yaml",
     "docker-compose.yml": "the MLflow UI and the service behind its gateway, in containers",
     "pyproject.toml": "what is needed, from which version on and why; settings of the checks",
-    "requirements.lock": "the exact version of everything",
+    "requirements.lock": "the exact version of everything, with the sha256 of each file",
+    "requirements-cuda.lock": "the same of torch's CUDA libraries",
 }
 BESIDE = {
     "src/convoy/preflight/page.css": "How that page looks, on light and dark, on a phone too",

@@ -54,7 +54,7 @@ def look_at_gpu() -> Iterator[Finding]:
     done = _run([sys.executable, "-c", _TORCH], TORCH_WITHIN_S)
     if done is None or done.returncode:
         said = done.stderr.strip().splitlines()[-1:] if done else ["it took too long"]
-        install = "`pip install -c requirements.lock '.[train]'`; a machine that only serves needs none"
+        install = "`uv pip install -c requirements.lock '.[train]'`; a machine that only serves needs none"
         yield warning("torch", f"cannot be imported: {' '.join(said) or 'no reason given'}", install)
         return
     version, cuda, device = json.loads(done.stdout.splitlines()[-1])

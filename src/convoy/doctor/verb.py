@@ -8,7 +8,7 @@ from functools import partial
 from convoy.doctor.finding import Finding, State, broken, warning
 
 MARKS: dict[State, str] = {"ok": "ok", "warning": "WARN", "broken": "BROKEN"}
-INSTALL = "`pip install -c requirements.lock '.[train,serve]'`"
+INSTALL = "`uv pip install -c requirements.lock '.[train,serve]'`"
 Look = Callable[[], Iterator[Finding]]
 
 

@@ -39,7 +39,7 @@ def look_at_packages() -> Iterator[Finding]:
     for extra, lines in extras.items():
         wanted = [requirement for requirement in map(Requirement, lines) if _applies(requirement)]
         installed = {requirement.name: _installed(requirement.name) for requirement in wanted}
-        install = f"`pip install -c {LOCK} '{'.' if extra == BASE else f'.[{extra}]'}'`"
+        install = f"`uv pip install -c {LOCK} '{'.' if extra == BASE else f'.[{extra}]'}'`"
         about = f"packages of {extra}"
         old = [
             f"{requirement.name} {found} ({requirement.specifier} is needed)"
@@ -66,9 +66,9 @@ def look_at_lock() -> Iterator[Finding]:
         return
     differing = []
     for line in LOCK.read_text(encoding="utf-8").splitlines():
-        if not line.strip() or line.startswith("#"):
+        if not line.strip() or line.startswith(("#", " ")):  # a line that is set in holds a hash
             continue
-        requirement = Requirement(line)
+        requirement = Requirement(line.removesuffix("\\"))
         found = _installed(requirement.name) if _applies(requirement) else None
         if found and not requirement.specifier.contains(found, prereleases=True):
             differing.append(f"{requirement.name} {found} ({requirement.specifier})")

@@ -109,7 +109,7 @@ def score(
         from convoy.scoring.scorer import Scorer, load
         from convoy.sources.items import SourceRefused
     except ModuleNotFoundError as error:
-        typer.echo(f"{error.name} is missing; `pip install -c requirements.lock '.[train]'` brings it", err=True)
+        typer.echo(f"{error.name} is missing; `uv pip install -c requirements.lock '.[train]'` brings it", err=True)
         raise typer.Exit(1) from None
     inputs = Inputs(source, task, column or ("path" if task == "image" else "text"), encoding)
     settings = bulk.Settings(batch_size, threads, restart)
