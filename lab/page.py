@@ -28,6 +28,8 @@ def render(sections: Sequence[Section], params: ReportParams, seeds: int) -> byt
     html = template.render(
         sections=sections,
         counts={outcome: sum(each.outcome == outcome for each in verdicts) for outcome in OUTCOMES},
+        unfair_tests=list(dict.fromkeys(verdict.unfair for verdict in verdicts if verdict.unfair)),
+        unfair_count=sum(bool(verdict.unfair) for verdict in verdicts),
         seeds=seeds,
         batched=BATCHED,
         margin_points=f"{100 * params.margin:g}",

@@ -1,7 +1,7 @@
 """An estimate and what was claimed of it -> held, did not hold, or not shown; nobody writes a verdict by hand."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from lab.estimates import Estimate
@@ -17,6 +17,7 @@ class Verdict:
     claim: str
     outcome: Outcome
     figures: str
+    unfair: str = ""  # why this test cannot settle the claim; empty where nothing is held against it
 
     @property
     def sentence(self) -> str:
@@ -27,6 +28,11 @@ class Verdict:
             "not shown": "neither shown nor refuted with these figures",
         }
         return f"{self.claim}: {ends[self.outcome]}; {self.figures}."
+
+
+def unfair(reason: str, verdicts: Iterable[Verdict]) -> list[Verdict]:
+    """The same verdicts, marked with why their test is unfair."""
+    return [replace(verdict, unfair=reason) for verdict in verdicts]
 
 
 def above(found: Estimate, margin: float) -> Outcome:

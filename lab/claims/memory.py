@@ -11,6 +11,12 @@ from lab.memory import MemoryParams
 from lab.results import LEAST_GRADIENT, NAMES, Results
 from lab.verdicts import Verdict, above, all_of
 
+MEMORY = (
+    "Memory: the LSTM begins with a forget bias of 1, which keeps 73 % of a cell per token, so that it forgets within "
+    "some tokens until it learns otherwise; and the first distance that is not solved ends the count, whatever lies "
+    "beyond it."
+)
+
 
 def of_reach(results: Results, params: MemoryParams) -> list[Verdict]:
     """Who still solves the task, and how far away."""
@@ -22,6 +28,7 @@ def of_reach(results: Results, params: MemoryParams) -> list[Verdict]:
                 f"The {NAMES[gated]} remembers longer than the {NAMES['rnn']}",
                 above(_doublings(reach[gated], reach["rnn"]), 0.0),
                 f"up to {_spread(reach[gated])} tokens, the {NAMES['rnn']} up to {_spread(reach['rnn'])}",
+                MEMORY,
             )
             for gated in ("lstm", "gru")
         ),

@@ -3,7 +3,16 @@
 from lab.negation import NegationParams
 from lab.order import OrderParams
 from lab.results import NAMES, Results
-from lab.verdicts import Verdict, above, number, percent, points, within
+from lab.verdicts import Verdict, above, number, percent, points, unfair, within
+
+EPOCHS = (
+    "Texts: the networks learn for about two epochs, and the CNN ends below the bag of words, so that the figures tell "
+    "how fast each learns as much as what it sees."
+)
+TEMPLATES = (
+    "Sentences with `not` and `but`: sentences made from the same template count as independent items, so that the "
+    f"intervals are too narrow. {EPOCHS}"
+)
 
 ALL = 0  # the window of shuffling that is the whole text
 
@@ -12,7 +21,7 @@ def of_accuracy(results: Results, margin: float) -> list[Verdict]:
     """Who suits texts, at the same compute."""
     best = results.best_recurrent("text")
     over_cnn, over_bag, over_mlp = (results.ahead("text", best, family) for family in ("cnn", "linear", "mlp"))
-    return [
+    verdicts = [
         Verdict(
             "Recurrent networks suit texts better than CNNs",
             above(over_cnn, margin),
@@ -29,6 +38,7 @@ def of_accuracy(results: Results, margin: float) -> list[Verdict]:
             f"the {NAMES[best]} has {points(over_mlp)} more than the feed-forward network",
         ),
     ]
+    return unfair(EPOCHS, verdicts)
 
 
 def of_shuffling(results: Results, params: OrderParams, margin: float) -> list[Verdict]:
@@ -42,6 +52,7 @@ def of_shuffling(results: Results, params: OrderParams, margin: float) -> list[V
                 f"The order of words counts for the {NAMES[name]}",
                 above(whole[name], margin),
                 f"shuffled texts cost it {points(whole[name])}",
+                EPOCHS,
             )
             for name in ("lstm", "cnn")
         ),
@@ -54,11 +65,13 @@ def of_shuffling(results: Results, params: OrderParams, margin: float) -> list[V
             "A CNN sees local order alone",
             within(beyond["cnn"], margin),
             f"shuffling whole texts costs {points(beyond['cnn'])} more than shuffling within {window} words",
+            EPOCHS,
         ),
         Verdict(
             "An LSTM sees order beyond that",
             above(beyond["lstm"], margin),
             f"shuffling whole texts costs it {points(beyond['lstm'])} more than shuffling within {window} words",
+            EPOCHS,
         ),
     ]
 
@@ -81,6 +94,7 @@ def of_cutting(results: Results, params: OrderParams, margin: float) -> list[Ver
                 f"To the {NAMES[name]}, whose last state answers, the end is worth still more",
                 above(gain[name].minus(gain["linear"]), margin),
                 f"{points(gain[name])} more than the start",
+                EPOCHS,
             )
             for name in ("lstm", "rnn")
         ),
@@ -113,7 +127,7 @@ def of_phrases(results: Results, margin: float) -> list[Verdict]:
             for name in ("lstm", "rnn")
         ),
     ]
-    return [*_inside(results, places[1:-1], margin), *verdicts]
+    return [*_inside(results, places[1:-1], margin), *unfair(EPOCHS, verdicts)]
 
 
 def _inside(results: Results, places: list[float], margin: float) -> list[Verdict]:
@@ -121,7 +135,7 @@ def _inside(results: Results, places: list[float], margin: float) -> list[Verdic
     if len(places) < 2:
         return []
     early, late = (results.at("text", "cnn", "phrase", place) for place in (places[0], places[-1]))
-    return [
+    verdicts = [
         Verdict(
             "A CNN catches a key phrase wherever it stands inside a text",
             within(late.minus(early), margin),
@@ -129,6 +143,7 @@ def _inside(results: Results, places: list[float], margin: float) -> list[Verdic
             f"at {places[-1]:g}",
         )
     ]
+    return unfair(EPOCHS, verdicts)
 
 
 def of_sentences(results: Results, probe: str, params: NegationParams, margin: float) -> list[Verdict]:
@@ -143,7 +158,7 @@ def of_sentences(results: Results, probe: str, params: NegationParams, margin: f
         for distance in (near, params.far)
     }
     where = {near: "at once", params.far: f"{params.far} words on"}
-    return [
+    verdicts = [
         Verdict(
             f"The {NAMES[name]} lets {done} {where[distance]}",
             above(effect, margin),
@@ -151,6 +166,7 @@ def of_sentences(results: Results, probe: str, params: NegationParams, margin: f
         )
         for (name, distance), effect in found.items()
     ]
+    return unfair(TEMPLATES, verdicts)
 
 
 def of_length(results: Results, margin: float) -> list[Verdict]:
@@ -160,7 +176,7 @@ def of_length(results: Results, margin: float) -> list[Verdict]:
         name: results.at("text", name, "length", lengths[0]).minus(results.at("text", name, "length", lengths[-1]))
         for name in ("cnn", "lstm")
     }
-    return [
+    verdicts = [
         Verdict(
             "Long texts are harder for an LSTM than for a CNN",
             above(lost["lstm"].minus(lost["cnn"]), margin),
@@ -168,3 +184,4 @@ def of_length(results: Results, margin: float) -> list[Verdict]:
             f"the CNN {points(lost['cnn'])}",
         )
     ]
+    return unfair(EPOCHS, verdicts)

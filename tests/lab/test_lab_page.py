@@ -97,3 +97,22 @@ def test_the_numbers_have_all_that_the_page_shows() -> None:
     assert numbers["accuracy"]["text"]["lstm"]["accuracy"] == pytest.approx(0.92)
     assert {"shift", "hide", "permuted", "sizes", "shuffle", "memory", "negation"} <= set(numbers["figures"])
     assert all(verdict["outcome"] == "held" for verdict in numbers["verdicts"])
+
+
+def test_the_top_names_the_unfair_tests(html: str) -> None:
+    verdicts = [each for section in contents.sections(as_people_say(), asked()) for each in section.all_verdicts]
+    marked = [verdict for verdict in verdicts if verdict.unfair]
+    assert {verdict.claim for verdict in marked} >= {
+        "A CNN bears a shift better than a feed-forward network",
+        "A CNN lives on what is beside what",
+        "A CNN needs fewer weights than a feed-forward network for the same accuracy",
+        "Recurrent networks suit texts better than CNNs",
+        "The LSTM lets `not` turn what follows at once",
+        "The LSTM remembers longer than the Elman RNN",
+    }
+    assert not any(verdict.unfair for verdict in verdicts if "bag of words order" in verdict.claim)
+    top, _, rest = html.partition("<h2>Six families")
+    assert f"{len(marked)} of these verdicts rest on a test that cannot settle their claim" in top
+    assert len(re.findall("Unfair test: see [1-5] at the top", rest)) == len(marked)
+    reasons = re.search("<ol>(.*?)</ol>", top)
+    assert reasons and reasons[1].count("<li>") == len({verdict.unfair for verdict in marked}) == 5
