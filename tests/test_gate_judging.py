@@ -74,6 +74,19 @@ def test_a_better_bundle_passes_and_a_worse_one_fails_by_so_much(court: Court) -
     assert report.evidence.champion is not None and report.evidence.champion.accuracy == pair.champion
 
 
+def test_a_slow_decline_is_stopped_by_the_best_champion(court: Court) -> None:
+    limits = court.limits.model_copy(update={"significance": 1e-6, "min_accuracy_difference": -0.025})
+    court = replace(court, limits=limits)
+    best, lower, lowest = (court.bundle(name, shift=shift) for name, shift in (("a 1", 0), ("b 2", 12), ("c 3", 16)))
+    second = court.judge(lower, best).report
+    assert "accuracy" not in failed(second)
+    third = court.judge(lowest, lower).report
+    pair = third.evidence.paired
+    assert pair is not None and pair.difference >= -0.025, "allowed over the champion alone"
+    assert "accuracy" in failed(third)
+    assert any("the best champion before, version 1" in objection for objection in third.objections)
+
+
 def test_texts_are_judged_too(tmp_path: Path) -> None:
     court = Court(tmp_path, task="text")
     good, equal, bad = (

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from convoy.comparison import mcnemar
 from convoy.gating import measuring, picture
-from convoy.gating.evidence import GATE, ONNX, Alone, Difference, Evidence, Latency, LogLossRise, Pair, Slice
+from convoy.gating.evidence import GATE, ONNX, Alone, Best, Difference, Evidence, Latency, LogLossRise, Pair, Slice
 from convoy.gating.limits import PublishParams
-from convoy.gating.power import fewest_losses, paired_p, smallest_drop
+from convoy.gating.power import detectable_drop, paired_p, pass_rate
 from convoy.gating.report import Party, Report
 from convoy.gating.verdicts import Verdict, judge, outcome_of
 from convoy.reliability import reliability
@@ -242,14 +242,66 @@ def test_no_figure_that_gets_worse_turns_failed_into_passed(
     assert before <= failed(of(worse, (*findings, "one more")))
 
 
-@given(st.integers(50, 3000), st.integers(0, 400), st.floats(0.001, 0.2))
-def test_the_smallest_drop_is_the_first_that_is_significant(rows: int, differing: int, significance: float) -> None:
-    drop = smallest_drop(rows, differing, significance)
-    if differing < fewest_losses(significance):
-        assert paired_p(0, differing) >= significance and drop > differing / rows
-        return
-    losses = round((drop * rows + differing) / 2)
-    assert paired_p(differing - losses, losses) < significance <= paired_p(differing - losses + 1, losses - 1)
+@pytest.mark.parametrize(("rows", "differing"), [(200, 10), (2000, 100), (2000, 0), (10_000, 300)])
+def test_a_detectable_drop_is_found_four_times_in_five(rows: int, differing: int) -> None:
+    """Simulated: models that truly differ by so much, judged by the test itself."""
+    drop = detectable_drop(rows, differing, LIMITS.significance)
+    share = max(differing / rows, drop)
+    generator = np.random.default_rng(0)
+    counts = generator.binomial(rows, share, 4000)
+    losses = generator.binomial(counts, (1 + drop / share) / 2)
+    p_values = {pair: paired_p(pair[0] - pair[1], pair[1]) for pair in set(zip(counts, losses, strict=True))}
+    found = [
+        2 * lost > count and p_values[count, lost] < LIMITS.significance
+        for count, lost in zip(counts, losses, strict=True)
+    ]
+    assert np.mean(found) == pytest.approx(0.8, abs=0.025)
+
+
+def test_a_drop_just_significant_is_missed_half_the_time() -> None:
+    """What was reported as the drop that "would be seen" before: the least that is significant when observed."""
+    rows, differing = 2000, 100
+    losses = next(lost for lost in range(50, 101) if paired_p(differing - lost, lost) < LIMITS.significance)
+    observed = (2 * losses - differing) / rows
+    assert detectable_drop(rows, differing, LIMITS.significance) > 1.3 * observed
+    sentence = verdict(evidence(*answers(50, 50)), "paired test").sentence
+    assert "a true drop of 1.44 points would be found in 80% of cases" in sentence
+
+
+def test_too_few_rows_find_no_drop() -> None:
+    assert detectable_drop(5, 0, 0.05) == np.inf
+    assert detectable_drop(6, 0, 0.05) <= 1
+
+
+@given(st.integers(10, 3000), st.floats(0, 1), st.floats(0, 0.3), st.floats(0, 0.3), st.floats(-0.05, 0.05))
+def test_a_worse_model_never_passes_more_often(rows: int, share: float, drop: float, more: float, least: float) -> None:
+    differing = int(share * rows)
+    assert pass_rate(rows, differing, drop + more, least) <= pass_rate(rows, differing, drop, least) + 1e-6
+
+
+def test_the_accuracy_gate_tells_its_error_rates() -> None:
+    assert 1 - pass_rate(200, 10, 0.0, -0.01) == pytest.approx(0.22, abs=0.02)
+    assert pass_rate(2000, 100, 0.005, -0.01) == pytest.approx(0.85, abs=0.03)
+    sentence = verdict(evidence(*answers(5, 5, rows=200)), "accuracy").sentence
+    assert "an equal model would be refused in 21% of cases, one that is truly worse by 0.50 points" in sentence
+
+
+def test_the_log_loss_gate_tells_its_error_rates() -> None:
+    rise = LogLossRise(mean=0.0, low=-0.0196, high=0.0196)  # a standard error of 0.01
+    sentence = verdict(evidence(*answers(0, 0), log_loss_rise=rise), "log loss").sentence
+    assert "refused in 2% of cases, one that is truly worse by 0.04 would pass in 2%" in sentence
+
+
+def test_allowed_drops_do_not_add_up() -> None:
+    ours, theirs = answers(0, 10)  # half a point below the champion: allowed
+    assert failed(evidence(ours, theirs)) == {"paired test"}
+    near = Best(version="1", value=ours.mean() + 0.009)
+    far = Best(version="1", value=ours.mean() + 0.011)
+    assert "accuracy" not in failed(evidence(ours, theirs, best_accuracy=near))
+    found = verdict(evidence(ours, theirs, best_accuracy=far), "accuracy")
+    assert found.outcome == "failed" and "the best champion before, version 1, had 100.60%" in found.sentence
+    assert failed(evidence(*answers(0, 0), best_log_loss=Best(version="1", value=0.27))) == {"log loss"}
+    assert failed(evidence(*answers(0, 0), best_log_loss=Best(version="1", value=0.29))) == set()
 
 
 def report(found: Evidence) -> Report:

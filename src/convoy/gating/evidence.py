@@ -60,6 +60,13 @@ class LogLossRise(Measured):
     high: float
 
 
+class Best(Measured):
+    """The best figure that a champion before has shown on this gate split."""
+
+    version: str
+    value: float
+
+
 class Latency(Measured):
     """Single inputs, prepared and answered in turns: medians (ms), and the median ratio with its 95 % interval."""
 
@@ -95,6 +102,8 @@ class Evidence(Measured):
     paired: Pair | None = None
     slices: tuple[Slice, ...] = ()
     log_loss_rise: LogLossRise | None = None
+    best_accuracy: Best | None = None  # of the champions before; None where there is none to compare with
+    best_log_loss: Best | None = None
     latency: Latency | None = None
     onnx: Difference | None = None
     rest: Difference | str | None = None  # a str says why the service did not answer

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from convoy import atomic
 from convoy.bundle import read_bundle
 from convoy.evaluation import save_figure
-from convoy.gating.evidence import GATE, Evidence
+from convoy.gating.evidence import GATE, Best, Evidence
 from convoy.gating.gate_split import GateSplit, read_gate_split
 from convoy.gating.limits import PublishParams
 from convoy.gating.measuring import measure, size_of
@@ -54,12 +54,14 @@ def judge_once(
     something was missing is not kept, so that it is made again.
     """
     gate, why = _open(task, gate_split, challenger, recorded.get("unknown", {}))
+    best = _best_before(folder, gate, champion) if gate and champion else {}
     content = {
         "challenger": challenger.party.digest,
         "champion": champion.party.digest if champion else None,
         "gate_split": gate.sha256 if gate else "",
         "limits": limits.model_dump(mode="json", exclude={"promote"}),
         "recorded": {name: _plain(value) for name, value in recorded.items()},
+        **{name: found.value for name, found in best.items()},
     }
     key = key_of(content)
     files = _files(folder / f"{key[:16]}.json")
@@ -72,7 +74,8 @@ def judge_once(
         evidence = _without_gate(challenger, champion, recorded, why)
     else:
         say(f"judging version {challenger.party.version} on {len(gate.labels):,} rows of the gate split")
-        evidence = measure(gate, challenger.folder, champion.folder if champion else None, limits, recorded)
+        folders = challenger.folder, champion.folder if champion else None
+        evidence = measure(gate, *folders, limits, recorded).model_copy(update=best)
     verdicts = judge(evidence, limits)
     report = Report(
         task=task,
@@ -96,6 +99,30 @@ def read_kept(folder: Path) -> list[Kept]:
     paths = sorted(folder.glob("*.json"), key=lambda path: (path.stat().st_mtime_ns, path.name))
     found = [(path, _read(path)) for path in paths]
     return [_keep(report, _files(path)) for path, report in found if report is not None]
+
+
+def _best_before(folder: Path, gate: GateSplit, champion: Contender) -> dict[str, Best]:
+    """The best accuracy and log loss that other champions have shown on this gate split, as fields of Evidence.
+
+    A champion of other data may have learnt from rows of this split, and does not count.
+    """
+    shown = [
+        (report.champion.version, report.evidence.champion)
+        for report in (kept.report for kept in read_kept(folder))
+        if report.gate_split == gate.sha256
+        and report.champion
+        and report.champion.digest != champion.party.digest
+        and report.evidence.champion
+        and not report.evidence.obstacle
+    ]
+    if not shown:
+        return {}
+    right = max(shown, key=lambda one: one[1].accuracy)
+    sure = min(shown, key=lambda one: one[1].log_loss)
+    return {
+        "best_accuracy": Best(version=right[0], value=right[1].accuracy),
+        "best_log_loss": Best(version=sure[0], value=sure[1].log_loss),
+    }
 
 
 def _open(

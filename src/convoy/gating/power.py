@@ -1,8 +1,14 @@
-"""Rows and disagreements of two models -> the smallest drop that a paired test on them could tell from chance."""
+"""Rows and disagreements of two models -> how often a gate errs, and which true drop a paired test finds."""
 
-from math import floor, log2
+import math
 
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import brentq
 from scipy.stats import binom, binomtest
+
+POWER = 0.8  # the usual one (Cohen 1988): a true drop of this size is found in four of five cases
+_TAIL = 1e-9  # numbers of disagreements that are rarer than this are left out of a sum
 
 
 def paired_p(wins: int, losses: int) -> float:
@@ -12,18 +18,43 @@ def paired_p(wins: int, losses: int) -> float:
 
 def fewest_losses(significance: float) -> int:
     """How many rows one model alone must have right, the other none, to differ significantly: 2 * 0.5**n is p."""
-    return floor(log2(2 / significance)) + 1
+    return math.floor(math.log2(2 / significance)) + 1
 
 
-def smallest_drop(rows: int, disagreements: int, significance: float) -> float:
-    """The smallest drop in accuracy that is significant where the models differ on so many of the rows.
+def detectable_drop(rows: int, disagreements: int, significance: float) -> float:
+    """The true drop in accuracy that McNemar's test finds with a probability of POWER on so many rows.
 
-    Above 1 where there are too few rows for any.
+    The models differ on as large a share of rows as observed, or on more where the drop itself needs more. It is
+    infinite where the rows are too few for any drop. (Power of the exact conditional test: Duffy 1984.)
     """
-    least = fewest_losses(significance)
-    if disagreements < least:
-        return least / rows
-    losses = int(binom.isf(significance / 2, disagreements, 0.5)) + 1
-    while paired_p(disagreements - losses, losses) >= significance:  # the bound is that of one side, to one row
-        losses += 1
-    return (2 * losses - disagreements) / rows
+    if rows < fewest_losses(significance):
+        return math.inf
+
+    def lacks(drop: float) -> float:
+        return POWER - _found(rows, disagreements / rows, drop, significance)
+
+    return float(brentq(lacks, 0.0, 1.0, xtol=1e-6))
+
+
+def pass_rate(rows: int, disagreements: int, drop: float, least: float) -> float:
+    """How often a model whose accuracy truly is lower by `drop` shows a difference of at least `least` on the rows."""
+    counts, chances, loss = _disagreements(rows, disagreements / rows, drop)
+    allowed = np.floor((counts - least * rows + 1e-9) / 2)  # wins - losses = counts - 2 losses
+    return float((chances * binom.cdf(allowed, counts, loss)).sum())
+
+
+def _found(rows: int, share: float, drop: float, significance: float) -> float:
+    """How often the test finds a true drop."""
+    counts, chances, loss = _disagreements(rows, share, drop)
+    critical = binom.isf(significance / 2, counts, 0.5)  # more losses than that are significant
+    return float((chances * binom.sf(critical, counts, loss)).sum())
+
+
+def _disagreements(rows: int, share: float, drop: float) -> tuple[NDArray[np.int64], NDArray[np.float64], float]:
+    """Numbers of rows on which the models may differ, their probabilities, and how often such a row is a loss."""
+    share = max(share, abs(drop))
+    if share < _TAIL:
+        return np.zeros(1, dtype=np.int64), np.ones(1), 0.5
+    low, high = binom.ppf(_TAIL, rows, share), binom.isf(_TAIL, rows, share)
+    counts = np.arange(int(low), int(high) + 1)
+    return counts, binom.pmf(counts, rows, share), (1 + drop / share) / 2

@@ -3,12 +3,15 @@
 from collections.abc import Iterator
 from typing import Literal
 
+from scipy.stats import norm
+
 from convoy.gating.evidence import (
     GATE,
     ONNX,
     PREFLIGHT,
     REST,
     Alone,
+    Best,
     Difference,
     Evidence,
     LogLossRise,
@@ -17,7 +20,7 @@ from convoy.gating.evidence import (
     Slice,
 )
 from convoy.gating.limits import PublishParams
-from convoy.gating.power import fewest_losses, smallest_drop
+from convoy.gating.power import POWER, detectable_drop, fewest_losses, pass_rate
 
 NAMED = 3  # slices of those that failed; the report has all
 
@@ -58,9 +61,9 @@ def _compared(evidence: Evidence, limits: PublishParams) -> Iterator[Verdict]:
         yield _not_comparable(evidence)
     else:
         yield _paired_test(pair, limits.significance)
-        yield _accuracy(pair, limits.min_accuracy_difference)
+        yield _accuracy(pair, evidence.best_accuracy, limits.min_accuracy_difference)
         yield _slices(evidence.slices, limits)
-        yield _log_loss(evidence.challenger, evidence.champion, rise, limits.max_log_loss_rise)
+        yield _log_loss(evidence, rise, limits.max_log_loss_rise)
     yield _latency(evidence, limits.max_latency_ratio)
 
 
@@ -81,7 +84,7 @@ def _paired_test(pair: Pair, significance: float) -> Verdict:
     counts = (
         f"of {pair.rows:,} rows it alone has {pair.wins} right, the champion alone {pair.losses} (p = {pair.p:.2g})"
     )
-    sees = f"a drop from {_points(smallest_drop(pair.rows, pair.wins + pair.losses, significance))} on would be seen"
+    finds = _finds(pair, significance)
     return Verdict(
         gate="paired test",
         unit="share",
@@ -91,21 +94,49 @@ def _paired_test(pair: Pair, significance: float) -> Verdict:
         outcome="failed" if failed else "passed",
         sentence=f"it is worse by {_points(-pair.difference)}, and not by chance: {counts}"
         if failed
-        else f"it is not worse than chance explains: {counts}; {sees}",
+        else f"it is not worse than chance explains: {counts}; {finds}",
     )
 
 
-def _accuracy(pair: Pair, least: float) -> Verdict:
+def _finds(pair: Pair, significance: float) -> str:
+    drop = detectable_drop(pair.rows, pair.wins + pair.losses, significance)
+    if drop > 1:
+        return "no drop would be found with so few rows"
+    return f"a true drop of {_points(drop)} would be found in {POWER:.0%} of cases"
+
+
+def _accuracy(pair: Pair, best: Best | None, least: float) -> Verdict:
+    """By the figures as they are: an interval would refuse most equal models, or let most worse ones pass.
+
+    So that many small drops, each allowed, do not add up, the best champion before is a measure too; a gain that is
+    demanded over the champion is not demanded over it.
+    """
     worse = f"{_points(abs(pair.difference))} {'worse' if pair.difference < 0 else 'better'}"
     asked = f"at most {_points(-least)} worse is allowed" if least <= 0 else f"{_points(least)} better is asked for"
+    far_below = best is not None and pair.challenger < best.value + min(least, 0) - 1e-12
+    before = f"; the best champion before, version {best.version}, had {best.value:.2%}" if best else ""
     return Verdict(
         gate="accuracy",
         unit="share",
         champion=pair.champion,
         challenger=pair.challenger,
         limit=f"{least * 100:+g} points",
-        outcome="passed" if pair.difference >= least - 1e-12 else "failed",
-        sentence=f"its accuracy is {pair.challenger:.2%}, the champion's {pair.champion:.2%}: {worse}, {asked}",
+        outcome="passed" if pair.difference >= least - 1e-12 and not far_below else "failed",
+        sentence=f"its accuracy is {pair.challenger:.2%}, the champion's {pair.champion:.2%}: {worse}, {asked}{before}"
+        f"; {_error_rates(pair, least)}",
+    )
+
+
+def _error_rates(pair: Pair, least: float) -> str:
+    """How often this comparison of two figures errs, at so many rows and disagreements."""
+    step = abs(least) or 0.01
+
+    def passes(drop: float) -> float:
+        return pass_rate(pair.rows, pair.wins + pair.losses, drop, least)
+
+    return (
+        f"an equal model would be refused in {1 - passes(0):.0%} of cases, one that is truly worse by "
+        f"{_points(step / 2)} would pass in {passes(step / 2):.0%}, by {_points(2 * step)} in {passes(2 * step):.0%}"
     )
 
 
@@ -128,9 +159,8 @@ def _slices(slices: tuple[Slice, ...], limits: PublishParams) -> Verdict:
     elif worst is None:
         sentence = "no class or slice has enough rows to tell"
     else:
-        sees = smallest_drop(worst.rows, worst.wins + worst.losses, each)
         sentence = f"no class or slice is worse by more than chance and {_points(limits.max_slice_drop)}{small}; "
-        sentence += f"the worst is {_told(worst)}, where a drop from {_points(sees)} on would be seen"
+        sentence += f"the worst is {_told(worst)}, where {_finds(worst, each)}"
     return Verdict(
         gate="classes and slices",
         unit="share",
@@ -147,16 +177,32 @@ def _told(one: Slice) -> str:
     return f"{name}: {one.challenger:.1%} against {one.champion:.1%} (n = {one.rows:,}, p = {one.p:.2g})"
 
 
-def _log_loss(challenger: Alone | None, champion: Alone | None, rise: LogLossRise, most: float) -> Verdict:
+def _log_loss(evidence: Evidence, rise: LogLossRise, most: float) -> Verdict:
+    """By the mean as it is, and against the best champion before, as the accuracy is."""
+    challenger, champion, best = evidence.challenger, evidence.champion, evidence.best_log_loss
+    far_above = best is not None and challenger is not None and challenger.log_loss > best.value + most + 1e-12
+    before = f"; the best champion before, version {best.version}, had {best.value:.4f}" if best else ""
     return Verdict(
         gate="log loss",
         unit="nats",
         champion=champion.log_loss if champion else None,
         challenger=challenger.log_loss if challenger else None,
         limit=f"{most:+g}",
-        outcome="passed" if rise.mean <= most + 1e-12 else "failed",
+        outcome="passed" if rise.mean <= most + 1e-12 and not far_above else "failed",
         sentence=f"its log loss is {abs(rise.mean):.4f} {'higher' if rise.mean > 0 else 'lower'} than the champion's "
-        f"(95 %: {rise.low:+.4f} to {rise.high:+.4f}), at most {most:g} higher is allowed",
+        f"(95 %: {rise.low:+.4f} to {rise.high:+.4f}), at most {most:g} higher is allowed{before}; "
+        + _log_loss_error_rates(rise, most),
+    )
+
+
+def _log_loss_error_rates(rise: LogLossRise, most: float) -> str:
+    """How often the mean of so many rows errs, by its standard error."""
+    error = max((rise.high - rise.low) / (2 * norm.ppf(0.975)), 1e-12)
+    worse = 2 * most or 2 * error
+    refused, passed = norm.sf(most / error), norm.cdf((most - worse) / error)
+    return (
+        f"an equal model would be refused in {refused:.0%} of cases, one that is truly worse by {worse:.3g} would pass "
+        f"in {passed:.0%}"
     )
 
 
