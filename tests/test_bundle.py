@@ -130,5 +130,5 @@ def test_a_card_with_a_threshold_per_label_is_read_back(tmp_path: Path) -> None:
     ids=str,
 )
 def test_a_card_without_a_number_per_label_is_refused(change: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError, match="logit_offsets|sets"):
+    with pytest.raises(ValidationError, match=r"logit_offsets|sets"):
         Card.model_validate(TEXT_CARD.model_dump() | change)

@@ -14,7 +14,6 @@ from convoy.bundle import Calibration
 from convoy.calibration import BOUNDS, LEAST_ROWS, calibrate, fit_temperature, halves, log_shares
 from convoy.reliability import BINS, calibration_report, draw_reliability, reliability
 
-
 DISTANCE = 0.74  # of the means of two normal distributions from 0
 
 
