@@ -56,7 +56,7 @@ def lay(folder: Path) -> Path:
         "batches": BATCHES["text"],
         "network": NETWORK,
     }
-    exported = {**params["export_stream"], "piece_texts": 20}
+    exported = {**params["export_stream"], "piece_texts": 20, "sets": "class_conditional"}
     kept = {"train_stream": candidate, "export_stream": exported, "evaluate_stream": params["evaluate_stream"]}
     (folder / "params.yaml").write_text(yaml.safe_dump(kept))
     labels = text_split(COUNTS["test"]).labels
@@ -117,6 +117,7 @@ def test_the_export_proves_pieces_and_the_reports_are_those_of_every_task(built:
     assert parity["pieces"]["n"] > 200 and parity["pieces"]["max_difference"] <= 1e-5
     card = read_bundle(built / layout.bundle("text-stream")).card
     assert (card.task, card.architecture, card.sets.n) == ("text-stream", "lstm", COUNTS["calibration"] // 2)
+    assert (card.sets.threshold, card.sets.n_per_label) == ((0.0, 0.0), (15, 15)), "too few rows for 95 %"
     assert (card.temperature, card.calibration_n) == (1.0, COUNTS["calibration"] // 2), "too few rows to change it"
     assert card.logit_offsets == pytest.approx(np.log([0.75, 0.25]), abs=1e-6)
     test = json.loads((reports / "test.json").read_text())

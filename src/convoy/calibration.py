@@ -20,7 +20,8 @@ Floats = NDArray[np.float64]
 
 
 def halves(labels: Labels) -> tuple[Labels, Labels]:
-    """The rows (n,) in two disjoint halves, as indices: every other row of each label, whatever their order."""
+    """The rows (n,) in two disjoint halves, as indices: every other row of each label; the first half has a row
+    more where their number is odd."""
     order = np.argsort(labels, kind="stable")
     return order[::2], order[1::2]
 

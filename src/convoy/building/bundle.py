@@ -62,7 +62,7 @@ def build_bundle(
     description, network = candidates.load(folder)
     dataset = candidates.open_dataset(task, layout.prepared(task, "validation"))
     unseen = candidates.open_dataset(task, layout.prepared(task, "calibration"))  # neither learnt from nor chosen by
-    rows_to_calibrate, rows_for_sets = halves(unseen.labels)
+    rows_for_sets, rows_to_calibrate = halves(unseen.labels)
     calibration = _calibrate(task, description, network, unseen, rows_to_calibrate)
     example, _ = next(iter(dataset.evaluation_batches(EXPORT_BATCH, next(network.parameters()).device)))
     print(f"{task}: exporting {architecture}; an LSTM takes up to a minute", flush=True)
