@@ -45,7 +45,7 @@ def answer_predictions(model: Deployed, prepared: Sequence[Prepared], rows: Rows
 
 
 def answer_sets(model: Deployed, prepared: Sequence[Prepared], rows: Rows) -> bytes:
-    """ImageSetsAnswer or TextSetsAnswer: every label of each input that the card's threshold lets in.
+    """ImageSetsAnswer or TextSetsAnswer: the labels of each input that reach the card's threshold, and the most likely.
 
     Raises Fault where no threshold was ever calibrated, as in bundles that are migrated from format 1.
     """

@@ -105,11 +105,17 @@ PREDICT_TEXTS = RouteSpec(
     task="text",
     media_types=(JSON,),
 )
+_SETS = (
+    "For data like ours a set holds the true label as often as `coverage` says: over all inputs together, or, where "
+    "the card has a threshold per label, for the inputs of each label. The most probable label is always in. Several "
+    "labels mean that the model cannot tell them apart; a set says nothing about inputs that are unlike the data."
+)
 SETS_IMAGES = replace(
     PREDICT_IMAGES,
     path="/v1/images/sets",
     summary="The likely labels of one image or several",
     answer="ImageSetsAnswer",
+    description=_SETS,
     faults=(*PREDICT_IMAGES.faults, "sets_uncalibrated"),
 )
 SETS_TEXTS = replace(
@@ -117,6 +123,7 @@ SETS_TEXTS = replace(
     path="/v1/texts/sets",
     summary="The likely labels of one text or several",
     answer="TextSetsAnswer",
+    description=_SETS,
     faults=(*PREDICT_TEXTS.faults, "sets_uncalibrated"),
 )
 EXPLAIN_IMAGE = replace(

@@ -90,7 +90,8 @@ class TextsAnswer(TypedDict):
 class ImageSet(TypedDict):
     """The labels that one image may well have, the most probable first, and the probability of each.
 
-    None where no label is likely enough: the image is unlike the calibration data.
+    The most probable label is always in. Several labels mean that the model cannot tell them apart. A set says nothing
+    about whether the image is like the data: one that shows something else may well have a single label.
     """
 
     labels: list[str]
@@ -102,7 +103,8 @@ class ImageSet(TypedDict):
 class TextSet(ImageSet):
     """The labels that one text may well have, the most probable first, and the probability of each.
 
-    None where no label is likely enough: the text is unlike the calibration data.
+    The most probable label is always in. Several labels mean that the model cannot tell them apart. A set says nothing
+    about whether the text is like the data: one that shows something else may well have a single label.
     """
 
     truncated: NotRequired[Annotated[Literal[True], Field(description="only the head and the tail were read")]]

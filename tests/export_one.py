@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from convoy.bundle import Calibration
 from convoy.candidates import Description, build
 from convoy.models import text_input, text_lstm
 from convoy.onnx_export import export, export_explanation
 
-TEMPERATURE = 1.7
 NETWORKS: dict[tuple[str, str], dict[str, Any]] = {
     ("image", "cnn"): {"channels": [4, 4, 4], "blocks": 1, "dropout": 0.5, "flip_averaging": True},
     ("image", "lstm"): {"units": 6, "dropout": 0.5},
@@ -63,6 +63,10 @@ def network(task: Any, architecture: Any) -> torch.nn.Module:
     return built
 
 
+def calibration(task: str) -> Calibration:
+    return Calibration(1.7, (0.5, -1.2, 0.1) if task == "image" else (0.5, -1.2))
+
+
 def example(task: str) -> torch.Tensor:
     if task == "image":
         return torch.randint(0, 256, (4, 28, 28, 1), dtype=torch.uint8)
@@ -73,4 +77,4 @@ if __name__ == "__main__":
     task, architecture, target = sys.argv[1:]
     write = export_explanation if Path(target).name == "explanation.onnx" else export
     # Left in training mode on purpose: the export must not keep dropout.
-    Path(target).write_bytes(write(network(task, architecture), example(task), task, TEMPERATURE))
+    Path(target).write_bytes(write(network(task, architecture), example(task), task, calibration(task)))

@@ -1,12 +1,24 @@
 """A bundle is whole and unaltered, or it is refused; the same content has the same digest."""
 
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
-from tiny_bundles import write_image_bundle, write_text_bundle
+from pydantic import ValidationError
+from tiny_bundles import TEXT_CARD, write_image_bundle, write_text_bundle
 
-from convoy.bundle import BundleInvalid, Release, digest_of, read_bundle, read_release, write_bundle
+from convoy.bundle import (
+    BundleInvalid,
+    Calibration,
+    Card,
+    Release,
+    Sets,
+    digest_of,
+    read_bundle,
+    read_release,
+    write_bundle,
+)
 from convoy.predictor import Predictor
 
 
@@ -98,3 +110,25 @@ def test_a_model_that_keeps_weights_in_another_file_is_refused(folder: Path, tmp
     write_bundle(tmp_path / "bad", bundle.card, {**files, "model.onnx": model.SerializeToString()})
     with pytest.raises(BundleInvalid, match=r"model\.onnx cannot be loaded"):
         Predictor(tmp_path / "bad")
+
+
+def test_a_card_with_a_threshold_per_label_is_read_back(tmp_path: Path) -> None:
+    sets = Sets(coverage=0.9, threshold=(0.0, 0.4), n=100, n_per_label=(8, 92))
+    card = TEXT_CARD.model_copy(update={"sets": sets, "logit_offsets": (-0.1, -2.3), "calibration_n": 100})
+    write_text_bundle(tmp_path / "one", card)
+    found = read_bundle(tmp_path / "one").card
+    assert found == card and found.calibration == Calibration(1.0, (-0.1, -2.3), 100)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"logit_offsets": [0.1]},
+        {"logit_offsets": [0.1, float("inf")]},
+        {"sets": {"coverage": 0.9, "threshold": [0.1, 0.2, 0.3], "n": 9}},
+    ],
+    ids=str,
+)
+def test_a_card_without_a_number_per_label_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=r"logit_offsets|sets"):
+        Card.model_validate(TEXT_CARD.model_dump() | change)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from export_one import EXPLAINED, network
+from export_one import EXPLAINED, calibration, network
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -48,8 +48,8 @@ def test_bias_and_contributions_of_all_places_are_the_logits(
 @torch.inference_mode()
 def test_what_is_exported_sums_up_to_the_same_probabilities_and_nothing_to_all_labels(names: tuple[str, str]) -> None:
     inputs = draw(names, 5, 20, 3)
-    contributions, logits = Contributions(BUILT[names], 1.7)(inputs)
-    assert torch.allclose(logits.softmax(dim=1), Probabilities(BUILT[names], 1.7)(inputs), atol=1e-6)
+    contributions, logits = Contributions(BUILT[names], calibration(names[0]))(inputs)
+    assert torch.allclose(logits.softmax(dim=1), Probabilities(BUILT[names], calibration(names[0]))(inputs), atol=1e-6)
     assert contributions.sum(dim=1).abs().max() < 1e-5 and logits.sum(dim=1).abs().max() < 1e-4
 
 

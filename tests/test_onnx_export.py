@@ -10,11 +10,11 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from export_one import EXPLAINED, NETWORKS, TEMPERATURE, network
+from export_one import EXPLAINED, NETWORKS, calibration, network
 from tiny_bundles import IMAGE_CARD, STREAM_CARD, TEXT_CARD, stream_tokenizer_json, tokenizer_json
 
 from convoy.explanation.explainer import Explainer
-from convoy.onnx_export import Contributions
+from convoy.onnx_export import Contributions, Probabilities
 from convoy.parity import (
     ParityBroken,
     compare,
@@ -59,11 +59,14 @@ def explainer(exported: tuple[Any, Any, bytes], tmp_path_factory: pytest.TempPat
     return Explainer(model(task, content), export_to(folder, task, architecture, "explanation.onnx"))
 
 
-def model(task: str, content: bytes, temperature: float = TEMPERATURE) -> Model:
+def model(task: str, content: bytes) -> Model:
     cards = {"image": IMAGE_CARD, "text": TEXT_CARD, "text-stream": STREAM_CARD}
-    card = cards[task].model_copy(update={"temperature": temperature})
     tokenizer = stream_tokenizer_json() if task == "text-stream" else tokenizer_json()
-    return Model(card, {"model.onnx": content, "tokenizer.json": tokenizer})
+    return Model(cards[task], {"model.onnx": content, "tokenizer.json": tokenizer})
+
+
+def probabilities(task: str, architecture: str, **changes: Any) -> Probabilities:
+    return Probabilities(network(task, architecture), calibration(task)._replace(**changes)).eval()
 
 
 def inputs(task: str, count: int = 40) -> list[np.ndarray]:
@@ -75,7 +78,7 @@ def inputs(task: str, count: int = 40) -> list[np.ndarray]:
 
 def test_torch_and_onnx_agree_on_every_size(exported: tuple[Any, Any, bytes]) -> None:
     task, architecture, content = exported
-    agreement = compare_sizes(network(task, architecture).eval(), model(task, content), inputs(task))
+    agreement = compare_sizes(probabilities(task, architecture), model(task, content), inputs(task))
     assert agreement.n > 40
     assert require_agreement(agreement, 1e-5, "the grid") is agreement
 
@@ -120,16 +123,17 @@ def test_not_a_number_is_a_disagreement() -> None:
         require_agreement(compare(np.array([[np.nan, 1.0]]), np.array([[0.0, 1.0]])), 1e-4, "anything")
 
 
-def test_the_temperature_is_in_the_graph(exported: tuple[Any, Any, bytes]) -> None:
+@pytest.mark.parametrize("change", [{"temperature": 1.0}, {"offsets": None}], ids=str)
+def test_the_calibration_is_in_the_graph(exported: tuple[Any, Any, bytes], change: dict[str, Any]) -> None:
     task, architecture, content = exported
+    other = probabilities(task, architecture, **change)
     with pytest.raises(ParityBroken):
-        other = model(task, content, temperature=1.0)
-        require_agreement(compare_sizes(network(task, architecture).eval(), other, inputs(task)), 1e-4, "the grid")
+        require_agreement(compare_sizes(other, model(task, content), inputs(task)), 1e-4, "the grid")
 
 
 def test_a_changed_weight_breaks_parity(exported: tuple[Any, Any, bytes]) -> None:
     task, architecture, content = exported
-    other = network(task, architecture).eval()
+    other = probabilities(task, architecture)
     *_, last_bias = other.parameters()
     with torch.no_grad():
         last_bias += torch.linspace(0, 0.1, len(last_bias))
@@ -142,7 +146,7 @@ def test_explanations_sum_up_to_the_predictions_and_are_those_of_torch_on_every_
     exported: tuple[Any, Any, bytes], explainer: Explainer
 ) -> None:
     task, architecture, _ = exported
-    ours = Contributions(network(task, architecture), TEMPERATURE).eval()
+    ours = Contributions(network(task, architecture), calibration(task)).eval()
     sums, difference = compare_explanations(ours, explainer, inputs(task))
     assert require_agreement(sums, 1e-5, "the sums").n > 40
     assert require_close(difference, 1e-5) == difference
@@ -153,7 +157,7 @@ def test_an_explanation_of_another_temperature_breaks_parity(
     exported: tuple[Any, Any, bytes], explainer: Explainer
 ) -> None:
     task, architecture, _ = exported
-    warmer = Contributions(network(task, architecture), TEMPERATURE / 2).eval()
+    warmer = Contributions(network(task, architecture), calibration(task)._replace(temperature=0.85)).eval()
     _, difference = compare_explanations(warmer, explainer, inputs(task))
     with pytest.raises(ParityBroken, match="in the mean"):
         require_close(difference, 1e-4)
@@ -168,7 +172,7 @@ def test_a_sum_that_is_not_what_is_predicted_breaks_parity(
         return contributions, contributions.sum(axis=(2, 3))
 
     task, architecture, content = exported
-    ours = Contributions(network(task, architecture), TEMPERATURE).eval()
+    ours = Contributions(network(task, architecture), calibration(task)).eval()
     without: Any = SimpleNamespace(model=model(task, content), run=without_bias)
     with pytest.raises(ParityBroken, match="the sums"):
         require_agreement(compare_explanations(ours, without, inputs(task))[0], 1e-4, "the sums")

@@ -40,15 +40,23 @@ def prepare(folder: Path) -> None:
     for name, count in COUNTS.items():
         split = text_split(count)
         tokens = [prepared.array.astype(np.int32) for prepared in preprocessor.prepare_all(list(split.texts))]
-        whole = TextSplit(split.texts, tokens, split.labels, split.names, 60, 0)
+        kept = [row for row, label in enumerate(split.labels) if name != "train" or label == 0 or row % 6 == 1]
+        whole = TextSplit(
+            [split.texts[row] for row in kept], [tokens[row] for row in kept], split.labels[kept], split.names, 60, 0
+        )  # three negative texts for each positive one to learn from
         write_texts(folder / layout.prepared("text", name), [whole])  # type: ignore[arg-type]
 
 
 def lay(folder: Path) -> Path:
     prepare(folder)
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    candidate = {"trainer": TRAINER, "learning": LEARNING, "batches": BATCHES["text"], "network": NETWORK}
-    exported = {**params["export_stream"], "piece_texts": 20}
+    candidate = {
+        "trainer": TRAINER,
+        "learning": LEARNING | {"class_weights": "balanced"},
+        "batches": BATCHES["text"],
+        "network": NETWORK,
+    }
+    exported = {**params["export_stream"], "piece_texts": 20, "sets": "class_conditional"}
     kept = {"train_stream": candidate, "export_stream": exported, "evaluate_stream": params["evaluate_stream"]}
     (folder / "params.yaml").write_text(yaml.safe_dump(kept))
     labels = text_split(COUNTS["test"]).labels
@@ -108,8 +116,13 @@ def test_the_export_proves_pieces_and_the_reports_are_those_of_every_task(built:
     assert set(parity) == {"validation", "sizes", "batches", "pieces"}
     assert parity["pieces"]["n"] > 200 and parity["pieces"]["max_difference"] <= 1e-5
     card = read_bundle(built / layout.bundle("text-stream")).card
-    assert (card.task, card.architecture, card.sets.n) == ("text-stream", "lstm", COUNTS["calibration"])
+    assert (card.task, card.architecture, card.sets.n) == ("text-stream", "lstm", COUNTS["calibration"] // 2)
+    assert (card.sets.threshold, card.sets.n_per_label) == ((0.0, 0.0), (15, 15)), "too few rows for 95 %"
+    assert (card.temperature, card.calibration_n) == (1.0, COUNTS["calibration"] // 2), "too few rows to change it"
+    assert card.logit_offsets == pytest.approx(np.log([0.75, 0.25]), abs=1e-6)
     test = json.loads((reports / "test.json").read_text())
+    assert test["calibration"]["fitted_n"] == card.calibration_n and test["calibration"]["frequencies_restored"]
+    assert set(test["sets"]["per_label"]) == set(card.labels)
     assert test["n"] == COUNTS["test"] and test["torch_against_onnx"]["max_difference"] <= 1e-4
     assert set(json.loads((reports / "candidates.json").read_text())) == {"lstm"}
     made = {str(path.relative_to(reports)) for path in reports.rglob("*") if path.is_file()}

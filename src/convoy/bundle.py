@@ -4,9 +4,11 @@ import base64
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from convoy import atomic
 from convoy.layout import Architecture, Task
@@ -17,6 +19,7 @@ from convoy.preprocessing.text import StreamPreprocessing, TextPreprocessing
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 RELEASE = "release.json"
+Threshold = Annotated[float, Field(ge=0, le=1)]  # 0 where the rows are too few: the label is in every set
 EXPLANATION = "explanation.onnx"  # optional: a bundle without it predicts, and explains nothing
 
 
@@ -31,17 +34,32 @@ class Limits(Section):
     max_body_bytes: int = Field(ge=1)
 
 
-class Sets(BaseModel):
-    """How prediction sets are made: a label is in where its probability is at least `threshold`.
+class Calibration(NamedTuple):
+    """The probabilities are softmax(logits / temperature + offsets); both were chosen on `n` rows."""
 
-    So a set holds the true label with probability `coverage`; calibrated on `n` rows that nothing was chosen by.
+    temperature: float = 1.0
+    offsets: tuple[float, ...] | None = None  # (labels,)
+    n: int = 0
+
+    def logits(self, of_network: NDArray[Any]) -> NDArray[Any]:
+        """Logits (n, labels) as the network gives them -> the logits of the probabilities."""
+        scaled = of_network / self.temperature
+        return scaled if self.offsets is None else scaled + np.array(self.offsets, scaled.dtype)
+
+
+class Sets(BaseModel):
+    """How prediction sets are made: a label is in where its probability is at least its threshold.
+
+    So a set holds the true label with probability `coverage`; with one threshold per label, also of the inputs of each
+    label (class-conditional). Fitted on `n` rows that nothing was chosen by. The most likely label is in every set.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     coverage: float = Field(gt=0, lt=1)
-    threshold: float = Field(ge=0, le=1)  # 0, every label, where n is too small for this coverage
+    threshold: Threshold | tuple[Threshold, ...]  # of all labels, or of each
     n: int = Field(ge=0)
+    n_per_label: tuple[Annotated[int, Field(ge=0)], ...] | None = None  # where each label has a threshold
 
 
 class Occlusion(Section):
@@ -83,12 +101,33 @@ class Card(BaseModel):
     preprocessing: Annotated[ImagePreprocessing | TextPreprocessing | StreamPreprocessing, Field(discriminator="kind")]
     limits: Limits
     temperature: float = Field(gt=0)  # the graph divides its logits by it
+    # The graph adds them to the divided logits: after training with balanced weights, the log shares of the labels.
+    logit_offsets: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] | None = None
+    # How many rows of the calibration split both were chosen on. None in older bundles, fitted on the validation split.
+    calibration_n: int | None = Field(default=None, ge=0)
     sets: Sets
     # None in bundles that were exported before there were explanations.
     explanation: Annotated[ImageExplanation | TextExplanation, Field(discriminator="kind")] | None = None
     architecture: Architecture
     params: dict[str, Any]
     data: dict[str, str]  # split -> sha256 of its prepared file
+
+    @model_validator(mode="after")
+    def _has_one_number_per_label(self) -> Self:
+        several = {
+            "logit_offsets": self.logit_offsets,
+            "sets.threshold": self.sets.threshold if isinstance(self.sets.threshold, tuple) else None,
+            "sets.n_per_label": self.sets.n_per_label,
+        }
+        for name, numbers in several.items():
+            if numbers is not None and len(numbers) != len(self.labels):
+                raise ValueError(f"{name} has {len(numbers)} numbers for {len(self.labels)} labels")
+        return self
+
+    @property
+    def calibration(self) -> Calibration:
+        """What turns the network's logits into probabilities."""
+        return Calibration(self.temperature, self.logit_offsets, self.calibration_n or 0)
 
 
 class Example(BaseModel):

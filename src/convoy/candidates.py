@@ -120,9 +120,9 @@ def probabilities(network: nn.Module, dataset: Dataset) -> NDArray[np.float32]:
     return softmax(logits(network, dataset))
 
 
-def softmax(of_logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np.float32]:
+def softmax(of_logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """Logits (n, labels) -> probabilities, as the exported graph computes them."""
-    found: NDArray[np.float32] = torch.from_numpy(of_logits).div(temperature).softmax(dim=1).numpy()
+    found: NDArray[np.float32] = torch.from_numpy(of_logits).softmax(dim=1).numpy()
     return found
 
 

@@ -1,6 +1,7 @@
 """Probabilities of labelled rows -> the least probability that puts a label into a prediction set; split conformal."""
 
 import math
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -29,7 +30,22 @@ def fit_threshold(labels: NDArray[np.int64], probabilities: NDArray[Any], covera
     return float(of_truth[needed - 1]) if needed <= len(labels) else ALL_LABELS
 
 
-def prediction_sets(probabilities: NDArray[Any], threshold: float) -> NDArray[np.bool_]:
-    """Which labels are likely enough, (n, labels); none may be, and then the row is unlike the calibration rows."""
-    chosen: NDArray[np.bool_] = ~(probabilities < threshold)  # NaN is in: it must be seen, not end as an empty set
+def fit_thresholds(labels: NDArray[np.int64], probabilities: NDArray[Any], coverage: float) -> tuple[float, ...]:
+    """One threshold per label, fitted on the rows of that label alone: the coverage then holds for each label.
+
+    Class-conditional conformal prediction (Vovk 2012, "Conditional validity of inductive conformal predictors";
+    arXiv:2306.09335). A label with too few rows has ALL_LABELS: it is in every set.
+    """
+    rows = [labels == label for label in range(probabilities.shape[1])]
+    return tuple(fit_threshold(labels[each], probabilities[each], coverage) for each in rows)
+
+
+def prediction_sets(probabilities: NDArray[Any], threshold: float | Sequence[float]) -> NDArray[np.bool_]:
+    """Which labels are likely enough, (n, labels), by one threshold or one per label; the most likely one always is.
+
+    Without it a set would be empty where no label reaches its threshold, and says nothing. To add it can only raise
+    the coverage.
+    """
+    chosen: NDArray[np.bool_] = ~(probabilities < np.asarray(threshold))  # NaN is in: it must be seen
+    chosen[np.arange(len(chosen)), probabilities.argmax(axis=1)] = True
     return chosen

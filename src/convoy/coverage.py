@@ -1,5 +1,6 @@
 """Prediction sets of labelled rows -> their coverage, the band that chance allows it, and how large they are."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -25,20 +26,41 @@ def coverage_band(n: int, calibration: int, coverage: float) -> tuple[float, flo
     return float(low), float(high)
 
 
-def sets_report(labels: NDArray[np.int64], probabilities: NDArray[Any], sets: Sets) -> dict[str, Any]:
-    """Coverage with its target and its band, mean size, and the shares of empty sets and of single labels."""
+def sets_report(
+    labels: NDArray[np.int64], probabilities: NDArray[Any], sets: Sets, names: Sequence[str]
+) -> dict[str, Any]:
+    """How often sets hold the true label, how large they are, and the same of the rows of each label.
+
+    `low` is the least coverage that chance allows, and `reached` is whether the sets have it: the promise is about all
+    rows together, or with a threshold per label about each label. `below_threshold` is the share of rows whose most
+    likely label is in the set only because it always is.
+    """
     chosen = prediction_sets(probabilities, sets.threshold)
-    coverage = float(chosen[np.arange(len(labels)), labels].mean())
-    sizes = chosen.sum(axis=1)
-    low, high = coverage_band(len(labels), sets.n, sets.coverage)
+    below = probabilities.max(axis=1) < np.broadcast_to(sets.threshold, len(names))[probabilities.argmax(axis=1)]
+    each = {name: labels == label for label, name in enumerate(names)}
+    calibrated = dict(zip(names, sets.n_per_label or (), strict=False))
+    promised = None if calibrated else sets.n
     return {
         "target": sets.coverage,
-        "coverage": round(coverage, 6),
-        "n": len(labels),
-        "low": round(low, 6),
-        "high": round(high, 6),
-        "inside": low <= coverage <= high,
-        "mean_size": round(float(sizes.mean()), 4),
-        "empty": round(float((sizes == 0).mean()), 6),
-        "single": round(float((sizes == 1).mean()), 6),
+        **_covered(labels, chosen, sets.coverage, promised),
+        "fitted_n": sets.n,
+        "single": round(float((chosen.sum(axis=1) == 1).mean()), 6),
+        "below_threshold": round(float(below.mean()), 6),
+        "per_label": {
+            name: _covered(labels[rows], chosen[rows], sets.coverage, calibrated.get(name))
+            for name, rows in each.items()
+            if rows.any()
+        },
     }
+
+
+def _covered(
+    labels: NDArray[np.int64], chosen: NDArray[np.bool_], coverage: float, calibrated: int | None
+) -> dict[str, float | int]:
+    """Coverage and mean size of sets (n, labels); `low` and `reached` where `calibrated` rows promise the coverage."""
+    found = float(chosen[np.arange(len(labels)), labels].mean())
+    report = {"coverage": round(found, 6), "n": len(labels), "mean_size": round(float(chosen.sum(axis=1).mean()), 4)}
+    if calibrated is not None:
+        low = coverage_band(len(labels), calibrated, coverage)[0]
+        report |= {"low": round(low, 6), "reached": found >= low}
+    return report

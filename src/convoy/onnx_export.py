@@ -9,6 +9,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from convoy.bundle import Calibration
 from convoy.layout import Task
 from convoy.models.places import PlaceNetwork
 
@@ -24,67 +25,78 @@ class ExportFailed(RuntimeError):
     """The exported graph is not what serving needs: a frozen size, data outside the file."""
 
 
-class Probabilities(nn.Module):
-    """A network with the temperature and the softmax that serving would otherwise have to add."""
+class Calibrated(nn.Module):
+    """A network whose logits are calibrated."""
 
-    def __init__(self, network: nn.Module, temperature: float) -> None:
+    offsets: Tensor | None
+
+    def __init__(self, network: nn.Module, calibration: Calibration) -> None:
         super().__init__()
         self.network = network
-        self.temperature = temperature
+        self.temperature = calibration.temperature
+        offsets = calibration.offsets
+        self.register_buffer("offsets", None if offsets is None else torch.tensor(offsets), persistent=False)
+
+    def calibrate(self, logits: Tensor) -> Tensor:
+        """(..., labels) logits of the network -> the logits of the probabilities."""
+        scaled = logits / self.temperature
+        return scaled if self.offsets is None else scaled + self.offsets
+
+
+class Probabilities(Calibrated):
+    """A network with the calibration and the softmax that serving would otherwise have to add."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Inputs of the network -> (batch, labels) probabilities."""
-        logits: Tensor = self.network(inputs)
-        return (logits / self.temperature).softmax(dim=1)
+        return self.calibrate(self.network(inputs)).softmax(dim=1)
 
 
-class StepProbabilities(Probabilities):
+class StepProbabilities(Calibrated):
     """The same of a network that goes on with what it carries, after each word."""
 
-    def forward(self, inputs: Tensor, carried: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def forward(self, inputs: Tensor, carried: Tensor) -> tuple[Tensor, Tensor]:
         """(streams, words) token ids and what was carried -> (streams, words, labels), and what to carry on."""
         logits, carried = self.network.step(inputs, carried)  # type: ignore[operator]
-        return (logits / self.temperature).softmax(dim=2), carried
+        return self.calibrate(logits).softmax(dim=2), carried
 
 
-class Contributions(nn.Module):
+class Contributions(Calibrated):
     """What each place adds to the logits whose softmax `Probabilities` gives, and these logits.
 
     Softmax sees only differences between labels, so that what a place adds to all of them alike says nothing: all is
     relative to the mean of the labels. The logits are the sum of what is shown, so that parity proves both.
     """
 
-    def __init__(self, network: nn.Module, temperature: float) -> None:
-        super().__init__()
+    def __init__(self, network: nn.Module, calibration: Calibration) -> None:
+        super().__init__(network, calibration)
         assert isinstance(network, PlaceNetwork)
-        self.network = network
-        self.temperature = temperature
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs of the network -> (batch, labels, rows, columns) contributions and (batch, labels) logits."""
+        assert isinstance(self.network, PlaceNetwork)
         added = self.network.contributions(inputs) / self.temperature
         added = added - added.mean(dim=1, keepdim=True)
-        bias = self.network.bias() / self.temperature
+        bias = self.calibrate(self.network.bias())
         return added, added.sum(dim=(2, 3)) + (bias - bias.mean())
 
 
-def export(network: nn.Module, example: Tensor, task: Task, temperature: float) -> bytes:
+def export(network: nn.Module, example: Tensor, task: Task, calibration: Calibration) -> bytes:
     """The network in eval mode as one ONNX file; the same weights give the same bytes in any folder.
 
     `example` is a batch of at least 2: the exporter takes a size of 1 for a constant. Export one model per process:
     a second LSTM in the same process silently gets a frozen length. Raises ExportFailed.
     """
     if task != "text-stream":
-        return _export(Probabilities(network, temperature), (example,), task, ["probabilities"])
+        return _export(Probabilities(network, calibration), (example,), task, ["probabilities"])
     begun = network.begin(len(example))  # type: ignore[operator]
-    return _export(StepProbabilities(network, temperature), (example, begun), task, ["probabilities", "next_state"])
+    return _export(StepProbabilities(network, calibration), (example, begun), task, ["probabilities", "next_state"])
 
 
-def export_explanation(network: nn.Module, example: Tensor, task: Task, temperature: float) -> bytes:
+def export_explanation(network: nn.Module, example: Tensor, task: Task, calibration: Calibration) -> bytes:
     """The graph that explains what `export` gives, under the same rules: a file of its own, since ONNX Runtime runs a
     whole graph, whichever of its outputs are asked for.
     """
-    return _export(Contributions(network, temperature), (example,), task, ["contributions", "logits"])
+    return _export(Contributions(network, calibration), (example,), task, ["contributions", "logits"])
 
 
 def _export(module: nn.Module, examples: tuple[Tensor, ...], task: Task, outputs: list[str]) -> bytes:

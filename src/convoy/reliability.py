@@ -1,4 +1,4 @@
-"""Labels and probabilities, before and after the temperature -> calibration error and the reliability plot."""
+"""Labels and probabilities, before and after the calibration -> calibration error and the reliability plot."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,6 +7,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from sklearn.metrics import log_loss
+
+from convoy.bundle import Calibration
 
 BINS = 15  # of equal width, as in arXiv:1706.04599
 
@@ -38,10 +40,19 @@ def reliability(labels: NDArray[np.int64], probabilities: NDArray[Any]) -> Relia
 
 
 def calibration_report(
-    labels: NDArray[np.int64], before: NDArray[Any], after: NDArray[Any], temperature: float
+    labels: NDArray[np.int64], before: NDArray[Any], after: NDArray[Any], calibration: Calibration
 ) -> dict[str, float | int]:
-    """What the temperature changed: expected calibration error and log loss (nats) without and with it."""
-    report: dict[str, float | int] = {"temperature": temperature, "bins": BINS, "n": len(labels)}
+    """What the calibration changed: expected calibration error and log loss (nats) without and with it.
+
+    `fitted_n` rows, others than these `n`, chose the temperature and whether the label frequencies were restored.
+    """
+    report: dict[str, float | int] = {
+        "temperature": calibration.temperature,
+        "frequencies_restored": calibration.offsets is not None,
+        "fitted_n": calibration.n,
+        "bins": BINS,
+        "n": len(labels),
+    }
     for name, probabilities in (("before", before), ("after", after)):
         exact = probabilities.astype(np.float64)
         exact /= exact.sum(axis=1, keepdims=True)
@@ -51,7 +62,7 @@ def calibration_report(
 
 
 def draw_reliability(labels: NDArray[np.int64], before: NDArray[Any], after: NDArray[Any], title: str) -> Figure:
-    """Share of right answers by their probability, before and after the temperature, above the number of rows."""
+    """Share of right answers by their probability, before and after the calibration, above the number of rows."""
     figure = Figure(figsize=(6, 7), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     above.plot([0, 1], [0, 1], color="grey", linestyle=":", label="honest")
@@ -59,7 +70,7 @@ def draw_reliability(labels: NDArray[np.int64], before: NDArray[Any], after: NDA
     for name, probabilities, colour in (("before", before, "tab:orange"), ("after", after, "tab:blue")):
         found = reliability(labels, probabilities)
         filled = found.counts > 0
-        caption = f"{name} temperature, error {found.error:.4f}"
+        caption = f"{name} calibration, error {found.error:.4f}"
         above.plot(found.confidence[filled], found.accuracy[filled], marker="o", color=colour, label=caption)
         below.stairs(found.counts, edges, color=colour)
     above.set(ylabel="share that is right", title=f"{title}, n = {len(labels)}", ylim=(0, 1.02))

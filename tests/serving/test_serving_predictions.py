@@ -124,13 +124,22 @@ def test_a_model_that_answers_nan_is_an_error_of_ours_and_never_invalid_json(
         predict_images(image_model, [tiny_bundles.png(1)], None, answer=answer_sets)
 
 
-def test_a_set_is_empty_where_no_label_is_likely_enough(text_model: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("threshold", "expected"),
+    [(0.999, [1, 1]), ((0.0, 0.999), [1, 2]), ((0.0, 0.0), [2, 2])],
+)
+def test_a_set_always_holds_the_predicted_label(
+    text_model: Deployed, monkeypatch: pytest.MonkeyPatch, threshold: float | tuple[float, ...], expected: list[int]
+) -> None:
     card = text_model.predictor.card
-    strict = card.model_copy(update={"sets": card.sets.model_copy(update={"threshold": 0.999})})
-    monkeypatch.setattr(text_model.predictor, "card", strict)
-    unsure, sure = predictions(predict_texts(text_model, ["film", "good " * 9], answer_sets))
-    assert unsure == {"labels": [], "probabilities": {}}
-    assert sure["labels"] == ["positive"]
+    changed = card.model_copy(update={"sets": card.sets.model_copy(update={"threshold": threshold})})
+    monkeypatch.setattr(text_model.predictor, "card", changed)
+    texts = ["bad", "good " * 9]
+    found = predictions(predict_texts(text_model, texts, answer_sets))
+    assert [each["labels"][0] for each in found] == [
+        each["label"] for each in predictions(predict_texts(text_model, texts))
+    ]
+    assert [len(each["labels"]) for each in found] == expected
 
 
 def test_only_a_small_png_is_answered_without_a_thread() -> None:

@@ -6,7 +6,7 @@ import io
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from convoy import atomic, candidates, layout
 from convoy.building.explanation import Explaining, export_both
-from convoy.bundle import EXPLANATION, Card, Example, Limits, Sets, write_bundle
-from convoy.calibration import fit_temperature
+from convoy.bundle import EXPLANATION, Calibration, Card, Example, Limits, Sets, write_bundle
+from convoy.calibration import calibrate, halves, log_shares
 from convoy.candidates import Description
-from convoy.conformal import ALL_LABELS, fit_threshold
+from convoy.conformal import ALL_LABELS, fit_threshold, fit_thresholds
 from convoy.layout import Architecture, Split, Task
-from convoy.onnx_export import export
+from convoy.onnx_export import Probabilities, export
 from convoy.params import Section
 from convoy.parity import Agreement, compare, compare_batches, compare_sizes, require_agreement
 from convoy.predictor import Model, Predictor
@@ -41,6 +41,7 @@ class BundleParams(Section):
     max_probability_difference: float = Field(gt=0)
     max_batch_difference: float = Field(gt=0)
     coverage: float = Field(gt=0, lt=1)
+    sets: Literal["marginal", "class_conditional"]
 
 
 def build_bundle(
@@ -60,36 +61,36 @@ def build_bundle(
     folder = layout.candidate(task, architecture)
     description, network = candidates.load(folder)
     dataset = candidates.open_dataset(task, layout.prepared(task, "validation"))
-    logits = candidates.logits(network, dataset)
-    temperature = fit_temperature(dataset.labels, logits)
+    unseen = candidates.open_dataset(task, layout.prepared(task, "calibration"))  # neither learnt from nor chosen by
+    rows_for_sets, rows_to_calibrate = halves(unseen.labels)
+    calibration = _calibrate(task, description, network, unseen, rows_to_calibrate)
     example, _ = next(iter(dataset.evaluation_batches(EXPORT_BATCH, next(network.parameters()).device)))
     print(f"{task}: exporting {architecture}; an LSTM takes up to a minute", flush=True)
-    files = _export(network, folder, example, task, temperature, explaining is not None)
-    card = _card(task, description, preprocessing, limits, temperature, params.coverage)
+    files = _export(network, folder, example, task, calibration, explaining is not None)
+    card = _card(task, description, preprocessing, limits, calibration, params.coverage)
     if explaining is not None:
         card = card.model_copy(update={"explanation": explaining.describe(task, network)})
     model = Model(card, files, threads=2)
     print(f"{task}: comparing torch and ONNX Runtime", flush=True)
-    expected = candidates.softmax(logits, temperature)
-    report = {**_prove(network, expected, model, dataset, params), **_as_dicts(prove_more(model))}
+    report = {**_prove(network, model, dataset, params), **_as_dicts(prove_more(model))}
     if explaining is not None:
         limit = params.max_probability_difference
         report["explanation"] = explaining.prove(network, model, files[EXPLANATION], dataset.arrays, limit)
     files["examples.json"] = atomic.to_json(_draw_examples(task, model, params.examples))
-    card = card.model_copy(update={"sets": _fit_sets(task, model, params.coverage)})
+    card = card.model_copy(update={"sets": _fit_sets(model, unseen, rows_for_sets, params)})
     digest = write_bundle(layout.bundle(task), card, files)
     Predictor(layout.bundle(task))  # what cannot be loaded must not leave this stage
     atomic.write_json(layout.reports(task) / "parity.json", report)
-    print(f"{task}: bundle {digest[:12]}, temperature {temperature}, {card.sets}, {report}")
+    print(f"{task}: bundle {digest[:12]}, {calibration}, {card.sets}, {report}")
 
 
 def _export(
-    network: nn.Module, folder: Path, example: Tensor, task: Task, temperature: float, explains: bool
+    network: nn.Module, folder: Path, example: Tensor, task: Task, calibration: Calibration, explains: bool
 ) -> dict[str, bytes]:
     if explains:
-        files = export_both(network, folder, example, task, temperature)
+        files = export_both(network, folder, example, task, calibration)
     else:
-        files = {"model.onnx": export(network, example, task, temperature)}
+        files = {"model.onnx": export(network, example, task, calibration)}
     if layout.kind_of(task) == "text":
         files["tokenizer.json"] = layout.TOKENIZER.read_bytes()
     return files
@@ -100,7 +101,7 @@ def _card(
     description: Description,
     preprocessing: dict[str, Any],
     limits: Limits,
-    temperature: float,
+    calibration: Calibration,
     coverage: float,
 ) -> Card:
     return Card.model_validate(
@@ -110,7 +111,9 @@ def _card(
             "labels": description.labels,
             "preprocessing": preprocessing,
             "limits": limits,
-            "temperature": temperature,
+            "temperature": calibration.temperature,
+            "logit_offsets": calibration.offsets,
+            "calibration_n": calibration.n,
             # Until the model that ships has said more.
             "sets": Sets(coverage=coverage, threshold=ALL_LABELS, n=0),
             "architecture": description.architecture,
@@ -120,19 +123,37 @@ def _card(
     )
 
 
-def _fit_sets(task: Task, model: Model, coverage: float) -> Sets:
-    """By the model that ships, on rows that neither training nor the choice nor the temperature has seen."""
-    rows = candidates.open_dataset(task, layout.prepared(task, "calibration"))
-    threshold = fit_threshold(rows.labels, model.probabilities(rows.arrays), coverage)
-    return Sets(coverage=coverage, threshold=threshold, n=len(rows.labels))
+def _calibrate(
+    task: Task, description: Description, network: nn.Module, data: candidates.Dataset, rows: NDArray[np.int64]
+) -> Calibration:
+    """After training with balanced weights the logits get the frequencies of the training labels back."""
+    offsets = None
+    if description.training["learning"]["class_weights"] == "balanced":
+        offsets = log_shares(_training_labels(task), len(description.labels))
+    return calibrate(data.labels[rows], candidates.logits(network, data)[rows], offsets)
 
 
-def _prove(
-    network: nn.Module, expected: NDArray[np.float32], model: Model, dataset: candidates.Dataset, params: BundleParams
-) -> dict[str, Any]:
-    limit = params.max_probability_difference
+def _training_labels(task: Task) -> NDArray[np.int64]:
+    path = layout.prepared(task, "train")
+    return read_images(path).labels if task == "image" else read_texts(path).labels
+
+
+def _fit_sets(model: Model, data: candidates.Dataset, rows: NDArray[np.int64], params: BundleParams) -> Sets:
+    """By the model that ships, on rows that neither training nor the choice nor the calibration has seen."""
+    labels, probabilities = data.labels[rows], model.probabilities([data.arrays[row] for row in rows])
+    if params.sets == "marginal":
+        threshold = fit_threshold(labels, probabilities, params.coverage)
+        return Sets(coverage=params.coverage, threshold=threshold, n=len(rows))
+    thresholds = fit_thresholds(labels, probabilities, params.coverage)
+    counts = tuple(np.bincount(labels, minlength=len(thresholds)).tolist())
+    return Sets(coverage=params.coverage, threshold=thresholds, n=len(rows), n_per_label=counts)
+
+
+def _prove(network: nn.Module, model: Model, dataset: candidates.Dataset, params: BundleParams) -> dict[str, Any]:
+    limit, calibration = params.max_probability_difference, model.card.calibration
+    expected = candidates.softmax(calibration.logits(candidates.logits(network, dataset)))
     validation = compare(expected, model.probabilities(dataset.arrays))
-    sizes = compare_sizes(network, model, dataset.arrays)
+    sizes = compare_sizes(Probabilities(network, calibration), model, dataset.arrays)
     batches = compare_batches(model, dataset.arrays[:BATCH_SAMPLE])
     return _as_dicts(
         {

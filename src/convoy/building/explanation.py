@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from convoy import candidates, layout, stage
-from convoy.bundle import EXPLANATION, ImageExplanation, Occlusion, Reading, TextExplanation
+from convoy.bundle import EXPLANATION, Calibration, ImageExplanation, Occlusion, Reading, TextExplanation
 from convoy.explanation.explainer import Explainer
 from convoy.layout import Task
 from convoy.models.places import PlaceNetwork
@@ -42,7 +42,7 @@ class Explaining:
         self, network: nn.Module, model: Model, content: bytes, arrays: Sequence[NDArray[Any]], max_difference: float
     ) -> dict[str, Any]:
         """What explanation.onnx, `content`, sums up against what model.onnx says; its contributions against torch's."""
-        contributions, explainer = Contributions(network, model.card.temperature), Explainer(model, content, threads=2)
+        contributions, explainer = Contributions(network, model.card.calibration), Explainer(model, content, threads=2)
         sums, difference = compare_explanations(contributions, explainer, arrays)
         return {
             **asdict(require_agreement(sums, max_difference, "the sums of explanation.onnx")),
@@ -50,14 +50,16 @@ class Explaining:
         }
 
 
-def export_both(network: nn.Module, folder: Path, example: Tensor, task: Task, temperature: float) -> dict[str, bytes]:
+def export_both(
+    network: nn.Module, folder: Path, example: Tensor, task: Task, calibration: Calibration
+) -> dict[str, bytes]:
     """What predicts and what explains, each from a process of its own, at the same time; `folder` has the candidate."""
     # Spawned: a fork would hang in the threads that torch has started.
     with ProcessPoolExecutor(1, get_context("spawn"), stage.end_with_parent) as pool:
-        explanation = pool.submit(_export_explanation, folder, example.cpu().numpy(), task, temperature)
-        return {"model.onnx": export(network, example, task, temperature), EXPLANATION: explanation.result()}
+        explanation = pool.submit(_export_explanation, folder, example.cpu().numpy(), task, calibration)
+        return {"model.onnx": export(network, example, task, calibration), EXPLANATION: explanation.result()}
 
 
-def _export_explanation(folder: Path, example: NDArray[Any], task: Task, temperature: float) -> bytes:
+def _export_explanation(folder: Path, example: NDArray[Any], task: Task, calibration: Calibration) -> bytes:
     _, network = candidates.load(folder)
-    return export_explanation(network, torch.from_numpy(example), task, temperature)
+    return export_explanation(network, torch.from_numpy(example), task, calibration)

@@ -41,7 +41,7 @@ def report_on(task: Task, max_difference: float, report_more: More = lambda *_: 
         _draw(task, name, test, found)
         if name == predictor.card.architecture:
             before = found
-            agreement = compare(candidates.softmax(logits, predictor.card.temperature), served)
+            agreement = compare(candidates.softmax(predictor.card.calibration.logits(logits)), served)
             require_agreement(agreement, max_difference, "the test split")
         print(f"{task}-{name}: test {figures}", flush=True)
     atomic.write_json(layout.reports(task) / "candidates.json", metrics)
@@ -63,8 +63,8 @@ def _report(
     report = {
         **classification_metrics(test.labels, served),
         "torch_against_onnx": asdict(agreement),
-        "calibration": calibration_report(test.labels, before, served, predictor.card.temperature),
-        "sets": sets_report(test.labels, served, predictor.card.sets),
+        "calibration": calibration_report(test.labels, before, served, predictor.card.calibration),
+        "sets": sets_report(test.labels, served, predictor.card.sets, test.names),
         "against": against_baselines(correct, layout.baselines(task)),
     }
     atomic.write_json(folder / "test.json", report)
