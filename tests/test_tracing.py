@@ -235,8 +235,9 @@ def test_a_checkout_runs_nothing_of_the_patch(tmp_path: Path, monkeypatch: pytes
     """What a patch names like a module of DVC's, or of Python's start, is not imported."""
     real, ran = Known.artifact, tmp_path / "ran"
     code = f"open({str(ran)!r}, 'a').write(__name__)"
+    new = "diff --git a/{0} b/{0}\nnew file mode 100644\n--- /dev/null\n+++ b/{0}\n@@ -0,0 +1 @@\n+{1}\n"
     evil = b"".join(
-        f"diff --git a/{name} b/{name}\nnew file mode 100644\n--- /dev/null\n+++ b/{name}\n@@ -0,0 +1 @@\n+{code}\n".encode()
+        new.format(name, code).encode()
         for name in ("sitecustomize.py", "usercustomize.py", "dvc.py", "yaml.py", "src/sitecustomize.py", "src/dvc.py")
     )
     monkeypatch.setattr(
@@ -259,7 +260,7 @@ def test_a_report_outside_reports_is_refused(tmp_path: Path, monkeypatch: pytest
     assert not (tmp_path / "escaped").exists() and not (tmp_path / "then").exists()
 
 
-@pytest.mark.parametrize("tag", ["--output=/tmp/x", "HEAD", "main; touch x", "a" * 39, "A" * 40, "a" * 40 + "\n"])
+@pytest.mark.parametrize("tag", ["--output=/tmp/x", "main~1", "main; touch x", "a" * 39, "A" * 40, "a" * 40 + "\n"])
 def test_a_revision_that_is_no_hash_never_reaches_git(tag: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     real = GitRecord._run
