@@ -86,7 +86,7 @@ def client(uri: str) -> MlflowClient:
 def test_the_token_goes_to_no_other_host(serve: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "secret")
     other, seen = serve()
-    tracking, asked = serve(f"{other}/0/run/artifacts")
+    tracking, asked = serve(f"{other}/api/2.0/mlflow-artifacts/artifacts/0/run")
     for take in (
         lambda: artifacts.download(client(tracking), RUN, "model/data/bundle", tmp_path),
         lambda: artifacts.read(client(tracking), RUN, "source.patch"),
