@@ -1,5 +1,7 @@
 """A bundle is whole and unaltered, or it is refused; the same content has the same digest."""
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,38 @@ def test_a_release_stands_outside_the_digest(folder: Path) -> None:
     (folder / "release.json").write_text(release.model_dump_json())
     assert read_bundle(folder).digest == before
     assert read_release(folder) == release
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("version", "1\r\nX-Evil: 1"),
+        ("version", "1\n"),
+        ("version", "2x"),
+        ("digest", "../o"),
+        ("digest", "A" * 64),
+    ],
+)
+def test_a_release_that_could_forge_a_header_is_refused(folder: Path, name: str, value: str) -> None:
+    release = {"name": "n", "version": "1", "run_id": "r", "digest": "a" * 64, "promoted_at": "2026-01-01"}
+    (folder / "release.json").write_text(json.dumps(release))
+    assert read_release(folder) == Release(**release)
+    (folder / "release.json").write_text(json.dumps({**release, name: value}))
+    with pytest.raises(BundleInvalid, match=rf"is not a release: .*\n{name}"):
+        read_release(folder)
+
+
+@pytest.mark.parametrize(
+    "examples", [b"{", b"[{}]", b'[{"input": 1, "label": "x", "probabilities": []}]', b"\xff", b"null", b"[[]]"]
+)
+def test_malformed_examples_make_the_bundle_invalid(tmp_path: Path, examples: bytes) -> None:
+    write_image_bundle(tmp_path / "image")
+    manifest = json.loads((tmp_path / "image/manifest.json").read_bytes())
+    manifest["examples.json"] = {**manifest["examples.json"], "sha256": hashlib.sha256(examples).hexdigest()}
+    (tmp_path / "image/examples.json").write_bytes(examples)
+    (tmp_path / "image/manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(BundleInvalid, match=r"examples\.json"):
+        Predictor(tmp_path / "image")
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "card.json", "tokenizer.json", "examples.json", "manifest.json"])

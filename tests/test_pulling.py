@@ -10,6 +10,7 @@ from pathlib import Path
 
 import built_pipeline
 import pytest
+from mlflow import MlflowClient
 from mlflow_server import WITHIN_S, Server
 from mlflow_store import open_empty_store
 
@@ -81,9 +82,21 @@ def test_where_mlflow_is_away_it_is_said_and_what_serves_goes_on(server: Server,
     before = os.readlink(current(machine, "image"))
     server.kill()
     refused = convoy(machine, "pull", uri=server.uri)
-    assert refused.returncode == 1 and refused.stderr.startswith(f"MLflow ({server.uri}) refuses: ")
+    assert refused.returncode == 1 and refused.stderr.startswith(f"image: MLflow ({server.uri}) refuses: ")
     assert "Traceback" not in refused.stderr
     assert os.readlink(current(machine, "image")) == before
+
+
+def test_one_broken_champion_does_not_keep_the_others(server: Server, tmp_path: Path) -> None:
+    home, machine = tmp_path / "pipeline", tmp_path / "serves"
+    machine.mkdir()
+    assert convoy(home, "publish", uri=server.uri).returncode == 0
+    client = MlflowClient(server.uri)
+    client.delete_model_version_tag("convoy-image", "1", "digest")
+    pulled = convoy(machine, "pull", uri=server.uri)
+    assert pulled.returncode == 1 and "image: convoy-image: version '1' has the tag digest ''" in pulled.stderr
+    assert "Traceback" not in pulled.stderr
+    assert [task for task in TASKS if current(machine, task).exists()] == [task for task in TASKS if task != "image"]
 
 
 def test_it_follows_the_champion_until_it_is_ended(server: Server, tmp_path: Path) -> None:

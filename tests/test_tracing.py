@@ -16,9 +16,12 @@ from mlflow_store import open_empty_store
 
 from convoy.bundle import digest_of
 from convoy.publishing import publication
+from convoy.publishing.known import Known, KnownRun
 from convoy.publishing.provenance import Lock
-from convoy.tracing import verb
+from convoy.tracing import report, verb
 from convoy.tracing.finding import TraceFailed, find
+from convoy.tracing.git_record import GitRecord
+from convoy.tracing.state import State
 from convoy.tracing.worktree import CheckoutRefused
 from convoy.tracing.world import World
 
@@ -62,7 +65,8 @@ def traced(
     asked: str, checkout: Path | None = None, verify: bool = False, world: World | None = None
 ) -> tuple[int, dict[str, Any]]:
     told: list[str] = []
-    status = verb.trace(asked, world or World(".run"), checkout, verify, True, told.append, lambda line: None)
+    world = world or World(".run")
+    status = verb.trace(asked, world, checkout, verify, True, told.append, lambda line: None, lambda question: True)
     return status, json.loads("\n".join(told))
 
 
@@ -113,7 +117,7 @@ def test_a_hash_of_code_is_found_in_dvc_lock_alone_and_leads_to_its_task() -> No
 
 def test_people_read_the_prediction_the_state_and_the_commands_that_bring_it_back() -> None:
     told: list[str] = []
-    assert verb.trace("mine-1", World(".run"), None, False, False, told.append, told.append) == 0
+    assert verb.trace("mine-1", World(".run"), None, False, False, told.append, told.append, lambda _: False) == 0
     said = "\n".join(told)
     held = names()
     assert "request answered at 2026-11-25T22:00:00.000+00:00" in said and "Shirt 0.7500" in said
@@ -186,6 +190,103 @@ def test_a_checkout_has_the_edit_the_data_the_models_and_nothing_left_to_do(tmp_
     assert (built_pipeline.git(Path(), "status", "--porcelain"), Path("dvc.lock").read_bytes()) == before
 
 
+def test_a_patch_is_shown_and_needs_consent(tmp_path: Path) -> None:
+    shown: list[str] = []
+    with pytest.raises(CheckoutRefused, match="nothing was applied; read the patch above, then add --yes"):
+        verb.trace("image/1", World(), tmp_path / "then", False, True, shown.append, shown.append, lambda _: False)
+    assert not (tmp_path / "then").exists()
+    assert "  +# trains, with an edit" in shown and any("come from MLflow" in line for line in shown)
+
+
+def test_no_control_character_hides_a_line() -> None:
+    hidden = b"+import os\x1b[2K\r+harmless\n+\xe2\x80\xaeright to left\n+caf\xc3\xa9\tok\n"
+    told = verb._printable(hidden)
+    assert told == "+import os\\x1b[2K\\r+harmless\n+\\u202eright to left\n+caf\u00e9\tok\n"
+
+
+LINK = b"""diff --git a/out b/out
+new file mode 120000
+index 0000000..3594e94
+--- /dev/null
++++ b/out
+@@ -0,0 +1 @@
++/etc
+\\ No newline at end of file
+"""
+RETARGETED = b"diff --git a/out b/out\nindex 3594e94..4594e94 120000\n--- a/out\n+++ b/out\n@@ -1 +1 @@\n-a\n+/etc\n"
+CHANGED = b"diff --git a/a b/a\nold mode 100644\nnew mode 120000\n"
+SUBMODULE = (
+    b"diff --git a/m b/m\nnew file mode 160000\nindex 0000000..3594e94\n--- /dev/null\n+++ b/m\n@@ -0,0 +1 @@\n+x\n"
+)
+
+
+@pytest.mark.parametrize("patch", [LINK, RETARGETED, CHANGED, SUBMODULE, LINK.replace(b"\n", b"\r\n")])
+def test_a_patch_that_makes_a_link_is_refused(patch: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Known.artifact
+    monkeypatch.setattr(
+        Known, "artifact", lambda known, run, name: patch if name == "source.patch" else real(known, run, name)
+    )
+    with pytest.raises(CheckoutRefused, match="makes something other than a plain file"):
+        traced("image/1", tmp_path / "then")
+    assert not (tmp_path / "then").exists()
+
+
+def test_a_checkout_runs_nothing_of_the_patch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a patch names like a module of DVC's, or of Python's start, is not imported."""
+    real, ran = Known.artifact, tmp_path / "ran"
+    code = f"open({str(ran)!r}, 'a').write(__name__)"
+    new = "diff --git a/{0} b/{0}\nnew file mode 100644\n--- /dev/null\n+++ b/{0}\n@@ -0,0 +1 @@\n+{1}\n"
+    evil = b"".join(
+        new.format(name, code).encode()
+        for name in ("sitecustomize.py", "usercustomize.py", "dvc.py", "yaml.py", "src/sitecustomize.py", "src/dvc.py")
+    )
+    monkeypatch.setattr(
+        Known, "artifact", lambda known, run, name: evil if name == "source.patch" else real(known, run, name)
+    )
+    folder = tmp_path / "then"
+    try:
+        assert traced("image/1", folder)[0] == 0
+        assert (folder / "sitecustomize.py").read_text().startswith("open(")
+        assert (folder / "bundles/image/model.onnx").exists(), "DVC has worked there"
+        assert not ran.exists()
+    finally:
+        built_pipeline.git(Path(), "worktree", "remove", "--force", str(folder))
+
+
+def test_a_report_outside_reports_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Known, "artifacts", lambda *_: ["reports/../../escaped"])
+    with pytest.raises(CheckoutRefused, match="names a report outside reports/"):
+        traced("image/1", tmp_path / "then")
+    assert not (tmp_path / "escaped").exists() and not (tmp_path / "then").exists()
+
+
+@pytest.mark.parametrize("tag", ["--output=/tmp/x", "main~1", "main; touch x", "a" * 39, "A" * 40, "a" * 40 + "\n"])
+def test_a_revision_that_is_no_hash_never_reaches_git(tag: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    real = GitRecord._run
+    monkeypatch.setattr(GitRecord, "_run", lambda git, words, stdin: asked.extend(words) or real(git, words, stdin))
+    world = World()
+    for run in world.known.runs.values():
+        run.tags["convoy.git_revision"] = tag
+    for version in world.known.versions:
+        version.tags["convoy.git_revision"] = tag
+    _, answer = traced("image/1", world=world)
+    [state] = answer["states"]
+    assert state["git"]["revision"] != tag and not any(tag in word for word in asked)
+    assert all(tag not in command for command in state["commands"])
+
+
+def test_commands_quote_what_mlflow_names() -> None:
+    run = KnownRun("$(touch x)", "image-cnn", "FINISHED", 0, {}, {})
+    state = State("image", run=run, build=run, revision="$(touch y)", edits="kept")
+    told = report.commands(state, "a folder; touch z")
+    done = subprocess.run(
+        ["bash", "-c", "set -f; printf '%s\\n' " + told[1]], capture_output=True, text=True, check=True
+    )
+    assert "$(touch x)" in done.stdout.splitlines()
+    assert all(f"'{value}'" in "".join(told) for value in ("$(touch x)", "$(touch y)", "a folder; touch z"))
+
+
 def test_a_checkout_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("convoy.publishing.known.Known.artifact", lambda *_: b"no patch at all")
     with pytest.raises(CheckoutRefused, match="git apply"):
@@ -206,7 +307,7 @@ def test_a_rebuild_says_of_each_file_whether_it_is_the_same_and_leaves_nothing(m
     assert set(files) >= {*small_repository.SPLITS, *weights, "bundles/image/model.onnx", "bundles/image/card.json"}
     monkeypatch.setenv("OTHERWISE", "1")
     told: list[str] = []
-    assert verb.trace("image/1", World(), None, True, False, told.append, told.append) == 1
+    assert verb.trace("image/1", World(), None, True, False, told.append, told.append, lambda _: True) == 1
     assert {line.split()[0] for line in told if "differs: " in line} == weights
     assert told[-1].endswith("files: 2 differ")
     assert not [path for path in Path(".run/trace").iterdir() if path.is_dir()]

@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from convoy.bundle import BundleInvalid, Card, read_bundle
+from convoy.bundle import Bundle, BundleInvalid, Card, read_bundle
 from convoy.preprocessing.image import ImagePreprocessing, ImagePreprocessor, PreparedImage
 from convoy.preprocessing.text import LONGEST_RUN, PreparedText, TextPreprocessor
 
@@ -88,6 +88,19 @@ class Predictor(Model):
         super().__init__(bundle.card, bundle.files, threads)
         self.folder = folder
         self.digest: str = bundle.digest
+        try:
+            self._prove(bundle)
+        except BundleInvalid:
+            raise
+        except Exception as error:  # malformed examples, or a graph that takes no input: each library has its own
+            what = f"{type(error).__name__}: {error}"
+            raise BundleInvalid(
+                f"{folder}: examples.json cannot be replayed ({what}); export the bundle again"
+            ) from None
+
+    def _prove(self, bundle: Bundle) -> None:
+        """Reproduce the examples. Raises BundleInvalid."""
+        folder = self.folder
         if not bundle.examples:
             raise BundleInvalid(f"{folder}: examples.json holds no example; export the bundle again")
         found = self.replay([example.input for example in bundle.examples])
@@ -105,7 +118,10 @@ def _preprocessor(card: Card, files: dict[str, bytes]) -> ImagePreprocessor | Te
         return ImagePreprocessor(card.preprocessing)
     if "tokenizer.json" not in files:
         raise BundleInvalid("tokenizer.json is missing from the bundle; export it again")
-    return TextPreprocessor(card.preprocessing, files["tokenizer.json"])
+    try:
+        return TextPreprocessor(card.preprocessing, files["tokenizer.json"])
+    except Exception as error:  # tokenizers raises Exception itself
+        raise BundleInvalid(f"tokenizer.json cannot be read: {error}; export the bundle again") from None
 
 
 def open_session(name: str, onnx_bytes: bytes, threads: int) -> ort.InferenceSession:

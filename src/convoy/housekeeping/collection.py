@@ -15,6 +15,7 @@ from convoy.housekeeping import roots
 from convoy.housekeeping.retention import Judged, KeepParams, Thing, judge
 from convoy.layout import DEPLOYED, TASKS, Task
 from convoy.publishing import built, mlflow_settings, registry, retired, tracking
+from convoy.publishing.git_state import REVISION
 from convoy.publishing.provenance import Lock
 from convoy.publishing.retired import RetiringFailed as RetiringFailed
 
@@ -139,7 +140,10 @@ def _judge_store(
     going = {each.thing.key for each in judged if each.goes}
     for each in runs:
         if each.run_id not in going:
-            made.revisions |= {each.run.data.tags.get("convoy.git_revision", "")} - {""}
+            revision = each.run.data.tags.get("convoy.git_revision", "")
+            made.revisions |= (
+                {revision} if REVISION.fullmatch(revision) else set()
+            )  # another could be an option of git's
             made.hashes |= {md5 for tag, md5 in each.run.data.tags.items() if tag.startswith("convoy.dvc.")}
     return [*versions, *judged]
 

@@ -19,7 +19,7 @@ def promote(client: MlflowClient, say: Say, task: Task, number: str | None, reas
     if promotion.settle(task, say):
         seen = deployment.current_digest(task)
     version = _chosen(client, task, number)
-    asked = Model(version=str(version.version), digest=version.tags[registry.DIGEST])
+    asked = Model(version=str(version.version), digest=registry.digest_of_version(version))
     try:
         refuse_second(task, asked, seen)
         if deployment.current_digest(task) == asked.digest:

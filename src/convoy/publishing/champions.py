@@ -15,7 +15,7 @@ def serve(client: MlflowClient, task: Task, version: ModelVersion, grounds: Grou
 
     What the decision names is proven first: raises BundleInvalid or VersionUnknown before anything is decided.
     """
-    digest = version.tags[registry.DIGEST]
+    digest = registry.digest_of_version(version)
     release = release_of(task, version)
     with registry.bundle_of(client, version, [deployment.folder_of(task, digest), layout.bundle(task)]) as folder:
         deployment.put(task, folder, release)
@@ -26,7 +26,7 @@ def serve(client: MlflowClient, task: Task, version: ModelVersion, grounds: Grou
 
 def align(client: MlflowClient, task: Task, version: ModelVersion) -> bool:
     """Bring release and alias in line with a version that serves, and mend its bundle; says whether that was needed."""
-    digest = version.tags[registry.DIGEST]
+    digest = registry.digest_of_version(version)
     with registry.bundle_of(client, version, [deployment.folder_of(task, digest), layout.bundle(task)]) as folder:
         changed = deployment.put(task, folder, release_of(task, version))
     return registry.set_alias(client, task, "champion", version.version) or changed
@@ -34,7 +34,7 @@ def align(client: MlflowClient, task: Task, version: ModelVersion) -> bool:
 
 def release_of(task: Task, version: ModelVersion) -> Release:
     """The release of a version; one that serves already keeps the time since when it does."""
-    digest = version.tags[registry.DIGEST]
+    digest = registry.digest_of_version(version)
     known = promotion.released(task, digest)
     serves = known is not None and deployment.current_digest(task) == digest
     return Release(

@@ -113,7 +113,7 @@ def _is_known(path: Path, written: dict[str, str], unknown: dict[str, str], gate
 
 def bring_back(client: MlflowClient, task: Task, version: ModelVersion) -> None:
     """Show what is kept of a version and MLflow lacks, as after it was deleted; the last judgement as tags."""
-    digest = version.tags[registry.DIGEST]
+    digest = registry.digest_of_version(version)
     known = [kept for kept in judging.read_kept(folder_of(task)) if kept.report.challenger.digest == digest]
     for kept in known:
         _show_files(client, version, kept)
@@ -122,7 +122,7 @@ def bring_back(client: MlflowClient, task: Task, version: ModelVersion) -> None:
 
 
 def _party(version: ModelVersion) -> Party:
-    return Party(version=str(version.version), digest=version.tags[registry.DIGEST])
+    return Party(version=str(version.version), digest=registry.digest_of_version(version))
 
 
 def _file(kept: Kept) -> str | None:

@@ -1,6 +1,7 @@
 """The git working tree -> its revision and, where sources differ from it, the patch that brings them back."""
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -11,6 +12,7 @@ from pathlib import Path
 _MADE_BY_THE_PIPELINE = (":(exclude)dvc.lock", ":(exclude)reports")
 # Untracked files count as sources only here, so that no stray note or secret ends in MLflow.
 _NEW_SOURCES = ("src", "pipelines", "serving", "tests", "*.yaml", "*.toml", "Makefile")
+REVISION = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")  # in full: SHA-1 or SHA-256
 MAX_PATCH_BYTES = 2_000_000  # sources are far smaller; a data file added by mistake is not
 
 

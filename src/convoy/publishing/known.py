@@ -1,9 +1,7 @@
 """MLflow's store -> the runs and versions of all tasks, read once; where it is missing or away, the reason instead."""
 
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
@@ -11,10 +9,11 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from convoy.layout import TASKS
-from convoy.publishing import mlflow_settings, registry, tracking
+from convoy.publishing import artifacts, mlflow_settings, registry, tracking
+from convoy.publishing.artifacts import ArtifactRefused
 
 _PAGE = 1000  # runs that MLflow gives at once
-_REFUSALS = (MlflowException, SQLAlchemyError, OSError)
+_REFUSALS = (ArtifactRefused, MlflowException, SQLAlchemyError, OSError)
 
 
 @dataclass(frozen=True)
@@ -62,8 +61,7 @@ class Known:
         if self.client is None:
             return None
         try:
-            with tempfile.TemporaryDirectory() as folder:
-                return Path(self.client.download_artifacts(run_id, name, folder)).read_bytes()
+            return artifacts.read(self.client, run_id, name)
         except _REFUSALS:
             return None
 

@@ -1,6 +1,7 @@
 """The registry's champion -> deployed/ of a machine that serves and has neither pipeline nor MLflow's server."""
 
 import time
+import traceback
 from collections.abc import Callable
 from functools import partial
 
@@ -30,7 +31,7 @@ def pull(client: MlflowClient, task: Task, say: Say) -> bool:
             "`python -m convoy publish` or `promote`, where the pipeline runs, makes one"
         )
     promotion.settle(task, say)
-    nearby = [deployment.folder_of(task, version.tags[registry.DIGEST])]
+    nearby = [deployment.folder_of(task, registry.digest_of_version(version))]
     release = release_of(task, version)
     with registry.bundle_of(client, version, nearby) as folder:
         changed = deployment.put(task, folder, release)
@@ -39,6 +40,21 @@ def pull(client: MlflowClient, task: Task, say: Say) -> bool:
         changed = True
     say(f"{task}: {version.name} version {version.version} {'serves now' if changed else 'serves already'}")
     return changed
+
+
+def pulled(client: MlflowClient, task: Task, say: Say, complain: Say) -> bool:
+    """`pull`, and whether it succeeded; why not is told, so that one task's failure does not keep the others."""
+    try:
+        pull(client, task, say)
+    except MlflowException as error:
+        complain(f"{task}: MLflow ({mlflow_settings.tracking_uri()}) refuses: {error.message}")
+    except (BundleInvalid, DecisionsBroken, VersionUnknown, OSError) as error:
+        complain(f"{task}: {error}")
+    except Exception as error:  # a fault of ours
+        complain(f"{task}: {type(error).__name__}: {error}\n{traceback.format_exc()}")
+    else:
+        return True
+    return False
 
 
 def follow(client: MlflowClient, tasks: list[Task], every_s: float, say: Say) -> None:
@@ -54,9 +70,7 @@ def follow(client: MlflowClient, tasks: list[Task], every_s: float, say: Say) ->
         for task in tasks:
             try:
                 with deployment.exclusive(say):
-                    pull(client, task, partial(once, task))
-            except MlflowException as error:
-                once(task, f"{task}: MLflow ({mlflow_settings.tracking_uri()}) refuses: {error.message}")
-            except (BundleInvalid, DecisionsBroken, VersionUnknown, OSError) as error:
+                    pulled(client, task, partial(once, task), partial(once, task))
+            except OSError as error:  # of the lock: a full disk, say
                 once(task, f"{task}: {error}")
         time.sleep(every_s)

@@ -3,6 +3,7 @@
 Needs MLflow's client alone (mlflow-skinny): machines that serve read it too.
 """
 
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,17 +16,41 @@ from mlflow.exceptions import MlflowException
 
 from convoy.bundle import BundleInvalid, digest_of, read_bundle
 from convoy.layout import Task
-from convoy.publishing import glance
+from convoy.publishing import artifacts, glance
+from convoy.publishing.artifacts import ArtifactRefused
 
 Alias = Literal["champion", "challenger"]
 DIGEST = glance.DIGEST
 model_name = glance.model_name
 FOLDER = "model"  # of the run's artifacts; of a second export of the same training it goes on with the digest
+_PATTERNS = {"version": r"\d{1,9}", "run_id": r"[0-9a-f]{32}", "digest": r"[0-9a-f]{64}"}
+_MODEL = re.compile(rf"{FOLDER}(-[0-9a-f]+)?")
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # no such model, no such alias
 
 
 class VersionUnknown(LookupError):
     """A registered version that does not exist, or whose files are gone."""
+
+
+class VersionInvalid(VersionUnknown):
+    """A registered version whose number, run or digest is not of the form that `publish` writes."""
+
+
+def digest_of_version(version: ModelVersion) -> str:
+    """The digest of a version's bundle. Raises VersionInvalid where it, its number or its run is malformed.
+
+    The number becomes a header of every answer, the digest a folder's name, and anybody who can write to MLflow can
+    have chosen them.
+    """
+    values = {"version": version.version, "run_id": version.run_id, "digest": version.tags.get(DIGEST, "")}
+    for name, value in values.items():
+        if not re.fullmatch(_PATTERNS[name], str(value)):
+            where = f"the tag {DIGEST}" if name == "digest" else name
+            raise VersionInvalid(
+                f"{version.name}: version {str(version.version)[:20]!r} has {where} {str(value)[:80]!r}, expected is "
+                f"{_PATTERNS[name]}; publish the model again"
+            )
+    return str(version.tags[DIGEST])
 
 
 def find_version(client: MlflowClient, task: Task, digest: str) -> ModelVersion | None:
@@ -71,8 +96,13 @@ def set_alias(client: MlflowClient, task: Task, alias: Alias, version: str) -> b
 
 
 def model_folder(version: ModelVersion) -> str:
-    """Where a version's model lies among the artifacts of its run."""
-    return str(version.source).rstrip("/").rpartition("/")[-1]
+    """Where a version's model lies among the artifacts of its run. Raises VersionInvalid."""
+    name = str(version.source).rstrip("/").rpartition("/")[-1]
+    if not _MODEL.fullmatch(name):
+        raise VersionInvalid(
+            f"{version.name} version {version.version} is in {name[:80]!r}, expected is {_MODEL.pattern}"
+        )
+    return name
 
 
 def bundle_folder(model: str) -> str:
@@ -83,7 +113,7 @@ def bundle_folder(model: str) -> str:
 @contextmanager
 def bundle_of(client: MlflowClient, version: ModelVersion, nearby: list[Path]) -> Iterator[Path]:
     """A folder with a version's bundle: a whole copy among `nearby`, or downloaded from MLflow for the while."""
-    digest = version.tags[DIGEST]
+    digest = digest_of_version(version)
     for folder in nearby:
         if _is_whole(folder, digest):
             yield folder
@@ -91,9 +121,9 @@ def bundle_of(client: MlflowClient, version: ModelVersion, nearby: list[Path]) -
     with tempfile.TemporaryDirectory() as temporary:
         try:
             kept = bundle_folder(model_folder(version))
-            folder = Path(client.download_artifacts(str(version.run_id), kept, temporary))
+            folder = artifacts.download(client, str(version.run_id), kept, Path(temporary))
             found = read_bundle(folder).digest
-        except (MlflowException, OSError, BundleInvalid) as error:
+        except (ArtifactRefused, MlflowException, OSError, BundleInvalid) as error:
             raise VersionUnknown(f"MLflow cannot give the files of {version.name} {version.version}: {error}") from None
         if found != digest:
             raise VersionUnknown(f"MLflow's files of {version.name} {version.version} are another bundle ({found})")

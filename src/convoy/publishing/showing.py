@@ -1,9 +1,7 @@
 """The history -> what MLflow shows of it: aliases, tags of versions, a table; and back again where it was lost."""
 
 import json
-import tempfile
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
@@ -11,7 +9,8 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from convoy.layout import Task
-from convoy.publishing import decisions, deployment, registry, tracking
+from convoy.publishing import artifacts, decisions, deployment, registry, tracking
+from convoy.publishing.artifacts import ArtifactRefused
 from convoy.publishing.decision import CHANGES, Decision
 from convoy.publishing.history import History
 from convoy.publishing.promotion import Say
@@ -100,11 +99,10 @@ def _lines_in_mlflow(client: MlflowClient, task: Task) -> list[bytes]:
     run = tracking.find_run(client, experiment.experiment_id, f"decisions:{task}") if experiment else None
     if run is None:
         return []
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            content = Path(client.download_artifacts(run.info.run_id, LINES, folder)).read_bytes()
-        except (MlflowException, OSError):  # never put there, or lost; the next `show` puts it
-            return []
+    try:
+        content = artifacts.read(client, run.info.run_id, LINES)
+    except (ArtifactRefused, MlflowException, OSError):  # never put there, or lost; the next `show` puts it
+        return []
     return [line for line in content.split(b"\n") if line]
 
 

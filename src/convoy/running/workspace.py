@@ -49,9 +49,13 @@ def lay(folder: Path, overrides: Path | None = None, source: Path = Path()) -> N
 def environment(folder: Path) -> dict[str, str]:
     """The environment in which the code of the copy runs, with this Python and everything installed beside it."""
     root = folder.absolute()
-    kept = {name: value for name, value in os.environ.items() if name not in _LEFT_BEHIND}
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    return {**kept, "PATH": path, "PYTHONPATH": f"{root / 'src'}{os.pathsep}{root}"}
+    return {**environment_without_code(), "PYTHONPATH": f"{root / 'src'}{os.pathsep}{root}"}
+
+
+def environment_without_code() -> dict[str, str]:
+    """The environment of a tool that works on the copy and must not import from it; start it with `python -P`."""
+    kept = {name: value for name, value in os.environ.items() if name not in (*_LEFT_BEHIND, "PYTHONPATH")}
+    return {**kept, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
 
 
 def demo(folder: Path, port: int, mlflow_port: int, say: Callable[[str], None]) -> int:

@@ -1,5 +1,6 @@
 """What an ID names and the states it leads to -> lines for people, or the same as JSON for programs."""
 
+import shlex
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -48,7 +49,8 @@ def _state(state: State) -> Iterator[str]:
     yield from _listed("decisions", (decision.told for decision in state.decisions))
     yield from _listed("not found", state.missing)
     if state.revision:
-        yield f"\nTo bring it back in a folder of its own: python -m convoy trace {state.name} --checkout FOLDER"
+        command = f"python -m convoy trace {shlex.quote(state.name)} --checkout FOLDER"
+        yield f"\nTo bring it back in a folder of its own: {command}"
         yield "which does this, and brings the reports too:"
         yield from (f"  {command}" for command in commands(state))
 
@@ -57,13 +59,19 @@ def commands(state: State, folder: str = "FOLDER") -> list[str]:
     """What brings the state back, step by step; `dvc repro` there reruns only what cannot be brought."""
     if state.revision is None:
         return []
-    steps = [f"CACHE=$(dvc cache dir); git worktree add --detach {folder} {state.revision}; cd {folder}"]
+    folder = shlex.quote(folder)
+    revision = shlex.quote(state.revision)
+    steps = [f"CACHE=$(dvc cache dir); git worktree add --detach {folder} {revision}; cd {folder}"]
     holder = state.build or state.run
     if state.edits == "kept" and holder:
-        steps.append(f"mlflow artifacts download --run-id {holder.id} --artifact-path {PATCH} --dst-path .run")
+        steps.append(
+            f"mlflow artifacts download --run-id {shlex.quote(holder.id)} --artifact-path {PATCH} --dst-path .run"
+        )
         steps.append(f"git apply .run/{PATCH}")
     if state.build:
-        steps.append(f"mlflow artifacts download --run-id {state.build.id} --artifact-path dvc.lock --dst-path .")
+        steps.append(
+            f"mlflow artifacts download --run-id {shlex.quote(state.build.id)} --artifact-path dvc.lock --dst-path ."
+        )
     return [*steps, 'dvc cache dir --local "$CACHE"; dvc checkout', f"PYTHONPATH=src:. dvc repro {target(state)}"]
 
 

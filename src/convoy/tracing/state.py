@@ -8,6 +8,7 @@ from convoy.layout import Task
 from convoy.publishing import decisions
 from convoy.publishing.builds import BUILD, LOCK_DIGEST, stages_of
 from convoy.publishing.decision import Decision
+from convoy.publishing.git_state import REVISION
 from convoy.publishing.known import KnownRun, KnownVersion
 from convoy.publishing.provenance import Lock
 from convoy.publishing.run_content import stage, texts
@@ -132,7 +133,9 @@ def _holds(lock: Lock, task: Task, md5s: list[str]) -> bool:
 
 
 def _claimed(state: State) -> str | None:
-    return next((tags["convoy.git_revision"] for tags in _tags(state) if "convoy.git_revision" in tags), None)
+    """The revision that MLflow's tags name. What is not a full hash never reaches git: it could be an option."""
+    named = (tags["convoy.git_revision"] for tags in _tags(state) if "convoy.git_revision" in tags)
+    return next((revision for revision in named if REVISION.fullmatch(revision)), None)
 
 
 def _add_sources(state: State, world: World) -> None:

@@ -1,6 +1,7 @@
 """`python -m convoy trace`: find, tell, and where asked bring back in a folder of its own, or rebuild and compare."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -15,15 +16,23 @@ from convoy.tracing.worktree import CheckoutRefused
 from convoy.tracing.world import World
 
 Say = Callable[[str], None]
+Confirm = Callable[[str], bool]
 GROUND = Path(".run/trace")
 
 
 def trace(
-    asked: str, world: World, checkout: Path | None, verify: bool, as_json: bool, tell: Say, progress: Say
+    asked: str,
+    world: World,
+    checkout: Path | None,
+    verify: bool,
+    as_json: bool,
+    tell: Say,
+    progress: Say,
+    confirm: Confirm,
 ) -> int:
     """Say what `asked` names, and do what is asked with it; gives the exit status. Raises TraceFailed, CheckoutRefused.
 
-    `tell` is for the answer, `progress` for what happens on the way to it.
+    `tell` is for the answer, `progress` for what happens on the way to it, `confirm` before a patch is applied.
     """
     match = find(asked, world)
     states = [state_of(point, world) for point in match.points]
@@ -34,6 +43,7 @@ def trace(
     compared: list[rebuild.Comparison] = []
     if checkout is not None or verify:
         state = _the_one(states, match.name)
+        _show_patch(state, world, progress, confirm)
         compared = _bring_back(state, world, checkout, verify, progress)
         answer |= {"checkout": checkout and str(checkout), "verified": [_plain(each) for each in compared]}
     if as_json:
@@ -57,6 +67,26 @@ def _the_one(states: list[State], name: str) -> State:
     return states[0]
 
 
+def _show_patch(state: State, world: World, say: Say, confirm: Confirm) -> None:
+    """The patch is code of whoever can write to MLflow: it is shown, and applied only with consent."""
+    if state.patch is None:
+        return
+    for line in _printable(state.patch).splitlines():
+        say(f"  {line}")
+    say(f"These edits of {state.name} come from MLflow ({world.known.where}), not from git. They are code, which")
+    say("runs as soon as anything is run in that folder. Whoever can write to that MLflow can have written them.")
+    if not confirm("Apply them?"):
+        raise CheckoutRefused(f"{state.name}: nothing was applied; read the patch above, then add --yes")
+
+
+def _printable(patch: bytes) -> str:
+    """As text in which no control character can hide a line from whoever reads it in a terminal."""
+    text = patch.decode("utf-8", "backslashreplace").replace("\r\n", "\n")
+    return "".join(
+        character if character.isprintable() or character in "\n\t" else ascii(character)[1:-1] for character in text
+    )
+
+
 def _bring_back(state: State, world: World, checkout: Path | None, verify: bool, say: Say) -> list[rebuild.Comparison]:
     if checkout is not None:
         worktree.check_out(state, checkout, world, say)
@@ -69,6 +99,10 @@ def _bring_back(state: State, world: World, checkout: Path | None, verify: bool,
 def _for_a_while(state: State, world: World, say: Say) -> Iterator[Path]:
     """A worktree that goes when it is done with; what a kill left of an earlier one goes first."""
     name = state.name.replace("/", "-")
+    if not re.fullmatch(r"[\w-]+", name):
+        raise CheckoutRefused(
+            f"{state.name!r} is no name of a version, run, bundle or revision; MLflow's record is odd"
+        )
     GROUND.mkdir(parents=True, exist_ok=True)
     folder = GROUND / name
     with locks.hold(GROUND / f".{name}.lock") as is_alone:

@@ -1,6 +1,7 @@
 """A state -> a git worktree of its own that holds it: sources with their edits, dvc.lock, reports, data and models."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,10 +15,12 @@ from convoy.publishing.builds import stages_behind, stages_of
 from convoy.publishing.provenance import LOCK, Lock, same_file
 from convoy.running import workspace
 from convoy.tracing.git_record import GitRecord, GitRefused
-from convoy.tracing.state import State, code_of
+from convoy.tracing.state import PATCH, State, code_of
 from convoy.tracing.world import World
 
 Say = Callable[[str], None]
+# In the header of a patch: a mode that is no plain file's. Lines of content begin with +, - or a space.
+_SPECIAL = re.compile(rb"^(?:(?:new|new file) mode |index [0-9a-f]+\.\.[0-9a-f]+ )(?!100(?:644|755)\r?$).*", re.M)
 
 
 class CheckoutRefused(RuntimeError):
@@ -90,11 +93,11 @@ def bring_data(state: State, folder: Path, stages: list[str]) -> str:
 
 
 def run_dvc(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
-    """DVC in a worktree, with the worktree's own code."""
+    """DVC in a worktree, importing nothing from it: its files may come from whoever can write to MLflow."""
     return subprocess.run(
-        [sys.executable, "-m", "dvc", *words],
+        [sys.executable, "-P", "-m", "dvc", *words],
         cwd=folder,
-        env=workspace.environment(folder),
+        env=workspace.environment_without_code(),
         capture_output=True,
         text=True,
         check=False,
@@ -103,6 +106,7 @@ def run_dvc(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
 
 def _fill(state: State, folder: Path, world: World, say: Say) -> None:
     if state.patch is not None:
+        _refuse_special_files(state)
         _git(GitRecord(folder), "apply", "--whitespace=nowarn", "-", stdin=state.patch)
     if state.lock is not None:
         _write_lock(state.lock, folder)
@@ -118,6 +122,16 @@ def _fill(state: State, folder: Path, world: World, say: Say) -> None:
         say(f"params.yaml: {name} is not what {state.name} was made with; {LOCK} there has the values")
 
 
+def _refuse_special_files(state: State) -> None:
+    """A link or a submodule in a patch could lead what is written later out of the worktree."""
+    if state.patch is not None and (found := _SPECIAL.search(state.patch)):
+        line = found[0].decode(errors="replace")
+        raise CheckoutRefused(
+            f"{PATCH} of {state.name} makes something other than a plain file ({line!r}), as a symbolic link or a "
+            f"submodule; `git worktree add --detach FOLDER {state.revision}` gives that state without the edits"
+        )
+
+
 def _write_lock(lock: Lock, folder: Path) -> None:
     """The state's stages in place of the revision's: dvc.lock is often committed later than it is published."""
     known = Lock.read(folder / LOCK).stages
@@ -131,6 +145,8 @@ def _write_reports(state: State, folder: Path, world: World) -> None:
         return
     written = {path: md5 for name in stages_behind(state.task) for path, md5 in state.lock.outs(name).items()}
     for path in world.known.artifacts(state.build.id, "reports"):
+        if not (folder / path).resolve().is_relative_to((folder / "reports").resolve()):
+            raise CheckoutRefused(f"MLflow names a report outside reports/: {path!r}; nothing of {state.name} is used")
         if path in written and not same_file(folder / path, written[path]):
             content = world.known.artifact(state.build.id, path)
             if content is not None:

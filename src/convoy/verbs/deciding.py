@@ -87,8 +87,13 @@ def pull(
         uri = mlflow_settings.tracking_uri()
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         tasks = [task] if task else list(TASKS)
+
+        def complain(line: str) -> None:
+            typer.echo(line, err=True)
+
         if every is not None:
             pulling.follow(client, tasks, every, typer.echo)
         with deployment.exclusive(typer.echo):
-            for each in tasks:
-                pulling.pull(client, each, typer.echo)
+            failed = [each for each in tasks if not pulling.pulled(client, each, typer.echo, complain)]
+        if failed:
+            raise typer.Exit(1)

@@ -1,5 +1,6 @@
 """Questions that change nothing: where things stand, whether the machine will do, where something comes from"""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -53,6 +54,9 @@ def trace(
         bool,
         typer.Option("--verify", help="Rebuild it, there or for a while, and compare; exit code 1 where it differs."),
     ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Apply the edits that MLflow holds of that state without asking.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For programs; progress goes to stderr.")] = False,
     requests: Annotated[
         str, typer.Option(envvar="CONVOY_REQUEST_LOG", help="The request log of the service, a file or a folder.")
@@ -68,8 +72,11 @@ def trace(
         def progress(line: str) -> None:
             typer.echo(line, err=True)
 
+        def confirm(question: str) -> bool:
+            return yes or (sys.stdin.isatty() and typer.confirm(question, err=True))
+
         try:
-            status = verb.trace(asked, World(requests), checkout, verify, as_json, typer.echo, progress)
+            status = verb.trace(asked, World(requests), checkout, verify, as_json, typer.echo, progress, confirm)
         except (TraceFailed, CheckoutRefused) as error:
             typer.echo(str(error), err=True)
             status = 1
