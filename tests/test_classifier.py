@@ -33,7 +33,7 @@ def test_balanced_weights_let_every_label_count_as_much_as_any_other() -> None:
 
 
 def learn(params: LearningParams, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """A layer trained on 1,000 items of label 0 and 10 of label 1, which differ in their input: what it says, labels."""
+    """A layer trained on 1,000 items of label 0 and 10 of label 1, told apart by input: what it says, labels."""
     torch.manual_seed(seed)
     labels = torch.tensor([0] * 1000 + [1] * 10)
     inputs = nn.functional.one_hot(labels, 2).float()

@@ -1,5 +1,6 @@
 """A trained candidate -> explanation.onnx beside its model.onnx, what the card says of it, and the proof of both."""
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -53,7 +54,7 @@ class Explaining:
 def export_both(network: nn.Module, folder: Path, example: Tensor, task: Task, temperature: float) -> dict[str, bytes]:
     """What predicts and what explains, each from a process of its own, at the same time; `folder` has the candidate."""
     # Spawned: a fork would hang in the threads that torch has started.
-    with ProcessPoolExecutor(1, get_context("spawn"), stage.end_with_parent) as pool:
+    with ProcessPoolExecutor(1, get_context("spawn"), stage.end_with_parent, (os.getpid(),)) as pool:
         explanation = pool.submit(_export_explanation, folder, example.cpu().numpy(), task, temperature)
         return {"model.onnx": export(network, example, task, temperature), EXPLANATION: explanation.result()}
 
