@@ -32,6 +32,38 @@ def test_balanced_weights_let_every_label_count_as_much_as_any_other() -> None:
     assert class_weights(LABELS, PARAMS.model_copy(update={"class_weights": "none"}), 2) is None
 
 
+def learn(params: LearningParams, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """A layer trained on 1,000 items of label 0 and 10 of label 1, told apart by input: what it says, labels."""
+    torch.manual_seed(seed)
+    labels = torch.tensor([0] * 1000 + [1] * 10)
+    inputs = nn.functional.one_hot(labels, 2).float()
+    model = Classifier(nn.Linear(2, 2), params, class_weights(labels.numpy(), params, 2))
+    model.log = lambda *_, **__: None  # type: ignore[method-assign,misc] - there is no Trainer
+    optimizer = torch.optim.Adam(model.parameters(), 0.1)
+    for _ in range(200):
+        optimizer.zero_grad()
+        model.training_step((inputs, labels), 0).backward()
+        optimizer.step()
+    return model.network(inputs).detach().argmax(dim=1), labels
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.05, 0.3])
+@pytest.mark.parametrize("weights", ["none", "balanced"])
+def test_a_hundred_to_one_is_learnt_whole(weights: str, smoothing: float) -> None:
+    said, labels = learn(PARAMS.model_copy(update={"class_weights": weights, "label_smoothing": smoothing}))
+    assert torch.equal(said, labels)
+
+
+def test_weights_and_smoothing_keep_the_least_loss_at_the_label() -> None:
+    """The least loss of an item gives its own label 1 - e + e / C, whatever that label weighs."""
+    labels, weights = torch.tensor([0, 1, 2]), torch.tensor([0.01, 1.0, 100.0])
+    best = torch.full((3, 3), 0.1 / 3).fill_diagonal_(1 - 0.1 + 0.1 / 3).log().requires_grad_()
+    model = Classifier(nn.Identity(), PARAMS, weights)
+    model.log = lambda *_, **__: None  # type: ignore[method-assign,misc] - there is no Trainer
+    model.training_step((best, labels), 0).backward()
+    assert best.grad is not None and best.grad.abs().max() < 1e-5
+
+
 @pytest.mark.parametrize("classes", [3, 5])
 def test_a_label_without_an_item_has_a_weight_too(classes: int) -> None:
     weights = class_weights(LABELS, PARAMS, classes)

@@ -20,11 +20,13 @@ from bench.interruptions import kills, races
 from bench.interruptions.ground import FAULTS, Ground
 from convoy import atomic
 from convoy.running import workspace
+from convoy.stage import RWLOCK
 
 METRICS = {"validation": {"accuracy": 0.9, "log_loss": 0.3}}
 CHOICE = Path("reports/image/choice.json")
 WITHIN_S = 60  # for what takes a second on a machine that is not busy
 SLOW = """
+import os
 import time
 from pathlib import Path
 from convoy import stage
@@ -35,7 +37,19 @@ def main() -> None:
     Path("out.txt").write_text("done")
 
 if __name__ == "__main__":
+    gate = Path(os.environ.get("GATE", "."))  # imports take as long as it is missing
+    Path("importing").touch()
+    while not gate.exists():
+        time.sleep(0.02)
     stage.run(main)
+"""
+FAKE_DVC = """
+import json, os, subprocess, sys
+from pathlib import Path
+
+Path(".dvc/tmp").mkdir(parents=True, exist_ok=True)
+Path(".dvc/tmp/rwlock").write_text(json.dumps({"write": {"out.txt": {"pid": os.getpid(), "cmd": "dvc repro"}}}))
+subprocess.run(sys.argv[1:])
 """
 
 
@@ -221,8 +235,61 @@ def test_a_stage_ends_with_its_dvc(slow: Path) -> None:
         wait_for(Path("started").exists)
         (stage,) = psutil.Process(parent.pid).children()
         parent.kill()
-    wait_for(lambda: not stage.is_running() or stage.status() == psutil.STATUS_ZOMBIE)
+    wait_for(lambda: is_over(stage))
     assert not Path("out.txt").exists()
+
+
+def is_over(process: psutil.Process) -> bool:
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_stage_orphaned_while_importing_ends_and_spares_the_next(slow: Path) -> None:
+    with start_slow(sys.executable, "-c", FAKE_DVC, DVC_STAGE="slow", GATE="gate") as dead:
+        wait_for(Path("importing").exists)
+        (orphan,) = psutil.Process(dead.pid).children()
+        dead.kill()
+        dead.wait(WITHIN_S)
+        with start_slow(sys.executable, "-c", FAKE_DVC, DVC_STAGE="slow") as following:
+            wait_for(Path("started").exists)
+            Path("started").unlink()
+            Path("gate").touch()
+            wait_for(lambda: is_over(orphan))
+            assert not Path("started").exists() and following.poll() is None
+            (stage,) = [each for each in psutil.Process(following.pid).children() if "pipelines.slow" in each.cmdline()]
+            assert not is_over(stage), "the orphan has killed the stage of a living DVC"
+            stage.kill()
+        assert dead.stderr and "slow: its DVC was killed before it began" in dead.stderr.read()
+
+
+@pytest.mark.parametrize(
+    "lock", [None, "", '{"write": {"out', "{}", '{"write": {"out.txt": {"pid": %d, "cmd": "x"}}}'], ids=repr
+)
+def test_a_stage_whose_dvc_lives_or_is_unknown_runs(slow: Path, lock: str | None) -> None:
+    Path("seconds").write_text("0")
+    if lock is not None:
+        RWLOCK.parent.mkdir(parents=True)
+        RWLOCK.write_text(lock % os.getpid() if "%" in lock else lock)
+    with start_slow("sh", "-c", '"$@"; exit', "sh", DVC_STAGE="slow") as ran:  # a shell between
+        said = ran.communicate(timeout=WITHIN_S)[1]
+    assert ran.returncode == 0, said
+
+
+@pytest.mark.parametrize("rank", ["RANK", "SLURM_PROCID"])
+def test_ranks_that_a_launcher_started_are_no_orphans(slow: Path, rank: str) -> None:
+    Path("seconds").write_text("0")
+    RWLOCK.parent.mkdir(parents=True)
+    RWLOCK.write_text('{"write": {"out.txt": {"pid": 999999999, "cmd": "dvc repro"}}}')
+    with start_slow(DVC_STAGE="slow", **{rank: "0"}) as ran:
+        said = ran.communicate(timeout=WITHIN_S)[1]
+    assert ran.returncode == 0, said
+
+
+def test_a_child_whose_parent_died_before_it_asked_ends() -> None:
+    """As the process that exports an explanation, where its stage is killed as it starts."""
+    code = "import sys; from convoy import stage; stage.end_with_parent(int(sys.argv[1])); print('goes on')"
+    for parent, ended in ((os.getpid(), 0), (999_999_999, -signal.SIGTERM)):
+        command = [sys.executable, "-c", code, str(parent)]
+        assert subprocess.run(command, env=environment(), timeout=WITHIN_S).returncode == ended
 
 
 def test_a_stage_whose_dvc_is_dead_gives_way_to_the_next(slow: Path) -> None:
@@ -333,6 +400,21 @@ def test_a_killed_dvc_leaves_no_stage_running_whatever_its_shell(piped: Path, sh
 
 
 @pytest.mark.slow
+def test_a_dvc_killed_while_its_stage_imports_is_mended(piped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATE", "gate")
+    with start_repro(piped) as dvc:
+        wait_for(Path("importing").exists)
+        (orphan,) = [each for each in psutil.Process(dvc.pid).children() if "pipelines.slow" in each.cmdline()]
+        dvc.kill()
+        dvc.wait(WITHIN_S)
+        Path("dvc.lock").write_text("schema: '2.0'\nstages:\n  sl")
+        Path("gate").touch()
+        wait_for(lambda: is_over(orphan))
+    assert not Path("started").exists() and not Path("out.txt").exists()
+    wait_for(lambda: not Path("dvc.lock").exists())
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("group", [False, True])
 @pytest.mark.parametrize("torn", [".dvc/tmp/rwlock", "dvc.lock"])
 def test_what_a_killed_dvc_has_torn_is_mended_by_the_time_that_the_next_reads_it(
@@ -372,3 +454,10 @@ def test_a_watchdog_waits_for_nobody_but_a_dvc(piped: Path) -> None:
     other = [sys.executable, "-m", "convoy.watchdog", "1"]
     subprocess.run(other, env=environment(), check=True, timeout=WITHIN_S)
     assert not list(Path(".run/stages").glob("dvc-*"))
+
+
+def test_a_watchdog_waits_for_no_init_that_names_dvc(piped: Path) -> None:
+    """An orphan's parent is `tini -- dvc repro` there, which outlives that DVC."""
+    with subprocess.Popen(["sh", "-c", "read line; exit", "--", "dvc", "repro"], stdin=subprocess.PIPE) as init:
+        command = [sys.executable, "-m", "convoy.watchdog", str(init.pid)]
+        subprocess.run(command, env=environment(), check=True, timeout=20)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 
-from convoy.optimizers import Muon, MuonWithAdamW
+from convoy.optimizers import Muon, MuonWithAdamW, orthogonal
 
 INPUTS, LABELS = torch.randn(64, 1, 8, 8), torch.randint(0, 3, (64,))
 
@@ -28,7 +28,7 @@ def step(model: nn.Module, optimizer: torch.optim.Optimizer) -> float:
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_the_step_of_a_hidden_kernel_is_orthogonal(memory_format: torch.memory_format) -> None:
+def test_the_step_of_a_hidden_kernel_is_nearly_orthogonal(memory_format: torch.memory_format) -> None:
     model = network().to(memory_format=memory_format)
     kernel, first = model[2].weight, model[0].weight
     before, first_before = kernel.detach().clone(), first.detach().clone()
@@ -36,6 +36,22 @@ def test_the_step_of_a_hidden_kernel_is_orthogonal(memory_format: torch.memory_f
     values = torch.linalg.svdvals((kernel.detach() - before).flatten(1))
     assert values.min() > 0.5 * values.max() > 0  # five Newton-Schulz steps leave 0.7 to 1.2
     assert (first.detach() - first_before).abs().max() == pytest.approx(0.01, rel=1e-2)  # AdamW's first step
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(40, 90), (90, 40)])
+def test_newton_schulz_leaves_what_its_docstring_says(rows: int, columns: int) -> None:
+    torch.manual_seed(0)
+    left, right = (torch.linalg.qr(torch.randn(size, 40, dtype=torch.float64))[0] for size in (rows, columns))
+    values = torch.logspace(0, -5, 40, dtype=torch.float64)
+    values[-1] = 0
+    values /= values.norm()
+    found = left.T @ orthogonal(left @ values.diag() @ right.T) @ right
+    assert torch.allclose(found, found.diag().diag(), atol=1e-9)  # the singular vectors stay
+    large = values >= 0.0015
+    assert 5 < large.sum() < 35
+    assert 0.679 < found.diag()[large].min() < 0.75 and 1.1 < found.diag()[large].max() < 1.21
+    growth = found.diag()[~large][:-1] / values[~large][:-1]
+    assert growth.min() > 400 and growth.max() < 485 and found.diag()[-1].abs() < 1e-12
 
 
 @pytest.mark.parametrize("shape", [(8, 12, 3, 3), (48, 4, 2, 2)])

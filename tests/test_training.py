@@ -1,9 +1,10 @@
 """Training learns, keeps its best weights, stops early, and does the same again with the same seed."""
 
+import dataclasses
 import functools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,17 @@ import pytest
 import pytorch_lightning as pl
 import tiny_training
 import torch
-from prepared_splits import write_split
+from prepared_splits import text_split, write_split
+from pytorch_lightning.plugins import MixedPrecision
 from safetensors.numpy import load_file
 from tiny_training import BATCHES, NETWORKS
 
-from convoy import candidates
-from convoy.callbacks import MONITOR, Diverged
+from convoy import candidates, training
+from convoy.callbacks import BestWeights, Diverged
 from convoy.classifier import LearningParams
 from convoy.following import Follower
 from convoy.metrics import classification_metrics
+from convoy.prepared.text import write_texts
 from convoy.training import Splits, Trained, TrainerParams, curves_csv, resolve_precision, train
 from pipelines import train as train_stage
 
@@ -34,6 +37,7 @@ def fit(
     epochs: int,
     callbacks: Sequence[pl.Callback] = (),
     trainer: TrainerParams = TRAINER,
+    write: Callable[[str, Path, int], Path] = write_split,
     **learning: Any,
 ) -> tuple[Trained, candidates.Dataset]:
     params = {
@@ -45,10 +49,10 @@ def fit(
         "patience": 50,
     } | learning
     pl.seed_everything(TRAINER.seed)
-    training = candidates.open_dataset(task, write_split(task, folder / "train.arrow", 180))
-    validation = candidates.open_dataset(task, write_split(task, folder / "validation.arrow", 60))
-    description = candidates.describe(task, architecture, NETWORKS[task, architecture], training, {})
-    splits = Splits(training, validation, candidates.batch_params(task, BATCHES[task]), TRAINER.seed)
+    train_split = candidates.open_dataset(task, write(task, folder / "train.arrow", 180))
+    validation = candidates.open_dataset(task, write(task, folder / "validation.arrow", 60))
+    description = candidates.describe(task, architecture, NETWORKS[task, architecture], train_split, {})
+    splits = Splits(train_split, validation, candidates.batch_params(task, BATCHES[task]), TRAINER.seed)
     trained = train(
         candidates.build(description),
         splits,
@@ -87,6 +91,21 @@ def test_an_adversarial_training_takes_two_steps_a_batch_and_learns(
     assert metrics["accuracy"] >= 0.9
 
 
+def test_an_overflow_is_skipped_with_the_adversary_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scale that is too high, as a GradScaler reaches it every 2,000 steps, is lowered; training goes on."""
+    monkeypatch.setitem(NETWORKS, ("text", "lstm"), NETWORKS["text", "lstm"] | {"adversarial": 0.1})
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**24)
+    # Lightning gives CPUs no 16-mixed by its name; this is what it is on a GPU.
+    monkeypatch.setattr(training, "resolve_precision", lambda _: None)
+    monkeypatch.setattr(training, "_environment", lambda: [MixedPrecision("16-mixed", "cpu", scaler)])
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)  # it has no LSTM of 16 bits on most CPUs
+    trained, validation = fit("text", "lstm", tmp_path, epochs=4)
+    assert scaler.get_scale() < 2.0**24, "nothing overflowed: this shows nothing"
+    assert all(math.isfinite(row["train_loss"]) for row in trained.curves)
+    metrics = classification_metrics(validation.labels, candidates.probabilities(trained.network, validation))
+    assert metrics["accuracy"] >= 0.9
+
+
 class Steps(pl.Callback):
     taken = 0
 
@@ -96,9 +115,60 @@ class Steps(pl.Callback):
 
 def test_the_weights_kept_are_those_of_the_best_epoch(tmp_path: Path) -> None:
     trained, validation = fit("image", "cnn", tmp_path, epochs=4, learning_rate=0.3)
-    best = min(row[MONITOR] for row in trained.curves)
+    best = min(row["validation_log_loss"] for row in trained.curves)
     found = classification_metrics(validation.labels, candidates.probabilities(trained.network, validation))
     assert found["log_loss"] == pytest.approx(best, rel=1e-3)
+
+
+def write_uneven(_: str, path: Path, count: int, negatives: int = 100) -> Path:
+    """Texts with so many negative ones for each positive; three positive ones of each 180."""
+    split = text_split(2 * (negatives + 1) * count // 60)
+    kept = [row for row, label in enumerate(split.labels) if label == 0 or row % (2 * negatives) == 1]
+    texts, tokens = ([items[row] for row in kept] for items in (split.texts, split.tokens))
+    write_texts(path, [dataclasses.replace(split, texts=texts, tokens=tokens, labels=split.labels[kept])])
+    return path
+
+
+def test_a_rare_label_is_learnt_with_weights_and_smoothing(tmp_path: Path) -> None:
+    """As `init` proposes for uneven texts; three texts of 303 are positive."""
+    uneven = {"class_weights": "balanced", "label_smoothing": 0.05}
+    trained, validation = fit("text", "cnn", tmp_path, epochs=4, write=write_uneven, **uneven)
+    said = candidates.probabilities(trained.network, validation).argmax(axis=1)
+    assert np.mean(said == validation.labels) > 0.95
+
+
+class Figures(pl.Callback):
+    """Keeps what validation said after each epoch."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.rows.append({name: float(value) for name, value in trainer.callback_metrics.items()})
+
+    def best(self, name: str) -> int:
+        return min(range(len(self.rows)), key=lambda epoch: self.rows[epoch][name])
+
+
+@pytest.mark.parametrize(("weights", "monitor"), [("balanced", "validation_loss"), ("none", "validation_log_loss")])
+def test_epochs_are_chosen_by_the_trained_loss(weights: str, monitor: str, tmp_path: Path) -> None:
+    figures, write = Figures(), functools.partial(write_uneven, negatives=9)
+    how = {"class_weights": weights, "label_smoothing": 0.05, "learning_rate": 0.1}
+    trained, validation = fit("text", "cnn", tmp_path, 8, [figures], write=write, patience=1, **how)
+    best = figures.best(monitor)
+    assert trained.best_epoch == best and ("validation_loss" in figures.rows[0]) == (weights == "balanced")
+    assert len(trained.curves) == min(8, best + 2)  # patience ended it
+    if weights == "balanced":
+        assert figures.best("validation_log_loss") != best, "both losses choose the same epoch: this shows nothing"
+    found = classification_metrics(validation.labels, candidates.probabilities(trained.network, validation))
+    assert found["log_loss"] == pytest.approx(figures.rows[best]["validation_log_loss"], rel=1e-3)
+
+
+def test_a_resumed_training_keeps_its_best_epoch() -> None:
+    one, two = BestWeights(torch.nn.Linear(1, 1), "x"), BestWeights(torch.nn.Linear(1, 1), "x")
+    one.score, one.epoch = 0.5, 3
+    two.load_state_dict(one.state_dict())
+    assert (two.score, two.epoch) == (0.5, 3)
 
 
 class Poison(pl.Callback):

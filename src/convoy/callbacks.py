@@ -16,7 +16,6 @@ from tqdm import tqdm
 
 from convoy.following import Follower
 
-MONITOR = "validation_log_loss"
 CURVES = ("epoch", "train_loss", "validation_log_loss", "validation_accuracy", "learning_rate", "elapsed_s")
 
 
@@ -54,8 +53,8 @@ class Progress(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show what validation said."""
-        figures = trainer.callback_metrics
-        self._bar.set_postfix(accuracy=f"{figures['validation_accuracy']:.4f}", log_loss=f"{figures[MONITOR]:.4f}")
+        figures = {name: f"{trainer.callback_metrics[f'validation_{name}']:.4f}" for name in ("accuracy", "log_loss")}
+        self._bar.set_postfix(figures)
 
     def on_train_end(self, *_: Any) -> None:
         """Leave the finished bar."""
@@ -93,31 +92,31 @@ class Curves(pl.Callback):
 
 
 class BestWeights(pl.Callback):
-    """Keeps the weights of the epoch with the lowest MONITOR.
+    """Keeps the weights of the epoch with the lowest `monitor`, and its number (from 0).
 
     They are part of every checkpoint, so that one file is all of a training: with Lightning's own second file, a kill
     between the two writes leaves a record of best weights that are gone.
     """
 
-    def __init__(self, network: nn.Module) -> None:
-        self.network = network
-        self.score = math.inf
+    def __init__(self, network: nn.Module, monitor: str) -> None:
+        self.network, self.monitor = network, monitor
+        self.score, self.epoch = math.inf, 0
         self.weights: dict[str, Tensor] = {}
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Runs after validation."""
-        score = float(trainer.callback_metrics[MONITOR])
+        score = float(trainer.callback_metrics[self.monitor])
         if score < self.score:
-            self.score = score
+            self.score, self.epoch = score, trainer.current_epoch
             self.weights = {name: weight.detach().cpu().clone() for name, weight in self.network.state_dict().items()}
 
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint."""
-        return {"score": self.score, "weights": self.weights}
+        return {"score": self.score, "epoch": self.epoch, "weights": self.weights}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """From the checkpoint."""
-        self.score, self.weights = state_dict["score"], state_dict["weights"]
+        self.score, self.epoch, self.weights = state_dict["score"], state_dict["epoch"], state_dict["weights"]
 
 
 class Patience(EarlyStopping):

@@ -25,6 +25,14 @@ class LearningParams(Section):
     class_weights: Literal["none", "balanced"]
     patience: int = Field(ge=1)
 
+    @property
+    def monitor(self) -> str:
+        """The figure of validation, the lower the better, that epochs are chosen by.
+
+        With weighted labels it is the loss that is trained: log loss counts items, so it favours the frequent labels.
+        """
+        return "validation_log_loss" if self.class_weights == "none" else "validation_loss"
+
 
 def class_weights(labels: NDArray[np.int64], params: LearningParams, classes: int) -> Tensor | None:
     """Of each label (classes,), 1 on the mean of the items: `balanced` lets every label count as much as any other."""
@@ -43,6 +51,7 @@ class Classifier(pl.LightningModule):
         self.params = params
         self._weights = weights
         self._outcomes: list[tuple[Tensor, Tensor]] = []
+        self._losses: list[Tensor] = []  # of each validation item; with weights only
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
         """Loss of one batch."""
@@ -54,19 +63,29 @@ class Classifier(pl.LightningModule):
         return loss
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        smoothing = self.params.label_smoothing
         if self._weights is None:
-            return nn.functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+            return nn.functional.cross_entropy(logits, labels, label_smoothing=self.params.label_smoothing)
         # By the number of items, not by their weights as torch's mean: so the parts of a batch that several processes
         # take have the loss of the whole on the mean.
-        weights = self._weights.to(labels.device)
-        whole = nn.functional.cross_entropy(logits, labels, weights, label_smoothing=smoothing, reduction="sum")
-        return whole / len(labels)
+        return self._weighted_losses(self._weights, logits, labels).mean()
+
+    def _weighted_losses(self, weights: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+        """The loss of each item (n,), times the weight of its label.
+
+        torch's own `weight` weighs the smoothing's share of each label too: with smoothing e and C labels, beyond
+        1 + C (1 - e) / e items to one the least loss is to say the rare label of everything.
+        """
+        smoothing = self.params.label_smoothing
+        losses = nn.functional.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
+        return weights.to(labels.device)[labels] * losses
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
         """Keep what the network says, to judge the whole split at once."""
         inputs, labels = batch
-        self._outcomes.append((self.network(inputs).float().softmax(dim=1).cpu(), labels.cpu()))
+        logits = self.network(inputs).float()
+        self._outcomes.append((logits.softmax(dim=1).cpu(), labels.cpu()))
+        if self._weights is not None:
+            self._losses.append(self._weighted_losses(self._weights, logits, labels).cpu())
 
     def on_validation_epoch_end(self) -> None:
         """The figures of the whole validation split."""
@@ -74,6 +93,9 @@ class Classifier(pl.LightningModule):
         self._outcomes.clear()
         for name, value in classification_metrics(labels, probabilities).items():
             self.log(f"validation_{name}", float(value), prog_bar=name in ("accuracy", "log_loss"))
+        if self._losses:
+            self.log("validation_loss", torch.cat(self._losses).double().mean().item())
+            self._losses.clear()
 
     def configure_optimizers(self) -> Any:
         """AdamW, with Muon for kernels if asked for; one cycle of their rates (arXiv:1708.07120)."""

@@ -21,7 +21,7 @@ def adamw(weights: Iterable[nn.Parameter], learning_rate: float, weight_decay: f
 
 
 class Muon(torch.optim.Optimizer):
-    """Every step of a kernel is an orthogonal matrix, so that directions with small gradients learn too.
+    """Every step of a kernel is nearly `orthogonal`, so that directions with small gradients learn too.
 
     Muon (Jordan 2024, kellerjordan.github.io/posts/muon) with the steps scaled to the size of AdamW's (Liu et al. 2025,
     arXiv:2502.16982). A kernel (outputs, inputs, height, width) is seen as a matrix (outputs, inputs * area). It does
@@ -54,7 +54,12 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """The matrix (rows, columns) with all singular values brought to between 0.7 and 1.2, by Newton-Schulz steps."""
+    """A matrix (rows, columns) near the closest orthogonal one: same singular vectors, singular values near 1.
+
+    Five Newton-Schulz steps with Jordan's coefficients, which trade precision for speed and do not converge: singular
+    values of at least 0.0015 of the Frobenius norm come to between 0.68 and 1.21, smaller ones grow up to 485 times,
+    zeros stay. On a GPU bfloat16 adds its rounding.
+    """
     a, b, c = QUINTIC
     wide = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
     found = wide.bfloat16() if matrix.is_cuda else wide

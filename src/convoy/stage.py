@@ -3,6 +3,7 @@
 import ctypes
 import errno
 import fcntl
+import json
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ import psutil
 from convoy.params import ParamsInvalid
 
 LOCKS = Path(".run/stages")
+RWLOCK = Path(".dvc/tmp/rwlock")  # where DVC writes its pid beside a stage's outs, before it starts the stage
 PATIENCE_S = 5.0  # for another run of the stage, which may be at its end
 PR_SET_PDEATHSIG = 1
 RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # of several processes that train together the first holds the lock
@@ -49,9 +51,11 @@ def run(main: Callable[..., None], *arguments: str, refusals: tuple[type[Excepti
     """
     module = Path(sys.argv[0]).stem
     name = f"{module}@{'-'.join(arguments)}" if arguments else module  # as DVC calls it
+    _watch_dvc()  # first: also a DVC that is dead by now may have left torn records
     if "DVC_STAGE" in os.environ:
         end_with_parent()  # which is DVC: `exec` in dvc.yaml leaves no shell between them
-    _watch_dvc()
+        if _is_orphan():
+            sys.exit(f"{name}: its DVC was killed before it began; run `dvc repro` again")
     try:
         with _alone(name, module):
             main(*arguments)
@@ -65,10 +69,29 @@ def run(main: Callable[..., None], *arguments: str, refusals: tuple[type[Excepti
         sys.exit(f"{name}: {error}")
 
 
-def end_with_parent() -> None:
-    """Where the parent is killed, end too, as if by `kill`: nobody would take what this makes. On Linux alone."""
+def end_with_parent(pid: int | None = None) -> None:
+    """Where the parent is killed, end too, as if by `kill`: nobody would take what this makes. On Linux alone.
+
+    `pid` is the parent's, where it is known: it may have died before this call, of which no signal tells.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if pid not in (None, os.getppid()):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _is_orphan() -> bool:
+    """Whether the DVC that started this is dead: no ancestor is among those that hold DVC's lock of outs.
+
+    The parent's pid alone does not say so: DVC may be a container's pid 1, and a subreaper may have adopted this.
+    False where that lock is missing or is just being written, and for processes that a launcher may have started.
+    """
+    if any(rank in os.environ for rank in RANKS):
+        return False
+    with suppress(FileNotFoundError, ValueError, psutil.Error):
+        holders = {holder["pid"] for holder in json.loads(RWLOCK.read_bytes()).get("write", {}).values()}
+        return bool(holders) and holders.isdisjoint(each.pid for each in psutil.Process().parents())
+    return False
 
 
 def _watch_dvc() -> None:

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from convoy import candidates, layout
 from convoy.callbacks import (
     CURVES,
-    MONITOR,
     BestWeights,
     Curves,
     Divergence,
@@ -137,8 +136,9 @@ def train(
     _hush()
     torch.set_float32_matmul_precision(params.float32_matmul_precision)
     splits.replays = getattr(network, "replays", 1)
-    curves, best = Curves(), BestWeights(network)
-    own = [best, curves, Patience(MONITOR, patience=learning.patience), Divergence(), SeedEachEpoch(params.seed)]
+    curves, best = Curves(), BestWeights(network, learning.monitor)
+    patience = Patience(learning.monitor, patience=learning.patience)
+    own = [best, curves, patience, Divergence(), SeedEachEpoch(params.seed)]
     kept = [every_epoch(folder)] if folder else []
     unfinished = newest_whole(folder) if folder else None
     if unfinished is None:
@@ -151,8 +151,7 @@ def train(
         model = Classifier(_prepared(network, params), learning, weights)
         trainer.fit(model, datamodule=splits, ckpt_path=unfinished, weights_only=True)
     network.load_state_dict(best.weights)
-    best_row = min(curves.rows, key=lambda row: row[MONITOR])
-    return Trained(network.cpu().eval(), int(best_row["epoch"]), curves.rows)
+    return Trained(network.cpu().eval(), best.epoch, curves.rows)
 
 
 def _trainer(params: TrainerParams, epochs: int, callbacks: list[pl.Callback]) -> pl.Trainer:

@@ -42,7 +42,9 @@ def _dvc(pid: int) -> psutil.Process | None:
     with suppress(psutil.Error):
         process = psutil.Process(pid)
         for each in [process, *process.parents()]:  # a shell may lie between
-            if "dvc" in (Path(word).name for word in each.cmdline()):
+            names = [Path(word).name for word in each.cmdline()]
+            # Not all that name it are DVC: init may be `tini -- dvc repro`.
+            if "dvc" in names and names[0].startswith(("dvc", "python")):
                 return each
     return None
 

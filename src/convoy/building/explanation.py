@@ -1,5 +1,6 @@
 """A trained candidate -> explanation.onnx beside its model.onnx, what the card says of it, and the proof of both."""
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -55,7 +56,7 @@ def export_both(
 ) -> dict[str, bytes]:
     """What predicts and what explains, each from a process of its own, at the same time; `folder` has the candidate."""
     # Spawned: a fork would hang in the threads that torch has started.
-    with ProcessPoolExecutor(1, get_context("spawn"), stage.end_with_parent) as pool:
+    with ProcessPoolExecutor(1, get_context("spawn"), stage.end_with_parent, (os.getpid(),)) as pool:
         explanation = pool.submit(_export_explanation, folder, example.cpu().numpy(), task, calibration)
         return {"model.onnx": export(network, example, task, calibration), EXPLANATION: explanation.result()}
 

@@ -159,11 +159,14 @@ class Adversary(nn.Module):
     def forward(self, tokens: Tensor, vectors: Tensor) -> Tensor:
         """(batch, tokens) ids, (batch, tokens, size) their vectors -> what to add, `share` of each text's norm long.
 
-        Nothing the first time. Padding, which no loss depends on, is left as it is.
+        Nothing the first time, and for texts whose gradient overflowed: with 16-mixed the loss is scaled up until some
+        do, and the scaler skips that step. Padding, which no loss depends on, is left as it is.
         """
         if self._gradient is not None and self._tokens is not None and torch.equal(tokens, self._tokens):
             gradient, self._tokens, self._gradient = self._gradient, None, None
-            return gradient * (self.share * _norms(vectors) / _norms(gradient).clamp_min(SMALLEST_NORM))
+            norms = _norms(gradient)
+            moved = gradient * (self.share * _norms(vectors) / norms.clamp_min(SMALLEST_NORM))
+            return moved.where(norms.isfinite(), 0)
         nothing = torch.zeros_like(vectors, requires_grad=True)
         nothing.register_hook(self._remember)  # type: ignore[no-untyped-call]
         self._tokens, self._gradient = tokens, None

@@ -35,7 +35,11 @@ class Pruning(pl.Callback):
 
 
 class Objective:
-    """Trains a candidate with drawn params as `dvc repro` would; its value is the best epoch's on validation."""
+    """Trains a candidate with drawn params as `dvc repro` would; its value is the best epoch's on validation.
+
+    That epoch is the one that training keeps. The value is the metric of section tune, whatever the labels weigh, so
+    that trials compare even where class_weights is among what is tried.
+    """
 
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
