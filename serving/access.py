@@ -53,7 +53,10 @@ class Access:
         return name == "localhost" or name in self.hosts or "*" in self.hosts or _is_address(name)
 
     def _allows(self, origin: str, host: str) -> bool:
-        return urlsplit(origin).netloc == host or origin in self.origins
+        try:
+            return urlsplit(origin).netloc == host or origin in self.origins
+        except ValueError:  # `http://[` and what else is no URL
+            return False
 
 
 def _names(listed: str) -> frozenset[str]:

@@ -6,6 +6,8 @@ from convoy.layout import Task
 from serving.deployed import Deployed
 from serving.faults import Fault
 
+# A header of every answer: no browser may take one for another type than it says, such as JSON for a page.
+NOSNIFF = (b"x-content-type-options", b"nosniff")
 WHOLE = "convoy.whole"  # in the ASGI scope of a request whose whole body came with its head; it need not be waited for
 
 

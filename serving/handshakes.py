@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.access import Access
 from serving.admission import checked_headers
-from serving.exchange import Exchange
+from serving.exchange import NOSNIFF, Exchange
 from serving.faults import Fault
 from serving.measures import faults_of, open_streams
 from serving.routes import JSON, STREAM_TEXTS
@@ -64,6 +64,7 @@ async def _refuse(fault: Fault, exchange: Exchange, scope: Scope, send: Send) ->
         (b"content-type", JSON.encode()),
         (b"content-length", str(len(body)).encode()),
         (b"x-request-id", exchange.request_id.encode()),
+        NOSNIFF,
         (b"connection", b"close"),
         *((name.encode(), value.encode()) for name, value in fault.headers.items()),
     ]

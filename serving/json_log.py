@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import traceback
+import warnings
 from datetime import UTC, datetime
 
 LOG_VARIABLE = "CONVOY_LOG"
@@ -35,6 +36,8 @@ class JsonLines(logging.Formatter):
 
 def set_up() -> None:
     """Let every handler of this process write as the environment wants it; after BentoML has made its own."""
+    # Pillow warns of each broken tag of a photo: one of 780 kB wrote 65,000 lines.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     if os.environ.get(LOG_VARIABLE, "") != "json":
         return
     for logger in (logging.getLogger(), logging.getLogger("bentoml"), logging.getLogger("uvicorn.error")):

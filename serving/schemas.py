@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, NotRequired
 
-from pydantic import BaseModel, ConfigDict, Field, with_config
+from pydantic import BaseModel, ConfigDict, FailFast, Field, with_config
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from convoy.bundle import Card, Release
@@ -16,10 +16,13 @@ class TextsRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    # What a blank text is, is decided by preprocessing; the document says it too.
-    texts: list[Annotated[str, Field(json_schema_extra={"minLength": 1, "pattern": r"\S"})]] = Field(
-        min_length=1, examples=[["A wonderful little film.", "I want those two hours back."]]
-    )
+    # What a blank text is, is decided by preprocessing; the document says it too. Without FailFast pydantic builds an
+    # error for each wrong item: 765 MB for the million that 2 MB can hold.
+    texts: Annotated[
+        list[Annotated[str, Field(json_schema_extra={"minLength": 1, "pattern": r"\S"})]],
+        FailFast(),
+        Field(min_length=1, examples=[["A wonderful little film.", "I want those two hours back."]]),
+    ]
 
 
 class StreamMessage(BaseModel):

@@ -12,7 +12,7 @@ from serving.access import Access
 from serving.admission import SenderGone, checked_deadline_s, checked_headers, checked_route, read_body
 from serving.capacity import MOST_EXPLANATIONS, Budget, Capacity
 from serving.deployed import Deployed, DeployedModels, Unavailable
-from serving.exchange import Exchange
+from serving.exchange import NOSNIFF, Exchange
 from serving.faults import Fault, from_status
 from serving.handshakes import Handshakes
 from serving.measures import faults_of, waiting_of
@@ -76,6 +76,10 @@ class Shell:
                 await _refuse(fault, exchange, scope, receive, send)
         except SenderGone:
             pass
+        except Exception:  # a fault of this layer itself
+            logger.exception("request %s failed", exchange.request_id, extra={"convoy_request_id": exchange.request_id})
+            if not exchange.status:
+                await _refuse(Fault("internal_error"), exchange, scope, receive, send)
         finally:
             self.budget.release(exchange.held)
             if self.request_log is not None:
@@ -117,7 +121,7 @@ class Shell:
                     fault = exchange.fault = exchange.fault or from_status(message["status"])
                     await _send_fault(fault, exchange, send, beside=self._beside(fault))
                     return
-                headers = [*message.get("headers", ()), (b"x-request-id", exchange.request_id.encode())]
+                headers = [*message.get("headers", ()), (b"x-request-id", exchange.request_id.encode()), NOSNIFF]
                 message = {**message, "headers": headers}
             elif exchange.fault is not None:
                 return  # the body that belonged to the other layer's error
@@ -184,6 +188,7 @@ async def _send_fault(
         (b"content-type", JSON.encode()),
         (b"content-length", str(len(body)).encode()),
         (b"x-request-id", exchange.request_id.encode()),
+        NOSNIFF,
         *((name.encode(), value.encode()) for name, value in fault.headers.items()),
     ]
     await send({"type": "http.response.start", "status": fault.status, "headers": headers})

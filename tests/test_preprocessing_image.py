@@ -1,6 +1,8 @@
 """Images of any size and mode become the pixels that the model was trained on, or a clear refusal."""
 
 import io
+import struct
+import zlib
 from typing import Any
 
 import numpy as np
@@ -178,6 +180,25 @@ def test_a_jpeg_of_very_many_scans_is_refused() -> None:
     assert PREPROCESSOR.prepare(whole[:-2] + scan * 50 + whole[-2:]).array.shape == (28, 28, 1)
     with pytest.raises(InputRejected, match="more than 100 scans") as error:
         PREPROCESSOR.prepare(whole[:-2] + scan * 100 + whole[-2:])
+    assert error.value.code == "undecodable_image"
+
+
+def test_a_jpeg_of_very_many_exif_segments_is_refused() -> None:
+    whole = encode(Image.fromarray(gradient(60, 60)), "JPEG")
+    segment = b"\xff\xe1\x00\x16Exif\x00\x00II*\x00\x08\x00\x00\x00\x00\x00\x00\x00\x00\x00"
+    assert PREPROCESSOR.prepare(whole[:2] + segment * 100 + whole[2:]).array.shape == (28, 28, 1)
+    with pytest.raises(InputRejected, match="more than 100 Exif segments") as error:
+        PREPROCESSOR.prepare(whole[:2] + segment * 101 + whole[2:])
+    assert error.value.code == "undecodable_image"
+
+
+@pytest.mark.parametrize(("name", "head"), [(b"iCCP", b"a\0\0"), (b"zTXt", b"\0\0"), (b"iTXt", b"a\0\1\0\xff\0\0")])
+def test_a_png_of_very_many_unpacked_chunks_is_refused(name: bytes, head: bytes) -> None:
+    whole, data = encode(Image.fromarray(gradient())), head + zlib.compress(bytes(1000))
+    chunk = struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+    assert np.array_equal(PREPROCESSOR.prepare(whole[:33] + chunk * 100 + whole[33:]).array[:, :, 0], gradient())
+    with pytest.raises(InputRejected, match="more than 100 Exif segments, profiles or texts") as error:
+        PREPROCESSOR.prepare(whole[:33] + chunk * 101 + whole[33:])
     assert error.value.code == "undecodable_image"
 
 

@@ -199,6 +199,12 @@ def bombs() -> Iterator[Case]:
     yield raw(
         "profile that unpacks to 64 MB", with_chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(64_000_000))), UNDECODABLE
     )
+    texts = chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(1_000_000)))
+    yield raw("60 texts that unpack to 1 MB each", PNG[:33] + texts * 60 + PNG[33:], OK)
+    yield raw("1,000 texts without a name", PNG[:33] + chunk(b"zTXt", b"\0\0a") * 1000 + PNG[33:], UNDECODABLE)
+    exif = b"\xff\xe1\x00\x10Exif\0\0II*\0\x08\0\0\0"
+    whole = saved("JPEG")
+    yield raw("JPEG of 100,000 Exif segments", whole[:2] + exif * 100_000 + whole[2:], UNDECODABLE, "image/jpeg")
     yield raw("10,000 empty chunks", PNG[:33] + chunk(b"teSt", b"") * 10_000 + PNG[33:], OK)
 
 
@@ -368,6 +374,8 @@ def bad_texts() -> Iterator[Case]:
         "texts of an object": '{"texts": {"0": "good"}}',
         "texts of a number": '{"texts": 1}',
         "no texts": '{"texts": []}',
+        "a hundred thousand numbers": '{"texts": [' + "1," * 100_000 + "1]}",
+        "thirty thousand keys": "{" + ",".join(f'"{index}": 1' for index in range(30_000)) + "}",
         "a number among them": texts_of("good", 1),
         "a large float among them": '{"texts": [1e999]}',
         "true among them": texts_of(True),
@@ -497,7 +505,8 @@ def heads() -> Iterator[Case]:
         yield with_headers(f"host {host[:40]}", (403, "forbidden_host"), ("host", host))
     for host in ("localhost", "LOCALHOST:3000", "127.0.0.1", "[::1]:3000", "192.168.0.7:3000"):
         yield with_headers(f"host {host}", OK, ("host", host))
-    for origin in ("http://evil.example", "null", "https://127.0.0.1", "file://", "http://localhost:1", ""):
+    no_urls = ("http://[", "http://]", "http://[::1")  # urlsplit raises ValueError for each
+    for origin in (*no_urls, "http://evil.example", "null", "https://127.0.0.1", "file://", "http://localhost:1", ""):
         yield with_headers(f"origin {origin!r}", (403, "forbidden_origin"), ("origin", origin))
     for given in ("", "0", "-1", "1.5", "1e3", "0x10", "ten", "9" * 30, "١٢"):
         yield with_headers(f"timeout {given[:12]!r}", (422, "invalid_parameter"), ("x-request-timeout-ms", given))

@@ -1,5 +1,6 @@
-"""A head that does not end, in time or in size, ends by itself; on a real uvicorn, whose limit is short here."""
+"""Heads and trailers without end, and requests without number, end by themselves; on a real uvicorn."""
 
+import asyncio
 import json
 import socket
 import threading
@@ -16,10 +17,17 @@ from serving.exchange import WHOLE
 
 LIMIT_S = 0.4
 HEAD = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
+CHUNKED = b"POST /read HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+SLOW = HEAD.replace(b"/ ", b"/slow ", 1) + b"\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\n"
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["path"] == "/slow":
+        await asyncio.sleep(0.05)
+    if scope["path"] == "/read":
+        while (await receive()).get("more_body", False):
+            pass
     said = "answered, the body is here" if WHOLE in scope else "answered before the body"
     await PlainTextResponse(said)(scope, receive, send)
 
@@ -58,6 +66,7 @@ def exchange(port: int, *parts: bytes, pause_s: float = 0.0) -> tuple[bytes, flo
 
 def error_of(answer: bytes) -> dict[str, str]:
     head, _, body = answer.partition(b"\r\n\r\n")
+    assert b"x-content-type-options: nosniff" in head
     assert f"content-length: {len(body)}".encode() in head
     error: dict[str, str] = json.loads(body)["error"]
     assert f"x-request-id: {error['request_id']}".encode() in head
@@ -117,3 +126,49 @@ def test_only_a_body_that_has_come_to_its_end_counts_as_here(port: int) -> None:
             connection.sendall(POST + body)
             assert said in connection.recv(65_536)
             connection.sendall(rest)
+
+
+def test_trailers_after_a_chunked_body_are_a_400(port: int) -> None:
+    answer, _ = exchange(port, CHUNKED, b"3\r\nabc\r\n", b"0\r\nx-a: b\r\n\r\n", pause_s=0.02)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert error_of(answer)["code"] == "malformed_request"
+
+
+def test_one_trailer_without_end_is_a_431(port: int) -> None:
+    parts = [b"a" * 8000] * (connections.MOST_HEAD_BYTES // 8000 + 2)
+    answer, _ = exchange(port, CHUNKED, b"3\r\nabc\r\n0\r\nx-a: ", *parts, pause_s=0.02)
+    assert answer.startswith(b"HTTP/1.1 431 ")
+    assert error_of(answer)["code"] == "headers_too_large"
+
+
+def test_chunks_of_any_size_are_read(port: int) -> None:
+    sizes = [1, 70_000, 3, 300_000, 100_000]
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        for _ in range(2):
+            connection.sendall(CHUNKED)
+            for size in sizes:
+                connection.sendall(b"%x;name=value\r\n" % size)
+                time.sleep(0.02)
+                connection.sendall(b"a" * size + b"\r\n")
+            connection.sendall(b"0\r\n")
+            time.sleep(0.02)
+            connection.sendall(b"\r\n")
+            assert b"body is here" in connection.recv(65_536)
+
+
+def test_pipelined_requests_without_number_are_not_kept(port: int) -> None:
+    few, _ = exchange(port, SLOW * 3 + b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    assert few.count(b"HTTP/1.1 200 ") == 4
+    many, _ = exchange(port, SLOW + (HEAD + b"\r\n") * 3000)
+    assert 1 <= many.count(b"HTTP/1.1 200 ") <= connections.MOST_PIPELINED + 2
+
+
+def test_bytes_that_are_no_request_are_a_400(port: int) -> None:
+    answer, _ = exchange(port, b"\x16\x03\x01 a client that wants TLS\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert error_of(answer)["code"] == "malformed_request"
+
+
+def test_a_request_before_such_bytes_is_answered(port: int) -> None:
+    answer, _ = exchange(port, SLOW, b"no request\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200 ") and answer.count(b"HTTP/1.1") == 1

@@ -2,8 +2,10 @@
 
 import io
 import json
+import zlib
 from typing import Any
 
+import hostile
 import numpy as np
 import pytest
 import tiny_bundles
@@ -13,7 +15,7 @@ from PIL import Image, ImageOps
 
 from serving.deployed import Deployed
 from serving.faults import Fault
-from serving.predictions import answer_sets, is_quick, predict_images, predict_texts, read_texts
+from serving.predictions import MOST_QUICK_CHUNKS, answer_sets, is_quick, predict_images, predict_texts, read_texts
 
 WORDS = st.lists(st.sampled_from(["good", "bad", "film", "the", "unknown"]), min_size=1, max_size=40).map(" ".join)
 SHARED = settings(
@@ -148,6 +150,32 @@ def test_only_a_small_png_is_answered_without_a_thread() -> None:
     assert not is_quick(tiny_bundles.png(7)[:20])
     assert not is_quick(b"\xff\xd8\xff" + bytes(100))
     assert not is_quick(tiny_bundles.png(7) + bytes(70_000))
+
+
+@pytest.mark.parametrize("name", [b"zTXt", b"iTXt", b"tEXt", b"iCCP", b"eXIf", b"acTL", b"fdAT", b"teSt", b"IHDR"])
+def test_a_png_with_more_than_pixels_takes_a_thread(name: bytes) -> None:
+    png, chunk = tiny_bundles.png(7), hostile.chunk(name, b"a\0\0")
+    assert not is_quick(png[:33] + chunk + png[33:])
+    assert not is_quick(png[:-12] + chunk + png[-12:])  # before its last chunk, which has no data
+
+
+@pytest.mark.parametrize("name", [b"PLTE", b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"pHYs", b"IDAT"])
+def test_a_png_of_few_chunks_with_pixels_takes_none(name: bytes) -> None:
+    png, chunk = tiny_bundles.png(7), hostile.chunk(name, bytes(32))
+    assert is_quick(png[:33] + chunk + png[33:])
+    assert not is_quick(png[:33] + chunk * MOST_QUICK_CHUNKS + png[33:])
+
+
+@pytest.mark.parametrize("cut", [12, 20, 60])
+def test_a_png_without_its_end_takes_a_thread(cut: int) -> None:
+    assert not is_quick(tiny_bundles.png(7)[:-cut])
+
+
+def test_texts_in_a_png_change_no_answer(image_model: Deployed) -> None:
+    png, chunk = tiny_bundles.png(7), hostile.chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(1_000_000)))
+    assert predict_images(image_model, [png[:33] + chunk * 60 + png[33:]], None) == predict_images(
+        image_model, [png], None
+    )
 
 
 @pytest.mark.parametrize(

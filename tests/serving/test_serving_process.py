@@ -2,11 +2,13 @@
 
 import json
 import socket
+import struct
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
+import hostile
 import httpx
 import pytest
 import tiny_bundles
@@ -68,7 +70,16 @@ def test_it_listens_on_the_local_machine_only(server: Server) -> None:
 
 def test_probes_page_document_and_static_files_answer(server: Server) -> None:
     for path in ("/livez", "/readyz", "/healthz", "/metrics", "/", "/docs.json", "/static_content/swagger-ui.css"):
-        assert httpx.get(server.url + path).status_code == 200, path
+        answer = httpx.get(server.url + path)
+        assert (answer.status_code, answer.headers.get("x-content-type-options")) == (200, "nosniff"), path
+
+
+def test_broken_metadata_of_images_fill_no_log(server: Server) -> None:
+    tags = b"".join(struct.pack("<HHII", 2000 + index, 2, 100, 8) for index in range(300))
+    image = hostile.with_chunk(b"eXIf", b"II*\0\x08\0\0\0" + struct.pack("<H", 300) + tags)
+    answer = httpx.post(f"{server.url}/v1/images/predict", content=image, headers={"content-type": "image/png"})
+    assert answer.status_code == 200
+    assert "Skipping tag" not in server.log.read_text()
 
 
 def test_the_metrics_count_every_answer_and_unknown_paths_add_no_line(server: Server) -> None:

@@ -13,6 +13,8 @@ from conftest import error_of
 from PIL import Image
 from starlette.testclient import TestClient
 
+from serving.routes import BY_PATH, METRICS
+
 IMAGES = "/v1/images/predict"
 TEXTS = "/v1/texts/predict"
 IMAGE_SETS = "/v1/images/sets"
@@ -295,6 +297,12 @@ def test_every_answer_has_a_request_id_and_head_answers_where_get_does(client: T
     assert (response.status_code, response.headers["x-request-id"]) == (200, "trace-1.A_b")
     assert client.head(path).status_code == 200
     assert len(client.get(path).headers["x-request-id"]) == 16
+
+
+@pytest.mark.parametrize("path", sorted({*BY_PATH} - {METRICS.path}))  # which a running server alone answers
+def test_every_answer_keeps_browsers_from_guessing_types(client: TestClient, path: str) -> None:
+    answers = [client.get(path), client.post(path, content=b"{}"), client.put(path), client.get(f"{path}/nowhere")]
+    assert [answer.headers.get_list("x-content-type-options") for answer in answers] == [["nosniff"]] * 4
 
 
 @pytest.mark.parametrize("request_id", ["", "a b", "x" * 65, "<script>", "a\tb", 'a"b'])

@@ -163,6 +163,16 @@ def test_an_exception_of_another_layer_is_a_500_that_tells_nothing(image_model: 
     assert b"internal_error" in conversation.sent[1]["body"] and b"marker" not in conversation.sent[1]["body"]
 
 
+def test_a_fault_of_the_outer_layer_is_a_500_in_our_form(
+    image_model: Deployed, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(shell, "checked_deadline_s", lambda *_: {}["marker"])
+    conversation = Conversation(chunks(1), [])
+    assert conversation.run(image_model) == 500
+    assert b"internal_error" in conversation.sent[1]["body"] and b"marker" not in conversation.sent[1]["body"]
+    assert conversation.header(b"x-request-id").decode() in caplog.text
+
+
 def test_a_websocket_is_closed(image_model: Deployed) -> None:
     sent: list[Message] = []
 

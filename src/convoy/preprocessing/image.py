@@ -21,6 +21,10 @@ FORMATS = ("PNG", "JPEG", "WEBP")
 # A progressive JPEG goes over all its pixels once per scan: about ten in practice, 600,000 fit into 20 MB (an hour).
 MAX_JPEG_SCANS = 100
 _JPEG_SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")  # the marker and its length
+# Pillow joins the Exif segments of a JPEG one by one: 20 MB of small ones take minutes. Of a PNG it unpacks each of
+# these chunks, up to 1 MB; its limit of 64 MB leaves out profiles, texts without a name and texts that are no UTF-8.
+MAX_COSTLY_PARTS = 100
+_COSTLY_PARTS = {b"\xff\xd8": (b"Exif\x00\x00",), b"\x89P": (b"iCCP", b"iTXt", b"zTXt")}
 _LIGHT = bytes(value > 127 for value in range(256))
 Polarity = Literal["light_on_dark", "dark_on_light"]
 
@@ -99,6 +103,10 @@ def _opened(encoded: bytes, max_pixels: int) -> Iterator[Image.Image]:
     """An image of an allowed size; what goes wrong with it, now or while it is used, is an InputRejected."""
     if not encoded:
         raise InputRejected("undecodable_image", "the image is empty (0 bytes)")
+    if any(encoded.count(name) > MAX_COSTLY_PARTS for name in _COSTLY_PARTS.get(encoded[:2], ())):
+        raise InputRejected(
+            "undecodable_image", f"the image has more than {MAX_COSTLY_PARTS} Exif segments, profiles or texts"
+        )
     try:
         # Pillow only warns about a decompression bomb between one and two times its own limit, hence our check.
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
