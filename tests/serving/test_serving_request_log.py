@@ -169,6 +169,27 @@ def test_a_full_file_moves_on_and_the_oldest_goes(tmp_path: Path) -> None:
     assert all((tmp_path / name).stat().st_mode & 0o777 == 0o600 for name in os.listdir(tmp_path))
 
 
+def test_a_failed_rotation_closes_no_other_descriptor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = LogFile(tmp_path / "log", max_bytes=10, files=2)
+    file.append(b"line one\n")
+    really_close, others = os.close, []
+
+    def close(descriptor: int) -> None:
+        """Another thread opens something as soon as the number is free."""
+        really_close(descriptor)
+        if not others:
+            others.append(os.open(tmp_path, os.O_RDONLY))
+            assert others == [descriptor]
+            (tmp_path / "log").symlink_to("elsewhere")  # so that the fresh file cannot be opened
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "close", close)
+        with pytest.raises(OSError, match="symbolic links"):
+            file.append(b"line two\n")
+    os.fstat(others[0])  # raises where the other thread's descriptor was closed
+    os.close(others[0])
+
+
 def test_half_a_line_that_a_kill_left_spoils_no_other(tmp_path: Path) -> None:
     (tmp_path / "log").write_bytes(b'{"id": "ha')
     LogFile(tmp_path / "log", 1000, 2).append(b"{}\n")
