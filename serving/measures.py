@@ -35,6 +35,11 @@ class Measures:
             tally.observe(self.confidence, confidence)
 
 
+def set_up() -> None:
+    """Import what metrics need, as a worker starts: later there may be no descriptor left to read a module by."""
+    _families()
+
+
 @cache
 def measures_of(task: str, version: str, labels: tuple[str, ...]) -> Measures:
     """The series of a version; the same ones for the same version, however often it is loaded."""
@@ -125,6 +130,9 @@ def _families() -> _Families:
     # Late: BentoML sets the folder that the workers' metrics share before prometheus_client may be imported.
     from prometheus_client import Counter, Gauge, Histogram
 
+    from serving.prometheus_private import reserve_room
+
+    reserve_room()
     model = ["task", "version"]
     return _Families(
         Histogram("convoy_answer_seconds", "From the head of a request to its 200", model, buckets=SECONDS),

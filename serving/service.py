@@ -8,7 +8,7 @@ import bentoml
 from bentoml import Service
 from starlette.types import ASGIApp
 
-from serving import bento, json_log
+from serving import bento, json_log, measures
 from serving.access import Access
 from serving.admission import TIMEOUT_S
 from serving.connections import take_over_connections
@@ -53,6 +53,7 @@ class Convoy:
     def __init__(self) -> None:
         """Load all models and follow them; one that cannot be loaded makes /readyz 503, the others answer."""
         json_log.set_up()
+        measures.set_up()
         self._reloader = Reloader(models, deployed_folder())
         self._reloader.start()
         tally.start()

@@ -158,6 +158,23 @@ def test_a_disk_that_refuses_is_told_once_and_counted(
     assert outcomes[2:] == ["written"]
 
 
+def test_a_malformed_record_ends_no_logging(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    outcomes: list[str] = []
+    monkeypatch.setattr(module, "logged_of", str)
+    monkeypatch.setattr(module.tally, "count", outcomes.append)
+    monkeypatch.setattr(module, "WRITE_EVERY_S", 0.01)
+    log = log_of(tmp_path / "log")
+    log.start()
+    for request_id, answer in (("bad 1", b'{"predictions": 1}'), ("bad 2", b"no JSON"), ("good", b"")):
+        log.note("/v1/texts/predict", b"", answered(answer=answer, request_id=request_id))
+        time.sleep(0.1)  # so that each is written by itself
+    log.stop()
+    assert [line["id"] for line in lines_of(tmp_path / "log")] == ["good"]
+    assert outcomes == ["failed", "failed", "written"] and caplog.text.count("is answered and not logged") == 1
+
+
 def test_a_full_file_moves_on_and_the_oldest_goes(tmp_path: Path) -> None:
     file = LogFile(tmp_path / "log", max_bytes=25, files=3)
     for number in range(12):
