@@ -106,6 +106,7 @@ def test_a_state_can_be_used_again_and_again(client: TestClient) -> None:
         ({"text": "a", "state": ""}, 400, "state_invalid"),
         ({"text": "a" * 101}, 422, "word_too_long"),
         ({"text": "a " * 10_001}, 413, "text_too_long"),
+        ({"text": "\ufdfa" * 1_200, "final": True}, 413, "text_too_long"),
         ({"text": "\ud83d"}, 422, "invalid_text"),
     ],
 )
