@@ -73,7 +73,7 @@ def logged_of(outcome: str) -> "Counter":
 
 @cache
 def waiting_of(queue: str) -> "Gauge":
-    """How many requests of a task, or for explanations, are inside, waiting or being answered."""
+    """How many requests of a task, for explanations, or pieces of WebSockets are inside, waiting or being answered."""
     return _families().waiting.labels(queue)
 
 
@@ -85,7 +85,7 @@ def open_streams() -> "Gauge":
 
 @cache
 def dropped_of(why: str) -> "Counter":
-    """The counter of WebSockets that were ended since their client said nothing (idle) or read nothing (slow)."""
+    """The counter of WebSockets that were ended: the client said (idle) or read (slow) nothing, or time was up."""
     return _families().dropped.labels(why)
 
 
@@ -150,5 +150,9 @@ def _families() -> _Families:
             multiprocess_mode="livesum",
         ),
         Gauge("convoy_open_streams", "WebSockets that are open", multiprocess_mode="livesum"),
-        Counter("convoy_dropped_streams_total", "WebSockets ended for a client that was idle or slow", ["why"]),
+        Counter(
+            "convoy_dropped_streams_total",
+            "WebSockets ended: the client was idle or slow, or the longest life had expired",
+            ["why"],
+        ),
     )

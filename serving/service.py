@@ -41,9 +41,9 @@ class ShelledService(Service[Any]):  # type: ignore[misc]  # bentoml exports it 
         take_over_connections(WORKERS)
         app = super().to_asgi(is_main)
         traffic = Traffic(app)
-        threads = Threads()
-        routes = own_routes(models, request_log.state if request_log else None, threads, seal)
-        socket = StreamSocket(models, threads, request_log)
+        stream_threads = Threads(name="stream")
+        routes = own_routes(models, request_log.state if request_log else None, stream_threads, seal)
+        socket = StreamSocket(models, stream_threads, request_log)
         return Shell(Front(routes, app, socket), models, Access.of(), traffic, request_log)
 
 
