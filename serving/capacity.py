@@ -1,8 +1,12 @@
 """How much may be inside at once; what comes beyond that is refused at the door, where it costs least."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from serving.faults import Fault
+from serving.measures import waiting_of
+from serving.tally import tally
 
 MOST_REQUESTS = 64  # of one task in one worker
 MOST_EXPLANATIONS = 8  # of both tasks in one worker, which gives them one after the other
@@ -16,10 +20,13 @@ SMALL_BYTES = 65_536
 
 
 class Capacity:
-    """A bounded counter of one task's requests, which also knows how fast they leave."""
+    """A bounded counter of one task's requests, which also knows how fast they leave.
 
-    def __init__(self, most_requests: int = MOST_REQUESTS) -> None:
-        self.most_requests = most_requests
+    `refusal` is the message for those who are not let in, where the one of every request does not fit.
+    """
+
+    def __init__(self, most_requests: int = MOST_REQUESTS, refusal: str = "") -> None:
+        self.most_requests, self._refusal = most_requests, refusal
         self.inside = 0
         self.interval_s = 0.0  # mean time between two that leave, while there is always one inside
         self._busy_since_s = 0.0
@@ -31,7 +38,7 @@ class Capacity:
             raise Fault("deadline_exceeded")
         waits_s = self.inside * self.interval_s
         if self.inside >= self.most_requests or waits_s > (deadline_s - now_s) * WAITING_SHARE:
-            raise Fault("overloaded")
+            raise Fault("overloaded", self._refusal)
         if self.inside == 0:
             self._busy_since_s = now_s
         self.inside += 1
@@ -42,6 +49,18 @@ class Capacity:
         self.interval_s += FORGETTING * (now_s - self._busy_since_s - self.interval_s)
         self._busy_since_s = now_s
         self.inside -= 1
+
+
+@contextmanager
+def admitted(capacity: Capacity, queue: str, deadline_s: float) -> Iterator[None]:
+    """Inside `capacity`, which Prometheus knows as `queue`. Raises Fault as Capacity.enter does."""
+    capacity.enter(deadline_s)
+    tally.show(waiting_of(queue), capacity.inside)
+    try:
+        yield
+    finally:
+        capacity.leave()
+        tally.show(waiting_of(queue), capacity.inside)
 
 
 class Budget:

@@ -59,6 +59,7 @@ class Unavailable:
     """Why nothing answers for a task; paths in `reason` start at the deployed folder."""
 
     reason: str
+    invalid: bool = True  # the bundle itself; False where the machine failed, such as for want of descriptors
 
 
 class DeployedModels:
@@ -79,17 +80,23 @@ def deployed_folder() -> Path:
     return Path(os.environ.get(DEPLOYED_VARIABLE) or DEPLOYED)
 
 
-def load_task(root: Path, task: Task) -> Deployed | Unavailable:
-    """Load what `current` points at. Never raises: one bad bundle must not take the other task with it."""
+def load_task(root: Path, task: Task, logged_reason: str = "") -> Deployed | Unavailable:
+    """Load what `current` points at; a failure for `logged_reason` is not logged again.
+
+    Never raises: one bad bundle must not take the other task with it.
+    """
     try:
         return _load(root, task)
     except BundleInvalid as error:
         reason = str(error).replace(f"{root.resolve()}{os.sep}", "")
-        logger.error("%s cannot be loaded: %s", task, error)
+        if reason != logged_reason:
+            logger.error("%s cannot be loaded: %s", task, error)
+        return Unavailable(reason)
     except Exception as error:  # onnxruntime, tokenizers and the file system each have their own
         reason = f"{task}/current cannot be loaded ({type(error).__name__}); the log has the details"
-        logger.exception("%s cannot be loaded", task)
-    return Unavailable(reason)
+        if reason != logged_reason:
+            logger.exception("%s cannot be loaded", task)
+        return Unavailable(reason, invalid=False)
 
 
 def _load(root: Path, task: Task) -> Deployed:

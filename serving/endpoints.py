@@ -98,11 +98,11 @@ class Endpoint:
 def own_routes(
     models: DeployedModels,
     request_log: RequestLogState | None = None,
-    threads: Threads | None = None,
+    stream_threads: Threads | None = None,
     seal: Seal | None = None,
 ) -> dict[str, ASGIApp]:
     """Convoy's own apps by their path."""
-    handlers = Handlers(models, request_log or {"state": "off"}, threads, seal)
+    handlers = Handlers(models, request_log or {"state": "off"}, stream_threads, seal)
     return {
         PREDICT_IMAGES.path: Endpoint(partial(handlers.images, answer_predictions)),
         PREDICT_TEXTS.path: Endpoint(partial(handlers.texts, answer_predictions)),

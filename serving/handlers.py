@@ -41,11 +41,13 @@ class Handlers:
         self,
         models: DeployedModels,
         request_log: RequestLogState,
-        threads: Threads | None = None,
+        stream_threads: Threads | None = None,
         seal: Seal | None = None,
     ) -> None:
         self._models, self._request_log, self._seal = models, request_log, seal or Seal.of()
-        self._threads = threads or Threads()
+        self._threads = Threads()
+        # Beside the others: pieces of texts, however many and long, keep no prediction waiting for a thread.
+        self._stream_threads = stream_threads or Threads(name="stream")
         # One, beside the others: a prediction waits for no explanation, and shares its core with one at most.
         self._explaining = Threads(1)
         self._turns, self._batches = TurnBatcher(), ThreadBatcher(self._threads)
@@ -121,7 +123,7 @@ class Handlers:
         model = self._model("text-stream", exchange)
         _refuse_parameters(query)
         async with until(exchange.deadline_s):
-            return await self._threads.run(lambda: answer_request(model, self._seal, exchange.body))
+            return await self._stream_threads.run(lambda: answer_request(model, self._seal, exchange.body))
 
     async def list_models(self, query: bytes, _: Exchange) -> bytes:
         """ModelsAnswer."""

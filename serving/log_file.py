@@ -7,6 +7,9 @@ from pathlib import Path
 
 from convoy.request_files import older
 
+# Instead of a descriptor's number, from its close on: the next file or socket of any thread may have that number.
+CLOSED = -1
+
 
 class LogFile:
     """A file that becomes FILE.1 when it is full, as FILE.1 becomes FILE.2, and so on; the oldest goes."""
@@ -26,14 +29,16 @@ class LogFile:
             length = os.fstat(descriptor).st_size
             if length and length + len(lines) > self._max_bytes:
                 self._rotate()
-                os.close(descriptor)
+                full, descriptor = descriptor, CLOSED
+                os.close(full)
                 descriptor, length = self._open(), 0
             if length and os.pread(descriptor, 1, length - 1) != b"\n":
                 lines = b"\n" + lines  # a kill or a full disk has left half a line there
             while lines:
                 lines = lines[os.write(descriptor, lines) :]
         finally:
-            os.close(descriptor)
+            if descriptor != CLOSED:
+                os.close(descriptor)
 
     def _open(self) -> int:
         """The file at `path`, locked until it is closed: the one found may have been rotated while we waited."""

@@ -35,6 +35,11 @@ class Measures:
             tally.observe(self.confidence, confidence)
 
 
+def set_up() -> None:
+    """Import what metrics need, as a worker starts: later there may be no descriptor left to read a module by."""
+    _families()
+
+
 @cache
 def measures_of(task: str, version: str, labels: tuple[str, ...]) -> Measures:
     """The series of a version; the same ones for the same version, however often it is loaded."""
@@ -68,7 +73,7 @@ def logged_of(outcome: str) -> "Counter":
 
 @cache
 def waiting_of(queue: str) -> "Gauge":
-    """How many requests of a task, or for explanations, are inside, waiting or being answered."""
+    """How many requests of a task, for explanations, or pieces of WebSockets are inside, waiting or being answered."""
     return _families().waiting.labels(queue)
 
 
@@ -80,7 +85,7 @@ def open_streams() -> "Gauge":
 
 @cache
 def dropped_of(why: str) -> "Counter":
-    """The counter of WebSockets that were ended since their client said nothing (idle) or read nothing (slow)."""
+    """The counter of WebSockets that were ended: the client said (idle) or read (slow) nothing, or time was up."""
     return _families().dropped.labels(why)
 
 
@@ -125,6 +130,9 @@ def _families() -> _Families:
     # Late: BentoML sets the folder that the workers' metrics share before prometheus_client may be imported.
     from prometheus_client import Counter, Gauge, Histogram
 
+    from serving.prometheus_private import reserve_room
+
+    reserve_room()
     model = ["task", "version"]
     return _Families(
         Histogram("convoy_answer_seconds", "From the head of a request to its 200", model, buckets=SECONDS),
@@ -142,5 +150,9 @@ def _families() -> _Families:
             multiprocess_mode="livesum",
         ),
         Gauge("convoy_open_streams", "WebSockets that are open", multiprocess_mode="livesum"),
-        Counter("convoy_dropped_streams_total", "WebSockets ended for a client that was idle or slow", ["why"]),
+        Counter(
+            "convoy_dropped_streams_total",
+            "WebSockets ended: the client was idle or slow, or the longest life had expired",
+            ["why"],
+        ),
     )

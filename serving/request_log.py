@@ -68,6 +68,7 @@ class RequestLog:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._failing: str | None = None
+        self._misread = False
 
     @classmethod
     def of(cls, environment: Mapping[str, str] = os.environ) -> "RequestLog | None":
@@ -123,9 +124,10 @@ class RequestLog:
             waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
         for start in range(0, len(waiting), WRITTEN_AT_ONCE):
             part = waiting[start : start + WRITTEN_AT_ONCE]
-            outcome = "written" if self._append(b"".join(map(line_of, part))) else "failed"
-            for _ in part:
-                tally.count(logged_of(outcome))
+            lines = [line for line in map(self._line, part) if line]
+            written = len(lines) if self._append(b"".join(lines)) else 0
+            for index in range(len(part)):
+                tally.count(logged_of("written" if index < written else "failed"))
 
     def _is_chosen(self) -> bool:
         return self.settings.share >= 1 or random.random() < self.settings.share
@@ -134,6 +136,16 @@ class RequestLog:
         while not stop.wait(WRITE_EVERY_S):
             self.write()
         self.write()
+
+    def _line(self, entry: Entry) -> bytes:
+        """The line of a request; nothing for one that has none, which must not end the thread."""
+        try:
+            return line_of(entry)
+        except Exception:
+            if not self._misread:  # logged once, not for every request
+                logger.exception("request %s is answered and not logged", entry.request_id)
+            self._misread = True
+            return b""
 
     def _append(self, lines: bytes) -> bool:
         try:

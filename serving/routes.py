@@ -19,6 +19,7 @@ METHODS: tuple[Method, ...] = get_args(Method)
 MULTIPART = "multipart/form-data"
 JSON = "application/json"
 EXPLANATIONS = "explanation"
+PIECES = "text-stream-piece"  # of the WebSockets
 # image/jpg is registered nowhere and sent by many.
 IMAGE_TYPES = ("image/png", "image/jpeg", "image/webp", "image/jpg")
 

@@ -8,7 +8,7 @@ import bentoml
 from bentoml import Service
 from starlette.types import ASGIApp
 
-from serving import bento, json_log
+from serving import bento, json_log, measures
 from serving.access import Access
 from serving.admission import TIMEOUT_S
 from serving.connections import take_over_connections
@@ -41,9 +41,9 @@ class ShelledService(Service[Any]):  # type: ignore[misc]  # bentoml exports it 
         take_over_connections(WORKERS)
         app = super().to_asgi(is_main)
         traffic = Traffic(app)
-        threads = Threads()
-        routes = own_routes(models, request_log.state if request_log else None, threads, seal)
-        socket = StreamSocket(models, threads, request_log)
+        stream_threads = Threads(name="stream")
+        routes = own_routes(models, request_log.state if request_log else None, stream_threads, seal)
+        socket = StreamSocket(models, stream_threads, request_log)
         return Shell(Front(routes, app, socket), models, Access.of(), traffic, request_log)
 
 
@@ -53,6 +53,7 @@ class Convoy:
     def __init__(self) -> None:
         """Load all models and follow them; one that cannot be loaded makes /readyz 503, the others answer."""
         json_log.set_up()
+        measures.set_up()
         self._reloader = Reloader(models, deployed_folder())
         self._reloader.start()
         tally.start()

@@ -10,12 +10,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from convoy.layout import TASKS
 from serving.access import Access
 from serving.admission import SenderGone, checked_deadline_s, checked_headers, checked_route, read_body
-from serving.capacity import MOST_EXPLANATIONS, Budget, Capacity
+from serving.capacity import MOST_EXPLANATIONS, Budget, Capacity, admitted
 from serving.deployed import Deployed, DeployedModels, Unavailable
 from serving.exchange import NOSNIFF, Exchange
 from serving.faults import Fault, from_status
 from serving.handshakes import Handshakes
-from serving.measures import faults_of, waiting_of
+from serving.measures import faults_of
 from serving.request_log import RequestLog
 from serving.routes import EXPLANATIONS, JSON, RouteSpec
 from serving.tally import tally
@@ -86,14 +86,8 @@ class Shell:
                 self.request_log.note(scope["path"], scope["query_string"], exchange)
 
     async def _let_in(self, queue: str, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
-        capacity = self.capacities[queue]
-        capacity.enter(exchange.deadline_s)
-        tally.show(waiting_of(queue), capacity.inside)
-        try:
+        with admitted(self.capacities[queue], queue, exchange.deadline_s):
             await self._pass_on(scope, receive, send, exchange)
-        finally:
-            capacity.leave()
-            tally.show(waiting_of(queue), capacity.inside)
 
     def _max_body_bytes(self, route: RouteSpec) -> int:
         assert route.task is not None

@@ -9,21 +9,27 @@ from starlette.types import Message, Receive, Scope, Send
 
 from convoy.streaming import StreamState, begin
 from serving.admission import TIMEOUT_S
+from serving.capacity import Capacity, admitted
 from serving.connections import ABORT
 from serving.deployed import Deployed, DeployedModels
 from serving.exchange import Exchange
 from serving.faults import Fault
+from serving.handshakes import MOST_STREAMS
 from serving.measures import dropped_of, faults_of
 from serving.request_log import RequestLog
-from serving.routes import JSON, STREAM_TEXTS
+from serving.routes import JSON, PIECES, STREAM_TEXTS
 from serving.stream_answers import answer_message
 from serving.tally import tally
 from serving.threads import Threads, until
 
-IDLE_S = 120.0  # between two messages of a client: longer than who writes stops to think
+IDLE_S = 120.0  # between two pieces with words: longer than who writes stops to think
+# Of a connection: it keeps its model in memory, even where another one was deployed since. Longer than most talks.
+LONGEST_S = 4 * 3600.0
 SEND_S = 10.0  # until a client has taken enough of what it was sent before; the gateway has as much
 GONE_S = 15.0  # after the last message: who has not read it by then never will. uvicorn waits 10 s for a farewell
-VIOLATION, FAILURE = 1008, 1011  # close codes of RFC 6455
+# Close codes of RFC 6455 and, the last one, of IANA's list of them.
+GOING_AWAY, VIOLATION, FAILURE, TRY_AGAIN_LATER = 1001, 1008, 1011, 1013
+OVERLOADED = "as many pieces as can be read in time are waiting; connect and begin the text again after a second"
 logger = logging.getLogger("bentoml.convoy")
 
 
@@ -32,6 +38,7 @@ class StreamSocket:
 
     def __init__(self, models: DeployedModels, threads: Threads, request_log: RequestLog | None = None) -> None:
         self._models, self._threads, self._request_log = models, threads, request_log
+        self.capacity = Capacity(MOST_STREAMS, OVERLOADED)  # a connection waits for the answer to one piece at a time
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a connection that the outer layer has let in, and whose first message it has taken."""
@@ -49,25 +56,29 @@ class StreamSocket:
             if dropped.why == "slow":
                 abort()
             else:
-                await _close(send, VIOLATION, dropped.why)
+                await _close(send, GOING_AWAY if dropped.why == "expired" else VIOLATION, dropped.why)
         finally:
             # What still waits to be sent must not keep a connection whose client does not read.
             asyncio.get_running_loop().call_later(GONE_S, abort)
 
     async def _converse(self, model: Deployed, exchange: Exchange, receive: Receive, send: Send) -> None:
-        state = begin(model.predictor)
-        while (message := await _next(receive)) is not None:
+        state, heard_s = begin(model.predictor), time.monotonic()
+        ends_s = heard_s + LONGEST_S
+        while (message := await _next(receive, heard_s + IDLE_S, ends_s)) is not None:
             piece = _piece_of(exchange, model, message)
             try:
-                answer, state = await self._answer(model, state, piece)
+                answer, later = await self._answer(model, state, piece)
             except Fault as fault:
                 piece.fault, piece.status = fault, fault.status
                 tally.count(faults_of(fault.code, "text-stream"))
                 self._note(piece)
                 await _send(send, fault.body(exchange.request_id, {}))
                 # A client that has sent more already must not go on as if this piece had been read.
-                await _close(send, VIOLATION if fault.status < 500 else FAILURE, fault.code)
+                await _close(send, _close_code(fault), fault.code)
                 return
+            if _has_words(state, later):
+                heard_s = time.monotonic()
+            state = later
             piece.answer, piece.status = answer, 200
             tally.observe(model.measures.seconds, time.monotonic() - piece.arrived_s)
             self._note(piece)
@@ -75,8 +86,9 @@ class StreamSocket:
 
     async def _answer(self, model: Deployed, state: StreamState, piece: Exchange) -> tuple[bytes, StreamState]:
         try:
-            async with until(piece.deadline_s):
-                return await self._threads.run(lambda: answer_message(model, state, piece.body))
+            with admitted(self.capacity, PIECES, piece.deadline_s):
+                async with until(piece.deadline_s):
+                    return await self._threads.run(lambda: answer_message(model, state, piece.body))
         except Fault:
             raise
         except Exception:
@@ -96,13 +108,17 @@ class _Dropped(Exception):
         self.why = why
 
 
-async def _next(receive: Receive) -> Message | None:
-    """The next message; None where the client has left. Raises _Dropped where it says nothing any more."""
+async def _next(receive: Receive, idle_s: float, ends_s: float) -> Message | None:
+    """The next message; None where the client has left. Raises _Dropped at either time (of time.monotonic())."""
+    why = "idle" if idle_s < ends_s else "expired"
+    left_s = min(idle_s, ends_s) - time.monotonic()
+    if left_s <= 0:  # a timeout would not end those whose next message is here already
+        raise _Dropped(why)
     try:
-        async with asyncio.timeout(IDLE_S):
+        async with asyncio.timeout(left_s):
             message = await receive()
     except TimeoutError:
-        raise _Dropped("idle") from None
+        raise _Dropped(why) from None
     return message if message["type"] == "websocket.receive" else None
 
 
@@ -121,6 +137,17 @@ async def _close(send: Send, code: int, reason: str) -> None:
             await send({"type": "websocket.close", "code": code, "reason": reason})
     except TimeoutError:
         pass  # it is aborted
+
+
+def _has_words(before: StreamState, after: StreamState) -> bool:
+    """Whether a piece had a word or a part of one, and not only white space."""
+    return after.words > before.words or after.pending.strip() != before.pending.strip()
+
+
+def _close_code(fault: Fault) -> int:
+    if fault.code == "overloaded":
+        return TRY_AGAIN_LATER
+    return VIOLATION if fault.status < 500 else FAILURE
 
 
 def _piece_of(connection: Exchange, model: Deployed, message: Message) -> Exchange:

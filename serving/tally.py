@@ -1,8 +1,10 @@
 """What is counted on the way of a request, brought to Prometheus a little later and all at once."""
 
+import logging
 import threading
-from bisect import bisect_left
 from collections import Counter as Counts
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,6 +13,7 @@ if TYPE_CHECKING:
 # An observation writes two numbers into a file that the workers share. A request makes ten of them, which cost it as
 # much as reading its image; for all requests of half a second together they cost as much as for one.
 BRING_EVERY_S = 0.5
+logger = logging.getLogger("bentoml.convoy")
 
 
 class Tally:
@@ -21,6 +24,7 @@ class Tally:
         self._counts: Counts[Counter] = Counts()
         self._observed: dict[Histogram, list[float]] = {}
         self._shown: dict[Gauge, float] = {}
+        self._failed: set[object] = set()
         self._stop = threading.Event()
 
     def count(self, counter: "Counter") -> None:
@@ -39,17 +43,19 @@ class Tally:
             self._shown[gauge] = value
 
     def bring(self) -> None:
-        """Let Prometheus know."""
+        """Let Prometheus know. A value that cannot be counted is lost, and logged once for each metric."""
+        from serving.prometheus_private import observe_all  # late, as that module says
+
         with self._lock:
             counts, self._counts = self._counts, Counts()
             observed, self._observed = self._observed, {}
             shown, self._shown = self._shown, {}
             for counter, count in counts.items():
-                counter.inc(count)
+                self._try(counter, partial(counter.inc, count))
             for histogram, values in observed.items():
-                _observe_all(histogram, values)
+                self._try(histogram, partial(observe_all, histogram, values))
             for gauge, value in shown.items():
-                gauge.set(value)
+                self._try(gauge, partial(gauge.set, value))
 
     def start(self) -> None:
         """Bring it regularly, by a thread."""
@@ -61,17 +67,17 @@ class Tally:
         self._stop.set()
         self.bring()
 
+    def _try(self, metric: object, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except Exception:  # whatever it is: the other metrics are still to be counted
+            if metric not in self._failed:
+                logger.exception("%s cannot be counted", metric)
+            self._failed.add(metric)
+
     def _bring_regularly(self, stop: threading.Event) -> None:
         while not stop.wait(BRING_EVERY_S):
             self.bring()
-
-
-def _observe_all(histogram: "Histogram", values: list[float]) -> None:
-    """What `observe` of prometheus_client does for one, for many; it has no method for that."""
-    bounds = histogram._upper_bounds
-    for index, count in Counts(bisect_left(bounds, value) for value in values).items():
-        histogram._buckets[index].inc(count)
-    histogram._sum.inc(sum(values))
 
 
 tally = Tally()  # of this process

@@ -25,9 +25,9 @@ def usable_cores() -> int:
 class Threads:
     """A pool whose work ends with its deadline: what waits is dropped, what runs keeps its thread until it is done."""
 
-    def __init__(self, count: int | None = None) -> None:
+    def __init__(self, count: int | None = None, name: str = "predict") -> None:
         self.count = count or usable_cores()
-        self._pool = ThreadPoolExecutor(self.count, "predict")
+        self._pool = ThreadPoolExecutor(self.count, name)
 
     async def run(self, work: Callable[[], T]) -> T:
         """The result of `work`, or what it raises. Cancelled before a thread takes it, it never runs."""

@@ -49,8 +49,11 @@ class Traffic:
             tally.show(last, time.time())
 
     def _label_gauge(self, path: str) -> "Gauge":
-        if not self._layer._is_setup:
-            self._layer._setup()  # late, as BentoML does it: by then the folder that workers share is known
+        if not self._layer._is_setup:  # late, as BentoML does it: by then the folder that workers share is known
+            from serving.prometheus_private import reserve_room
+
+            reserve_room()
+            self._layer._setup()
         gauge: Gauge = self._layer.metrics_request_in_progress.labels(endpoint=path, **_names())
         return gauge
 

@@ -1,10 +1,13 @@
 """What of a piece of text is settled: cut there, the tokenizer finds the same words as in the whole text."""
 
+import time
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tiny_bundles import STREAM_CARD, stream_tokenizer_json
 
+from convoy.preprocessing import pieces
 from convoy.preprocessing.pieces import settled
 from convoy.preprocessing.text import StreamPreprocessing, TextPreprocessor
 
@@ -32,6 +35,43 @@ def words(text: str) -> list[str]:
 def test_what_is_settled_has_the_same_words_whatever_follows(text: str, rest: str) -> None:
     end = settled(text)
     assert words(text[:end]) + words(text[end:] + rest) == words(text + rest)
+
+
+def settled_by_every_break(text: str) -> int:
+    """What `settled` did first: each place against each break, in quadratic time."""
+    breaks = [found.span() for found in pieces._BREAK.finditer(text)]
+    for place in range(len(text) - 1, 0, -1):
+        if pieces._separates(text[place]) and not any(start < place < end for start, end in breaks):
+            return place
+    return 0
+
+
+@settings(deadline=None)
+@given(texts, st.lists(st.integers(0, 100), max_size=5))
+@example("<br />", [])
+@example("a<br ><br  /><br  ", [3, 9])
+@example("<br <br", [])
+def test_the_linear_search_finds_the_same_place(text: str, places: list[int]) -> None:
+    """Of any text, and of each piece with what waits of the one before."""
+    waiting = ""
+    ends = sorted({min(place, len(text)) for place in places} | {len(text)})
+    for start, end in zip([0, *ends], ends, strict=False):
+        waiting += text[start:end]
+        assert settled(waiting) == settled_by_every_break(waiting)
+        waiting = waiting[settled(waiting) :]
+
+
+def test_many_breaks_cost_no_more_than_words() -> None:
+    def seconds(text: str) -> float:
+        took_s = []
+        for _ in range(5):
+            began_s = time.process_time()
+            settled(text)
+            took_s.append(time.process_time() - began_s)
+        return min(took_s)
+
+    breaks, spaces = "<br>" * 2_500, "<br" + " " * 9_997
+    assert seconds(breaks + spaces) < 10 * seconds("a" * 10_000 + spaces)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,8 @@
 """Texts become the token ids that the model was trained on, or a clear refusal."""
 
+import sys
+import time
+import unicodedata
 from itertools import pairwise
 
 import numpy as np
@@ -9,7 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from convoy.preprocessing.rejection import InputRejected
-from convoy.preprocessing.text import TextPreprocessing, TextPreprocessor
+from convoy.preprocessing.text import MOST_OF_ONE, TextPreprocessing, TextPreprocessor, check
 from convoy.preprocessing.vocabulary import build_tokenizer
 
 TEXTS = ["The film isn't good.<br /><br />Not at ALL!", "a good film, a very good one", "bad"]
@@ -75,6 +78,31 @@ def test_a_text_that_cannot_be_used_is_refused(text: str, code: str) -> None:
     with pytest.raises(InputRejected) as error:
         PREPROCESSOR.prepare(text)
     assert error.value.code == code
+
+
+@pytest.mark.parametrize("text", ["\ufdfa" * 56, "\u2026" * 334, "x" * 990 + "\ufb03" * 4])
+def test_a_text_is_bounded_after_normalization(text: str) -> None:
+    """56 characters are 224 words of 1,008."""
+    for read in (PREPROCESSOR.prepare, PREPROCESSOR.locate, lambda each: PREPROCESSOR.prepare_all([each])):
+        with pytest.raises(InputRejected, match="after Unicode's NFKC, at most 1000") as error:
+            read(text)
+        assert error.value.code == "text_too_long"
+
+
+@pytest.mark.parametrize("text", ["\ufdfa" * 55, "\u2026" * 333, "\u00e9" * 1000, "e\u0301" * 500, "\ud55c" * 1000])
+def test_a_text_of_ordinary_characters_keeps_its_bound(text: str) -> None:
+    assert len(PREPROCESSOR.prepare(text).array)
+
+
+def test_no_character_becomes_more_than_eighteen() -> None:
+    assert max(len(unicodedata.normalize("NFKC", chr(code))) for code in range(sys.maxunicode + 1)) == MOST_OF_ONE
+
+
+def test_accents_out_of_order_cost_no_quadratic_time() -> None:
+    contract = CONTRACT.model_copy(update={"max_characters": 30_000})
+    began_s = time.process_time()
+    check("a" + "\u0301" * 15_000 + "\u0323" * 14_999, contract)
+    assert time.process_time() - began_s < 0.2  # Python's normalize takes seconds
 
 
 def test_a_head_longer_than_the_whole_is_refused() -> None:

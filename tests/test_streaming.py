@@ -103,7 +103,10 @@ def test_a_stream_without_end_is_refused() -> None:
     assert read(model, state, "good " * 200).state.words == 5_000
 
 
-@pytest.mark.parametrize(("piece", "code"), [("\ud83d", "invalid_text"), ("a " * 10_001, "text_too_long")])
+@pytest.mark.parametrize(
+    ("piece", "code"),
+    [("\ud83d", "invalid_text"), ("a " * 10_001, "text_too_long"), ("\ufdfa " * 1_100, "text_too_long")],
+)
 def test_what_is_no_text_or_too_long_is_refused(piece: str, code: str) -> None:
     with pytest.raises(InputRejected) as refused:
         read(MODEL, begin(MODEL), piece)

@@ -2,10 +2,12 @@
 
 import gc
 import logging
+import resource
 import time
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 
@@ -16,6 +18,8 @@ import tiny_bundles
 from conftest import WRITERS, Server, deploy, serve, switch, without_id
 from prometheus_client import REGISTRY
 
+from convoy.layout import Task
+from serving import measures
 from serving.deployed import Deployed, DeployedModels, Unavailable, load_task
 from serving.predictions import predict_images
 from serving.reloading import Reloader
@@ -29,6 +33,16 @@ def write_other(folder: Path) -> None:
     """The same model under other names for its labels, so that every answer tells whose it is."""
     card = tiny_bundles.IMAGE_CARD.model_copy(update={"labels": ("black", "grey", "white")})
     tiny_bundles.write_image_bundle(folder, card)
+
+
+class Clock:
+    """Time that passes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def monotonic(self) -> float:
+        return self.now_s
 
 
 @pytest.fixture
@@ -127,6 +141,94 @@ def test_nothing_is_loaded_where_nothing_has_changed(reloader: Reloader, monkeyp
     monkeypatch.setattr("serving.reloading.load_task", lambda *about: loaded.append(about))
     reloader.look()
     assert loaded == []
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    found = Clock()
+    monkeypatch.setattr("serving.reloading.time", found)
+    return found
+
+
+@pytest.fixture
+def tried(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The tasks whose load is tried, as it happens."""
+    found: list[str] = []
+
+    def load(root: Path, task: Task, logged_reason: str) -> Deployed | Unavailable:
+        found.append(task)
+        return load_task(root, task, logged_reason)
+
+    monkeypatch.setattr("serving.reloading.load_task", load)
+    return found
+
+
+@contextmanager
+def no_descriptor_left() -> Iterator[None]:
+    """Every file that this process would open fails with EMFILE."""
+    measures.set_up()  # as in a worker
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_load_without_descriptors_is_tried_again(
+    models: DeployedModels, place: Path, clock: Clock, tried: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    reloader = Reloader(models, place)
+    reloader.look()
+    serving, refused, loaded = digest(models), reloads("refused"), reloads("loaded")
+    folder = deploy(place, "image", write_other)
+    waits_s = []
+    with no_descriptor_left():
+        reloader.look()
+        for _ in range(8):
+            before_s = clock.now_s
+            tried.clear()
+            while not tried:
+                assert clock.now_s < before_s + 100, "it is tried no more"
+                clock.now_s += 1
+                reloader.look()
+            waits_s.append(clock.now_s - before_s)
+            assert digest(models) == serving
+    assert waits_s == [1, 2, 4, 8, 16, 32, 60, 60]
+    clock.now_s += 60
+    reloader.look()
+    assert digest(models) == folder.name
+    assert caplog.text.count("image cannot be loaded") == 1 and caplog.text.count("goes on answering") == 1
+    assert (reloads("refused"), reloads("loaded")) == (refused + 1, loaded + 1)
+
+
+def test_a_start_without_descriptors_is_tried_again(models: DeployedModels, place: Path, clock: Clock) -> None:
+    reloader = Reloader(models, place)
+    with no_descriptor_left():
+        reloader.look()
+    assert not models.ready
+    clock.now_s += 1
+    reloader.look()
+    assert models.ready
+
+
+def test_an_invalid_bundle_is_tried_rarely(
+    models: DeployedModels, place: Path, clock: Clock, tried: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    reloader = Reloader(models, place)
+    reloader.look()
+    folder = deploy(place, "image", write_other)
+    whole = (folder / "model.onnx").read_bytes()
+    (folder / "model.onnx").write_bytes(b"")
+    tried.clear()
+    for _ in range(1000):
+        reloader.look()
+        clock.now_s += 1
+    assert tried == ["image"] * 4 and caplog.text.count("goes on answering; refused:") == 1
+    (folder / "model.onnx").write_bytes(whole)  # as where a disk that gave wrong bytes was repaired
+    clock.now_s += 300
+    reloader.look()
+    assert digest(models) == folder.name
 
 
 def test_an_error_of_one_look_does_not_end_the_following(

@@ -158,6 +158,23 @@ def test_a_disk_that_refuses_is_told_once_and_counted(
     assert outcomes[2:] == ["written"]
 
 
+def test_a_malformed_record_ends_no_logging(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    outcomes: list[str] = []
+    monkeypatch.setattr(module, "logged_of", str)
+    monkeypatch.setattr(module.tally, "count", outcomes.append)
+    monkeypatch.setattr(module, "WRITE_EVERY_S", 0.01)
+    log = log_of(tmp_path / "log")
+    log.start()
+    for request_id, answer in (("bad 1", b'{"predictions": 1}'), ("bad 2", b"no JSON"), ("good", b"")):
+        log.note("/v1/texts/predict", b"", answered(answer=answer, request_id=request_id))
+        time.sleep(0.1)  # so that each is written by itself
+    log.stop()
+    assert [line["id"] for line in lines_of(tmp_path / "log")] == ["good"]
+    assert outcomes == ["failed", "failed", "written"] and caplog.text.count("is answered and not logged") == 1
+
+
 def test_a_full_file_moves_on_and_the_oldest_goes(tmp_path: Path) -> None:
     file = LogFile(tmp_path / "log", max_bytes=25, files=3)
     for number in range(12):
@@ -167,6 +184,27 @@ def test_a_full_file_moves_on_and_the_oldest_goes(tmp_path: Path) -> None:
     kept = "".join((tmp_path / name).read_text() for name in ("log.2", "log.1", "log"))
     assert kept.split() == [word for number in range(6, 12) for word in ("line", f"{number:06d}")]
     assert all((tmp_path / name).stat().st_mode & 0o777 == 0o600 for name in os.listdir(tmp_path))
+
+
+def test_a_failed_rotation_closes_no_other_descriptor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = LogFile(tmp_path / "log", max_bytes=10, files=2)
+    file.append(b"line one\n")
+    really_close, others = os.close, []
+
+    def close(descriptor: int) -> None:
+        """Another thread opens something as soon as the number is free."""
+        really_close(descriptor)
+        if not others:
+            others.append(os.open(tmp_path, os.O_RDONLY))
+            assert others == [descriptor]
+            (tmp_path / "log").symlink_to("elsewhere")  # so that the fresh file cannot be opened
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "close", close)
+        with pytest.raises(OSError, match="symbolic links"):
+            file.append(b"line two\n")
+    os.fstat(others[0])  # raises where the other thread's descriptor was closed
+    os.close(others[0])
 
 
 def test_half_a_line_that_a_kill_left_spoils_no_other(tmp_path: Path) -> None:

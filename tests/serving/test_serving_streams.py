@@ -2,7 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import httpx
@@ -22,7 +25,8 @@ from serving.access import Access
 from serving.deployed import Deployed, DeployedModels, load_task
 from serving.handshakes import Handshakes
 from serving.sockets import StreamSocket
-from serving.threads import Threads
+from serving.stream_answers import answer_message
+from serving.threads import Threads, usable_cores
 
 PATH = "/v1/texts/stream"
 TEXT = "The good film isn't bad,<br /><br />it is  the bad film\u2026 and the good one"
@@ -106,6 +110,7 @@ def test_a_state_can_be_used_again_and_again(client: TestClient) -> None:
         ({"text": "a", "state": ""}, 400, "state_invalid"),
         ({"text": "a" * 101}, 422, "word_too_long"),
         ({"text": "a " * 10_001}, 413, "text_too_long"),
+        ({"text": "\ufdfa" * 1_200, "final": True}, 413, "text_too_long"),
         ({"text": "\ud83d"}, 422, "invalid_text"),
     ],
 )
@@ -188,9 +193,9 @@ class Connection:
         return [message["type"].removeprefix("websocket.") for message in self.sent]
 
 
-def app_of(model: Deployed, **access: Any) -> tuple[Handshakes, DeployedModels]:
+def app_of(model: Deployed, most_streams: int = 2, **access: Any) -> tuple[Handshakes, DeployedModels]:
     models = DeployedModels({"text-stream": model})
-    return Handshakes(StreamSocket(models, Threads(1)), Access(**access), most_streams=2), models
+    return Handshakes(StreamSocket(models, Threads(1)), Access(**access), most_streams), models
 
 
 def test_a_client_that_says_nothing_is_dropped(stream_model: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,6 +205,103 @@ def test_a_client_that_says_nothing_is_dropped(stream_model: Deployed, monkeypat
     asyncio.run(app(connection.scope, connection.receive, connection.send))
     assert connection.kinds == ["accept", "send", "close"]
     assert (connection.sent[-1]["code"], connection.sent[-1]["reason"]) == (sockets.VIOLATION, "idle")
+
+
+@pytest.mark.parametrize(("blank", "at_once"), [("", 1), (" ", 1), ("\n", 1), ("", 1_000)])
+def test_pieces_without_words_keep_no_stream_open(
+    stream_model: Deployed, monkeypatch: pytest.MonkeyPatch, blank: str, at_once: int
+) -> None:
+    """Neither one now and then, nor so many that the next one is always there."""
+    monkeypatch.setattr(sockets, "IDLE_S", 0.2)
+    connection, (app, _) = Connection("good "), app_of(stream_model)
+
+    async def run() -> None:
+        async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+            served = tasks.create_task(app(connection.scope, connection.receive, connection.send))
+            while not served.done():
+                for _ in range(at_once):
+                    connection.tell(blank)
+                await asyncio.sleep(0.05)
+
+    asyncio.run(run())
+    assert connection.kinds[-1] == "close" and connection.sent[-1]["reason"] == "idle"
+
+
+def test_a_stream_with_words_ends_at_its_age(stream_model: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sockets, "IDLE_S", 0.3)
+    monkeypatch.setattr(sockets, "LONGEST_S", 0.6)
+    connection, (app, _) = Connection(), app_of(stream_model)
+
+    async def run() -> float:
+        began_s = time.monotonic()
+        async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+            served = tasks.create_task(app(connection.scope, connection.receive, connection.send))
+            while not served.done():
+                connection.tell("go")  # parts of a word are words too
+                await asyncio.sleep(0.05)
+        return time.monotonic() - began_s
+
+    assert asyncio.run(run()) >= 0.6
+    assert connection.kinds[-1] == "close"
+    assert (connection.sent[-1]["code"], connection.sent[-1]["reason"]) == (sockets.GOING_AWAY, "expired")
+
+
+def test_pieces_that_would_wait_too_long_are_refused(stream_model: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sockets, "TIMEOUT_S", 0.4)
+    monkeypatch.setattr(sockets, "answer_message", slowly(0.05))
+    models = DeployedModels({"text-stream": stream_model})
+    socket = StreamSocket(models, Threads(1))
+    app = Handshakes(socket, Access(), most_streams=40)
+    connections = [Connection("good ", "bad ") for _ in range(40)]
+
+    async def serve(connection: Connection) -> None:
+        if connection is not connections[0]:
+            connection.leave()
+        await app(connection.scope, connection.receive, connection.send)
+
+    async def run() -> None:
+        first = connections[0]
+        for _ in range(20):  # one alone, by which the service learns how long a piece takes
+            first.tell("good ")
+        first.leave()
+        await serve(first)
+        async with asyncio.timeout(10):
+            await asyncio.gather(*(serve(each) for each in connections[1:]))
+
+    asyncio.run(run())
+    refused = [each for each in connections[1:] if each.kinds[-1] == "close"]
+    codes = {json.loads(each.sent[-2]["text"])["error"]["code"] for each in refused}
+    assert codes == {"overloaded"} and {each.sent[-1]["code"] for each in refused} == {sockets.TRY_AGAIN_LATER}
+    assert 1 <= 39 - len(refused) < 10 and connections[0].kinds[-1] == "send"
+    assert socket.capacity.inside == 0
+
+
+def slowly(seconds: float) -> Callable[..., Any]:
+    def answer(*about: Any) -> Any:
+        time.sleep(seconds)
+        return answer_message(*about)
+
+    return answer
+
+
+def test_pieces_take_no_thread_of_predictions(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = threading.Event()
+
+    def wait(*about: Any) -> Any:
+        free.wait(10)
+        return answer_message(*about)
+
+    monkeypatch.setattr(sockets, "answer_message", wait)
+    large = tiny_bundles.png(200, (300, 300))  # too large for the event loop: it needs a thread
+    headers = {"content-type": "image/png", "x-request-timeout-ms": "3000"}
+    with ExitStack() as opened:
+        for _ in range(usable_cores() + 1):
+            opened.enter_context(client.websocket_connect(PATH)).send_text('{"text": "good "}')
+        try:
+            answer = client.post("/v1/images/predict", content=large, headers=headers)
+        finally:
+            free.set()  # before the streams close
+    assert answer.status_code == 200, answer.text
 
 
 def test_a_client_that_reads_nothing_is_dropped_at_once(

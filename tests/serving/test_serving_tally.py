@@ -1,7 +1,9 @@
 """What is brought to Prometheus later, and together, is what one observation after the other would have been."""
 
 import threading
+import time
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -73,3 +75,21 @@ def test_it_is_brought_without_being_asked() -> None:
         assert counter._value.get() == 1
     finally:
         tally.stop()
+
+
+def test_a_failing_metric_ends_no_counting(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(module, "BRING_EVERY_S", 0.01)
+    registry, tally = CollectorRegistry(), Tally()
+    bad, good = Gauge("bad", "", registry=registry), Counter("good", "", registry=registry)
+    tally.start()
+    try:
+        for brought in range(1, 4):
+            tally.show(bad, "no number")  # type: ignore[arg-type]
+            tally.count(good)
+            deadline = time.monotonic() + 5
+            while good._value.get() < brought:
+                assert time.monotonic() < deadline, "nothing is brought any more"
+                time.sleep(0.01)
+    finally:
+        tally.stop()
+    assert caplog.text.count("cannot be counted") == 1

@@ -22,9 +22,12 @@ def settled(text: str) -> int:
     nor continue its word; what stands behind it, such as an accent, stays together with it. For the tokenizers of
     convoy.preprocessing.vocabulary, to which every punctuation mark is a word of its own.
     """
-    breaks = [found.span() for found in _BREAK.finditer(text)]
+    # Only the last break matters: the search goes no further back than the "<" that it begins with.
+    start = max(text.rfind("<br"), 0)
+    found = _BREAK.match(text, start)
+    end = found.end() if found else 0
     for place in range(len(text) - 1, 0, -1):
-        if _separates(text[place]) and not any(start < place < end for start, end in breaks):
+        if _separates(text[place]) and not start < place < end:
             return place
     return 0
 

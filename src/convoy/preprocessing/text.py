@@ -1,5 +1,7 @@
 """Text of any length -> the token ids that the model expects; used by preparation and serving alike."""
 
+import unicodedata
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -16,6 +18,7 @@ T = TypeVar("T")
 # Words that a model which carries its state reads at once; a longer text goes on with the state. A power of 2, since
 # the model's graph finds the greatest value so far by doubling its reach (convoy.models.text_stream_lstm).
 LONGEST_RUN = 128
+MOST_OF_ONE = 18  # characters that Unicode's NFKC, which tokenizers apply, makes of one: of U+FDFA
 
 
 class TextPreprocessing(Section):
@@ -98,12 +101,25 @@ def check(text: str, contract: TextContract) -> None:
 
 
 def check_characters(text: str, contract: TextContract) -> None:
-    """Raise InputRejected where a text is too long, or holds a lone surrogate."""
+    """Raise InputRejected where a text is too long, also after normalisation, or holds a lone surrogate."""
     limit = contract.max_characters
     if len(text) > limit:
         raise InputRejected("text_too_long", f"the text has {len(text)} characters, at most {limit} are allowed")
+    length = len(text) if text.isascii() or len(text) * MOST_OF_ONE <= limit else _normalized_length(text)
+    if length > limit:
+        raise InputRejected(
+            "text_too_long", f"the text has {length} characters after Unicode's NFKC, at most {limit} are allowed"
+        )
     if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
         raise InputRejected("invalid_text", "the text holds a lone surrogate, which no Unicode text has")
+
+
+def _normalized_length(text: str) -> int:
+    """How many characters the tokenizer reads, before accents join their letters.
+
+    Each character by itself: `normalize` takes quadratic time where accents of a text stand in an unusual order.
+    """
+    return sum(len(unicodedata.normalize("NFKC", character)) * n for character, n in Counter(text).items())
 
 
 class TextPreprocessor:
