@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
-from convoy import locks
+from convoy import atomic, locks
 from convoy.housekeeping import roots
 from convoy.housekeeping.retention import Judged, KeepParams, Thing, judge
 from convoy.layout import DEPLOYED, TASKS, Task
@@ -20,6 +20,7 @@ from convoy.publishing.retired import RetiringFailed as RetiringFailed
 
 Say = Callable[[str], None]
 TRAININGS = Path(".run/training")  # convoy.checkpoints.HOME, which needs torch to be imported
+_ELSEWHERE = "its files lie outside the artifact root, where nothing is removed"
 _SETTLING = f"what serves changed less than {roots.GRACE_S} s ago, a service may still read it"
 
 
@@ -117,6 +118,7 @@ def _judge_store(
     """Versions first: a run stays as long as its version does; a version's bundle is not counted with its run again."""
     runs = retired.runs(client, task)
     sizes = {each.run_id: each.model_sizes for each in runs}
+    elsewhere = {each.run_id for each in runs if each.folder is None}
     things = [
         Thing(
             "version",
@@ -124,7 +126,8 @@ def _judge_store(
             f"{version.name}/{version.version}",
             sizes.get(str(version.run_id), {}).get(registry.model_folder(version), 0),
             retired.made_at(version),
-            kept.get(version.tags.get(registry.DIGEST, ""), ""),
+            kept.get(version.tags.get(registry.DIGEST, ""), "")
+            or (_ELSEWHERE if str(version.run_id) in elsewhere else ""),
         )
         for version in retired.versions(client, task)
     ]
@@ -152,6 +155,7 @@ def _runs(task: Task, lock: Lock, runs: Sequence[retired.StoredRun], holds: dict
         if each.is_ours:
             is_current = each.run.data.tags[tracking.RUN_KEY] in current
             protected = holds.get(each.run_id) or ("dvc.lock names it" if is_current else "")
+            protected = protected or ("" if each.folder else _ELSEWHERE)
             name = f"run {each.run.info.run_name} {each.run_id[:12]}"
             yield Thing("run", name, each.run_id, each.size - sum(each.model_sizes.values()), each.at, protected)
 
@@ -170,6 +174,7 @@ def _remove_folder(folder: Path) -> None:
     """It is out of the way in one step, so that nobody takes half a bundle for a bundle."""
     gone = folder.with_name(f".gone-{folder.name}")
     folder.rename(gone)
+    atomic.sync(folder.parent)  # before any of its files goes, so that no power cut leaves half a bundle
     shutil.rmtree(gone)
 
 
