@@ -6,7 +6,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from convoy import checkpoints
 from convoy.__main__ import app
 from convoy.bundle import read_bundle
 from convoy.housekeeping import collection, restoration
-from convoy.housekeeping.retention import KeepParams, Thing, judge
+from convoy.housekeeping.retention import ClockDoubtful, KeepParams, Thing, check_clock, judge
 from convoy.layout import DEPLOYED
 from convoy.params import read_section
 from convoy.publishing import (
@@ -68,11 +68,11 @@ class Place:
 
     def plan(self, params: KeepParams = LEAST, now: datetime = LATER) -> dict[str, tuple[bool, str]]:
         """What was found -> whether it goes, and why."""
-        made = collection.plan(self.client, params, now)
+        made = collection.plan(self.client, params, now, clock_is_right=True)
         return {each.thing.name: (each.goes, each.why) for each in made.judged}
 
     def gc(self) -> None:
-        going = collection.plan(self.client, LEAST, LATER).going
+        going = collection.plan(self.client, LEAST, LATER, clock_is_right=True).going
         collection.carry_out(self.client, going, lambda line: None)
 
     def digest(self, version: int) -> str:
@@ -344,9 +344,46 @@ def test_the_verb_tells_and_removes_nothing_unless_asked(place: Place, monkeypat
     assert len([path for path in (DEPLOYED / "image").iterdir() if len(path.name) == 64]) == 2
 
 
+def test_gc_refuses_a_clock_that_jumped(place: Place) -> None:
+    for now, told in ((LATER, "over 30 days after"), (NOW - timedelta(days=2), "before")):
+        with pytest.raises(collection.ClockDoubtful, match=rf"{told} the newest record .*--clock-is-right"):
+            collection.plan(place.client, LEAST, now)
+        collection.plan(place.client, LEAST, now, clock_is_right=True)
+    collection.plan(place.client, LEAST, NOW + timedelta(days=29))
+    collection.plan(place.client, LEAST, NOW - timedelta(minutes=4))  # of a server whose clock is a little ahead
+
+
+def test_a_clock_is_right_near_the_newest_record() -> None:
+    for newest, refused in ((NOW, False), (NOW - timedelta(days=31), True), (NOW + timedelta(hours=1), True)):
+        with pytest.raises(ClockDoubtful) if refused else nullcontext():
+            check_clock(newest, 30, NOW)
+    check_clock(None, 30, NOW)
+
+
+def test_the_verb_refuses_unless_the_clock_is_right(place: Place) -> None:
+    params = Path("params.yaml").read_text()
+    Path("params.yaml").write_text(params + "keep: {days: 30, bundles: 1, versions: 1, runs: 0, training_days: 7}\n")
+    year_ms = 365 * 24 * 3600 * 1000  # everything is a year old: as a clock that is a year ahead has it
+    with closing(sqlite3.connect("mlflow.db")) as connection, connection:
+        connection.execute("UPDATE runs SET start_time = start_time - ?, end_time = end_time - ?", (year_ms, year_ms))
+        for column in ("creation_time", "last_updated_time"):
+            connection.execute(f"UPDATE model_versions SET {column} = {column} - ?", (year_ms,))
+    decisions.path_of("image").unlink()
+    for path in (DEPLOYED / "image").glob("*/release.json"):
+        content = {**json.loads(path.read_text()), "promoted_at": "2020-01-01T00:00:00+00:00"}
+        path.write_text(json.dumps({name: value for name, value in content.items() if name != "history"}))
+    before = place.holds()
+    done = CliRunner().invoke(app, ["gc", "--yes"])
+    assert done.exit_code == 1 and "--clock-is-right" in done.output
+    assert place.holds() == before
+    done = CliRunner().invoke(app, ["gc", "--yes", "--clock-is-right"])
+    assert done.exit_code == 0 and "are gone" in done.output, done.output
+    place.check()
+
+
 def test_a_server_s_store_is_left_alone(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(collection.mlflow_settings, "is_local", lambda uri: False)
-    made = collection.plan(place.client, LEAST, LATER)
+    made = collection.plan(place.client, LEAST, LATER, clock_is_right=True)
     assert {each.thing.kind for each in made.judged} == {"bundle"} and "is left alone" in made.notes[0]
 
 

@@ -12,9 +12,10 @@ from mlflow import MlflowClient
 
 from convoy import atomic, locks
 from convoy.housekeeping import roots
-from convoy.housekeeping.retention import Judged, KeepParams, Thing, judge
+from convoy.housekeeping.retention import ClockDoubtful as ClockDoubtful
+from convoy.housekeeping.retention import Judged, KeepParams, Thing, check_clock, judge
 from convoy.layout import DEPLOYED, TASKS, Task
-from convoy.publishing import built, mlflow_settings, registry, retired, tracking
+from convoy.publishing import built, decisions, mlflow_settings, registry, retired, tracking
 from convoy.publishing.provenance import Lock
 from convoy.publishing.retired import RetiringFailed as RetiringFailed
 
@@ -39,8 +40,11 @@ class Plan:
         return [each.thing for each in self.judged if each.goes]
 
 
-def plan(client: MlflowClient, params: KeepParams, now: datetime) -> Plan:
-    """Look at everything and judge it; changes nothing. The caller holds deployment.exclusive()."""
+def plan(client: MlflowClient, params: KeepParams, now: datetime, clock_is_right: bool = False) -> Plan:
+    """Look at everything and judge it; changes nothing. The caller holds deployment.exclusive().
+
+    Raises ClockDoubtful unless `clock_is_right`, and decisions.DecisionsBroken.
+    """
     made = Plan()
     local = mlflow_settings.is_local(client.tracking_uri)
     if not local:
@@ -55,7 +59,16 @@ def plan(client: MlflowClient, params: KeepParams, now: datetime) -> Plan:
         if local:
             made.judged += _judge_store(client, task, lock, kept, params, now, made)
     made.judged += judge(list(_trainings()), 0, params.training_days, now)
+    if not clock_is_right:
+        check_clock(_newest(made.judged), params.days, now)
     return made
+
+
+def _newest(judged: Sequence[Judged]) -> datetime | None:
+    """The time of the newest record of all: of a thing, or of a decision."""
+    last = [decision for task in TASKS for decision in decisions.read(task)[-1:]]
+    decided = [roots.in_utc(datetime.fromisoformat(decision.at)) for decision in last]
+    return max([*(each.thing.at for each in judged), *decided], default=None)
 
 
 def tell(made: Plan, say: Say) -> None:
