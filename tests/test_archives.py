@@ -331,3 +331,13 @@ def test_a_zip_of_whose_directory_a_part_was_taken_for_a_comment_is_refused(tmp_
 def test_a_zip_may_hold_more_members_than_its_last_record_can_count(tmp_path: Path) -> None:
     path = zipped(tmp_path / "set.zip", {f"{number % 2}/{number}.txt": b"" for number in range(65_537)})
     assert len(archives.refuse_hostile(path)) == 65_537
+
+
+def test_a_tar_that_ends_with_a_zip_is_read_as_tar(tmp_path: Path) -> None:
+    inner = zipped(tmp_path / "inner.zip", {"set/lion/1.txt": b"roar"}).read_bytes()
+    path = tarred(tmp_path / "set.tar", file("set/.archive.zip", inner), "w")
+    assert zipfile.is_zipfile(path)  # Python's own answer, by the last 64 KB
+    assert {item.label for item in read(path)} == {"cat", "dog"}
+    path.write_bytes(tarred(path, mode="w").read_bytes() + inner)
+    with pytest.raises(SourceRefused, match="goes on after the end of its tar"):
+        read(path)

@@ -1,14 +1,18 @@
 """A backup is whole, or there is none; what it brings back elsewhere is what was kept, and nothing is lost by it."""
 
+import bz2
 import gzip
+import hashlib
 import io
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
 import sys
 import tarfile
 import threading
+import zipfile
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -211,6 +215,20 @@ def with_a_link(whole: bytes) -> bytes:
     return rewritten(whole, lambda name, data: data, [link])
 
 
+def that_serves(target: str) -> Callable[[bytes], bytes]:
+    """With a link `current` to a digest and what follows it."""
+
+    def damage(whole: bytes) -> bytes:
+        def lengthen(name: str, data: bytes) -> bytes:
+            pattern = rb'("deployed/image/current": "[0-9a-f]{64})'
+            return re.sub(pattern, lambda found: found[1] + target.encode(), data) if name == "manifest.json" else data
+
+        return rewritten(whole, lengthen)
+
+    damage.__name__ = f"that_serves{target!r}"
+    return damage
+
+
 def that_serves_something_else(whole: bytes) -> bytes:
     swap = b'"deployed/image/current": "'
 
@@ -222,6 +240,40 @@ def that_serves_something_else(whole: bytes) -> bytes:
 
 def without_a_list(whole: bytes) -> bytes:
     return rewritten(whole, lambda name, data: None if name == "manifest.json" else data)
+
+
+def with_a_list_that_is_too_long(whole: bytes) -> bytes:
+    def lengthen(name: str, data: bytes) -> bytes:
+        return data + b" " * backup.MAX_CONTENTS_BYTES if name == "manifest.json" else data
+
+    return rewritten(whole, lengthen)
+
+
+def with_a_database_of_another_kind(whole: bytes) -> bytes:
+    junk = b"not a database" * 100
+    digest = hashlib.sha256(junk).hexdigest().encode()
+
+    def change(name: str, data: bytes) -> bytes:
+        if name == "manifest.json":
+            return re.sub(rb'("mlflow.db": \{\s*"sha256": ")[0-9a-f]{64}', rb"\g<1>" + digest, data)
+        return junk if name == "mlflow.db" else data
+
+    return rewritten(whole, change)
+
+
+def packed_by_bzip2(whole: bytes) -> bytes:
+    return bz2.compress(gzip.decompress(whole))
+
+
+def with_a_zip_appended(whole: bytes) -> bytes:
+    return gzip.decompress(whole) + a_zip()
+
+
+def a_zip() -> bytes:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        archive.writestr("mlflow.db", b"x")
+    return made.getvalue()
 
 
 def of_something_else(_: bytes) -> bytes:
@@ -253,6 +305,12 @@ DAMAGES = (
     that_leads_out,
     with_a_link,
     that_serves_something_else,
+    that_serves("/../../.."),
+    that_serves("\\n"),
+    with_a_list_that_is_too_long,
+    with_a_database_of_another_kind,
+    packed_by_bzip2,
+    with_a_zip_appended,
     without_a_list,
     of_something_else,
 )
@@ -269,6 +327,62 @@ def test_an_archive_that_is_not_the_one_that_was_kept_changes_nothing(
     with pytest.raises((restoration.RestoreRefused, SourceRefused), match=r"damaged\.tar\.gz"):
         restoration.restore(damaged, True, print)
     assert [path.name for path in here.iterdir()] == ["mlflow.db"] and Path("mlflow.db").read_text() == "mine"
+
+
+def hostile(members: list[tuple[str, str, bytes]]) -> bytes:
+    """A plain tar of names, what those that are links lead to, and contents; and a harmless zip appended to it."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as tar:
+        for name, target, content in members:
+            member = tarfile.TarInfo(name)
+            member.size, member.linkname = len(content), target
+            member.type = tarfile.SYMTYPE if target else tarfile.REGTYPE
+            tar.addfile(member, io.BytesIO(content))
+    return made.getvalue() + a_zip()
+
+
+def test_restore_refuses_a_zip_appended_to_a_tar(here: Path) -> None:
+    beyond, absolute = here.parent.parent / "beyond", here.parent / "absolute"
+    names = (f"../../../{beyond.name}", str(absolute), "deployed/image/ours")
+    tricky = here.parent / "tricky.tar.gz"
+    tricky.write_bytes(hostile([(name, "", b"x") for name in names]))
+    assert zipfile.is_zipfile(tricky)
+    with pytest.raises(SourceRefused, match="could lead out"):
+        restoration.restore(tricky, False, print)
+    assert not beyond.exists() and not absolute.exists() and not list(here.iterdir())
+    tricky.write_bytes(a_zip())
+    with pytest.raises(SourceRefused, match="is no tar"):
+        restoration.restore(tricky, False, print)
+
+
+UNPACKED = {
+    "a name beyond": [("mlruns/../../beyond", "", b"x")],
+    "a name that is none of ours": [("dvc.yaml", "", b"x")],
+    "a link": [("deployed/image/link", "/etc", b"")],
+    "a file twice": [("deployed/image/one", "", b"x"), ("deployed/image/one", "", b"y")],
+    "a list twice": [("manifest.json", "", b"x"), ("manifest.json", "", b"y")],
+    "a bomb": [(f"deployed/image/{number}", "", bytes(1 << 20)) for number in range(3)],
+}
+
+
+@pytest.mark.parametrize("name", UNPACKED)
+def test_each_member_is_checked_again_when_unpacked(here: Path, name: str) -> None:
+    """By itself, as where the file has changed since it was looked through."""
+    tricky = here.parent / "tricky.tar.gz"
+    tricky.write_bytes(gzip.compress(hostile(UNPACKED[name])))
+    with pytest.raises(restoration.RestoreRefused, match="nothing was changed"):
+        restoration._unpack(tricky, Path("deep/staging"))
+    written = [path for path in here.parent.rglob("*") if path.is_file() and path != tricky]
+    assert all(path.is_relative_to(here / "deep/staging") for path in written)
+
+
+def test_a_backup_too_large_to_restore_is_refused(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("mlruns").mkdir()
+    Path("mlruns/file").touch()
+    monkeypatch.setattr(backup, "MAX_CONTENTS_BYTES", 100)
+    with pytest.raises(backup.BackupRefused, match=r"convoy gc"):
+        backup.back_up(Path("kept.tar.gz"), print)
+    assert not Path("kept.tar.gz").exists()
 
 
 def test_a_kill_at_any_step_is_made_good_by_the_same_command(

@@ -43,6 +43,11 @@ def test_a_release_stands_outside_the_digest(folder: Path) -> None:
     (folder / "release.json").write_text(release.model_dump_json())
     assert read_bundle(folder).digest == before
     assert read_release(folder) == release
+    anchored = {**release.model_dump(), "history": {"lines": 2, "sha256": "0" * 64}}
+    (folder / "release.json").write_text(json.dumps(anchored))
+    found = read_release(folder)
+    assert found is not None and found.history is not None and found.history.lines == 2
+    assert found.model_dump() == release.model_dump()  # as the service tells of it
 
 
 @pytest.mark.parametrize(

@@ -96,3 +96,16 @@ def test_what_stops_dvc_is_told_in_a_line(repository: Path) -> None:
     with pytest.raises(dvc_cache.CacheRefused, match="`dvc gc --workspace` failed"):
         dvc_cache.collect(set(), set(), False, print)
     assert kept() == {"1", "2", "3", "dirty", "now"}
+
+
+def test_tags_of_mlflow_name_neither_paths_nor_options(repository: Path) -> None:
+    beyond, cache = repository.parent / "beyond", Path(".dvc/cache").resolve()
+    beyond.touch()
+    outside = Path(f"{dvc_cache.ROOTS.parent}{beyond}.dvc")
+    outside.parent.mkdir(parents=True)
+    Path("here:.").mkdir()
+    dvc_cache._lay_roots(cache, {f"..{beyond}", md5_of("1")})  # its first two characters are a folder of the cache
+    assert [path.name for path in dvc_cache.ROOTS.glob("?*.dvc")] == [f"{md5_of('1')}.dvc"]
+    assert not outside.exists()
+    dvc_cache.collect({"--output=here"}, set(), True, print)
+    assert not list(Path("here:.").iterdir())

@@ -4,7 +4,9 @@ import fcntl
 import json
 import os
 import shutil
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing, nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,7 +16,6 @@ from dying import end_after
 from hypothesis import given
 from hypothesis import strategies as st
 from mlflow import MlflowClient
-from mlflow.entities import Run
 from mlflow_store import open_empty_store
 from typer.testing import CliRunner
 
@@ -22,10 +23,20 @@ from convoy import checkpoints
 from convoy.__main__ import app
 from convoy.bundle import read_bundle
 from convoy.housekeeping import collection, restoration
-from convoy.housekeeping.retention import KeepParams, Thing, judge
+from convoy.housekeeping.retention import ClockDoubtful, KeepParams, Thing, check_clock, judge
 from convoy.layout import DEPLOYED
 from convoy.params import read_section
-from convoy.publishing import by_hand, decisions, deployment, promotion, publication, registry, retired, tracking
+from convoy.publishing import (
+    by_hand,
+    decisions,
+    deployment,
+    promotion,
+    publication,
+    registering,
+    registry,
+    retired,
+    tracking,
+)
 from convoy.publishing.decision import Grounds, Model
 
 LEAST = KeepParams(days=30, bundles=1, versions=1, runs=0, training_days=7)
@@ -57,11 +68,11 @@ class Place:
 
     def plan(self, params: KeepParams = LEAST, now: datetime = LATER) -> dict[str, tuple[bool, str]]:
         """What was found -> whether it goes, and why."""
-        made = collection.plan(self.client, params, now)
+        made = collection.plan(self.client, params, now, clock_is_right=True)
         return {each.thing.name: (each.goes, each.why) for each in made.judged}
 
     def gc(self) -> None:
-        going = collection.plan(self.client, LEAST, LATER).going
+        going = collection.plan(self.client, LEAST, LATER, clock_is_right=True).going
         collection.carry_out(self.client, going, lambda line: None)
 
     def digest(self, version: int) -> str:
@@ -203,9 +214,8 @@ def test_checkpoints_go_where_nobody_goes_on_with_them(tmp_path: Path, monkeypat
 
 @pytest.mark.slow
 def test_a_kill_at_any_step_leaves_what_stays_whole_and_the_next_gc_goes_on(
-    four: Path, place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    four: Path, place: Place, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(retired, "_empty_bin", lambda runs: empty_bin(place.client, runs))
     place.gc()
     place.check()
     wanted = place.holds()
@@ -222,19 +232,96 @@ def test_a_kill_at_any_step_leaves_what_stays_whole_and_the_next_gc_goes_on(
     assert ends[-1] == 0 and len(ends) > 4 and set(ends[:-1]) == {9}
 
 
-def empty_bin(client: MlflowClient, runs: list[Run]) -> None:
-    """As `mlflow gc`, which takes seconds to start."""
-    for run in runs:
-        shutil.rmtree(Path(run.info.artifact_uri.removeprefix("file://")).parent, ignore_errors=True)
-        client._tracking_client.store._hard_delete_run(run.info.run_id)
-
-
 def collecting() -> Iterator[tuple[object, str]]:
     """What changes something in MLflow or on the disk; `rmdir` is called in the midst of what rmtree does."""
-    retired._empty_bin = lambda runs: empty_bin(tracking.open_store(), runs)  # type: ignore[assignment]
     yield from ((MlflowClient, name) for name in ("set_tag", "delete_tag", "delete_model_version", "delete_run"))
     yield from ((os, name) for name in ("rename", "rmdir"))
     yield type(tracking.open_store()._tracking_client.store), "_hard_delete_run"
+
+
+def lead_elsewhere(run_id: str, uri: str) -> None:
+    """As whoever writes to MLflow's database can."""
+    with closing(sqlite3.connect("mlflow.db")) as connection, connection:
+        connection.execute("UPDATE runs SET artifact_uri = ? WHERE run_uuid = ?", (uri, run_id))
+
+
+ELSEWHERE = {
+    "another folder": lambda artifacts, other: other.as_uri(),
+    "dots": lambda artifacts, other: f"{artifacts.as_uri()}/../../../../../{other.relative_to(Path.cwd().parent)}",
+    "dots that end as they should": lambda artifacts, other: (
+        f"{artifacts.parents[2].as_uri()}/../../{other.relative_to(Path.cwd().parent)}"
+    ),
+    "encoded dots": lambda artifacts, other: (
+        f"{artifacts.parents[2].as_uri()}/%2e%2e/%2e%2e/{other.relative_to(Path.cwd().parent)}"
+    ),
+    "a link": lambda artifacts, other: linked(artifacts, other).as_uri(),
+    "another run": lambda artifacts, other: next(
+        each.as_uri() for each in artifacts.parents[1].glob("*/artifacts") if each != artifacts
+    ),
+}
+
+
+def linked(artifacts: Path, other: Path) -> Path:
+    artifacts.rename(artifacts.with_name("before"))
+    artifacts.symlink_to(other)
+    return artifacts
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_gc_removes_nothing_outside_the_artifact_root(place: Place, name: str) -> None:
+    version = registry.get_version(place.client, "image", "1")
+    run_id = str(version.run_id)
+    [artifacts] = Path.cwd().glob(f"mlruns/*/{run_id}/artifacts")
+    other = Path.cwd().parent / "other" / run_id / "artifacts"
+    for model in (registry.FOLDER, f"{registry.FOLDER}-mine"):
+        (other / model).mkdir(parents=True)
+        (other / model / "file").touch()
+    lead_elsewhere(run_id, ELSEWHERE[name](artifacts, other))
+
+    def held() -> set[Path]:
+        return {path for root in (other, Path("mlruns")) for path in root.rglob("*")}
+
+    before = held()
+    goes, why = place.plan()["convoy-image 1"]
+    retired.retire_version(place.client, version)
+    assert held() == before
+    assert not goes and "outside the artifact root" in why
+    with pytest.raises(collection.RetiringFailed, match="it stays"):
+        retired.retire_runs(place.client, [run_id])
+    for begun in ("model", "run"):
+        place.client.set_tag(run_id, retired.RETIRED, begun)
+        if begun == "run":
+            place.client.delete_run(run_id)
+        retired.finish(place.client, "image")
+    assert held() == before and place.client.get_run(run_id).info.lifecycle_stage == "deleted"
+
+
+def test_nothing_is_written_outside_the_artifact_root(place: Place) -> None:
+    version = registry.get_version(place.client, "image", "4")
+    other = Path.cwd().parent / "other"
+    lead_elsewhere(str(version.run_id), other.as_uri())
+    with pytest.raises(tracking.StoreMoved, match="nothing was written there"):
+        tracking.put_file(place.client, str(version.run_id), "gates/report.json", b"{}")
+    folder = deployment.folder_of("image", place.digest(4))
+    with pytest.raises(tracking.StoreMoved, match="nothing was written there"):
+        registering.register(place.client, "image", folder, str(version.run_id), {})
+    assert not other.exists()
+
+
+def test_what_else_is_in_mlflow_s_bin_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    client = open_empty_store()
+    mine = client.create_experiment("mine", artifact_location=(tmp_path / "mine").as_uri())
+    for experiment in (mine, tracking.experiment_of(client, "image")):
+        run_id = client.create_run(experiment, tags={tracking.RUN_KEY: "x"}).info.run_id
+        client.log_dict(run_id, {}, "model/file.json")
+    model = client.create_logged_model(tracking.experiment_of(client, "image"), name="mine")
+    client.delete_logged_model(model.model_id)
+    client.delete_experiment(mine)
+    retired.retire_runs(client, [run_id])
+    assert not list(Path("mlruns").glob("*/*"))
+    assert client.get_experiment(mine).lifecycle_stage == "deleted" and list(Path("mine").rglob("file.json"))
+    assert client._tracking_client.store._get_deleted_logged_models() == [model.model_id]
 
 
 def test_the_verb_tells_and_removes_nothing_unless_asked(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,9 +344,46 @@ def test_the_verb_tells_and_removes_nothing_unless_asked(place: Place, monkeypat
     assert len([path for path in (DEPLOYED / "image").iterdir() if len(path.name) == 64]) == 2
 
 
+def test_gc_refuses_a_clock_that_jumped(place: Place) -> None:
+    for now, told in ((LATER, "over 30 days after"), (NOW - timedelta(days=2), "before")):
+        with pytest.raises(collection.ClockDoubtful, match=rf"{told} the newest record .*--clock-is-right"):
+            collection.plan(place.client, LEAST, now)
+        collection.plan(place.client, LEAST, now, clock_is_right=True)
+    collection.plan(place.client, LEAST, NOW + timedelta(days=29))
+    collection.plan(place.client, LEAST, NOW - timedelta(minutes=4))  # of a server whose clock is a little ahead
+
+
+def test_a_clock_is_right_near_the_newest_record() -> None:
+    for newest, refused in ((NOW, False), (NOW - timedelta(days=31), True), (NOW + timedelta(hours=1), True)):
+        with pytest.raises(ClockDoubtful) if refused else nullcontext():
+            check_clock(newest, 30, NOW)
+    check_clock(None, 30, NOW)
+
+
+def test_the_verb_refuses_unless_the_clock_is_right(place: Place) -> None:
+    params = Path("params.yaml").read_text()
+    Path("params.yaml").write_text(params + "keep: {days: 30, bundles: 1, versions: 1, runs: 0, training_days: 7}\n")
+    year_ms = 365 * 24 * 3600 * 1000  # everything is a year old: as a clock that is a year ahead has it
+    with closing(sqlite3.connect("mlflow.db")) as connection, connection:
+        connection.execute("UPDATE runs SET start_time = start_time - ?, end_time = end_time - ?", (year_ms, year_ms))
+        for column in ("creation_time", "last_updated_time"):
+            connection.execute(f"UPDATE model_versions SET {column} = {column} - ?", (year_ms,))
+    decisions.path_of("image").unlink()
+    for path in (DEPLOYED / "image").glob("*/release.json"):
+        content = {**json.loads(path.read_text()), "promoted_at": "2020-01-01T00:00:00+00:00"}
+        path.write_text(json.dumps({name: value for name, value in content.items() if name != "history"}))
+    before = place.holds()
+    done = CliRunner().invoke(app, ["gc", "--yes"])
+    assert done.exit_code == 1 and "--clock-is-right" in done.output
+    assert place.holds() == before
+    done = CliRunner().invoke(app, ["gc", "--yes", "--clock-is-right"])
+    assert done.exit_code == 0 and "are gone" in done.output, done.output
+    place.check()
+
+
 def test_a_server_s_store_is_left_alone(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(collection.mlflow_settings, "is_local", lambda uri: False)
-    made = collection.plan(place.client, LEAST, LATER)
+    made = collection.plan(place.client, LEAST, LATER, clock_is_right=True)
     assert {each.thing.kind for each in made.judged} == {"bundle"} and "is left alone" in made.notes[0]
 
 

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import promotion_kills
 import pytest
-from promotion_kills import ALIAS, DECIDES, MARKS, SHOWS, SWITCHES, Fault
+from promotion_kills import ALIAS, DECIDES, MARKS, NOTES, NOTES_AGAIN, SHOWS, SWITCHES, Fault
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "faults"),
     [
-        ("a forced promotion, then the same again", [DECIDES, SWITCHES, MARKS, ALIAS, SHOWS]),
+        ("a forced promotion, then the same again", [DECIDES, NOTES, SWITCHES, MARKS, NOTES_AGAIN, ALIAS, SHOWS]),
         ("a rollback, then publish", [SWITCHES, ALIAS]),
         ("an automatic promotion, then publish", [SWITCHES]),
     ],

@@ -1,5 +1,6 @@
 """Back to what served before, by a person's word; who was second is told so; and a rollback stays."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -8,11 +9,25 @@ from pathlib import Path
 
 import built_pipeline
 import pytest
+from dying import end_after
 from mlflow_store import open_empty_store
 from test_main import convoy
+from typer.testing import CliRunner
 
+from convoy.__main__ import app
 from convoy.bundle import read_release
-from convoy.publishing import by_hand, decisions, deployment, publication, rollback, showing, tracking
+from convoy.doctor import stores
+from convoy.publishing import (
+    by_hand,
+    decisions,
+    deployment,
+    promotion,
+    publication,
+    rollback,
+    showing,
+    status,
+    tracking,
+)
 from convoy.publishing.asked import NotAsAsked
 from convoy.publishing.registry import version_with
 
@@ -191,8 +206,97 @@ def test_what_else_changed_deployed_is_noted_and_goes_on_serving(place: Path, mo
     decisions.path_of("image").unlink()
     use_store(monkeypatch, None)
     shutil.rmtree("mlruns")
+    with pytest.raises(decisions.DecisionsBroken, match="lost for good"):
+        publish()
+    forget()
     publish()
     assert kinds() == ["found"] and decisions.read("image")[0].why == "it serves; no history before"
+
+
+def forget() -> None:
+    """What a person does where a history is lost for good; as a release of before says nothing of it either."""
+    path = Path("deployed/image/current/release.json")
+    content = json.loads(path.read_text())
+    del content["history"]
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("lost", [1, 2, 5, "half a line", "another line"])
+def test_a_history_cut_at_its_end_is_noticed(place: Path, lost: int | str, monkeypatch: pytest.MonkeyPatch) -> None:
+    built_pipeline.lay(place, shift=40, version=3)
+    publish()  # is refused
+    path = decisions.path_of("image")
+    whole = path.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    assert len(lines) == 5
+    changed = lines[-1].replace(b'"refusal"', b'"forced"')
+    rest = {"half a line": [*lines[:-1], lines[-1][:50]], "another line": [*lines[:-1], changed]}
+    path.write_bytes(b"".join(lines[:-lost] if isinstance(lost, int) else rest[lost]))
+    told = "the last lines were removed or changed"
+    with pytest.raises(decisions.DecisionsBroken, match=told):
+        roll_back()
+    assert told in str(status.look(1)[0].last_decision)
+    [deployed] = [each for each in stores.look_at_deployed() if each.about == "deployed image"]
+    assert deployed.state == "broken" and told in deployed.says and "MLflow's copy comes back" in deployed.remedy
+    done = CliRunner().invoke(app, ["history", "--task", "image"])
+    assert done.exit_code == 1 and told in done.output
+    if not isinstance(lost, int):
+        path.rename("moved")
+    publish()
+    assert path.read_bytes() == whole
+    assert decisions.read("image")[-1].kind == "refusal"
+
+
+def test_a_history_cut_here_and_in_mlflow_is_noticed(place: Path) -> None:
+    """With the release of before, as where a folder is brought back from an older copy."""
+    path = decisions.path_of("image")
+    [shown] = Path("mlruns", showing.EXPERIMENT).glob(f"*/artifacts/{showing.LINES}")
+    assert not list(stores._histories())
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
+    forget()
+    [finding] = stores._histories()
+    assert finding.state == "warning" and "1 lines that follow" in finding.says
+    shown.write_bytes(path.read_bytes())
+    [finding] = stores._histories()
+    assert finding.state == "broken" and "had 4 lines" in finding.says and "delete the tag" in finding.remedy
+    for _ in range(2):  # what tells of it stays
+        assert "had 4 lines" in publish()
+
+
+def test_another_machine_s_lines_are_no_loss(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two machines with a history of their own, of which each appends after they have parted."""
+    own, other = Path("deployed/image"), Path("deployed-of-the-other")
+    shutil.copytree(own, other, symlinks=True)
+    promote("1")
+    own.rename("deployed-own")
+    other.rename(own)
+    promote("1")
+    promote("2")
+    for mine in (own, Path("deployed-own")):
+        if mine != own:
+            own.rename(other)
+            mine.rename(own)
+        assert not [each for each in stores._histories() if each.state == "broken"]
+        assert showing.HISTORY not in publish() and len(decisions.read_history("image").lines) > 4
+
+
+def test_a_kill_before_the_release_names_a_line_is_no_alarm(place: Path) -> None:
+    serves = promotion.serving("image")
+    assert serves is not None
+    before = deployment.noted_history("image")
+
+    def decide() -> None:
+        decisions.decide("image", serves, serves, decisions.Grounds("superseded", "by hand"))
+
+    assert end_after(0, lambda: [(deployment, "note_history")], decide) == 9
+    assert before is not None and deployment.noted_history("image") == before
+    assert len(decisions.read_history("image").lines) == before.lines + 1
+    folder = deployment.folder_of("image", serves.digest)
+    time = folder.stat().st_mtime_ns
+    decide()
+    noted = deployment.noted_history("image")
+    assert noted is not None and noted.lines == before.lines + 2
+    assert folder.stat().st_mtime_ns == time  # services load again what has a new time
 
 
 def test_a_decision_whose_bundle_is_gone_before_it_was_followed_is_undone_and_told(place: Path) -> None:

@@ -267,6 +267,32 @@ def test_killed_at_any_step_of_its_writing_it_goes_on_to_the_same_bytes() -> Non
     assert kills >= 30, done.stdout
 
 
+def test_a_power_cut_after_scoring_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The new name is on the disk before the parts, from which it could be made again, go."""
+    write_csv("in.csv", TEXTS)
+    calls: list[tuple[str, str]] = []
+    fsync, replace, unlink = os.fsync, Path.replace, Path.unlink
+
+    def recorded_fsync(descriptor: int) -> None:
+        calls.append(("fsync", os.readlink(f"/proc/self/fd/{descriptor}")))
+        fsync(descriptor)
+
+    def recorded_replace(path: Path, target: Path) -> Path:
+        calls.append(("rename", target.name))
+        return replace(path, target)
+
+    def recorded_unlink(path: Path, missing_ok: bool = False) -> None:
+        calls.append(("unlink", path.name))
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(os, "fsync", recorded_fsync)
+    monkeypatch.setattr(Path, "replace", recorded_replace)
+    monkeypatch.setattr(Path, "unlink", recorded_unlink)
+    score("in.csv")
+    renamed = calls.index(("rename", "out.parquet"))
+    assert calls[renamed + 1 : renamed + 3] == [("fsync", str(Path.cwd())), ("unlink", "part-000000.parquet")]
+
+
 def test_the_command_goes_on_after_kill_9_and_after_ctrl_c() -> None:
     write_csv("in.csv", ["good film the bad " * 9] * 40_000)  # longer than a busy machine takes to stop it
     whole = convoy("in.csv", "whole.parquet", "--task", "text")

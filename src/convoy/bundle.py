@@ -140,6 +140,15 @@ class Example(BaseModel):
     probabilities: tuple[float, ...]
 
 
+class Anchor(BaseModel):
+    """How far a history of decisions had come: it has `lines` lines at least, and the last of them this sha256."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    lines: int = Field(ge=1)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
 class Release(BaseModel):
     """What is only known when a bundle is registered; stands beside it in release.json, outside the digest."""
 
@@ -150,6 +159,8 @@ class Release(BaseModel):
     run_id: str
     digest: str = Field(pattern=r"^[0-9a-f]{64}$")  # the name of its folder
     promoted_at: str
+    # None in releases of before, and until the first decision after; no part of what a service tells of a release.
+    history: Anchor | None = Field(default=None, exclude=True)
 
 
 class Bundle(BaseModel):

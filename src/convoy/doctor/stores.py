@@ -106,7 +106,10 @@ def look_at_mlflow() -> Iterator[Finding]:
     if damage != "ok":
         yield broken("MLflow's store", f"{database} is damaged ({damage})", away)
         return
-    yield _opened(database, f"{database}, schema {schema}, MLflow {version}", away)
+    opened = _opened(database, f"{database}, schema {schema}, MLflow {version}", away)
+    yield opened
+    if opened.state == "ok":
+        yield from _histories()
 
 
 def _opened(database: Path, says: str, away: str) -> Finding:
@@ -132,6 +135,29 @@ def _server(uri: str) -> Iterator[Finding]:
     except (OSError, ValueError) as error:
         remedy = f"start it, or unset MLFLOW_TRACKING_URI; what it misses {PUBLISH} adds later"
         yield broken("MLflow's store", f"{uri} does not answer ({getattr(error, 'reason', error)})", remedy)
+        return
+    yield from _histories()
+
+
+def _histories() -> Iterator[Finding]:
+    """What MLflow knows of the histories that is missing here; nothing where it knows no more."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    from convoy.publishing import decisions, mlflow_settings, showing
+
+    uri = mlflow_settings.tracking_uri()
+    for task in TASKS:
+        try:
+            missing, lost = showing.missing_lines(MlflowClient(tracking_uri=uri, registry_uri=uri), task)
+        except (decisions.DecisionsBroken, MlflowException, OSError):
+            continue  # of a broken history look_at_deployed tells, and of a server that refuses the next verb
+        if lost:
+            what, _, remedy = lost.partition(". ")
+            yield broken(f"history {task}", what, remedy)
+        elif missing:
+            says = f"MLflow has {len(missing)} lines that follow on the last of {decisions.path_of(task)}"
+            yield warning(f"history {task}", says, f"{PUBLISH} brings them back")
 
 
 def look_at_deployed() -> Iterator[Finding]:

@@ -22,6 +22,8 @@ from convoy.publishing import mlflow_settings
 
 Say = Callable[[str], None]
 DATABASE, ARTIFACTS, CONTENTS = "mlflow.db", "mlruns", "manifest.json"
+# A restore reads the whole list into memory, whoever wrote it. An entry has about 220 bytes: this is 150,000 files.
+MAX_CONTENTS_BYTES = 1 << 25
 _COMPRESSION = 1  # the quickest: the 86 MB of a small pipeline became 7, in 3 s
 
 
@@ -149,6 +151,11 @@ def _write(target: Path, files: dict[str, Path], links: dict[str, str]) -> Conte
             links=links,
         )
         listing = atomic.to_json(contents.model_dump(mode="json"))
+        if len(listing) > MAX_CONTENTS_BYTES:
+            raise BackupRefused(
+                f"{len(files)} files are more than an archive's {CONTENTS} can list ({len(listing)} bytes, at most "
+                f"{MAX_CONTENTS_BYTES}); `python -m convoy gc` removes what is old"
+            )
         member = tarfile.TarInfo(CONTENTS)
         member.size = len(listing)
         tar.addfile(member, io.BytesIO(listing))

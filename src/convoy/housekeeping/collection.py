@@ -10,17 +10,18 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
-from convoy import locks
+from convoy import atomic, locks
 from convoy.housekeeping import roots
-from convoy.housekeeping.retention import Judged, KeepParams, Thing, judge
+from convoy.housekeeping.retention import ClockDoubtful as ClockDoubtful
+from convoy.housekeeping.retention import Judged, KeepParams, Thing, check_clock, judge
 from convoy.layout import DEPLOYED, TASKS, Task
-from convoy.publishing import built, mlflow_settings, registry, retired, tracking
-from convoy.publishing.git_state import REVISION
+from convoy.publishing import built, decisions, mlflow_settings, registry, retired, tracking
 from convoy.publishing.provenance import Lock
 from convoy.publishing.retired import RetiringFailed as RetiringFailed
 
 Say = Callable[[str], None]
 TRAININGS = Path(".run/training")  # convoy.checkpoints.HOME, which needs torch to be imported
+_ELSEWHERE = "its files lie outside the artifact root, where nothing is removed"
 _SETTLING = f"what serves changed less than {roots.GRACE_S} s ago, a service may still read it"
 
 
@@ -39,8 +40,11 @@ class Plan:
         return [each.thing for each in self.judged if each.goes]
 
 
-def plan(client: MlflowClient, params: KeepParams, now: datetime) -> Plan:
-    """Look at everything and judge it; changes nothing. The caller holds deployment.exclusive()."""
+def plan(client: MlflowClient, params: KeepParams, now: datetime, clock_is_right: bool = False) -> Plan:
+    """Look at everything and judge it; changes nothing. The caller holds deployment.exclusive().
+
+    Raises ClockDoubtful unless `clock_is_right`, and decisions.DecisionsBroken.
+    """
     made = Plan()
     local = mlflow_settings.is_local(client.tracking_uri)
     if not local:
@@ -55,7 +59,16 @@ def plan(client: MlflowClient, params: KeepParams, now: datetime) -> Plan:
         if local:
             made.judged += _judge_store(client, task, lock, kept, params, now, made)
     made.judged += judge(list(_trainings()), 0, params.training_days, now)
+    if not clock_is_right:
+        check_clock(_newest(made.judged), params.days, now)
     return made
+
+
+def _newest(judged: Sequence[Judged]) -> datetime | None:
+    """The time of the newest record of all: of a thing, or of a decision."""
+    last = [decision for task in TASKS for decision in decisions.read(task)[-1:]]
+    decided = [roots.in_utc(datetime.fromisoformat(decision.at)) for decision in last]
+    return max([*(each.thing.at for each in judged), *decided], default=None)
 
 
 def tell(made: Plan, say: Say) -> None:
@@ -118,6 +131,7 @@ def _judge_store(
     """Versions first: a run stays as long as its version does; a version's bundle is not counted with its run again."""
     runs = retired.runs(client, task)
     sizes = {each.run_id: each.model_sizes for each in runs}
+    elsewhere = {each.run_id for each in runs if each.folder is None}
     things = [
         Thing(
             "version",
@@ -125,7 +139,8 @@ def _judge_store(
             f"{version.name}/{version.version}",
             sizes.get(str(version.run_id), {}).get(registry.model_folder(version), 0),
             retired.made_at(version),
-            kept.get(version.tags.get(registry.DIGEST, ""), ""),
+            kept.get(version.tags.get(registry.DIGEST, ""), "")
+            or (_ELSEWHERE if str(version.run_id) in elsewhere else ""),
         )
         for version in retired.versions(client, task)
     ]
@@ -140,10 +155,7 @@ def _judge_store(
     going = {each.thing.key for each in judged if each.goes}
     for each in runs:
         if each.run_id not in going:
-            revision = each.run.data.tags.get("convoy.git_revision", "")
-            made.revisions |= (
-                {revision} if REVISION.fullmatch(revision) else set()
-            )  # another could be an option of git's
+            made.revisions |= {each.run.data.tags.get("convoy.git_revision", "")} - {""}
             made.hashes |= {md5 for tag, md5 in each.run.data.tags.items() if tag.startswith("convoy.dvc.")}
     return [*versions, *judged]
 
@@ -156,6 +168,7 @@ def _runs(task: Task, lock: Lock, runs: Sequence[retired.StoredRun], holds: dict
         if each.is_ours:
             is_current = each.run.data.tags[tracking.RUN_KEY] in current
             protected = holds.get(each.run_id) or ("dvc.lock names it" if is_current else "")
+            protected = protected or ("" if each.folder else _ELSEWHERE)
             name = f"run {each.run.info.run_name} {each.run_id[:12]}"
             yield Thing("run", name, each.run_id, each.size - sum(each.model_sizes.values()), each.at, protected)
 
@@ -174,6 +187,7 @@ def _remove_folder(folder: Path) -> None:
     """It is out of the way in one step, so that nobody takes half a bundle for a bundle."""
     gone = folder.with_name(f".gone-{folder.name}")
     folder.rename(gone)
+    atomic.sync(folder.parent)  # before any of its files goes, so that no power cut leaves half a bundle
     shutil.rmtree(gone)
 
 

@@ -10,10 +10,14 @@ from pathlib import Path
 
 import yaml
 
+from convoy.publishing.git_state import REVISION
+
 Say = Callable[[str], None]
 ROOTS = Path(".run/gc-roots")
 # Branches, tags and experiments are names that a person gave: what they lead to stays, whatever its age.
 _NAMED = ("--workspace", "--all-branches", "--all-tags", "--all-experiments")
+# From tags in MLflow, which may hold anything: a path too.
+_MD5 = re.compile(r"[0-9a-f]{32}(?:\.dir)?")
 _REMOVED = re.compile(r"Removed (\d+) objects from local cache")
 
 
@@ -37,7 +41,7 @@ def collect(revisions: Collection[str], hashes: Collection[str], dry: bool, say:
         return
     if not cache.exists():
         return
-    named = set(hashes).union(*(_hashes_of(revision) for revision in revisions))
+    named = set(hashes).union(*(_hashes_of(revision) for revision in revisions if REVISION.fullmatch(revision)))
     _lay_roots(cache, named)
     projects = [str(ROOTS), *_worktrees(cache)]
     said = _dvc("gc", *_NAMED, "--force", *(["--dry"] if dry else []), "--projects", *projects)
@@ -69,7 +73,7 @@ def _lay_roots(cache: Path, hashes: Collection[str]) -> None:
         done = subprocess.run(["git", *words], cwd=ROOTS, capture_output=True, text=True, check=False)
         if done.returncode:
             raise CacheRefused(f"git failed in {ROOTS}: {done.stderr.strip()}")
-    for md5 in sorted(hashes):
+    for md5 in sorted(filter(_MD5.fullmatch, hashes)):
         if _object(cache, md5).exists():
             out = {"md5": md5, "hash": "md5", "path": md5}
             (ROOTS / f"{md5}.dvc").write_text(yaml.safe_dump({"outs": [out]}))

@@ -16,7 +16,8 @@ from typing import IO
 from pydantic import ValidationError
 from tqdm import tqdm
 
-from convoy.housekeeping.backup import ARTIFACTS, CONTENTS, DATABASE, Contents
+from convoy import atomic
+from convoy.housekeeping.backup import ARTIFACTS, CONTENTS, DATABASE, MAX_CONTENTS_BYTES, Contents
 from convoy.layout import DEPLOYED, TASKS
 from convoy.publishing import mlflow_settings
 from convoy.sources import archives
@@ -48,8 +49,11 @@ def restore(archive: Path, replace: bool, say: Say) -> None:
         try:
             contents = _unpack(archive, staging)
             _move_paths(staging, contents.artifact_root)
-        except BaseException:
+        except BaseException as error:
             shutil.rmtree(staging, ignore_errors=True)
+            if isinstance(error, sqlite3.Error):
+                reason = f"{archive}: its {DATABASE} is no database of MLflow's ({error}); nothing was changed"
+                raise RestoreRefused(reason) from None
             raise
         os.sync()  # before the mark, which promises all of it
         (staging / _PROVEN).touch()
@@ -62,6 +66,7 @@ def restore(archive: Path, replace: bool, say: Say) -> None:
             _put_aside(part, aside)
         Path(part).parent.mkdir(exist_ok=True)
         (staging / part).rename(part)
+        atomic.sync(Path(part).parent)
         say(f"{part} is back" + (f"; what stood there is in {aside}" if (aside / part).exists() else ""))
     shutil.rmtree(staging)
     if aside.exists():
@@ -76,7 +81,7 @@ def _key(archive: Path) -> str:
 def _names(archive: Path) -> list[str]:
     """The names in an archive that is readable to its end and could do no harm."""
     try:
-        return archives.refuse_hostile(archive)
+        return archives.refuse_hostile_tar(archive)
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         if isinstance(error, FileNotFoundError):
             raise
@@ -112,15 +117,23 @@ def _put_aside(part: str, aside: Path) -> None:
 
 
 def _unpack(archive: Path, staging: Path) -> Contents:
-    """Write every file below `staging` and compare it with the archive's own list."""
+    """Write every file below `staging` and compare it with the archive's own list.
+
+    Each member is checked again here, since the file may have changed after `_names` has read it.
+    """
     found: dict[str, str] = {}
     listing = b""
+    room = archives.most_unpacked(archive)
     progress = tqdm(total=archive.stat().st_size, desc="restore", unit="B", unit_scale=True, disable=None)
-    with progress, archive.open("rb") as raw, tarfile.open(fileobj=raw) as tar:
+    mode = archives.tar_mode(archive)
+    with progress, archive.open("rb") as raw, tarfile.open(fileobj=raw, mode=mode) as tar:
         for member in tar:
+            room -= member.size
+            fault = "more than the archive may unpack to" if room < 0 else _fault_of(member, staging)
+            if fault or member.name in found or (member.name == CONTENTS and listing):
+                raise RestoreRefused(f"{archive}: {member.name!r} is {fault or 'there twice'}; nothing was changed")
             stream = tar.extractfile(member)
-            if stream is None:
-                continue
+            assert stream is not None  # a regular file has one
             if member.name == CONTENTS:
                 listing = stream.read()
             else:
@@ -128,6 +141,22 @@ def _unpack(archive: Path, staging: Path) -> Contents:
                 os.utime(staging / member.name, (member.mtime, member.mtime))
             progress.update(raw.tell() - progress.n)
     return _compare(archive, listing, found, staging)
+
+
+def _fault_of(member: tarfile.TarInfo, staging: Path) -> str:
+    """Why a member must not be written; empty where nothing speaks against it."""
+    if not member.isreg() or member.issparse():
+        return "no regular file"
+    if archives.leads_out(member.name) or not (member.name == CONTENTS or _parts([member.name])):
+        return "no name that a backup has"
+    if member.name == CONTENTS and member.size > MAX_CONTENTS_BYTES:
+        return f"longer than {MAX_CONTENTS_BYTES} bytes"
+    if hasattr(tarfile, "data_filter"):  # Python has it since 3.11.4
+        try:
+            tarfile.data_filter(member, str(staging))
+        except tarfile.FilterError as error:
+            return f"refused by Python's tarfile ({error})"
+    return ""
 
 
 def _write(path: Path, content: IO[bytes]) -> str:
@@ -148,10 +177,12 @@ def _compare(archive: Path, listing: bytes, found: dict[str, str], staging: Path
     wanted = {name: entry.sha256 for name, entry in contents.files.items()}
     wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
     wrong += [name for name in found if not _parts([name])]
-    wrong += [name for name, target in contents.links.items() if not (_LINK.fullmatch(name) and _DIGEST.match(target))]
+    wrong += [
+        name for name, target in contents.links.items() if not (_LINK.fullmatch(name) and _DIGEST.fullmatch(target))
+    ]
     if wrong:
         raise RestoreRefused(
-            f"{archive}: {wrong[0]} is not what its {CONTENTS} says ({len(wrong)} such); nothing was changed, "
+            f"{archive}: {wrong[0]!r} is not what its {CONTENTS} says ({len(wrong)} such); nothing was changed, "
             "take another backup"
         )
     for name, target in contents.links.items():

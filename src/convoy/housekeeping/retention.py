@@ -43,6 +43,30 @@ class Judged:
     why: str
 
 
+class ClockDoubtful(RuntimeError):
+    """By this machine's clock everything that was ever recorded is old, or not yet made."""
+
+
+# How far the clocks of a machine and of an MLflow that it writes to may differ; as much as Kerberos lets them.
+CLOCK_SKEW = timedelta(minutes=5)
+
+
+def check_clock(newest: datetime | None, days: int, now: datetime) -> None:
+    """Refuse to judge by age where `now` is before the newest record, or more than `days` after it: ClockDoubtful.
+
+    More than `days` after the newest of all records nothing is young any more, so a clock that has jumped ahead lets
+    all go that age alone keeps. A project that has rested so long looks the same: then a person says so.
+    """
+    if newest is None or now - timedelta(days=days) <= newest <= now + CLOCK_SKEW:
+        return
+    told = f"{newest:%Y-%m-%d %H:%M} UTC"
+    where = f"over {days} days after" if newest < now else "before"
+    raise ClockDoubtful(
+        f"this machine's clock says {now:%Y-%m-%d %H:%M} UTC, {where} the newest record of all ({told}); nothing was "
+        "removed. Set the clock (`timedatectl`), or, where it is right, add --clock-is-right"
+    )
+
+
 def judge(things: Sequence[Thing], newest: int, days: int, now: datetime) -> list[Judged]:
     """Newest first: a thing goes that nothing protects, that is none of the `newest` and older than `days`."""
     ordered = sorted(things, key=lambda thing: (thing.at, thing.key), reverse=True)

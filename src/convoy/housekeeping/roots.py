@@ -56,6 +56,11 @@ def _promoted_at(folder: Path) -> datetime:
         at = datetime.fromisoformat(release.promoted_at) if release else made
     except (BundleInvalid, ValueError):
         return made
+    return in_utc(at)
+
+
+def in_utc(at: datetime) -> datetime:
+    """A time that names no zone is one of UTC."""
     return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 

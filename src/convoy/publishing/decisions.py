@@ -11,7 +11,9 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from convoy import atomic
+from convoy.bundle import RELEASE, Anchor
 from convoy.layout import DEPLOYED, Task
+from convoy.publishing import deployment
 from convoy.publishing.decision import Decision, Grounds, Mark, Model, now, who
 from convoy.publishing.history import History
 
@@ -19,7 +21,7 @@ FILE = "decisions.jsonl"
 
 
 class DecisionsBroken(ValueError):
-    """A line of the history is not the one that the next was appended to: somebody rewrote what must not be."""
+    """A line of the history was changed or removed, or its last lines are missing."""
 
 
 def path_of(task: Task) -> Path:
@@ -39,9 +41,34 @@ def digests_named(task: Task, since: datetime | None = None) -> set[str]:
 
 
 def read_history(task: Task) -> History:
-    """The history with its chain checked. Raises DecisionsBroken, which names file and line, and OSError."""
+    """The history with chain and end checked. Raises DecisionsBroken, which names file and line, and OSError."""
+    anchor = deployment.noted_history(task)  # read first: a decision in between makes the history longer, which is fine
+    history = read_chain(task)
+    if anchor is not None and not reaches(history, anchor):
+        release = DEPLOYED / task / deployment.CURRENT / RELEASE
+        raise DecisionsBroken(
+            f"{path_of(task)} has {len(history.lines)} whole lines, and {release} names a line {anchor.lines} that is "
+            "not among them: the last lines were removed or changed. Move the file away and run `python -m convoy "
+            "publish`: MLflow's copy comes back, where it has one; else put back the file of a backup. Where the lines "
+            f"are lost for good, take `history` out of {release}"
+        )
+    return history
+
+
+def read_chain(task: Task) -> History:
+    """The history with its chain checked, though its last lines may be missing. Raises as `read_history`."""
     path = path_of(task)
     return parse(path.read_bytes(), path) if path.exists() else History()
+
+
+def reaches(history: History, anchor: Anchor) -> bool:
+    """Whether a history has the line that an anchor names."""
+    return len(history.lines) >= anchor.lines and link(history.lines[: anchor.lines]) == anchor.sha256
+
+
+def anchor_of(history: History) -> Anchor:
+    """How far a history with one line at least has come."""
+    return Anchor(lines=len(history.lines), sha256=link(history.lines))
 
 
 def parse(content: bytes, path: Path) -> History:
@@ -113,8 +140,17 @@ def _append(task: Task, rest: dict[str, Any], why: str, at: str | None = None) -
 
 
 def write_lines(task: Task, lines: list[bytes]) -> None:
-    """Append whole lines, which are on the disk when this returns; a line that a kill has cut off stays apart."""
-    path = path_of(task)
+    """Append whole lines, which are on the disk when this returns; a line that a kill has cut off stays apart.
+
+    Then the release of what serves names the last of them. An anchor that the history does not reach stays as it is.
+    """
+    _append_lines(path_of(task), lines)
+    history, anchor = read_chain(task), deployment.noted_history(task)
+    if anchor is None or reaches(history, anchor):
+        deployment.note_history(task, anchor_of(history))
+
+
+def _append_lines(path: Path, lines: list[bytes]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
     try:

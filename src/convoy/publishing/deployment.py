@@ -4,11 +4,11 @@ import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from convoy import atomic, locks
-from convoy.bundle import MANIFEST, RELEASE, BundleInvalid, Release, read_bundle, read_release
+from convoy.bundle import MANIFEST, RELEASE, Anchor, BundleInvalid, Release, read_bundle, read_release
 from convoy.layout import DEPLOYED, Task
 from convoy.predictor import Predictor
 
@@ -24,6 +24,26 @@ def current_digest(task: Task) -> str | None:
     """The digest that serves now, whether or not its folder is whole; None where nothing is deployed."""
     link = DEPLOYED / task / CURRENT
     return os.readlink(link) if link.is_symlink() else None
+
+
+def noted_history(task: Task) -> Anchor | None:
+    """How far the history had come, by the release of what serves; None where that does not say."""
+    digest = current_digest(task)
+    known = _read_release(folder_of(task, digest)) if digest else None
+    return known.history if known else None
+
+
+def note_history(task: Task, anchor: Anchor) -> None:
+    """Write to the release of what serves how far the history has come. The caller holds exclusive()."""
+    digest = current_digest(task)
+    folder = folder_of(task, digest) if digest else DEPLOYED / task
+    known = _read_release(folder) if digest else None
+    if known is None or known.history == anchor:
+        return
+    times = folder.stat()
+    atomic.write_bytes(folder / RELEASE, _json(known.model_copy(update={"history": anchor})))
+    with suppress(PermissionError):  # another user's folder: services load the same model again, which does no harm
+        os.utime(folder, ns=(times.st_atime_ns, times.st_mtime_ns))  # services load again what has a new time
 
 
 def deploy(task: Task, source: Path, release: Release) -> bool:
@@ -49,7 +69,7 @@ def put(task: Task, source: Path, release: Release) -> bool:
         digest = Predictor(temporary).digest
         if digest != release.digest:
             raise BundleInvalid(f"{source} has the digest {digest}, the release names {release.digest}")
-        (temporary / RELEASE).write_bytes(atomic.to_json(release.model_dump(mode="json")))
+        (temporary / RELEASE).write_bytes(_json(release))
     return True
 
 
@@ -107,13 +127,27 @@ def _is_whole(folder: Path, digest: str) -> bool:
 
 
 def _put_release(folder: Path, release: Release) -> bool:
-    try:
-        if read_release(folder) == release:
-            return False
-    except BundleInvalid:
-        pass  # it is written anew
-    atomic.write_bytes(folder / RELEASE, atomic.to_json(release.model_dump(mode="json")))
+    """Bring a release in line. How far the history had come is not the caller's to say: that stays."""
+    known = _read_release(folder)
+    if known is not None:
+        release = release.model_copy(update={"history": known.history})
+    if known == release:
+        return False
+    atomic.write_bytes(folder / RELEASE, _json(release))
     return True
+
+
+def _read_release(folder: Path) -> Release | None:
+    """None too where it is broken: then it is written again."""
+    try:
+        return read_release(folder)
+    except BundleInvalid:
+        return None
+
+
+def _json(release: Release) -> bytes:
+    history = {"history": release.history.model_dump()} if release.history else {}
+    return atomic.to_json({**release.model_dump(mode="json"), **history})
 
 
 def _sweep(task: Task) -> None:

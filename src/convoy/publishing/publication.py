@@ -37,11 +37,11 @@ from convoy.publishing.run_content import RunContent
 def publish(client: MlflowClient, say: Say, tasks: Sequence[Task] = TASKS) -> None:
     """Bring MLflow and deployed/ to what dvc.lock says was built, and say in plain words what that took.
 
-    The caller holds deployment.exclusive(), so that nothing is made twice. Raises decisions.DecisionsBroken before
-    anything is done.
+    The caller holds deployment.exclusive(), so that nothing is made twice. Raises decisions.DecisionsBroken: before
+    anything is done where a line was changed, and for a task whose last lines are missing where MLflow lacks them too.
     """
     for task in tasks:
-        decisions.read_history(task)
+        decisions.read_chain(task)  # lines that are missing at its end may come back from MLflow
     lock, git = Lock.read(), git_state.read_git_state()
     for name in abandoned.close(client):
         say(f"run {name}: its process is no longer there, it is marked KILLED")

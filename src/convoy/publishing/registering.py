@@ -18,7 +18,7 @@ import convoy
 from convoy.bundle import RELEASE, Bundle, read_bundle
 from convoy.layout import Task
 from convoy.publishing.registry import DIGEST, FOLDER, bundle_folder, find_version, model_folder, model_name
-from convoy.publishing.tracking import list_files
+from convoy.publishing.tracking import list_files, require_own_folder
 
 # What convoy.publishing.mlflow_model imports: a version carries it, so it loads where Convoy is not installed.
 _CODE = (
@@ -73,6 +73,7 @@ def _store(client: MlflowClient, run_id: str, model: str, folder: Path, bundle: 
     """
     if _is_stored(client, run_id, model, bundle):
         return
+    require_own_folder(client, run_id)
     package = Path(next(iter(convoy.__path__)))
     ignore = shutil.ignore_patterns("__pycache__", RELEASE)
     with tempfile.TemporaryDirectory() as temporary:

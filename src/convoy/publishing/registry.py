@@ -96,13 +96,9 @@ def set_alias(client: MlflowClient, task: Task, alias: Alias, version: str) -> b
 
 
 def model_folder(version: ModelVersion) -> str:
-    """Where a version's model lies among the artifacts of its run. Raises VersionInvalid."""
+    """Where a version's model lies among the artifacts of its run; empty where `publish` has not put it there."""
     name = str(version.source).rstrip("/").rpartition("/")[-1]
-    if not _MODEL.fullmatch(name):
-        raise VersionInvalid(
-            f"{version.name} version {version.version} is in {name[:80]!r}, expected is {_MODEL.pattern}"
-        )
-    return name
+    return name if _MODEL.fullmatch(name) else ""
 
 
 def bundle_folder(model: str) -> str:
@@ -118,6 +114,11 @@ def bundle_of(client: MlflowClient, version: ModelVersion, nearby: list[Path]) -
         if _is_whole(folder, digest):
             yield folder
             return
+    if not model_folder(version):
+        raise VersionInvalid(
+            f"{version.name} version {version.version} is in {str(version.source)[-80:]!r}, not in a folder "
+            f"{_MODEL.pattern} of its run; publish the model again"
+        )
     with tempfile.TemporaryDirectory() as temporary:
         try:
             kept = bundle_folder(model_folder(version))

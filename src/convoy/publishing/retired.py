@@ -1,32 +1,26 @@
 """Versions and runs as MLflow stores them, with sizes -> out of it, in steps that a kill may come between."""
 
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlparse
 
 from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 from mlflow.entities.model_registry import ModelVersion
 
 from convoy.layout import Task
-from convoy.publishing import mlflow_settings, registry, tracking
+from convoy.publishing import registry, tracking
 
 RETIRED = "convoy.gc"  # tag of a run of which something is being removed: `model`, the bundle, or `run`, all of it
 _OURS = ("convoy.architecture", "convoy.baseline")  # other runs are a person's own, or say what was done when
 _PAGE = 1000
-_AT_ONCE = 200  # run ids on one command line
 
 
 class RetiringFailed(RuntimeError):
-    """MLflow could not remove runs; those are removed by the next try."""
+    """A run's files lie where nothing is removed."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +28,7 @@ class StoredRun:
     """A run, with the bytes of its artifacts and those of the bundles among them."""
 
     run: Run
+    folder: Path | None  # None where they lie outside the artifact root: then nothing of it is removed
     size: int
     model_sizes: dict[str, int]  # by the folder that a version names
 
@@ -78,17 +73,21 @@ def retire_version(client: MlflowClient, version: ModelVersion) -> None:
 
 
 def retire_runs(client: MlflowClient, run_ids: Sequence[str]) -> None:
-    """Remove runs with all they hold. Raises RetiringFailed; those left are in MLflow's bin, marked as ours."""
+    """Remove runs with all they hold. Raises RetiringFailed before anything is done where files lie elsewhere."""
     found = [client.get_run(run_id) for run_id in run_ids]
+    for run in found:
+        if tracking.artifact_folder(run) is None:
+            raise RetiringFailed(f"the files of run {run.info.run_id} are at {run.info.artifact_uri}; it stays")
     for run_id in run_ids:
         client.set_tag(run_id, RETIRED, "run")
         client.delete_run(run_id)
-    _empty_bin(found)
+    _empty_bin(client, found)
 
 
 def finish(client: MlflowClient, task: Task) -> int:
     """Do what a kill has kept from being done, and say of how many runs; what was not yet begun is judged anew."""
-    marked = list(_runs(client, task, f"tags.`{RETIRED}` != ''", ViewType.ALL))
+    found = _runs(client, task, f"tags.`{RETIRED}` != ''", ViewType.ALL)
+    marked = [run for run in found if tracking.artifact_folder(run) is not None]
     binned = [run for run in marked if run.info.lifecycle_stage == "deleted"]
     for run in marked:
         if run.info.lifecycle_stage == "deleted":
@@ -97,7 +96,7 @@ def finish(client: MlflowClient, task: Task) -> int:
             _remove_models(client, registry.model_name(task), run)
         else:
             client.delete_tag(run.info.run_id, RETIRED)
-    _empty_bin(binned)
+    _empty_bin(client, binned)
     return len(marked)
 
 
@@ -105,33 +104,24 @@ def _remove_models(client: MlflowClient, name: str, run: Run) -> None:
     """Those of a run that no version names."""
     versions = client.search_model_versions(f"name = '{name}' and run_id = '{run.info.run_id}'")
     named = {registry.model_folder(version) for version in versions}
-    for model in _models(_artifacts(run)):
+    for model in _models(tracking.artifact_folder(run)):
         if model.name not in named:
             shutil.rmtree(model)
     client.delete_tag(run.info.run_id, RETIRED)
 
 
-def _empty_bin(runs: Sequence[Run]) -> None:
-    """MLflow's own `gc`, of these runs alone: what a person has put into the bin stays there."""
-    run_ids = [str(run.info.run_id) for run in runs]
-    uri = mlflow_settings.tracking_uri()
-    command = [sys.executable, "-m", "mlflow", "gc", "--backend-store-uri", uri, "--tracking-uri", uri]
-    for start in range(0, len(run_ids), _AT_ONCE):
-        part = ",".join(run_ids[start : start + _AT_ONCE])
-        done = subprocess.run(
-            [*command, "--run-ids", part],
-            env={**os.environ, **mlflow_settings.ENVIRONMENT},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            last = (done.stderr.strip() or done.stdout.strip() or "no word").splitlines()[-1]
-            raise RetiringFailed(f"`mlflow gc` failed ({last}); run `python -m convoy gc` again, it goes on")
-    for folder in map(_artifacts, runs):
+def _empty_bin(client: MlflowClient, runs: Sequence[Run]) -> None:
+    """Remove these runs alone, files first. What a person has put into MLflow's bin stays there.
+
+    `mlflow gc --run-ids` would remove every experiment and logged model in the bin too, and wherever the database says.
+    """
+    store: Any = client._tracking_client.store
+    for run in runs:
+        folder = tracking.artifact_folder(run)
         if folder is not None:
-            with suppress(OSError):  # MLflow leaves the folder above the artifacts, empty
-                folder.parent.rmdir()
+            if folder.parent.exists():
+                shutil.rmtree(folder.parent)
+            store._hard_delete_run(run.info.run_id)  # as `mlflow gc` does; MLflow has no public call for it
 
 
 def _runs(client: MlflowClient, task: Task, which: str, view: int) -> Iterator[Run]:
@@ -153,20 +143,16 @@ def _pages(page: Callable[[str | None], Any]) -> Iterator[Any]:
 
 
 def _stored(run: Run) -> StoredRun:
-    folder = _artifacts(run)
+    folder = tracking.artifact_folder(run)
     if folder is None:
-        return StoredRun(run, 0, {})
-    return StoredRun(run, size_of(folder), {model.name: size_of(model) for model in _models(folder)})
+        return StoredRun(run, None, 0, {})
+    return StoredRun(run, folder, size_of(folder), {model.name: size_of(model) for model in _models(folder)})
 
 
 def _models(folder: Path | None) -> list[Path]:
-    return [] if folder is None else [*folder.glob(registry.FOLDER), *folder.glob(f"{registry.FOLDER}-*")]
-
-
-def _artifacts(run: Run) -> Path | None:
-    """Where a run's files lie on this machine; None where a server keeps them."""
-    uri = urlparse(run.info.artifact_uri)
-    return Path(unquote(uri.path)) if uri.scheme in ("", "file") else None
+    """The models among a run's files, not links to some."""
+    found = [] if folder is None else [*folder.glob(registry.FOLDER), *folder.glob(f"{registry.FOLDER}-*")]
+    return [model for model in found if model.is_dir() and not model.is_symlink()]
 
 
 def size_of(folder: Path) -> int:

@@ -1,13 +1,16 @@
 """The history -> what MLflow shows of it: aliases, tags of versions, a table; and back again where it was lost."""
 
 import json
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
+from pydantic import ValidationError
 
+from convoy.bundle import Anchor
 from convoy.layout import Task
 from convoy.publishing import artifacts, decisions, deployment, registry, tracking
 from convoy.publishing.artifacts import ArtifactRefused
@@ -18,6 +21,7 @@ from convoy.publishing.run_content import RunContent
 
 DECISION = "decision"  # tag of a version: the last decision on it; each has a tag of its own too, decision.<number>
 EXPERIMENT = "convoy-decisions"  # apart from the trainings, whose charts it would be in
+HISTORY = "convoy.history"  # tag of the registered model: how far the history had come when it was last shown
 LINES, TABLE = "decisions.jsonl", "decisions.json"
 _COLUMNS = ("number", "at", "who", "kind", "from", "to", "why", "figures", "gate report", "git revision")
 
@@ -34,16 +38,30 @@ def show(client: MlflowClient, task: Task) -> None:
             if version.tags.get(name) != value:
                 client.set_model_version_tag(version.name, str(version.version), name, value)
     if history.decisions:
-        _show_table(client, task, history)
+        shown = _lines_in_mlflow(client, task)
+        _show_table(client, task, history, shown)
+        _show_anchor(client, task, history, shown)
 
 
 def bring_back(client: MlflowClient, task: Task, say: Say) -> None:
     """Append what MLflow knows to have followed on the last line here: all, where deployed/ was lost."""
-    local = decisions.read_history(task).lines
-    missing = _continuation(_lines_in_mlflow(client, task), decisions.link(local))
+    missing, lost = missing_lines(client, task)
     if missing:
         decisions.write_lines(task, missing)
         say(f"{len(missing)} lines of the history were missing in {decisions.path_of(task)}; MLflow had them")
+    if lost:
+        say(lost)
+
+
+def missing_lines(client: MlflowClient, task: Task) -> tuple[list[bytes], str]:
+    """The lines that follow on the last one here, by MLflow's copy; and what of the history is in neither place.
+
+    The second is told in a sentence, empty where nothing is known to be lost.
+    """
+    local, shown = decisions.read_chain(task).lines, _lines_in_mlflow(client, task)
+    anchor = _anchor_in_mlflow(client, task)
+    lost = "" if anchor is None or _has(anchor, [*local, *shown]) else _lost(task, anchor)
+    return _continuation(shown, decisions.link(local)), lost
 
 
 def _versions(client: MlflowClient, task: Task) -> dict[str, ModelVersion]:
@@ -63,10 +81,41 @@ def _tags(history: History, digest: str) -> dict[str, str]:
     return tags
 
 
-def _show_table(client: MlflowClient, task: Task, history: History) -> None:
+def _show_anchor(client: MlflowClient, task: Task, history: History, shown: list[bytes]) -> None:
+    """Note how far the history has come, after its lines; an anchor whose line is lost stays, as what tells of it.
+
+    Other machines may have appended to MLflow's copy, so theirs counts too.
+    """
+    anchor = decisions.anchor_of(history)
+    known = _anchor_in_mlflow(client, task)
+    if known != anchor and (known is None or _has(known, [*history.lines, *shown])):
+        with suppress(MlflowException):  # no model is registered yet
+            client.set_registered_model_tag(registry.model_name(task), HISTORY, anchor.model_dump_json())
+
+
+def _anchor_in_mlflow(client: MlflowClient, task: Task) -> Anchor | None:
+    try:
+        return Anchor.model_validate_json(client.get_registered_model(registry.model_name(task)).tags[HISTORY])
+    except (KeyError, ValidationError, MlflowException):
+        return None
+
+
+def _has(anchor: Anchor, lines: list[bytes]) -> bool:
+    return any(decisions.link([line]) == anchor.sha256 for line in lines)
+
+
+def _lost(task: Task, anchor: Anchor) -> str:
+    return (
+        f"tag {HISTORY} of MLflow's {registry.model_name(task)} says that the history had {anchor.lines} lines; "
+        f"the last of them is neither in {decisions.path_of(task)} nor in MLflow's copy. Put back the file of a "
+        "backup; where the line is lost for good, delete the tag"
+    )
+
+
+def _show_table(client: MlflowClient, task: Task, history: History, shown: list[bytes]) -> None:
     """One run per task, which holds the lines as they are and a table of them that the UI draws."""
     local = list(history.lines)
-    elsewhere = [line for line in _lines_in_mlflow(client, task) if line not in set(local)]  # of other machines
+    elsewhere = [line for line in shown if line not in set(local)]  # of other machines
     known = decisions.parse_apart([*local, *elsewhere])
     known.sort(key=lambda decision: decision.at)
     table = {"columns": list(_COLUMNS), "data": [_row(decision) for decision in known]}

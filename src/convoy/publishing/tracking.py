@@ -29,7 +29,7 @@ Added = Counter[str]
 
 
 class StoreMoved(RuntimeError):
-    """MLflow's files lie under the path of another folder: MLflow keeps absolute paths."""
+    """MLflow's database names a folder for its files that is not this repository's: MLflow keeps absolute paths."""
 
 
 def open_store() -> MlflowClient:
@@ -71,6 +71,30 @@ def experiment_named(client: MlflowClient, name: str) -> str:
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
     return str(found.experiment_id)
+
+
+def artifact_folder(run: Run) -> Path | None:
+    """Where a run's files lie: <artifact root>/<experiment>/<run id>/artifacts, with no link on the way below the root.
+
+    None for any other place. The path is from MLflow's database, and whoever writes to that can name any folder.
+    """
+    uri, root = urlparse(run.info.artifact_uri), mlflow_settings.artifact_root()
+    path = Path(unquote(uri.path).replace("\0", ""))
+    own = path.is_relative_to(root) and path.parts[-2:] == (run.info.run_id, "artifacts")
+    if uri.scheme not in ("", "file") or uri.netloc or not own:
+        return None
+    return path if path.resolve() == root.resolve() / path.relative_to(root) else None
+
+
+def require_own_folder(client: MlflowClient, run_id: str) -> None:
+    """Raise StoreMoved where the files of a run in a local store would be written outside this folder's artifacts."""
+    run = client.get_run(run_id)
+    if mlflow_settings.is_local(client.tracking_uri) and artifact_folder(run) is None:
+        raise StoreMoved(
+            f"mlflow.db keeps the files of run {run_id} at {run.info.artifact_uri}, which is not its folder under "
+            f"{mlflow_settings.artifact_root()}; nothing was written there. Delete that run (`mlflow runs delete "
+            f"--run-id {run_id}`) and run `python -m convoy publish`, which makes it again"
+        )
 
 
 def find_runs(client: MlflowClient, experiment_id: str, key: str) -> list[Run]:
@@ -259,7 +283,8 @@ def digest_of(content: bytes) -> str:
 
 
 def put_file(client: MlflowClient, run_id: str, name: str, content: bytes) -> None:
-    """Write one artifact, folders and all."""
+    """Write one artifact, folders and all. Raises StoreMoved."""
+    require_own_folder(client, run_id)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, Path(name).name)
         path.write_bytes(content)

@@ -63,6 +63,7 @@ class Parts:
             if rows != total:
                 raise ScoringRefused(f"{self.folder} holds {rows} rows of {total}; begin anew with --restart")
         (self.folder / WHOLE).replace(self.output)
+        atomic.sync(self.output.parent)  # before the parts go: after a power cut one of both must be there
         for path in self.folder.glob("part-*"):
             path.unlink()
         shutil.rmtree(self.folder)  # the job is last: without it, what a kill leaves would belong to nobody

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from copy import copy
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, Literal, cast
 
 from convoy.sources.items import SourceRefused
 
@@ -32,7 +32,9 @@ _USUAL_HEADER, _MAX_HEADER = 8_192, 1 << 20  # bytes of a tar's header; a name h
 _END_RECORD = 22  # bytes of a zip's last record, before its comment of up to 65,535
 _MAX_PADDING = 1 << 24  # after a tar's end; GNU tar fills up a record, which is 10 KiB by default
 # By the first bytes.
-_PACKED: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
+_ZIP = (b"PK\3\4", b"PK\5\6")  # the second is a zip without members
+_GZIP = b"\x1f\x8b"
+_PACKED: dict[bytes, Callable[..., Any]] = {_GZIP: gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
 _HERE = re.compile(r"^(\./+)+")
 _LEADS_OUT = re.compile(r"^/|^[A-Za-z]:|\\|\x00|(^|/)\.\.(/|$)")
 
@@ -44,19 +46,51 @@ def is_archive(path: Path) -> bool:
     return path.name.lower().endswith(SUFFIXES)
 
 
+def is_zip(path: Path) -> bool:
+    """Whether a file is read as a zip. All who look into archives ask here, so that all see the same members.
+
+    Decided by the first bytes. `zipfile.is_zipfile` looks for a zip's end in the last 64 KB: it takes a tar whose last
+    member is a zip, or to which one was appended, for that zip.
+    """
+    return _start(path).startswith(_ZIP)
+
+
+def leads_out(name: str) -> bool:
+    """Whether a name could lead out of the folder it is unpacked to: absolute, with .., a backslash or a drive."""
+    return _LEADS_OUT.search(name) is not None
+
+
+def tar_mode(path: Path) -> Literal["r:", "r:gz"]:
+    """The mode in which tarfile opens a plain or gzipped tar and nothing else. Raises SourceRefused for other kinds."""
+    start = _start(path)
+    if start.startswith((*_ZIP, *(mark for mark in _PACKED if mark != _GZIP))):
+        raise SourceRefused(f"{path} is no tar, plain or packed by gzip; name the file that was written")
+    return "r:gz" if start.startswith(_GZIP) else "r:"
+
+
 def refuse_hostile(path: Path) -> list[str]:
     """The names in an archive (folders end in /, '' is where it was made).
 
     Raises SourceRefused, which names the member and what is wrong.
     """
+    return _harmless(path, _headers(path))
+
+
+def refuse_hostile_tar(path: Path) -> list[str]:
+    """As `refuse_hostile`, of a file that tarfile will open in the mode `tar_mode` gives: a zip is refused."""
+    tar_mode(path)
+    return _harmless(path, _tar_headers(path))
+
+
+def _harmless(path: Path, headers: Iterator[tuple[str, int, str]]) -> list[str]:
     names: list[str] = []
     seen: set[str] = set()
     total = 0
     most = most_unpacked(path)
-    for name, size, what in _headers(path):
+    for name, size, what in headers:
         if what:
             raise SourceRefused(f"{path}: {name!r} is {what}; only files and folders are read")
-        if _LEADS_OUT.search(name):
+        if leads_out(name):
             raise SourceRefused(f"{path}: the name {name!r} could lead out of the folder it is unpacked to")
         if name in seen:
             raise SourceRefused(f"{path}: {name!r} is there twice; which of them is meant?")
@@ -95,13 +129,18 @@ def readable(where: Path | str, remedy: str = "get it again, or name the unpacke
 
 def _headers(path: Path) -> Iterator[tuple[str, int, str]]:
     """Name, unpacked size, and what it is where that is nothing to be read."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            _require_all(path, archive)
-            for entry in archive.infolist():
-                # orig_filename: zipfile cuts a name at its first NUL
-                yield _plain(entry.orig_filename), entry.file_size, _fault_of(entry)
-        return
+    return _zip_headers(path) if is_zip(path) else _tar_headers(path)
+
+
+def _zip_headers(path: Path) -> Iterator[tuple[str, int, str]]:
+    with zipfile.ZipFile(path) as archive:
+        _require_all(path, archive)
+        for entry in archive.infolist():
+            # orig_filename: zipfile cuts a name at its first NUL
+            yield _plain(entry.orig_filename), entry.file_size, _fault_of(entry)
+
+
+def _tar_headers(path: Path) -> Iterator[tuple[str, int, str]]:
     with _unpacked(path) as stream:
         source = _Headers(path, stream)
         with tarfile.open(fileobj=cast(IO[bytes], source), mode="r:") as tar:
@@ -135,9 +174,13 @@ def _require_all(path: Path, archive: zipfile.ZipFile) -> None:
         raise SourceRefused(f"{path} is damaged: it tells of {told} members, {found} are found; get it again")
 
 
-def _unpacked(path: Path) -> IO[bytes]:
+def _start(path: Path) -> bytes:
     with path.open("rb") as stream:
-        start = stream.read(8)
+        return stream.read(8)
+
+
+def _unpacked(path: Path) -> IO[bytes]:
+    start = _start(path)
     opened: Callable[..., Any] = next((way for mark, way in _PACKED.items() if start.startswith(mark)), open)
     return opened(path, "rb")  # type: ignore[no-any-return]
 

@@ -16,7 +16,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 from PIL import Image
 
-from convoy.sources.archives import most_unpacked, readable, refuse_hostile
+from convoy.sources.archives import is_zip, most_unpacked, readable, refuse_hostile
 from convoy.sources.items import SPLIT_NAMES, Found, Item, Rejection, SourceParams, SourceRefused, label_name
 from convoy.sources.trees import MAX_FILE_BYTES
 
@@ -132,7 +132,7 @@ def _in_folder(folder: Path) -> Iterator[_Named]:
 
 
 def _in_npz(path: Path) -> Iterator[_Named]:
-    if not zipfile.is_zipfile(path):
+    if not (path.is_file() and is_zip(path)):
         raise SourceRefused(f"{path} cannot be read: it is missing, or no .npz; {_REMEDY}")
     with readable(path, _REMEDY):
         members = refuse_hostile(path)

@@ -2,13 +2,12 @@
 
 import errno
 import os
-import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePath, PurePosixPath
 
-from convoy.sources.archives import is_archive, readable, refuse_hostile, tar_members, zip_members
+from convoy.sources.archives import is_archive, is_zip, readable, refuse_hostile, tar_members, zip_members
 from convoy.sources.items import SourceRefused
 
 MAX_FILE_BYTES = 100_000_000  # 16 million pixels as a PNG that compresses nothing are 48 MB
@@ -122,7 +121,7 @@ def _problem_of(path: Path, inside: Path) -> str:
 
 def _unpacked(path: Path, root: str) -> Iterator[TreeFile]:
     with readable(path):
-        for name, size, read in zip_members(path) if zipfile.is_zipfile(path) else tar_members(path):
+        for name, size, read in zip_members(path) if is_zip(path) else tar_members(path):
             inner = name.removeprefix(root)
             if inner:
                 problem = f"larger than {MAX_FILE_BYTES} bytes" if size > MAX_FILE_BYTES else ""

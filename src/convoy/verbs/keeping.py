@@ -34,6 +34,9 @@ def retrain(
 @app.command()
 def gc(
     yes: Annotated[bool, typer.Option("--yes", help="Do it, without a question.")] = False,
+    clock_is_right: Annotated[
+        bool, typer.Option("--clock-is-right", help="Judge by age though nothing was recorded for `keep.days`.")
+    ] = False,
 ) -> None:
     """Say what old bundles, versions, runs and cache objects would go by params.yaml's `keep`; with --yes they do."""
     import sys
@@ -44,7 +47,7 @@ def gc(
     from convoy.params import read_section
 
     def look(client: Any) -> collection.Plan:
-        return collection.plan(client, read_section(KeepParams, "keep"), datetime.now(UTC))
+        return collection.plan(client, read_section(KeepParams, "keep"), datetime.now(UTC), clock_is_right)
 
     try:
         with open_mlflow() as client:
@@ -60,7 +63,7 @@ def gc(
             collection.carry_out(client, [thing for thing in again.going if thing.key in told], typer.echo)
             after = look(client)
             dvc_cache.collect(after.revisions, after.hashes, False, typer.echo)
-    except (dvc_cache.CacheRefused, collection.RetiringFailed) as error:
+    except (dvc_cache.CacheRefused, collection.ClockDoubtful, collection.RetiringFailed) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
 
