@@ -121,6 +121,7 @@ def _reports(folder: Path, task: Task, validation: dict[str, float], version: in
     report = folder.parent / "baselines.json"
     known = json.loads(report.read_bytes()) if report.exists() else {}
     _write(report, json.dumps({**known, kind: {BASELINES[kind]: {"accuracy": 0.85, "n": 100}}}).encode())
+    _write(folder.parent / f"baselines/{kind}.csv", f"actual,{BASELINES[kind]}\n".encode())
 
 
 def _md5_of_folder(folder: Path) -> str:
@@ -180,10 +181,11 @@ def write_lock(root: Path, task: Task, data: int = 1) -> None:
     lock = root / "dvc.lock"
     known = yaml.safe_load(lock.read_text())["stages"] if lock.exists() else {}
     others = [read for read in known.get("baselines", {}).get("deps", []) if f"/{kind}/" not in read["path"]]
+    predictions = sorted((root / "reports/baselines").glob("*.csv"))
     stages["baselines"] = {
         "deps": [*others, prepared[0], test],
         "params": {"params.yaml": {"baselines": BASELINE_PARAMS}},
-        "outs": [entry("reports/baselines.json")],
+        "outs": [entry("reports/baselines.json"), *(entry(f"reports/baselines/{path.name}") for path in predictions)],
     }
     stages = json.loads(json.dumps(stages))  # no shared entries, which YAML would write as aliases
     lock.write_text(yaml.safe_dump({"schema": "2.0", "stages": {**known, **stages}}, sort_keys=False))
