@@ -11,7 +11,9 @@ from mlflow.utils import validation
 from convoy.publishing.metric_names import name_part, numbers
 
 # The characters that the escape itself is made of, and those that paths give a meaning to, come often.
-LABELS = st.text(st.sampled_from("_x2bf5e./ +:Aa") | st.characters(), max_size=12) | st.text(min_size=130, max_size=200)
+LABELS = st.text(st.sampled_from("_xX2bf5e./ +:Aa") | st.characters(), max_size=12) | st.text(
+    min_size=130, max_size=200
+)
 
 
 def name_of(label: str) -> str:
@@ -32,8 +34,8 @@ def test_mlflow_takes_the_name_of_any_label(label: str) -> None:
 
 @given(LABELS, LABELS)
 def test_two_labels_never_share_a_name(one: str, other: str) -> None:
-    assume(one != other)
-    assert name_of(one) != name_of(other)
+    assume(one.casefold() != other.casefold())  # those are refused, and some stores compare without regard to case
+    assert name_of(one).casefold() != name_of(other).casefold()
 
 
 def _original(part: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 # MLflow allows word characters and `-./ :`, no colon on Windows, and refuses a name that changes as a path does:
 # with `/` at an end, `//`, or a part `.` or `..`. `_x` begins an escape, so it is escaped itself.
-_ESCAPED = re.compile(r"[^\w./ -]|_(?=x)|\A/|/(?=/|\Z)|(?<![^/])\.(?=\.?(?:/|\Z))")
+_ESCAPED = re.compile(r"[^\w./ -]|_(?=[xX])|\A/|/(?=/|\Z)|(?<![^/])\.(?=\.?(?:/|\Z))")
 # Of the 250 characters that a name may have; the rest is left to the keys around a label.
 _LONGEST = 150
 _HASH_DIGITS = 32
@@ -16,8 +16,8 @@ def name_part(label: str) -> str:
     """The part of a name that stands for a label: itself where MLflow takes it, else escaped, as `C_x2b__x2b_`.
 
     Escapes are those of .NET's XmlConvert.EncodeName: the code point in hexadecimal digits between `_x` and `_`.
-    A part that would be too long is cut, and ends with a hash of the label. MLflow's SQLite and PostgreSQL stores
-    compare names exactly, so parts that differ in case alone stay apart there.
+    A part that would be too long is cut, and ends with a hash of the label. Only labels that differ in case alone,
+    which convoy.raw refuses, have parts that differ in case alone: some stores compare names without regard to it.
     """
     part = _ESCAPED.sub(lambda found: f"_x{ord(found[0]):x}_", label) or "_x_"
     if len(part) < _LONGEST:
