@@ -144,7 +144,7 @@ def test_a_clone_publishes_no_training_of_another_machine(
     assert place.client.search_runs([tracking.experiment_of(place.client, "image")]) == []
     assert "not published, since no files here prove that they ran: image-cnn, image-lstm, baselines" in said
     assert "candidates/image-cnn/weights.safetensors is not there (`dvc checkout` brings back" in said
-    assert "reports/baselines/image.csv is not there" in said and "`dvc repro` makes what is missing" in said
+    assert "reports/baselines/image.csv is not there" in said and "`dvc pull` fetches what another machine made" in said
 
 
 def test_what_dvc_pulled_is_published_and_says_so(place: Place, tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def _is_judged(task: Task, lock: Lock, missing: list[str]) -> bool:
 def is_of_lock(path: Path, written: dict[str, str], missing: list[str]) -> bool:
     """Whether a file or folder is the one that DVC wrote down; where it is not, `missing` gets a sentence."""
     if not path.exists():
-        missing.append(f"{path} is not there (`dvc checkout` brings back what DVC's cache has, `dvc pull` a remote's)")
+        missing.append(f"{path} is not there (`dvc checkout` brings back what is not in git)")
         return False
     if not same_file(path, written.get(str(path), "")):
         missing.append(f"{path} is not {'the folder' if path.is_dir() else 'the file'} that dvc.lock names")

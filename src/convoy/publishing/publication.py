@@ -106,7 +106,8 @@ class _Publication:
 
     def run(self) -> None:
         if self.content.missing:
-            self.say(f"not complete ({'; '.join(self.content.missing)}): `dvc repro` makes what is missing")
+            remedy = "`dvc repro` makes what is missing, `dvc pull` fetches what another machine made"
+            self.say(f"not complete ({'; '.join(self.content.missing)}): {remedy}")
         if self.unproven:
             self.say(f"not published, since no files here prove that they ran: {', '.join(self.unproven)}")
         served_before = deployment.current_digest(self.task)

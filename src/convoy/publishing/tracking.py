@@ -24,7 +24,7 @@ SOURCES = "convoy.git_dirty"  # written once, when the run is first published
 END_REASON = "convoy.end_reason"  # why a training failed, or a run was killed
 MADE_FROM = "convoy.made_from"  # of a run that no training wrote while it went on
 FILES = "convoy.files"  # artifact -> md5, so that a report that changed is put again
-_FROM_FILES = "files that match dvc.lock; where they were made is not recorded, its times are those of the files"
+_FROM_FILES = "files that lay there when it was published; where they were made is not recorded"
 _BATCH = 100  # MLflow takes 100 params, 100 tags and 1,000 metrics at once
 
 Added = Counter[str]
