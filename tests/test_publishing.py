@@ -663,6 +663,16 @@ def test_the_command_names_the_task_that_failed(place: Place, tmp_path: Path) ->
     assert deployment.current_digest("text") == digest_of(Path("bundles/text"))
 
 
+@pytest.mark.slow
+def test_up_starts_beside_a_task_that_failed(place: Place, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    built_pipeline.lay(tmp_path, "text")
+    _link_is_a_folder(tmp_path)
+    Path("mlflow.db").unlink()
+    assert processes._make_store(print) == 0
+    assert "image was not published: " in capfd.readouterr().err
+    assert deployment.current_digest("text") == digest_of(Path("bundles/text"))
+
+
 def test_its_stages_are_those_of_its_build_and_none_of_them_chooses() -> None:
     stages = builds.stages_of("text-stream")
     assert [name for name in stages if name.endswith("_stream")] == ["train_stream", "export_stream", "evaluate_stream"]
