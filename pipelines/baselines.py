@@ -49,7 +49,9 @@ def _judge(
         figures[name], columns[name] = accuracy(predicted == labels), predicted
         print(f"{task}, baseline {name}: test {figures[name]}", flush=True)
     stream = io.StringIO(newline="")
-    writer = csv.writer(stream, lineterminator="\n")
+    # QUOTE_MINIMAL leaves a lone \r as it is, which ends the row for every reader.
+    quoting = csv.QUOTE_ALL if any("\r" in name for name in names) else csv.QUOTE_MINIMAL
+    writer = csv.writer(stream, lineterminator="\n", quoting=quoting)
     writer.writerow(columns)
     writer.writerows([names[label] for label in row] for row in zip(*columns.values(), strict=True))
     atomic.write_bytes(layout.baselines(task), stream.getvalue().encode())

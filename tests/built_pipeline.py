@@ -46,15 +46,19 @@ def lay(
     version: int = 1,
     data: int = 1,
     shift: float = 0.0,
+    labels: tuple[str, ...] | None = None,
     **publish: Any,
 ) -> None:
     """Lay what the pipeline builds for `task`.
 
     Another `version` is another winner, other `data` another split; a model with a `shift` is worse on the gate split.
+    `labels` take the place of the tiny bundle's own, as many as it has.
     The rest is for the section publish of params.yaml.
     """
     kind = kind_of(task)
-    _reports(root / "reports" / task, task, {**METRICS, **(validation or {})}, version, data)
+    _reports(
+        root / "reports" / task, task, {**METRICS, **(validation or {})}, version, data, labels or ("T-shirt/top",)
+    )
     weights = root / "candidates"
     for architecture in architectures(task):
         _write(weights / f"{task}-{architecture}" / "weights.safetensors", f"weights {version}".encode())
@@ -65,9 +69,9 @@ def lay(
         "architecture": architectures(task)[0],
         "data": {"train": f"{data:064}"},
     }
-    card = card.model_copy(update=about)
+    card = card.model_copy(update=about | ({"labels": labels} if labels else {}))
     getattr(tiny_bundles, f"write_{task.rpartition('-')[2]}_bundle")(root / "bundles" / task, card, shift)
-    _write(root / "data/prepared" / kind / "gate.arrow", gate_splits.content(kind))
+    _write(root / "data/prepared" / kind / "gate.arrow", gate_splits.content(kind, labels=labels))
     params = {"publish": {**PUBLISH, **publish}, **{name: {"limits": gate_splits.NO_LIMITS} for name in PREPARE}}
     _write(root / "params.yaml", yaml.safe_dump(params).encode())
     _write(root / "pipelines/train.py", b"# trains\n")
@@ -85,8 +89,10 @@ def _write(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
-def _reports(folder: Path, task: Task, validation: dict[str, float], version: int, data: int) -> None:
-    test = {**METRICS, "accuracy": 0.91, "labels": {"T-shirt/top": {"f1": 0.8}}}
+def _reports(
+    folder: Path, task: Task, validation: dict[str, float], version: int, data: int, labels: tuple[str, ...]
+) -> None:
+    test = {**METRICS, "accuracy": 0.91, "labels": {label: {"f1": 0.8} for label in labels}}
     for architecture in architectures(task):
         fingerprint = hashlib.sha256(f"{task}-{architecture} {version} {data}".encode()).hexdigest()
         _write(folder / architecture / "training.json", json.dumps({"fingerprint": fingerprint}).encode())
@@ -103,7 +109,7 @@ def _reports(folder: Path, task: Task, validation: dict[str, float], version: in
         "choice": {"architecture": "cnn", "candidates": {name: validation for name in architectures(task)}},
         "parity": {part: AGREEMENT for part in ("validation", "sizes", "batches")},
         "test": test,
-        "slices": {"class": {"T-shirt/top": {"accuracy": 0.8, "n": 10}}},
+        "slices": {"class": {label: {"accuracy": 0.8, "n": n} for n, label in enumerate(labels, 10)}},
         "explanation": {"n": 500, "share": 0.1, "difference": 0.3},
         "candidates": {name: {"accuracy": 0.91, "log_loss": 0.31, "n": 100} for name in architectures(task)},
     }
@@ -121,6 +127,7 @@ def _reports(folder: Path, task: Task, validation: dict[str, float], version: in
     report = folder.parent / "baselines.json"
     known = json.loads(report.read_bytes()) if report.exists() else {}
     _write(report, json.dumps({**known, kind: {BASELINES[kind]: {"accuracy": 0.85, "n": 100}}}).encode())
+    _write(folder.parent / f"baselines/{kind}.csv", f"actual,{BASELINES[kind]}\n".encode())
 
 
 def _md5_of_folder(folder: Path) -> str:
@@ -180,10 +187,11 @@ def write_lock(root: Path, task: Task, data: int = 1) -> None:
     lock = root / "dvc.lock"
     known = yaml.safe_load(lock.read_text())["stages"] if lock.exists() else {}
     others = [read for read in known.get("baselines", {}).get("deps", []) if f"/{kind}/" not in read["path"]]
+    predictions = sorted((root / "reports/baselines").glob("*.csv"))
     stages["baselines"] = {
         "deps": [*others, prepared[0], test],
         "params": {"params.yaml": {"baselines": BASELINE_PARAMS}},
-        "outs": [entry("reports/baselines.json")],
+        "outs": [entry("reports/baselines.json"), *(entry(f"reports/baselines/{path.name}") for path in predictions)],
     }
     stages = json.loads(json.dumps(stages))  # no shared entries, which YAML would write as aliases
     lock.write_text(yaml.safe_dump({"schema": "2.0", "stages": {**known, **stages}}, sort_keys=False))

@@ -27,10 +27,10 @@ MODELS = {
 
 
 @cache
-def content(task: str, rows: int = ROWS) -> bytes:
-    """The Arrow file of a task's gate split."""
+def content(task: str, rows: int = ROWS, labels: tuple[str, ...] | None = None) -> bytes:
+    """The Arrow file of a task's gate split, with `labels` in the place of the tiny bundle's own."""
     with tempfile.TemporaryDirectory() as folder:
-        return write(task, Path(folder, "gate.arrow"), rows).read_bytes()
+        return write(task, Path(folder, "gate.arrow"), rows, labels).read_bytes()
 
 
 @cache
@@ -40,7 +40,7 @@ def findings(task: str) -> bytes:
     return find(census).model_dump_json().encode()
 
 
-def write(task: str, path: Path, rows: int = ROWS) -> Path:
+def write(task: str, path: Path, rows: int = ROWS, names: tuple[str, ...] | None = None) -> Path:
     """Write a gate split of so many rows, the same each time."""
     generator = np.random.default_rng(1)
     card, files = MODELS[task]
@@ -49,13 +49,14 @@ def write(task: str, path: Path, rows: int = ROWS) -> Path:
         shape = (rows, tiny_bundles.SIZE_PX, tiny_bundles.SIZE_PX, 1)
         images = np.broadcast_to(generator.integers(0, 256, (rows, 1, 1, 1), dtype=np.uint8), shape)
         labels = _drawn(model.probabilities(list(images)), generator)
-        write_images(path, ImageSplit(images, labels, tiny_bundles.IMAGE_LABELS))
+        write_images(path, ImageSplit(images, labels, names or tiny_bundles.IMAGE_LABELS))
         return path
     words = list(tiny_bundles.WORDS)[2:]
     texts = [" ".join(generator.choice(words, generator.integers(1, 12))) for _ in range(rows)]
     tokens = [model.prepare(text).array.astype(np.int32) for text in texts]
     labels = _drawn(model.probabilities([each.astype(np.int64) for each in tokens]), generator)
-    write_texts(path, [TextSplit(texts, tokens, labels, tiny_bundles.TEXT_LABELS, len(tiny_bundles.WORDS), 0)])
+    names = names or tiny_bundles.TEXT_LABELS
+    write_texts(path, [TextSplit(texts, tokens, labels, names, len(tiny_bundles.WORDS), 0)])
     return path
 
 

@@ -31,7 +31,17 @@ PARAMS = {
     "train": {"trainer": {"seed": 0}, "image": {name: built_pipeline.PARAMS for name in ("cnn", "lstm")}},
     "baselines": built_pipeline.BASELINE_PARAMS,
 }
-IGNORED = ["data", "candidates", "bundles", "deployed", "mlflow.db*", "mlruns", ".run", "__pycache__"]
+IGNORED = [
+    "data",
+    "candidates",
+    "bundles",
+    "reports/baselines",
+    "deployed",
+    "mlflow.db*",
+    "mlruns",
+    ".run",
+    "__pycache__",
+]
 
 
 def lay(root: Path) -> None:
@@ -81,7 +91,9 @@ def _stages() -> dict[str, Any]:
             params=["train.trainer", "train.${item.task}.${item.architecture}"],
             matrix={**task, "architecture": ["cnn", "lstm"]},
         ),
-        "baselines": _stage([SPLITS[0], SPLITS[2]], [], ["reports/baselines.json"], params=["baselines"]),
+        "baselines": _stage(
+            [SPLITS[0], SPLITS[2]], ["reports/baselines/image.csv"], ["reports/baselines.json"], params=["baselines"]
+        ),
         "choose": _stage([f"{reports}/cnn/metrics.json"], [], [f"{reports}/choice.json"], matrix=task),
         "export": _stage(
             [*weights, f"{reports}/choice.json"], ["bundles/image"], [f"{reports}/parity.json"], matrix=task

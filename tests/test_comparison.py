@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from convoy import layout
 from convoy.comparison import against_baselines, mcnemar
+from pipelines import baselines
 
 pairs = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=200)
 
@@ -49,6 +51,14 @@ def test_each_baseline_of_the_table_is_compared(tmp_path: Path) -> None:
     found = against_baselines(np.array([True, True, False]), table)
     assert (found["weak"]["wins"], found["weak"]["losses"]) == (2, 1)
     assert (found["strong"]["wins"], found["strong"]["losses"]) == (0, 0)
+
+
+def test_baselines_with_odd_labels_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names, actual = ("a\rb", 'say "hi", you', "line\nbreak"), np.array([0, 1, 2, 0])
+    baselines._judge("text", iter([("weak", np.array([0, 2, 2, 1]))]), actual, names)
+    found = against_baselines(np.array([True, True, False, False]), layout.baselines("text"))
+    assert (found["weak"]["wins"], found["weak"]["losses"]) == (1, 1)
 
 
 def test_a_table_of_another_split_is_refused(tmp_path: Path) -> None:

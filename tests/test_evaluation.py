@@ -1,5 +1,7 @@
 """Reports tell what happened: figures that can be checked by hand, pictures that exist and repeat."""
 
+import csv
+import io
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +57,13 @@ def test_predictions_have_a_line_per_item() -> None:
         "positive,positive",
         "positive,negative",
     ]
+
+
+@pytest.mark.parametrize("label", ["a\rb", "a\r\nb", 'say "hi", you', "/pol/", "N/A", " a "])
+def test_predictions_give_odd_labels_back(label: str) -> None:
+    content = evaluation.predictions_csv(LABELS, PROBABILITIES, (label, "positive")).decode()
+    rows = list(csv.reader(io.StringIO(content, newline="")))
+    assert rows[1:] == [[label, label], [label, "positive"], ["positive", "positive"], ["positive", label]]
 
 
 def test_pictures_are_drawn_and_come_out_the_same(tmp_path: Path) -> None:

@@ -127,6 +127,13 @@ def test_what_is_beyond_the_retention_goes_and_the_rest_stays_with_its_reason(pl
     assert reasons == {"version 3 is of it", "version 4 is of it", "dvc.lock names it"}
 
 
+def test_runs_that_dvc_lock_names_stay_without_their_weights(place: Place) -> None:
+    before = place.plan()
+    shutil.rmtree("candidates")
+    shutil.rmtree("reports/baselines")
+    assert place.plan() == before
+
+
 @pytest.mark.slow
 def test_what_goes_is_gone_and_all_else_works_as_before(place: Place) -> None:
     of_a_person = place.client.create_run(tracking.experiment_of(place.client, "image")).info.run_id

@@ -1,8 +1,10 @@
 """Publishing: everything built is in MLflow once, and the right bundle serves; against a real SQLite store."""
 
 import json
+import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,10 @@ from test_ports import free_port
 
 from convoy.bundle import digest_of, read_release
 from convoy.layout import Task
+from convoy.predictor import Predictor
 from convoy.publishing import asked, builds, by_hand, decisions, deployment, publication, registry, tracking
 from convoy.publishing.built import read_built
+from convoy.publishing.decision import Grounds, Model
 from convoy.publishing.provenance import Lock
 from convoy.running import processes, showcase
 
@@ -122,6 +126,51 @@ def test_baselines_that_were_changed_by_hand_are_not_published(place: Place) -> 
     Path("reports/baselines.json").write_text(json.dumps({"image": {"mlp": {"accuracy": 0.1}}}))
     assert "reports/baselines.json is not the file that dvc.lock names" in place.publish()
     assert read_built("image", Lock.read()).baselines == []
+
+
+def test_a_clone_publishes_no_training_of_another_machine(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clone = tmp_path.with_name(f"{tmp_path.name} clone")
+    shutil.copy(Path(__file__).parents[1] / ".gitignore", ".gitignore")
+    built_pipeline.git(tmp_path, "init", "--quiet")
+    built_pipeline.git(tmp_path, "add", ".")
+    built_pipeline.git(tmp_path, "commit", "--quiet", "--message", "dvc.lock and the reports, as git has them")
+    built_pipeline.git(tmp_path, "clone", "--quiet", str(tmp_path), str(clone))
+    monkeypatch.chdir(clone)
+    assert Path("reports/image/cnn/training.json").exists() and not Path("candidates").exists()
+    place.client = open_empty_store()
+    said = place.publish()
+    assert place.client.search_runs([tracking.experiment_of(place.client, "image")]) == []
+    assert "not published, since no files here prove that they ran: image-cnn, image-lstm, baselines" in said
+    assert "candidates/image-cnn/weights.safetensors is not there (`dvc checkout` brings back" in said
+    assert "reports/baselines/image.csv is not there" in said and "`dvc pull` fetches what another machine made" in said
+
+
+def test_what_dvc_pulled_is_published_and_says_so(place: Place, tmp_path: Path) -> None:
+    there = tmp_path.with_name(f"{tmp_path.name} there")
+    there.mkdir()
+    for name in ("candidates", "reports/baselines"):
+        shutil.move(name, there / Path(name).name)
+    place.publish()
+    assert not place.client.search_model_versions("name = 'convoy-image'")
+    shutil.copytree(there / "candidates/image-cnn", "candidates/image-cnn")  # what `dvc pull` of these files does
+    said = place.publish()
+    assert "version 1 promoted" in said and "prove that they ran: image-lstm, baselines" in said
+    shutil.copytree(there, ".", dirs_exist_ok=True)
+    shutil.copytree(there / "baselines", "reports/baselines")
+    place.publish()
+    runs = place.client.search_runs([tracking.experiment_of(place.client, "image")])
+    assert {run.info.run_name for run in runs} == {"image-cnn", "image-lstm", "baseline-mlp", "build"}
+    for run in runs:
+        assert "where they were made is not recorded" in run.data.tags[tracking.MADE_FROM]
+
+
+def test_weights_that_are_not_those_of_dvc_lock_prove_nothing(place: Place) -> None:
+    Path("candidates/image-cnn/weights.safetensors").write_bytes(b"of another training")
+    said = place.publish()
+    assert "weights.safetensors is not the file that dvc.lock names" in said and "no bundle to publish" in said
+    assert "prove that they ran: image-cnn\n" in said
 
 
 def test_publishing_again_changes_nothing(place: Place) -> None:
@@ -533,6 +582,95 @@ def test_what_reads_texts_in_pieces_is_published_and_deployed_like_the_others(pl
     built_pipeline.lay(Path(), "text-stream", version=2, shift=0.01)
     assert "judging version 2" in place.publish("text-stream")
     assert deployment.current_digest("text") is None
+
+
+ODD = {
+    "image": ("/pol/", "C++", "C##"),
+    "text": ("N/A", ".."),
+    "text-stream": ('say "hi"\n', "L" * 300),
+}
+
+
+def test_any_labels_are_published_and_served(place: Place) -> None:
+    for task, labels in ODD.items():
+        built_pipeline.lay(Path(), task, labels=labels)
+        assert "version 1 promoted" in place.publish(task)
+        version = registry.version_with(place.client, task, "champion")
+        assert version is not None
+        metrics = place.client.get_run(str(version.run_id)).data.metrics
+        counts = {name: value for name, value in metrics.items() if re.fullmatch(r"slices/class/.*/n", name)}
+        assert sorted(counts.values()) == list(range(10, 10 + len(labels))), "each label has a metric of its own"
+        assert Predictor(Path("deployed", task, "current")).card.labels == labels
+        assert "it is complete" in place.publish(task)
+
+
+def _version_without_run(root: Path) -> None:
+    client, digest = tracking.open_store(), digest_of(root / "bundles/image")
+    client.create_registered_model("convoy-image")
+    client.create_model_version("convoy-image", "runs:/gone/model", tags={registry.DIGEST: digest})
+
+
+def _figure_is_no_float(root: Path) -> None:
+    (root / "reports/image/slices.json").write_text(json.dumps({"class": {"a": {"accuracy": 10**400}}}))
+    built_pipeline.write_lock(root, "image")
+
+
+def _link_is_a_folder(root: Path) -> None:
+    (root / "deployed/image/current").mkdir(parents=True)
+
+
+def _history_is_changed(root: Path) -> None:
+    model = {"version": "1", "digest": "1" * 64}
+    for _ in range(2):
+        decisions.decide("image", None, Model.model_validate(model), Grounds("refusal", "worse"))
+    path = root / "deployed/image/decisions.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"worse", b"better", 1))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (_version_without_run, "refuses: Run with id=None not found"),
+        (_figure_is_no_float, "OverflowError: int too large to convert to float"),
+        (_link_is_a_folder, "current is not the link that Convoy makes"),
+        (_history_is_changed, "decisions.jsonl, line 2: this was not appended to the line before it"),
+    ],
+)
+def test_a_task_that_fails_keeps_no_other(
+    place: Place, tmp_path: Path, spoil: Callable[[Path], None], reason: str
+) -> None:
+    for task in ("text", "text-stream"):
+        built_pipeline.lay(tmp_path, task)
+    spoil(tmp_path)
+    said: list[str] = []
+    with pytest.raises(publication.PublishFailed, match=f"^image was not published: .*{re.escape(reason)}"):
+        publication.publish(place.client, said.append)
+    assert [line for line in said if line.startswith("  not published: ")] and deployment.current_digest(
+        "image"
+    ) is None
+    for task in ("text", "text-stream"):
+        assert deployment.current_digest(task) == digest_of(Path("bundles", task))
+
+
+@pytest.mark.slow
+def test_the_command_names_the_task_that_failed(place: Place, tmp_path: Path) -> None:
+    built_pipeline.lay(tmp_path, "text")
+    _link_is_a_folder(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-m", "convoy", "publish"], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 1 and done.stderr.startswith("image was not published: ") and done.stderr.count("\n") == 1
+    assert deployment.current_digest("text") == digest_of(Path("bundles/text"))
+
+
+@pytest.mark.slow
+def test_up_starts_beside_a_task_that_failed(place: Place, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    built_pipeline.lay(tmp_path, "text")
+    _link_is_a_folder(tmp_path)
+    Path("mlflow.db").unlink()
+    assert processes._make_store(print) == 0
+    assert "image was not published: " in capfd.readouterr().err
+    assert deployment.current_digest("text") == digest_of(Path("bundles/text"))
 
 
 def test_its_stages_are_those_of_its_build_and_none_of_them_chooses() -> None:

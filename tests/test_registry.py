@@ -5,14 +5,19 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import built_pipeline
+import mlflow
+import numpy as np
+import pandas as pd
 import pytest
 import tiny_bundles
 from mlflow_store import open_empty_store
 
 from convoy.bundle import digest_of
 from convoy.predictor import Predictor
+from convoy.preprocessing.rejection import InputRejected
 from convoy.publishing import publication, registry, retired
 
 # Runs where Convoy is not on the path: what the version carries must be enough.
@@ -62,6 +67,98 @@ def test_a_version_answers_raw_inputs_where_convoy_is_not_installed(published: P
     for answer, row in zip(answers["text"], expected, strict=True):
         assert list(answer["probabilities"]) == ["negative", "positive"]
         assert list(answer["probabilities"].values()) == pytest.approx([float(value) for value in row], abs=1e-6)
+
+
+@pytest.fixture(scope="module")
+def models(published: Path) -> dict[str, mlflow.pyfunc.PyFuncModel]:
+    """The champions as MLflow loads them, with its check of inputs against the signature."""
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{published}/mlflow.db")
+    loaded = {task: mlflow.pyfunc.load_model(f"models:/convoy-{task}@champion") for task in ("image", "text")}
+    mlflow.set_tracking_uri(before)
+    return loaded
+
+
+TEXTS = {"good film": "positive", "bad": "negative", "good": "positive", "the bad film": "negative"}
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        [3, 1, 0, 2],
+        [40, 10, 30, 20],
+        ["d", "a", "c", "b"],
+        pd.MultiIndex.from_tuples([("b", 1), ("a", 2), ("b", 0), ("a", 1)], names=["shop", "item"]),
+        pd.to_datetime(["2026-02-01", "2026-01-01", "2026-03-01", "2025-01-01"]),
+        [7, 7, 1, 7],
+    ],
+)
+def test_pyfunc_answers_have_the_index_of_the_question(models: dict[str, Any], index: Any) -> None:
+    table = pd.DataFrame({"text": list(TEXTS)}, index=index)
+    answers = models["text"].predict(table)
+    assert answers.index.equals(table.index) and answers.index.names == table.index.names
+    table["label"] = answers["label"]
+    assert list(table["label"]) == list(TEXTS.values())
+
+
+def test_a_sample_of_images_gets_its_own_labels(models: dict[str, Any]) -> None:
+    brightness = pd.Series([5, 120, 250] * 10)
+    table = pd.DataFrame({"image": [tiny_bundles.png(each) for each in brightness]}).sample(frac=0.5, random_state=1)
+    table["label"] = models["image"].predict(table)["label"]
+    expected = brightness[table.index].map({5: "dark", 120: "middle", 250: "bright"})
+    assert list(table["label"]) == list(expected)
+
+
+def test_an_empty_selection_gets_an_empty_answer(models: dict[str, Any]) -> None:
+    table = pd.DataFrame({"text": list(TEXTS)}, index=list("abcd"))
+    answers = models["text"].predict(table[table["text"] == "nothing"])
+    assert len(answers) == 0 and list(answers) == ["label", "probability", "probabilities"]
+
+
+@pytest.mark.parametrize(
+    ("given", "index"),
+    [
+        (pd.Series(list(TEXTS), list("dacb"), name="text"), list("dacb")),
+        ({"text": np.array(list(TEXTS))}, [0, 1, 2, 3]),
+        ([{"text": text} for text in TEXTS], [0, 1, 2, 3]),
+    ],
+)
+def test_other_inputs_are_answered_in_their_order(models: dict[str, Any], given: Any, index: list[Any]) -> None:
+    answers = models["text"].predict(given)
+    assert list(answers.index) == index and list(answers["label"]) == list(TEXTS.values())
+
+
+@pytest.mark.parametrize(
+    ("task", "value", "why"),
+    [
+        ("text", None, "`text` is missing"),
+        ("text", float("nan"), "`text` is missing"),
+        ("text", pd.NA, "`text` is missing"),
+        ("text", " \n", "the text is empty or only white space"),
+        ("text", 5, "`text` is a int, a string is expected"),
+        ("text", ["good"], "`text` is a list, a string is expected"),
+        ("image", None, "`image` is missing"),
+        ("image", b"", "the image is empty"),
+        ("image", "a.png", "`image` is a str, bytes are expected"),
+        ("image", b"no image", "the bytes are not a whole PNG, JPEG or WebP image"),
+    ],
+)
+def test_rejected_rows_are_named_by_their_index(models: dict[str, Any], task: str, value: Any, why: str) -> None:
+    good: Any = "good" if task == "text" else tiny_bundles.png(5)
+    table = pd.DataFrame({task: pd.Series([good, value, good, value], dtype=object)})
+    for index, named in (([30, 10, 20, 0], ("10", "0")), (list("dacb"), ("'a'", "'b'"))):
+        with pytest.raises(InputRejected) as refused:
+            models[task].predict(table.set_axis(index))
+        for name in named:
+            assert f"row {name}: {why}" in str(refused.value)
+        assert "2 of 4 rows cannot be used" in str(refused.value)
+
+
+def test_many_rejected_rows_are_counted_not_listed(models: dict[str, Any]) -> None:
+    with pytest.raises(InputRejected) as refused:
+        models["text"].predict(pd.DataFrame({"text": [""] * 1000}))
+    assert "1000 of 1000 rows" in str(refused.value) and str(refused.value).endswith("; and 995 more")
+    assert len(str(refused.value)) < 500
 
 
 def test_a_version_is_the_bundle_itself_with_signature_and_example_and_no_pickle(published: Path) -> None:

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import built_pipeline
 import pytest
+import typer
 import yaml
 from dvc.repo import Repo
 from mlflow_store import open_empty_store
 
 from convoy.housekeeping import retraining
 from convoy.publishing import publication
+from convoy.verbs import keeping
 
 ROOT = Path(__file__).parents[1]
 # One stage in place of all: it lays what the pipeline would, another winner for each line of the data.
@@ -49,7 +51,7 @@ def test_new_data_becomes_a_new_version_and_a_report(place: Path, monkeypatch: p
     commands: list[tuple[str, ...]] = []
     real = retraining._run
 
-    def run(*words: str, shown: bool = True) -> str:
+    def run(*words: str, shown: bool = True) -> tuple[str, int]:
         """All for real, but for the stages, which take half an hour, and publishing, which is called here."""
         commands.append(words)
         if words == ("dvc", "repro"):
@@ -57,17 +59,17 @@ def test_new_data_becomes_a_new_version_and_a_report(place: Path, monkeypatch: p
         elif words == ("convoy", "publish"):
             said: list[str] = []
             publication.publish(client, said.append)
-            return "\n".join(said)
+            return "\n".join(said), 0
         elif words[0] == "dvc":
             return real(*words, shown=shown)
-        return ""
+        return "", 0
 
     monkeypatch.setattr(retraining, "_run", run)
     client = open_empty_store()
-    retraining.write_report(client, Path("first.md"), retraining.champions(client), retraining.rebuild(print))
+    retraining.write_report(client, Path("first.md"), retraining.champions(client), retraining.rebuild(print)[0])
     (place.parent / "origin.csv").write_text("one\ntwo\n")
     before = retraining.champions(client)
-    retraining.write_report(client, Path("second.md"), before, retraining.rebuild(print))
+    retraining.write_report(client, Path("second.md"), before, retraining.rebuild(print)[0])
     assert Path("incoming/data.csv").read_text() == "one\ntwo\n"
     assert commands[4:] == [
         ("dvc", "update", "incoming/data.csv.dvc"),
@@ -100,9 +102,23 @@ def test_a_worse_one_is_reported_with_the_reason_and_the_command(place: Path) ->
     assert "There is no bundle to publish: " in told.split("## text")[1]
 
 
-def test_a_step_that_fails_ends_it_with_what_it_said() -> None:
-    with pytest.raises(retraining.RetrainingFailed, match=r"(?s)No module named nothing.*`nothing` ended with 1"):
-        retraining._run("nothing", shown=False)
+def test_a_step_that_fails_ends_it_with_what_it_said(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(retraining.RetrainingFailed, match="`nothing` ended with 1"):
+        retraining._run_whole("nothing")
+    assert "No module named nothing" in capfd.readouterr().err
+
+
+def test_a_publish_that_fails_is_told_and_reported(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """All for real, but for the stages; a folder in the place of the link keeps the images from being deployed."""
+    built_pipeline.lay(place, "image")
+    Path("deployed/image/current").mkdir(parents=True)
+    monkeypatch.setattr(retraining, "_run_whole", lambda *words: None)
+    with pytest.raises(typer.Exit):
+        keeping.retrain(Path("report.md"))
+    assert "`convoy publish` ended with 1" in capfd.readouterr().err
+    assert "image was not published: " in Path("report.md").read_text()
 
 
 @pytest.mark.slow

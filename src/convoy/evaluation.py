@@ -86,7 +86,9 @@ def draw_wrong_texts(
 def predictions_csv(labels: NDArray[np.int64], probabilities: NDArray[Any], names: Sequence[str]) -> bytes:
     """A line per test item, actual and predicted label, as `dvc plots` reads it for a confusion matrix."""
     stream = io.StringIO(newline="")
-    writer = csv.writer(stream, lineterminator="\n")
+    # QUOTE_MINIMAL leaves a lone \r as it is, which ends the row for every reader.
+    quoting = csv.QUOTE_ALL if any("\r" in name for name in names) else csv.QUOTE_MINIMAL
+    writer = csv.writer(stream, lineterminator="\n", quoting=quoting)
     writer.writerow(["actual", "predicted"])
     pairs = zip(labels, probabilities.argmax(axis=1), strict=True)
     writer.writerows((names[actual], names[predicted]) for actual, predicted in pairs)

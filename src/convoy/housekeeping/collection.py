@@ -162,8 +162,7 @@ def _judge_store(
 
 def _runs(task: Task, lock: Lock, runs: Sequence[retired.StoredRun], holds: dict[str, str]) -> Iterator[Thing]:
     """The runs that `publish` made and that nobody writes to; others are not ours to judge."""
-    content = built.read_built(task, lock)
-    current = {run.key for run in [*content.runs.values(), *content.baselines]}
+    current = built.keys_of_lock(task, lock)
     for each in runs:
         if each.is_ours:
             is_current = each.run.data.tags[tracking.RUN_KEY] in current

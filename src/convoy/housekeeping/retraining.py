@@ -24,21 +24,24 @@ class RetrainingFailed(RuntimeError):
     """A step ended with an error, which it has told itself."""
 
 
-def rebuild(say: Say) -> str:
-    """Fetch new data, build what depends on it, publish; gives what publishing said. Raises RetrainingFailed.
+def rebuild(say: Say) -> tuple[str, int]:
+    """Fetch new data, build what depends on it, publish; gives what publishing said, and its exit status.
+
+    Raises RetrainingFailed for a step before it. Where publishing fails for one task the others have changed all the
+    same, and a report tells of them.
 
     New data is what DVC's imports have at their origin (`dvc import-url`), and whatever has changed at the `path` that
     params.yaml names, which DVC looks at by itself.
     """
     imports = _imports()
     if imports:
-        _run("dvc", "update", *imports)
+        _run_whole("dvc", "update", *imports)
     say(f"imports that were looked at anew: {', '.join(imports) or 'none'}")
-    _run("convoy", "verify", "--mend")
-    _run("dvc", "repro")
-    said = _run("convoy", "publish", shown=False)
+    _run_whole("convoy", "verify", "--mend")
+    _run_whole("dvc", "repro")
+    said, status = _run("convoy", "publish", shown=False)
     say(said.rstrip())
-    return said
+    return said, status
 
 
 def champions(client: MlflowClient) -> Champions:
@@ -107,8 +110,15 @@ def _metrics() -> list[str]:
     return done.stdout.splitlines() if done.returncode == 0 and done.stdout.strip() else ["The same, or no commit yet."]
 
 
-def _run(*words: str, shown: bool = True) -> str:
-    """Run a module as a user would; its output goes where ours goes, or is given back."""
+def _run_whole(*words: str) -> None:
+    """Run a step that the next one needs. Raises RetrainingFailed."""
+    _, status = _run(*words)
+    if status:
+        raise RetrainingFailed(f"`{' '.join(words[:2])}` ended with {status}; what serves goes on serving")
+
+
+def _run(*words: str, shown: bool = True) -> tuple[str, int]:
+    """Run a module as a user would: its output, which goes where ours goes or is given back, and its exit status."""
     sys.stdout.flush()
     done = subprocess.run(
         [sys.executable, "-m", *words],
@@ -117,7 +127,4 @@ def _run(*words: str, shown: bool = True) -> str:
         text=True,
         check=False,
     )
-    if done.returncode:
-        ending = f"`{' '.join(words[:2])}` ended with {done.returncode}; what serves goes on serving"
-        raise RetrainingFailed("\n".join([*(done.stdout or "").splitlines(), ending]))
-    return done.stdout or ""
+    return done.stdout or "", done.returncode

@@ -6,8 +6,9 @@ from typing import Any
 
 from convoy import layout
 from convoy.layout import TASKS, Split, Task
+from convoy.publishing.metric_names import numbers
 from convoy.publishing.provenance import Lock
-from convoy.publishing.run_content import FETCH, PREPARE, DataSet, RunContent, numbers, read_json, texts
+from convoy.publishing.run_content import FETCH, PREPARE, DataSet, RunContent, read_json, texts
 
 STAGE = "baselines"
 _CONTEXTS: dict[Split, str] = {"train": "training", "test": "test"}

@@ -42,23 +42,41 @@ def read_built(task: Task, lock: Lock) -> Built:
     """Read what is there for `task`; what is absent or older than its inputs is named, not guessed."""
     missing: list[str] = []
     evaluated = _is_current(lock, stage("evaluate", task), missing)
-    winner = _winner(task, lock, missing)
-    runs = {}
-    for architecture in layout.architectures(task):
-        train = stage("train", task, architecture)
-        fingerprint = training_file(task, architecture)
-        if _is_current(lock, train, missing) and is_of_lock(fingerprint, lock.outs(train), missing):
-            is_winner = winner is not None and winner.architecture == architecture
-            runs[architecture] = read_run(task, architecture, lock, evaluated, is_winner, missing)
+    trained = [each for each in layout.architectures(task) if _is_trained(task, each, lock, missing)]
+    winner = _winner(task, lock, trained, missing)
+    runs = {
+        each: read_run(task, each, lock, evaluated, winner is not None and winner.architecture == each, missing)
+        for each in trained
+    }
     baselines = _read_baselines(task, lock, missing)
     return Built(task, runs, baselines, winner, list(dict.fromkeys(missing)), lock)
 
 
+def keys_of_lock(task: Task, lock: Lock) -> set[str]:
+    """The keys of the runs that dvc.lock names, also of those whose weights or predictions do not lie here now."""
+    missing: list[str] = []
+    reports = {stage("train", task, each): training_file(task, each) for each in layout.architectures(task)}
+    keys = {read_json(path)["fingerprint"] for name, path in reports.items() if _is_proven(name, [path], lock, missing)}
+    if _is_proven(baseline_runs.STAGE, [layout.BASELINES], lock, missing):
+        keys |= {run.key for run in baseline_runs.read_baseline_runs(task, lock)}
+    return keys
+
+
+def _is_trained(task: Task, architecture: Architecture, lock: Lock, missing: list[str]) -> bool:
+    """Whether the training that dvc.lock names has its weights here; its reports prove nothing, git brings them."""
+    paths = [training_file(task, architecture), layout.candidate(task, architecture) / "weights.safetensors"]
+    return _is_proven(stage("train", task, architecture), paths, lock, missing)
+
+
 def _read_baselines(task: Task, lock: Lock, missing: list[str]) -> list[RunContent]:
-    current = _is_current(lock, baseline_runs.STAGE, missing)
-    if not current or not is_of_lock(layout.BASELINES, lock.outs(baseline_runs.STAGE), missing):
-        return []
-    return baseline_runs.read_baseline_runs(task, lock)
+    """The baselines whose figures, which git brings, and predictions, which it does not, lie here."""
+    proven = _is_proven(baseline_runs.STAGE, [layout.BASELINES, layout.baselines(task)], lock, missing)
+    return baseline_runs.read_baseline_runs(task, lock) if proven else []
+
+
+def _is_proven(name: str, paths: list[Path], lock: Lock, missing: list[str]) -> bool:
+    """Whether a stage is up to date and these of its files are the ones that dvc.lock names."""
+    return _is_current(lock, name, missing) and all([is_of_lock(path, lock.outs(name), missing) for path in paths])
 
 
 def _is_current(lock: Lock, name: str, missing: list[str]) -> bool:
@@ -96,19 +114,17 @@ def is_of_lock(path: Path, written: dict[str, str], missing: list[str]) -> bool:
     return True
 
 
-def _winner(task: Task, lock: Lock, missing: list[str]) -> Winner | None:
-    """The bundle that evaluate judged; None where it, or a figure that speaks for it, is not the one of dvc.lock."""
+def _winner(task: Task, lock: Lock, trained: list[Architecture], missing: list[str]) -> Winner | None:
+    """The bundle that evaluate judged; None where it, its weights or its figures are not those of dvc.lock."""
     names = [*(["choose"] if is_chosen(task) else []), "export", "evaluate"]
     current = [_is_current(lock, stage(name, task), missing) for name in names]
     if not all(current) or not _is_judged(task, lock, missing):
         return None
     architecture = _chosen(task, lock, missing)
-    if architecture is None:
+    if architecture not in trained:
         return None
-    train = stage("train", task, architecture)
     metrics = layout.reports(task) / architecture / "metrics.json"
-    reports = [is_of_lock(path, lock.outs(train), missing) for path in (metrics, training_file(task, architecture))]
-    if not _is_current(lock, train, missing) or not all(reports):
+    if not is_of_lock(metrics, lock.outs(stage("train", task, architecture)), missing):
         return None
     return Winner(architecture, layout.bundle(task), lock)
 

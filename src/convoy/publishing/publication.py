@@ -1,14 +1,18 @@
 """What the pipeline built -> MLflow, and to deployed/ where nothing speaks against it; again and again to the same."""
 
-from collections.abc import Sequence
+import traceback
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 from convoy.bundle import Bundle, BundleInvalid, read_bundle
-from convoy.layout import DEPLOYED, TASKS, Task
+from convoy.layout import DEPLOYED, TASKS, Task, architectures
+from convoy.params import ParamsInvalid
 from convoy.publishing import (
     abandoned,
     builds,
@@ -18,6 +22,7 @@ from convoy.publishing import (
     deployment,
     gate_reports,
     git_state,
+    mlflow_settings,
     promotion,
     registering,
     registry,
@@ -33,21 +38,55 @@ from convoy.publishing.promotion import Say
 from convoy.publishing.provenance import Lock
 from convoy.publishing.run_content import RunContent
 
+# What a person can mend; anything else is a fault of Convoy's, whose traceback is printed.
+_REFUSALS = (
+    BundleInvalid,
+    decisions.DecisionsBroken,
+    MlflowException,
+    OSError,
+    ParamsInvalid,
+    registry.VersionUnknown,
+)
+
+
+class PublishFailed(RuntimeError):
+    """Some tasks could not be published; the message names each with the reason."""
+
+    def __init__(self, reasons: Mapping[Task, str]) -> None:
+        super().__init__("\n".join(f"{task} was not published: {reason}" for task, reason in reasons.items()))
+
 
 def publish(client: MlflowClient, say: Say, tasks: Sequence[Task] = TASKS) -> None:
     """Bring MLflow and deployed/ to what dvc.lock says was built, and say in plain words what that took.
 
-    The caller holds deployment.exclusive(), so that nothing is made twice. Raises decisions.DecisionsBroken: before
-    anything is done where a line was changed, and for a task whose last lines are missing where MLflow lacks them too.
+    The caller holds deployment.exclusive(), so that nothing is made twice. Raises PublishFailed once all other tasks
+    are published, and at once what concerns them all: LockInvalid, GitFailed, StoreMoved, SQLAlchemyError.
     """
-    for task in tasks:
-        decisions.read_chain(task)  # lines that are missing at its end may come back from MLflow
     lock, git = Lock.read(), git_state.read_git_state()
     for name in abandoned.close(client):
         say(f"run {name}: its process is no longer there, it is marked KILLED")
+    failed: dict[Task, str] = {}
     for task in tasks:
         say(f"{task}:")
-        _Publication(client, task, built.read_built(task, lock), git, lambda line: say(f"  {line}")).run()
+        try:
+            decisions.read_chain(task)  # before anything changes; lines missing at its end may come back from MLflow
+            _Publication(client, task, built.read_built(task, lock), git, lambda line: say(f"  {line}")).run()
+        except (SQLAlchemyError, tracking.StoreMoved):
+            raise
+        except Exception as error:  # whatever it is, the other tasks do not wait for it
+            failed[task] = _reason(error)
+            say(f"  not published: {failed[task]}")
+    if failed:
+        raise PublishFailed(failed)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, MlflowException):
+        return f"MLflow ({mlflow_settings.tracking_uri()}) refuses: {error.message}"
+    if isinstance(error, _REFUSALS):
+        return str(error)
+    traceback.print_exception(error)
+    return f"{type(error).__name__}: {error}"
 
 
 class _Publication:
@@ -59,9 +98,18 @@ class _Publication:
         self.client, self.task, self.content, self.git, self.say = client, task, content, git, say
         self.experiment = tracking.experiment_of(client, task)
 
+    @property
+    def unproven(self) -> list[str]:
+        """The trainings that are not published; reports alone, which git brings, may be another machine's."""
+        absent = [f"{self.task}-{each}" for each in architectures(self.task) if each not in self.content.runs]
+        return absent if self.content.baselines else [*absent, "baselines"]
+
     def run(self) -> None:
         if self.content.missing:
-            self.say(f"not complete ({'; '.join(self.content.missing)}): `dvc repro` makes what is missing")
+            remedy = "`dvc repro` makes what is missing, `dvc pull` fetches what another machine made"
+            self.say(f"not complete ({'; '.join(self.content.missing)}): {remedy}")
+        if self.unproven:
+            self.say(f"not published, since no files here prove that they ran: {', '.join(self.unproven)}")
         served_before = deployment.current_digest(self.task)
         showing.bring_back(self.client, self.task, self.say)
         promotion.settle(self.task, self.say)

@@ -10,6 +10,7 @@ from typing import Any
 
 from convoy import layout
 from convoy.layout import Architecture, Task
+from convoy.publishing.metric_names import numbers as numbers  # the laboratory takes it from here
 from convoy.publishing.provenance import Lock, same_file
 
 PREPARE = {"image": "prepare_images", "text": "prepare_text", "text-stream": "prepare_text"}
@@ -71,13 +72,13 @@ def read_json(path: Path) -> Any:
         return None
 
 
-def flatten(content: Any, prefix: str = "", separator: str = ".") -> Iterator[tuple[str, Any]]:
-    """Nested dicts -> (joined key, leaf), in order."""
+def flatten(content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested dicts -> (keys joined by dots, leaf), in order."""
     if not isinstance(content, dict):
         yield prefix, content
         return
     for key, value in content.items():
-        yield from flatten(value, f"{prefix}{separator}{key}" if prefix else str(key), separator)
+        yield from flatten(value, f"{prefix}.{key}" if prefix else str(key))
 
 
 def training_file(task: Task, architecture: Architecture) -> Path:
@@ -88,15 +89,6 @@ def training_file(task: Task, architecture: Architecture) -> Path:
 def texts(content: Any) -> dict[str, str]:
     """The leaves of nested params as MLflow keeps them."""
     return {name: leaf if isinstance(leaf, str) else json.dumps(leaf) for name, leaf in flatten(content)}
-
-
-def numbers(content: Any, prefix: str) -> dict[str, float]:
-    """The numeric leaves of a report under names that MLflow takes."""
-    return {
-        "".join(character if character.isalnum() or character in "_-. :/" else "_" for character in name): float(value)
-        for name, value in flatten(content, prefix, "/")
-        if isinstance(value, int | float) and not isinstance(value, bool)
-    }
 
 
 def read_run(

@@ -22,7 +22,9 @@ from convoy.publishing.run_content import DataSet, RunContent, texts
 RUN_KEY = "convoy.run_key"
 SOURCES = "convoy.git_dirty"  # written once, when the run is first published
 END_REASON = "convoy.end_reason"  # why a training failed, or a run was killed
+MADE_FROM = "convoy.made_from"  # of a run that no training wrote while it went on
 FILES = "convoy.files"  # artifact -> md5, so that a report that changed is put again
+_FROM_FILES = "files that lay there when it was published; where they were made is not recorded"
 _BATCH = 100  # MLflow takes 100 params, 100 tags and 1,000 metrics at once
 
 Added = Counter[str]
@@ -117,7 +119,7 @@ def complete_run(client: MlflowClient, experiment_id: str, content: RunContent) 
     runs = find_runs(client, experiment_id, content.key)
     for twin in runs[1:]:
         client.delete_run(twin.info.run_id)
-    run = runs[0] if runs else make_run(client, experiment_id, content)
+    run = runs[0] if runs else make_run(client, experiment_id, content, {MADE_FROM: _FROM_FILES})
     added["run"] = 0 if runs else 1
     if run.info.status == RunStatus.to_string(RunStatus.RUNNING):
         tag_run(client, run, owners.process_tags())
@@ -145,8 +147,8 @@ def make_run(client: MlflowClient, experiment_id: str, content: RunContent, tags
 def reopen(client: MlflowClient, run: Run, tags: dict[str, str]) -> None:
     """Let a run go on, whatever ended it, as that of the process which the tags name; again changes nothing."""
     tag_run(client, run, tags)
-    if END_REASON in run.data.tags:
-        client.delete_tag(run.info.run_id, END_REASON)
+    for outdated in {END_REASON, MADE_FROM} & set(run.data.tags):
+        client.delete_tag(run.info.run_id, outdated)
     if run.info.status != RunStatus.to_string(RunStatus.RUNNING):
         client.update_run(run.info.run_id, RunStatus.to_string(RunStatus.RUNNING))
 

@@ -16,7 +16,11 @@ def publish() -> None:
     with open_mlflow() as client:
         from convoy.publishing import publication
 
-        publication.publish(client, typer.echo)
+        try:
+            publication.publish(client, typer.echo)
+        except publication.PublishFailed as error:
+            typer.echo(str(error), err=True)
+            raise typer.Exit(1) from None
 
 
 @app.command()

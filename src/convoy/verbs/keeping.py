@@ -22,13 +22,16 @@ def retrain(
     try:
         with open_mlflow() as client:
             before = retraining.champions(client)
-        said = retraining.rebuild(typer.echo)
+        said, status = retraining.rebuild(typer.echo)
         with open_mlflow() as client:
             retraining.write_report(client, report, before, said)
     except (retraining.RetrainingFailed, OSError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
     typer.echo(f"the report is {report}")
+    if status:
+        typer.echo(f"`convoy publish` ended with {status}; the report has what it said", err=True)
+        raise typer.Exit(1)
 
 
 @app.command()
