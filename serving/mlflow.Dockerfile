@@ -2,7 +2,7 @@
 FROM python:3.11-slim
 COPY requirements.lock /tmp/requirements.lock
 RUN pip install --no-cache-dir -c /tmp/requirements.lock mlflow
-# The user is the owner of mlflow.db, who has no home here.
+# docker-compose.yml makes the owner of the database the user, who has no home here.
 ENV HOME=/tmp \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
@@ -10,6 +10,7 @@ ENV HOME=/tmp \
     MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
     MLFLOW_DISABLE_TELEMETRY=true \
     DO_NOT_TRACK=true
+USER nobody
 EXPOSE 5000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://localhost:5000/health', timeout=2)"]

@@ -5,5 +5,7 @@ COPY pyproject.toml requirements.lock ./
 RUN mkdir src && pip install --no-cache-dir -c requirements.lock ".[pull]"
 COPY src src
 RUN pip install --no-cache-dir --no-deps --force-reinstall .
+# docker-compose.yml makes the owner of deployed/ the user.
+USER nobody
 ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOME=/tmp
 CMD ["python", "-m", "convoy", "pull", "--every", "30"]

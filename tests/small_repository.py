@@ -31,7 +31,7 @@ PARAMS = {
     "train": {"trainer": {"seed": 0}, "image": {name: built_pipeline.PARAMS for name in ("cnn", "lstm")}},
     "baselines": built_pipeline.BASELINE_PARAMS,
 }
-IGNORED = ["data", "candidates", "bundles", "deployed", "mlflow.db*", "mlruns", ".run", "__pycache__"]
+IGNORED = ["data", "candidates", "bundles", "deployed", "mlflow-store", "mlruns", ".run", "__pycache__"]
 
 
 def lay(root: Path) -> None:
