@@ -65,12 +65,19 @@ def test_only_a_gateway_has_a_way_out(name: str) -> None:
     assert all(port.startswith("127.0.0.1:") for port in SERVICES[name].get("ports", []))
 
 
+def test_no_closed_network_leads_to_this_machine() -> None:
+    closed = [network for network in COMPOSE["networks"].values() if network and network.get("internal")]
+    without_address = {"com.docker.network.bridge.inhibit_ipv4": "true"}
+    assert len(closed) == 2 and all(network["driver_opts"] == without_address for network in closed)
+
+
 @pytest.mark.parametrize("name", SERVICES)
 def test_a_container_is_bounded_and_without_privileges(name: str) -> None:
     service = SERVICES[name]
     (temporary,) = service["tmpfs"]
     assert size_of(temporary.removeprefix("/tmp:size=")) < size_of(service.get("mem_limit", ""))  # which counts both
     assert 0 < service["pids_limit"] <= 1024
+    assert service["logging"] == {"driver": "local"}  # which rotates
     assert service["cap_drop"] == ["ALL"] and service["security_opt"] == ["no-new-privileges:true"]
 
 
