@@ -90,7 +90,7 @@ check: set-up ## ruff, ruff format, mypy and import-linter
 	@$(PY) -m mypy src serving pipelines bench lab
 	@.venv/bin/lint-imports
 
-clean: ## remove what can be made again; keeps .venv, DVC's cache, mlflow.db, mlruns/, deployed/ and reports/
+clean: ## remove what can be made again; keeps .venv, DVC's cache, mlflow-store/, mlruns/, deployed/ and reports/
 	@rm -rf data candidates bundles lightning_logs build .demo .lab .run
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .grimp_cache .import_linter_cache
 	@find src serving pipelines bench lab tests -name __pycache__ -prune -exec rm -rf {} +

@@ -5,7 +5,7 @@ COPY requirements.lock /tmp/requirements.lock
 RUN cd /tmp && sed -n '/^uv==/,/[^\\]$/p' requirements.lock > uv.txt \
     && pip install --no-cache-dir --require-hashes -r uv.txt \
     && uv pip install --no-cache --system -c requirements.lock --build-constraints requirements.lock mlflow
-# The user is the owner of mlflow.db, who has no home here.
+# docker-compose.yml makes the owner of the database the user, who has no home here.
 ENV HOME=/tmp \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
@@ -13,6 +13,7 @@ ENV HOME=/tmp \
     MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
     MLFLOW_DISABLE_TELEMETRY=true \
     DO_NOT_TRACK=true
+USER nobody
 EXPOSE 5000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://localhost:5000/health', timeout=2)"]

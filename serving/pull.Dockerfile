@@ -8,5 +8,7 @@ RUN mkdir src \
     && uv pip install --no-cache --system -c requirements.lock --build-constraints requirements.lock ".[pull]"
 COPY src src
 RUN uv pip install --no-cache --system --build-constraints requirements.lock --no-deps --reinstall .
+# docker-compose.yml makes the owner of deployed/ the user.
+USER nobody
 ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOME=/tmp
 CMD ["python", "-m", "convoy", "pull", "--every", "30"]

@@ -7,6 +7,7 @@ from pathlib import Path
 import psutil
 from test_ports import free_port
 
+from convoy.publishing import mlflow_settings
 from convoy.running import processes, showcase
 
 WITHIN_S = 120  # for what takes a few seconds on a machine that is not busy
@@ -22,7 +23,7 @@ class Server:
 
     def start(self) -> None:
         words = processes.command("mlflow", self.port)
-        words[words.index("--backend-store-uri") + 1] = f"sqlite:///{Path('mlflow.db').absolute()}"
+        words[words.index("--backend-store-uri") + 1] = f"sqlite:///{mlflow_settings.DATABASE.absolute()}"
         words[words.index("--allowed-hosts") + 1] = "*"  # the proxy's port too
         with Path("server.log").open("ab") as log:
             self.process = subprocess.Popen(words, env=processes.environment(), stdout=log, stderr=log)

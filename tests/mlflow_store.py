@@ -22,6 +22,7 @@ def _template() -> Path:
 
 
 def open_empty_store() -> MlflowClient:
-    """A client of an empty mlflow.db in the working directory."""
-    shutil.copy(_template(), "mlflow.db")
+    """A client of an empty store in the working directory."""
+    mlflow_settings.FOLDER.mkdir(exist_ok=True)
+    shutil.copy(_template(), mlflow_settings.DATABASE)
     return tracking.open_store()

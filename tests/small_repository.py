@@ -37,7 +37,7 @@ IGNORED = [
     "bundles",
     "reports/baselines",
     "deployed",
-    "mlflow.db*",
+    "mlflow-store",
     "mlruns",
     ".run",
     "__pycache__",

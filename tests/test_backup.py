@@ -25,12 +25,13 @@ from mlflow_store import open_empty_store
 from convoy.bundle import read_bundle
 from convoy.housekeeping import backup, restoration
 from convoy.layout import TASKS
-from convoy.publishing import publication, registry, tracking
+from convoy.publishing import mlflow_settings, publication, registry, tracking
+from convoy.publishing.mlflow_settings import DATABASE
 from convoy.sources.items import SourceRefused
 
 # What changes a folder while it is restored.
 RESTORING = [(os, "rename"), (os, "sync"), (os, "symlink"), (shutil, "rmtree"), (Path, "touch")]
-PARTS = ("mlflow.db", "mlruns", "deployed/image", "deployed/text", "deployed/text-stream")
+PARTS = ("mlflow-store", "mlruns", "deployed/image", "deployed/text", "deployed/text-stream")
 
 
 @pytest.fixture(scope="module")
@@ -86,14 +87,14 @@ def test_all_of_it_comes_back_in_the_same_place_with_the_same_bytes(
     before = content(published)
     try:
         for part in PARTS:
-            shutil.rmtree(published / part) if part != "mlflow.db" else (published / part).unlink()
+            shutil.rmtree(published / part)
         monkeypatch.chdir(published)
         restoration.restore(archive, False, print)
         assert content(published).keys() == before.keys()
-        assert {k: v for k, v in content(published).items() if k != "mlflow.db"} == {
-            k: v for k, v in before.items() if k != "mlflow.db"
+        assert {k: v for k, v in content(published).items() if k != str(DATABASE)} == {
+            k: v for k, v in before.items() if k != str(DATABASE)
         }
-        assert rows(published / "mlflow.db") == rows(here / "kept" / "mlflow.db")
+        assert rows(published / DATABASE) == rows(here / "kept" / DATABASE)
         for task in TASKS:
             for path in (published / "deployed" / task / "gates").iterdir():
                 kept = here / "kept" / path.relative_to(published)
@@ -120,16 +121,17 @@ def test_elsewhere_mlflow_finds_its_files_and_publishing_goes_on(published: Path
             assert version is not None
             with registry.bundle_of(client, version, []) as folder:
                 assert read_bundle(folder).digest == os.readlink(here / "deployed" / task / "current")
-        assert not any(str(published) in line for line in rows(here / "mlflow.db"))
+        assert not any(str(published) in line for line in rows(here / DATABASE))
     finally:
         hidden.rename(published)
 
 
 def test_what_mlflow_writes_meanwhile_does_not_tear_the_copy(here: Path) -> None:
     begun, stop = threading.Event(), threading.Event()
+    DATABASE.parent.mkdir()
 
     def write() -> None:
-        with closing(sqlite3.connect("mlflow.db", timeout=30)) as connection:
+        with closing(sqlite3.connect(DATABASE, timeout=30)) as connection:
             connection.execute("CREATE TABLE busy (a INTEGER, b INTEGER)")
             number = 0
             while not stop.wait(0.001):
@@ -323,10 +325,12 @@ def test_an_archive_that_is_not_the_one_that_was_kept_changes_nothing(
     damaged = here.parent / "damaged.tar.gz"
     damaged.write_bytes(damage(archive.read_bytes()))
     assert damaged.read_bytes() != archive.read_bytes()
-    Path("mlflow.db").write_text("mine")
+    DATABASE.parent.mkdir()
+    DATABASE.write_text("mine")
     with pytest.raises((restoration.RestoreRefused, SourceRefused), match=r"damaged\.tar\.gz"):
         restoration.restore(damaged, True, print)
-    assert [path.name for path in here.iterdir()] == ["mlflow.db"] and Path("mlflow.db").read_text() == "mine"
+    assert [path for path in here.rglob("*") if path.is_file()] == [here / DATABASE]
+    assert DATABASE.read_text() == "mine"
 
 
 def hostile(members: list[tuple[str, str, bytes]]) -> bytes:
@@ -395,7 +399,8 @@ def test_a_kill_at_any_step_is_made_good_by_the_same_command(
     for step in range(40):
         for path in here.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-        Path("mlflow.db").write_text("mine")
+        DATABASE.parent.mkdir()
+        DATABASE.write_text("mine")
         Path("deployed/image").mkdir(parents=True)
         Path("deployed/image/old").write_text("mine")
         ends.append(end_after(step, lambda: RESTORING, lambda: restoration.restore(archive, True, lambda line: None)))
@@ -408,6 +413,19 @@ def test_a_kill_at_any_step_is_made_good_by_the_same_command(
         if ends[-1] == 0:
             break
     assert ends[-1] == 0 and len(ends) > 8 and set(ends[:-1]) == {9}
+
+
+@pytest.mark.parametrize("beside", ["", "-wal"])
+def test_a_restore_puts_an_older_database_aside(archive: Path, here: Path, beside: str) -> None:
+    older = Path(f"{mlflow_settings.OLDER_DATABASE}{beside}")
+    mlflow_settings.OLDER_DATABASE.write_text("mine")
+    older.write_text("mine")
+    with pytest.raises(restoration.RestoreRefused, match=r"mlflow\.db in .* would be replaced"):
+        restoration.restore(archive, False, print)
+    restoration.restore(archive, True, print)
+    (aside,) = restoration.REPLACED.iterdir()
+    assert (aside / older).read_text() == "mine" and not older.exists()
+    assert mlflow_settings.database() == here / DATABASE and "experiments" in " ".join(rows(DATABASE))
 
 
 def test_a_full_disk_leaves_no_archive(published: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

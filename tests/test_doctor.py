@@ -3,6 +3,7 @@
 import builtins
 import importlib
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from test_ports import free_port
 from convoy.bundle import Release, digest_of
 from convoy.doctor import machine, stores, verb, versions
 from convoy.doctor.finding import Finding
-from convoy.publishing import deployment
+from convoy.publishing import deployment, mlflow_settings, tracking
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -116,13 +117,35 @@ def test_mlflows_store_is_missing_whole_old_broken_or_away(monkeypatch: pytest.M
     client = open_empty_store()
     assert found(stores.look_at_mlflow).state == "ok" and client
     for content in (b"no database at all", b""):
-        Path("mlflow.db").unlink()
-        Path("mlflow.db").write_bytes(content)
+        Path("mlflow-store/mlflow.db").unlink()
+        Path("mlflow-store/mlflow.db").write_bytes(content)
         broken = found(stores.look_at_mlflow)
         assert broken.state == "broken" and "move it away and run `python -m convoy publish`" in broken.remedy
-    assert Path("mlflow.db").read_bytes() == b"", "a look makes no tables"
+    assert Path("mlflow-store/mlflow.db").read_bytes() == b"", "a look makes no tables"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
     assert "does not answer" in found(stores.look_at_mlflow).says
+
+
+def test_an_older_database_stays_in_use_until_moved() -> None:
+    open_empty_store()
+    Path("mlflow-store/mlflow.db").rename("mlflow.db")
+    assert mlflow_settings.database() == Path("mlflow.db").absolute()
+    client = tracking.open_store()
+    tracking.experiment_of(client, "image")
+    assert not Path("mlflow-store/mlflow.db").exists()
+    advice = found(stores.look_at_mlflow, "MLflow's older store").remedy
+    (move,) = re.findall("`(mkdir.*)`", advice)
+    subprocess.run(move, shell=True, check=True)
+    assert mlflow_settings.database() == Path("mlflow-store/mlflow.db").absolute()
+    assert tracking.open_store().get_experiment_by_name("convoy-image") is not None
+    assert found(stores.look_at_mlflow).about == "MLflow's store"
+
+
+def test_a_new_store_stands_in_its_own_folder(place: Path) -> None:
+    tracking.open_store()
+    assert [path.name for path in place.iterdir()] == ["mlflow-store"]
+    Path("mlflow.db").touch()
+    assert "mlflow.db is not used" in found(stores.look_at_mlflow, "MLflow's older store").says
 
 
 def test_what_is_deployed_is_looked_at(place: Path) -> None:
@@ -198,5 +221,6 @@ def test_the_exit_code_is_1_where_something_is_broken_and_0_with_warnings(place:
     well = doctor()
     assert well.returncode == 0, well.stdout
     assert {finding["state"] for finding in json.loads(well.stdout)} == {"ok", "warning"}
-    Path("mlflow.db").write_text("no database")
+    Path("mlflow-store").mkdir(exist_ok=True)
+    Path("mlflow-store/mlflow.db").write_text("no database")
     assert doctor().returncode == 1

@@ -155,7 +155,7 @@ def test_a_text_alone_gets_the_answer_that_it_gets_in_a_batch(copy: Path, url: s
 
 
 def test_what_serves_is_the_champion_in_the_registry(copy: Path, url: str) -> None:
-    client = MlflowClient(f"sqlite:///{copy}/mlflow.db")
+    client = MlflowClient(f"sqlite:///{copy}/mlflow-store/mlflow.db")
     models = httpx.get(f"{url}/v1/models").json()
     for task in ("image", "text"):
         champion = client.get_model_version_by_alias(f"convoy-{task}", "champion")

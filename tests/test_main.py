@@ -42,7 +42,7 @@ def test_after_mlflow_was_deleted_publish_brings_all_back_and_what_serves_goes_o
     built_pipeline.lay(Path(), shift=40, version=2)
     assert "stays challenger" in convoy("publish").stdout
     release = read_release(Path("deployed/image/current"))
-    Path("mlflow.db").unlink()
+    Path("mlflow-store/mlflow.db").unlink()
     shutil.rmtree("mlruns")
     again = convoy("publish")
     assert again.returncode == 0 and again.stderr == ""
@@ -82,10 +82,10 @@ def test_what_a_user_can_mend_is_a_sentence_without_a_traceback() -> None:
     ]:
         done = convoy(*words, **environment)
         assert done.returncode == 1 and said in done.stderr and "Traceback" not in done.stderr
-    Path("mlflow.db").write_text("no database at all")
+    Path("mlflow-store/mlflow.db").write_text("no database at all")
     done = convoy("publish")
     assert done.returncode == 1 and "mlflow.db cannot be used" in done.stderr and "Traceback" not in done.stderr
-    Path("mlflow.db").unlink()
+    Path("mlflow-store/mlflow.db").unlink()
     Path("dvc.lock").write_text("[")
     done = convoy("publish")
     assert done.returncode == 1 and "dvc.lock is not a DVC lock file" in done.stderr

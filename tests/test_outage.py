@@ -100,7 +100,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def client(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[MlflowClient]:
     """Looks into the store past the server; empty at each start."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
-    client = MlflowClient(f"sqlite:///{Path('mlflow.db').absolute()}")
+    client = MlflowClient(f"sqlite:///{Path('mlflow-store/mlflow.db').absolute()}")
     yield client
     for run in runs(client):
         client.delete_run(run.info.run_id)

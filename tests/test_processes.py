@@ -84,7 +84,7 @@ class Up:
 
 @pytest.fixture
 def up_without_store(place: Path) -> Iterator[Up]:
-    Path("mlflow.db").unlink()
+    Path("mlflow-store/mlflow.db").unlink()
     yield from running(place)
 
 

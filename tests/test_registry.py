@@ -55,7 +55,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_version_answers_raw_inputs_where_convoy_is_not_installed(published: Path, tmp_path: Path) -> None:
     inputs = {"image": [tiny_bundles.png(250).hex(), tiny_bundles.png(5, (90, 40)).hex()], "text": ["bad", "good film"]}
     source = str(Path(__file__).parents[1] / "src")
-    words = [sys.executable, "-c", LOAD, source, f"sqlite:///{published}/mlflow.db", json.dumps(inputs)]
+    words = [sys.executable, "-c", LOAD, source, f"sqlite:///{published}/mlflow-store/mlflow.db", json.dumps(inputs)]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     answers = json.loads(done.stdout.splitlines()[-1])
@@ -73,7 +73,7 @@ def test_a_version_answers_raw_inputs_where_convoy_is_not_installed(published: P
 def models(published: Path) -> dict[str, mlflow.pyfunc.PyFuncModel]:
     """The champions as MLflow loads them, with its check of inputs against the signature."""
     before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{published}/mlflow.db")
+    mlflow.set_tracking_uri(f"sqlite:///{published}/mlflow-store/mlflow.db")
     loaded = {task: mlflow.pyfunc.load_model(f"models:/convoy-{task}@champion") for task in ("image", "text")}
     mlflow.set_tracking_uri(before)
     return loaded

@@ -18,7 +18,7 @@ from convoy.bundle import read_bundle
 
 pytestmark = pytest.mark.slow
 TASKS = ("image", "text")
-BUILT = ("data", "candidates", "bundles", ".dvc/cache", "deployed", "mlflow.db", "mlruns")
+BUILT = ("data", "candidates", "bundles", ".dvc/cache", "deployed", "mlflow-store", "mlruns")
 
 
 # DVC's S3 remote wants an older python-dateutil than BentoML: it gets an environment of its own, and the same folder.

@@ -75,7 +75,7 @@ def place(published: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     shutil.copytree(published.with_name("kept"), published, symlinks=True, dirs_exist_ok=True)
     monkeypatch.chdir(published)
-    use_store(monkeypatch, Path("mlflow.db"))
+    use_store(monkeypatch, Path("mlflow-store/mlflow.db"))
     return published
 
 

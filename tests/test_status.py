@@ -94,7 +94,8 @@ def test_a_broken_deployed_bundle_a_cut_off_decision_and_a_rewritten_history_are
     path = decisions.path_of("image")
     path.write_bytes(path.read_bytes().replace(b"better", b"worse!"))
     assert "line 2: this was not appended" in str(look().last_decision)
-    Path("mlflow.db").write_text("no database")
+    Path("mlflow-store").mkdir()
+    Path("mlflow-store/mlflow.db").write_text("no database")
     assert "mlflow.db cannot be read" in look().published.remark
     Path("dvc.lock").write_text("[")
     assert "dvc.lock is not a DVC lock file" in look().built.remark

@@ -320,7 +320,9 @@ def test_where_no_revision_was_published_a_committed_lock_leads_to_it(
 ) -> None:
     """As where somebody commits code and lock after the build, and publishes after another edit."""
     root = tmp_path / "convoy"
-    shutil.copytree(repository, root, symlinks=True, ignore=shutil.ignore_patterns("mlruns", "mlflow.db", "deployed"))
+    shutil.copytree(
+        repository, root, symlinks=True, ignore=shutil.ignore_patterns("mlruns", "mlflow-store", "deployed")
+    )
     monkeypatch.chdir(root)
     built_pipeline.git(root, "add", ".")
     built_pipeline.git(root, "commit", "--quiet", "--message", "The build")

@@ -2,33 +2,42 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 import tiny_bundles
+import yaml
 from conftest import ROOT, WRITERS, Server, deploy, error_of, serve, without_id
 from httpx_ws import WebSocketUpgradeError, connect_ws
 from test_ports import free_port
 
+from serving.capacity import MOST_BYTES
+
 PNG = tiny_bundles.png(200)
 IMAGES = "/v1/images/predict"
+STREAM = "/v1/texts/stream"
 TYPE = {"content-type": "image/png"}
+JSON_TYPE = {"content-type": "application/json"}
 pytestmark = pytest.mark.skipif(shutil.which("nginx") is None, reason="there is no nginx here (Debian: nginx-light)")
 
 
-def start_gateway(folder: Path, *instances: int) -> tuple[subprocess.Popen[bytes], str]:
+def start_gateway(folder: Path, *instances: int, **more: str) -> tuple[subprocess.Popen[bytes], str]:
     """nginx for services at these ports, listening; its process and its address."""
     port = free_port()
-    environment = {"SERVING": " ".join(f"127.0.0.1:{each}" for each in instances), "SCRATCH": str(folder)}
+    environment = {"SERVING": " ".join(f"127.0.0.1:{each}" for each in instances), "SCRATCH": str(folder), **more}
     process = subprocess.Popen(
         ["sh", "serving/gateway.sh"], cwd=ROOT, env={**os.environ, **environment, "LISTEN": f"127.0.0.1:{port}"}
     )
@@ -40,6 +49,61 @@ def start_gateway(folder: Path, *instances: int) -> tuple[subprocess.Popen[bytes
         except OSError:
             time.sleep(0.05)
     return process, f"http://127.0.0.1:{port}"
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """A running nginx."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+
+@contextmanager
+def running(folder: Path, server: Server, **environment: str) -> Iterator[Gateway]:
+    process, url = start_gateway(folder, server.port, **environment)
+    try:
+        yield Gateway(process, url)
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def held_bytes(process: subprocess.Popen[bytes]) -> int:
+    """Bytes in nginx's temporary files, which it unlinks as soon as it has made them."""
+    held = 0
+    for worker in psutil.Process(process.pid).children():
+        for descriptor in Path(f"/proc/{worker.pid}/fd").iterdir():
+            with suppress(OSError):  # closed meanwhile
+                target = os.readlink(descriptor)
+                held += descriptor.stat().st_size if "/gateway/" in target and "(deleted)" in target else 0
+    return held
+
+
+def send_part(port: int, sent: int, announced: int, header: str = "") -> socket.socket:
+    """Send a head and `sent` bytes of a body of `announced`; the connection stays open."""
+    connection = socket.create_connection(("127.0.0.1", port), timeout=5)
+    length = f"Content-Type: image/png\r\nContent-Length: {announced}\r\n{header}"
+    with suppress(OSError):  # refused, and closed, before all is sent
+        connection.sendall(f"POST {IMAGES} HTTP/1.1\r\nHost: localhost\r\n{length}\r\n".encode() + bytes(sent))
+    return connection
+
+
+def answer_of(connection: socket.socket) -> str:
+    """What has come back so far."""
+    connection.setblocking(False)
+    try:
+        return connection.recv(65_536, socket.MSG_PEEK).decode()
+    except BlockingIOError:
+        return ""
+
+
+def bytes_of(size: str) -> int:
+    return int(size[:-1]) * {"k": 2**10, "m": 2**20}[size[-1]]
 
 
 @pytest.fixture(scope="module")
@@ -147,3 +211,119 @@ def test_a_stream_goes_through_the_gateway_by_socket_and_by_requests(gateway: st
 def test_no_other_path_of_the_gateway_becomes_a_socket(gateway: str) -> None:
     with pytest.raises(WebSocketUpgradeError), connect_ws(f"{gateway}/v1/texts/predict"):
         pass
+
+
+@pytest.fixture
+def readable() -> Iterator[Path]:
+    """A folder that nginx's workers can enter: as root it starts them as another user."""
+    folder = Path(tempfile.mkdtemp(prefix="convoy-gateway-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def own_gateway(server: Server, readable: Path) -> Iterator[Gateway]:
+    """One that no other test has sent anything."""
+    with running(readable, server) as found:
+        yield found
+
+
+def test_slow_large_bodies_pin_no_file_and_hold_nobody_up(own_gateway: Gateway) -> None:
+    slow = [send_part(own_gateway.port, 1_000_000, 2_000_000) for _ in range(24)]
+    try:
+        time.sleep(0.5)
+        assert held_bytes(own_gateway.process) == 0
+        for _ in range(20):
+            assert httpx.post(f"{own_gateway.url}{IMAGES}", content=PNG, headers=TYPE, timeout=2).status_code == 200
+        assert sum(answer_of(each) == "" for each in slow) == 8
+        assert {answer_of(each)[:12] for each in slow} == {"", "HTTP/1.1 429"}
+    finally:
+        for each in slow:
+            each.close()
+
+
+def test_a_large_body_is_answered_as_without_a_gateway(own_gateway: Gateway, server: Server) -> None:
+    large = tiny_bundles.png(200) + bytes(300_000)  # what follows the last chunk of a PNG is not read
+    chunks = [large[start : start + 50_000] for start in range(0, len(large), 50_000)]
+    direct = httpx.post(f"{server.url}{IMAGES}", content=large, headers=TYPE)
+    for content in (large, iter(chunks)):  # of a length that is told, and of one that is not
+        through = httpx.post(f"{own_gateway.url}{IMAGES}", content=content, headers=TYPE)
+        assert without_id(through) == without_id(direct) and through.status_code == 200
+
+
+def test_a_chunked_body_over_a_limit_is_cut_off(own_gateway: Gateway) -> None:
+    for path, content_type in (("/v1/texts/predict", "application/json"), (IMAGES, "image/png")):
+        body = (bytes(1_000_000) for _ in range(30))
+        response = httpx.post(
+            f"{own_gateway.url}{path}", content=body, headers={"content-type": content_type}, timeout=20
+        )
+        assert (response.status_code, error_of(response)["code"]) == (413, "body_too_large")
+
+
+@pytest.mark.slow
+def test_a_body_that_trickles_is_ended_by_the_service(own_gateway: Gateway) -> None:
+    head = (
+        f"POST {STREAM} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 200000\r\n\r\n"
+    )
+    began = time.monotonic()
+    with socket.create_connection(("127.0.0.1", own_gateway.port), timeout=1) as connection:
+        connection.sendall(head.encode())
+        answer = b""
+        while not answer and time.monotonic() - began < 30:
+            connection.sendall(b"x")
+            with suppress(TimeoutError):
+                answer = connection.recv(65_536)
+    assert answer.startswith(b"HTTP/1.1 408 ") and b'"request_timeout"' in answer
+    assert 9 < time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize("path", ["/v1/texts/predict", "/v1/texts/stream", "/livez"])
+def test_a_path_refuses_more_than_it_takes(own_gateway: Gateway, path: str) -> None:
+    response = httpx.post(f"{own_gateway.url}{path}", content=bytes(3_000_000), headers=JSON_TYPE)
+    assert (response.status_code, error_of(response)["message"]) == (413, "refused by the gateway")
+
+
+def test_gateway_and_service_agree_on_limits() -> None:
+    conf = (ROOT / "serving/gateway.conf").read_text()
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    sizes = dict(re.findall(r"location =? ?(/v1/\S+) \{\s+client_max_body_size (\w+);", conf))
+    limits = {
+        "/v1/images/": params["export"]["limits"]["image"],
+        "/v1/texts/": params["export"]["limits"]["text"],
+        STREAM: params["export_stream"]["limits"],
+    }
+    assert sizes.keys() == limits.keys()
+    for path, limit in limits.items():
+        assert 1 < bytes_of(sizes[path]) / limit["max_body_bytes"] < 1.1, path
+    (most,) = re.findall(r"limit_conn large_bodies (\d+);", conf)
+    assert int(most) * bytes_of(sizes["/v1/images/"]) < MOST_BYTES  # one sender does not take all of a worker's
+    # In memory, or passed on: none of them is written to a file here.
+    assert bytes_of(re.findall(r"client_body_buffer_size (\w+);", conf)[0]) > 60_000
+
+
+def test_a_sender_behind_a_known_proxy_is_counted_alone(server: Server, readable: Path) -> None:
+    for known, status in (("", 429), ("127.0.0.0/8 ::1", 200)):
+        with running(readable, server, CONVOY_REAL_IP_FROM=known) as gateway:
+            others = [send_part(gateway.port, 70_000, 80_000, "X-Forwarded-For: 192.0.2.1\r\n") for _ in range(8)]
+            time.sleep(0.5)
+            large, headers = PNG + bytes(80_000), {**TYPE, "x-forwarded-for": "192.0.2.2"}
+            response = httpx.post(f"{gateway.url}{IMAGES}", content=large, headers=headers)
+            for each in others:
+                each.close()
+        assert response.status_code == status
+
+
+@pytest.mark.parametrize(
+    "proxies", ["10.0.0.0/8; include /etc/passwd", "10.0.0.7;", "proxy.example", "0.0.0.0/0", "::/0", "*", "dead", "$x"]
+)
+def test_what_is_no_proxys_address_is_refused(tmp_path: Path, proxies: str) -> None:
+    done = subprocess.run(
+        ["sh", "serving/gateway.sh"],
+        cwd=ROOT,
+        env={**os.environ, "SCRATCH": str(tmp_path), "CONVOY_REAL_IP_FROM": proxies},
+        capture_output=True,
+        text=True,
+        timeout=10,
+    )
+    assert done.returncode == 1 and done.stderr.startswith("CONVOY_REAL_IP_FROM: '")

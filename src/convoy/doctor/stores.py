@@ -92,6 +92,8 @@ def look_at_mlflow() -> Iterator[Finding]:
     if database is None:
         yield from _server(uri)
         return
+    if mlflow_settings.OLDER_DATABASE.exists():
+        yield _older_place(database)
     if not database.exists():
         yield warning("MLflow's store", f"{database} is missing", f"{PUBLISH} makes it from DVC's record")
         return
@@ -110,6 +112,15 @@ def look_at_mlflow() -> Iterator[Finding]:
     yield opened
     if opened.state == "ok":
         yield from _histories()
+
+
+def _older_place(database: Path) -> Finding:
+    older, place = mlflow_settings.OLDER_DATABASE, mlflow_settings.DATABASE
+    about = "MLflow's older store"
+    if database == older.absolute():
+        move = f"end MLflow, then `mkdir -p {place.parent} && mv {older}* {place.parent}/`"
+        return warning(about, f"{database} is in use, where no container reaches it", move)
+    return warning(about, f"{older} is not used, {database} is", "move it away once it is needed no more")
 
 
 def _opened(database: Path, says: str, away: str) -> Finding:

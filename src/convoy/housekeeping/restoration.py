@@ -62,12 +62,13 @@ def restore(archive: Path, replace: bool, say: Say) -> None:
     _refuse_what_stands(left, replace)
     aside = REPLACED / datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S.%fZ")
     for part in left:
-        if _stands(part):
+        stood = _stands(part)
+        if stood:
             _put_aside(part, aside)
-        Path(part).parent.mkdir(exist_ok=True)
-        (staging / part).rename(part)
-        atomic.sync(Path(part).parent)
-        say(f"{part} is back" + (f"; what stood there is in {aside}" if (aside / part).exists() else ""))
+        _place(part).parent.mkdir(exist_ok=True)
+        (staging / part).rename(_place(part))
+        atomic.sync(_place(part).parent)
+        say(f"{part} is back" + (f"; what stood there is in {aside}" if stood else ""))
     shutil.rmtree(staging)
     if aside.exists():
         say("start an MLflow server that runs here anew: it may still have the database open that is in .replaced/")
@@ -92,8 +93,13 @@ def _parts(names: list[str]) -> list[str]:
     return [part for part in PARTS if any(name == part or name.startswith(f"{part}/") for name in names)]
 
 
+def _place(part: str) -> Path:
+    """Where a part of an archive belongs here; archives hold the database by its bare name."""
+    return mlflow_settings.default_database() if part == DATABASE else Path(part)
+
+
 def _stands(part: str) -> bool:
-    path = Path(part)
+    path = _place(part)
     return any(path.iterdir()) if path.is_dir() else path.exists() or path.is_symlink()
 
 
@@ -107,13 +113,14 @@ def _refuse_what_stands(parts: list[str], replace: bool) -> None:
 
 
 def _put_aside(part: str, aside: Path) -> None:
-    (aside / part).parent.mkdir(parents=True, exist_ok=True)
-    Path(part).rename(aside / part)
+    place = _place(part)
+    (aside / place).parent.mkdir(parents=True, exist_ok=True)
+    place.rename(aside / place)
     if part == DATABASE:
         for suffix in _BESIDE:
-            beside = Path(part + suffix)
+            beside = place.with_name(part + suffix)
             if beside.exists():
-                beside.rename(aside / beside.name)
+                beside.rename(aside / beside)
 
 
 def _unpack(archive: Path, staging: Path) -> Contents:

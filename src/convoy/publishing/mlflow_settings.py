@@ -19,6 +19,12 @@ ENVIRONMENT = {
 # late, could make a run twice.
 _IMPATIENT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 
+# The MLflow container may write in FOLDER, which `python -m convoy` has on its import path (it is in the repository's
+# root). The hyphen keeps a package of that name from being imported: MLflow's own name would be a way to run code here.
+FOLDER = Path("mlflow-store")
+DATABASE = FOLDER / "mlflow.db"  # SQLite writes its journal beside it, so it has a folder of its own
+OLDER_DATABASE = Path("mlflow.db")  # its place until it got that folder
+
 
 def apply(impatient: bool = False) -> None:
     """Set ENVIRONMENT where the user has not; call it before MLflow is imported, which reads some of it then."""
@@ -29,8 +35,14 @@ def apply(impatient: bool = False) -> None:
 
 
 def tracking_uri() -> str:
-    """MLFLOW_TRACKING_URI, or the SQLite file mlflow.db of this folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path('mlflow.db').absolute()}"
+    """MLFLOW_TRACKING_URI, or the SQLite file of this folder."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{default_database().absolute()}"
+
+
+def default_database() -> Path:
+    """DATABASE, or OLDER_DATABASE where that exists alone: it stays in use until somebody moves it."""
+    older_alone = OLDER_DATABASE.exists() and not DATABASE.exists()
+    return OLDER_DATABASE if older_alone else DATABASE
 
 
 def artifact_root() -> Path:

@@ -41,6 +41,8 @@ def open_store() -> MlflowClient:
     """
     uri, database = mlflow_settings.tracking_uri(), mlflow_settings.database()
     if database is not None and not database.exists():
+        if database == mlflow_settings.DATABASE.absolute():
+            database.parent.mkdir(exist_ok=True)
         with atomic.new_file(database) as temporary:
             MlflowClient(tracking_uri=f"sqlite:///{temporary}", registry_uri=f"sqlite:///{temporary}")
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
@@ -66,9 +68,9 @@ def experiment_named(client: MlflowClient, name: str) -> str:
     if location is not None and found.artifact_location != location:
         kept = unquote(urlparse(found.artifact_location).path)
         raise StoreMoved(
-            f"mlflow.db keeps the files of {name} under {kept}, this folder's are under "
+            f"{mlflow_settings.database()} keeps the files of {name} under {kept}, this folder's are under "
             f"{mlflow_settings.artifact_root()}: MLflow notes absolute paths. Move the repository back, or move "
-            "mlflow.db and mlruns away and run `python -m convoy publish`, which makes them anew."
+            "the database and mlruns away and run `python -m convoy publish`, which makes them anew."
         )
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
