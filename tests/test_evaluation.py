@@ -1,5 +1,7 @@
 """Reports tell what happened: figures that can be checked by hand, pictures that exist and repeat."""
 
+import csv
+import io
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +57,12 @@ def test_predictions_have_a_line_per_item() -> None:
         "positive,positive",
         "positive,negative",
     ]
+
+
+def test_a_label_is_no_formula_in_predictions() -> None:
+    content = evaluation.predictions_csv(LABELS, PROBABILITIES, ["=1+1", "\r@x"]).decode()
+    rows = list(csv.DictReader(io.StringIO(content, newline="")))
+    assert rows[1] == {"actual": "'=1+1", "predicted": "'\r@x"} and len(rows) == len(LABELS)
 
 
 def test_pictures_are_drawn_and_come_out_the_same(tmp_path: Path) -> None:

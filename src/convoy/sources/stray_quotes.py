@@ -39,6 +39,14 @@ class UsualValues:
             if column in self.values or column in self.shapes
         )
 
+    def has_word(self, cells: dict[int, str]) -> bool:
+        """Whether one of these cells is a value that recurs, and no number."""
+        return any(cell.strip("0123456789.-") for column, cell in cells.items() if column in self.values)
+
+    def has_any(self, cells: dict[int, str]) -> bool:
+        """Whether one of these cells is in a column of recurring values or shapes, and not empty."""
+        return any(cell for column, cell in cells.items() if column in self.values or column in self.shapes)
+
 
 class _Counts:
     """How often each column has each value."""
@@ -69,18 +77,19 @@ class _Counts:
 def swallow_rows(cells: Sequence[str], width: int, delimiter: str, usual: UsualValues) -> bool:
     """Whether lines within a cell are rows by themselves: they have `width` cells, with the usual values.
 
-    Where the table has labels or the like, one line with such a value in the right place is enough, since a text has
-    none of those between two delimiters. Ids and dates are also how a text's lines may begin: then all lines must be
-    rows. Where nothing recurs, tabs in every line decide, as texts have few; commas, which texts have, do not.
+    One line with a usual word, as a label, in the right place is enough: a text has none between two delimiters.
+    Numbers, and so ids and dates, texts do have there, then more than half of the lines must be rows. Where nothing
+    recurs, tabs in most lines decide, as texts have few; commas, which texts have, do not.
     """
     if width < 2:
         return False
     lines = [line for column, cell in enumerate(cells[:width]) for line in _lines(cell, column, width)]
     read = [_read(line, columns, delimiter) for line, columns in lines]
     rows = [found for found in read if found and usual.agree(found)]
-    if usual.values:
-        return any(cell for found in rows for column, cell in found.items() if column in usual.values)
-    return bool(rows) and len(rows) == len(read) and (delimiter == "\t" or bool(usual.shapes))
+    if any(usual.has_word(found) for found in rows):
+        return True
+    certain = [found for found in rows if delimiter == "\t" or usual.has_any(found)]
+    return 2 * len(certain) > len(read)
 
 
 def _lines(cell: str, column: int, width: int) -> Iterator[tuple[str, range]]:
