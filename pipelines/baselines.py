@@ -1,13 +1,11 @@
 """Train split -> what simple, well-known models say of the test split: the measure of every candidate of both tasks."""
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from convoy import atomic, layout, stage
+from convoy import atomic, layout, spreadsheet, stage
 from convoy.baselines import image, text
 from convoy.layout import Task
 from convoy.metrics import accuracy
@@ -48,13 +46,8 @@ def _judge(
     for name, predicted in predictions:
         figures[name], columns[name] = accuracy(predicted == labels), predicted
         print(f"{task}, baseline {name}: test {figures[name]}", flush=True)
-    stream = io.StringIO(newline="")
-    # QUOTE_MINIMAL leaves a lone \r as it is, which ends the row for every reader.
-    quoting = csv.QUOTE_ALL if any("\r" in name for name in names) else csv.QUOTE_MINIMAL
-    writer = csv.writer(stream, lineterminator="\n", quoting=quoting)
-    writer.writerow(columns)
-    writer.writerows([names[label] for label in row] for row in zip(*columns.values(), strict=True))
-    atomic.write_bytes(layout.baselines(task), stream.getvalue().encode())
+    rows = [[names[label] for label in row] for row in zip(*columns.values(), strict=True)]
+    atomic.write_bytes(layout.baselines(task), spreadsheet.to_csv([list(columns), *rows]).encode())
     return figures
 
 

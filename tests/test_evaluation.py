@@ -66,6 +66,12 @@ def test_predictions_give_odd_labels_back(label: str) -> None:
     assert rows[1:] == [[label, label], [label, "positive"], ["positive", "positive"], ["positive", label]]
 
 
+def test_a_label_is_no_formula_in_predictions() -> None:
+    content = evaluation.predictions_csv(LABELS, PROBABILITIES, ["=1+1", "\r@x"]).decode()
+    rows = list(csv.DictReader(io.StringIO(content, newline="")))
+    assert rows[1] == {"actual": "'=1+1", "predicted": "'\r@x"} and len(rows) == len(LABELS)
+
+
 def test_pictures_are_drawn_and_come_out_the_same(tmp_path: Path) -> None:
     texts = ["costs $5 <br /> & $6", "good", "x" * 900, "bad"]
     images = np.zeros((4, 28, 28, 1), dtype=np.uint8)

@@ -1,5 +1,6 @@
 """What a fetch stage writes holds every item and every rejection; labels that cannot be meant stop it."""
 
+import csv
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from convoy import layout, raw
 from convoy.sources.items import Item, Rejection, SourceRefused
+from convoy.spreadsheet import escape, unescape
 
 
 def items(*labels: str) -> Iterator[Item]:
@@ -48,17 +50,30 @@ def test_a_batch_ends_at_so_many_bytes_or_items_and_items_come_back(
     assert [one for batch in raw.RawItems(tmp_path / "large").contents() for one in batch] == contents
 
 
+FORMULAS = ["=1+1", "+1-2", "-cmd|' /C calc'!A0", "@SUM(A1)", "\t=1", "\r=1", "\r\n=1", "\n=1", " =1", "\u00a0@x"]
+FORMULAS += [f"{character}1+1" for character in "\uff1d\uff0b\uff0d\uff20"]
+
+
 def test_rejections_come_back_and_no_cell_is_a_formula(tmp_path: Path) -> None:
-    rejections = [Rejection("a,b\n.png", "unreadable", "why"), Rejection("=cmd|' /C calc'!A0", "hidden", "x", True)]
+    plain = [Rejection("a,b\n.png", "unreadable", "why"), Rejection("'=1", "hidden", "x", True)]
+    formulas = [Rejection(name, "unreadable", f"{name} is none") for name in FORMULAS]
 
     def found() -> Iterator[Item | Rejection]:
-        yield from rejections
+        yield from [*plain, *formulas]
         yield from items("a", "b")
 
     raw.write(tmp_path / "raw", "text", found(), None)
-    assert raw.RawItems(tmp_path / "raw").rejections[0] == rejections[0]
-    assert "\n=" not in (tmp_path / "raw" / raw.REJECTED).read_text()
-    assert raw.explain(rejections) == "1 rejected {'unreadable': 1}, 1 ignored {'hidden': 1}"
+    assert raw.RawItems(tmp_path / "raw").rejections == [*plain, *formulas]
+    with (tmp_path / "raw" / raw.REJECTED).open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))[len(plain) :]
+    assert all(row[column].startswith("'") for row in rows for column in ("name", "message"))
+    assert raw.explain(plain) == "1 rejected {'unreadable': 1}, 1 ignored {'hidden': 1}"
+
+
+def test_an_escaped_cell_is_read_back_as_it_was() -> None:
+    cells = ["", "'", "''=1", "it's", "-1", "+2.5", "-", "1=1", *FORMULAS, *(f"'{formula}" for formula in FORMULAS)]
+    assert [unescape(escape(cell)) for cell in cells] == cells and len({escape(cell) for cell in cells}) == len(cells)
+    assert [escape(cell) for cell in ("-1", "+2.5", "1=1", "a-b")] == ["-1", "+2.5", "1=1", "a-b"]
 
 
 @pytest.mark.parametrize(

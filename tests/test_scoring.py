@@ -170,6 +170,17 @@ def test_a_quote_that_is_never_closed_costs_one_row() -> None:
     assert len(errors) == 4_001 and errors.count(None) == 4_000 and "a quote is not closed" in errors[2_000]
 
 
+def test_lines_that_stray_quotes_join_are_rows_each() -> None:
+    lines = [f"{('good', 'bad')[n % 2]} film {n},{('pos', 'neg')[n % 2]}" for n in range(120)]
+    lines[10], lines[30] = '"' + lines[10], lines[30].replace(",", '",')
+    Path("in.csv").write_text("\n".join(["text,label", *lines]))
+    errors = score("in.csv")["error"].to_pylist()
+    assert len(errors) == 120 and [row for row, error in enumerate(errors) if error] == list(range(10, 31))
+    assert "malformed_row: stray quotes join lines 12 to 32" in errors[20]
+    Path("in.tsv").write_text("\n".join(["text,label", *lines]).replace(",", "\t"))
+    assert score("in.tsv", "tsv.parquet")["error"].to_pylist() == [None] * 120
+
+
 def test_every_line_of_json_that_cannot_be_used_is_a_row_that_says_why() -> None:
     lines = ['{"text": "good"}', "{", "[]", '{"text": 3}', '{"text": null}', '{"other": "x"}', '{"text": "\\ud800"}']
     Path("in.jsonl").write_text("\n".join([*lines, "[" * 100_000]))

@@ -1,9 +1,13 @@
 """A table gives a row per item, and of every line that is none its number and the reason."""
 
 import csv
+import io
 import json
 import os
 import random
+import re
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
@@ -124,8 +128,9 @@ LONG = b"x" * (lines.MAX_LINE_CHARACTERS + 500)
 def test_a_row_with_a_line_that_is_too_long_is_rejected_whole(tmp_path: Path, row: bytes, number: int) -> None:
     path = table(tmp_path / "t.csv", b"text,label\n" + row + b"fine,a\n")
     found = read(path)
-    assert told(found) == {f"t.csv:{number}": f"longer than {lines.MAX_LINE_CHARACTERS} characters"}
     after = 2 + row.count(b"\n")
+    joined = f"lines {number} to {after - 1}, which a quote joins: " if b'"' in row else ""
+    assert told(found) == {f"t.csv:{number}": f"{joined}longer than {lines.MAX_LINE_CHARACTERS} characters"}
     assert [one.name for one in found if isinstance(one, Item)] == [f"t.csv:{after}"]
 
 
@@ -226,16 +231,166 @@ def test_bad_lines_of_jsonl_and_damaged_parquet_are_told(tmp_path: Path) -> None
         read(table(tmp_path / "t.parquet", content[:-20]))
 
 
+def plain_rows(count: int = 120, seed: int = 0) -> list[list[str]]:
+    """Rows of text and label, without a quote or a delimiter in them."""
+    draw = random.Random(seed)
+    words = ["fine", "dull", "story", "hotel", "music", "actor"]
+    return [[" ".join(draw.choices(words, k=8)) + f" {n}", draw.choice(["pos", "neg"])] for n in range(count)]
+
+
+def with_stray_quotes(path: Path, rows: list[list[str]], opens: int, closes: int) -> Path:
+    """A table by hand: the text of one row begins with a quote, that of a later one ends with one."""
+    delimiter = {".csv": ",", ".tsv": "\t"}[path.suffix]
+    column = max(range(len(rows[0])), key=lambda index: len(rows[0][index]))
+    rows = [list(row) for row in rows]
+    rows[opens][column] = '"' + rows[opens][column]
+    rows[closes][column] += '"'
+    header = {"2": ["text", "label"], "3": ["id", "text", "label"]}[str(len(rows[0]))]
+    return table(path, "".join(delimiter.join(row) + "\n" for row in [header, *rows]).encode())
+
+
+@pytest.mark.parametrize(("opens", "closes"), [(10, 30), (10, 11), (0, 119), (118, 119)])
+def test_a_bare_quote_in_a_tsv_swallows_no_line(tmp_path: Path, opens: int, closes: int) -> None:
+    rows = plain_rows()
+    found = read(with_stray_quotes(tmp_path / "t.tsv", rows, opens, closes))
+    rows[opens][0], rows[closes][0] = '"' + rows[opens][0], rows[closes][0] + '"'
+    assert [[one.content, one.label] for one in found if isinstance(one, Item)] == rows
+    assert [one.name for one in found] == [f"t.tsv:{number}" for number in range(2, 122)]
+
+
+@pytest.mark.parametrize(("opens", "closes"), [(10, 30), (10, 11), (0, 119), (118, 119)])
+@pytest.mark.parametrize("layout", [("text", "label"), ("label", "text"), ("id", "text"), ("id", "text", "label")])
+def test_lines_between_stray_quotes_are_told(tmp_path: Path, opens: int, closes: int, layout: tuple[str, ...]) -> None:
+    rows = [{"id": str(n), "text": text, "label": label} for n, (text, label) in enumerate(plain_rows())]
+    rows[opens]["text"], rows[closes]["text"] = '"' + rows[opens]["text"], rows[closes]["text"] + '"'
+    content = "".join(",".join(row[column] for column in layout) + "\n" for row in rows)
+    found = dict(tables.rows_of(table(tmp_path / "t.csv", f"{','.join(layout)}\n{content}".encode()), "utf-8"))
+    assert list(found) == list(range(2, 122)), "items and rejected lines are all lines"
+    assert [n for n, row in found.items() if isinstance(row, str)] == list(range(opens + 2, closes + 3))
+    reason = str(found[opens + 2])
+    for words in (f"stray quotes join lines {opens + 2} to {closes + 2}", "expected: ", "remove the stray ones"):
+        assert words in reason
+
+
+def test_swallowed_lines_are_told_beside_broken_ones(tmp_path: Path) -> None:
+    rows = [*plain_rows(9), ["a, b", "pos"], ["no label", ""], ["", ""], *plain_rows(9, seed=1)]
+    found = read(with_stray_quotes(tmp_path / "t.csv", rows, 5, 14))
+    assert [one.name for one in found if isinstance(one, Rejection)] == [f"t.csv:{n}" for n in range(7, 17)]
+    assert len(found) == len(rows)
+
+
+def test_a_rejected_row_of_several_lines_names_them(tmp_path: Path) -> None:
+    content = b'text,label\nfine,a\n"one\n\ntwo",a,b\n"b\xe4d\none",a\ngood,b\n'
+    assert told(read(table(tmp_path / "t.csv", content))) == {
+        "t.csv:3": "lines 3 to 5, which a quote joins: 3 cells, the first line names 2 columns",
+        "t.csv:6": "lines 6 to 7, which a quote joins: not utf-8: byte 0xe4",
+    }
+
+
+def test_a_quote_that_opens_no_cell_is_text_in_a_tsv(tmp_path: Path) -> None:
+    content = b'text\tlabel\n"Oh" he said\ta\n"open\tb\n"all of it"\ta\n"one\ttwo\tthree\n"two\n"\tb'
+    found = read(table(tmp_path / "t.tsv", content))
+    assert [one.content for one in found if isinstance(one, Item)] == ['"Oh" he said', '"open', "all of it", "two\n"]
+    assert sorted(told(found)) == ["t.tsv:5"]
+
+
+def test_texts_of_many_lines_are_no_stray_quotes(tmp_path: Path) -> None:
+    texts = [
+        "Great food, nice place\nWould come again, pos",
+        "Dear Sir,\nhello",
+        "\n".join(f"page {n}, line {n}" for n in range(900)),
+        "Total:\n10,000 dollars",
+        'he said "one"\n\n"two", three\n',
+    ]
+    rows = [[str(n), texts[n % len(texts)], ("pos", "neg", "")[n % 3]] for n in range(60)]
+    with (tmp_path / "t.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([["id", "text", "label"], *rows])
+    assert [
+        list(row.values()) for _, row in tables.rows_of(tmp_path / "t.csv", "utf-8") if isinstance(row, dict)
+    ] == rows
+    with (tmp_path / "t.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([["text", "label"], *(row[1:] for row in rows)])
+    assert sum(isinstance(row, dict) for _, row in tables.rows_of(tmp_path / "t.csv", "utf-8")) == len(rows)
+
+
 characters = st.characters(codec="utf-8", exclude_characters="\0\r")
+texts = st.text(characters) | st.text(st.sampled_from('ab ,"\n\t'), max_size=12)
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
 @settings(max_examples=200, deadline=None)
-@given(rows=st.lists(st.tuples(st.text(characters), st.text("ab", min_size=1))))
-def test_what_a_csv_library_writes_is_read_as_it_was(tmp_path_factory: pytest.TempPathFactory, rows: list) -> None:
-    path = tmp_path_factory.mktemp("table") / "t.csv"
+@given(rows=st.lists(st.tuples(texts, st.sampled_from(["pos", "neg"]))))
+def test_what_a_csv_library_writes_is_read_as_it_was(
+    tmp_path_factory: pytest.TempPathFactory, suffix: str, rows: list[tuple[str, str]]
+) -> None:
+    path = tmp_path_factory.mktemp("table") / f"t{suffix}"
+    if suffix == ".tsv":  # tabs in every line of a text are taken for rows, but where labels tell what rows are
+        rows = [*rows, *((text, label) for text, label in plain_rows(5))]
     with path.open("w", encoding="utf-8", newline="") as stream:
-        csv.writer(stream).writerows([("text", "label"), *rows])
-    assert [(item.content, item.label) for item in read(path)] == [(text, label) for text, label in rows]
+        writer = csv.writer(stream, delimiter=",\t"[suffix == ".tsv"])
+        writer.writerows([("text", "label"), *rows])
+    assert [(item.content, item.label) for item in read(path)] == rows
+
+
+@dataclass(frozen=True)
+class Written:
+    """A row as it stands in a table: its cells, and the numbers of its lines."""
+
+    cells: dict[str, str]
+    numbers: range
+
+
+def write_rows(columns: tuple[str, ...], rows: list[dict[str, str]], delimiter: str) -> tuple[str, list[Written]]:
+    content, written = delimiter.join(columns) + "\n", []
+    for row in rows:
+        stream = io.StringIO(newline="")
+        cells = {column: row[column] for column in columns}
+        csv.writer(stream, delimiter=delimiter, lineterminator="\n").writerow(cells.values())
+        number = content.count("\n") + 1
+        content += stream.getvalue()
+        written.append(Written(cells, range(number, content.count("\n") + 1)))
+    return content, written
+
+
+def rejected_lines(rows: dict[int, object]) -> set[int]:
+    numbers: set[int] = set()
+    for number, row in rows.items():
+        if isinstance(row, str):
+            joined = re.match(r"lines (\d+) to (\d+), which", row)
+            numbers |= set(range(int(joined[1]), int(joined[2]) + 1)) if joined else {number}
+    return numbers
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
+@pytest.mark.parametrize("columns", [("text", "label"), ("label", "text"), ("id", "text"), ("id", "text", "label")])
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_stray_quotes_lose_no_line_silently(
+    tmp_path_factory: pytest.TempPathFactory, suffix: str, columns: tuple[str, ...], data: st.DataObject
+) -> None:
+    # Before a delimiter or the end of a line even the quote that opens a text closes what a stray one had opened.
+    text = texts.filter(lambda drawn: not re.match('"*[,\n\t]', drawn))
+    found = data.draw(st.lists(st.tuples(text, st.sampled_from(["pos", "neg"])), min_size=1, max_size=8))
+    cells = [*found, *((text, label) for text, label in plain_rows(20))]
+    rows = [{"id": str(n), "text": text, "label": label} for n, (text, label) in enumerate(cells)]
+    content, written = write_rows(columns, rows, ",\t"[suffix == ".tsv"])
+    mark = ",\t"[suffix == ".tsv"]
+    start = content.index("\n") + 1
+    ends = [n for n in range(start, len(content) + 1) if {*content[n - 1 : n + 1]} & {mark, "\n"}]
+    places = sorted(
+        data.draw(st.lists(st.sampled_from(ends) | st.integers(start, len(content)), min_size=1, max_size=2))
+    )
+    path = tmp_path_factory.mktemp("table") / f"t{suffix}"
+    cut = [0, *places, len(content)]
+    path.write_text('"'.join(content[a:b] for a, b in pairwise(cut)), encoding="utf-8", newline="")
+    numbers = {content.count("\n", 0, place) + 1 for place in places}
+    read_rows = dict(tables.rows_of(path, "utf-8"))
+    told_lines = rejected_lines(read_rows)
+    for one in written:
+        if numbers & set(one.numbers):  # a row with such a quote may have another text
+            assert told_lines & set(one.numbers) or one.numbers[0] in read_rows
+        else:
+            assert read_rows.get(one.numbers[0]) == one.cells or told_lines & set(one.numbers)
 
 
 PIECES = [b",", b'"', b"\n", b"\r\n", b"\r", b"\0", b"\xff", b"\xef\xbb\xbf", b"a", b"word ", b'""', b"\\", b"=1"]

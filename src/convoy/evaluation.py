@@ -1,7 +1,5 @@
 """Labels and probabilities -> the pictures and tables of a report."""
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix
 
-from convoy import atomic
+from convoy import atomic, spreadsheet
 
 matplotlib.rcParams["text.parse_math"] = False  # a label may well hold dollar signs
 WRITTEN_LABELS = 40  # of more no picture can hold the names and the counts
@@ -85,14 +83,9 @@ def draw_wrong_texts(
 
 def predictions_csv(labels: NDArray[np.int64], probabilities: NDArray[Any], names: Sequence[str]) -> bytes:
     """A line per test item, actual and predicted label, as `dvc plots` reads it for a confusion matrix."""
-    stream = io.StringIO(newline="")
-    # QUOTE_MINIMAL leaves a lone \r as it is, which ends the row for every reader.
-    quoting = csv.QUOTE_ALL if any("\r" in name for name in names) else csv.QUOTE_MINIMAL
-    writer = csv.writer(stream, lineterminator="\n", quoting=quoting)
-    writer.writerow(["actual", "predicted"])
     pairs = zip(labels, probabilities.argmax(axis=1), strict=True)
-    writer.writerows((names[actual], names[predicted]) for actual, predicted in pairs)
-    return stream.getvalue().encode()
+    rows = [(names[actual], names[predicted]) for actual, predicted in pairs]
+    return spreadsheet.to_csv([("actual", "predicted"), *rows]).encode()
 
 
 def _caption(label: int, probabilities: NDArray[Any], names: Sequence[str]) -> str:

@@ -1,7 +1,6 @@
 """Whatever source the data comes from: one Arrow file of its items, a list of what could not be one, and the labels."""
 
 import csv
-import io
 import json
 import unicodedata
 from collections import Counter, defaultdict
@@ -13,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from convoy import atomic
+from convoy import atomic, spreadsheet
 from convoy.layout import SPLITS, Task
 from convoy.prepared import arrow
 from convoy.sources.items import Found, Item, Rejection, SourceRefused
@@ -82,19 +81,16 @@ def write(folder: Path, task: Task, found: Found, labels: tuple[str, ...] | None
 
 def to_csv(rejections: list[Rejection]) -> bytes:
     """One line per rejection, for people and for the next stage."""
-    stream = io.StringIO(newline="")
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(REJECTED_COLUMNS)
-    # A spreadsheet would run what begins with = + - or @ as a formula; names are a stranger's.
-    writer.writerows((_quote(one.name), int(one.ignored), one.code, _quote(one.message)) for one in rejections)
-    return stream.getvalue().encode("utf-8", "backslashreplace")
+    rows = [(one.name, int(one.ignored), one.code, one.message) for one in rejections]
+    return spreadsheet.to_csv([REJECTED_COLUMNS, *rows]).encode("utf-8", "backslashreplace")
 
 
 def read_rejections(path: Path) -> list[Rejection]:
     """What `to_csv` wrote."""
     with path.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
-    return [Rejection(row["name"], row["code"], row["message"], row["ignored"] == "1") for row in rows]
+    plain = spreadsheet.unescape
+    return [Rejection(plain(row["name"]), row["code"], plain(row["message"]), row["ignored"] == "1") for row in rows]
 
 
 def explain(rejections: list[Rejection]) -> str:
@@ -189,10 +185,6 @@ def _list_whole(folder: Path, rejections: list[Rejection]) -> str:
     atomic.write_bytes(_listed(folder), to_csv(rejections))
     first = "".join(f"\n  {one.name}: {one.message}" for one in rejections[:5])
     return f"\n  {_listed(folder)} names each with its reason, first:{first}"
-
-
-def _quote(cell: str) -> str:
-    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t")) else cell
 
 
 def _indices(column: pa.ChunkedArray, names: tuple[str, ...]) -> NDArray[np.int64]:

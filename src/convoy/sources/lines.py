@@ -6,13 +6,21 @@ import io
 import json
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from convoy.sources.items import SourceRefused
+from convoy.sources.stray_quotes import UsualValues, split_line, swallow_rows
 
 MAX_LINE_CHARACTERS = 1_000_000  # the longest review has 13,704
 TOO_LONG = f"longer than {MAX_LINE_CHARACTERS} characters"
 MAX_ROW_LINES = 1_000  # a quote that is never closed would take in the rest of the file
+JOINED = (
+    "stray quotes join lines {first} to {last}: some are rows by themselves, or one quote has no other; expected: the "
+    "quotes of a cell close in its own row; remove the stray ones, or write each twice in a quoted cell; a table whose "
+    "texts do hold such lines can be read as JSONL or Parquet"
+)
 # A row of a table: its cells by column, or what is wrong with it.
 Row = dict[str, object] | str
 Numbered = tuple[int, Row]
@@ -74,27 +82,113 @@ def read_csv(
     """
     with _open(path, encoding) as stream:
         lines = _Lines(stream)
-        csv.field_size_limit(MAX_ROW_LINES * MAX_LINE_CHARACTERS)
-        header = _header(path, csv.reader(lines, delimiter=delimiter, strict=True), lines)
+        header = _header(path, delimiter, lines)
         require_columns(path, header, wanted)
         looked_at = [index for index, name in enumerate(header) if not wanted or name in (*wanted, *also)]
-        reader = csv.reader(lines, delimiter=delimiter, strict=True)
-        while True:
-            number = lines.begin_row()
-            try:
-                cells = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                fault = TOO_LONG if lines.given[0][1] else f"no row of a table: {error}"
-                lines.put_back()
-                reader = csv.reader(lines, delimiter=delimiter, strict=True)
-                yield number, fault
-                continue
-            if lines.are_too_long():
-                yield number, TOO_LONG
-            elif cells:
-                yield number, _row(header, cells, looked_at, encoding)
+        table = _Table(path, delimiter, encoding, header, looked_at)
+        for parsed in _parse_csv(lines, delimiter):
+            yield from table.judge(parsed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parsed:
+    """One row as the csv module reads it: the number of its first line, its lines, and its cells or its fault."""
+
+    number: int
+    lines: list[str]
+    cells: list[str]
+    fault: str = ""
+    is_too_long: bool = False
+
+
+def _parse_csv(lines: _Lines, delimiter: str) -> Iterator[_Parsed]:
+    """The rows from here on, without blank lines; after a row that is none, the line after its first one is next."""
+    csv.field_size_limit(MAX_ROW_LINES * MAX_LINE_CHARACTERS)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    while True:
+        number = lines.begin_row()
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            first, is_too_long = lines.given[0]
+            lines.put_back()
+            reader = csv.reader(lines, delimiter=delimiter, strict=True)
+            yield _Parsed(number, [first], [], f"no row of a table: {error}", is_too_long)
+            continue
+        if cells or lines.are_too_long():
+            yield _Parsed(number, [line for line, _ in lines.given], cells, "", lines.are_too_long())
+
+
+def _parse_again(path: Path, delimiter: str, encoding: str) -> Iterator[_Parsed]:
+    with _open(path, encoding) as stream:
+        lines = _Lines(stream)
+        _header(path, delimiter, lines)
+        yield from _parse_csv(lines, delimiter)
+
+
+class _Table:
+    """Rows as the csv module reads them -> cells by column, or what is wrong with a row or a line, with its number.
+
+    In a TSV, which mostly is written without quoting, a quote that does not pair in its line is a character as others.
+    """
+
+    def __init__(self, path: Path, delimiter: str, encoding: str, header: list[str], looked_at: list[int]) -> None:
+        self._place = (path, delimiter, encoding)
+        self._delimiter = delimiter
+        self._encoding = encoding
+        self._header = header
+        self._looked_at = looked_at
+
+    @cached_property
+    def _usual(self) -> UsualValues:
+        """Found by reading the whole table once more, which few tables need: those with a row of several lines.
+
+        Where nothing recurs in its rows, a quote may have joined them all: then its lines are looked at.
+        """
+        width = len(self._header)
+        usual = UsualValues.of((parsed.cells for parsed in _parse_again(*self._place)), width)
+        if usual.values or usual.shapes:
+            return usual
+        lines = (line for parsed in _parse_again(*self._place) for line in parsed.lines)
+        return UsualValues.of((split_line(line, self._delimiter) for line in lines), width)
+
+    def judge(self, parsed: _Parsed) -> Iterator[Numbered]:
+        last = parsed.number + len(parsed.lines) - 1
+        if last > parsed.number and self._joins_rows(parsed):
+            for number, line in enumerate(parsed.lines, parsed.number):
+                if line.strip("\n"):
+                    told = JOINED.format(first=parsed.number, last=last)
+                    yield number, told if parsed.is_too_long else self._unquoted(line, told)
+            return
+        row: Row = TOO_LONG
+        if not parsed.is_too_long:
+            row = self._unquoted(parsed.lines[0], parsed.fault) if parsed.fault else self._row(parsed.cells)
+        if isinstance(row, str) and last > parsed.number:
+            row = f"lines {parsed.number} to {last}, which a quote joins: {row}"
+        yield parsed.number, row
+
+    def _joins_rows(self, parsed: _Parsed) -> bool:
+        """Whether stray quotes made one row of several; an odd number of quotes cannot all go round cells."""
+        if sum(line.count('"') for line in parsed.lines) % 2:
+            return True
+        return swallow_rows(parsed.cells, len(self._header), self._delimiter, self._usual)
+
+    def _unquoted(self, line: str, fault: str) -> Row:
+        """A line by itself in a TSV, where it then is a row as others are; else the fault."""
+        if self._delimiter != "\t":
+            return fault
+        cells = split_line(line, self._delimiter)
+        is_row = self._usual.agree({column: cell.strip('"') for column, cell in enumerate(cells)})
+        return self._row(cells) if len(cells) == len(self._header) and is_row else fault
+
+    def _row(self, cells: list[str]) -> Row:
+        if len(cells) != len(self._header):
+            return f"{len(cells)} cells, the first line names {len(self._header)} columns"
+        kept = [cells[index] for index in self._looked_at]
+        names = (self._header[index] for index in self._looked_at)
+        return _fault_of(kept, self._encoding) or dict(zip(names, kept, strict=True))
 
 
 def read_jsonl(path: Path, encoding: str) -> Iterator[Numbered]:
@@ -118,10 +212,10 @@ def _parse(line: str, encoding: str) -> Row:
     return row if isinstance(row, dict) else "no JSON object"
 
 
-def _header(path: Path, reader: Iterator[list[str]], lines: _Lines) -> list[str]:
+def _header(path: Path, delimiter: str, lines: _Lines) -> list[str]:
     lines.begin_row()
     try:
-        header = [name.strip() for name in next(reader)]
+        header = [name.strip() for name in next(csv.reader(lines, delimiter=delimiter, strict=True))]
     except StopIteration:
         raise SourceRefused(f"{path} is empty; its first line must name the columns") from None
     except csv.Error as error:
@@ -132,13 +226,6 @@ def _header(path: Path, reader: Iterator[list[str]], lines: _Lines) -> list[str]
     if doubled:
         raise SourceRefused(f"{path}:1: the columns {', '.join(sorted(doubled))} are there twice; rename one of each")
     return header
-
-
-def _row(header: list[str], cells: list[str], looked_at: list[int], encoding: str) -> Row:
-    if len(cells) != len(header):
-        return f"{len(cells)} cells, the first line names {len(header)} columns"
-    kept = [cells[index] for index in looked_at]
-    return _fault_of(kept, encoding) or dict(zip((header[index] for index in looked_at), kept, strict=True))
 
 
 def _fault_of(cells: list[str], encoding: str) -> str:

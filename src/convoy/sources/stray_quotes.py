@@ -1,0 +1,127 @@
+"""A quoted cell of several lines -> whether it is a text, or rows of the table between two stray quotes."""
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+MAX_VALUES = 10_000  # of a column; one with more of them, as ids, is known by their shape alone
+MAX_CHARACTERS = 64  # of a value; longer cells are texts
+MAX_SLIPS, MAX_SLIP_SHARE = 2, 0.1  # cells of a column that are the only one of their value: rare labels, slips
+_DIGITS = re.compile(r"\d+")
+
+
+@dataclass(frozen=True)
+class UsualValues:
+    """What recurs in the columns of a table: whole values (labels, ratings), or else all but digits (ids, dates)."""
+
+    values: dict[int, frozenset[str]]
+    shapes: dict[int, frozenset[str]]
+
+    @classmethod
+    def of(cls, rows: Iterable[Sequence[str]], width: int) -> "UsualValues":
+        """Those of the rows that have `width` cells."""
+        values, shapes = _Counts(width), _Counts(width)
+        for cells in rows:
+            if len(cells) == width:
+                values.add(cells)
+                shapes.add([cell if len(cell) > MAX_CHARACTERS else _shape(cell) for cell in cells])
+        whole = {column: kept for column, kept in values.recurring().items() if kept != {""}}
+        others = {column: kept for column, kept in shapes.recurring().items() if column not in whole}
+        return cls(whole, others)
+
+    def agree(self, cells: dict[int, str]) -> bool:
+        """Whether none of these cells, by column, is one that its column never has."""
+        return all(
+            cell in self.values[column] if column in self.values else _shape(cell) in self.shapes[column]
+            for column, cell in cells.items()
+            if column in self.values or column in self.shapes
+        )
+
+    def has_word(self, cells: dict[int, str]) -> bool:
+        """Whether one of these cells is a value that recurs, and no number."""
+        return any(cell.strip("0123456789.-") for column, cell in cells.items() if column in self.values)
+
+    def has_any(self, cells: dict[int, str]) -> bool:
+        """Whether one of these cells is in a column of recurring values or shapes, and not empty."""
+        return any(cell for column, cell in cells.items() if column in self.values or column in self.shapes)
+
+
+class _Counts:
+    """How often each column has each value."""
+
+    def __init__(self, width: int) -> None:
+        self._counters: list[Counter[str] | None] = [Counter() for _ in range(width)]
+        self._rows = 0
+
+    def add(self, cells: Sequence[str]) -> None:
+        self._rows += 1
+        for column, counter in enumerate(self._counters):
+            if counter is not None and len(cells[column]) <= MAX_CHARACTERS:
+                counter[cells[column]] += 1
+                if len(counter) > MAX_VALUES:
+                    self._counters[column] = None
+
+    def recurring(self) -> dict[int, frozenset[str]]:
+        """By column, what is there more than once, where hardly anything else is."""
+        found = {}
+        for column, counter in enumerate(self._counters):
+            kept = {value: count for value, count in (counter or {}).items() if count > 1}
+            usual = sum(kept.values())
+            if usual > self._rows - usual <= max(MAX_SLIPS, self._rows * MAX_SLIP_SHARE):
+                found[column] = frozenset(kept)
+        return found
+
+
+def swallow_rows(cells: Sequence[str], width: int, delimiter: str, usual: UsualValues) -> bool:
+    """Whether lines within a cell are rows by themselves: they have `width` cells, with the usual values.
+
+    One line with a usual word, as a label, in the right place is enough: a text has none between two delimiters.
+    Numbers, and so ids and dates, texts do have there, then more than half of the lines must be rows. Where nothing
+    recurs, tabs in most lines decide, as texts have few; commas, which texts have, do not.
+    """
+    if width < 2:
+        return False
+    lines = [line for column, cell in enumerate(cells[:width]) for line in _lines(cell, column, width)]
+    read = [_read(line, columns, delimiter) for line, columns in lines]
+    rows = [found for found in read if found and usual.agree(found)]
+    if any(usual.has_word(found) for found in rows):
+        return True
+    certain = [found for found in rows if delimiter == "\t" or usual.has_any(found)]
+    return 2 * len(certain) > len(read)
+
+
+def _lines(cell: str, column: int, width: int) -> Iterator[tuple[str, range]]:
+    """The lines of a cell of several, each with the columns that it has if it is a row, or the rest or start of one.
+
+    Not the first line where it ends its row, and the last one where it starts it: there the text's own cell is all.
+    """
+    if "\n" not in cell:
+        return
+    first, *between, last = cell.split("\n")
+    if column < width - 1:
+        yield first, range(column, width)
+    yield from ((line, range(width)) for line in between if line)
+    if column > 0:
+        yield last, range(column + 1)
+
+
+def _read(line: str, columns: range, delimiter: str) -> dict[int, str]:
+    """A line's cells by their column; none where they are too few or too many."""
+    if line.count(delimiter) < len(columns) - 1:  # nearly all lines of texts, and csv takes longer
+        return {}
+    cells = split_line(line, delimiter)
+    return dict(zip(columns, cells, strict=True)) if len(cells) == len(columns) else {}
+
+
+def split_line(line: str, delimiter: str) -> list[str]:
+    """The cells of one line, whose quotes are a text's own where they do not pair within it."""
+    try:
+        return next(csv.reader([line], delimiter=delimiter, strict=True), [])
+    except csv.Error:
+        return next(csv.reader([line], delimiter=delimiter, quoting=csv.QUOTE_NONE), [])
+
+
+def _shape(cell: str) -> str:
+    return _DIGITS.sub("9", cell)
