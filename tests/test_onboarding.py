@@ -243,6 +243,96 @@ def test_a_column_is_the_division_only_where_it_names_the_parts_of_one(place: Pa
     assert detect("text", write_table(place / "d.csv", divided), "utf-8").params.table.split == name
 
 
+def news(path: Path, **more: tuple[str, ...]) -> Path:
+    """A table as that of Reuters R8, without a column called label, and columns more, whose cells repeat themselves."""
+    topics = ("acquisition", "earnings", "crude")
+    content = [
+        {"topic": topics[n % 3], "document": f"{topics[n % 3]} of {n} shares", "split": ("train", "test")[n % 5 == 0]}
+        | {name: cells[n // 2 % len(cells)] for name, cells in more.items()}
+        for n in range(150)
+    ]
+    return write_table(path, content)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_a_split_column_is_never_the_label(place: Path, suffix: str) -> None:
+    path = news(place / f"t{suffix}", data_fold=("0", "1"), part=("Train", "dev"))
+    code, out, err = init("text", path, "--write")
+    assert (code, err) == (0, "")
+    written = values()["fetch_text"]
+    assert written["table"] | {"content": "document", "label": "topic", "split": "split"} == written["table"]
+    assert "column 'document' is the text (as found in the table), column 'topic' the label" in out
+    assert "divided already: " in out and "test 30" in out
+    for name in ("data_fold", "part"):
+        assert f"column '{name}' looks like a split and is not used; --split names one" in out
+
+
+def test_no_label_beside_a_split_is_told(place: Path) -> None:
+    content = [{"split": ("train", "test")[n % 2], "document": f"text {n}", "label": "dev"} for n in range(1_002)]
+    code, _, err = init("text", write_table(place / "t.csv", content), "--write")
+    assert code == 1 and "among split, document, label (label, split looks like a split); name the one that" in err
+    assert layout.PARAMS.read_bytes() == PACKAGED.read_bytes()
+
+
+def test_options_name_the_columns_of_a_table(place: Path) -> None:
+    path = news(place / "t.csv", part=("train", "dev", "test"), label=("x", "y"), title=("long title", "short title"))
+    code, out, _ = init("text", path, "--label", "topic", "--content", "document", "--split", "part", "--write")
+    table = values()["fetch_text"]["table"]
+    assert code == 0 and [table[key] for key in ("label", "content", "split")] == ["topic", "document", "part"]
+    assert "(as --content says), column 'topic' the label (as --label says)" in out
+    assert "divided already: " in out and "validation 50" in out
+    assert "label: topic" in out and "# as --label says" in layout.PARAMS.read_text()
+    assert init("text", path, "--label", "split", "--write")[0] == 0, "an option may name what is never taken unasked"
+    assert values()["fetch_text"]["table"]["label"] == "split"
+
+
+def test_columns_that_params_name_are_kept(place: Path) -> None:
+    path = news(place / "t.csv", country=("fr", "uk"), abstract=("x" * 300,))
+    assert values_after(path, label="country", content="document") == ["country", "document"]
+    assert "column 'country' the label (as params.yaml says)" in init("text", path)[1]
+    assert init("text", path, "--label", "topic", "--write")[0] == 0
+    table = values()["fetch_text"]["table"]
+    assert (table["label"], table["content"]) == ("topic", "document")
+    assert values_after(path, label="split", content="gone") == ["country", "document"], "neither can be meant"
+    assert values_after(path, label="topic", content="document") == ["topic", "document"]
+    other = news(place / "other.csv", country=("fr", "uk"), abstract=("x" * 300,))
+    assert init("text", other, "--write")[0] == 0
+    assert values()["fetch_text"]["table"]["label"] == "country", "params.yaml had named a column of another table"
+
+
+def values_after(path: Path, label: str, content: str) -> list[str]:
+    """The columns of label and content in params.yaml, where a user writes these and lets `init` write the rest."""
+    tree = values()
+    tree["fetch_text"]["table"] |= {"label": label, "content": content}
+    layout.PARAMS.write_text(yaml.safe_dump(tree, sort_keys=False))
+    assert init("text", path, "--write")[0] == 0
+    return [values()["fetch_text"]["table"][key] for key in ("label", "content")]
+
+
+def test_what_else_the_columns_could_be_is_told(place: Path) -> None:
+    _, out, _ = init("text", news(place / "t.csv", country=("fr", "uk", "de", "it")))
+    assert "the label could also be 'country': --label names it" in out and "content could" not in out
+    titled = [
+        {"title": f"title {n}", "article": f"an article of more words {n}", "class": "ab"[n % 2]} for n in range(60)
+    ]
+    _, out, _ = init("text", write_table(place / "titled.csv", [{**row, "category": "x"} for row in titled]))
+    assert "the content could also be 'article': --content names it" in out
+    assert "the label could also be 'category': --label names it" in out
+
+
+@pytest.mark.parametrize(("suffix", "kept"), [(".tsv", "120 usable"), (".csv", "99 usable")])
+def test_init_counts_every_line_beside_stray_quotes(place: Path, suffix: str, kept: str) -> None:
+    told = [[f"{text} {n}", label] for n, (label, text) in enumerate([*TEXTS.items()] * 60)]
+    told = [[text.replace(" ,", ""), label] for text, label in told]
+    told[10][0], told[30][0] = '"' + told[10][0], told[30][0] + '"'
+    path = place / f"t{suffix}"
+    path.write_text("".join({".csv": ",", ".tsv": "\t"}[suffix].join(row) + "\n" for row in [["text", "label"], *told]))
+    code, out, _ = init("text", path)
+    rejected = "0 rejected, 0 ignored" if suffix == ".tsv" else "21 rejected {'no_row': 21}, 0 ignored"
+    assert code == 0 and f"{kept} items of 2 labels" in out and rejected in out
+    assert suffix == ".tsv" or "t.csv:12: stray quotes join lines 12 to 32" in out
+
+
 def test_labels_that_will_stop_the_pipeline_are_told(place: Path) -> None:
     counts = {"a": 40, "b": 10, "c": 9, "d": 4}
     _, out, _ = init("image", folder_of_images(place / "u", counts))
@@ -358,7 +448,16 @@ def mistakes(place: Path) -> dict[str, tuple[str, object, tuple[str, ...], str]]
         "no encoding": ("text", latin, ("--encoding", "klingon"), "'klingon' is no encoding"),
         "two tables": ("text", two, (), "holds several tables: a.csv, b.csv; name one of them with --from"),
         "a column alone": ("text", lone, (), "has the column 'label' alone"),
-        "no labels": ("text", same, (), "no column looks like labels among one, two; rename"),
+        "no labels": ("text", same, (), "no column looks like labels among one, two; name"),
+        "no such column": (
+            "text",
+            lone,
+            ("--content", "text"),
+            "lone.csv has no column 'text' (--content), it has label",
+        ),
+        "a column of no table": ("text", case, ("--label", "x"), "--label names a column of a table; "),
+        "one column for both": ("text", same, ("--label", "one", "--content", "one"), "name the same column 'one'"),
+        "no division": ("text", same, ("--split", "one"), "--split one has x; known are train, training, validation"),
         "no table": ("text", place / "report.docx", (), "report.docx is neither a table"),
         "a label in two cases": ("text", case, (), "differ in case or spelling alone"),
         "a label that is not there": ("text", case, ("--labels", "good,bad,ugly"), "no item has the label 'ugly'"),

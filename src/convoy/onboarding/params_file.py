@@ -13,6 +13,7 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from convoy import atomic
+from convoy.onboarding.columns import Columns
 from convoy.onboarding.proposal import Change
 from convoy.params import ParamsInvalid
 
@@ -22,17 +23,8 @@ GOES_ON = 20  # spaces before a line of a remark that began on the line of a val
 
 def changed(path: Path, changes: Sequence[Change]) -> str:
     """The file's text with the changes in it. Raises ParamsInvalid where it lacks a key."""
-    yaml = YAML()
-    yaml.preserve_quotes = True
-    yaml.width = 4096  # or long lines would be broken
-    yaml.representer.add_representer(type(None), _null)
-    yaml.representer.add_representer(float, _float)
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ParamsInvalid(f"{path} is missing; run this in the folder of Convoy that has it") from None
-    except YAMLError as error:
-        raise ParamsInvalid(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    yaml = _yaml()
+    content = _load(yaml, path)
     for change in changes:
         section: Any = content
         for key in change.keys[:-1]:
@@ -45,6 +37,23 @@ def changed(path: Path, changes: Sequence[Change]) -> str:
     return stream.getvalue()
 
 
+def columns(path: Path, section: str, table: Path) -> Columns:
+    """The columns that a section fetch_* names, where they may be those of this table, and not of another one.
+
+    Raises ParamsInvalid where there is no such file.
+    """
+    content = _load(_yaml(), path)
+    fetch = content.get(section) if isinstance(content, dict) else None
+    named = fetch.get("table") if isinstance(fetch, dict) else None
+    if not isinstance(fetch, dict) or not isinstance(named, dict):
+        return Columns()
+    place = Path(str(fetch.get("path"))).resolve()
+    if fetch.get("source") == "table" and place not in (table.resolve(), table.resolve().parent):
+        return Columns()
+    names = {key: named.get(key) for key in ("content", "label", "split")}
+    return Columns(**{key: str(name) for key, name in names.items() if isinstance(name, str)})
+
+
 def difference(path: Path, text: str) -> str:
     """What `text` would change, as a patch."""
     lines = (path.read_text(encoding="utf-8").splitlines(keepends=True), text.splitlines(keepends=True))
@@ -54,6 +63,24 @@ def difference(path: Path, text: str) -> str:
 def write(path: Path, text: str) -> None:
     """Replace the file in one step."""
     atomic.write_bytes(path, text.encode("utf-8"))
+
+
+def _yaml() -> YAML:
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 4096  # or long lines would be broken
+    yaml.representer.add_representer(type(None), _null)
+    yaml.representer.add_representer(float, _float)
+    return yaml
+
+
+def _load(yaml: YAML, path: Path) -> Any:
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ParamsInvalid(f"{path} is missing; run this in the folder of Convoy that has it") from None
+    except YAMLError as error:
+        raise ParamsInvalid(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
 
 
 def _replace(section: CommentedMap, key: str, value: Any, reason: str) -> None:

@@ -57,8 +57,9 @@ def _source(section: str, detected: Detected, survey: Survey) -> Iterator[Change
         )
     if detected.kind == "table":
         yield Change((section, "table", "file"), table.file, "its name, where the folder holds several")
-        for key in ("content", "label"):
-            yield Change((section, "table", key), getattr(table, key), "as found in the table")
+        for key, reason in detected.reasons.items():
+            if reason:  # else params.yaml says so already
+                yield Change((section, "table", key), getattr(table, key), reason)
         found = "as found in the table" if survey.splits else "where there is one, and given_splits is true"
         yield Change((section, "table", "split"), table.split, found)
     yield Change((section, "table", "encoding"), table.encoding, "as stated")

@@ -6,7 +6,8 @@ from pathlib import Path
 from convoy import layout
 from convoy.layout import Task
 from convoy.onboarding import params_file
-from convoy.onboarding.detection import READ, detect
+from convoy.onboarding.columns import Columns
+from convoy.onboarding.detection import READ, Detected, detect
 from convoy.onboarding.proposal import propose
 from convoy.onboarding.survey import look
 from convoy.params import read_section
@@ -20,17 +21,17 @@ def init(
     path: Path,
     encoding: str,
     labels: tuple[str, ...] | None,
+    options: Columns,
     write: bool,
     say: Callable[[str], None],
 ) -> None:
     """Raises SourceRefused, ParamsInvalid where the data or params.yaml are not what they must be."""
-    detected = detect(task, path, encoding, labels)
+    kept = params_file.columns(layout.PARAMS, "fetch_images" if task == "image" else "fetch_text", path)
+    detected = detect(task, path, encoding, labels, options, kept)
     say(f"{path}: {READ[detected.kind]}")
-    table = detected.params.table
     if detected.kind == "table":
-        say(
-            f"column {table.content!r} is the {task}, column {table.label!r} the label; else name others in params.yaml"
-        )
+        for line in _tell_columns(task, detected):
+            say(line)
     survey = look(detected, task)
     for line in survey.tell():
         say(line)
@@ -53,3 +54,13 @@ def init(
         say(f"{layout.PARAMS} is written; next: dvc repro, then python -m convoy publish")
     else:
         say(f"nothing is written; with --write this goes into {layout.PARAMS}")
+
+
+def _tell_columns(task: Task, detected: Detected) -> list[str]:
+    table = detected.params.table
+    said = {key: reason or f"as {layout.PARAMS} says" for key, reason in detected.reasons.items()}
+    return [
+        f"column {table.content!r} is the {task} ({said['content']}), column {table.label!r} the label "
+        f"({said['label']}); --content and --label name others",
+        *detected.doubts,
+    ]

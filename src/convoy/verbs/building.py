@@ -17,15 +17,19 @@ def init(
     write: Annotated[bool, typer.Option("--write", help="Put the proposal into params.yaml.")] = False,
     encoding: Annotated[str, typer.Option(help="Of texts and tables; it is never guessed.")] = "utf-8",
     labels: Annotated[str | None, typer.Option(help="The labels to take, with commas between; all without it.")] = None,
+    content: Annotated[str | None, typer.Option(help="Of a table, the column of the text or image file.")] = None,
+    label: Annotated[str | None, typer.Option(help="Of a table, the column of the label.")] = None,
+    split: Annotated[str | None, typer.Option(help="Of a table, the column that says train, test and so on.")] = None,
 ) -> None:
     """Look at data of your own and propose the params for it; `dvc repro` then does the rest."""
     from convoy.onboarding import verb
+    from convoy.onboarding.columns import Columns
     from convoy.params import ParamsInvalid
     from convoy.sources.items import SourceRefused
 
     wanted = tuple(label.strip() for label in labels.split(",")) if labels else None
     try:
-        verb.init(task, source, encoding, wanted, write, typer.echo)
+        verb.init(task, source, encoding, wanted, Columns(content, label, split), write, typer.echo)
     except (OSError, ParamsInvalid, SourceRefused) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
