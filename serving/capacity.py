@@ -1,8 +1,6 @@
 """How much may be inside at once; what comes beyond that is refused at the door, where it costs least."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from serving.faults import Fault
 from serving.measures import waiting_of
@@ -20,13 +18,13 @@ SMALL_BYTES = 65_536
 
 
 class Capacity:
-    """A bounded counter of one task's requests, which also knows how fast they leave.
+    """A bounded counter of one task's requests, which also knows how fast they leave; Prometheus sees it as `queue`.
 
     `refusal` is the message for those who are not let in, where the one of every request does not fit.
     """
 
-    def __init__(self, most_requests: int = MOST_REQUESTS, refusal: str = "") -> None:
-        self.most_requests, self._refusal = most_requests, refusal
+    def __init__(self, queue: str, most_requests: int = MOST_REQUESTS, refusal: str = "") -> None:
+        self.most_requests, self._queue, self._refusal = most_requests, queue, refusal
         self.inside = 0
         self.interval_s = 0.0  # mean time between two that leave, while there is always one inside
         self._busy_since_s = 0.0
@@ -42,6 +40,7 @@ class Capacity:
         if self.inside == 0:
             self._busy_since_s = now_s
         self.inside += 1
+        tally.show(waiting_of(self._queue), self.inside)
 
     def leave(self) -> None:
         """A request that has entered has its answer."""
@@ -49,18 +48,7 @@ class Capacity:
         self.interval_s += FORGETTING * (now_s - self._busy_since_s - self.interval_s)
         self._busy_since_s = now_s
         self.inside -= 1
-
-
-@contextmanager
-def admitted(capacity: Capacity, queue: str, deadline_s: float) -> Iterator[None]:
-    """Inside `capacity`, which Prometheus knows as `queue`. Raises Fault as Capacity.enter does."""
-    capacity.enter(deadline_s)
-    tally.show(waiting_of(queue), capacity.inside)
-    try:
-        yield
-    finally:
-        capacity.leave()
-        tally.show(waiting_of(queue), capacity.inside)
+        tally.show(waiting_of(self._queue), self.inside)
 
 
 class Budget:

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from convoy.layout import TASKS
 from serving.access import Access
 from serving.admission import SenderGone, checked_deadline_s, checked_headers, checked_route, read_body
-from serving.capacity import MOST_EXPLANATIONS, Budget, Capacity, admitted
+from serving.capacity import MOST_EXPLANATIONS, Budget, Capacity
 from serving.deployed import Deployed, DeployedModels, Unavailable
 from serving.exchange import NOSNIFF, Exchange
 from serving.faults import Fault, from_status
@@ -43,8 +43,10 @@ class Shell:
         self.handshakes = Handshakes(app, self.access)
         self.traffic = traffic
         self.request_log = request_log
-        self.capacities: dict[str, Capacity] = {task: Capacity() for task in TASKS}
-        self.capacities[EXPLANATIONS] = Capacity(MOST_EXPLANATIONS)  # which take no place of a prediction's
+        self.capacities: dict[str, Capacity] = {task: Capacity(task) for task in TASKS}
+        self.capacities[EXPLANATIONS] = Capacity(
+            EXPLANATIONS, MOST_EXPLANATIONS
+        )  # which take no place of a prediction's
         self.budget = Budget()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -86,8 +88,12 @@ class Shell:
                 self.request_log.note(scope["path"], scope["query_string"], exchange)
 
     async def _let_in(self, queue: str, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
-        with admitted(self.capacities[queue], queue, exchange.deadline_s):
+        capacity = self.capacities[queue]
+        capacity.enter(exchange.deadline_s)
+        try:
             await self._pass_on(scope, receive, send, exchange)
+        finally:
+            capacity.leave()
 
     def _max_body_bytes(self, route: RouteSpec) -> int:
         assert route.task is not None

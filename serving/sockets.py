@@ -9,7 +9,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from convoy.streaming import StreamState, begin
 from serving.admission import TIMEOUT_S
-from serving.capacity import Capacity, admitted
+from serving.capacity import Capacity
 from serving.connections import ABORT
 from serving.deployed import Deployed, DeployedModels
 from serving.exchange import Exchange
@@ -38,7 +38,7 @@ class StreamSocket:
 
     def __init__(self, models: DeployedModels, threads: Threads, request_log: RequestLog | None = None) -> None:
         self._models, self._threads, self._request_log = models, threads, request_log
-        self.capacity = Capacity(MOST_STREAMS, OVERLOADED)  # a connection waits for the answer to one piece at a time
+        self.capacity = Capacity(PIECES, MOST_STREAMS, OVERLOADED)  # each stream waits for one piece at a time
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a connection that the outer layer has let in, and whose first message it has taken."""
@@ -86,9 +86,12 @@ class StreamSocket:
 
     async def _answer(self, model: Deployed, state: StreamState, piece: Exchange) -> tuple[bytes, StreamState]:
         try:
-            with admitted(self.capacity, PIECES, piece.deadline_s):
+            self.capacity.enter(piece.deadline_s)
+            try:
                 async with until(piece.deadline_s):
                     return await self._threads.run(lambda: answer_message(model, state, piece.body))
+            finally:
+                self.capacity.leave()
         except Fault:
             raise
         except Exception:

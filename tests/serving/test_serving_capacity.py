@@ -95,7 +95,7 @@ def test_large_bodies_are_bounded_together_and_small_ones_still_come_in(image_mo
 
 
 def test_what_was_refused_is_not_counted() -> None:
-    capacity, budget = Capacity(most_requests=1), Budget(most_bytes=10)
+    capacity, budget = Capacity("image", most_requests=1), Budget(most_bytes=10)
     capacity.enter(FOREVER)
     for refused in (lambda: capacity.enter(FOREVER), lambda: budget.hold(11)):
         with pytest.raises(Fault, match="ask again"):
@@ -106,7 +106,7 @@ def test_what_was_refused_is_not_counted() -> None:
 def test_who_would_wait_for_more_than_half_of_his_time_is_not_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = [100.0]
     monkeypatch.setattr("serving.capacity.time", SimpleNamespace(monotonic=lambda: now_s[0]))
-    capacity = Capacity()
+    capacity = Capacity("image")
     for _ in range(100):
         capacity.enter(FOREVER)
         now_s[0] += 0.02

@@ -1,5 +1,6 @@
 """Text of any length -> the token ids that the model expects; used by preparation and serving alike."""
 
+import re
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ T = TypeVar("T")
 # Words that a model which carries its state reads at once; a longer text goes on with the state. A power of 2, since
 # the model's graph finds the greatest value so far by doubling its reach (convoy.models.text_stream_lstm).
 LONGEST_RUN = 128
+_SURROGATE = re.compile("[\ud800-\udfff]")
 MOST_OF_ONE = 18  # characters that Unicode's NFKC, which tokenizers apply, makes of one: of U+FDFA
 
 
@@ -105,12 +107,13 @@ def check_characters(text: str, contract: TextContract) -> None:
     limit = contract.max_characters
     if len(text) > limit:
         raise InputRejected("text_too_long", f"the text has {len(text)} characters, at most {limit} are allowed")
-    length = len(text) if text.isascii() or len(text) * MOST_OF_ONE <= limit else _normalized_length(text)
-    if length > limit:
+    plain = len(text.encode("ascii", "ignore"))
+    most = plain + MOST_OF_ONE * (len(text) - plain)  # few texts need more than this quick bound
+    if most > limit and (length := _normalized_length(text)) > limit:
         raise InputRejected(
             "text_too_long", f"the text has {length} characters after Unicode's NFKC, at most {limit} are allowed"
         )
-    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+    if not text.isascii() and _SURROGATE.search(text):
         raise InputRejected("invalid_text", "the text holds a lone surrogate, which no Unicode text has")
 
 
