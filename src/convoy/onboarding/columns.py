@@ -137,7 +137,8 @@ class Chooser:
         longest = max(lengths, key=lambda name: lengths[name])
         named = [name for role in _NAMES[self._task] for name in free if name.lower() == role]
         if self._task == "image":
-            return next(iter([*named, *files_in(self._rows, self._table.parent)]), longest)
+            of_files = [name for name in files_in(self._rows, self._table.parent) if name in free]
+            return next(iter([*named, *of_files]), longest)
         if named and longest != named[0]:
             self._doubt("content", [longest])
         return named[0] if named else longest
