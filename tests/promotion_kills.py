@@ -56,7 +56,7 @@ STORE = [
 
 Fault = tuple[int, str]  # how many changes happen before the kill, counted of one name alone where that is not empty
 DECIDES, SWITCHES = (0, "write"), (0, "symlink")  # half of the line that decides; decided, and not switched yet
-NOTES, NOTES_AGAIN = (0, "replace"), (2, "replace")  # a line is written, and the release does not name it yet
+NOTES, NOTES_AGAIN = (1, "replace"), (4, "replace")  # a line is written, and the release does not name it yet
 MARKS, ALIAS, SHOWS = (1, "write"), (0, "set_registered_model_alias"), (0, "log_artifact")
 
 

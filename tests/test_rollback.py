@@ -15,7 +15,7 @@ from test_main import convoy
 from typer.testing import CliRunner
 
 from convoy.__main__ import app
-from convoy.bundle import read_release
+from convoy.bundle import read_bundle, read_release
 from convoy.doctor import stores
 from convoy.publishing import (
     by_hand,
@@ -288,14 +288,16 @@ def test_a_kill_before_the_release_names_a_line_is_no_alarm(place: Path) -> None
     def decide() -> None:
         decisions.decide("image", serves, serves, decisions.Grounds("superseded", "by hand"))
 
-    assert end_after(0, lambda: [(deployment, "note_history")], decide) == 9
-    assert before is not None and deployment.noted_history("image") == before
-    assert len(decisions.read_history("image").lines) == before.lines + 1
     folder = deployment.folder_of("image", serves.digest)
+    for step in range(2):
+        assert end_after(step, lambda: [(Path, "replace")], decide) == 9
+        assert before is not None and deployment.noted_history("image") == before
+        assert len(decisions.read_history("image").lines) == before.lines + step + 1
+        assert read_bundle(folder).digest == serves.digest  # a temporary file in it would make it invalid
     time = folder.stat().st_mtime_ns
     decide()
     noted = deployment.noted_history("image")
-    assert noted is not None and noted.lines == before.lines + 2
+    assert before is not None and noted is not None and noted.lines == before.lines + 3
     assert folder.stat().st_mtime_ns == time  # services load again what has a new time
 
 

@@ -41,7 +41,7 @@ def note_history(task: Task, anchor: Anchor) -> None:
     if known is None or known.history == anchor:
         return
     times = folder.stat()
-    atomic.write_bytes(folder / RELEASE, _json(known.model_copy(update={"history": anchor})))
+    _write_release(folder, known.model_copy(update={"history": anchor}))
     with suppress(PermissionError):  # another user's folder: services load the same model again, which does no harm
         os.utime(folder, ns=(times.st_atime_ns, times.st_mtime_ns))  # services load again what has a new time
 
@@ -133,8 +133,16 @@ def _put_release(folder: Path, release: Release) -> bool:
         release = release.model_copy(update={"history": known.history})
     if known == release:
         return False
-    atomic.write_bytes(folder / RELEASE, _json(release))
+    _write_release(folder, release)
     return True
+
+
+def _write_release(folder: Path, release: Release) -> None:
+    """In one step. Written outside the folder first: with a temporary file in it, a service would refuse the bundle."""
+    beside = folder.with_name(f".{folder.name}.{RELEASE}")
+    atomic.write_bytes(beside, _json(release))
+    beside.replace(folder / RELEASE)
+    atomic.sync(folder)
 
 
 def _read_release(folder: Path) -> Release | None:
