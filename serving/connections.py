@@ -29,6 +29,13 @@ MOST_MESSAGE_BYTES = 262_144
 ABORT = "convoy.abort"  # in the ASGI scope of a WebSocket: ends the connection at once, whatever waits to be sent
 
 
+class _NoTrailers(list[tuple[bytes, bytes]]):
+    """Where uvicorn puts a header that comes after a chunk; a check of each header would cost every request."""
+
+    def append(self, _: tuple[bytes, bytes]) -> None:
+        raise ValueError("trailers are not read")  # ends the parser, and send_400_response answers
+
+
 class Connection(HttpToolsProtocol):
     """uvicorn's own protocol. A head that arrives in one piece, as nearly all do, starts no timer."""
 
@@ -54,11 +61,6 @@ class Connection(HttpToolsProtocol):
         super().on_message_begin()
         self._in_head, self._in_chunk_head, self._head_bytes = True, False, 0
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._in_chunk_head:
-            raise ValueError("trailers are not read")  # the parser ends with it, and send_400_response answers
-        super().on_header(name, value)
-
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._stop_timer()
@@ -67,6 +69,7 @@ class Connection(HttpToolsProtocol):
             raise ValueError("too many requests wait on one connection")
 
     def on_chunk_header(self) -> None:
+        self.headers = _NoTrailers()
         self._in_chunk_head, self._head_bytes = True, 0
 
     def on_body(self, body: bytes) -> None:

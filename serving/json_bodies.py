@@ -1,7 +1,7 @@
 """A JSON body -> the request that it holds, or the Fault that says why it holds none."""
 
 import json
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -16,23 +16,19 @@ def read_request(body: bytes, form: type[R]) -> R:
         content = json.loads(body.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:  # also bad UTF-8, and integers of thousands of digits
         raise Fault("malformed_json", _explain_json(error)) from None
-    # Unknown fields are counted here: pydantic would build an error for each of them.
-    known = _fields_of(content, form)
+    if isinstance(content, dict) and len(content) > len(form.model_fields):
+        content = _with_one_unknown(content, form)
     try:
-        request = form.model_validate(known)
+        return form.model_validate(content)
     except ValidationError as error:
         raise Fault("invalid_request", _explain_request(error, form)) from None
-    if isinstance(content, dict) and len(known) < len(content):
-        names = " and ".join(f"`{name}`" for name in form.model_fields)
-        raise Fault("invalid_request", f"a field is not known; the body has {names} and nothing else")
-    return request
 
 
-def _fields_of(content: object, form: type[BaseModel]) -> Any:
-    """The fields that `form` has; what is no object stays as it is, for pydantic to refuse."""
-    if not isinstance(content, dict):
-        return content
-    return {name: content[name] for name in form.model_fields if name in content}
+def _with_one_unknown(content: dict[str, object], form: type[BaseModel]) -> dict[str, object]:
+    """What has too many fields, with one of those that `form` lacks: pydantic would build an error for each of them."""
+    known = {name: content[name] for name in form.model_fields if name in content}
+    unknown = next(name for name in content if name not in known)
+    return {**known, unknown: content[unknown]}
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -59,5 +55,8 @@ def _explain_json(error: ValueError | RecursionError) -> str:
 
 def _explain_request(error: ValidationError, form: type[BaseModel]) -> str:
     fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    if fault["type"] == "extra_forbidden":
+        names = " and ".join(f"`{name}`" for name in form.model_fields)
+        return f"a field is not known; the body has {names} and nothing else"
     place = "".join(f"[{step}]" if isinstance(step, int) else step for step in fault["loc"])
     return f"{place or 'the body'}: {fault['msg'].replace(form.__name__, 'the request')}"
