@@ -159,6 +159,15 @@ def test_an_endless_chunked_body_is_cut_off(server: Server) -> None:
     assert time.monotonic() - started < 10
 
 
+def test_trailers_after_a_chunked_body_are_a_400(server: Server) -> None:
+    head = b"POST /v1/texts/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    chunks = b"Transfer-Encoding: chunked\r\n\r\n13\r\n" + b'{"texts": ["good"]}' + b"\r\n0\r\n"
+    assert raw_request(server, head + chunks + b"\r\n").startswith(b"HTTP/1.1 200 ")
+    for parts in ([head + chunks + b"x-a: b\r\n\r\n"], [head + chunks, b"x-a: b\r\nx-b: c\r\n"]):
+        answer = raw_request(server, *parts, pause_s=0.05)
+        assert answer.startswith(b"HTTP/1.1 400 ") and b"malformed_request" in answer
+
+
 def test_a_shorter_body_than_declared_does_not_stop_the_others(server: Server) -> None:
     head = b"POST /v1/images/predict HTTP/1.1\r\nHost: [::1]\r\nContent-Type: image/png\r\nContent-Length: 500\r\n\r\n"
     waiting = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(50)]
