@@ -50,8 +50,8 @@ def _judge(
         print(f"{task}, baseline {name}: test {figures[name]}", flush=True)
     stream = io.StringIO(newline="")
     # QUOTE_MINIMAL leaves a lone \r as it is, which ends the row for every reader.
-    quoting = csv.QUOTE_ALL if any("\r" in name for name in names) else csv.QUOTE_MINIMAL
-    writer = csv.writer(stream, lineterminator="\n", quoting=quoting)
+    has_return = any("\r" in name for name in names)
+    writer = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL if has_return else csv.QUOTE_MINIMAL)
     writer.writerow(columns)
     writer.writerows([names[label] for label in row] for row in zip(*columns.values(), strict=True))
     atomic.write_bytes(layout.baselines(task), stream.getvalue().encode())

@@ -87,8 +87,8 @@ def predictions_csv(labels: NDArray[np.int64], probabilities: NDArray[Any], name
     """A line per test item, actual and predicted label, as `dvc plots` reads it for a confusion matrix."""
     stream = io.StringIO(newline="")
     # QUOTE_MINIMAL leaves a lone \r as it is, which ends the row for every reader.
-    quoting = csv.QUOTE_ALL if any("\r" in name for name in names) else csv.QUOTE_MINIMAL
-    writer = csv.writer(stream, lineterminator="\n", quoting=quoting)
+    has_return = any("\r" in name for name in names)
+    writer = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL if has_return else csv.QUOTE_MINIMAL)
     writer.writerow(["actual", "predicted"])
     pairs = zip(labels, probabilities.argmax(axis=1), strict=True)
     writer.writerows((names[actual], names[predicted]) for actual, predicted in pairs)
