@@ -11,7 +11,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from convoy.bundle import Bundle, BundleInvalid, read_bundle
-from convoy.layout import DEPLOYED, TASKS, Task, architectures
+from convoy.layout import DATA_KINDS, DEPLOYED, TASKS, Task, architectures
 from convoy.params import ParamsInvalid
 from convoy.publishing import (
     abandoned,
@@ -102,7 +102,8 @@ class _Publication:
     def unproven(self) -> list[str]:
         """The trainings that are not published; reports alone, which git brings, may be another machine's."""
         absent = [f"{self.task}-{each}" for each in architectures(self.task) if each not in self.content.runs]
-        return absent if self.content.baselines else [*absent, "baselines"]
+        has_baselines = self.task in DATA_KINDS  # what reads texts in pieces is measured against those of `text`
+        return [*absent, "baselines"] if has_baselines and not self.content.baselines else absent
 
     def run(self) -> None:
         if self.content.missing:
