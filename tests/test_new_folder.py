@@ -137,3 +137,23 @@ def test_a_mount_point_is_refused_with_nothing_lost(tmp_path: Path, way: str) ->
         assert content(mounted) == {"a": "old"} and os.listdir(tmp_path) == ["x"]
     finally:
         subprocess.run(["umount", mounted], check=True)
+
+
+def test_a_failed_second_try_closes_nothing_twice(tmp_path: Path) -> None:
+    """The number of a closed descriptor belongs to whoever opens the next file: here another thread's."""
+    others: list[int] = []
+
+    def make(path: Path) -> tuple[int, Path]:
+        if made:
+            others.append(os.open(tmp_path / "other", os.O_CREAT | os.O_RDWR))
+            raise OSError(errno.EMFILE, "too many open files")
+        made.append(os.open(tmp_path / "gone", os.O_CREAT | os.O_RDWR))
+        (tmp_path / "gone").unlink()  # as where another process has swept it
+        return made[0], tmp_path / "gone"
+
+    made: list[int] = []
+    with pytest.raises(OSError, match="too many open files"), atomic._beside(tmp_path / "file", make):
+        pass
+    assert others == made, "the number was given again"
+    os.write(others[0], b"still open")
+    os.close(others[0])

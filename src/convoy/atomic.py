@@ -129,10 +129,12 @@ def _beside(path: Path, make: Callable[[Path], tuple[int, Path]]) -> Iterator[Pa
         try:
             while not (_locked(descriptor) and temporary.exists()):  # swept between its making and its lock
                 os.close(descriptor)
+                descriptor = -1  # where `make` fails its number may be another thread's file by now
                 descriptor, temporary = make(path)
             yield temporary
         finally:
-            os.close(descriptor)
+            if descriptor >= 0:
+                os.close(descriptor)
     except OSError as error:
         named = [Path(name).name for name in (error.filename, error.filename2) if isinstance(name, (str, Path))]
         if any(name.startswith(f".{path.name}.") for name in named) or (not named and error.errno in DISK_ERRORS):
