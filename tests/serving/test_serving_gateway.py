@@ -282,6 +282,7 @@ def test_a_body_that_trickles_is_ended_by_the_service(own_gateway: Gateway) -> N
 def test_a_path_refuses_more_than_it_takes(own_gateway: Gateway, path: str) -> None:
     response = httpx.post(f"{own_gateway.url}{path}", content=bytes(3_000_000), headers=JSON_TYPE)
     assert (response.status_code, error_of(response)["message"]) == (413, "refused by the gateway")
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
 
 
 def test_gateway_and_service_agree_on_limits() -> None:
