@@ -27,13 +27,13 @@ def assert_valid(name: str) -> None:
             validation._validate_metric(name, 0.5, 0, 0)
 
 
-@settings(deadline=None)  # the machine may be busy
+@settings(deadline=None)
 @given(LABELS)
 def test_mlflow_takes_the_name_of_any_label(label: str) -> None:
     assert_valid(name_of(label))
 
 
-@settings(deadline=None)  # the machine may be busy
+@settings(deadline=None)
 @given(LABELS, LABELS)
 def test_two_labels_never_share_a_name(one: str, other: str) -> None:
     assume(one.casefold() != other.casefold())  # those are refused, and some stores compare without regard to case
@@ -45,7 +45,7 @@ def _original(part: str) -> str:
     return "" if part == "_x_" else re.sub(r"_x([0-9a-f]+)_", lambda found: chr(int(found[1], 16)), part)
 
 
-@settings(deadline=None)  # the machine may be busy
+@settings(deadline=None)
 @given(st.text(st.sampled_from("_x2bf5e./ +:Aa") | st.characters(), max_size=12))
 def test_a_name_gives_its_label_back(label: str) -> None:
     assert _original(name_part(label)) == label
