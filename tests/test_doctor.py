@@ -127,7 +127,7 @@ def test_mlflows_store_is_missing_whole_old_broken_or_away(monkeypatch: pytest.M
 
 
 def test_an_older_database_stays_in_use_until_moved() -> None:
-    open_empty_store()
+    tracking.experiment_of(open_empty_store(), "text")
     Path("mlflow-store/mlflow.db").rename("mlflow.db")
     assert mlflow_settings.database() == Path("mlflow.db").absolute()
     client = tracking.open_store()
@@ -139,6 +139,16 @@ def test_an_older_database_stays_in_use_until_moved() -> None:
     assert mlflow_settings.database() == Path("mlflow-store/mlflow.db").absolute()
     assert tracking.open_store().get_experiment_by_name("convoy-image") is not None
     assert found(stores.look_at_mlflow).about == "MLflow's store"
+
+
+def test_a_store_of_plain_mlflow_is_not_used(place: Path) -> None:
+    open_empty_store()
+    Path("mlflow-store/mlflow.db").rename("mlflow.db")
+    assert mlflow_settings.database() == Path("mlflow-store/mlflow.db").absolute()
+    Path("mlflow.db").write_bytes(b"")
+    assert mlflow_settings.database() == Path("mlflow-store/mlflow.db").absolute()
+    Path("mlflow.db").write_bytes(b"damaged" * 100)
+    assert mlflow_settings.database() == Path("mlflow.db").absolute(), "it may hold runs: nothing is begun beside it"
 
 
 def test_a_new_store_stands_in_its_own_folder(place: Path) -> None:

@@ -280,9 +280,9 @@ def test_commands_quote_what_mlflow_names() -> None:
     run = KnownRun("$(touch x)", "image-cnn", "FINISHED", 0, {}, {})
     state = State("image", run=run, build=run, revision="$(touch y)", edits="kept")
     told = report.commands(state, "a folder; touch z")
-    done = subprocess.run(
-        ["bash", "-c", "set -f; printf '%s\\n' " + told[1]], capture_output=True, text=True, check=True
-    )
+    download = next(command for command in told if "artifacts download" in command)
+    echo = ["bash", "-c", f"set -f; printf '%s\\n' {download}"]
+    done = subprocess.run(echo, capture_output=True, text=True, check=True)
     assert "$(touch x)" in done.stdout.splitlines()
     assert all(f"'{value}'" in "".join(told) for value in ("$(touch x)", "$(touch y)", "a folder; touch z"))
 

@@ -1,6 +1,8 @@
 """The environment of every process that runs MLflow, and where its store is; importable without MLflow."""
 
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 ENVIRONMENT = {
@@ -40,9 +42,19 @@ def tracking_uri() -> str:
 
 
 def default_database() -> Path:
-    """DATABASE, or OLDER_DATABASE where that exists alone: it stays in use until somebody moves it."""
+    """DATABASE, or OLDER_DATABASE where that holds Convoy's runs and is alone: it stays in use until moved."""
     older_alone = OLDER_DATABASE.exists() and not DATABASE.exists()
-    return OLDER_DATABASE if older_alone else DATABASE
+    return OLDER_DATABASE if older_alone and _is_convoys(OLDER_DATABASE) else DATABASE
+
+
+def _is_convoys(database: Path) -> bool:
+    """False for what plain `mlflow` leaves in the root, its own default place; a file that cannot be read may be."""
+    try:
+        with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            query = "SELECT 1 FROM experiments WHERE name LIKE 'convoy%' LIMIT 1"
+            return connection.execute(query).fetchone() is not None
+    except sqlite3.Error as error:
+        return "no such table" not in str(error)
 
 
 def artifact_root() -> Path:

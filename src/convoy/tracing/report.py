@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from convoy.publishing import mlflow_settings
 from convoy.tracing.points import Match
 from convoy.tracing.state import PATCH, State, told_time
 
@@ -61,13 +62,15 @@ def commands(state: State, folder: str = "FOLDER") -> list[str]:
         return []
     folder = shlex.quote(folder)
     revision = shlex.quote(state.revision)
-    steps = [f"CACHE=$(dvc cache dir); git worktree add --detach {folder} {revision}; cd {folder}"]
+    uri = mlflow_settings.tracking_uri()  # of a server it may hold a password, and is in the environment already
+    store = [f"export MLFLOW_TRACKING_URI={shlex.quote(uri)}"] if mlflow_settings.is_local(uri) else []
+    steps = [*store, f"CACHE=$(dvc cache dir); git worktree add --detach {folder} {revision}; cd {folder}"]
     holder = state.build or state.run
     if state.edits == "kept" and holder:
         steps.append(
             f"mlflow artifacts download --run-id {shlex.quote(holder.id)} --artifact-path {PATCH} --dst-path .run"
         )
-        steps.append(f"git apply .run/{PATCH}")
+        steps.append(f"git apply .run/{PATCH}  # code that MLflow holds: read it first")
     if state.build:
         steps.append(
             f"mlflow artifacts download --run-id {shlex.quote(state.build.id)} --artifact-path dvc.lock --dst-path ."
