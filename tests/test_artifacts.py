@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,8 +13,11 @@ from typing import Any, ClassVar
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion, ModelVersionTag
+from mlflow_store import open_empty_store
 
+from convoy.housekeeping import roots
 from convoy.publishing import artifacts, registry
+from convoy.publishing import tracking as tracking_store
 from convoy.publishing.artifacts import ArtifactRefused
 from convoy.publishing.registry import VersionInvalid
 
@@ -90,8 +94,10 @@ def test_the_token_goes_to_no_other_host(serve: Any, tmp_path: Path, monkeypatch
     for take in (
         lambda: artifacts.download(client(tracking), RUN, "model/data/bundle", tmp_path),
         lambda: artifacts.read(client(tracking), RUN, "source.patch"),
+        lambda: tracking_store.list_files(client(tracking), RUN, "reports"),
+        lambda: tracking_store.put_file(client(tracking), RUN, "gates/report.json", b"{}"),
     ):
-        with pytest.raises(ArtifactRefused, match=r"keeps its artifacts at http.*start that server with --artifacts-"):
+        with pytest.raises(ArtifactRefused, match=r"keeps its artifacts at 'http.*start that server with --artifacts-"):
             take()
     assert asked.requests[0][1] == "Bearer secret" and seen.requests == []
 
@@ -113,6 +119,11 @@ def test_the_token_goes_to_no_other_host(serve: Any, tmp_path: Path, monkeypatch
         ("ftp://mlflow.example:5000/0/run", False),
         ("s3://bucket/0/run", False),
         ("hdfs://mlflow.example:5000/0", False),
+        ("https://other.example\\@mlflow.example:5000/0/run", False),
+        ("mlflow-artifacts://other.example\\@mlflow.example:5000/0/run", False),
+        ("https://mlflow.example:5000\t.other.example/0", False),
+        ("https://mlflow.example:port/0", False),
+        ("http://[/0", False),
     ],
 )
 def test_only_the_tracking_servers_own_place_is_used(uri: str, allowed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,6 +135,19 @@ def test_only_the_tracking_servers_own_place_is_used(uri: str, allowed: bool, mo
     else:
         with pytest.raises(ArtifactRefused, match="keeps its artifacts at"):
             artifacts.location(store, RUN)
+
+
+def test_a_backslash_leads_the_token_nowhere(serve: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the backslash stands the host for urllib3, behind it that for urllib.parse."""
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "secret")
+    other, seen = serve()
+    tracking, handler = serve()
+    for scheme in ("http", "mlflow-artifacts"):
+        hosts = f"{other.removeprefix('http://')}\\@{tracking.removeprefix('http://')}"
+        handler.artifact_uri = f"{scheme}://{hosts}/api/2.0/mlflow-artifacts/artifacts/0/run"
+        with pytest.raises(ArtifactRefused, match="keeps its artifacts at"):
+            artifacts.read(client(tracking), RUN, "source.patch")
+    assert seen.requests == []
 
 
 @pytest.mark.parametrize(
@@ -160,6 +184,7 @@ def version(**changes: Any) -> ModelVersion:
         ({"digest": DIGEST.upper()}, "has the tag digest"),
         ({"number": "1\r\nX-Evil: 1"}, "has version"),
         ({"number": "1" * 10}, "has version"),
+        ({"number": "\u0661"}, "has version"),
         ({"run_id": "../other"}, "has run_id '../other'"),
     ],
 )
@@ -178,3 +203,15 @@ def test_a_model_elsewhere_is_refused(source: str) -> None:
         registry.bundle_of(client("http://127.0.0.1:9"), version(source=source), []),
     ):
         pass
+
+
+def test_gc_names_a_champion_without_a_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    store = open_empty_store()
+    run = store.create_run(store.create_experiment("convoy-image"))
+    store.create_registered_model("convoy-image")
+    store.create_model_version("convoy-image", f"runs:/{run.info.run_id}/model", run.info.run_id)
+    store.set_registered_model_alias("convoy-image", "champion", "1")
+    with pytest.raises(VersionInvalid, match="has the tag digest '', expected is"):
+        roots.digests(store, "image", 90, datetime.now(UTC))

@@ -56,6 +56,7 @@ def test_a_release_stands_outside_the_digest(folder: Path) -> None:
         ("version", "1\r\nX-Evil: 1"),
         ("version", "1\n"),
         ("version", "2x"),
+        ("version", "\u0661"),
         ("digest", "../o"),
         ("digest", "A" * 64),
     ],

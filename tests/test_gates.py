@@ -286,6 +286,13 @@ def test_the_accuracy_gate_tells_its_error_rates() -> None:
     assert "an equal model would be refused in 21% of cases, one that is truly worse by 0.50 points" in sentence
 
 
+@pytest.mark.parametrize("least", [-1.0, -0.6, 0.0, 0.6, 1.0])
+def test_any_allowed_difference_can_be_judged(least: float) -> None:
+    limits = LIMITS.model_copy(update={"min_accuracy_difference": least})
+    for wins, losses in ((0, 0), (10, 10), (0, 2000)):
+        assert verdict(evidence(*answers(wins, losses)), "accuracy", limits).sentence
+
+
 def test_the_log_loss_gate_tells_its_error_rates() -> None:
     rise = LogLossRise(mean=0.0, low=-0.0196, high=0.0196)  # a standard error of 0.01
     sentence = verdict(evidence(*answers(0, 0), log_loss_rise=rise), "log loss").sentence

@@ -20,7 +20,7 @@ from convoy.publishing.known import Known, KnownRun
 from convoy.publishing.provenance import Lock
 from convoy.tracing import report, verb
 from convoy.tracing.finding import TraceFailed, find
-from convoy.tracing.git_record import GitRecord
+from convoy.tracing.git_record import GitRecord, lock_of
 from convoy.tracing.state import State
 from convoy.tracing.worktree import CheckoutRefused
 from convoy.tracing.world import World
@@ -121,9 +121,8 @@ def test_people_read_the_prediction_the_state_and_the_commands_that_bring_it_bac
     said = "\n".join(told)
     held = names()
     assert "request answered at 2026-11-25T22:00:00.000+00:00" in said and "Shirt 0.7500" in said
-    assert f"git worktree add --detach FOLDER {held['revision']}" in said
-    assert f"mlflow artifacts download --run-id {held['build']} --artifact-path source.patch" in said
-    assert "git apply .run/source.patch" in said and "dvc repro evaluate@image" in said
+    assert f"git         {held['revision']}" in said
+    assert "python -m convoy trace image/1 --checkout FOLDER" in said and "dvc repro evaluate@image" in said
     assert "with the edits in source.patch" in said and "learning.learning_rate = 0.006" in said
 
 
@@ -200,7 +199,7 @@ def test_a_patch_is_shown_and_needs_consent(tmp_path: Path) -> None:
 
 def test_no_control_character_hides_a_line() -> None:
     hidden = b"+import os\x1b[2K\r+harmless\n+\xe2\x80\xaeright to left\n+caf\xc3\xa9\tok\n"
-    told = verb._printable(hidden)
+    told = verb._printable(hidden.decode())
     assert told == "+import os\\x1b[2K\\r+harmless\n+\\u202eright to left\n+caf\u00e9\tok\n"
 
 
@@ -278,13 +277,64 @@ def test_a_revision_that_is_no_hash_never_reaches_git(tag: str, monkeypatch: pyt
 
 def test_commands_quote_what_mlflow_names() -> None:
     run = KnownRun("$(touch x)", "image-cnn", "FINISHED", 0, {}, {})
-    state = State("image", run=run, build=run, revision="$(touch y)", edits="kept")
+    state = State("image", run=run, revision="a" * 40)
     told = report.commands(state, "a folder; touch z")
-    download = next(command for command in told if "artifacts download" in command)
-    echo = ["bash", "-c", f"set -f; printf '%s\\n' {download}"]
-    done = subprocess.run(echo, capture_output=True, text=True, check=True)
-    assert "$(touch x)" in done.stdout.splitlines()
-    assert all(f"'{value}'" in "".join(told) for value in ("$(touch x)", "$(touch y)", "a folder; touch z"))
+    assert told[0] == "python -m convoy trace '$(touch x)' --checkout 'a folder; touch z'"
+    assert told[1] == "cd 'a folder; touch z'"
+
+
+def hostile_locks() -> dict[str, dict[str, Any]]:
+    """Entries by which DVC would write, or read, somewhere else."""
+    up = "../" * 30 + "tmp"
+    return {
+        "hash that climbs": {"path": "bundles/image", "hash": "md5", "md5": f"aa{up}/x.dir"},
+        "files of an entry": {
+            "path": "bundles/image",
+            "hash": "md5",
+            "files": [{"relpath": "../../x", "md5": "a" * 32}],
+        },
+        "path that climbs": {"path": "../x", "hash": "md5", "md5": "a" * 32},
+        "absolute path": {"path": "/tmp/x", "hash": "md5", "md5": "a" * 32},
+        "cloud": {"path": "bundles/image", "md5": "a" * 32, "cloud": {"x": {}}},
+        "line end": {"path": "bundles/image", "hash": "md5", "md5": "a" * 32 + "\n"},
+    }
+
+
+@pytest.mark.parametrize("name", sorted(hostile_locks()))
+def test_a_lock_that_dvc_did_not_write_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Known.artifact
+    lock = yaml.safe_load(Path("dvc.lock").read_bytes())
+    lock["stages"]["export@image"]["outs"] = [hostile_locks()[name]]
+    content = yaml.safe_dump(lock).encode()
+    monkeypatch.setattr(
+        Known, "artifact", lambda known, run, name: content if name == "dvc.lock" else real(known, run, name)
+    )
+    with pytest.raises(CheckoutRefused, match=r"has an entry in the stage 'export@image' that DVC does not write"):
+        traced("image/1", tmp_path / "then")
+    assert not (tmp_path / "then").exists()
+
+
+def test_a_report_that_is_not_the_locks_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Known.artifact
+    monkeypatch.setattr(
+        Known,
+        "artifact",
+        lambda known, run, name: b"forged" if name.startswith("reports/") else real(known, run, name),
+    )
+    folder = tmp_path / "then"
+    try:
+        assert traced("image/1", folder)[0] == 0
+        assert not [path for path in folder.rglob("*") if path.is_file() and path.read_bytes() == b"forged"]
+    finally:
+        built_pipeline.git(Path(), "worktree", "remove", "--force", str(folder))
+
+
+def test_nested_aliases_of_a_lock_cost_nothing() -> None:
+    bomb = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
+        f"{chr(98 + n)}: &{chr(98 + n)} [{','.join(['*' + chr(97 + n)] * 10)}]\n" for n in range(6)
+    )
+    assert lock_of(b"stages: {}\n") == Lock({})
+    assert lock_of(f"{bomb}stages: {{x: *g}}\n".encode()) is None
 
 
 def test_a_checkout_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

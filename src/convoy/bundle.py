@@ -155,7 +155,7 @@ class Release(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    version: str = Field(pattern=r"^\d{1,9}$")  # a header of every answer
+    version: str = Field(pattern=r"^[0-9]{1,9}$")  # a header of every answer
     run_id: str
     digest: str = Field(pattern=r"^[0-9a-f]{64}$")  # the name of its folder
     promoted_at: str

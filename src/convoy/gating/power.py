@@ -52,6 +52,7 @@ def _found(rows: int, share: float, drop: float, significance: float) -> float:
 
 def _disagreements(rows: int, share: float, drop: float) -> tuple[NDArray[np.int64], NDArray[np.float64], float]:
     """Numbers of rows on which the models may differ, their probabilities, and how often such a row is a loss."""
+    drop = min(max(drop, -1.0), 1.0)
     share = max(share, abs(drop))
     if share < _TAIL:
         return np.zeros(1, dtype=np.int64), np.ones(1), 0.5

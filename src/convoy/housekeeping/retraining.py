@@ -79,7 +79,7 @@ def _task(client: MlflowClient, task: Task, before: ModelVersion | None) -> Iter
     yield "| | version | bundle |"
     yield "|---|---|---|"
     if before is not None:
-        yield f"| champion before | {before.version} | {before.tags[registry.DIGEST][:12]} |"
+        yield f"| champion before | {before.version} | {registry.digest_of_version(before)[:12]} |"
     if version is None:
         yield f"| built | not registered | {built[:12]} |"
         return

@@ -25,7 +25,7 @@ def digests(client: MlflowClient, task: Task, days: int, now: datetime) -> dict[
     for alias, why in (("champion", "the champion"), ("challenger", "a challenger that waits")):
         version = registry.version_with(client, task, alias)  # type: ignore[arg-type]
         if version is not None:
-            found.setdefault(version.tags[registry.DIGEST], why)
+            found.setdefault(registry.digest_of_version(version), why)
     for digest in _before(task, current):
         found.setdefault(digest, "it served before; a rollback goes back to it")
     for digest in decisions.digests_named(task, now - timedelta(days=days)):

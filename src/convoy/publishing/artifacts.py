@@ -1,6 +1,7 @@
 """An artifact of a run -> a file or folder here: from the tracking server's host, within limits of size and time."""
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,8 @@ from convoy.publishing import mlflow_settings
 MAX_BYTES = 2_000_000_000  # the gate `bundle size` allows 100 MB: whatever is twenty times as large is no bundle
 MAX_S = 600.0  # for that size over a line of 27 Mbit/s
 _POLL_S = 0.05
+# Of a URL with these two libraries can name two hosts: urllib.parse, which looks here, and urllib3, which connects.
+_READ_DIFFERENTLY = re.compile(r"[\\@\s\x00-\x20\x7f]")
 # In a process of its own, which can be ended: MLflow's client knows no limit of size, nor of the time of a whole file.
 _DOWNLOAD = """
 import sys
@@ -35,14 +38,17 @@ def location(client: MlflowClient, run_id: str) -> str:
     another one.
     """
     uri = str(client.get_run(run_id).info.artifact_uri)
-    named, server = urlsplit(uri), urlsplit(client.tracking_uri)
-    if named.scheme in ("", "file") or (named.scheme == "mlflow-artifacts" and not named.netloc):
-        return uri
-    is_http = named.scheme in ("http", "https", "mlflow-artifacts") and server.scheme in ("http", "https")
-    if is_http and _host(named) == _host(server) and named.scheme in (server.scheme, "mlflow-artifacts"):
-        return uri
+    try:
+        named, server = urlsplit(uri), urlsplit(client.tracking_uri)
+        is_here = named.scheme in ("", "file") or (named.scheme == "mlflow-artifacts" and not named.netloc)
+        is_server = named.scheme in (server.scheme, "mlflow-artifacts") and server.scheme in ("http", "https")
+        is_plain = named.scheme in ("", "file") or not _READ_DIFFERENTLY.search(uri)
+        if is_plain and (is_here or (is_server and _host(named) == _host(server))):
+            return uri
+    except ValueError:  # no port that is a number, or half a bracket
+        pass
     raise ArtifactRefused(
-        f"run {run_id} keeps its artifacts at {uri}, not at the tracking server {server.scheme}://{server.hostname}; "
+        f"run {run_id} keeps its artifacts at {uri!r}, not at the tracking server; "
         "start that server with --artifacts-destination, so that it hands them out itself"
     )
 

@@ -108,6 +108,8 @@ def _versions(client: MlflowClient) -> Iterator[KnownVersion]:
                 aliases.setdefault(str(number), []).append(alias)
         for version in client.search_model_versions(f"name = '{name}'", max_results=10_000):
             number = str(version.version)
+            if not number.isascii() or not number.isdigit():
+                continue
             held = tuple(sorted(aliases.get(number, ())))
             registered_ms = int(version.creation_timestamp or 0)
             bundle = registry.bundle_folder(registry.model_folder(version))

@@ -29,6 +29,7 @@ from convoy.publishing import (
     showing,
     tracking,
 )
+from convoy.publishing.artifacts import ArtifactRefused
 from convoy.publishing.asked import FOLLOWS
 from convoy.publishing.builds import Build
 from convoy.publishing.built import Built, Winner
@@ -40,6 +41,7 @@ from convoy.publishing.run_content import RunContent
 
 # What a person can mend; anything else is a fault of Convoy's, whose traceback is printed.
 _REFUSALS = (
+    ArtifactRefused,
     BundleInvalid,
     decisions.DecisionsBroken,
     MlflowException,

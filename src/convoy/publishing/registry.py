@@ -23,7 +23,7 @@ Alias = Literal["champion", "challenger"]
 DIGEST = glance.DIGEST
 model_name = glance.model_name
 FOLDER = "model"  # of the run's artifacts; of a second export of the same training it goes on with the digest
-_PATTERNS = {"version": r"\d{1,9}", "run_id": r"[0-9a-f]{32}", "digest": r"[0-9a-f]{64}"}
+_PATTERNS = {"version": r"[0-9]{1,9}", "run_id": r"[0-9a-f]{32}", "digest": r"[0-9a-f]{64}"}
 _MODEL = re.compile(rf"{FOLDER}(-[0-9a-f]+)?")
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # no such model, no such alias
 

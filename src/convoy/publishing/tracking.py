@@ -15,7 +15,8 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run,
 from convoy import atomic
 from convoy.bundle import MANIFEST, Bundle
 from convoy.layout import Task
-from convoy.publishing import mlflow_settings, owners
+from convoy.publishing import artifacts, mlflow_settings, owners
+from convoy.publishing.artifacts import ArtifactRefused
 from convoy.publishing.git_state import GitState
 from convoy.publishing.run_content import DataSet, RunContent, texts
 
@@ -25,6 +26,7 @@ END_REASON = "convoy.end_reason"  # why a training failed, or a run was killed
 MADE_FROM = "convoy.made_from"  # of a run that no training wrote while it went on
 FILES = "convoy.files"  # artifact -> md5, so that a report that changed is put again
 _FROM_FILES = "files that lay there when it was published; where they were made is not recorded"
+MAX_DEPTH = 10  # of folders of artifacts; ours have three
 _BATCH = 100  # MLflow takes 100 params, 100 tags and 1,000 metrics at once
 
 Added = Counter[str]
@@ -91,9 +93,14 @@ def artifact_folder(run: Run) -> Path | None:
 
 
 def require_own_folder(client: MlflowClient, run_id: str) -> None:
-    """Raise StoreMoved where the files of a run in a local store would be written outside this folder's artifacts."""
+    """Raise StoreMoved where the files of a run in a local store would be written outside this folder's artifacts.
+
+    Raises ArtifactRefused where a run behind a server would have them written to another host.
+    """
     run = client.get_run(run_id)
-    if mlflow_settings.is_local(client.tracking_uri) and artifact_folder(run) is None:
+    if not mlflow_settings.is_local(client.tracking_uri):
+        artifacts.location(client, run_id)
+    elif artifact_folder(run) is None:
         raise StoreMoved(
             f"mlflow.db keeps the files of run {run_id} at {run.info.artifact_uri}, which is not its folder under "
             f"{mlflow_settings.artifact_root()}; nothing was written there. Delete that run (`mlflow runs delete "
@@ -297,12 +304,19 @@ def put_file(client: MlflowClient, run_id: str, name: str, content: bytes) -> No
 
 
 def list_files(client: MlflowClient, run_id: str, folder: str | None = None) -> dict[str, int | None]:
-    """Artifact -> size in bytes, through all folders below `folder`."""
+    """Artifact -> size in bytes, through all folders below `folder`. Raises ArtifactRefused."""
+    artifacts.location(client, run_id)  # MLflow's client would ask any host that the run names
+    return _list_files(client, run_id, folder, MAX_DEPTH)
+
+
+def _list_files(client: MlflowClient, run_id: str, folder: str | None, depth: int) -> dict[str, int | None]:
+    if depth == 0:
+        raise ArtifactRefused(f"run {run_id} has folders of artifacts below more than {MAX_DEPTH} others")
     found: dict[str, int | None] = {}
     entries: list[Any] = client.list_artifacts(run_id, folder)
     for entry in entries:
         if entry.is_dir:
-            found |= list_files(client, run_id, entry.path)
+            found |= _list_files(client, run_id, entry.path, depth - 1)
         else:
             found[entry.path] = entry.file_size
     return found

@@ -11,6 +11,17 @@ import yaml
 
 from convoy.publishing.provenance import LOCK, Lock
 
+MAX_LOCK_BYTES = 5_000_000  # ours has 80 kB
+
+
+class _WithoutAliases(yaml.SafeLoader):
+    """DVC writes no aliases; a few hundred bytes of nested ones would become gigabytes."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("an alias")
+        return super().compose_node(parent, index)
+
 
 class GitRefused(RuntimeError):
     """git did not do what it was asked."""
@@ -81,8 +92,10 @@ class GitRecord:
 
 def lock_of(content: bytes | None) -> Lock | None:
     """The Lock that these bytes of a dvc.lock are; None where they are none."""
+    if content is None or len(content) > MAX_LOCK_BYTES:
+        return None
     try:
-        read: Any = yaml.safe_load(content) if content else None
+        read: Any = yaml.load(content, Loader=_WithoutAliases)
         return Lock(dict(read["stages"]))
     except (yaml.YAMLError, KeyError, TypeError, ValueError):
         return None

@@ -4,7 +4,6 @@ import shlex
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from convoy.publishing import mlflow_settings
 from convoy.tracing.points import Match
 from convoy.tracing.state import PATCH, State, told_time
 
@@ -50,32 +49,16 @@ def _state(state: State) -> Iterator[str]:
     yield from _listed("decisions", (decision.told for decision in state.decisions))
     yield from _listed("not found", state.missing)
     if state.revision:
-        command = f"python -m convoy trace {shlex.quote(state.name)} --checkout FOLDER"
-        yield f"\nTo bring it back in a folder of its own: {command}"
-        yield "which does this, and brings the reports too:"
+        yield "\nTo bring it back in a folder of its own, and to make there what cannot be brought:"
         yield from (f"  {command}" for command in commands(state))
 
 
 def commands(state: State, folder: str = "FOLDER") -> list[str]:
-    """What brings the state back, step by step; `dvc repro` there reruns only what cannot be brought."""
+    """What brings the state back; `dvc repro` there reruns only what cannot be brought."""
     if state.revision is None:
         return []
-    folder = shlex.quote(folder)
-    revision = shlex.quote(state.revision)
-    uri = mlflow_settings.tracking_uri()  # of a server it may hold a password, and is in the environment already
-    store = [f"export MLFLOW_TRACKING_URI={shlex.quote(uri)}"] if mlflow_settings.is_local(uri) else []
-    steps = [*store, f"CACHE=$(dvc cache dir); git worktree add --detach {folder} {revision}; cd {folder}"]
-    holder = state.build or state.run
-    if state.edits == "kept" and holder:
-        steps.append(
-            f"mlflow artifacts download --run-id {shlex.quote(holder.id)} --artifact-path {PATCH} --dst-path .run"
-        )
-        steps.append(f"git apply .run/{PATCH}  # code that MLflow holds: read it first")
-    if state.build:
-        steps.append(
-            f"mlflow artifacts download --run-id {shlex.quote(state.build.id)} --artifact-path dvc.lock --dst-path ."
-        )
-    return [*steps, 'dvc cache dir --local "$CACHE"; dvc checkout', f"PYTHONPATH=src:. dvc repro {target(state)}"]
+    trace = f"python -m convoy trace {shlex.quote(state.name)} --checkout {shlex.quote(folder)}"
+    return [trace, f"cd {shlex.quote(folder)}", f"PYTHONPATH=src:. dvc repro {target(state)}"]
 
 
 def target(state: State) -> str:

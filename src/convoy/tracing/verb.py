@@ -39,7 +39,7 @@ def trace(
     answer = report.as_json(match, states)
     if not as_json:
         for line in report.lines(match, states):
-            tell(line)
+            tell(_printable(line))
     compared: list[rebuild.Comparison] = []
     if checkout is not None or verify:
         state = _the_one(states, match.name)
@@ -71,7 +71,7 @@ def _show_patch(state: State, world: World, say: Say, confirm: Confirm) -> None:
     """The patch is code of whoever can write to MLflow: it is shown, and applied only with consent."""
     if state.patch is None:
         return
-    for line in _printable(state.patch).splitlines():
+    for line in _printable(state.patch.decode("utf-8", "backslashreplace")).splitlines():
         say(f"  {line}")
     say(f"These edits of {state.name} come from MLflow ({world.known.where}), not from git. They are code, which")
     say("runs as soon as anything is run in that folder. Whoever can write to that MLflow can have written them.")
@@ -79,9 +79,9 @@ def _show_patch(state: State, world: World, say: Say, confirm: Confirm) -> None:
         raise CheckoutRefused(f"{state.name}: nothing was applied; read the patch above, then add --yes")
 
 
-def _printable(patch: bytes) -> str:
-    """As text in which no control character can hide a line from whoever reads it in a terminal."""
-    text = patch.decode("utf-8", "backslashreplace").replace("\r\n", "\n")
+def _printable(text: str) -> str:
+    """Text of MLflow's in which no control character can hide a line from whoever reads it in a terminal."""
+    text = text.replace("\r\n", "\n")
     return "".join(
         character if character.isprintable() or character in "\n\t" else ascii(character)[1:-1] for character in text
     )

@@ -1,12 +1,13 @@
 """A state -> a git worktree of its own that holds it: sources with their edits, dvc.lock, reports, data and models."""
 
+import hashlib
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import yaml
 
@@ -21,6 +22,9 @@ from convoy.tracing.world import World
 Say = Callable[[str], None]
 # In the header of a patch: a mode that is no plain file's. Lines of content begin with +, - or a space.
 _SPECIAL = re.compile(rb"^(?:(?:new|new file) mode |index [0-9a-f]+\.\.[0-9a-f]+ )(?!100(?:644|755)\r?$).*", re.M)
+
+_ENTRY = {"path", "hash", "md5", "size", "nfiles", "isexec"}
+_MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
 
 
 class CheckoutRefused(RuntimeError):
@@ -109,6 +113,7 @@ def _fill(state: State, folder: Path, world: World, say: Say) -> None:
         _refuse_special_files(state)
         _git(GitRecord(folder), "apply", "--whitespace=nowarn", "-", stdin=state.patch)
     if state.lock is not None:
+        _refuse_odd_entries(state.lock, state)
         _write_lock(state.lock, folder)
         _write_reports(state, folder, world)
     if cache := cache_folder():
@@ -132,6 +137,19 @@ def _refuse_special_files(state: State) -> None:
         )
 
 
+def _refuse_odd_entries(lock: Lock, state: State) -> None:
+    """DVC takes a hash for a path in its cache, and writes what an entry lists to wherever it says."""
+    for name, stage in lock.stages.items():
+        for entry in [*stage.get("deps", ()), *stage.get("outs", ())]:
+            path, md5 = PurePosixPath(str(entry.get("path", "/"))), str(entry.get("md5", ""))
+            is_inside = not path.is_absolute() and ".." not in path.parts and "\\" not in str(path)
+            if not (set(entry) <= _ENTRY and is_inside and (_MD5.fullmatch(md5) or "md5" not in entry)):
+                raise CheckoutRefused(
+                    f"{LOCK} of {state.name} ({state.lock_from}) has an entry in the stage {name!r} that DVC does not "
+                    f"write, {str(entry)[:200]!r}; nothing of that state is used"
+                )
+
+
 def _write_lock(lock: Lock, folder: Path) -> None:
     """The state's stages in place of the revision's: dvc.lock is often committed later than it is published."""
     known = Lock.read(folder / LOCK).stages
@@ -149,7 +167,7 @@ def _write_reports(state: State, folder: Path, world: World) -> None:
             raise CheckoutRefused(f"MLflow names a report outside reports/: {path!r}; nothing of {state.name} is used")
         if path in written and not same_file(folder / path, written[path]):
             content = world.known.artifact(state.build.id, path)
-            if content is not None:
+            if content is not None and hashlib.md5(content, usedforsecurity=False).hexdigest() == written[path]:
                 atomic.write_bytes(folder / path, content)
 
 

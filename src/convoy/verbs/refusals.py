@@ -48,6 +48,7 @@ def mlflow_refusals() -> Iterator[None]:
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    from convoy.publishing.artifacts import ArtifactRefused
     from convoy.publishing.registry import VersionUnknown
 
     try:
@@ -55,7 +56,7 @@ def mlflow_refusals() -> Iterator[None]:
             yield
     except MlflowException as error:
         typer.echo(f"MLflow ({mlflow_settings.tracking_uri()}) refuses: {error.message}", err=True)
-    except VersionUnknown as error:
+    except (ArtifactRefused, VersionUnknown) as error:
         typer.echo(str(error), err=True)
     else:
         return
