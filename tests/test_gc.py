@@ -248,7 +248,7 @@ def collecting() -> Iterator[tuple[object, str]]:
 
 def lead_elsewhere(run_id: str, uri: str) -> None:
     """As whoever writes to MLflow's database can."""
-    with closing(sqlite3.connect("mlflow.db")) as connection, connection:
+    with closing(sqlite3.connect("mlflow-store/mlflow.db")) as connection, connection:
         connection.execute("UPDATE runs SET artifact_uri = ? WHERE run_uuid = ?", (uri, run_id))
 
 
@@ -378,7 +378,7 @@ def test_the_verb_refuses_unless_the_clock_is_right(place: Place) -> None:
     params = Path("params.yaml").read_text()
     Path("params.yaml").write_text(params + "keep: {days: 30, bundles: 1, versions: 1, runs: 0, training_days: 7}\n")
     year_ms = 365 * 24 * 3600 * 1000  # everything is a year old: as a clock that is a year ahead has it
-    with closing(sqlite3.connect("mlflow.db")) as connection, connection:
+    with closing(sqlite3.connect("mlflow-store/mlflow.db")) as connection, connection:
         connection.execute("UPDATE runs SET start_time = start_time - ?, end_time = end_time - ?", (year_ms, year_ms))
         for column in ("creation_time", "last_updated_time"):
             connection.execute(f"UPDATE model_versions SET {column} = {column} - ?", (year_ms,))
