@@ -29,6 +29,7 @@ from convoy.publishing import (
     tracking,
 )
 from convoy.publishing.asked import NotAsAsked
+from convoy.publishing.publication import PublishFailed
 from convoy.publishing.registry import version_with
 
 NUMBERS = count()
@@ -206,7 +207,7 @@ def test_what_else_changed_deployed_is_noted_and_goes_on_serving(place: Path, mo
     decisions.path_of("image").unlink()
     use_store(monkeypatch, None)
     shutil.rmtree("mlruns")
-    with pytest.raises(decisions.DecisionsBroken, match="lost for good"):
+    with pytest.raises(PublishFailed, match="lost for good"):
         publish()
     forget()
     publish()
