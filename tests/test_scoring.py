@@ -170,6 +170,22 @@ def test_a_quote_that_is_never_closed_costs_one_row() -> None:
     assert len(errors) == 4_001 and errors.count(None) == 4_000 and "a quote is not closed" in errors[2_000]
 
 
+def test_an_unclosed_quote_names_its_line_and_remedy() -> None:
+    Path("in.csv").write_text('text\ngood\n"bad\ngood\n')
+    error = score("in.csv")["error"].to_pylist()[1]
+    assert "line 3 is no row of a table: unexpected end of data" in error and "remove the stray ones" in error
+
+
+def test_every_line_of_one_column_has_a_row() -> None:
+    lines = ["good", "", "bad", '"good', "bad", 'good"', "bad"]
+    for name in ("in.csv", "in.tsv"):
+        Path(name).write_text("\n".join(["text", *lines]))
+        table = score(name, restart=True)
+        codes = [error and error.partition(":")[0] for error in table["error"].to_pylist()]
+        assert codes == [None, "blank_text", None, *["malformed_row"] * 3, None]
+        assert "quotes join lines 5 to 7" in table["error"].to_pylist()[3]
+
+
 def test_lines_that_stray_quotes_join_are_rows_each() -> None:
     lines = [f"{('good', 'bad')[n % 2]} film {n},{('pos', 'neg')[n % 2]}" for n in range(120)]
     lines[10], lines[30] = '"' + lines[10], lines[30].replace(",", '",')

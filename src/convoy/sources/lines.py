@@ -16,10 +16,17 @@ from convoy.sources.stray_quotes import UsualValues, split_line, swallow_rows
 MAX_LINE_CHARACTERS = 1_000_000  # the longest review has 13,704
 TOO_LONG = f"longer than {MAX_LINE_CHARACTERS} characters"
 MAX_ROW_LINES = 1_000  # a quote that is never closed would take in the rest of the file
+FIRST = "the first line, which must name the columns,"
+CLOSE = (
+    "expected: the quotes of a cell close in its own row; remove the stray ones, or write each twice in a quoted cell"
+)
 JOINED = (
-    "stray quotes join lines {first} to {last}: some are rows by themselves, or one quote has no other; expected: the "
-    "quotes of a cell close in its own row; remove the stray ones, or write each twice in a quoted cell; a table whose "
-    "texts do hold such lines can be read as JSONL or Parquet"
+    "stray quotes join lines {first} to {last}: some are rows by themselves, or one quote has no other; "
+    f"{CLOSE}; a table whose texts do hold such lines can be read as JSONL or Parquet"
+)
+JOINED_IN_ONE_COLUMN = (
+    "quotes join lines {first} to {last}: in a table of one column these may be one text or rows of their own; "
+    f"{CLOSE}; a table of texts of several lines needs a second column, as an id, or can be read as JSONL or Parquet"
 )
 # A row of a table: its cells by column, or what is wrong with it.
 Row = dict[str, object] | str
@@ -100,9 +107,12 @@ class _Parsed:
     fault: str = ""
     is_too_long: bool = False
 
+    def has_odd_quotes(self) -> bool:
+        return sum(line.count('"') for line in self.lines) % 2 == 1
+
 
 def _parse_csv(lines: _Lines, delimiter: str) -> Iterator[_Parsed]:
-    """The rows from here on, without blank lines; after a row that is none, the line after its first one is next."""
+    """The rows from here on, blank ones without cells; after one that is none, the line after its first one is next."""
     csv.field_size_limit(MAX_ROW_LINES * MAX_LINE_CHARACTERS)
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     while True:
@@ -115,10 +125,9 @@ def _parse_csv(lines: _Lines, delimiter: str) -> Iterator[_Parsed]:
             first, is_too_long = lines.given[0]
             lines.put_back()
             reader = csv.reader(lines, delimiter=delimiter, strict=True)
-            yield _Parsed(number, [first], [], f"no row of a table: {error}", is_too_long)
+            yield _Parsed(number, [first], [], f"line {number} is no row of a table: {error}; {CLOSE}", is_too_long)
             continue
-        if cells or lines.are_too_long():
-            yield _Parsed(number, [line for line, _ in lines.given], cells, "", lines.are_too_long())
+        yield _Parsed(number, [line for line, _ in lines.given], cells, "", lines.are_too_long())
 
 
 def _parse_again(path: Path, delimiter: str, encoding: str) -> Iterator[_Parsed]:
@@ -140,6 +149,7 @@ class _Table:
         self._encoding = encoding
         self._header = header
         self._looked_at = looked_at
+        self._is_narrow = len(header) == 1
 
     @cached_property
     def _usual(self) -> UsualValues:
@@ -155,25 +165,30 @@ class _Table:
         return UsualValues.of((split_line(line, self._delimiter) for line in lines), width)
 
     def judge(self, parsed: _Parsed) -> Iterator[Numbered]:
+        """Blank lines are no rows, as in pandas, but in one column, where they are empty cells."""
         last = parsed.number + len(parsed.lines) - 1
         if last > parsed.number and self._joins_rows(parsed):
-            for number, line in enumerate(parsed.lines, parsed.number):
-                if line.strip("\n"):
-                    told = JOINED.format(first=parsed.number, last=last)
-                    yield number, told if parsed.is_too_long else self._unquoted(line, told)
+            yield from self._one_by_one(parsed, last)
+            return
+        if not (parsed.cells or parsed.fault or parsed.is_too_long or self._is_narrow):
             return
         row: Row = TOO_LONG
         if not parsed.is_too_long:
-            row = self._unquoted(parsed.lines[0], parsed.fault) if parsed.fault else self._row(parsed.cells)
+            row = self._unquoted(parsed.lines[0], parsed.fault) if parsed.fault else self._row(parsed.cells or [""])
         if isinstance(row, str) and last > parsed.number:
             row = f"lines {parsed.number} to {last}, which a quote joins: {row}"
         yield parsed.number, row
 
     def _joins_rows(self, parsed: _Parsed) -> bool:
         """Whether stray quotes made one row of several; an odd number of quotes cannot all go round cells."""
-        if sum(line.count('"') for line in parsed.lines) % 2:
-            return True
-        return swallow_rows(parsed.cells, len(self._header), self._delimiter, self._usual)
+        return parsed.has_odd_quotes() or swallow_rows(parsed.cells, len(self._header), self._delimiter, self._usual)
+
+    def _one_by_one(self, parsed: _Parsed, last: int) -> Iterator[Numbered]:
+        told = (JOINED_IN_ONE_COLUMN if self._is_narrow else JOINED).format(first=parsed.number, last=last)
+        could_be_a_text = self._is_narrow and not parsed.has_odd_quotes()
+        for number, line in enumerate(parsed.lines, parsed.number):
+            if line.strip("\n") or self._is_narrow:
+                yield number, told if parsed.is_too_long or could_be_a_text else self._unquoted(line, told)
 
     def _unquoted(self, line: str, fault: str) -> Row:
         """A line by itself in a TSV, where it then is a row as others are; else the fault."""
@@ -219,9 +234,14 @@ def _header(path: Path, delimiter: str, lines: _Lines) -> list[str]:
     except StopIteration:
         raise SourceRefused(f"{path} is empty; its first line must name the columns") from None
     except csv.Error as error:
-        raise SourceRefused(f"{path}:1: the first line, which must name the columns, is no row: {error}") from None
+        raise SourceRefused(f"{path}:1: {FIRST} is no row: {error}; {CLOSE}") from None
+    if len(lines.given) > 1:
+        raise SourceRefused(
+            f"{path}:1: {FIRST} has a quote that closes in line {lines.number} only; "
+            "remove it where it is a stray one, and write a column's name in one line"
+        )
     if lines.are_too_long():
-        raise SourceRefused(f"{path}:1: the first line, which must name the columns, is {TOO_LONG}")
+        raise SourceRefused(f"{path}:1: {FIRST} is {TOO_LONG}")
     doubled = {name for name in header if header.count(name) > 1 and name}
     if doubled:
         raise SourceRefused(f"{path}:1: the columns {', '.join(sorted(doubled))} are there twice; rename one of each")

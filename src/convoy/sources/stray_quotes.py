@@ -10,26 +10,33 @@ MAX_VALUES = 10_000  # of a column; one with more of them, as ids, is known by t
 MAX_CHARACTERS = 64  # of a value; longer cells are texts
 MAX_SLIPS, MAX_SLIP_SHARE = 2, 0.1  # cells of a column that are the only one of their value: rare labels, slips
 _DIGITS = re.compile(r"\d+")
+_COMMA_OF_A_TABLE = re.compile(r",(?!\s)")  # one of a text has a blank after it
 
 
 @dataclass(frozen=True)
 class UsualValues:
-    """What recurs in the columns of a table: whole values (labels, ratings), or else all but digits (ids, dates)."""
+    """What recurs in the columns of a table: whole values (labels, ratings), or else all but digits (ids, dates).
+
+    `is_spaced`: most rows have a blank after each delimiter, as texts have after a comma.
+    """
 
     values: dict[int, frozenset[str]]
     shapes: dict[int, frozenset[str]]
+    is_spaced: bool = False
 
     @classmethod
     def of(cls, rows: Iterable[Sequence[str]], width: int) -> "UsualValues":
         """Those of the rows that have `width` cells."""
         values, shapes = _Counts(width), _Counts(width)
+        spaced = 0
         for cells in rows:
             if len(cells) == width:
+                spaced += 1 if all(cell.startswith(" ") for cell in cells[1:]) else -1
                 values.add(cells)
                 shapes.add([cell if len(cell) > MAX_CHARACTERS else _shape(cell) for cell in cells])
         whole = {column: kept for column, kept in values.recurring().items() if kept != {""}}
         others = {column: kept for column, kept in shapes.recurring().items() if column not in whole}
-        return cls(whole, others)
+        return cls(whole, others, is_spaced=spaced > 0)
 
     def agree(self, cells: dict[int, str]) -> bool:
         """Whether none of these cells, by column, is one that its column never has."""
@@ -46,6 +53,16 @@ class UsualValues:
     def has_any(self, cells: dict[int, str]) -> bool:
         """Whether one of these cells is in a column of recurring values or shapes, and not empty."""
         return any(cell for column, cell in cells.items() if column in self.values or column in self.shapes)
+
+    def is_empty(self) -> bool:
+        """Whether nothing recurs but empty cells, so that only delimiters tell what a row is."""
+        return not any(any(kept) for kept in (*self.values.values(), *self.shapes.values()))
+
+    def are_delimited(self, cells: dict[int, str]) -> bool:
+        """Whether these cells stand between delimiters rather than a text's own commas: no blank begins them."""
+        _, *others = cells.values()
+        is_written = self.is_spaced or not any(cell[:1].isspace() for cell in others)
+        return is_written and all(cell or column in self.shapes for column, cell in cells.items())
 
 
 class _Counts:
@@ -79,17 +96,21 @@ def swallow_rows(cells: Sequence[str], width: int, delimiter: str, usual: UsualV
 
     One line with a usual word, as a label, in the right place is enough: a text has none between two delimiters.
     Numbers, and so ids and dates, texts do have there, then more than half of the lines must be rows. Where nothing
-    recurs, tabs in most lines decide, as texts have few; commas, which texts have, do not.
+    recurs, tabs in most lines decide, as texts have few, or commas without a blank after them. In one column each line
+    could be a row.
     """
     if width < 2:
-        return False
+        return True
+
+    def is_row(found: dict[int, str]) -> bool:
+        is_whole = len(found) > 1 and (delimiter == "\t" or (usual.is_empty() and usual.are_delimited(found)))
+        return usual.agree(found) and (is_whole or usual.has_any(found))
+
     lines = [line for column, cell in enumerate(cells[:width]) for line in _lines(cell, column, width)]
     read = [_read(line, columns, delimiter) for line, columns in lines]
-    rows = [found for found in read if found and usual.agree(found)]
-    if any(usual.has_word(found) for found in rows):
+    if any(usual.agree(found) and usual.has_word(found) for many in read for found in many):
         return True
-    certain = [found for found in rows if delimiter == "\t" or usual.has_any(found)]
-    return 2 * len(certain) > len(read)
+    return 2 * sum(any(is_row(found) for found in many) for many in read) > len(read)
 
 
 def _lines(cell: str, column: int, width: int) -> Iterator[tuple[str, range]]:
@@ -107,12 +128,17 @@ def _lines(cell: str, column: int, width: int) -> Iterator[tuple[str, range]]:
         yield last, range(column + 1)
 
 
-def _read(line: str, columns: range, delimiter: str) -> dict[int, str]:
-    """A line's cells by their column; none where they are too few or too many."""
+def _read(line: str, columns: range, delimiter: str) -> list[dict[int, str]]:
+    """A line's cells by their column, in each way to read it; none where they are too few.
+
+    As csv does; where commas before a blank are a text's own; and of too many cells the last one alone.
+    """
     if line.count(delimiter) < len(columns) - 1:  # nearly all lines of texts, and csv takes longer
-        return {}
+        return []
     cells = split_line(line, delimiter)
-    return dict(zip(columns, cells, strict=True)) if len(cells) == len(columns) else {}
+    readings = [cells, _COMMA_OF_A_TABLE.split(line)] if delimiter == "," else [cells]
+    read = [dict(zip(columns, found, strict=True)) for found in readings if len(found) == len(columns)]
+    return [*read, {columns[-1]: cells[-1]}] if len(cells) > len(columns) else read
 
 
 def split_line(line: str, delimiter: str) -> list[str]:
