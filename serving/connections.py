@@ -6,11 +6,13 @@ import time
 from typing import Any
 
 from uvicorn import Config
+from uvicorn._types import ASGISendEvent, WebSocketEvent
 from uvicorn.protocols.http import auto
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.protocols.websockets import auto as websockets_auto
 from uvicorn.protocols.websockets.wsproto_impl import WSProtocol
-from wsproto.events import Request
+from wsproto.connection import ConnectionState
+from wsproto.events import BytesMessage, CloseConnection, Ping, Request, TextMessage
 
 from serving.admission import MAX_HEADER_BYTES
 from serving.exchange import NOSNIFF, WHOLE
@@ -26,6 +28,12 @@ MOST_HEAD_BYTES = 4 * MAX_HEADER_BYTES
 MOST_PIPELINED = 64
 # Of a message of a WebSocket: a piece of 20,000 characters, each written as two escapes, has 240,000.
 MOST_MESSAGE_BYTES = 262_144
+# Of a message: the longest one in frames of 1 KiB; browsers send one. 100,000 empty ones kept a worker busy for 0.8 s.
+MOST_FRAMES = 256
+# Read before the worker turns to others: some 700 empty frames, which take 10 ms. uvloop reads 256,000 bytes at once,
+# and as many frames as are in them kept a worker busy for 0.6 s.
+PIECE_BYTES = 4096
+TOO_BIG = 1009  # close code of RFC 6455
 ABORT = "convoy.abort"  # in the ASGI scope of a WebSocket: ends the connection at once, whatever waits to be sent
 
 
@@ -138,17 +146,83 @@ class Connection(HttpToolsProtocol):
 
 
 class Socket(WSProtocol):
-    """uvicorn's own protocol for WebSockets, which ends those that answer no ping; here with a limit for messages."""
+    """uvicorn's own protocol for WebSockets, which ends those that answer no ping; here with limits."""
+
+    _frames = 0  # of the message that is being read
+    _turn: asyncio.Handle | None = None  # in which the next piece of what has come is read
 
     def __init__(self, config: Config, *arguments: Any, **options: Any) -> None:
         config.ws_max_size = MOST_MESSAGE_BYTES
         # Each connection would hold some 300 kB for it, and a small message could become a large one.
         config.ws_per_message_deflate = False
         super().__init__(config, *arguments, **options)
+        self._unread = bytearray()
+
+    def data_received(self, data: bytes) -> None:
+        little = len(data) <= PIECE_BYTES and not self._unread
+        if little or self.conn.state is ConnectionState.CONNECTING:
+            super().data_received(data)
+        else:
+            self._unread += data
+            self._go_on()
+
+    async def receive(self) -> WebSocketEvent:
+        message = await super().receive()
+        self._go_on()
+        return message
+
+    async def send(self, message: ASGISendEvent) -> None:
+        await super().send(message)
+        self._go_on()  # a farewell is waited for also where messages are not read
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._unread.clear()
+        super().connection_lost(exc)
+
+    def _go_on(self) -> None:
+        """Read what has come in pieces, each in its own turn, and nothing else from the network until then."""
+        if self._unread and not self.transport.is_closing():
+            self.transport.pause_reading()
+            if self._turn is None and not self.read_paused:
+                self._turn = self.loop.call_soon(self._read_piece)
+
+    def _read_piece(self) -> None:
+        self._turn = None
+        piece = bytes(self._unread[:PIECE_BYTES])
+        del self._unread[:PIECE_BYTES]
+        if piece and not self.transport.is_closing():
+            super().data_received(piece)
+            if self._unread:
+                self._go_on()
+            elif not (self.read_paused or self.transport.is_closing()):
+                self.transport.resume_reading()
 
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
         self.scope[ABORT] = self.transport.abort  # type: ignore[literal-required]
+
+    def handle_message(self, event: TextMessage | BytesMessage) -> None:
+        self._frames += event.frame_finished  # wsproto also has events for a part of a frame
+        if self._frames > MOST_FRAMES:
+            self._refuse(f"a message has at most {MOST_FRAMES} frames")
+            return
+        if event.message_finished:
+            self._frames = 0
+        super().handle_message(event)
+
+    def handle_ping(self, event: Ping) -> None:
+        """Answer, unless the client leaves unread what it was sent: uvicorn would keep every pong in memory."""
+        if self.writable.is_set():
+            super().handle_ping(event)
+        else:
+            self.transport.abort()
+
+    def _refuse(self, reason: str) -> None:
+        self.close_sent = True  # what it sends after this is not read
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": TOO_BIG, "reason": reason})
+        if not self.transport.is_closing():
+            self.transport.write(self.conn.send(CloseConnection(code=TOO_BIG, reason=reason)))
+            self.transport.close()
 
 
 def take_over_connections(workers: int) -> None:

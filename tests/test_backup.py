@@ -1,6 +1,7 @@
 """A backup is whole, or there is none; what it brings back elsewhere is what was kept, and nothing is lost by it."""
 
 import bz2
+import errno
 import gzip
 import hashlib
 import io
@@ -365,6 +366,9 @@ UNPACKED = {
     "a link": [("deployed/image/link", "/etc", b"")],
     "a file twice": [("deployed/image/one", "", b"x"), ("deployed/image/one", "", b"y")],
     "a list twice": [("manifest.json", "", b"x"), ("manifest.json", "", b"y")],
+    "a file under two names": [("mlruns/1/a", "", b"x"), ("mlruns/1/./a", "", b"y")],
+    "a name with an empty part": [("mlruns/1//a", "", b"x")],
+    "folders without end": [("mlruns/" + "a/" * 1500 + "a", "", b"x")],
     "a bomb": [(f"deployed/image/{number}", "", bytes(1 << 20)) for number in range(3)],
 }
 
@@ -378,6 +382,47 @@ def test_each_member_is_checked_again_when_unpacked(here: Path, name: str) -> No
         restoration._unpack(tricky, Path("deep/staging"))
     written = [path for path in here.parent.rglob("*") if path.is_file() and path != tricky]
     assert all(path.is_relative_to(here / "deep/staging") for path in written)
+
+
+# Names of empty files, each with the values of its pax header.
+UNWRITABLE: dict[str, dict[str, dict[str, str]]] = {
+    "a file that is a folder too": {"mlruns/x": {}, "mlruns/x/y": {}},
+    "a folder that is a file too": {"mlruns/x/y": {}, "mlruns/x": {}},
+    "a file below a link": {"deployed/image/current/x": {}},
+    "a name that is too long": {"mlruns/" + "a" * 300: {}},
+    "a file of no time": {"mlruns/x": {"mtime": "nan"}},
+    "a file of the end of time": {"mlruns/x": {"mtime": "1e400"}},
+    "a file of long after": {"mlruns/x": {"mtime": "1e30"}},
+}
+
+
+@pytest.mark.parametrize("name", UNWRITABLE)
+def test_an_archive_that_cannot_be_written_changes_nothing(archive: Path, here: Path, name: str) -> None:
+    """Such as is listed in its own list, with the right sha256."""
+    entry = b'"%s": {"sha256": "' + hashlib.sha256(b"").hexdigest().encode() + b'", "size": 0}, '
+    listed = b"".join(entry % one.encode() for one in UNWRITABLE[name])
+    more = [tarfile.TarInfo(one) for one in UNWRITABLE[name]]
+    for member in more:
+        member.pax_headers = UNWRITABLE[name][member.name]
+
+    def change(name: str, data: bytes) -> bytes:
+        return data.replace(b'"files": {', b'"files": {' + listed) if name == "manifest.json" else data
+
+    damaged = here.parent / "damaged.tar.gz"
+    damaged.write_bytes(rewritten(archive.read_bytes(), change, more))
+    with pytest.raises(restoration.RestoreRefused, match=r"damaged\.tar\.gz.*nothing was changed"):
+        restoration.restore(damaged, False, print)
+    assert not list(here.iterdir())
+
+
+def test_a_full_disk_is_no_fault_of_an_archive(archive: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "utime", fail)
+    with pytest.raises(OSError, match="No space left"):
+        restoration.restore(archive, False, print)
+    assert not list(here.iterdir())
 
 
 def test_a_backup_too_large_to_restore_is_refused(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

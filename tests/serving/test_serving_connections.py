@@ -1,7 +1,8 @@
-"""Heads and trailers without end, and requests without number, end by themselves; on a real uvicorn."""
+"""Heads and trailers without end, and requests, frames and pings without number, end; on a real uvicorn."""
 
 import asyncio
 import json
+import select
 import socket
 import threading
 import time
@@ -20,9 +21,20 @@ HEAD = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
 CHUNKED = b"POST /read HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
 SLOW = HEAD.replace(b"/ ", b"/slow ", 1) + b"\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\n"
+UPGRADE = HEAD + (
+    b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
+MASK = b"\0\0\0\0"  # leaves the content as it is
+PONG = b"\x8a\x80" + MASK
+PING = b"\x89\xfd" + MASK + b"p" * 125
+FIRST, NEXT, LAST = (start + b"\x80" + MASK for start in (b"\x01", b"\x00", b"\x80"))  # empty frames of one message
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "websocket":
+        await echo(receive, send)
+        return
     if scope["path"] == "/slow":
         await asyncio.sleep(0.05)
     if scope["path"] == "/read":
@@ -30,6 +42,13 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
             pass
     said = "answered, the body is here" if WHOLE in scope else "answered before the body"
     await PlainTextResponse(said)(scope, receive, send)
+
+
+async def echo(receive: Receive, send: Send) -> None:
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (message := await receive())["type"] == "websocket.receive":
+        await send({"type": "websocket.send", "text": f"{len(message['text'])} characters"})
 
 
 @pytest.fixture(scope="module")
@@ -172,3 +191,84 @@ def test_bytes_that_are_no_request_are_a_400(port: int) -> None:
 def test_a_request_before_such_bytes_is_answered(port: int) -> None:
     answer, _ = exchange(port, SLOW, b"no request\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 200 ") and answer.count(b"HTTP/1.1") == 1
+
+
+def upgraded(port: int) -> socket.socket:
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # before it connects: a small window
+    connection.settimeout(5)
+    connection.connect(("127.0.0.1", port))
+    connection.sendall(UPGRADE)
+    answer = b""
+    while b"\r\n\r\n" not in answer:
+        answer += connection.recv(1)
+    assert answer.startswith(b"HTTP/1.1 101 ")
+    return connection
+
+
+def test_pings_whose_pongs_stay_unread_end_the_connection(port: int) -> None:
+    with upgraded(port) as connection:
+        sent_bytes = 0
+        with pytest.raises((BrokenPipeError, ConnectionResetError)):
+            while sent_bytes < 32_000_000:  # more than the system keeps for a connection
+                connection.sendall(PING * 500)
+                sent_bytes += 500 * len(PING)
+
+
+def test_pings_that_are_read_are_all_answered(port: int) -> None:
+    with upgraded(port) as connection:
+        for _ in range(100):
+            connection.sendall(PING * 100)
+            left = 100 * (2 + 125)
+            while left:
+                left -= len(connection.recv(left))
+        connection.sendall(FIRST + LAST)
+        assert connection.recv(100) == b"\x81\x0c0 characters"
+
+
+def test_a_message_of_too_many_frames_is_refused(port: int) -> None:
+    with upgraded(port) as connection:
+        for _ in range(2):  # they are counted for each message
+            connection.sendall(FIRST + NEXT * (connections.MOST_FRAMES - 2) + LAST)
+            assert connection.recv(100) == b"\x81\x0c0 characters"
+        connection.sendall(FIRST + NEXT * connections.MOST_FRAMES)
+        assert connection.recv(100)[2:4] == (1009).to_bytes(2, "big")
+        assert connection.recv(100) == b""
+
+
+def test_a_long_message_in_many_reads_is_one_frame(port: int) -> None:
+    size = connections.MOST_MESSAGE_BYTES
+    with upgraded(port) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.sendall(b"\x81\xff" + size.to_bytes(8, "big") + MASK)
+        for _ in range(2 * connections.MOST_FRAMES):
+            connection.sendall(b"a" * (size // (2 * connections.MOST_FRAMES)))
+            time.sleep(0.0005)
+        assert connection.recv(100) == b"\x81\x11262144 characters"
+
+
+def test_others_are_answered_amid_a_flood_of_frames(port: int) -> None:
+    answered = 0
+    with upgraded(port) as flood, socket.create_connection(("127.0.0.1", port), timeout=5) as other:
+        sending = threading.Thread(target=flood.sendall, args=(PONG * 100_000 + FIRST + LAST,))
+        sending.start()
+        while not select.select([flood], [], [], 0)[0]:  # until the message after it is answered
+            other.sendall(HEAD + b"\r\n")
+            assert b"answered" in other.recv(65_536)
+            answered += 1
+        sending.join()
+    assert answered > 15
+
+
+def test_messages_that_come_at_once_are_answered_in_order(port: int) -> None:
+    lengths = [1, 9, 100, 5, 0] * 200
+    answers = [b"%d characters" % length for length in lengths]
+    sent = b"".join(b"\x81" + bytes([128 + length]) + MASK + b"a" * length for length in lengths)
+    wanted = b"".join(b"\x81" + bytes([len(answer)]) + answer for answer in answers)
+    with upgraded(port) as connection:
+        assert len(sent) > 5 * connections.PIECE_BYTES
+        connection.sendall(sent)
+        got = b""
+        while len(got) < len(wanted):
+            got += connection.recv(65_536)
+    assert got == wanted

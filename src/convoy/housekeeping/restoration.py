@@ -1,5 +1,6 @@
 """An archive of a backup -> mlflow.db, mlruns/ and deployed/ in this folder, after every byte of it has been proven."""
 
+import errno
 import hashlib
 import os
 import re
@@ -21,6 +22,7 @@ from convoy.housekeeping.backup import ARTIFACTS, CONTENTS, DATABASE, MAX_CONTEN
 from convoy.layout import DEPLOYED, TASKS
 from convoy.publishing import mlflow_settings
 from convoy.sources import archives
+from convoy.sources.items import SourceRefused
 
 Say = Callable[[str], None]
 REPLACED = Path(".replaced")  # what stood here before; nothing of ours ever empties it
@@ -30,6 +32,11 @@ _PROVEN = "proven"
 _BLOCK = 1 << 20
 _LINK = re.compile(rf"{DEPLOYED}/(?:{'|'.join(TASKS)})/current")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_TIMES_S = (-(2**31), 2**34)  # of a file: 1901 to 2514, more than the usual file systems hold
+_MOST_FOLDERS = 100  # below one another; shutil and pathlib call themselves once for each, Python allows 1,000
+# What is wrong with the names in an archive where a file system refuses them; any other errno tells of the disk.
+_OF_THE_NAMES = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)
+_DAMAGE = (tarfile.TarError, EOFError, zlib.error, OSError, ValueError, OverflowError)
 
 
 class RestoreRefused(RuntimeError):
@@ -54,6 +61,8 @@ def restore(archive: Path, replace: bool, say: Say) -> None:
             if isinstance(error, sqlite3.Error):
                 reason = f"{archive}: its {DATABASE} is no database of MLflow's ({error}); nothing was changed"
                 raise RestoreRefused(reason) from None
+            if _is_of_the_archive(error):
+                raise RestoreRefused(f"{archive} cannot be unpacked ({error}); nothing was changed") from None
             raise
         os.sync()  # before the mark, which promises all of it
         (staging / _PROVEN).touch()
@@ -83,10 +92,17 @@ def _names(archive: Path) -> list[str]:
     """The names in an archive that is readable to its end and could do no harm."""
     try:
         return archives.refuse_hostile_tar(archive)
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        if isinstance(error, FileNotFoundError):
+    except _DAMAGE as error:
+        if isinstance(error, FileNotFoundError | SourceRefused):
             raise
         raise RestoreRefused(f"{archive} is damaged or no backup ({error}); nothing was changed") from None
+
+
+def _is_of_the_archive(error: BaseException) -> bool:
+    """Whether an error while unpacking tells of the archive; a full disk, say, is no fault of it."""
+    if isinstance(error, OSError):
+        return error.errno is None or error.errno in _OF_THE_NAMES  # gzip's have no errno
+    return isinstance(error, _DAMAGE) and not isinstance(error, SourceRefused)
 
 
 def _parts(names: list[str]) -> list[str]:
@@ -156,6 +172,12 @@ def _fault_of(member: tarfile.TarInfo, staging: Path) -> str:
         return "no regular file"
     if archives.leads_out(member.name) or not (member.name == CONTENTS or _parts([member.name])):
         return "no name that a backup has"
+    if (plain := os.path.normpath(member.name)) != member.name:  # and would be written over it
+        return f"another way to write {plain!r}"
+    if member.name.count("/") > _MOST_FOLDERS:
+        return f"below more than {_MOST_FOLDERS} folders"
+    if not _TIMES_S[0] <= member.mtime < _TIMES_S[1]:  # NaN is not, too
+        return f"of no time that a file can have ({member.mtime:g} s after 1970)"
     if member.name == CONTENTS and member.size > MAX_CONTENTS_BYTES:
         return f"longer than {MAX_CONTENTS_BYTES} bytes"
     if hasattr(tarfile, "data_filter"):  # Python has it since 3.11.4
