@@ -72,10 +72,11 @@ def test_a_version_answers_raw_inputs_where_convoy_is_not_installed(published: P
 @pytest.fixture(scope="module")
 def models(published: Path) -> dict[str, mlflow.pyfunc.PyFuncModel]:
     """The champions as MLflow loads them, with its check of inputs against the signature."""
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{published}/mlflow-store/mlflow.db")
-    loaded = {task: mlflow.pyfunc.load_model(f"models:/convoy-{task}@champion") for task in ("image", "text")}
-    mlflow.set_tracking_uri(before)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", list(sys.path))  # MLflow puts the code of each version in front
+        # Not by set_tracking_uri, which stays in this process and its environment.
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{published}/mlflow-store/mlflow.db")
+        loaded = {task: mlflow.pyfunc.load_model(f"models:/convoy-{task}@champion") for task in ("image", "text")}
     return loaded
 
 
