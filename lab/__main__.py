@@ -18,12 +18,13 @@ def publish() -> None:
     from sqlalchemy.exc import SQLAlchemyError
 
     from convoy.publishing import deployment, tracking
+    from convoy.publishing.artifacts import StoreMoved
     from lab import publication
 
     try:
         with deployment.exclusive(typer.echo):
             publication.publish(tracking.open_store(), typer.echo)
-    except (MlflowException, OSError, SQLAlchemyError, tracking.StoreMoved) as error:
+    except (MlflowException, OSError, SQLAlchemyError, StoreMoved) as error:
         typer.echo(f"MLflow ({mlflow_settings.tracking_uri()}) was not brought up to date: {error}", err=True)
         raise typer.Exit(1) from None
 

@@ -11,7 +11,8 @@ from mlflow import MlflowClient
 from convoy import atomic
 from convoy.layout import DATA_KINDS, DataKind
 from convoy.publishing import tracking
-from convoy.publishing.run_content import RunContent, numbers, texts
+from convoy.publishing.metric_names import numbers
+from convoy.publishing.run_content import RunContent, texts
 from lab.layout import FAMILIES, READERS, REPORT, Family, Reader, learnt, permuted, remembered, sized
 from lab.results import Results
 

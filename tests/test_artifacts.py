@@ -17,7 +17,6 @@ from mlflow_store import open_empty_store
 
 from convoy.housekeeping import roots
 from convoy.publishing import artifacts, registry
-from convoy.publishing import tracking as tracking_store
 from convoy.publishing.artifacts import ArtifactRefused
 from convoy.publishing.registry import VersionInvalid
 
@@ -94,8 +93,8 @@ def test_the_token_goes_to_no_other_host(serve: Any, tmp_path: Path, monkeypatch
     for take in (
         lambda: artifacts.download(client(tracking), RUN, "model/data/bundle", tmp_path),
         lambda: artifacts.read(client(tracking), RUN, "source.patch"),
-        lambda: tracking_store.list_files(client(tracking), RUN, "reports"),
-        lambda: tracking_store.put_file(client(tracking), RUN, "gates/report.json", b"{}"),
+        lambda: artifacts.list_files(client(tracking), RUN, "reports"),
+        lambda: artifacts.put_file(client(tracking), RUN, "gates/report.json", b"{}"),
     ):
         with pytest.raises(ArtifactRefused, match=r"keeps its artifacts at 'http.*start that server with --artifacts-"):
             take()

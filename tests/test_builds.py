@@ -11,7 +11,7 @@ from mlflow.entities import Run
 from mlflow_store import open_empty_store
 
 from convoy.bundle import digest_of
-from convoy.publishing import builds, publication, tracking
+from convoy.publishing import artifacts, builds, publication, tracking
 from convoy.publishing.provenance import Lock
 
 STAGE = "convoy.stage."
@@ -62,7 +62,7 @@ def test_run_version_and_build_name_each_other_with_revision_and_hashes(client: 
         assert tags["convoy.dvc_lock"]
     assert revision in version.description and build.info.run_id in version.description
     kept = Path(client.download_artifacts(build.info.run_id, "dvc.lock", str(tmp_path)))
-    held = tracking.list_files(client, build.info.run_id)
+    held = artifacts.list_files(client, build.info.run_id)
     assert {"reports/image/cnn/training.json", "reports/image/choice.json", "reports/baselines.json"} <= set(held)
     assert Lock.read(kept).stages == {name: lock.stages[name] for name in builds.stages_of("image")}
 

@@ -27,6 +27,7 @@ from convoy.housekeeping.retention import ClockDoubtful, KeepParams, Thing, chec
 from convoy.layout import DEPLOYED
 from convoy.params import read_section
 from convoy.publishing import (
+    artifacts,
     by_hand,
     decisions,
     deployment,
@@ -307,10 +308,10 @@ def test_nothing_is_written_outside_the_artifact_root(place: Place) -> None:
     version = registry.get_version(place.client, "image", "4")
     other = Path.cwd().parent / "other"
     lead_elsewhere(str(version.run_id), other.as_uri())
-    with pytest.raises(tracking.StoreMoved, match="nothing was written there"):
-        tracking.put_file(place.client, str(version.run_id), "gates/report.json", b"{}")
+    with pytest.raises(artifacts.StoreMoved, match="nothing was written there"):
+        artifacts.put_file(place.client, str(version.run_id), "gates/report.json", b"{}")
     folder = deployment.folder_of("image", place.digest(4))
-    with pytest.raises(tracking.StoreMoved, match="nothing was written there"):
+    with pytest.raises(artifacts.StoreMoved, match="nothing was written there"):
         registering.register(place.client, "image", folder, str(version.run_id), {})
     assert not other.exists()
 

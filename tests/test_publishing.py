@@ -19,7 +19,7 @@ from test_ports import free_port
 from convoy.bundle import digest_of, read_release
 from convoy.layout import Task
 from convoy.predictor import Predictor
-from convoy.publishing import asked, builds, by_hand, decisions, deployment, publication, registry, tracking
+from convoy.publishing import artifacts, asked, builds, by_hand, decisions, deployment, publication, registry, tracking
 from convoy.publishing.built import read_built
 from convoy.publishing.decision import Grounds, Model
 from convoy.publishing.provenance import Lock
@@ -50,7 +50,7 @@ class Place:
             history = {name: self.client.get_metric_history(run.info.run_id, name) for name in run.data.metrics}
             points = {name: [(point.step, point.value, point.timestamp) for point in history[name]] for name in history}
             inputs = [item.dataset.name + item.dataset.digest for item in run.inputs.dataset_inputs]
-            files = tracking.list_files(self.client, run.info.run_id)
+            files = artifacts.list_files(self.client, run.info.run_id)
             about = (run.info.status, run.info.start_time, run.info.end_time)
             found[run.info.run_id] = (about, run.data.params, run.data.tags, points, sorted(inputs), files)
         for version in self.client.search_model_versions(f"name = '{registry.model_name(task)}'"):
@@ -86,7 +86,7 @@ def test_a_run_holds_params_curves_figures_data_sets_and_files(place: Place) -> 
     assert json.loads(data_sets["image-train"].dataset.source) == {"uri": "data/prepared/image/train.arrow"}
     assert run.data.tags["convoy.dvc.data/raw/image"] and run.data.tags["convoy.bundle_digest"]
     assert {"reports/confusion.png", "reports/reliability.png", "reports/parity.json", "dvc.lock"} <= set(
-        tracking.list_files(place.client, run.info.run_id)
+        artifacts.list_files(place.client, run.info.run_id)
     )
 
 
@@ -412,7 +412,7 @@ def test_a_repository_that_was_moved_is_told_so(place: Place, tmp_path: Path, mo
     shutil.copytree(tmp_path, moved, symlinks=True)
     monkeypatch.chdir(moved)
     place.client = tracking.open_store()
-    with pytest.raises(tracking.StoreMoved, match="MLflow notes absolute paths"):
+    with pytest.raises(artifacts.StoreMoved, match="MLflow notes absolute paths"):
         place.publish()
 
 
@@ -477,7 +477,7 @@ def test_code_that_changed_since_the_training_is_named_and_no_revision_is_claime
             "unknown: changed between training and publishing: pipelines/train.py"
         )
         assert not {"convoy.git_revision", "mlflow.source.git.commit"} & set(run.data.tags)
-        assert "source.patch" not in tracking.list_files(place.client, run.info.run_id)
+        assert "source.patch" not in artifacts.list_files(place.client, run.info.run_id)
 
 
 def test_the_report_of_the_gates_is_in_mlflow_and_is_made_once(place: Place, tmp_path: Path) -> None:
@@ -486,13 +486,13 @@ def test_the_report_of_the_gates_is_in_mlflow_and_is_made_once(place: Place, tmp
     place.publish()
     version = place.client.get_model_version("convoy-image", "2")
     assert version.tags["gates"] == "failed"
-    files = tracking.list_files(place.client, str(version.run_id), "gates")
+    files = artifacts.list_files(place.client, str(version.run_id), "gates")
     assert set(files) == {version.tags["gates.report"], version.tags["gates.report"].replace(".json", ".png")}
     kept = {path: path.stat().st_mtime_ns for path in Path("deployed/image/gates").iterdir()}
     Path("mlruns/convoy-image", str(version.run_id), "artifacts", version.tags["gates.report"]).unlink()
     place.client.delete_model_version_tag("convoy-image", "2", "decision")
     assert "judging version" not in place.publish()
-    assert tracking.list_files(place.client, str(version.run_id), "gates") == files
+    assert artifacts.list_files(place.client, str(version.run_id), "gates") == files
     assert {path: path.stat().st_mtime_ns for path in Path("deployed/image/gates").iterdir()} == kept
 
 
@@ -562,7 +562,7 @@ def test_the_reports_of_the_gates_are_back_after_mlflow_was_deleted(place: Place
     place.client = open_empty_store()
     assert "judging version" not in place.publish()
     (version,) = place.client.search_model_versions("name = 'convoy-image'")
-    files = tracking.list_files(place.client, str(version.run_id), "gates")
+    files = artifacts.list_files(place.client, str(version.run_id), "gates")
     assert version.tags["gates.report"] in files and len(files) == 2
 
 

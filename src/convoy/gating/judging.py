@@ -54,7 +54,8 @@ def judge_once(
     something was missing is not kept, so that it is made again.
     """
     gate, why = _open(task, gate_split, challenger, recorded.get("unknown", {}))
-    best = _best_before(folder, gate, champion) if gate and champion else {}
+    kept = [each.report for each in read_kept(folder) if gate and each.report.gate_split == gate.sha256]
+    best = _best_before(kept, champion) if champion else {}
     content = {
         "challenger": challenger.party.digest,
         "champion": champion.party.digest if champion else None,
@@ -82,7 +83,7 @@ def judge_once(
         challenger=challenger.party,
         champion=champion.party if champion else None,
         gate_split=gate.sha256 if gate else "",
-        judged_before=sum(kept.report.gate_split == gate.sha256 for kept in read_kept(folder)) if gate else 0,
+        judged_before=len(kept),
         outcome=outcome_of(verdicts),
         verdicts=tuple(verdicts),
         limits=limits,
@@ -101,16 +102,15 @@ def read_kept(folder: Path) -> list[Kept]:
     return [_keep(report, _files(path)) for path, report in found if report is not None]
 
 
-def _best_before(folder: Path, gate: GateSplit, champion: Contender) -> dict[str, Best]:
-    """The best accuracy and log loss that other champions have shown on this gate split, as fields of Evidence.
+def _best_before(reports: list[Report], champion: Contender) -> dict[str, Best]:
+    """The best accuracy and log loss of other champions, by reports on the same gate split, as fields of Evidence.
 
     A champion of other data may have learnt from rows of this split, and does not count.
     """
     shown = [
         (report.champion.version, report.evidence.champion)
-        for report in (kept.report for kept in read_kept(folder))
-        if report.gate_split == gate.sha256
-        and report.champion
+        for report in reports
+        if report.champion
         and report.champion.digest != champion.party.digest
         and report.evidence.champion
         and not report.evidence.obstacle

@@ -114,7 +114,7 @@ def _run_whole(*words: str) -> None:
     """Run a step that the next one needs. Raises RetrainingFailed."""
     _, status = _run(*words)
     if status:
-        raise RetrainingFailed(f"`{' '.join(words[:2])}` ended with {status}; what serves goes on serving")
+        raise RetrainingFailed(f"`{' '.join(words[:2])}` ended with {status}; the deployed models stay as they are")
 
 
 def _run(*words: str, shown: bool = True) -> tuple[str, int]:

@@ -1,4 +1,4 @@
-"""An artifact of a run -> a file or folder here: from the tracking server's host, within limits of size and time."""
+"""The files of a run in MLflow: read, listed and put only where they may lie, within limits of size and time."""
 
 import os
 import re
@@ -7,15 +7,18 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from urllib.parse import SplitResult, urlsplit
+from typing import Any
+from urllib.parse import SplitResult, unquote, urlparse, urlsplit
 
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
+from mlflow.entities import Run
 
 from convoy.publishing import mlflow_settings
 
 MAX_BYTES = 2_000_000_000  # the gate `bundle size` allows 100 MB: whatever is twenty times as large is no bundle
 MAX_S = 600.0  # for that size over a line of 27 Mbit/s
+MAX_DEPTH = 10  # of folders below one another; ours have three
 _POLL_S = 0.05
 # Of a URL with these two libraries can name two hosts: urllib.parse, which looks here, and urllib3, which connects.
 _READ_DIFFERENTLY = re.compile(r"[\\@\s\x00-\x20\x7f]")
@@ -23,12 +26,16 @@ _READ_DIFFERENTLY = re.compile(r"[\\@\s\x00-\x20\x7f]")
 _DOWNLOAD = """
 import sys
 from mlflow.artifacts import download_artifacts
-download_artifacts(artifact_uri=sys.argv[1], tracking_uri=sys.argv[2], dst_path=sys.argv[3])
+print(download_artifacts(artifact_uri=sys.argv[1], tracking_uri=sys.argv[2], dst_path=sys.argv[3]))
 """
 
 
 class ArtifactRefused(RuntimeError):
     """An artifact that MLflow cannot give, that is too large or too slow, or that lies on another host."""
+
+
+class StoreMoved(RuntimeError):
+    """MLflow's database names a folder for its files that is not this repository's: MLflow keeps absolute paths."""
 
 
 def location(client: MlflowClient, run_id: str) -> str:
@@ -53,6 +60,35 @@ def location(client: MlflowClient, run_id: str) -> str:
     )
 
 
+def folder_of(run: Run) -> Path | None:
+    """Where a run's files lie: <artifact root>/<experiment>/<run id>/artifacts, with no link on the way below the root.
+
+    None for any other place. The path is from MLflow's database, and whoever writes to that can name any folder.
+    """
+    uri, root = urlparse(run.info.artifact_uri), mlflow_settings.artifact_root()
+    path = Path(unquote(uri.path).replace("\0", ""))
+    own = path.is_relative_to(root) and path.parts[-2:] == (run.info.run_id, "artifacts")
+    if uri.scheme not in ("", "file") or uri.netloc or not own:
+        return None
+    return path if path.resolve() == root.resolve() / path.relative_to(root) else None
+
+
+def require_own_folder(client: MlflowClient, run_id: str) -> None:
+    """Raise StoreMoved where the files of a run in a local store would be written outside this folder's artifacts.
+
+    Raises ArtifactRefused where a run behind a server would have them written to another host.
+    """
+    run = client.get_run(run_id)
+    if not mlflow_settings.is_local(client.tracking_uri):
+        location(client, run_id)
+    elif folder_of(run) is None:
+        raise StoreMoved(
+            f"{mlflow_settings.database()} keeps the files of run {run_id} at {run.info.artifact_uri}, not in its "
+            f"folder under {mlflow_settings.artifact_root()}; nothing was written there. Delete that run (`mlflow runs "
+            f"delete --run-id {run_id}`) and run `python -m convoy publish`, which makes it again"
+        )
+
+
 def download(
     client: MlflowClient, run_id: str, name: str, folder: Path, max_bytes: int = MAX_BYTES, max_s: float = MAX_S
 ) -> Path:
@@ -65,11 +101,11 @@ def download(
             _watch(child, folder, name, max_bytes, max_s)
         finally:
             child.kill()
-        if child.returncode:
-            log.seek(0)
-            said = log.read().decode(errors="replace").strip().splitlines() or ["no word"]
-            raise ArtifactRefused(f"{name} of run {run_id} cannot be downloaded: {said[-1][:300]}")
-    return folder / Path(name).name if (folder / Path(name).name).exists() else folder / name
+        log.seek(0)
+        said = log.read().decode(errors="replace").strip().splitlines() or ["no word"]
+    if child.returncode:
+        raise ArtifactRefused(f"{name} of run {run_id} cannot be downloaded: {said[-1][:300]}")
+    return Path(said[-1])
 
 
 def read(client: MlflowClient, run_id: str, name: str) -> bytes:
@@ -77,6 +113,35 @@ def read(client: MlflowClient, run_id: str, name: str) -> bytes:
     uri = f"{location(client, run_id).rstrip('/')}/{name}"
     with tempfile.TemporaryDirectory() as folder:
         return Path(download_artifacts(uri, dst_path=folder, tracking_uri=client.tracking_uri)).read_bytes()
+
+
+def put_file(client: MlflowClient, run_id: str, name: str, content: bytes) -> None:
+    """Write one artifact, folders and all. Raises StoreMoved, ArtifactRefused."""
+    require_own_folder(client, run_id)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, Path(name).name)
+        path.write_bytes(content)
+        parent = str(Path(name).parent)
+        client.log_artifact(run_id, str(path), None if parent == "." else parent)
+
+
+def list_files(client: MlflowClient, run_id: str, folder: str | None = None) -> dict[str, int | None]:
+    """Artifact -> size in bytes, through all folders below `folder`. Raises ArtifactRefused."""
+    location(client, run_id)  # MLflow's client would ask any host that the run names
+    return _list_files(client, run_id, folder, MAX_DEPTH)
+
+
+def _list_files(client: MlflowClient, run_id: str, folder: str | None, depth: int) -> dict[str, int | None]:
+    if depth == 0:
+        raise ArtifactRefused(f"run {run_id} has folders of artifacts below more than {MAX_DEPTH} others")
+    found: dict[str, int | None] = {}
+    entries: list[Any] = client.list_artifacts(run_id, folder)
+    for entry in entries:
+        if entry.is_dir:
+            found |= _list_files(client, run_id, entry.path, depth - 1)
+        else:
+            found[entry.path] = entry.file_size
+    return found
 
 
 def _watch(child: "subprocess.Popen[bytes]", folder: Path, name: str, max_bytes: int, max_s: float) -> None:

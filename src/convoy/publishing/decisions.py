@@ -142,7 +142,8 @@ def _append(task: Task, rest: dict[str, Any], why: str, at: str | None = None) -
 def write_lines(task: Task, lines: list[bytes]) -> None:
     """Append whole lines, which are on the disk when this returns; a line that a kill has cut off stays apart.
 
-    Then the release of what serves names the last of them. An anchor that the history does not reach stays as it is.
+    Then the release of the deployed model names the last of them. An anchor that the history
+    does not reach stays as it is.
     """
     _append_lines(path_of(task), lines)
     history, anchor = read_chain(task), deployment.noted_history(task)

@@ -27,17 +27,19 @@ def current_digest(task: Task) -> str | None:
 
 
 def noted_history(task: Task) -> Anchor | None:
-    """How far the history had come, by the release of what serves; None where that does not say."""
+    """How far the history had come, by the release of the deployed model; None where that does not say."""
     digest = current_digest(task)
     known = _read_release(folder_of(task, digest)) if digest else None
     return known.history if known else None
 
 
 def note_history(task: Task, anchor: Anchor) -> None:
-    """Write to the release of what serves how far the history has come. The caller holds exclusive()."""
+    """Write to the release of the deployed model how far the history has come. The caller holds exclusive()."""
     digest = current_digest(task)
-    folder = folder_of(task, digest) if digest else DEPLOYED / task
-    known = _read_release(folder) if digest else None
+    if digest is None:
+        return
+    folder = folder_of(task, digest)
+    known = _read_release(folder)
     if known is None or known.history == anchor:
         return
     times = folder.stat()

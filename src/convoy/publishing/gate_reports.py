@@ -20,7 +20,7 @@ from convoy.layout import DEPLOYED, Task
 from convoy.params import read_section
 from convoy.preflight.findings import Findings
 from convoy.preflight.limits import PreflightLimits, violations
-from convoy.publishing import deployment, registry, tracking
+from convoy.publishing import artifacts, deployment, registry
 from convoy.publishing.built import Winner, is_of_lock
 from convoy.publishing.provenance import Lock
 from convoy.publishing.run_content import PREPARE, read_json, stage
@@ -132,11 +132,11 @@ def _file(kept: Kept) -> str | None:
 def _show_files(client: MlflowClient, version: ModelVersion, kept: Kept) -> None:
     """JSON and picture on the version's run; only what MLflow lacks is written."""
     run_id = str(version.run_id)
-    present = tracking.list_files(client, run_id, FOLDER) if kept.files else {}
+    present = artifacts.list_files(client, run_id, FOLDER) if kept.files else {}
     for path in kept.files.values():
         content = path.read_bytes()
         if present.get(f"{FOLDER}/{path.name}") != len(content):
-            tracking.put_file(client, run_id, f"{FOLDER}/{path.name}", content)
+            artifacts.put_file(client, run_id, f"{FOLDER}/{path.name}", content)
 
 
 def _show_tags(client: MlflowClient, version: ModelVersion, kept: Kept) -> None:

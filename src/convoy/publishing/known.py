@@ -68,7 +68,7 @@ class Known:
     def artifacts(self, run_id: str, folder: str) -> list[str]:
         """The names of all artifacts of a run below `folder`."""
         try:
-            return list(tracking.list_files(self.client, run_id, folder)) if self.client else []
+            return list(artifacts.list_files(self.client, run_id, folder)) if self.client else []
         except _REFUSALS:
             return []
 

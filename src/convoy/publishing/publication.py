@@ -29,7 +29,7 @@ from convoy.publishing import (
     showing,
     tracking,
 )
-from convoy.publishing.artifacts import ArtifactRefused
+from convoy.publishing.artifacts import ArtifactRefused, StoreMoved
 from convoy.publishing.asked import FOLLOWS
 from convoy.publishing.builds import Build
 from convoy.publishing.built import Built, Winner
@@ -73,7 +73,7 @@ def publish(client: MlflowClient, say: Say, tasks: Sequence[Task] = TASKS) -> No
         try:
             decisions.read_chain(task)  # before anything changes; lines missing at its end may come back from MLflow
             _Publication(client, task, built.read_built(task, lock), git, lambda line: say(f"  {line}")).run()
-        except (SQLAlchemyError, tracking.StoreMoved):
+        except (SQLAlchemyError, StoreMoved):
             raise
         except Exception as error:  # whatever it is, the other tasks do not wait for it
             failed[task] = _reason(error)

@@ -17,8 +17,8 @@ from mlflow.types.schema import Map, TensorSpec
 import convoy
 from convoy.bundle import RELEASE, Bundle, read_bundle
 from convoy.layout import Task
+from convoy.publishing.artifacts import list_files, require_own_folder
 from convoy.publishing.registry import DIGEST, FOLDER, bundle_folder, find_version, model_folder, model_name
-from convoy.publishing.tracking import list_files, require_own_folder
 
 # What convoy.publishing.mlflow_model imports: a version carries it, so it loads where Convoy is not installed.
 _CODE = (

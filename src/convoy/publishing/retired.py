@@ -12,7 +12,7 @@ from mlflow.entities import Run, ViewType
 from mlflow.entities.model_registry import ModelVersion
 
 from convoy.layout import Task
-from convoy.publishing import registry, tracking
+from convoy.publishing import artifacts, registry, tracking
 
 RETIRED = "convoy.gc"  # tag of a run of which something is being removed: `model`, the bundle, or `run`, all of it
 _OURS = ("convoy.architecture", "convoy.baseline")  # other runs are a person's own, or say what was done when
@@ -76,7 +76,7 @@ def retire_runs(client: MlflowClient, run_ids: Sequence[str]) -> None:
     """Remove runs with all they hold. Raises RetiringFailed before anything is done where files lie elsewhere."""
     found = [client.get_run(run_id) for run_id in run_ids]
     for run in found:
-        if tracking.artifact_folder(run) is None:
+        if artifacts.folder_of(run) is None:
             raise RetiringFailed(f"the files of run {run.info.run_id} are at {run.info.artifact_uri}; it stays")
     for run_id in run_ids:
         client.set_tag(run_id, RETIRED, "run")
@@ -87,7 +87,7 @@ def retire_runs(client: MlflowClient, run_ids: Sequence[str]) -> None:
 def finish(client: MlflowClient, task: Task) -> int:
     """Do what a kill has kept from being done, and say of how many runs; what was not yet begun is judged anew."""
     found = _runs(client, task, f"tags.`{RETIRED}` != ''", ViewType.ALL)
-    marked = [run for run in found if tracking.artifact_folder(run) is not None]
+    marked = [run for run in found if artifacts.folder_of(run) is not None]
     binned = [run for run in marked if run.info.lifecycle_stage == "deleted"]
     for run in marked:
         if run.info.lifecycle_stage == "deleted":
@@ -104,7 +104,7 @@ def _remove_models(client: MlflowClient, name: str, run: Run) -> None:
     """Those of a run that no version names."""
     versions = client.search_model_versions(f"name = '{name}' and run_id = '{run.info.run_id}'")
     named = {registry.model_folder(version) for version in versions}
-    for model in _models(tracking.artifact_folder(run)):
+    for model in _models(artifacts.folder_of(run)):
         if model.name not in named:
             shutil.rmtree(model)
     client.delete_tag(run.info.run_id, RETIRED)
@@ -117,7 +117,7 @@ def _empty_bin(client: MlflowClient, runs: Sequence[Run]) -> None:
     """
     store: Any = client._tracking_client.store
     for run in runs:
-        folder = tracking.artifact_folder(run)
+        folder = artifacts.folder_of(run)
         if folder is not None:
             if folder.parent.exists():
                 shutil.rmtree(folder.parent)
@@ -143,7 +143,7 @@ def _pages(page: Callable[[str | None], Any]) -> Iterator[Any]:
 
 
 def _stored(run: Run) -> StoredRun:
-    folder = tracking.artifact_folder(run)
+    folder = artifacts.folder_of(run)
     if folder is None:
         return StoredRun(run, None, 0, {})
     return StoredRun(run, folder, size_of(folder), {model.name: size_of(model) for model in _models(folder)})

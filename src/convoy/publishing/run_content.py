@@ -10,7 +10,7 @@ from typing import Any
 
 from convoy import layout
 from convoy.layout import Architecture, Task
-from convoy.publishing.metric_names import numbers as numbers  # the laboratory takes it from here
+from convoy.publishing.metric_names import numbers
 from convoy.publishing.provenance import Lock, same_file
 
 PREPARE = {"image": "prepare_images", "text": "prepare_text", "text-stream": "prepare_text"}

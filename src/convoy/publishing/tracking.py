@@ -2,11 +2,9 @@
 
 import hashlib
 import json
-import tempfile
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote, urlparse
 
 from mlflow import MlflowClient
@@ -15,8 +13,8 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run,
 from convoy import atomic
 from convoy.bundle import MANIFEST, Bundle
 from convoy.layout import Task
-from convoy.publishing import artifacts, mlflow_settings, owners
-from convoy.publishing.artifacts import ArtifactRefused
+from convoy.publishing import mlflow_settings, owners
+from convoy.publishing.artifacts import StoreMoved, list_files, put_file
 from convoy.publishing.git_state import GitState
 from convoy.publishing.run_content import DataSet, RunContent, texts
 
@@ -26,14 +24,9 @@ END_REASON = "convoy.end_reason"  # why a training failed, or a run was killed
 MADE_FROM = "convoy.made_from"  # of a run that no training wrote while it went on
 FILES = "convoy.files"  # artifact -> md5, so that a report that changed is put again
 _FROM_FILES = "files that lay there when it was published; where they were made is not recorded"
-MAX_DEPTH = 10  # of folders of artifacts; ours have three
 _BATCH = 100  # MLflow takes 100 params, 100 tags and 1,000 metrics at once
 
 Added = Counter[str]
-
-
-class StoreMoved(RuntimeError):
-    """MLflow's database names a folder for its files that is not this repository's: MLflow keeps absolute paths."""
 
 
 def open_store() -> MlflowClient:
@@ -77,35 +70,6 @@ def experiment_named(client: MlflowClient, name: str) -> str:
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
     return str(found.experiment_id)
-
-
-def artifact_folder(run: Run) -> Path | None:
-    """Where a run's files lie: <artifact root>/<experiment>/<run id>/artifacts, with no link on the way below the root.
-
-    None for any other place. The path is from MLflow's database, and whoever writes to that can name any folder.
-    """
-    uri, root = urlparse(run.info.artifact_uri), mlflow_settings.artifact_root()
-    path = Path(unquote(uri.path).replace("\0", ""))
-    own = path.is_relative_to(root) and path.parts[-2:] == (run.info.run_id, "artifacts")
-    if uri.scheme not in ("", "file") or uri.netloc or not own:
-        return None
-    return path if path.resolve() == root.resolve() / path.relative_to(root) else None
-
-
-def require_own_folder(client: MlflowClient, run_id: str) -> None:
-    """Raise StoreMoved where the files of a run in a local store would be written outside this folder's artifacts.
-
-    Raises ArtifactRefused where a run behind a server would have them written to another host.
-    """
-    run = client.get_run(run_id)
-    if not mlflow_settings.is_local(client.tracking_uri):
-        artifacts.location(client, run_id)
-    elif artifact_folder(run) is None:
-        raise StoreMoved(
-            f"mlflow.db keeps the files of run {run_id} at {run.info.artifact_uri}, which is not its folder under "
-            f"{mlflow_settings.artifact_root()}; nothing was written there. Delete that run (`mlflow runs delete "
-            f"--run-id {run_id}`) and run `python -m convoy publish`, which makes it again"
-        )
 
 
 def find_runs(client: MlflowClient, experiment_id: str, key: str) -> list[Run]:
@@ -291,32 +255,3 @@ def _add_files(client: MlflowClient, run: Run, files: dict[str, Path | bytes], a
 def digest_of(content: bytes) -> str:
     """A short name for a content: the first 16 hexadecimal digits of its sha256."""
     return hashlib.sha256(content).hexdigest()[:16]
-
-
-def put_file(client: MlflowClient, run_id: str, name: str, content: bytes) -> None:
-    """Write one artifact, folders and all. Raises StoreMoved."""
-    require_own_folder(client, run_id)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, Path(name).name)
-        path.write_bytes(content)
-        parent = str(Path(name).parent)
-        client.log_artifact(run_id, str(path), None if parent == "." else parent)
-
-
-def list_files(client: MlflowClient, run_id: str, folder: str | None = None) -> dict[str, int | None]:
-    """Artifact -> size in bytes, through all folders below `folder`. Raises ArtifactRefused."""
-    artifacts.location(client, run_id)  # MLflow's client would ask any host that the run names
-    return _list_files(client, run_id, folder, MAX_DEPTH)
-
-
-def _list_files(client: MlflowClient, run_id: str, folder: str | None, depth: int) -> dict[str, int | None]:
-    if depth == 0:
-        raise ArtifactRefused(f"run {run_id} has folders of artifacts below more than {MAX_DEPTH} others")
-    found: dict[str, int | None] = {}
-    entries: list[Any] = client.list_artifacts(run_id, folder)
-    for entry in entries:
-        if entry.is_dir:
-            found |= _list_files(client, run_id, entry.path, depth - 1)
-        else:
-            found[entry.path] = entry.file_size
-    return found

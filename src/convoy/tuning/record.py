@@ -12,8 +12,9 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from convoy.publishing import deployment, owners
+from convoy.publishing.artifacts import StoreMoved
 from convoy.publishing.run_content import curves_of, texts
-from convoy.publishing.tracking import END_REASON, RUN_KEY, StoreMoved, experiment_of, find_run, open_store, reopen
+from convoy.publishing.tracking import END_REASON, RUN_KEY, experiment_of, find_run, open_store, reopen
 from convoy.tuning.space import Space, values
 from convoy.tuning.study import Subject, is_here
 

@@ -17,9 +17,10 @@ def open_mlflow() -> Iterator[Any]:
 
         from convoy.params import ParamsInvalid
         from convoy.publishing import deployment
+        from convoy.publishing.artifacts import StoreMoved
         from convoy.publishing.git_state import GitFailed
         from convoy.publishing.provenance import LockInvalid
-        from convoy.publishing.tracking import StoreMoved, open_store
+        from convoy.publishing.tracking import open_store
 
         try:
             with deployment.exclusive(typer.echo):  # the store too: two at once would race to make its tables
