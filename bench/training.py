@@ -15,7 +15,8 @@ from bench import feeding, machine
 from bench.contest import Contest, Ratio, hold, table
 from bench.subject import SEED, Candidate, Subject
 from convoy import atomic, candidates, layout
-from convoy.layout import Task
+from convoy.core import stages
+from convoy.layout import DATA_KINDS, Task
 from convoy.params import read_section
 from convoy.prepared.image import ImageSplit, read_images, write_images
 from convoy.prepared.text import TextSplit, read_texts, write_texts
@@ -170,7 +171,7 @@ def main(
             Size(), lambda task: layout.prepared(task, "train"), layout.contract("text"), layout.TOKENIZER
         )
     except FileNotFoundError as error:
-        typer.echo(f"{error}; here that is `dvc repro prepare_images prepare_text`", err=True)
+        typer.echo(f"{error}; here that is `dvc repro {' '.join(map(stages.prepare, DATA_KINDS))}`", err=True)
         raise typer.Exit(2) from None
     atomic.write_json(report, {**content, "results": results})
     typer.echo(f"{table(results)}\nwritten: {report}")

@@ -8,13 +8,15 @@ from pathlib import Path
 
 import yaml
 
+from convoy.core import stages
+from convoy.layout import DATA_KINDS
 from convoy.params import ParamsInvalid
 from convoy.running import workspace
 from lab.layout import PARAMS
 
 OVERRIDES = Path("lab/smoke.yaml")
 STAGES = Path("lab/dvc.yaml")
-PREPARED = ("prepare_images", "prepare_text")
+PREPARED = tuple(map(stages.prepare, DATA_KINDS))
 
 
 def run(folder: Path, say: Callable[[str], None]) -> int:

@@ -11,7 +11,8 @@ import tiny_bundles
 import yaml
 from PIL import Image
 
-from convoy.layout import Task, architectures, kind_of
+from convoy.core import stages
+from convoy.layout import DATA_KINDS, Task, architectures, kind_of
 
 METRICS = {"accuracy": 0.9, "macro_f1": 0.89, "log_loss": 0.3, "n": 100}
 BASELINES = {"image": "mlp", "text": "nb-svm"}
@@ -20,7 +21,7 @@ BASELINE_PARAMS = {
     "image": {"mlp": {"hidden": [8], "epochs": 3}, "logreg": {"epochs": 2}},
     "text": {"counting": {"longest": 2}, "nb-svm": {"smoothing": 1.0}},
 }
-PREPARE = ("prepare_images", "prepare_text")
+PREPARE = tuple(map(stages.prepare, DATA_KINDS))
 AGREEMENT = {"max_difference": 1e-6, "class_flips": 0, "n": 100}
 # No service is started; the pairs are few, since the time of a tiny model is mostly noise.
 PUBLISH = {
@@ -139,7 +140,6 @@ def _md5_of_folder(folder: Path) -> str:
 def write_lock(root: Path, task: Task, data: int = 1) -> None:
     """Write the entries that DVC would for the files as they are now, merged with those of the other task."""
     kind = kind_of(task)
-    suffix = {"image": "images", "text": "text"}[kind]
 
     def entry(path: str, content: str | None = None) -> dict[str, str]:
         file = root / path
@@ -151,14 +151,14 @@ def write_lock(root: Path, task: Task, data: int = 1) -> None:
     bundle = {"path": f"bundles/{task}", "hash": "md5", "md5": _md5_of_folder(root / "bundles" / task)}
     judged = ("test", "candidates", "slices", *(["explanation"] if _explains(task) else []))
     verdict = [entry(f"reports/{task}/{name}.json") for name in judged]
-    stages: dict[str, Any] = {
-        f"fetch_{suffix}": {
-            "params": {"params.yaml": {f"fetch_{suffix}": {"source": "tiny"}}},
+    made: dict[str, Any] = {
+        stages.fetch(task): {
+            "params": {"params.yaml": {stages.fetch(task): {"source": "tiny"}}},
             "outs": [entry(f"data/raw/{kind}", "raw")],
         },
-        f"prepare_{suffix}": {
+        stages.prepare(task): {
             "deps": [entry(f"data/raw/{kind}", "raw")],
-            "params": {"params.yaml": {f"prepare_{suffix}": {"seed": 0, "preprocessing": {"kind": kind}}}},
+            "params": {"params.yaml": {stages.prepare(task): {"seed": 0, "preprocessing": {"kind": kind}}}},
             "outs": [
                 *prepared,
                 test,
@@ -171,37 +171,31 @@ def write_lock(root: Path, task: Task, data: int = 1) -> None:
     for architecture, path in zip(architectures(task), weights, strict=True):
         names = ("metrics.json", "curves.csv", "training.json")
         reports = [entry(f"reports/{task}/{architecture}/{name}") for name in names]
-        section = "train_stream" if task == "text-stream" else f"train.{task}.{architecture}"
-        stages[_stage("train", task, architecture)] = {
+        section = ".".join(stages.training_section(task, architecture))
+        made[stages.train(task, architecture)] = {
             "cmd": "python -m pipelines.train",
             "deps": [*prepared, entry("pipelines/train.py")],
             "params": {"params.yaml": {"train.trainer": {"seed": 0}, section: PARAMS}},
             "outs": [entry(path), *reports],
         }
-    choice = [entry(f"reports/{task}/choice.json")] if len(architectures(task)) > 1 else []
+    choice = [entry(f"reports/{task}/choice.json")] if stages.is_chosen(task) else []
     parity = entry(f"reports/{task}/parity.json")
-    if choice:
-        stages[f"choose@{task}"] = {"deps": [], "outs": choice}
-    stages[_stage("export", task)] = {"deps": [*choice, *map(entry, weights)], "outs": [bundle, parity]}
-    stages[_stage("evaluate", task)] = {"deps": [bundle, test], "outs": verdict}
+    if stages.is_chosen(task):
+        made[stages.choose(task)] = {"deps": [], "outs": choice}
+    made[stages.export(task)] = {"deps": [*choice, *map(entry, weights)], "outs": [bundle, parity]}
+    made[stages.evaluate(task)] = {"deps": [bundle, test], "outs": verdict}
     lock = root / "dvc.lock"
     known = yaml.safe_load(lock.read_text())["stages"] if lock.exists() else {}
-    others = [read for read in known.get("baselines", {}).get("deps", []) if f"/{kind}/" not in read["path"]]
+    others = [read for read in known.get(stages.BASELINES, {}).get("deps", []) if f"/{kind}/" not in read["path"]]
     predictions = sorted((root / "reports/baselines").glob("*.csv"))
-    stages["baselines"] = {
+    made[stages.BASELINES] = {
         "deps": [*others, prepared[0], test],
-        "params": {"params.yaml": {"baselines": BASELINE_PARAMS}},
+        "params": {"params.yaml": {stages.BASELINES: BASELINE_PARAMS}},
         "outs": [entry("reports/baselines.json"), *(entry(f"reports/baselines/{path.name}") for path in predictions)],
     }
-    stages = json.loads(json.dumps(stages))  # no shared entries, which YAML would write as aliases
-    lock.write_text(yaml.safe_dump({"schema": "2.0", "stages": {**known, **stages}}, sort_keys=False))
+    made = json.loads(json.dumps(made))  # no shared entries, which YAML would write as aliases
+    lock.write_text(yaml.safe_dump({"schema": "2.0", "stages": {**known, **made}}, sort_keys=False))
 
 
 def _explains(task: Task) -> bool:
     return task != "text-stream"
-
-
-def _stage(name: str, task: Task, architecture: str = "") -> str:
-    if task == "text-stream":
-        return f"{name}_stream"
-    return f"{name}@{task}-{architecture}" if architecture else f"{name}@{task}"

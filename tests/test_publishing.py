@@ -17,9 +17,10 @@ from mlflow_store import open_empty_store
 from test_ports import free_port
 
 from convoy.bundle import digest_of, read_release
+from convoy.core import stages
 from convoy.layout import Task
 from convoy.predictor import Predictor
-from convoy.publishing import artifacts, asked, builds, by_hand, decisions, deployment, publication, registry, tracking
+from convoy.publishing import artifacts, asked, by_hand, decisions, deployment, publication, registry, tracking
 from convoy.publishing.built import read_built
 from convoy.publishing.decision import Grounds, Model
 from convoy.publishing.provenance import Lock
@@ -674,7 +675,7 @@ def test_up_starts_beside_a_task_that_failed(place: Place, tmp_path: Path, capfd
 
 
 def test_its_stages_are_those_of_its_build_and_none_of_them_chooses() -> None:
-    stages = builds.stages_of("text-stream")
-    assert [name for name in stages if name.endswith("_stream")] == ["train_stream", "export_stream", "evaluate_stream"]
-    assert not [name for name in stages if name.startswith("choose")]
-    assert builds.stages_of("text")[-3:] == ["choose@text", "export@text", "evaluate@text"]
+    names = stages.of_reports("text-stream")
+    assert [name for name in names if name.endswith("_stream")] == ["train_stream", "export_stream", "evaluate_stream"]
+    assert not [name for name in names if name.startswith("choose")]
+    assert stages.of_reports("text")[-3:] == ["choose@text", "export@text", "evaluate@text"]

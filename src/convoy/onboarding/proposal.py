@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from convoy import layout
+from convoy.core import stages
 from convoy.layout import Task
 from convoy.onboarding.detection import READ, Detected
 from convoy.onboarding.survey import Survey
@@ -30,17 +31,21 @@ class Change:
 
 def propose(task: Task, detected: Detected, survey: Survey) -> list[Change]:
     """Everything that should differ from the packaged data set's params; the rest suits most data."""
-    stage = "images" if task == "image" else "text"
-    changes = [*_source(f"fetch_{stage}", detected, survey), *_shares(f"prepare_{stage}", survey)]
+    changes = [*_source(stages.fetch(task), detected, survey), *_shares(stages.prepare(task), survey)]
     trained = _trained(survey)
     if task == "image":
         changes += _images(survey)
     else:
         changes += _texts(survey)
-    sections: list[tuple[str, ...]] = [("train", task, architecture) for architecture in layout.ARCHITECTURES]
-    for section in [*sections, *([("train_stream",)] if task == "text" else [])]:
+    for section in _sections(task):
         changes += _learning(section, 128 if task == "image" else 64, trained, survey)
     return changes
+
+
+def _sections(task: Task) -> list[tuple[str, ...]]:
+    """Of all candidates that learn from this data."""
+    alike = [each for each in layout.TASKS if layout.kind_of(each) == task]
+    return [stages.training_section(each, name) for each in alike for name in layout.architectures(each)]
 
 
 def _source(section: str, detected: Detected, survey: Survey) -> Iterator[Change]:
@@ -84,7 +89,7 @@ def _trained(survey: Survey) -> int:
 
 
 def _images(survey: Survey) -> Iterator[Change]:
-    section = ("prepare_images", "preprocessing")
+    section = (stages.prepare("image"), "preprocessing")
     if not survey.sides_px:
         return
     middle = float(np.median(survey.sides_px))
@@ -104,7 +109,7 @@ def _images(survey: Survey) -> Iterator[Change]:
     most = max(16_000_000, survey.most_pixels)
     yield Change((*section, "max_pixels"), most, f"the largest one of a sample has {survey.most_pixels:,}")
     for architecture in layout.ARCHITECTURES:
-        batches = ("train", "image", architecture, "batches")
+        batches = (*stages.training_section("image", architecture), "batches")
         yield Change((*batches, "flip"), False, "is a mirror image's label the same? not known; true where it is")
         yield Change((*batches, "shift_px"), max(1, side // 14), "a fourteenth of the side; 0 where all stand alike")
 
@@ -116,11 +121,11 @@ def _texts(survey: Survey) -> Iterator[Change]:
     tokens = int(min(400, max(16, -(-long // 8) * 8)))
     known = sum(count > 1 for count in survey.words.values())
     yield Change(
-        ("prepare_text", "vocabulary_size"),
+        (stages.prepare("text"), "vocabulary_size"),
         int(min(20_000, max(200, known))),
         f"{known:,} words were seen twice in a sample",
     )
-    section = ("prepare_text", "preprocessing")
+    section = (stages.prepare("text"), "preprocessing")
     yield Change(
         (*section, "max_tokens"),
         tokens,

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from convoy import layout
+from convoy.core import stages
 from convoy.layout import Task
 from convoy.onboarding import params_file
 from convoy.onboarding.columns import Columns
@@ -26,7 +27,7 @@ def init(
     say: Callable[[str], None],
 ) -> None:
     """Raises SourceRefused, ParamsInvalid where the data or params.yaml are not what they must be."""
-    kept = params_file.columns(layout.PARAMS, "fetch_images" if task == "image" else "fetch_text", path)
+    kept = params_file.columns(layout.PARAMS, stages.fetch(task), path)
     detected = detect(task, path, encoding, labels, options, kept)
     say(f"{path}: {READ[detected.kind]}")
     if detected.kind == "table":
@@ -40,7 +41,7 @@ def init(
     except SourceRefused as refused:
         raise SourceRefused(f"{path}: {refused}; {explain(survey.rejections)}") from None
     proposed = params_file.changed(layout.PARAMS, propose(task, detected, survey))
-    limits = ("prepare_images" if task == "image" else "prepare_text", "limits")
+    limits = (stages.prepare(task), "limits")
     least = read_section(PreflightLimits, *limits).min_per_label
     for line in survey.warn_of_rare(f"{'.'.join(limits)}.min_per_label", least):
         say(line)

@@ -13,11 +13,12 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from convoy import layout
-from convoy.layout import DATA_KINDS, Architecture, Task, architectures, kind_of
-from convoy.publishing import baseline_runs, tracking
+from convoy.core import stages
+from convoy.layout import Architecture, Task
+from convoy.publishing import tracking
 from convoy.publishing.git_state import GitState
 from convoy.publishing.provenance import LOCK, Lock, same_file
-from convoy.publishing.run_content import FETCH, PREPARE, RunContent, stage, stages_to_bundle
+from convoy.publishing.run_content import RunContent
 
 NAME = "build"
 BUILD = "convoy.build_run"  # of a version and of a candidate's run: the first build that held it
@@ -43,7 +44,7 @@ class Build:
     @property
     def stages(self) -> list[str]:
         """The stages that this comes from in the order of the pipeline, as far as they have run."""
-        return [name for name in stages_behind(self.task) if name in self.lock.stages]
+        return [name for name in stages.behind(self.task) if name in self.lock.stages]
 
     @property
     def excerpt(self) -> bytes:
@@ -61,19 +62,6 @@ class Build:
     def entries(self) -> dict[str, str]:
         """Stage -> a digest of its entry: what it ran, what it read, what it wrote."""
         return {name: tracking.digest_of(json.dumps(self.lock.stages[name]).encode()) for name in self.stages}
-
-
-def stages_of(task: Task) -> list[str]:
-    """All stages that a task's bundle and its reports come from."""
-    trained = [stage("train", task, architecture) for architecture in architectures(task)]
-    rest = [name for name in stages_to_bundle(task) if name not in trained]
-    return [FETCH[task], PREPARE[task], *trained, baseline_runs.STAGE, *rest, stage("evaluate", task)]
-
-
-def stages_behind(task: Task) -> list[str]:
-    """The same, and what makes the data of other tasks, which the stage of the baselines reads with them."""
-    others = [name for other in DATA_KINDS if other != kind_of(task) for name in (FETCH[other], PREPARE[other])]
-    return [*others, *stages_of(task)]
 
 
 def record(
@@ -138,7 +126,7 @@ def find_builds(client: MlflowClient, experiment: str) -> list[Run]:
 
 def _origin(name: str, entry: str, build: Build, earlier: Iterable[Run]) -> tuple[str, str | None]:
     """Whether a stage ran for this build, in words, and the run that shows what it made."""
-    trained = {stage("train", build.task, architecture): run for architecture, run in build.runs.items()}
+    trained = {stages.train(build.task, architecture): run for architecture, run in build.runs.items()}
     run = trained.get(name)
     first = next((each for each in earlier if json.loads(each.data.tags[STAGES]).get(name) == entry), None)
     if first is None:
@@ -165,8 +153,8 @@ def _note(build: Build, version: ModelVersion, experiment: str, told: Mapping[st
 
 def _data(build: Build) -> dict[str, str]:
     """Path -> md5 of the data that the bundle comes from, and of the bundle."""
-    bundle = build.lock.outs(stage("export", build.task)).get(str(layout.bundle(build.task)), "")
-    data = {**build.lock.outs(FETCH[build.task]), **build.lock.outs(PREPARE[build.task])}
+    bundle = build.lock.outs(stages.export(build.task)).get(str(layout.bundle(build.task)), "")
+    data = {**build.lock.outs(stages.fetch(build.task)), **build.lock.outs(stages.prepare(build.task))}
     kept = {path: md5 for path, md5 in data.items() if path.startswith("data/")}
     return {**kept, str(layout.bundle(build.task)): bundle}
 

@@ -4,17 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from convoy import layout
+from convoy.core import stages
 from convoy.layout import Architecture, Task
 from convoy.publishing import baseline_runs
 from convoy.publishing.provenance import Lock, same_file
-from convoy.publishing.run_content import (
-    RunContent,
-    is_chosen,
-    read_json,
-    read_run,
-    stage,
-    training_file,
-)
+from convoy.publishing.run_content import RunContent, read_json, read_run, training_file
 
 
 @dataclass(frozen=True)
@@ -41,7 +35,7 @@ class Built:
 def read_built(task: Task, lock: Lock) -> Built:
     """Read what is there for `task`; what is absent or older than its inputs is named, not guessed."""
     missing: list[str] = []
-    evaluated = _is_current(lock, stage("evaluate", task), missing)
+    evaluated = _is_current(lock, stages.evaluate(task), missing)
     trained = [each for each in layout.architectures(task) if _is_trained(task, each, lock, missing)]
     winner = _winner(task, lock, trained, missing)
     runs = {
@@ -55,9 +49,9 @@ def read_built(task: Task, lock: Lock) -> Built:
 def keys_of_lock(task: Task, lock: Lock) -> set[str]:
     """The keys of the runs that dvc.lock names, also of those whose weights or predictions do not lie here now."""
     missing: list[str] = []
-    reports = {stage("train", task, each): training_file(task, each) for each in layout.architectures(task)}
+    reports = {stages.train(task, each): training_file(task, each) for each in layout.architectures(task)}
     keys = {read_json(path)["fingerprint"] for name, path in reports.items() if _is_proven(name, [path], lock, missing)}
-    if _is_proven(baseline_runs.STAGE, [layout.BASELINES], lock, missing):
+    if _is_proven(stages.BASELINES, [layout.BASELINES], lock, missing):
         keys |= {run.key for run in baseline_runs.read_baseline_runs(task, lock)}
     return keys
 
@@ -65,12 +59,12 @@ def keys_of_lock(task: Task, lock: Lock) -> set[str]:
 def _is_trained(task: Task, architecture: Architecture, lock: Lock, missing: list[str]) -> bool:
     """Whether the training that dvc.lock names has its weights here; its reports prove nothing, git brings them."""
     paths = [training_file(task, architecture), layout.candidate(task, architecture) / "weights.safetensors"]
-    return _is_proven(stage("train", task, architecture), paths, lock, missing)
+    return _is_proven(stages.train(task, architecture), paths, lock, missing)
 
 
 def _read_baselines(task: Task, lock: Lock, missing: list[str]) -> list[RunContent]:
     """The baselines whose figures, which git brings, and predictions, which it does not, lie here."""
-    proven = _is_proven(baseline_runs.STAGE, [layout.BASELINES, layout.baselines(task)], lock, missing)
+    proven = _is_proven(stages.BASELINES, [layout.BASELINES, layout.baselines(task)], lock, missing)
     return baseline_runs.read_baseline_runs(task, lock) if proven else []
 
 
@@ -91,14 +85,14 @@ def _is_current(lock: Lock, name: str, missing: list[str]) -> bool:
 
 def _is_judged(task: Task, lock: Lock, missing: list[str]) -> bool:
     """Whether evaluate judged the very bundle that export made and that lies here, and its verdict is still there."""
-    bundle, exported = layout.bundle(task), lock.outs(stage("export", task))
-    if lock.deps(stage("evaluate", task)).get(str(bundle)) != exported.get(str(bundle)):
-        missing.append(f"{stage('evaluate', task)} has not judged the bundle that {stage('export', task)} made")
+    bundle, exported = layout.bundle(task), lock.outs(stages.export(task))
+    if lock.deps(stages.evaluate(task)).get(str(bundle)) != exported.get(str(bundle)):
+        missing.append(f"{stages.evaluate(task)} has not judged the bundle that {stages.export(task)} made")
         return False
     verdict = layout.reports(task) / "test.json"
     found = [
         is_of_lock(bundle, exported, missing),
-        is_of_lock(verdict, lock.outs(stage("evaluate", task)), missing),
+        is_of_lock(verdict, lock.outs(stages.evaluate(task)), missing),
     ]
     return all(found)
 
@@ -116,24 +110,24 @@ def is_of_lock(path: Path, written: dict[str, str], missing: list[str]) -> bool:
 
 def _winner(task: Task, lock: Lock, trained: list[Architecture], missing: list[str]) -> Winner | None:
     """The bundle that evaluate judged; None where it, its weights or its figures are not those of dvc.lock."""
-    names = [*(["choose"] if is_chosen(task) else []), "export", "evaluate"]
-    current = [_is_current(lock, stage(name, task), missing) for name in names]
+    names = [*([stages.choose(task)] if stages.is_chosen(task) else []), stages.export(task), stages.evaluate(task)]
+    current = [_is_current(lock, name, missing) for name in names]
     if not all(current) or not _is_judged(task, lock, missing):
         return None
     architecture = _chosen(task, lock, missing)
     if architecture not in trained:
         return None
     metrics = layout.reports(task) / architecture / "metrics.json"
-    if not is_of_lock(metrics, lock.outs(stage("train", task, architecture)), missing):
+    if not is_of_lock(metrics, lock.outs(stages.train(task, architecture)), missing):
         return None
     return Winner(architecture, layout.bundle(task), lock)
 
 
 def _chosen(task: Task, lock: Lock, missing: list[str]) -> Architecture | None:
     """The candidate that the bundle should hold: the one that was chosen, or the only one."""
-    if not is_chosen(task):
+    if not stages.is_chosen(task):
         return layout.architectures(task)[0]
-    if not is_of_lock(layout.choice(task), lock.outs(stage("choose", task)), missing):
+    if not is_of_lock(layout.choice(task), lock.outs(stages.choose(task)), missing):
         return None
     chosen: Architecture = read_json(layout.choice(task))["architecture"]
     return chosen

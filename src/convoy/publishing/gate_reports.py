@@ -11,6 +11,7 @@ from mlflow.entities.model_registry import ModelVersion
 from pydantic import ValidationError
 
 from convoy import layout
+from convoy.core import stages
 from convoy.gating import judging
 from convoy.gating.evidence import GATE, ONNX, PREFLIGHT, Difference
 from convoy.gating.judging import Contender, Kept
@@ -23,7 +24,7 @@ from convoy.preflight.limits import PreflightLimits, violations
 from convoy.publishing import artifacts, deployment, registry
 from convoy.publishing.built import Winner, is_of_lock
 from convoy.publishing.provenance import Lock
-from convoy.publishing.run_content import PREPARE, read_json, stage
+from convoy.publishing.run_content import read_json
 
 FOLDER = "gates"  # of a run's artifacts, and below deployed/<task>/
 OUTCOME, REPORT = "gates", "gates.report"  # tags of a version
@@ -78,16 +79,16 @@ def recorded(task: Task, lock: Lock) -> dict[str, Any]:
     unknown: dict[str, str] = {}
     found: dict[str, Any] = {"unknown": unknown}
     parity, findings = layout.reports(task) / "parity.json", layout.data_reports(task) / "findings.json"
-    if _is_known(parity, lock.outs(stage("export", task)), unknown, ONNX):
+    if _is_known(parity, lock.outs(stages.export(task)), unknown, ONNX):
         found["onnx"] = _worst([_difference(part) for part in read_json(parity).values()])
-    if _is_known(findings, lock.outs(PREPARE[task]), unknown, PREFLIGHT):
-        limits = read_section(PreflightLimits, PREPARE[task], "limits")
+    if _is_known(findings, lock.outs(stages.prepare(task)), unknown, PREFLIGHT):
+        limits = read_section(PreflightLimits, stages.prepare(task), "limits")
         try:
             known = Findings.model_validate(read_json(findings))
-            found["preflight"] = tuple(violations(known, limits, f"{PREPARE[task]}.limits"))
+            found["preflight"] = tuple(violations(known, limits, f"{stages.prepare(task)}.limits"))
         except ValidationError:
             unknown[PREFLIGHT] = f"{findings} is of another release; `dvc repro` makes it anew"
-    _is_known(layout.prepared(task, "gate"), lock.outs(PREPARE[task]), unknown, GATE)
+    _is_known(layout.prepared(task, "gate"), lock.outs(stages.prepare(task)), unknown, GATE)
     return found
 
 

@@ -11,6 +11,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from convoy.bundle import Bundle, BundleInvalid, read_bundle
+from convoy.core import stages
 from convoy.layout import DATA_KINDS, DEPLOYED, TASKS, Task, architectures
 from convoy.params import ParamsInvalid
 from convoy.publishing import (
@@ -105,7 +106,7 @@ class _Publication:
         """The trainings that are not published; reports alone, which git brings, may be another machine's."""
         absent = [f"{self.task}-{each}" for each in architectures(self.task) if each not in self.content.runs]
         has_baselines = self.task in DATA_KINDS  # what reads texts in pieces is measured against those of `text`
-        return [*absent, "baselines"] if has_baselines and not self.content.baselines else absent
+        return [*absent, stages.BASELINES] if has_baselines and not self.content.baselines else absent
 
     def run(self) -> None:
         if self.content.missing:

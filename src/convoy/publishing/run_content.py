@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from convoy import layout
+from convoy.core import stages
 from convoy.layout import Architecture, Task
 from convoy.publishing.metric_names import numbers
 from convoy.publishing.provenance import Lock, same_file
 
-PREPARE = {"image": "prepare_images", "text": "prepare_text", "text-stream": "prepare_text"}
-FETCH = {"image": "fetch_images", "text": "fetch_text", "text-stream": "fetch_text"}
 _CONTEXTS = {"train": "training", "validation": "validation", "test": "test"}
 
 
@@ -44,24 +43,6 @@ class RunContent:
     files: dict[str, Path | bytes] = field(default_factory=dict)
     note: str = ""
     changed_code: list[str] = field(default_factory=list)  # sources that were otherwise when this was made
-
-
-def stage(name: str, task: Task, architecture: Architecture | None = None) -> str:
-    """The name that DVC gives a stage: of a matrix, or of a task that has one candidate alone."""
-    if task == "text-stream":
-        return f"{name}_stream"
-    return f"{name}@{task}" if architecture is None else f"{name}@{task}-{architecture}"
-
-
-def is_chosen(task: Task) -> bool:
-    """Whether a task has several candidates, of which a stage chooses one."""
-    return len(layout.architectures(task)) > 1
-
-
-def stages_to_bundle(task: Task) -> list[str]:
-    """The stages that train a task's candidates and make its bundle of one, in their order."""
-    trained = [stage("train", task, architecture) for architecture in layout.architectures(task)]
-    return [*trained, *([stage("choose", task)] if is_chosen(task) else []), stage("export", task)]
 
 
 def read_json(path: Path) -> Any:
@@ -95,9 +76,9 @@ def read_run(
     task: Task, architecture: Architecture, lock: Lock, evaluated: bool, is_winner: bool, missing: list[str]
 ) -> RunContent:
     """All that is there of a candidate whose training.json is the one of dvc.lock; what is not is named."""
-    train = stage("train", task, architecture)
+    train = stages.train(task, architecture)
     reports = layout.reports(task) / architecture
-    written = {**lock.outs(train), **lock.outs(stage("evaluate", task))}
+    written = {**lock.outs(train), **lock.outs(stages.evaluate(task))}
     curves = _read_curves(reports / "curves.csv")
     elapsed_ms = max((point[1] for points in curves.values() for point in points), default=0)
     ended_ms = _made_at_ms(layout.candidate(task, architecture), reports)
@@ -112,28 +93,29 @@ def read_run(
         curves=curves,
         metrics=_metrics(task, architecture, evaluated, is_winner, written),
         data_sets=_data_sets(task, architecture, lock, evaluated),
-        files={**files, "dvc.lock": lock.excerpt([FETCH[task], PREPARE[task], train])},
+        files={**files, "dvc.lock": lock.excerpt([stages.fetch(task), stages.prepare(task), train])},
         note=f"Candidate {task}-{architecture} as `dvc repro` trained it; `dvc.lock` names its data and weights.",
-        changed_code=lock.changed_code([FETCH[task], PREPARE[task], train]),
+        changed_code=lock.changed_code([stages.fetch(task), stages.prepare(task), train]),
     )
 
 
 def _params(task: Task, architecture: Architecture, lock: Lock) -> dict[str, str]:
     """The params that were in force at training, the same name for the same idea in every candidate."""
-    names = {f"train.{task}.{architecture}": "", "train_stream": "", PREPARE[task]: "prepare", FETCH[task]: "fetch"}
-    stages = [FETCH[task], PREPARE[task], stage("train", task, architecture)]
+    own = ".".join(stages.training_section(task, architecture))
+    names = {own: "", stages.prepare(task): "prepare", stages.fetch(task): "fetch"}
+    behind = [stages.fetch(task), stages.prepare(task), stages.train(task, architecture)]
     found = {"architecture": str(architecture)}
-    for key, value in ((key, value) for name in stages for key, value in lock.params(name).items()):
+    for key, value in ((key, value) for name in behind for key, value in lock.params(name).items()):
         name = names.get(key, key.removeprefix("train."))
         found |= texts({name: value} if name else value)
     return found
 
 
 def _tags(task: Task, architecture: Architecture, lock: Lock) -> dict[str, str]:
-    train = stage("train", task, architecture)
+    train = stages.train(task, architecture)
     data = {path: md5 for path, md5 in lock.deps(train).items() if path.startswith("data/")}
     made = {path: md5 for path, md5 in lock.outs(train).items() if path.startswith("candidates/")}
-    raw = {path: md5 for path, md5 in lock.outs(FETCH[task]).items()}
+    raw = {path: md5 for path, md5 in lock.outs(stages.fetch(task)).items()}
     return {
         "convoy.task": task,
         "convoy.architecture": architecture,
@@ -180,9 +162,9 @@ def _metrics(
 
 
 def _data_sets(task: Task, architecture: Architecture, lock: Lock, evaluated: bool) -> list[DataSet]:
-    read = lock.deps(stage("train", task, architecture))
+    read = lock.deps(stages.train(task, architecture))
     if evaluated:
-        read = {**read, **lock.deps(stage("evaluate", task))}
+        read = {**read, **lock.deps(stages.evaluate(task))}
     return [
         DataSet(f"{task}-{split}", md5[:36], path, _CONTEXTS[split])
         for path, md5 in read.items()
@@ -210,7 +192,7 @@ def _files(
         wanted += [folder / architecture / name for name in ("confusion.png", "misclassified.png")]
         wanted += [folder / "candidates.json"]
     if is_winner:
-        wanted += [*([layout.choice(task)] if is_chosen(task) else []), folder / "parity.json"]
+        wanted += [*([layout.choice(task)] if stages.is_chosen(task) else []), folder / "parity.json"]
         pictures = ("reliability.png", "slices.png")
         wanted += [folder / name for name in ("test.json", "slices.json", *pictures) if evaluated]
         # Not missing from what was evaluated before there were explanations.

@@ -1,15 +1,12 @@
 """A hash of DVC's, or a git revision -> the states whose tags or dvc.lock name it."""
 
-import re
 from collections.abc import Iterable, Iterator
 
-from convoy.layout import TASKS, Task
+from convoy.core import stages
+from convoy.layout import TASKS
 from convoy.publishing.provenance import Lock
-from convoy.tracing.points import Match, Point, distinct, dvc_hashes, point_of_version, points_of_run, task_named
+from convoy.tracing.points import Match, Point, distinct, dvc_hashes, point_of_version, points_of_run
 from convoy.tracing.world import World
-
-_TASK_OF_STAGE = re.compile(r"(?:fetch_|prepare_|[a-z]+@)(image|text)")
-_OF_STREAM = re.compile(r"[a-z]+_stream")
 
 Hash = tuple[str, str, Point]  # md5 without .dir, path, and the state it belongs to
 
@@ -66,13 +63,6 @@ def _models(lock: Lock | None, stage: str) -> Iterable[str]:
 
 def _of_lock(lock: Lock, revision: str | None) -> Iterator[Hash]:
     for stage in lock.stages:
-        point = Point(_task_of(stage), revision=revision, lock=lock)
+        point = Point(stages.task_of(stage), revision=revision, lock=lock)
         for path, md5 in {**lock.deps(stage), **lock.outs(stage)}.items():
             yield md5.removesuffix(".dir"), path, point
-
-
-def _task_of(stage: str) -> Task | None:
-    if _OF_STREAM.fullmatch(stage):
-        return "text-stream"
-    named = _TASK_OF_STAGE.match(stage)
-    return task_named(named[1]) if named else None

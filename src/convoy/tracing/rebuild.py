@@ -11,9 +11,10 @@ from typing import Any
 
 from convoy import layout
 from convoy.bundle import MANIFEST
+from convoy.core import stages
 from convoy.layout import Task, architectures
 from convoy.publishing.provenance import md5_of
-from convoy.publishing.run_content import FETCH, PREPARE, stage, stages_to_bundle, training_file
+from convoy.publishing.run_content import training_file
 from convoy.running import workspace
 from convoy.tracing.state import State, bundle_md5
 from convoy.tracing.worktree import CheckoutRefused, Say, bring_data
@@ -43,22 +44,17 @@ def rebuild(state: State, folder: Path, world: World, say: Say) -> list[Comparis
     if task is None or state.lock is None or not bundle_md5(state):
         why = "; ".join(state.missing) or "no dvc.lock that names a bundle is known of it"
         raise CheckoutRefused(f"{state.name} cannot be rebuilt and compared: {why}")
-    stages = stages_up_to_bundle(task)
-    if bring_data(state, folder, stages[:1]):
-        say(f"the raw data is not in DVC's cache: {stages[0]} runs too")
+    wanted = stages.up_to_bundle(task)
+    if bring_data(state, folder, wanted[:1]):
+        say(f"the raw data is not in DVC's cache: {wanted[0]} runs too")
     else:
-        stages = stages[1:]
+        wanted = wanted[1:]
     before = _surroundings(state, world)
-    say(f"{state.name} is rebuilt: {', '.join(stages)}")
-    _run(stages, folder, before.get("threads"))
+    say(f"{state.name} is rebuilt: {', '.join(wanted)}")
+    _run(wanted, folder, before.get("threads"))
     for name, was, now in _changed_surroundings(task, folder, before):
         say(f"{name} was {was} and is {now} now: weights may differ by that alone")
     return [*_outs(state, folder), *_bundle(state, folder, world)]
-
-
-def stages_up_to_bundle(task: Task) -> list[str]:
-    """The stages that a bundle comes from, in their order."""
-    return [FETCH[task], PREPARE[task], *stages_to_bundle(task)]
 
 
 def table(found: list[Comparison]) -> Iterator[str]:
@@ -71,13 +67,13 @@ def table(found: list[Comparison]) -> Iterator[str]:
     yield f"{len(found)} files: " + (f"{differ} differ" if differ else "all have the same hashes")
 
 
-def _run(stages: list[str], folder: Path, threads: Any) -> None:
+def _run(wanted: list[str], folder: Path, threads: Any) -> None:
     """Run stages in this order, with as many threads as then: sums depend on it. What they say goes to stderr."""
     environment = {**workspace.environment(folder), "CONVOY_FOLLOW": "0"}
     if threads:
         environment["OMP_NUM_THREADS"] = str(threads)
     done = subprocess.run(
-        [sys.executable, "-m", "dvc", *_REPRO, *stages], cwd=folder, env=environment, stdout=2, check=False
+        [sys.executable, "-m", "dvc", *_REPRO, *wanted], cwd=folder, env=environment, stdout=2, check=False
     )
     if done.returncode:
         raise CheckoutRefused(
@@ -106,8 +102,8 @@ def _changed_surroundings(task: Task, folder: Path, before: dict[str, Any]) -> I
 def _outs(state: State, folder: Path) -> Iterator[Comparison]:
     """Prepared data and weights, by DVC's md5."""
     assert state.task is not None and state.lock is not None
-    trained = [stage("train", state.task, architecture) for architecture in architectures(state.task)]
-    for name in (PREPARE[state.task], *trained):
+    trained = [stages.train(state.task, architecture) for architecture in architectures(state.task)]
+    for name in (stages.prepare(state.task), *trained):
         for path, md5 in state.lock.outs(name).items():
             if path.startswith(("data/", "candidates/")):
                 found = folder / path

@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from convoy.core import stages
 from convoy.tracing.points import Match
 from convoy.tracing.state import PATCH, State, told_time
 
@@ -48,22 +49,22 @@ def _state(state: State) -> Iterator[str]:
     yield from _listed("params", (f"{name} = {value}" for name, value in sorted(state.params.items())))
     yield from _listed("decisions", (decision.told for decision in state.decisions))
     yield from _listed("not found", state.missing)
-    if state.revision:
+    if brings := commands(state):
         yield "\nTo bring it back in a folder of its own, and to make there what cannot be brought:"
-        yield from (f"  {command}" for command in commands(state))
+        yield from (f"  {command}" for command in brings)
 
 
 def commands(state: State, folder: str = "FOLDER") -> list[str]:
-    """What brings the state back; `dvc repro` there reruns only what cannot be brought."""
-    if state.revision is None:
+    """What brings the state back; `dvc repro` there reruns only what cannot be brought.
+
+    Nothing brings back what belongs to no task or to no revision.
+    """
+    if state.revision is None or state.task is None:
         return []
     trace = f"python -m convoy trace {shlex.quote(state.name)} --checkout {shlex.quote(folder)}"
-    return [trace, f"cd {shlex.quote(folder)}", f"PYTHONPATH=src:. dvc repro {target(state)}"]
-
-
-def target(state: State) -> str:
-    """The last stage of a state's own, for `dvc repro`; what the other task trains is not part of it."""
-    return f"evaluate@{state.task}"
+    # The last stage of its own: what other tasks train is not part of it.
+    repro = f"PYTHONPATH=src:. dvc repro {stages.evaluate(state.task)}"
+    return [trace, f"cd {shlex.quote(folder)}", repro]
 
 
 def _told_version(state: State) -> list[str]:

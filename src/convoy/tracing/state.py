@@ -4,14 +4,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from convoy import layout
+from convoy.core import stages
 from convoy.layout import Task
 from convoy.publishing import decisions
-from convoy.publishing.builds import BUILD, LOCK_DIGEST, stages_of
+from convoy.publishing.builds import BUILD, LOCK_DIGEST
 from convoy.publishing.decision import Decision
 from convoy.publishing.git_state import REVISION
 from convoy.publishing.known import KnownRun, KnownVersion
 from convoy.publishing.provenance import Lock
-from convoy.publishing.run_content import stage, texts
+from convoy.publishing.run_content import texts
 from convoy.publishing.tracking import SOURCES
 from convoy.tracing.git_record import lock_of
 from convoy.tracing.points import Point, dvc_hashes
@@ -51,7 +52,7 @@ class State:
     def data(self) -> dict[str, str]:
         """Path -> md5 of raw and prepared data, weights and bundle, as far as they are known."""
         if self.lock is not None and self.task is not None:
-            found = {path: md5 for name in stages_of(self.task) for path, md5 in self.lock.outs(name).items()}
+            found = {path: md5 for name in stages.of_reports(self.task) for path, md5 in self.lock.outs(name).items()}
             return {path: md5 for path, md5 in found.items() if path.startswith(_DATA)}
         tags = {**(self.run.tags if self.run else {}), **(self.version.tags if self.version else {})}
         return dvc_hashes(tags)
@@ -128,7 +129,7 @@ def _made_by(state: State) -> list[str]:
 
 
 def _holds(lock: Lock, task: Task, md5s: list[str]) -> bool:
-    made = {md5.removesuffix(".dir") for name in stages_of(task) for md5 in lock.outs(name).values()}
+    made = {md5.removesuffix(".dir") for name in stages.of_reports(task) for md5 in lock.outs(name).values()}
     return set(md5s) <= made
 
 
@@ -171,15 +172,15 @@ def code_of(state: State) -> dict[str, str]:
     """Path -> md5 of the source files that made it, as its dvc.lock names them."""
     if state.lock is None or state.task is None:
         return {}
-    read = {path: md5 for name in stages_of(state.task) for path, md5 in state.lock.deps(name).items()}
+    read = {path: md5 for name in stages.of_reports(state.task) for path, md5 in state.lock.deps(name).items()}
     return {path: md5 for path, md5 in read.items() if path.startswith(("src/", "pipelines/"))}
 
 
 def _add_params(state: State) -> None:
     state.params = dict(state.run.params) if state.run and state.run is not state.build else {}
     if state.lock is not None and state.task is not None and not state.params:
-        sections = {key: each for name in stages_of(state.task) for key, each in state.lock.params(name).items()}
-        state.params = texts(sections)
+        of_stages = map(state.lock.params, stages.of_reports(state.task))
+        state.params = texts({key: each for sections in of_stages for key, each in sections.items()})
 
 
 def _add_decisions(state: State) -> None:
@@ -197,7 +198,7 @@ def bundle_md5(state: State) -> str:
     """DVC's hash of the bundle; empty where dvc.lock does not have it."""
     if state.lock is None or state.task is None:
         return ""
-    return state.lock.outs(stage("export", state.task)).get(str(layout.bundle(state.task)), "")
+    return state.lock.outs(stages.export(state.task)).get(str(layout.bundle(state.task)), "")
 
 
 def told_time(milliseconds: int) -> str:

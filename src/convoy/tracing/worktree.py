@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 import yaml
 
 from convoy import atomic
-from convoy.publishing.builds import stages_behind, stages_of
+from convoy.core import stages
 from convoy.publishing.provenance import LOCK, Lock, same_file
 from convoy.running import workspace
 from convoy.tracing.git_record import GitRecord, GitRefused
@@ -50,7 +50,7 @@ def check_out(state: State, folder: Path, world: World, say: Say) -> None:
     """
     made = "the data and models"
     with new_worktree(state, folder, world, say):
-        if why := bring_data(state, folder, stages_behind(state.task) if state.task else []):
+        if why := bring_data(state, folder, stages.behind(state.task) if state.task else []):
             made = "what DVC's cache has of the data and models"
             say(f"not all of it can be brought ({why}); `dvc pull` there fetches it, or `dvc repro` makes it anew")
     say(f"{folder} holds {state.name}: sources, dvc.lock, reports and {made}; to work there:")
@@ -85,14 +85,14 @@ def remove(folder: Path, git: GitRecord) -> None:
     _git(git, "worktree", "remove", "--force", str(folder))
 
 
-def bring_data(state: State, folder: Path, stages: list[str]) -> str:
+def bring_data(state: State, folder: Path, wanted: list[str]) -> str:
     """Let DVC bring what these stages made from its cache; gives why where it does not have all of it."""
-    known = [name for name in stages if state.lock and name in state.lock.stages]
+    known = [name for name in wanted if state.lock and name in state.lock.stages]
     done = run_dvc(folder, "checkout", *known)
     if done.returncode:
         errors = [line.removeprefix("ERROR: ") for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
         return " ".join(errors) or f"dvc checkout ends with {done.returncode}"
-    unknown = [name for name in stages if name not in known]
+    unknown = [name for name in wanted if name not in known]
     return f"no dvc.lock that is kept names {', '.join(unknown)}" if unknown else ""
 
 
@@ -161,7 +161,7 @@ def _write_reports(state: State, folder: Path, world: World) -> None:
     """Reports that git keeps and DVC's cache does not, as the build has them, where the revision's are others."""
     if state.build is None or state.lock is None or state.task is None:
         return
-    written = {path: md5 for name in stages_behind(state.task) for path, md5 in state.lock.outs(name).items()}
+    written = {path: md5 for name in stages.behind(state.task) for path, md5 in state.lock.outs(name).items()}
     for path in world.known.artifacts(state.build.id, "reports"):
         if not (folder / path).resolve().is_relative_to((folder / "reports").resolve()):
             raise CheckoutRefused(f"MLflow names a report outside reports/: {path!r}; nothing of {state.name} is used")
@@ -176,7 +176,7 @@ def _other_params(state: State, folder: Path) -> list[str]:
     if state.lock is None or state.task is None:
         return []
     content = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
-    given = {key: value for name in stages_of(state.task) for key, value in state.lock.params(name).items()}
+    given = {key: value for name in stages.of_reports(state.task) for key, value in state.lock.params(name).items()}
     return [key for key, value in given.items() if _as_locked(_at(content, key)) != _as_locked(value)]
 
 
