@@ -3,11 +3,11 @@
 import importlib
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import yaml
 
+from convoy.core.progress import Say
 from convoy.params import ParamsInvalid
 from convoy.running import workspace
 from lab.layout import PARAMS
@@ -17,7 +17,7 @@ STAGES = Path("lab/dvc.yaml")
 PREPARED = ("prepare_images", "prepare_text")
 
 
-def run(folder: Path, say: Callable[[str], None]) -> int:
+def run(folder: Path, say: Say) -> int:
     """Lay `folder` with demo.yaml and lab/smoke.yaml, prepare, measure, publish there; the exit code."""
     try:
         workspace.lay(folder, Path("demo.yaml"))

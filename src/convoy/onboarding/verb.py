@@ -1,9 +1,9 @@
 """`python -m convoy init`: look, tell, propose, and write where asked to."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 from convoy import layout
+from convoy.core.progress import Say
 from convoy.layout import Task
 from convoy.onboarding import params_file
 from convoy.onboarding.columns import Columns
@@ -23,7 +23,7 @@ def init(
     labels: tuple[str, ...] | None,
     options: Columns,
     write: bool,
-    say: Callable[[str], None],
+    say: Say,
 ) -> None:
     """Raises SourceRefused, ParamsInvalid where the data or params.yaml are not what they must be."""
     kept = params_file.columns(layout.PARAMS, "fetch_images" if task == "image" else "fetch_text", path)

@@ -1,6 +1,5 @@
 """A challenger and what serves -> their gates, judged once; the report is kept below deployed/ and shown in MLflow."""
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from mlflow.entities.model_registry import ModelVersion
 from pydantic import ValidationError
 
 from convoy import layout
+from convoy.core.progress import Say
 from convoy.gating import judging
 from convoy.gating.evidence import GATE, ONNX, PREFLIGHT, Difference
 from convoy.gating.judging import Contender, Kept
@@ -27,8 +27,6 @@ from convoy.publishing.run_content import PREPARE, read_json, stage
 
 FOLDER = "gates"  # of a run's artifacts, and below deployed/<task>/
 OUTCOME, REPORT = "gates", "gates.report"  # tags of a version
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
