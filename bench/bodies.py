@@ -1,16 +1,15 @@
 """What the servers of a benchmark are given: the bundles built last, and the same inputs in the form each takes."""
 
-import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from bench.training import some_images, some_texts
 from convoy import layout
 from convoy.bundle import RELEASE, Release, digest_of
+from convoy.core.png import encode_png
 from convoy.layout import DATA_KINDS, TASKS
 from convoy.predictor import Predictor
 from convoy.preprocessing.text import TextPreprocessing
@@ -41,12 +40,11 @@ def write_bodies(folder: Path, count: int) -> Bodies:
         into.append(path)
 
     for pixels in some_images(layout.prepared("image", "validation"), count).images:
-        stream = io.BytesIO()
-        Image.fromarray(pixels.squeeze()).save(stream, "PNG")
-        put(found.images, "png", stream.getvalue())
+        png = encode_png(pixels)
+        put(found.images, "png", png)
         head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="image"; filename="image.png"\r\n'
         head += "Content-Type: image/png\r\n\r\n"
-        put(found.forms, "form", head.encode() + stream.getvalue() + f"\r\n--{BOUNDARY}--\r\n".encode())
+        put(found.forms, "form", head.encode() + png + f"\r\n--{BOUNDARY}--\r\n".encode())
         put(found.tensors, "tensor", json.dumps({"inputs": pixels.reshape(1, 28, 28, 1).tolist()}).encode())
     reviews = some_texts(layout.prepared("text", "validation"), count).texts
     lengths = np.random.default_rng(0).permutation(np.linspace(20, 400, len(reviews)).astype(int))

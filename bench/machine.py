@@ -10,6 +10,7 @@ from typing import Any
 import psutil
 import torch
 
+from convoy.core.machine import usable_cores
 from convoy.publishing.git_state import read_git_state
 
 _PACKAGES = ("torch", "pytorch-lightning", "numpy", "optuna", "onnxruntime", "bentoml", "uvicorn")
@@ -24,7 +25,7 @@ def facts() -> dict[str, Any]:
         "measured_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "machine": {
             "cpu": _cpu(),
-            "cores": cores(),
+            "cores": usable_cores(),
             "threads": torch.get_num_threads(),
             "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
             "load": round(os.getloadavg()[0], 2),
@@ -32,11 +33,6 @@ def facts() -> dict[str, Any]:
         },
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
     }
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cpu() -> str:

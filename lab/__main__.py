@@ -11,18 +11,19 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 @app.command()
 def publish() -> None:
     """Bring MLflow to what the laboratory measured; again adds only what is missing."""
+    from convoy.core import locks
     from convoy.publishing import mlflow_settings
 
     mlflow_settings.apply()
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    from convoy.publishing import deployment, tracking
+    from convoy.publishing import tracking
     from convoy.publishing.artifacts import StoreMoved
     from lab import publication
 
     try:
-        with deployment.exclusive(typer.echo):
+        with locks.hold_deployed(typer.echo):
             publication.publish(tracking.open_store(), typer.echo)
     except (MlflowException, OSError, SQLAlchemyError, StoreMoved) as error:
         typer.echo(f"MLflow ({mlflow_settings.tracking_uri()}) was not brought up to date: {error}", err=True)

@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
 
 from convoy import atomic
+from convoy.core.progress import Say
 from convoy.layout import DATA_KINDS, DataKind
 from convoy.publishing import tracking
 from convoy.publishing.metric_names import numbers
@@ -20,8 +20,8 @@ EXPERIMENT = "convoy-compare"
 CURVES = ("loss", "shift", "hide", "shuffle", "front", "back", "phrase", "negation", "contrast", "length")
 
 
-def publish(client: MlflowClient, say: Callable[[str], None]) -> None:
-    """Bring MLflow to what the laboratory measured; the caller holds deployment.exclusive().
+def publish(client: MlflowClient, say: Say) -> None:
+    """Bring MLflow to what the laboratory measured; the caller holds locks.hold_deployed().
 
     Raises FileNotFoundError where something was not measured yet.
     """

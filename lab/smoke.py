@@ -3,12 +3,12 @@
 import importlib
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import yaml
 
 from convoy.core import stages
+from convoy.core.progress import Say
 from convoy.layout import DATA_KINDS
 from convoy.params import ParamsInvalid
 from convoy.running import workspace
@@ -19,7 +19,7 @@ STAGES = Path("lab/dvc.yaml")
 PREPARED = tuple(map(stages.prepare, DATA_KINDS))
 
 
-def run(folder: Path, say: Callable[[str], None]) -> int:
+def run(folder: Path, say: Say) -> int:
     """Lay `folder` with demo.yaml and lab/smoke.yaml, prepare, measure, publish there; the exit code."""
     try:
         workspace.lay(folder, Path("demo.yaml"))

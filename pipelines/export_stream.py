@@ -31,21 +31,9 @@ def main() -> None:
         pieces = compare_pieces(model, texts)
         return {"pieces": require_agreement(pieces, params.max_piece_difference, "texts at once and in pieces")}
 
-    preprocessing = _contract(params).model_dump(mode="json")
-    build_bundle("text-stream", "lstm", preprocessing, params.limits, params, prove_pieces)
-
-
-def _contract(params: Params) -> StreamPreprocessing:
-    """What the texts were prepared with, but for the cutting."""
     prepared = TextPreprocessing.model_validate_json(layout.contract("text-stream").read_bytes())
-    return StreamPreprocessing(
-        kind="text-stream",
-        max_characters=prepared.max_characters,
-        max_pending_characters=params.max_pending_characters,
-        max_words=params.max_words,
-        pad_id=prepared.pad_id,
-        unknown_id=prepared.unknown_id,
-    )
+    contract = StreamPreprocessing.without_cutting(prepared, params.max_pending_characters, params.max_words)
+    build_bundle("text-stream", "lstm", contract.model_dump(mode="json"), params.limits, params, prove_pieces)
 
 
 if __name__ == "__main__":

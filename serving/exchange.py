@@ -1,10 +1,12 @@
 """What the outer layer and the routes tell each other about one request."""
 
 import time
+from collections.abc import Mapping
 
 from convoy.layout import Task
 from serving.deployed import Deployed
 from serving.faults import Fault
+from serving.routes import JSON
 
 # A header of every answer: no browser may take one for another type than it says, such as JSON for a page.
 NOSNIFF = (b"x-content-type-options", b"nosniff")
@@ -47,3 +49,18 @@ class Exchange:
         """Raise Fault where nobody waits for the answer any more."""
         if time.monotonic() >= self.deadline_s:
             raise Fault("deadline_exceeded")
+
+    def refusal(
+        self, fault: Fault, *more: tuple[bytes, bytes], beside: Mapping[str, object] | None = None
+    ) -> tuple[list[tuple[bytes, bytes]], bytes]:
+        """The headers, `more` among them, and the body that tell a sender of a fault; `beside` is as of Fault.body."""
+        body = fault.body(self.request_id, beside or {})
+        headers = [
+            (b"content-type", JSON.encode()),
+            (b"content-length", str(len(body)).encode()),
+            (b"x-request-id", self.request_id.encode()),
+            NOSNIFF,
+            *more,
+            *((name.encode(), value.encode()) for name, value in fault.headers.items()),
+        ]
+        return headers, body

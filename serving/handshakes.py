@@ -8,10 +8,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.access import Access
 from serving.admission import checked_headers
-from serving.exchange import NOSNIFF, Exchange
+from serving.exchange import Exchange
 from serving.faults import Fault
 from serving.measures import faults_of, open_streams
-from serving.routes import JSON, STREAM_TEXTS
+from serving.routes import STREAM_TEXTS
 from serving.tally import tally
 
 MOST_STREAMS = 256  # open at once in one worker; each holds its state of some 2 kB, and a connection
@@ -59,14 +59,6 @@ async def _refuse(fault: Fault, exchange: Exchange, scope: Scope, send: Send) ->
     if RESPONSE not in scope.get("extensions", {}):
         await send({"type": "websocket.close", "code": 1000, "reason": ""})
         return
-    body = fault.body(exchange.request_id, {})
-    headers = [
-        (b"content-type", JSON.encode()),
-        (b"content-length", str(len(body)).encode()),
-        (b"x-request-id", exchange.request_id.encode()),
-        NOSNIFF,
-        (b"connection", b"close"),
-        *((name.encode(), value.encode()) for name, value in fault.headers.items()),
-    ]
+    headers, body = exchange.refusal(fault, (b"connection", b"close"))
     await send({"type": f"{RESPONSE}.start", "status": fault.status, "headers": headers})
     await send({"type": f"{RESPONSE}.body", "body": body})

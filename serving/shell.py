@@ -17,7 +17,7 @@ from serving.faults import Fault, from_status
 from serving.handshakes import Handshakes
 from serving.measures import faults_of
 from serving.request_log import RequestLog
-from serving.routes import EXPLANATIONS, JSON, RouteSpec
+from serving.routes import EXPLANATIONS, RouteSpec
 from serving.tally import tally
 from serving.traffic import Traffic
 
@@ -183,13 +183,6 @@ async def _send_fault(
 ) -> None:
     exchange.status = fault.status
     tally.count(faults_of(fault.code, exchange.task or "none"))
-    body = fault.body(exchange.request_id, beside or {})
-    headers = [
-        (b"content-type", JSON.encode()),
-        (b"content-length", str(len(body)).encode()),
-        (b"x-request-id", exchange.request_id.encode()),
-        NOSNIFF,
-        *((name.encode(), value.encode()) for name, value in fault.headers.items()),
-    ]
+    headers, body = exchange.refusal(fault, beside=beside)
     await send({"type": "http.response.start", "status": fault.status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": more_body})

@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-import os
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +10,7 @@ from typing import TypeVar
 
 from bentoml._internal.resource import CpuResource
 
+from convoy.core import machine
 from serving.faults import Fault
 
 T = TypeVar("T")
@@ -18,8 +18,7 @@ T = TypeVar("T")
 
 def usable_cores() -> int:
     """How many cores this process may use: the lesser of what it is bound to and of its container's limit."""
-    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(bound, math.ceil(CpuResource.from_system())))
+    return max(1, min(machine.usable_cores(), math.ceil(CpuResource.from_system())))
 
 
 class Threads:

@@ -24,6 +24,7 @@ from mlflow_store import open_empty_store
 from tqdm import tqdm
 
 from convoy.bundle import read_bundle, read_release
+from convoy.core import locks
 from convoy.publishing import (
     by_hand,
     decisions,
@@ -65,19 +66,19 @@ def silently(line: str) -> None:
 
 
 def promote() -> None:
-    with deployment.exclusive(silently):
+    with locks.hold_deployed(silently):
         seen = deployment.current_digest("image")
         by_hand.promote(tracking.open_store(), silently, "image", "2", "asked for", seen)
 
 
 def roll_back() -> None:
-    with deployment.exclusive(silently):
+    with locks.hold_deployed(silently):
         rollback.rollback(silently, "image", None, "it answers worse", deployment.current_digest("image"))
         by_hand.show(tracking.open_store(), "image")
 
 
 def publish() -> None:
-    with deployment.exclusive(silently):
+    with locks.hold_deployed(silently):
         publication.publish(tracking.open_store(), silently, ["image"])
 
 

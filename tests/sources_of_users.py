@@ -1,12 +1,12 @@
 """Data as users bring it, small: folders, tables, archives; and the params that lead to them."""
 
-import io
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from image_files import encode
 from PIL import Image
 
 from convoy.sources.items import SourceParams, TableParams
@@ -22,9 +22,7 @@ def params(path: Path, **changes: Any) -> SourceParams:
 def png(seed: int = 0, size: tuple[int, int] = (9, 7), mode: str = "RGB") -> bytes:
     channels = {"L": (), "RGB": (3,), "RGBA": (4,)}[mode]
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], *channels), dtype=np.uint8)
-    stream = io.BytesIO()
-    Image.fromarray(pixels, mode).save(stream, "PNG")
-    return stream.getvalue()
+    return encode(Image.fromarray(pixels, mode))
 
 
 def lay(folder: Path, files: Mapping[str, bytes]) -> Path:

@@ -140,7 +140,7 @@ def test_serving_loads_no_training_library(module: str) -> None:
 def test_serving_uses_of_convoy_only_what_the_design_names() -> None:
     graph = grimp.build_graph("serving", "convoy", cache_dir=None)
     used = {name for name in graph.find_upstream_modules("serving.service") if name.startswith("convoy")}
-    allowed = {"atomic", "bundle", "conformal", "explanation", "layout", "params", "predictor", "preprocessing"}
+    allowed = {"atomic", "bundle", "conformal", "core", "explanation", "layout", "params", "predictor", "preprocessing"}
     allowed |= {"request_files"}
     allowed |= {"streaming"}  # a predictor of texts in pieces
     assert {name.split(".")[1] for name in used} <= allowed

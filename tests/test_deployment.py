@@ -11,6 +11,7 @@ import pytest
 import tiny_bundles
 
 from convoy.bundle import BundleInvalid, Release, digest_of, read_bundle, read_release, write_bundle
+from convoy.core import locks
 from convoy.layout import DEPLOYED
 from convoy.publishing import deployment
 
@@ -128,11 +129,11 @@ def test_a_kill_at_any_step_leaves_the_old_or_the_new_whole_and_the_next_one_com
 
 def test_only_one_process_changes_deployed_at_a_time() -> None:
     wait = (
-        "from convoy.publishing import deployment\n"
-        "with deployment.exclusive(lambda line: print(line, flush=True)):\n"
+        "from convoy.core import locks\n"
+        "with locks.hold_deployed(lambda line: print(line, flush=True)):\n"
         "    print('mine', flush=True)\n"
     )
-    with deployment.exclusive(pytest.fail):
+    with locks.hold_deployed(pytest.fail):
         other = subprocess.Popen([sys.executable, "-c", wait], stdout=subprocess.PIPE, text=True)
         assert other.stdout is not None
         assert other.stdout.readline() == "waiting for another publish, promote or rollback to end\n"

@@ -14,7 +14,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow_store import open_empty_store
 
-from convoy.publishing import abandoned, live, owners, tracking
+from convoy.core.process_identity import process_tags
+from convoy.publishing import abandoned, live, tracking
 from convoy.publishing.run_content import RunContent, curves_of, texts
 
 PARAMS = {"learning": {"epochs": 3, "rate": 0.1}, "network": {"channels": [8, 8]}}
@@ -155,7 +156,7 @@ def running_run(client: MlflowClient, pid: int, **tags: str) -> str:
     experiment = tracking.experiment_of(client, "image")
     content = RunContent("image-cnn", str(pid), START_MS, START_MS)
     changed = {f"convoy.{name}": value for name, value in tags.items()}
-    return str(tracking.make_run(client, experiment, content, {**owners.process_tags(pid), **changed}).info.run_id)
+    return str(tracking.make_run(client, experiment, content, {**process_tags(pid), **changed}).info.run_id)
 
 
 def test_a_run_whose_process_is_dead_is_closed_and_all_others_are_left(
@@ -233,6 +234,6 @@ def test_a_running_run_that_publish_completes_is_of_that_publish(
     client: MlflowClient, another: "subprocess.Popen[bytes]"
 ) -> None:
     content = published(ROWS)
-    tracking.make_run(client, tracking.experiment_of(client, "image"), content, owners.process_tags(another.pid))
+    tracking.make_run(client, tracking.experiment_of(client, "image"), content, process_tags(another.pid))
     killed_in_publish()
     assert another.poll() is None and abandoned.close(client) == ["image-cnn"]

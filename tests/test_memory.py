@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from convoy import layout, raw
-from convoy.sources.arrays import encode_png
+from convoy.core.png import encode_png
 from convoy.sources.items import Item
 
 pytestmark = pytest.mark.slow

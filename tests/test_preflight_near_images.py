@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from image_files import encode
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -38,9 +39,7 @@ def scaled(image: Pixels, size_px: int) -> Pixels:
 
 
 def recompressed(image: Pixels) -> Pixels:
-    stream = io.BytesIO()
-    Image.fromarray(image).save(stream, "JPEG", quality=75)
-    return np.asarray(Image.open(stream))
+    return np.asarray(Image.open(io.BytesIO(encode(Image.fromarray(image), "JPEG", quality=75))))
 
 
 def brightened(factor: float) -> Callable[[Pixels], Pixels]:

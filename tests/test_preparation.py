@@ -1,6 +1,5 @@
 """Every file that is no usable image, and every text that serving would refuse, is told by name; the rest is kept."""
 
-import io
 import json
 import os
 import shutil
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from image_files import encode
 from PIL import Image
 from sources_of_users import png
 
@@ -27,9 +27,7 @@ CONTRACT = ImagePreprocessing(kind="image", size_px=8, channels=3, fit="pad", po
 
 
 def saved(form: str, mode: str = "RGB", size: tuple[int, int] = (20, 10), **options: object) -> bytes:
-    stream = io.BytesIO()
-    Image.new(mode, size, 1 if mode == "1" else None or 0).save(stream, form, **options)
-    return stream.getvalue()
+    return encode(Image.new(mode, size, 1 if mode == "1" else 0), form, **options)
 
 
 GOOD = {

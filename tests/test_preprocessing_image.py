@@ -1,7 +1,5 @@
 """Images of any size and mode become the pixels that the model was trained on, or a clear refusal."""
 
-import io
-import struct
 import zlib
 from typing import Any
 
@@ -9,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from image_files import chunk, encode
 from PIL import Image, ImageFile
 
 from convoy.preprocessing.image import ImagePreprocessing, ImagePreprocessor, decode, read_size
@@ -19,12 +18,6 @@ CONTRACT = ImagePreprocessing(
 )
 PREPROCESSOR = ImagePreprocessor(CONTRACT)
 COLOUR = ImagePreprocessor(CONTRACT.model_copy(update={"channels": 3, "polarity": "any"}))
-
-
-def encode(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, kind, **options)
-    return stream.getvalue()
 
 
 def gradient(width: int = 28, height: int = 28) -> np.ndarray:
@@ -194,11 +187,10 @@ def test_a_jpeg_of_very_many_exif_segments_is_refused() -> None:
 
 @pytest.mark.parametrize(("name", "head"), [(b"iCCP", b"a\0\0"), (b"zTXt", b"\0\0"), (b"iTXt", b"a\0\1\0\xff\0\0")])
 def test_a_png_of_very_many_unpacked_chunks_is_refused(name: bytes, head: bytes) -> None:
-    whole, data = encode(Image.fromarray(gradient())), head + zlib.compress(bytes(1000))
-    chunk = struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-    assert np.array_equal(PREPROCESSOR.prepare(whole[:33] + chunk * 100 + whole[33:]).array[:, :, 0], gradient())
+    whole, one = encode(Image.fromarray(gradient())), chunk(name, head + zlib.compress(bytes(1000)))
+    assert np.array_equal(PREPROCESSOR.prepare(whole[:33] + one * 100 + whole[33:]).array[:, :, 0], gradient())
     with pytest.raises(InputRejected, match="more than 100 Exif segments, profiles or texts") as error:
-        PREPROCESSOR.prepare(whole[:33] + chunk * 101 + whole[33:])
+        PREPROCESSOR.prepare(whole[:33] + one * 101 + whole[33:])
     assert error.value.code == "undecodable_image"
 
 

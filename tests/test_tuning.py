@@ -29,9 +29,10 @@ from typer.testing import CliRunner
 from convoy import candidates, layout
 from convoy.__main__ import app
 from convoy.classifier import LearningParams
+from convoy.core import locks
 from convoy.layout import Architecture, Task
 from convoy.params import ParamsInvalid
-from convoy.publishing import abandoned, deployment, tracking
+from convoy.publishing import abandoned, tracking
 from convoy.publishing.run_content import texts
 from convoy.publishing.tracking import experiment_of
 from convoy.tuning import record as record_module
@@ -411,7 +412,7 @@ def test_tuning_goes_on_behind_a_publish_and_brings_its_trials_later(
     monkeypatch.setattr(record_module, "LAST_WAIT_S", 1.0)
     record = Record(subject(), study, read_space("image", "lstm"), said.append)
     study.add_trial(a_trial(TrialState.COMPLETE, 0.4))
-    with deployment.exclusive(said.append):  # a lock of another opening of the file, as of another process
+    with locks.hold_deployed(said.append):  # a lock of another opening of the file, as of another process
         began = time.monotonic()
         record.bring()
         assert time.monotonic() - began < 0.5 and not said

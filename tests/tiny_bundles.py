@@ -1,12 +1,12 @@
 """Bundles of a few hundred bytes, made without torch, for the tests of all that reads a bundle."""
 
 import base64
-import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+from image_files import encode
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
@@ -169,16 +169,12 @@ def png(brightness: int, size: tuple[int, int] = (SIZE_PX, SIZE_PX)) -> bytes:
     """A PNG with a black frame and a square of this brightness in it."""
     pixels = np.zeros(size[::-1], dtype=np.uint8)
     pixels[2:-2, 2:-2] = brightness
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "PNG")
-    return stream.getvalue()
+    return encode(Image.fromarray(pixels))
 
 
 def encoded(form: str) -> bytes:
     """A small grey image in another format."""
-    stream = io.BytesIO()
-    Image.new("L", (SIZE_PX, SIZE_PX), 90).save(stream, form)
-    return stream.getvalue()
+    return encode(Image.new("L", (SIZE_PX, SIZE_PX), 90), form)
 
 
 IMAGE_CARD = Card(

@@ -15,7 +15,8 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins import TorchCheckpointIO
 from pytorch_lightning.utilities import rank_zero_only
 
-from convoy import atomic, locks
+from convoy import atomic
+from convoy.core import locks
 
 HOME = Path(".run/training")  # outside DVC's outs, which DVC deletes before a stage runs
 KEPT = 2  # where the newest is damaged, there is one before it

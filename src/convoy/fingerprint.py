@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from convoy.core.digests import sha256_of
+
 
 def surroundings(accelerator: str) -> dict[str, Any]:
     """What of the machine and the libraries changes weights: versions, the kind of device, the number of threads."""
@@ -25,8 +27,8 @@ def fingerprint(params: dict[str, Any], data: Iterable[Path], surroundings: dict
     """sha256 (hex) over params, the content of the data files, all code of the pipeline loaded by now, surroundings."""
     content = {
         "params": params,
-        "data": {str(path): _sha256(path) for path in data},
-        "code": {name: _sha256(path) for name, path in _loaded_code()},
+        "data": {str(path): sha256_of(path) for path in data},
+        "code": {name: sha256_of(path) for name, path in _loaded_code()},
         **surroundings,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -40,11 +42,6 @@ def _loaded_code() -> list[tuple[str, Path]]:
         for spec in specs
         if spec is not None and spec.origin and spec.name.split(".")[0] in ("convoy", "pipelines")
     ]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _device(accelerator: str) -> str:

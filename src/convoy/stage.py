@@ -2,7 +2,6 @@
 
 import ctypes
 import errno
-import fcntl
 import json
 import os
 import signal
@@ -16,6 +15,7 @@ from typing import IO
 
 import psutil
 
+from convoy.core import locks, process_identity
 from convoy.params import ParamsInvalid
 
 LOCKS = Path(".run/stages")
@@ -138,22 +138,13 @@ def _alone(name: str, module: str) -> Iterator[None]:
 def _take(stream: IO[str], name: str, module: str) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while True:
-        with suppress(BlockingIOError):
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if locks.take(stream):
             return
         stream.seek(0)
         pid, _, of_dvc = stream.read().partition(" ")
         # DVC lets no two living ones of its kind run a stage at once: that one's DVC is dead.
-        if of_dvc and "DVC_STAGE" in os.environ and _is_stage(int(pid), module):
+        if of_dvc and "DVC_STAGE" in os.environ and process_identity.runs_here(int(pid), f"pipelines.{module}"):
             os.kill(int(pid), signal.SIGKILL)
         if time.monotonic() > deadline:
             raise StageRunning(f"another run of it is going on, pid {pid}; wait for its end, or end it")
         time.sleep(0.05)
-
-
-def _is_stage(pid: int, module: str) -> bool:
-    """Whether that process is what it was: not another, in a container of its own or long after."""
-    with suppress(psutil.Error):
-        process = psutil.Process(pid)
-        return f"pipelines.{module}" in process.cmdline() and Path(process.cwd()) == Path.cwd()
-    return False

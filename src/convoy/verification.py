@@ -4,7 +4,7 @@ DVC takes a cache object that is read-only for whole, and a file whose time and 
 #9652). `mend` leaves to the next `dvc repro` or `dvc pull` what these do by themselves: make or fetch what is missing.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from dvc_objects.errors import ObjectFormatError
 from tqdm import tqdm
 
 from convoy import records
+from convoy.core.progress import Say
 from convoy.records import LOCK
 
 MEND = "`python -m convoy verify --mend`, then `dvc repro`"
@@ -62,7 +63,7 @@ class Found:
         self.reasons[item.file] = error.strerror or str(error)
 
 
-def verify(mend: bool, say: Callable[[str], None]) -> Found:
+def verify(mend: bool, say: Say) -> Found:
     """Hash all that dvc.lock names, and say what is not as it names it.
 
     With `mend` damaged cache objects are removed, files in the working tree are touched, so that DVC looks at them
@@ -175,7 +176,7 @@ def _mend(found: Found) -> None:
                 item.file.touch()
 
 
-def _tell(found: Found, root: Path, mend: bool, say: Callable[[str], None]) -> None:
+def _tell(found: Found, root: Path, mend: bool, say: Say) -> None:
     for record in found.records:
         say(record + (", put aside" if mend else f"; {MEND}"))
     objects = len({item.file for item in [*found.items, *(item for _, item in found.faults)] if item.cached})

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from convoy import locks
+from convoy.core import locks
 
 LOCKS = Path(".run/stages")
 

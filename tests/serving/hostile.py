@@ -1,6 +1,5 @@
 """Hand-made requests that a service meets in a hostile world, each with the exact status and code that it must get."""
 
-import io
 import json
 import struct
 import zlib
@@ -8,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import tiny_bundles
+from image_files import chunk, encode, png_of
 from PIL import Image
 
 IMAGES, TEXTS = "/v1/images/predict", "/v1/texts/predict"
@@ -40,26 +40,12 @@ def cases() -> list[Case]:
 
 
 def saved(form: str, mode: str = "RGB", size: tuple[int, int] = (40, 30), **options: object) -> bytes:
-    stream = io.BytesIO()
-    Image.new(mode, size).save(stream, form, **options)
-    return stream.getvalue()
+    return encode(Image.new(mode, size), form, **options)
 
 
 def frames(form: str) -> bytes:
-    stream = io.BytesIO()
     first, *others = [Image.new("RGB", (30, 30), (value, 0, 0)) for value in range(0, 250, 25)]
-    first.save(stream, form, save_all=True, append_images=others)
-    return stream.getvalue()
-
-
-def chunk(name: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-
-def png_of(width: int, height: int, depth: int = 8, colour: int = 0, data: bytes = b"", interlaced: int = 0) -> bytes:
-    """A PNG with this head, whatever its pixels are."""
-    head = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlaced)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
+    return encode(first, form, save_all=True, append_images=others)
 
 
 def with_chunk(name: bytes, data: bytes) -> bytes:

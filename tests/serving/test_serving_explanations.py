@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tiny_bundles
 from conftest import Server, error_of, without_id
+from image_files import encode
 from PIL import Image
 from starlette.testclient import TestClient
 from test_serving_capacity import Slow
@@ -63,9 +64,7 @@ def test_another_label_is_explained_where_it_is_asked_for(client: TestClient) ->
 def test_occlusion_tells_by_how_much_the_probability_falls(client: TestClient) -> None:
     pixels = np.full((28, 28), 120, dtype=np.uint8)
     pixels[14:, :14] = 255
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "PNG")
-    found = post_image(client, "?method=occlusion&label=bright", stream.getvalue()).json()
+    found = post_image(client, "?method=occlusion&label=bright", encode(Image.fromarray(pixels))).json()
     falls = np.array(found["map"])
     assert falls.shape == (4, 4) and "bias" not in found
     assert falls[2:, :2].min() > falls[:2].max() > 0
@@ -77,9 +76,8 @@ def test_a_form_and_a_raw_body_get_the_same_and_a_warning_is_passed_on(client: T
     raw = client.post(IMAGE, content=light, headers={"content-type": "image/jpeg"})
     form = client.post(IMAGE, files={"image": light})
     assert without_id(raw) == without_id(form)
-    white = io.BytesIO()
-    Image.new("L", (28, 28), 255).save(white, "PNG")
-    assert "dark_on_light" in post_image(client, content=white.getvalue()).json()["warnings"][0]
+    white = encode(Image.new("L", (28, 28), 255))
+    assert "dark_on_light" in post_image(client, content=white).json()["warnings"][0]
     assert "inverted" in post_image(client, "?polarity=dark_on_light").json()["warnings"][0]
 
 

@@ -5,7 +5,7 @@ import json
 import zlib
 from typing import Any
 
-import hostile
+import image_files
 import numpy as np
 import pytest
 import tiny_bundles
@@ -85,9 +85,7 @@ def test_an_image_of_the_other_polarity_warns_and_the_parameter_inverts_it(image
 
 
 def _inverted(png: bytes) -> bytes:
-    stream = io.BytesIO()
-    ImageOps.invert(Image.open(io.BytesIO(png))).save(stream, "PNG")
-    return stream.getvalue()
+    return image_files.encode(ImageOps.invert(Image.open(io.BytesIO(png))))
 
 
 def test_one_bad_input_refuses_the_batch_and_is_named(image_model: Deployed, text_model: Deployed) -> None:
@@ -154,14 +152,14 @@ def test_only_a_small_png_is_answered_without_a_thread() -> None:
 
 @pytest.mark.parametrize("name", [b"zTXt", b"iTXt", b"tEXt", b"iCCP", b"eXIf", b"acTL", b"fdAT", b"teSt", b"IHDR"])
 def test_a_png_with_more_than_pixels_takes_a_thread(name: bytes) -> None:
-    png, chunk = tiny_bundles.png(7), hostile.chunk(name, b"a\0\0")
+    png, chunk = tiny_bundles.png(7), image_files.chunk(name, b"a\0\0")
     assert not is_quick(png[:33] + chunk + png[33:])
     assert not is_quick(png[:-12] + chunk + png[-12:])  # before its last chunk, which has no data
 
 
 @pytest.mark.parametrize("name", [b"PLTE", b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"pHYs", b"IDAT"])
 def test_a_png_of_few_chunks_with_pixels_takes_none(name: bytes) -> None:
-    png, chunk = tiny_bundles.png(7), hostile.chunk(name, bytes(32))
+    png, chunk = tiny_bundles.png(7), image_files.chunk(name, bytes(32))
     assert is_quick(png[:33] + chunk + png[33:])
     assert not is_quick(png[:33] + chunk * MOST_QUICK_CHUNKS + png[33:])
 
@@ -172,7 +170,7 @@ def test_a_png_without_its_end_takes_a_thread(cut: int) -> None:
 
 
 def test_texts_in_a_png_change_no_answer(image_model: Deployed) -> None:
-    png, chunk = tiny_bundles.png(7), hostile.chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(1_000_000)))
+    png, chunk = tiny_bundles.png(7), image_files.chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(1_000_000)))
     assert predict_images(image_model, [png[:33] + chunk * 60 + png[33:]], None) == predict_images(
         image_model, [png], None
     )

@@ -1,15 +1,13 @@
 """The whole service as an ASGI app: every request of a kind -> its status and its error code."""
 
-import io
 import json
-import struct
-import zlib
 from typing import Any
 
 import httpx
 import pytest
 import tiny_bundles
 from conftest import error_of
+from image_files import encode, png_of
 from PIL import Image
 from starlette.testclient import TestClient
 
@@ -23,21 +21,12 @@ PNG = tiny_bundles.png(200)
 
 
 def encoded(form: str, mode: str = "L", size: tuple[int, int] = (40, 30), **options: Any) -> bytes:
-    stream = io.BytesIO()
-    Image.new(mode, size).save(stream, form, **options)
-    return stream.getvalue()
+    return encode(Image.new(mode, size), form, **options)
 
 
 def bomb(width: int, height: int) -> bytes:
     """A PNG of a few bytes that claims to hold this many pixels."""
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(99))) + chunk(b"IEND", b"")
-    )
+    return png_of(width, height, data=bytes(99))
 
 
 def post_raw(client: TestClient, body: bytes, content_type: str = "image/png", query: str = "") -> httpx.Response:

@@ -1,8 +1,6 @@
 """A trained candidate and its task's contract -> a calibrated, proven bundle: ONNX, its explanation, examples."""
 
 import base64
-import hashlib
-import io
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +8,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -20,7 +17,9 @@ from convoy.bundle import EXPLANATION, Calibration, Card, Example, Limits, Sets,
 from convoy.calibration import calibrate, halves, log_shares
 from convoy.candidates import Description
 from convoy.conformal import ALL_LABELS, fit_threshold, fit_thresholds
-from convoy.layout import Architecture, Split, Task
+from convoy.core.digests import sha256_of
+from convoy.core.png import encode_png
+from convoy.layout import Architecture, Task
 from convoy.onnx_export import Probabilities, export
 from convoy.params import Section
 from convoy.parity import Agreement, compare, compare_batches, compare_sizes, require_agreement
@@ -118,7 +117,9 @@ def _card(
             "sets": Sets(coverage=coverage, threshold=ALL_LABELS, n=0),
             "architecture": description.architecture,
             "params": description.model_dump(mode="json"),
-            "data": {split: _sha256(task, split) for split in ("train", "validation", "calibration")},
+            "data": {
+                split: sha256_of(layout.prepared(task, split)) for split in ("train", "validation", "calibration")
+            },
         }
     )
 
@@ -185,11 +186,4 @@ def _draw_examples(task: Task, model: Model, count: int) -> list[dict[str, Any]]
 
 def png(pixels: NDArray[np.uint8]) -> str:
     """An image (height, width, channels) as a PNG in base64."""
-    stream = io.BytesIO()
-    Image.fromarray(pixels.squeeze()).save(stream, "PNG")
-    return base64.b64encode(stream.getvalue()).decode()
-
-
-def _sha256(task: Task, split: Split) -> str:
-    with layout.prepared(task, split).open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return base64.b64encode(encode_png(pixels)).decode()

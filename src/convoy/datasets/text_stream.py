@@ -38,12 +38,6 @@ class TextStreamDataset(TextDataset):
 def _whole_texts(folder: Path) -> TextPreprocessor:
     """The tokenizer that the texts were prepared with, for texts of any length that the contract lets in."""
     contract = TextPreprocessing.model_validate_json((folder / "preprocessing.json").read_bytes())
-    whole = StreamPreprocessing(
-        kind="text-stream",
-        max_characters=contract.max_characters,
-        max_pending_characters=contract.max_characters,
-        max_words=contract.max_characters,
-        pad_id=contract.pad_id,
-        unknown_id=contract.unknown_id,
-    )
+    most = contract.max_characters
+    whole = StreamPreprocessing.without_cutting(contract, max_pending_characters=most, max_words=most)
     return TextPreprocessor(whole, (folder / "tokenizer.json").read_bytes())

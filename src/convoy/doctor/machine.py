@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+from convoy.core.machine import usable_cores
 from convoy.doctor.finding import Finding, broken, ok, warning
 from convoy.running import ports
 
@@ -95,7 +96,7 @@ def _run(words: list[str], within_s: float) -> "subprocess.CompletedProcess[str]
 
 def look_at_threads() -> Iterator[Finding]:
     """How many cores this process may use, and what the environment allows."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     allowed = {name: os.environ[name] for name in THREADS if os.environ.get(name)}
     wrong = {name: value for name, value in allowed.items() if not value.isdigit() or int(value) != cores}
     said = ", ".join(f"{name}={value}" for name, value in allowed.items()) or "no limit set"

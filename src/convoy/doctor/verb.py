@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import partial
 
+from convoy.core.progress import Say
 from convoy.doctor.finding import Finding, State, broken, warning
 
 MARKS: dict[State, str] = {"ok": "ok", "warning": "WARN", "broken": "BROKEN"}
@@ -26,7 +27,7 @@ def examine(port: int, mlflow_port: int) -> list[Finding]:
     return found
 
 
-def tell(found: list[Finding], say: Callable[[str], None]) -> None:
+def tell(found: list[Finding], say: Say) -> None:
     """For people: one line each, and the remedy below."""
     for finding in found:
         say(f"{MARKS[finding.state]:<7} {finding.about}: {finding.says}")

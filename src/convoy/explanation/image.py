@@ -1,12 +1,11 @@
 """What explains an image -> a map of its places, found without the network's inside where asked for, and a picture."""
 
-import io
-
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from convoy.bundle import ImageExplanation
+from convoy.core.png import QUICK, encode_png
 from convoy.predictor import Model
 
 OVERLAY_PX = 224  # side of a picture, at most: 28 pixels eight times as large
@@ -55,6 +54,4 @@ def draw_overlay(pixels: NDArray[np.uint8], found: NDArray[np.float32]) -> bytes
     # By Pillow, and hardly compressed: all else takes ten times as long as the model.
     colours = Image.composite(Image.new("RGB", grey.size, FOR), Image.new("RGB", grey.size, AGAINST), speaks_for)
     blended = Image.composite(colours, grey.convert("RGB"), Image.fromarray((255 * opacity).astype(np.uint8)))
-    stream = io.BytesIO()
-    blended.save(stream, "PNG", compress_level=1)
-    return stream.getvalue()
+    return encode_png(np.asarray(blended), QUICK)

@@ -1,7 +1,5 @@
 """The prepared gate split of a task -> its rows as a user would send them, and what they differ in."""
 
-import hashlib
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +7,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from convoy.core.digests import sha256_of
+from convoy.core.png import QUICK, encode_png
 from convoy.layout import Task
 from convoy.predictor import Model
 from convoy.prepared.image import read_images
@@ -38,13 +37,12 @@ def read_gate_split(task: Task, path: Path) -> GateSplit:
     """Read the split; images are packed again, without loss. Raises FileNotFoundError, which says what makes it."""
     if task == "image":
         images = read_images(path)
-        raw: Sequence[bytes | str] = [_png(pixels) for pixels in images.images]
+        raw: Sequence[bytes | str] = [encode_png(pixels, QUICK) for pixels in images.images]
         labels, names = images.labels, images.names
     else:
         texts = read_texts(path)
         raw, labels, names = list(texts.texts), texts.labels, texts.names
-    with path.open("rb") as stream:
-        return GateSplit(task, raw, labels, names, hashlib.file_digest(stream, "sha256").hexdigest())
+    return GateSplit(task, raw, labels, names, sha256_of(path))
 
 
 def kind_and_values(model: Model, gate: GateSplit, arrays: Sequence[NDArray[Any]]) -> tuple[str, NDArray[Any]]:
@@ -53,9 +51,3 @@ def kind_and_values(model: Model, gate: GateSplit, arrays: Sequence[NDArray[Any]
         encodings = model.preprocessor.tokenizer.encode_batch(list(gate.raw), add_special_tokens=False)
         return "length_tokens", np.array([len(encoding.ids) for encoding in encodings])
     return "brightness", np.array([array.mean() for array in arrays])
-
-
-def _png(pixels: NDArray[np.uint8]) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(pixels.squeeze()).save(stream, "PNG", compress_level=1)
-    return stream.getvalue()

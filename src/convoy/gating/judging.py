@@ -1,6 +1,5 @@
 """A challenger, a champion and the gate split -> the report of their gates, judged once and kept as files."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from pydantic import ValidationError
 
 from convoy import atomic
 from convoy.bundle import read_bundle
+from convoy.core.progress import Say
 from convoy.evaluation import save_figure
 from convoy.gating.evidence import GATE, Best, Evidence
 from convoy.gating.gate_split import GateSplit, read_gate_split
@@ -18,8 +18,6 @@ from convoy.gating.picture import draw
 from convoy.gating.report import Party, Report, key_of
 from convoy.gating.verdicts import judge, outcome_of
 from convoy.layout import Task
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)

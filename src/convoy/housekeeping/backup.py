@@ -7,7 +7,7 @@ import sqlite3
 import stat
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,10 +17,10 @@ from pydantic import BaseModel, ConfigDict
 from tqdm import tqdm
 
 from convoy import atomic
+from convoy.core.progress import Say
 from convoy.layout import DEPLOYED, TASKS
 from convoy.publishing import mlflow_settings
 
-Say = Callable[[str], None]
 DATABASE, ARTIFACTS, CONTENTS = "mlflow.db", "mlruns", "manifest.json"
 # A restore reads the whole list into memory, whoever wrote it. An entry has about 220 bytes: this is 150,000 files.
 MAX_CONTENTS_BYTES = 1 << 25
@@ -52,7 +52,7 @@ class Contents(BaseModel):
 
 
 def back_up(target: Path, say: Say) -> Contents:
-    """Write the archive `target`, whole or not at all. The caller holds deployment.exclusive(), so no bundle changes.
+    """Write the archive `target`, whole or not at all. The caller holds locks.hold_deployed(), so no bundle changes.
 
     Raises BackupRefused.
     """

@@ -2,7 +2,7 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -10,7 +10,9 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
-from convoy import atomic, locks
+from convoy import atomic
+from convoy.core import locks
+from convoy.core.progress import Say
 from convoy.housekeeping import roots
 from convoy.housekeeping.retention import ClockDoubtful as ClockDoubtful
 from convoy.housekeeping.retention import Judged, KeepParams, Thing, check_clock, judge
@@ -19,7 +21,6 @@ from convoy.publishing import built, decisions, mlflow_settings, registry, retir
 from convoy.publishing.provenance import Lock
 from convoy.publishing.retired import RetiringFailed as RetiringFailed
 
-Say = Callable[[str], None]
 TRAININGS = Path(".run/training")  # convoy.checkpoints.HOME, which needs torch to be imported
 _ELSEWHERE = "its files lie outside the artifact root, where nothing is removed"
 _SETTLING = f"what serves changed less than {roots.GRACE_S} s ago, a service may still read it"
@@ -41,7 +42,7 @@ class Plan:
 
 
 def plan(client: MlflowClient, params: KeepParams, now: datetime, clock_is_right: bool = False) -> Plan:
-    """Look at everything and judge it; changes nothing. The caller holds deployment.exclusive().
+    """Look at everything and judge it; changes nothing. The caller holds locks.hold_deployed().
 
     Raises ClockDoubtful unless `clock_is_right`, and decisions.DecisionsBroken.
     """
@@ -90,7 +91,7 @@ def tell(made: Plan, say: Say) -> None:
 def carry_out(client: MlflowClient, going: Sequence[Thing], say: Say) -> None:
     """Remove what goes. Each thing is there or it is not, whenever this is killed; the next gc goes on.
 
-    The caller holds deployment.exclusive(). Raises retired.RetiringFailed.
+    The caller holds locks.hold_deployed(). Raises retired.RetiringFailed.
     """
     for task in TASKS:
         if mlflow_settings.is_local(client.tracking_uri) and (count := retired.finish(client, task)):

@@ -5,14 +5,14 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 
 import yaml
 
+from convoy.core.progress import Say
 from convoy.publishing.git_state import REVISION
 
-Say = Callable[[str], None]
 ROOTS = Path(".run/gc-roots")
 # Branches, tags and experiments are names that a person gave: what they lead to stays, whatever its age.
 _NAMED = ("--workspace", "--all-branches", "--all-tags", "--all-experiments")

@@ -12,11 +12,11 @@ from pydantic import ValidationError
 
 from convoy import atomic
 from convoy.bundle import FORMAT_VERSION, MANIFEST, RELEASE, BundleInvalid, Card, Sets, read_release, write_bundle
+from convoy.core.progress import Say
 from convoy.layout import DEPLOYED, TASKS, Task
 from convoy.predictor import Predictor
 from convoy.publishing import decision, deployment, git_state, promotion
 
-Say = Callable[[str], None]
 Contents = dict[str, Any]
 # The coverage is a number that a card must have; with n = 0 nobody promises it, and the service gives no sets.
 _NO_SETS = Sets(coverage=0.95, threshold=0.0, n=0)
@@ -39,7 +39,7 @@ def migrate(folder: Path, target: Path | None, say: Say) -> Path:
     """Write today's form of the bundle in `folder` to `target`, or beside it in deployed/, where it then serves too.
 
     The bundle in `folder` stays. Raises BundleInvalid where it is damaged or, migrated, would not reproduce its own
-    examples; MigrationRefused as above. The caller holds deployment.exclusive().
+    examples; MigrationRefused as above. The caller holds locks.hold_deployed().
     """
     if target is not None and target.exists():
         raise MigrationRefused(f"{target} exists; name a new folder with --into, or remove it")

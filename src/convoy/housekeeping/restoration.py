@@ -8,7 +8,6 @@ import shutil
 import sqlite3
 import tarfile
 import zlib
-from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,13 +17,14 @@ from pydantic import ValidationError
 from tqdm import tqdm
 
 from convoy import atomic
+from convoy.core.digests import sha256_of
+from convoy.core.progress import Say
 from convoy.housekeeping.backup import ARTIFACTS, CONTENTS, DATABASE, MAX_CONTENTS_BYTES, Contents
 from convoy.layout import DEPLOYED, TASKS
 from convoy.publishing import mlflow_settings
 from convoy.sources import archives
 from convoy.sources.items import SourceRefused
 
-Say = Callable[[str], None]
 REPLACED = Path(".replaced")  # what stood here before; nothing of ours ever empties it
 PARTS = (DATABASE, ARTIFACTS, *(f"{DEPLOYED}/{task}" for task in TASKS))  # each appears in one step
 _BESIDE = ("-wal", "-shm")  # SQLite's own files beside a database
@@ -47,7 +47,7 @@ def restore(archive: Path, replace: bool, say: Say) -> None:
     """Bring back all of `archive` into the working directory; what stands there is moved to .replaced/ if so asked.
 
     Nothing changes before all is unpacked and proven; killed after that, the same command goes on. The caller holds
-    deployment.exclusive(). Raises RestoreRefused, SourceRefused for an archive that could do harm.
+    locks.hold_deployed(). Raises RestoreRefused, SourceRefused for an archive that could do harm.
     """
     staging = Path(f".restore-{_key(archive)}")
     if not (staging / _PROVEN).exists():
@@ -84,8 +84,7 @@ def restore(archive: Path, replace: bool, say: Say) -> None:
 
 
 def _key(archive: Path) -> str:
-    with archive.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+    return sha256_of(archive)[:16]
 
 
 def _names(archive: Path) -> list[str]:

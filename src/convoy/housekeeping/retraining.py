@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,11 +11,11 @@ from mlflow.entities.model_registry import ModelVersion
 
 from convoy import atomic, layout
 from convoy.bundle import BundleInvalid, read_bundle
+from convoy.core.progress import Say
 from convoy.gating import judging
 from convoy.layout import TASKS, Task
 from convoy.publishing import deployment, gate_reports, registry
 
-Say = Callable[[str], None]
 Champions = dict[Task, ModelVersion | None]
 _DECISION = "decision"  # tag that `publish` gives a version
 

@@ -1,10 +1,10 @@
 """`python -m convoy init`: look, tell, propose, and write where asked to."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 from convoy import layout
 from convoy.core import stages
+from convoy.core.progress import Say
 from convoy.layout import Task
 from convoy.onboarding import params_file
 from convoy.onboarding.columns import Columns
@@ -24,7 +24,7 @@ def init(
     labels: tuple[str, ...] | None,
     options: Columns,
     write: bool,
-    say: Callable[[str], None],
+    say: Say,
 ) -> None:
     """Raises SourceRefused, ParamsInvalid where the data or params.yaml are not what they must be."""
     kept = params_file.columns(layout.PARAMS, stages.fetch(task), path)

@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import io
 from collections.abc import Mapping
 from importlib import resources
 from typing import Any
@@ -11,8 +10,8 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
-from PIL import Image
 
+from convoy.core.png import encode_png
 from convoy.preflight.findings import Findings
 from convoy.preflight.inspection import LABELS_WITH_SAMPLES
 
@@ -48,9 +47,7 @@ def render(findings: Findings, shown: Mapping[int, Shown], title: str) -> bytes:
 
 
 def _data_url(pixels: NDArray[np.uint8]) -> str:
-    stream = io.BytesIO()
-    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(stream, "PNG")
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+    return "data:image/png;base64," + base64.b64encode(encode_png(pixels)).decode()
 
 
 def _clip(text: str, characters: int = NAME_CHARACTERS) -> str:

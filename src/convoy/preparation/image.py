@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from convoy.core.machine import usable_cores
 from convoy.preflight.census import Census, ImageFacts
 from convoy.preflight.near_images import ImageSignatures, near_pairs
 from convoy.preprocessing.image import ImagePreprocessing, ImagePreprocessor, decode
@@ -116,7 +117,7 @@ def _converted(raw: RawItems, preprocessor: ImagePreprocessor) -> Iterator[_Conv
         except InputRejected as rejection:
             return rejection
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         for encoded in raw.contents():
             yield from pool.map(convert_one, encoded)
 

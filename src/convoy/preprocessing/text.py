@@ -64,6 +64,20 @@ class StreamPreprocessing(Section):
     pad_id: int = Field(ge=0)
     unknown_id: int = Field(ge=0)
 
+    @classmethod
+    def without_cutting(
+        cls, prepared: TextPreprocessing, max_pending_characters: int, max_words: int
+    ) -> "StreamPreprocessing":
+        """What texts were prepared with, but for the cutting."""
+        return cls(
+            kind="text-stream",
+            max_characters=prepared.max_characters,
+            max_pending_characters=max_pending_characters,
+            max_words=max_words,
+            pad_id=prepared.pad_id,
+            unknown_id=prepared.unknown_id,
+        )
+
     @property
     def longest_run(self) -> int:
         """The most tokens that the model is given at once."""

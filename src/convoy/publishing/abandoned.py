@@ -4,7 +4,8 @@ import socket
 
 from mlflow import MlflowClient
 
-from convoy.publishing import owners, tracking
+from convoy.core import process_identity
+from convoy.publishing import tracking
 
 
 def close(client: MlflowClient) -> list[str]:
@@ -12,10 +13,10 @@ def close(client: MlflowClient) -> list[str]:
     experiments = [found.experiment_id for found in client.search_experiments(filter_string="name LIKE 'convoy-%'")]
     if not experiments:
         return []
-    running = f"attributes.status = 'RUNNING' and tags.`{owners.HOST}` = '{socket.gethostname()}'"
-    dead = [run for run in client.search_runs(experiments, running) if not owners.is_alive(run.data.tags)]
+    running = f"attributes.status = 'RUNNING' and tags.`{process_identity.HOST}` = '{socket.gethostname()}'"
+    dead = [run for run in client.search_runs(experiments, running) if not process_identity.is_alive(run.data.tags)]
     for run in dead:
-        reason = f"its process {run.data.tags.get(owners.PID)} is no longer there"
+        reason = f"its process {run.data.tags.get(process_identity.PID)} is no longer there"
         client.set_tag(run.info.run_id, tracking.END_REASON, reason)
         client.set_terminated(run.info.run_id, "KILLED")
     return [str(run.info.run_name) for run in dead]

@@ -3,17 +3,17 @@
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
+from convoy.core.progress import Say
 from convoy.layout import Task
 from convoy.publishing import champions, decisions, deployment, gate_reports, promotion, registry, showing
 from convoy.publishing.asked import FOLLOWS, Shown, judge, place, refuse_second
 from convoy.publishing.decision import Model
-from convoy.publishing.promotion import Say
 
 
 def promote(client: MlflowClient, say: Say, task: Task, number: str | None, reason: str, seen: str | None) -> None:
     """Let a version serve; without a number the challenger. `seen` is the digest that served when it was asked for.
 
-    The caller holds deployment.exclusive(). Raises NotAsAsked, VersionUnknown and BundleInvalid.
+    The caller holds locks.hold_deployed(). Raises NotAsAsked, VersionUnknown and BundleInvalid.
     """
     showing.bring_back(client, task, say)
     if promotion.settle(task, say):

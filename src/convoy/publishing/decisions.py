@@ -115,7 +115,7 @@ def link(lines: Sequence[bytes]) -> str:
 
 
 def decide(task: Task, before: Model | None, after: Model, grounds: Grounds, at: str | None = None) -> Decision:
-    """Append a decision; from then on it stands. The caller holds deployment.exclusive()."""
+    """Append a decision; from then on it stands. The caller holds locks.hold_deployed()."""
     content = {"task": task, "from": _plain(before), "to": _plain(after), "gate_report": grounds.gate_report}
     figures = json.loads(json.dumps(grounds.figures), parse_constant=lambda _: None)  # JSON knows no NaN
     rest = {"kind": grounds.kind, **content, "figures": figures, "revision": grounds.revision}
@@ -123,7 +123,7 @@ def decide(task: Task, before: Model | None, after: Model, grounds: Grounds, at:
 
 
 def mark(task: Task, decision: Decision, kind: Literal["done", "undone"], why: str = "") -> None:
-    """Append what became of a decision. The caller holds deployment.exclusive()."""
+    """Append what became of a decision. The caller holds locks.hold_deployed()."""
     _append(task, {"kind": kind, "of": decision.number}, why)
 
 

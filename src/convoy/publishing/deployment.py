@@ -1,13 +1,11 @@
 """The only writer of deployed/: a bundle is copied, proven and only then served, in one step."""
 
-import fcntl
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
-from convoy import atomic, locks
+from convoy import atomic
 from convoy.bundle import MANIFEST, RELEASE, Anchor, BundleInvalid, Release, read_bundle, read_release
 from convoy.layout import DEPLOYED, Task
 from convoy.predictor import Predictor
@@ -34,7 +32,7 @@ def noted_history(task: Task) -> Anchor | None:
 
 
 def note_history(task: Task, anchor: Anchor) -> None:
-    """Write to the release of the deployed model how far the history has come. The caller holds exclusive()."""
+    """Write to the release of the deployed model how far the history has come. The caller holds hold_deployed()."""
     digest = current_digest(task)
     if digest is None:
         return
@@ -87,27 +85,6 @@ def switch(task: Task, digest: str) -> bool:
     temporary.replace(link)
     atomic.sync(link.parent)
     return True
-
-
-@contextmanager
-def exclusive(waiting: Callable[[str], None]) -> Iterator[None]:
-    """Hold deployed/ for one process; the lock ends with the process, however that ends."""
-    DEPLOYED.mkdir(parents=True, exist_ok=True)
-    with (DEPLOYED / ".lock").open("a") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            waiting("waiting for another publish, promote or rollback to end")
-            fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
-
-
-@contextmanager
-def exclusive_at_once() -> Iterator[bool]:
-    """Hold deployed/ as exclusive() does, or, at once, give False where another process has it."""
-    DEPLOYED.mkdir(parents=True, exist_ok=True)
-    with locks.hold(DEPLOYED / ".lock") as free:
-        yield free
 
 
 def _refuse_foreign(task: Task) -> None:

@@ -1,6 +1,5 @@
 """A challenger and what serves -> their gates, judged once; the report is kept below deployed/ and shown in MLflow."""
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from pydantic import ValidationError
 
 from convoy import layout
 from convoy.core import stages
+from convoy.core.progress import Say
 from convoy.gating import judging
 from convoy.gating.evidence import GATE, ONNX, PREFLIGHT, Difference
 from convoy.gating.judging import Contender, Kept
@@ -28,8 +28,6 @@ from convoy.publishing.run_content import read_json
 
 FOLDER = "gates"  # of a run's artifacts, and below deployed/<task>/
 OUTCOME, REPORT = "gates", "gates.report"  # tags of a version
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,19 @@
 """What a training tells line by line -> its run in MLflow, while it goes on; MLflow may come, go and be slow."""
 
-import fcntl
 import json
 import os
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from mlflow import MlflowClient
 
-from convoy.publishing import abandoned, deployment, mlflow_settings, owners, tracking
+from convoy.core import locks
+from convoy.core.process_identity import process_tags
+from convoy.publishing import abandoned, mlflow_settings, tracking
 from convoy.publishing.run_content import RunContent, curves_of, texts
 
 RETRY_S = 5  # while MLflow does not answer
@@ -40,7 +41,10 @@ def follow(lines: Iterable[str]) -> None:
 
 
 def _follow(start: Event, heard: "SimpleQueue[Event]") -> None:
-    with _alone(Path(f".run/training/{start['task']}-{start['architecture']}.lock")):
+    lock = Path(f".run/training/{start['task']}-{start['architecture']}.lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    # After the follower of a training that was killed: it may yet mark the run that this one goes on with.
+    with locks.hold_when_free(lock):
         run = _LiveRun(start)
         run.bring()
         while not run.is_told:
@@ -66,15 +70,6 @@ def _next(heard: "SimpleQueue[Event]", timeout_s: float | None) -> Iterator[Even
             yield heard.get_nowait()
 
 
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """After the follower of a training that was killed: it may yet mark the run that this one goes on with."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
-
-
 class _LiveRun:
     """All that was heard of one training, and how much of it MLflow has."""
 
@@ -83,7 +78,7 @@ class _LiveRun:
         self.rows: list[Event] = list(start["rows"])
         self.end: Event | None = None
         self.is_up_to_date = False
-        self._process = owners.process_tags(start["pid"])
+        self._process = process_tags(start["pid"])
         self._client: MlflowClient | None = None
         self._run_id: str | None = None
 
@@ -151,5 +146,5 @@ def _open_store() -> MlflowClient:
     database = mlflow_settings.database()
     if database is None or database.exists():
         return tracking.open_store()
-    with deployment.exclusive(print):  # publish may be about to make it too
+    with locks.hold_deployed(print):  # publish may be about to make it too
         return tracking.open_store()

@@ -1,13 +1,10 @@
 """A decision on who serves -> deployed/: appended, then switched, then marked; what a kill cut off is made good."""
 
-from collections.abc import Callable
-
 from convoy.bundle import BundleInvalid, Release, read_release
+from convoy.core.progress import Say
 from convoy.layout import Task
 from convoy.publishing import decisions, deployment
 from convoy.publishing.decision import Decision, Grounds, Model
-
-Say = Callable[[str], None]
 
 
 def decide(task: Task, release: Release, grounds: Grounds) -> Decision:
@@ -26,7 +23,7 @@ def decide(task: Task, release: Release, grounds: Grounds) -> Decision:
 def settle(task: Task, say: Say) -> bool:
     """Complete or undo what a kill has cut off, and take note of what changed deployed/ without a decision.
 
-    Says whether that was needed. The caller holds deployment.exclusive(). Raises decisions.DecisionsBroken.
+    Says whether that was needed. The caller holds locks.hold_deployed(). Raises decisions.DecisionsBroken.
     """
     history = decisions.read_history(task)
     decision, now_serving = history.unfinished, serving(task)

@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from convoy.bundle import Bundle, BundleInvalid, read_bundle
 from convoy.core import stages
+from convoy.core.progress import Say
 from convoy.layout import DATA_KINDS, DEPLOYED, TASKS, Task, architectures
 from convoy.params import ParamsInvalid
 from convoy.publishing import (
@@ -36,7 +37,6 @@ from convoy.publishing.builds import Build
 from convoy.publishing.built import Built, Winner
 from convoy.publishing.decision import Grounds, Model
 from convoy.publishing.gate_reports import Judged
-from convoy.publishing.promotion import Say
 from convoy.publishing.provenance import Lock
 from convoy.publishing.run_content import RunContent
 
@@ -62,7 +62,7 @@ class PublishFailed(RuntimeError):
 def publish(client: MlflowClient, say: Say, tasks: Sequence[Task] = TASKS) -> None:
     """Bring MLflow and deployed/ to what dvc.lock says was built, and say in plain words what that took.
 
-    The caller holds deployment.exclusive(), so that nothing is made twice. Raises PublishFailed once all other tasks
+    The caller holds locks.hold_deployed(), so that nothing is made twice. Raises PublishFailed once all other tasks
     are published, and at once what concerns them all: LockInvalid, GitFailed, StoreMoved, SQLAlchemyError.
     """
     lock, git = Lock.read(), git_state.read_git_state()

@@ -2,21 +2,20 @@
 
 import time
 import traceback
-from collections.abc import Callable
 from functools import partial
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from convoy.bundle import BundleInvalid
+from convoy.core import locks
+from convoy.core.progress import Say
 from convoy.layout import Task
 from convoy.publishing import deployment, mlflow_settings, promotion, registry
 from convoy.publishing.champions import release_of
 from convoy.publishing.decision import Grounds
 from convoy.publishing.decisions import DecisionsBroken
 from convoy.publishing.registry import VersionUnknown
-
-Say = Callable[[str], None]
 
 
 def pull(client: MlflowClient, task: Task, say: Say) -> bool:
@@ -69,7 +68,7 @@ def follow(client: MlflowClient, tasks: list[Task], every_s: float, say: Say) ->
     while True:
         for task in tasks:
             try:
-                with deployment.exclusive(say):
+                with locks.hold_deployed(say):
                     pulled(client, task, partial(once, task), partial(once, task))
             except OSError as error:  # of the lock: a full disk, say
                 once(task, f"{task}: {error}")

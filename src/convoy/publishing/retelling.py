@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from convoy.core.progress import Say
 from convoy.publishing.decision import Decision, Mark
 from convoy.publishing.history import History
-from convoy.publishing.promotion import Say
 
 
 def tell(history: History, path: Path, as_json: bool, say: Say) -> None:

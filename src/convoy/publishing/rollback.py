@@ -1,18 +1,18 @@
 """The history -> the model that served before serves again, from deployed/ alone: MLflow may be away."""
 
 from convoy.bundle import Release
+from convoy.core.progress import Say
 from convoy.layout import Task
 from convoy.publishing import decisions, deployment, glance, promotion
 from convoy.publishing.asked import FOLLOWS, NotAsAsked, judge, place, refuse_second
 from convoy.publishing.decision import Model, now
 from convoy.publishing.history import History
-from convoy.publishing.promotion import Say
 
 
 def rollback(say: Say, task: Task, number: str | None, reason: str, seen: str | None) -> None:
     """Let a model serve again that did before; without one the champion before this one. Needs no MLflow.
 
-    The caller holds deployment.exclusive(), and shows it in MLflow. Raises NotAsAsked.
+    The caller holds locks.hold_deployed(), and shows it in MLflow. Raises NotAsAsked.
     """
     if promotion.settle(task, say):
         seen = deployment.current_digest(task)

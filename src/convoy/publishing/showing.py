@@ -11,12 +11,12 @@ from mlflow.exceptions import MlflowException
 from pydantic import ValidationError
 
 from convoy.bundle import Anchor
+from convoy.core.progress import Say
 from convoy.layout import Task
 from convoy.publishing import artifacts, decisions, deployment, registry, tracking
 from convoy.publishing.artifacts import ArtifactRefused
 from convoy.publishing.decision import CHANGES, Decision
 from convoy.publishing.history import History
-from convoy.publishing.promotion import Say
 from convoy.publishing.run_content import RunContent
 
 DECISION = "decision"  # tag of a version: the last decision on it; each has a tag of its own too, decision.<number>

@@ -9,11 +9,11 @@ from typing import Any
 
 from convoy import layout
 from convoy.bundle import BundleInvalid, digest_of, read_bundle
+from convoy.core.progress import Say
 from convoy.layout import DEPLOYED, TASKS, Task
 from convoy.publishing import built, decisions, deployment, glance, promotion
 from convoy.publishing.glance import Registry, RegistryAway
 from convoy.publishing.history import History
-from convoy.publishing.promotion import Say
 from convoy.publishing.provenance import Lock, LockInvalid
 
 PLACES = ("built", "published", "deployed", "serving")

@@ -12,8 +12,9 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run,
 
 from convoy import atomic
 from convoy.bundle import MANIFEST, Bundle
+from convoy.core.process_identity import process_tags
 from convoy.layout import Task
-from convoy.publishing import mlflow_settings, owners
+from convoy.publishing import mlflow_settings
 from convoy.publishing.artifacts import StoreMoved, list_files, put_file
 from convoy.publishing.git_state import GitState
 from convoy.publishing.run_content import DataSet, RunContent, texts
@@ -32,7 +33,7 @@ Added = Counter[str]
 def open_store() -> MlflowClient:
     """A client of the store that mlflow_settings names, which is made where it is missing.
 
-    The caller holds deployment.exclusive(): MLflow's own making of its tables bears neither company nor a kill.
+    The caller holds locks.hold_deployed(): MLflow's own making of its tables bears neither company nor a kill.
     """
     uri, database = mlflow_settings.tracking_uri(), mlflow_settings.database()
     if database is not None and not database.exists():
@@ -95,7 +96,7 @@ def complete_run(client: MlflowClient, experiment_id: str, content: RunContent) 
     run = runs[0] if runs else make_run(client, experiment_id, content, {MADE_FROM: _FROM_FILES})
     added["run"] = 0 if runs else 1
     if run.info.status == RunStatus.to_string(RunStatus.RUNNING):
-        tag_run(client, run, owners.process_tags())
+        tag_run(client, run, process_tags())
     add_values(client, run, content, added)
     _add_data_sets(client, run, content.data_sets, added)
     _add_files(client, run, content.files, added)
@@ -113,7 +114,7 @@ def make_run(client: MlflowClient, experiment_id: str, content: RunContent, tags
 
     It is of this process where the tags name no other.
     """
-    tags = {RUN_KEY: content.key, **owners.process_tags(), **(tags or {})}
+    tags = {RUN_KEY: content.key, **process_tags(), **(tags or {})}
     return client.create_run(experiment_id, content.started_ms, tags, content.name)
 
 

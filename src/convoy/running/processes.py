@@ -14,12 +14,12 @@ import psutil
 from honcho.manager import Manager
 from honcho.printer import Printer
 
+from convoy.core.progress import Say
 from convoy.layout import DEPLOYED, TASKS
 from convoy.publishing import mlflow_settings
 from convoy.running import ports
 from convoy.running.ports import HOST
 
-Say = Callable[[str], None]
 REAPED_WITHIN_S = 5  # after SIGKILL
 READY_WITHIN_S = 180  # a cold disk and a busy machine; both are ready in about 15 s otherwise
 

@@ -4,12 +4,12 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from convoy.core.progress import Say
 from convoy.params import ParamsInvalid
 from convoy.running import ports
 
@@ -58,7 +58,7 @@ def environment_without_code() -> dict[str, str]:
     return {**kept, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
 
 
-def demo(folder: Path, port: int, mlflow_port: int, say: Callable[[str], None]) -> int:
+def demo(folder: Path, port: int, mlflow_port: int, say: Say) -> int:
     """Lay `folder` with demo.yaml, build, publish and serve there; returns only where something fails."""
     try:
         ports.check({"PORT": port, "MLFLOW_PORT": mlflow_port})

@@ -1,9 +1,8 @@
 """Many inputs -> one Parquet file of their predictions, part by part, so that after a kill the same command goes on."""
 
 import codecs
-import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -14,6 +13,8 @@ from typing import Any
 import pyarrow as pa
 from tqdm import tqdm
 
+from convoy.core.machine import usable_cores
+from convoy.core.progress import Say
 from convoy.scoring.inputs import Inputs, Item
 from convoy.scoring.parts import Parts
 from convoy.scoring.refusal import ScoringRefused
@@ -31,7 +32,7 @@ class Settings:
     restart: bool = False
 
 
-def score(scorer: Scorer, inputs: Inputs, output: Path, settings: Settings, say: Callable[[str], None]) -> None:
+def score(scorer: Scorer, inputs: Inputs, output: Path, settings: Settings, say: Say) -> None:
     """Score all of `inputs` into `output`, a Parquet file that appears whole; what a kill left is gone on with.
 
     Raises ScoringRefused where the input, the model or the options are not those that it was begun with, SourceRefused
@@ -54,7 +55,7 @@ def _score_parts(scorer: Scorer, inputs: Inputs, parts: Parts, settings: Setting
     kept = min(number * PART_ROWS, total)
     items = islice(iter(inputs), kept, None)
     with (
-        ThreadPoolExecutor(settings.threads or _usable_cores()) as pool,
+        ThreadPoolExecutor(settings.threads or usable_cores()) as pool,
         tqdm(
             total=total, initial=kept, desc="scoring", unit="row", mininterval=interval_s, maxinterval=interval_s
         ) as bar,
@@ -74,10 +75,6 @@ def _score_parts(scorer: Scorer, inputs: Inputs, parts: Parts, settings: Setting
 def _split(items: list[Item], size: int) -> Iterator[list[Item]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _job(scorer: Scorer, inputs: Inputs, settings: Settings) -> dict[str, Any]:

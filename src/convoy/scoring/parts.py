@@ -10,7 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from convoy import atomic, locks
+from convoy import atomic
+from convoy.core import locks
 from convoy.scoring.refusal import ScoringRefused
 
 JOB, WHOLE = "job.json", "whole.parquet"

@@ -14,8 +14,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
-from PIL import Image
 
+from convoy.core.png import QUICK, encode_png
 from convoy.sources.archives import is_zip, most_unpacked, readable, refuse_hostile
 from convoy.sources.items import SPLIT_NAMES, Found, Item, Rejection, SourceParams, SourceRefused, label_name
 from convoy.sources.trees import MAX_FILE_BYTES
@@ -67,14 +67,7 @@ def read_pair(path: Path, images: str, labels: str, split: str, name: str) -> Fo
 def _look(name: str, split: str, image: NDArray[np.uint8], label: str) -> Item | Rejection:
     if not label:
         return Rejection(name, "no_label", "no label in the array of labels")
-    return Item(name, label, split, encode_png(image))
-
-
-def encode_png(pixels: NDArray[np.uint8]) -> bytes:
-    """One image (height, width) or (height, width, 1 or 3) uint8 as PNG; quick rather than small."""
-    stream = io.BytesIO()
-    Image.fromarray(pixels.squeeze(-1) if pixels.shape[2:] == (1,) else pixels).save(stream, "PNG", compress_level=1)
-    return stream.getvalue()
+    return Item(name, label, split, encode_png(image, QUICK))
 
 
 class _Blocks:

@@ -1,12 +1,12 @@
 """Fetch a published file once, prove its sha256, keep it in the user's cache, so that later runs need no network."""
 
-import hashlib
 import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from convoy import atomic
+from convoy.core.digests import sha256_of
 
 # One way to get a file: fills the path it is given, or raises.
 Way = tuple[str, Callable[[Path], None]]
@@ -52,7 +52,4 @@ def _fill_cache(cached: Path, sha256: str, ways: Sequence[Way]) -> None:
 
 
 def _matches(path: Path, sha256: str) -> bool:
-    if not path.is_file():
-        return False
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest() == sha256
+    return path.is_file() and sha256_of(path) == sha256

@@ -12,12 +12,13 @@ from typing import Any
 from convoy import layout
 from convoy.bundle import MANIFEST
 from convoy.core import stages
+from convoy.core.progress import Say
 from convoy.layout import Task, architectures
 from convoy.publishing.provenance import md5_of
 from convoy.publishing.run_content import training_file
 from convoy.running import workspace
 from convoy.tracing.state import State, bundle_md5
-from convoy.tracing.worktree import CheckoutRefused, Say, bring_data
+from convoy.tracing.worktree import CheckoutRefused, bring_data
 from convoy.tracing.world import World
 
 # What is there, in the cache or in git, is no proof: everything is made anew, and nothing of it goes into the cache.

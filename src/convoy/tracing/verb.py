@@ -8,14 +8,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from convoy import locks
+from convoy.core import locks
+from convoy.core.progress import Say
 from convoy.tracing import rebuild, report, worktree
 from convoy.tracing.finding import find
 from convoy.tracing.state import State, state_of
 from convoy.tracing.worktree import CheckoutRefused
 from convoy.tracing.world import World
 
-Say = Callable[[str], None]
 Confirm = Callable[[str], bool]
 GROUND = Path(".run/trace")
 

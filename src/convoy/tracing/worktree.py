@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
@@ -13,13 +13,13 @@ import yaml
 
 from convoy import atomic
 from convoy.core import stages
+from convoy.core.progress import Say
 from convoy.publishing.provenance import LOCK, Lock, same_file
 from convoy.running import workspace
 from convoy.tracing.git_record import GitRecord, GitRefused
 from convoy.tracing.state import PATCH, State, code_of
 from convoy.tracing.world import World
 
-Say = Callable[[str], None]
 # In the header of a patch: a mode that is no plain file's. Lines of content begin with +, - or a space.
 _SPECIAL = re.compile(rb"^(?:(?:new|new file) mode |index [0-9a-f]+\.\.[0-9a-f]+ )(?!100(?:644|755)\r?$).*", re.M)
 

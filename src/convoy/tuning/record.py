@@ -1,7 +1,6 @@
 """Finished trials of a study -> nested MLflow runs, each found by its key; what MLflow lacks is added later."""
 
 import time
-from collections.abc import Callable
 from datetime import datetime
 
 from mlflow import MlflowClient
@@ -11,7 +10,9 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from convoy.publishing import deployment, owners
+from convoy.core import locks
+from convoy.core.process_identity import process_tags
+from convoy.core.progress import Say
 from convoy.publishing.artifacts import StoreMoved
 from convoy.publishing.run_content import curves_of, texts
 from convoy.publishing.tracking import END_REASON, RUN_KEY, experiment_of, find_run, open_store, reopen
@@ -25,7 +26,7 @@ LAST_WAIT_S = 10  # for another process that has the store
 class Record:
     """Brings MLflow to what the study says, never in the way of tuning: where MLflow refuses, it says so once."""
 
-    def __init__(self, subject: Subject, study: Study, space: Space, say: Callable[[str], None]) -> None:
+    def __init__(self, subject: Subject, study: Study, space: Space, say: Say) -> None:
         self.subject, self.study, self.space, self.say = subject, study, space, say
         self.refused = False
         self._known: set[int] = set()
@@ -53,7 +54,7 @@ class Record:
             self.refused = True
 
     def _bring_at_once(self, status: str) -> bool:
-        with deployment.exclusive_at_once() as free:
+        with locks.hold_deployed_at_once() as free:
             if free:
                 self._bring(open_store(), status)
             return free
@@ -70,7 +71,7 @@ class Record:
 
     def _parent(self, client: MlflowClient, experiment: str) -> str:
         """The study's own run, made or opened again as this process's, so that it is closed if this one is killed."""
-        key, process = self.study.user_attrs["key"], owners.process_tags()
+        key, process = self.study.user_attrs["key"], process_tags()
         run = find_run(client, experiment, key)
         if run is None:
             run = client.create_run(experiment, tags={RUN_KEY: key, **process}, run_name=f"tune {self.subject.name}")
@@ -89,7 +90,7 @@ class Record:
                 return
             client.delete_run(run.info.run_id)  # whoever wrote it was killed in the middle
         started_ms, ended_ms = (_ms(moment) for moment in (trial.datetime_start, trial.datetime_complete))
-        tags = {RUN_KEY: key, "mlflow.parentRunId": parent, "optuna.state": trial.state.name, **owners.process_tags()}
+        tags = {RUN_KEY: key, "mlflow.parentRunId": parent, "optuna.state": trial.state.name, **process_tags()}
         run = client.create_run(experiment, started_ms, tags, f"{self.subject.name} trial {trial.number}")
         self._log(client, run, trial)
         client.set_terminated(run.info.run_id, _STATUS[trial.state], ended_ms)

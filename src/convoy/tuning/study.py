@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import psutil
 from optuna.storages import JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import Study
@@ -23,13 +22,14 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from convoy import layout
+from convoy.core import process_identity
+from convoy.core.digests import sha256_of
 from convoy.layout import Architecture, Task
 from convoy.params import read_section
 from convoy.tuning.space import METRICS, Tree, TuneParams, read_candidate, read_space
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 HEARTBEAT_S = 60  # tells other machines that a worker lives; two that stay away fail its trial
-SAME_START_S = 2  # a process's start is told a little differently when the clock was set
 UNNAMED = timedelta(seconds=HEARTBEAT_S)  # a trial says who runs it at once, or its worker was killed before that
 
 # Drivers that pip has under another name.
@@ -73,7 +73,10 @@ class Subject:
         space = {key: each.model_dump() for key, each in read_space(self.task, self.architecture).items()}
         trainer = read_section(Tree, "train", "trainer").model_dump()
         files = [layout.prepared(self.task, "train"), layout.prepared(self.task, "validation")]
-        sums = [_sha256(path) for path in files]
+        for path in files:
+            if not path.exists():
+                raise FileNotFoundError(f"{path} is missing; run `dvc repro` to prepare it")
+        sums = [sha256_of(path) for path in files]
         content = [trainer, self.candidate(), space, read_section(TuneParams, "tune").metric, sums]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -110,9 +113,9 @@ def open_study(subject: Subject, worker: int = 0) -> Study:
 
 def sign(trial: optuna.Trial) -> None:
     """Write down who runs this trial, so that others can tell when it is dead."""
-    process = psutil.Process()
+    pid = os.getpid()
     trial.set_user_attr("host", socket.gethostname())
-    trial.set_user_attr("process", [process.pid, process.create_time()])
+    trial.set_user_attr("process", [pid, process_identity.began_s(pid)])
 
 
 def fail_dead(study: Study) -> None:
@@ -152,26 +155,13 @@ def is_here(trial: FrozenTrial) -> bool:
     return bool(trial.user_attrs.get("host") == socket.gethostname())
 
 
-def _sha256(path: Path) -> str:
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is missing; run `dvc repro` to prepare it")
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def _is_dead(trial: FrozenTrial) -> bool:
     if "process" not in trial.user_attrs:
         started = trial.datetime_start
         return started is not None and datetime.now(started.tzinfo) - started > UNNAMED
     if not is_here(trial):
         return False
-    pid, created = trial.user_attrs["process"]
-    try:
-        process = psutil.Process(pid)
-        another = abs(process.create_time() - created) > SAME_START_S
-        return another or bool(process.status() == psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return True
+    return not process_identity.is_same(*trial.user_attrs["process"])
 
 
 def _open_storage(subject: Subject) -> optuna.storages.BaseStorage:

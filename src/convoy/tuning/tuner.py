@@ -7,13 +7,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from convoy.core.machine import usable_cores
+from convoy.core.progress import Say
 from convoy.tuning.record import Record
 from convoy.tuning.space import exp_run, read_space, values
 from convoy.tuning.study import FINISHED, Subject, counts, fail_dead, is_here, open_study, running
@@ -21,7 +22,6 @@ from convoy.tuning.study import FINISHED, Subject, counts, fail_dead, is_here, o
 HOPELESS = 3  # as worker.py says
 FAILURES = 3  # one after the other, then it is no accident
 ENDED_WITHIN_S = 10
-Say = Callable[[str], None]
 
 
 class Tuner:
@@ -33,7 +33,7 @@ class Tuner:
         self.study = open_study(subject)
         self.record = Record(subject, self.study, self.space, say)
         self.deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
-        self.threads = max(1, _cores() // workers)
+        self.threads = max(1, usable_cores() // workers)
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._number = 0  # of the next worker
         self._awaited: set[int] = set()
@@ -184,7 +184,3 @@ def _best(study: Study) -> FrozenTrial | None:
 
 def _short(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

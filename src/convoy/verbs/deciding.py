@@ -50,9 +50,10 @@ def rollback(
 
     seen = deployment.current_digest(task)
     with refusals():
+        from convoy.core import locks
         from convoy.publishing import rollback as way_back
 
-        with deployment.exclusive(typer.echo):
+        with locks.hold_deployed(typer.echo):
             way_back.rollback(typer.echo, task, version, reason, seen)
     mlflow_settings.apply(impatient=True)  # it serves already; nobody should wait for an MLflow that is away
     try:
@@ -85,8 +86,9 @@ def pull(
     with mlflow_refusals():
         from mlflow import MlflowClient
 
+        from convoy.core import locks
         from convoy.layout import TASKS
-        from convoy.publishing import deployment, pulling
+        from convoy.publishing import pulling
 
         uri = mlflow_settings.tracking_uri()
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
@@ -97,7 +99,7 @@ def pull(
 
         if every is not None:
             pulling.follow(client, tasks, every, typer.echo)
-        with deployment.exclusive(typer.echo):
+        with locks.hold_deployed(typer.echo):
             failed = [each for each in tasks if not pulling.pulled(client, each, typer.echo, complain)]
         if failed:
             raise typer.Exit(1)

@@ -74,11 +74,11 @@ def gc(
 @app.command()
 def backup(file: Annotated[Path, typer.Argument(metavar="FILE", help="The .tar.gz to write.")]) -> None:
     """Keep mlflow.db, its artifacts and deployed/ with its history in one archive; MLflow and the service may run."""
+    from convoy.core import locks
     from convoy.housekeeping.backup import BackupRefused, back_up
-    from convoy.publishing import deployment
 
     try:
-        with deployment.exclusive(typer.echo):
+        with locks.hold_deployed(typer.echo):
             back_up(file, typer.echo)
     except (BackupRefused, OSError) as error:
         typer.echo(str(error), err=True)
@@ -92,15 +92,15 @@ def restore(
     replace: Annotated[bool, typer.Option("--replace", help="Move to .replaced/ what stands there.")] = False,
 ) -> None:
     """Bring a backup back, in this folder or another, once every file in it has proven to be the one that was kept."""
+    from convoy.core import locks
     from convoy.housekeeping.restoration import RestoreRefused
     from convoy.housekeeping.restoration import restore as restore_here
-    from convoy.publishing import deployment
     from convoy.sources.items import SourceRefused
 
     archive = file.absolute()
     try:
         into.mkdir(parents=True, exist_ok=True)
-        with chdir(into), deployment.exclusive(typer.echo):
+        with chdir(into), locks.hold_deployed(typer.echo):
             restore_here(archive, replace, typer.echo)
     except (RestoreRefused, SourceRefused, OSError) as error:
         typer.echo(str(error), err=True)
@@ -116,11 +116,11 @@ def migrate(
 ) -> None:
     """Bring a bundle of an older format into today's; one that serves is served by its successor, within seconds."""
     from convoy.bundle import BundleInvalid
+    from convoy.core import locks
     from convoy.housekeeping import migration
-    from convoy.publishing import deployment
 
     try:
-        with nullcontext() if into else deployment.exclusive(typer.echo):
+        with nullcontext() if into else locks.hold_deployed(typer.echo):
             migration.migrate(bundle, into, typer.echo)
     except (BundleInvalid, migration.MigrationRefused, OSError) as error:
         typer.echo(str(error), err=True)

@@ -15,15 +15,15 @@ def open_mlflow() -> Iterator[Any]:
     with mlflow_refusals():
         from sqlalchemy.exc import SQLAlchemyError
 
+        from convoy.core import locks
         from convoy.params import ParamsInvalid
-        from convoy.publishing import deployment
         from convoy.publishing.artifacts import StoreMoved
         from convoy.publishing.git_state import GitFailed
         from convoy.publishing.provenance import LockInvalid
         from convoy.publishing.tracking import open_store
 
         try:
-            with deployment.exclusive(typer.echo):  # the store too: two at once would race to make its tables
+            with locks.hold_deployed(typer.echo):  # the store too: two at once would race to make its tables
                 yield open_store()
         except SQLAlchemyError as error:
             reason = str(error).splitlines()[0]
