@@ -1,4 +1,4 @@
-"""The settings that the Makefile and the README offer beside the defaults are ones that training takes."""
+"""The settings that the Makefile and docs/train.md offer beside the defaults are ones that training takes."""
 
 import re
 import shlex
@@ -26,7 +26,7 @@ def offered(file: str, start: str) -> str:
 COMMANDS = {
     "params.yaml": "",
     "make thorough": offered("Makefile", "THOROUGH :="),
-    "a GPU, as in the README": offered("README.md", "dvc exp run --name gpu"),
+    "a GPU, as in docs/train.md": offered("docs/train.md", "dvc exp run --name gpu"),
 }
 
 
