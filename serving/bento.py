@@ -32,6 +32,6 @@ class BentoImage(Image):  # type: ignore[misc]  # bentoml exports it untyped
 def image() -> BentoImage:
     """Python and this package with what serving needs; pyproject.toml has it install the versions of the lock."""
     made = BentoImage(python_version="3.11", lock_python_packages=False)
-    made.build_include("pyproject.toml", "requirements.lock", "README.md", "src")
+    made.build_include("pyproject.toml", "requirements.lock", "README.md", "LICENSE", "src")
     made.python_packages(f"convoy[serve] @ file://{INSIDE}")
     return made

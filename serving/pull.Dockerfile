@@ -1,7 +1,7 @@
 # Brings the registry's champion to deployed/: MLflow's client, no server, no torch. Built from the repository root.
 FROM python:3.11-slim
 WORKDIR /build
-COPY pyproject.toml requirements.lock ./
+COPY LICENSE pyproject.toml requirements.lock ./
 # uv verifies the sha256 of each file that it installs; its own comes from the same lock file.
 RUN sed -n '/^uv==/,/[^\\]$/p' requirements.lock > uv.txt && pip install --no-cache-dir --require-hashes -r uv.txt
 RUN mkdir src \

@@ -1,7 +1,8 @@
-"""The settings that the Makefile and the README offer beside the defaults are ones that training takes."""
+"""The settings that pages, comments and the Makefile offer beside the defaults are ones that the pipeline takes."""
 
 import re
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def offered(file: str, start: str) -> str:
 COMMANDS = {
     "params.yaml": "",
     "make thorough": offered("Makefile", "THOROUGH :="),
-    "a GPU, as in the README": offered("README.md", "dvc exp run --name gpu"),
+    "a GPU, as in docs/train.md": offered("docs/train.md", "dvc exp run --name gpu"),
 }
 
 
@@ -45,9 +46,28 @@ def changed(words: str) -> dict[str, Any]:
     return params["train"]
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_every_setting_offered_builds_networks_that_answer(name: str) -> None:
-    train = changed(COMMANDS[name])
+def shown() -> dict[str, list[str]]:
+    """The words key=value that each file shows after -S or --set-param; a variable of make has its default."""
+    command = ["git", "grep", "-lIE", "-e", "(-S|--set-param)[ =]", "--", ":!tests"]
+    words = {}
+    for name in subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines():
+        text = Path(name).read_text()
+        for variable, default in re.findall(r"^(\w+) \?= (.*)$", text, re.MULTILINE):
+            text = text.replace(f"$({variable})", default)
+        words[name] = re.findall(r"(?<![\w-])(?:-S|--set-param)[ =]'?([\w.-]+=(?:\[[^]]*\]|[^\s`'\"]+))", text)
+    return {name: settings for name, settings in words.items() if settings}
+
+
+def flat(section: dict[str, Any], above: str = "") -> dict[str, Any]:
+    """Each number of params.yaml by its dotted name."""
+    values = {}
+    for name, value in section.items():
+        values |= flat(value, f"{above}{name}.") if isinstance(value, dict) else {f"{above}{name}": value}
+    return values
+
+
+def answer(train: dict[str, Any]) -> None:
+    """Every candidate of this section `train` is built, and answers."""
     TrainerParams.model_validate(train["trainer"])
     for task in DATA_KINDS:
         for architecture in ARCHITECTURES:
@@ -63,6 +83,29 @@ def test_every_setting_offered_builds_networks_that_answer(name: str) -> None:
                 training={},
             )
             assert candidates.build(description).eval()(INPUTS[task]).shape == (3, 2)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_setting_offered_builds_networks_that_answer(name: str) -> None:
+    answer(changed(COMMANDS[name]))
+
+
+@pytest.mark.parametrize("name", shown())
+def test_every_setting_shown_is_one_of_params(name: str) -> None:
+    words = shown()[name]
+    answer(changed(" ".join(f"-S {shlex.quote(word)}" for word in words)))
+    there = flat(yaml.safe_load(Path("params.yaml").read_text()))
+    for key, _, value in (word.partition("=") for word in words):
+        assert isinstance(yaml.safe_load(value), kinds_like(there[key])), f"{key}={value}"
+
+
+def kinds_like(value: Any) -> tuple[type, ...]:
+    """The types that a value may have where params.yaml has this one: null stands for any."""
+    return (object,) if value is None else (int, float) if type(value) in (int, float) else (type(value),)
+
+
+def test_settings_are_shown_where_people_look() -> None:
+    assert {"Makefile", "docs/train.md", "params.yaml"} <= set(shown())
 
 
 def test_thorough_and_gpu_settings_differ_from_the_defaults() -> None:

@@ -20,7 +20,7 @@ def build(folder: Path) -> Path:
     copy = folder / "copy"
     for name in ("serving", "src/convoy"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "requirements.lock", "README.md"):
+    for name in ("pyproject.toml", "requirements.lock", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
     other = tiny_bundles.TEXT_CARD.model_copy(update={"temperature": 2.0})
     deploy(copy / "deployed", "text", lambda folder: tiny_bundles.write_text_bundle(folder, other))
@@ -60,5 +60,5 @@ def test_a_bentos_image_installs_the_locked_versions_and_no_root_runs_it(tmp_pat
     assert "\nUSER bentoml\n" in dockerfile
     assert f"UV_CONSTRAINT={INSIDE}/requirements.lock" in dockerfile
     assert {path.name for path in (bento / "src").iterdir()} == {
-        "README.md", "deployed", "pyproject.toml", "requirements.lock", "serving", "src", "bentofile.yaml"
+        "LICENSE", "README.md", "deployed", "pyproject.toml", "requirements.lock", "serving", "src", "bentofile.yaml"
     }  # fmt: skip
