@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-from convoy.predictor import Predictor
+from convoy.bundles.predictor import Predictor
 
 if __name__ == "__main__":
     predictor, encoded = Predictor(Path(sys.argv[1])), Path(sys.argv[2]).read_bytes()

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from bench.training import some_images, some_texts
-from convoy import layout
-from convoy.bundle import RELEASE, Release, digest_of
+from convoy.bundles.bundle import RELEASE, Release, digest_of
+from convoy.bundles.predictor import Predictor
+from convoy.core import paths
+from convoy.core.paths import DATA_KINDS, TASKS
 from convoy.core.png import encode_png
-from convoy.layout import DATA_KINDS, TASKS
-from convoy.predictor import Predictor
-from convoy.preprocessing.text import TextPreprocessing
+from convoy.kinds.text.preprocessing import TextPreprocessing
 
 BOUNDARY = "a-boundary-of-a-form"
 FORM = f"multipart/form-data; boundary={BOUNDARY}"
@@ -39,14 +39,14 @@ def write_bodies(folder: Path, count: int) -> Bodies:
         path.write_bytes(content)
         into.append(path)
 
-    for pixels in some_images(layout.prepared("image", "validation"), count).images:
+    for pixels in some_images(paths.prepared("image", "validation"), count).images:
         png = encode_png(pixels)
         put(found.images, "png", png)
         head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="image"; filename="image.png"\r\n'
         head += "Content-Type: image/png\r\n\r\n"
         put(found.forms, "form", head.encode() + png + f"\r\n--{BOUNDARY}--\r\n".encode())
         put(found.tensors, "tensor", json.dumps({"inputs": pixels.reshape(1, 28, 28, 1).tolist()}).encode())
-    reviews = some_texts(layout.prepared("text", "validation"), count).texts
+    reviews = some_texts(paths.prepared("text", "validation"), count).texts
     lengths = np.random.default_rng(0).permutation(np.linspace(20, 400, len(reviews)).astype(int))
     for review, words in zip(reviews, lengths, strict=True):
         text = " ".join(review.split()[:words])
@@ -58,7 +58,7 @@ def write_bodies(folder: Path, count: int) -> Bodies:
 def deploy(folder: Path, image: Path | None = None) -> None:
     """What the pipeline built last, as `publish` would deploy it; or another bundle for images."""
     for task in TASKS:
-        bundle = image if image is not None and task == "image" else layout.bundle(task).absolute()
+        bundle = image if image is not None and task == "image" else paths.bundle(task).absolute()
         digest = digest_of(bundle)
         (folder / task / digest).mkdir(parents=True)
         for path in bundle.iterdir():
@@ -72,7 +72,7 @@ def of_peers() -> dict[str, str]:
     """What the peers need to know of the bundles, as their environment."""
     found: dict[str, str] = {}
     for task in DATA_KINDS:
-        folder = layout.bundle(task).absolute()
+        folder = paths.bundle(task).absolute()
         card = Predictor(folder).card
         found |= {f"{task.upper()}_ONNX": str(folder / "model.onnx"), f"{task.upper()}_LABELS": ",".join(card.labels)}
         if isinstance(card.preprocessing, TextPreprocessing):

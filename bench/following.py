@@ -13,7 +13,7 @@ import typer
 from bench import machine
 from bench.contest import Contest, Ratio, hold, table
 from bench.place import Place, params_on_cpu
-from convoy import atomic
+from convoy.core import atomic
 
 REPORT = Path("reports/bench/following.json")
 GOAL = 0.95  # training may be slower by 5 % at most

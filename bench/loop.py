@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor, nn
 
-from convoy.callbacks import seed_epoch
-from convoy.classifier import Classifier, LearningParams
+from convoy.training.callbacks import seed_epoch
+from convoy.training.classifier import Classifier, LearningParams
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 

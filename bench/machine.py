@@ -11,7 +11,7 @@ import psutil
 import torch
 
 from convoy.core.machine import usable_cores
-from convoy.publishing.git_state import read_git_state
+from convoy.tracking.git_state import read_git_state
 
 _PACKAGES = ("torch", "pytorch-lightning", "numpy", "optuna", "onnxruntime", "bentoml", "uvicorn")
 

@@ -10,17 +10,17 @@ from typing import Any
 import yaml
 
 from bench.training import some_images, some_texts
-from convoy import atomic, layout
-from convoy.layout import Split, Task
-from convoy.prepared.image import write_images
-from convoy.prepared.text import write_texts
+from convoy.core import atomic, paths
+from convoy.core.paths import Split, Task
+from convoy.kinds.image.prepared import write_images
+from convoy.kinds.text.prepared import write_texts
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def params_on_cpu() -> dict[str, Any]:
     """The project's params; the goals are those of a machine without a GPU."""
-    params: dict[str, Any] = yaml.safe_load((ROOT / layout.PARAMS).read_text(encoding="utf-8"))
+    params: dict[str, Any] = yaml.safe_load((ROOT / paths.PARAMS).read_text(encoding="utf-8"))
     params["train"]["trainer"] |= {"accelerator": "cpu", "precision": "32-true"}
     return params
 
@@ -38,9 +38,9 @@ class Place:
 
     def lay(self, params: dict[str, Any], task: Task, counts: dict[Split, int]) -> None:
         """Write the params, and so many items of each split."""
-        atomic.write_bytes(self.folder / layout.PARAMS, yaml.safe_dump(params).encode())
+        atomic.write_bytes(self.folder / paths.PARAMS, yaml.safe_dump(params).encode())
         for split, count in counts.items():
-            path = layout.prepared(task, split)
+            path = paths.prepared(task, split)
             if task == "image":
                 write_images(self.folder / path, some_images(ROOT / path, count))
             else:

@@ -17,7 +17,7 @@ from bench import machine, servers
 from bench.bodies import FORM, JSON, deploy, of_peers, write_bodies
 from bench.contest import Contest, Figures, Ratio, hold, table
 from bench.load import LOAD_CORE, SERVER_CORE, Load, ToolMissing, pinned
-from convoy import atomic, layout
+from convoy.core import atomic, paths
 
 REPORT = Path("reports/bench/serving.json")
 START_GOAL_S = 5.0
@@ -181,7 +181,7 @@ class Bench:
 
 
 def _bundle() -> Path:
-    return layout.bundle("image").absolute()
+    return paths.bundle("image").absolute()
 
 
 def measure(size: Size) -> dict[str, Any]:

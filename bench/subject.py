@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from bench.loop import train_by_hand
-from convoy import candidates
-from convoy.classifier import LearningParams
-from convoy.layout import Architecture, Task
-from convoy.params import Section
-from convoy.training import Splits, TrainerParams, train
+from convoy.core.params import Section
+from convoy.core.paths import Architecture, Task
+from convoy.kinds import candidates
+from convoy.training.classifier import LearningParams
+from convoy.training.trainer import Splits, TrainerParams, train
 
 CPU = torch.device("cpu")  # the goals are those of a machine without a GPU
 SEED = 0

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from bench import feeding, machine
 from bench.contest import Contest, Ratio, hold, table
 from bench.subject import SEED, Candidate, Subject
-from convoy import atomic, candidates, layout
-from convoy.core import stages
-from convoy.layout import DATA_KINDS, Task
-from convoy.params import read_section
-from convoy.prepared.image import ImageSplit, read_images, write_images
-from convoy.prepared.text import TextSplit, read_texts, write_texts
-from convoy.preprocessing.text import TextPreprocessing, TextPreprocessor
-from convoy.training import TrainerParams
+from convoy.core import atomic, paths, stages
+from convoy.core.params import read_section
+from convoy.core.paths import DATA_KINDS, Task
+from convoy.kinds import candidates
+from convoy.kinds.image.prepared import ImageSplit, read_images, write_images
+from convoy.kinds.text.prepared import TextSplit, read_texts, write_texts
+from convoy.kinds.text.preprocessing import TextPreprocessing, TextPreprocessor
+from convoy.training.trainer import TrainerParams
 
 REPORT = Path("reports/bench/training.json")
 PADDED_TOKENS = 400  # what the goal names
@@ -167,9 +167,7 @@ def main(
     """Measure, write the report, and print a table."""
     content = machine.facts()
     try:
-        results = measure(
-            Size(), lambda task: layout.prepared(task, "train"), layout.contract("text"), layout.TOKENIZER
-        )
+        results = measure(Size(), lambda task: paths.prepared(task, "train"), paths.contract("text"), paths.TOKENIZER)
     except FileNotFoundError as error:
         typer.echo(f"{error}; here that is `dvc repro {' '.join(map(stages.prepare, DATA_KINDS))}`", err=True)
         raise typer.Exit(2) from None

@@ -13,8 +13,8 @@ from optuna.storages.journal import JournalFileBackend
 from bench import machine
 from bench.contest import Contest, Ratio, hold, table
 from bench.place import Place, params_on_cpu
-from convoy import atomic
-from convoy.layout import Architecture, Task
+from convoy.core import atomic
+from convoy.core.paths import Architecture, Task
 
 REPORT = Path("reports/bench/tuning.json")
 CANDIDATES: tuple[tuple[Task, Architecture], ...] = (("image", "cnn"), ("text", "lstm"))

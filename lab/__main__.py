@@ -12,21 +12,21 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 def publish() -> None:
     """Bring MLflow to what the laboratory measured; again adds only what is missing."""
     from convoy.core import locks
-    from convoy.publishing import mlflow_settings
+    from convoy.tracking import settings
 
-    mlflow_settings.apply()
+    settings.apply()
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    from convoy.publishing import tracking
-    from convoy.publishing.artifacts import StoreMoved
+    from convoy.tracking import mlflow_runs
+    from convoy.tracking.artifacts import StoreMoved
     from lab import publication
 
     try:
         with locks.hold_deployed(typer.echo):
-            publication.publish(tracking.open_store(), typer.echo)
+            publication.publish(mlflow_runs.open_store(), typer.echo)
     except (MlflowException, OSError, SQLAlchemyError, StoreMoved) as error:
-        typer.echo(f"MLflow ({mlflow_settings.tracking_uri()}) was not brought up to date: {error}", err=True)
+        typer.echo(f"MLflow ({settings.tracking_uri()}) was not brought up to date: {error}", err=True)
         raise typer.Exit(1) from None
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from pydantic import Field
 
-from convoy.layout import DataKind
-from convoy.params import Section as ParamsSection
+from convoy.core.params import Section as ParamsSection
+from convoy.core.paths import DataKind
 from lab import figures
 from lab.claims import memory as of_memory
 from lab.claims import space as of_space

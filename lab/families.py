@@ -6,7 +6,7 @@ from typing import Generic, TypeVar, cast
 from pydantic import Field
 from torch import nn
 
-from convoy.params import Section
+from convoy.core.params import Section
 from lab.layout import Family
 
 Cnn = TypeVar("Cnn", bound=Section)

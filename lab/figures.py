@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from convoy.layout import DataKind
+from convoy.core.paths import DataKind
 from lab.layout import RECURRENT, SIZED
 from lab.results import LEAST_GRADIENT, NAMES, Results
 

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from pydantic import Field
 from torch import Tensor, nn
 
-from convoy.models import image_cnn
-from convoy.models.image_input import Pixels
-from convoy.params import Section
+from convoy.core.params import Section
+from convoy.kinds.image.networks import cnn
+from convoy.kinds.image.networks.input_layer import Pixels
 from lab.cells import recurrent_cell
 from lab.families import FeedForwardParams, RecurrentParams, layers
 from lab.layout import Family
@@ -32,8 +32,8 @@ def image_network(
     """An untrained network for images of `dimensions` size_px and channels."""
     size_px, channels = dimensions["size_px"], dimensions["channels"]
     if isinstance(params, ImageCnnParams):
-        plain = image_cnn.NetworkParams(channels=params.channels, blocks=0, dropout=0, flip_averaging=False)
-        return image_cnn.Network(plain, channels=channels, size_px=size_px, labels=labels)
+        plain = cnn.NetworkParams(channels=params.channels, blocks=0, dropout=0, flip_averaging=False)
+        return cnn.Network(plain, channels=channels, size_px=size_px, labels=labels)
     if isinstance(params, RecurrentParams):
         return RowReader(family, params.units, channels, size_px, labels)
     return nn.Sequential(Pixels(channels), nn.Flatten(), *layers(channels * size_px**2, params.hidden, labels))

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from convoy import layout
-from convoy.datasets.image import BatchParams, ImageDataset, TrainingBatches
+from convoy.core import paths
+from convoy.kinds.image.dataset import BatchParams, ImageDataset, TrainingBatches
 from lab.image_networks import ImageParams, image_network
 from lab.items import DataParams, divide
 from lab.layout import Family
@@ -24,7 +24,7 @@ class Images:
 
 def read_image_subset(params: DataParams) -> Images:
     """Images of the train split."""
-    dataset = ImageDataset(layout.prepared("image", "train"))
+    dataset = ImageDataset(paths.prepared("image", "train"))
     learn, ask = divide(len(dataset.labels), params.image, params.seed)
     return Images(*(with_images(dataset, dataset.arrays[rows], dataset.labels[rows]) for rows in (learn, ask)))
 

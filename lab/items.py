@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from convoy.params import Section
+from convoy.core.params import Section
 
 
 class Share(Section):

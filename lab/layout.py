@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal, get_args
 
-from convoy.layout import DataKind
+from convoy.core.paths import DataKind
 
 Family = Literal["cnn", "lstm", "gru", "rnn", "mlp", "linear"]
 FAMILIES: tuple[Family, ...] = get_args(Family)

@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from convoy.params import Section
+from convoy.core.params import Section
 from lab.costs import count_step
 
 Batch = tuple[Tensor, Tensor]

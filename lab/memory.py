@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
-from convoy.params import Section
+from convoy.core.params import Section
 from lab.cells import recurrent_cell
 from lab.layout import Reader
 

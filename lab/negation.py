@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from convoy.params import Section
+from convoy.core.params import Section
 
 Score = Callable[[list[str]], NDArray[np.float64]]  # sentences (n,) -> logit of the good label less the bad one's
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from convoy.params import Section
+from convoy.core.params import Section
 
 Tokens = NDArray[np.int32]  # (tokens,)
 FIRST_WORD = 2  # after padding and the unknown word

@@ -7,12 +7,12 @@ from typing import Any
 
 from mlflow import MlflowClient
 
-from convoy import atomic
+from convoy.core import atomic
+from convoy.core.paths import DATA_KINDS, DataKind
 from convoy.core.progress import Say
-from convoy.layout import DATA_KINDS, DataKind
-from convoy.publishing import tracking
-from convoy.publishing.metric_names import numbers
-from convoy.publishing.run_content import RunContent, texts
+from convoy.tracking import mlflow_runs
+from convoy.tracking.metric_names import numbers
+from convoy.tracking.run_content import RunContent, texts
 from lab.layout import FAMILIES, READERS, REPORT, Family, Reader, learnt, permuted, remembered, sized
 from lab.results import Results
 
@@ -26,11 +26,11 @@ def publish(client: MlflowClient, say: Say) -> None:
     Raises FileNotFoundError where something was not measured yet.
     """
     results = Results.read()
-    experiment = tracking.experiment_named(client, EXPERIMENT)
+    experiment = mlflow_runs.experiment_named(client, EXPERIMENT)
     contents = [family_run(task, family, results) for task in DATA_KINDS for family in FAMILIES]
     contents += [reader_run(reader, results) for reader in READERS]
     for content in [*contents, report_run(results)]:
-        _, added = tracking.complete_run(client, experiment, content)
+        _, added = mlflow_runs.complete_run(client, experiment, content)
         what = ", ".join(f"{count} {name}" for name, count in added.items() if count and name != "run")
         say(f"run {content.name}: {'new, with ' if added['run'] else 'added '}{what or 'nothing, it is complete'}")
 
@@ -76,7 +76,7 @@ def _run(
     seconds: float,
 ) -> RunContent:
     """A run whose key is the content of its files: measured anew, it is another one."""
-    contents = {str(path): tracking.digest_of(path.read_bytes()) for path in files}
+    contents = {str(path): mlflow_runs.digest_of(path.read_bytes()) for path in files}
     ended_ms = int(max(path.stat().st_mtime for path in files) * 1000)
     return RunContent(
         name=name,

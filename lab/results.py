@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from convoy.layout import DataKind
+from convoy.core.paths import DataKind
 from lab import layout, measuring
 from lab.estimates import Estimate, estimate
 from lab.layout import FAMILIES, READERS, RECURRENT, SIZED, Family, Reader

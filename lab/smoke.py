@@ -8,10 +8,10 @@ from pathlib import Path
 import yaml
 
 from convoy.core import stages
+from convoy.core.params import ParamsInvalid
+from convoy.core.paths import DATA_KINDS
 from convoy.core.progress import Say
-from convoy.layout import DATA_KINDS
-from convoy.params import ParamsInvalid
-from convoy.running import workspace
+from convoy.lineage import workspace
 from lab.layout import PARAMS
 
 OVERRIDES = Path("lab/smoke.yaml")

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from convoy.params import Section
+from convoy.core.params import Section
 
 Images = NDArray[np.uint8]  # (n, height, width, channels)
 DIRECTIONS = ((0, 1), (0, -1), (1, 0), (-1, 0))  # right, left, down, up

@@ -6,9 +6,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from convoy.models import text_cnn
-from convoy.models.text_input import WordVectors
-from convoy.params import Section
+from convoy.core.params import Section
+from convoy.kinds.text.networks import cnn
+from convoy.kinds.text.networks.input_layer import WordVectors
 from lab.cells import recurrent_cell
 from lab.families import FeedForwardParams, RecurrentParams, layers
 from lab.layout import Family
@@ -43,14 +43,14 @@ def text_network(
     """An untrained network for texts of `dimensions` vocabulary, pad_id and positions, the tokens of the longest."""
     vocabulary, pad_id = dimensions["vocabulary"], dimensions["pad_id"]
     if isinstance(params, TextCnnParams):
-        kim = text_cnn.NetworkParams(
+        kim = cnn.NetworkParams(
             embedding=words.embedding,
             filters=params.filters,
             widths=params.widths,
             dropout=words.dropout,
             context_window=words.context_window,
         )
-        return text_cnn.Network(kim, vocabulary=vocabulary, pad_id=pad_id, labels=labels)
+        return cnn.Network(kim, vocabulary=vocabulary, pad_id=pad_id, labels=labels)
     if family == "linear":
         return WordSum(vocabulary, pad_id, labels)
     vectors = WordVectors(vocabulary, words.embedding, pad_id, words.dropout)

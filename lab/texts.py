@@ -8,9 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from convoy import layout
-from convoy.datasets.text import BatchParams, TextDataset, TrainingBatches
-from convoy.models.text_input import learn_word_vectors
+from convoy.core import paths
+from convoy.kinds.text.dataset import BatchParams, TextDataset, TrainingBatches
+from convoy.kinds.text.networks.input_layer import learn_word_vectors
 from lab.items import DataParams, divide
 from lab.layout import Family
 from lab.learning import CPU, LearningParams, Trained, per_seed, spend
@@ -28,7 +28,7 @@ class Texts:
 
 def read_text_subset(params: DataParams) -> Texts:
     """Texts of the train split, as token ids."""
-    dataset = TextDataset(layout.prepared("text", "train"))
+    dataset = TextDataset(paths.prepared("text", "train"))
     learn, ask = divide(len(dataset.labels), params.text, params.seed)
     parts = [with_texts(dataset, [dataset.arrays[row] for row in rows], dataset.labels[rows]) for rows in (learn, ask)]
     return Texts(*parts)

@@ -3,21 +3,21 @@
 import json
 import sys
 
-from convoy import atomic, layout, stage
-from convoy.layout import Task
-from convoy.params import read_section
-from convoy.selection import SelectionParams, choose_winner
+from convoy.core import atomic, paths, stage
+from convoy.core.params import read_section
+from convoy.core.paths import Task
+from convoy.evaluation.selection import SelectionParams, choose_winner
 
 
 def main(task: Task) -> None:
     """Choose by files that DVC tracks, so that the choice can be repeated."""
     params = read_section(SelectionParams, "choose")
-    files = {name: layout.reports(task) / name / "metrics.json" for name in layout.ARCHITECTURES}
+    files = {name: paths.reports(task) / name / "metrics.json" for name in paths.ARCHITECTURES}
     metrics: dict[str, dict[str, float]] = {
         name: json.loads(path.read_bytes())["validation"] for name, path in files.items()
     }
     winner = choose_winner(metrics, params.metric)
-    atomic.write_json(layout.choice(task), {"architecture": winner, "metric": params.metric, "candidates": metrics})
+    atomic.write_json(paths.choice(task), {"architecture": winner, "metric": params.metric, "candidates": metrics})
     print(f"{task}: {winner} wins by {params.metric}: { {name: row[params.metric] for name, row in metrics.items()} }")
 
 

@@ -6,13 +6,13 @@ from typing import Any
 from numpy.typing import NDArray
 from pydantic import Field
 
-from convoy import atomic, layout, stage
-from convoy.building.report import report_on
-from convoy.deletion import DeletionParams, measure_deletion
-from convoy.explanation.explainer import open_explainer
-from convoy.layout import DataKind
-from convoy.params import Section, read_section
-from convoy.predictor import Predictor
+from convoy.bundles.explainer import open_explainer
+from convoy.bundles.predictor import Predictor
+from convoy.core import atomic, paths, stage
+from convoy.core.params import Section, read_section
+from convoy.core.paths import DataKind
+from convoy.evaluation.faithfulness import DeletionParams, measure_deletion
+from convoy.evaluation.report import report_on
 
 
 class Params(Section):
@@ -37,7 +37,7 @@ def _explain(task: DataKind, predictor: Predictor, arrays: list[NDArray[Any]], p
     explainer = open_explainer(predictor, threads=2)
     assert explainer is not None, "export writes no bundle without explanation.onnx"
     report = measure_deletion(explainer, arrays, params)
-    atomic.write_json(layout.reports(task) / "explanation.json", report)
+    atomic.write_json(paths.reports(task) / "explanation.json", report)
     print(f"{task}: deletion {report}", flush=True)
 
 

@@ -2,9 +2,9 @@
 
 from pydantic import Field
 
-from convoy import stage
-from convoy.building.report import report_on
-from convoy.params import Section, read_section
+from convoy.core import stage
+from convoy.core.params import Section, read_section
+from convoy.evaluation.report import report_on
 
 
 class Params(Section):

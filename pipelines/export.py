@@ -5,12 +5,12 @@ import sys
 
 from pydantic import Field
 
-from convoy import layout, stage
-from convoy.building.bundle import BundleParams, build_bundle
-from convoy.building.explanation import Explaining
-from convoy.bundle import Limits, Occlusion, Reading
-from convoy.layout import Architecture, DataKind
-from convoy.params import Section, read_section
+from convoy.bundles.bundle import Limits, Occlusion, Reading
+from convoy.core import paths, stage
+from convoy.core.params import Section, read_section
+from convoy.core.paths import Architecture, DataKind
+from convoy.export.build import BundleParams, build_bundle
+from convoy.export.explanation import Explaining
 
 
 class Explanations(Section):
@@ -31,8 +31,8 @@ class Params(BundleParams):
 def main(task: DataKind) -> None:
     """Export the candidate that was chosen, and what explains it."""
     params = read_section(Params, "export")
-    architecture: Architecture = json.loads(layout.choice(task).read_bytes())["architecture"]
-    preprocessing = json.loads(layout.contract(task).read_bytes())
+    architecture: Architecture = json.loads(paths.choice(task).read_bytes())["architecture"]
+    preprocessing = json.loads(paths.contract(task).read_bytes())
     how: Occlusion | Reading = params.explanation.image if task == "image" else params.explanation.text
     explaining = Explaining(how, params.max_contribution_difference)
     build_bundle(task, architecture, preprocessing, params.limits[task], params, explaining=explaining)

@@ -2,14 +2,14 @@
 
 from pydantic import Field
 
-from convoy import layout, stage
-from convoy.building.bundle import BundleParams, build_bundle
-from convoy.bundle import Limits
-from convoy.params import read_section
-from convoy.parity import Agreement, compare_pieces, require_agreement
-from convoy.predictor import Model
-from convoy.prepared.text import read_texts
-from convoy.preprocessing.text import StreamPreprocessing, TextPreprocessing
+from convoy.bundles.bundle import Limits
+from convoy.bundles.predictor import Model
+from convoy.core import paths, stage
+from convoy.core.params import read_section
+from convoy.evaluation.parity import Agreement, compare_pieces, require_agreement
+from convoy.export.build import BundleParams, build_bundle
+from convoy.kinds.text.prepared import read_texts
+from convoy.kinds.text.preprocessing import StreamPreprocessing, TextPreprocessing
 
 
 class Params(BundleParams):
@@ -27,11 +27,11 @@ def main() -> None:
     params = read_section(Params, "export_stream")
 
     def prove_pieces(model: Model) -> dict[str, Agreement]:
-        texts = read_texts(layout.prepared("text-stream", "validation")).texts[: params.piece_texts]
+        texts = read_texts(paths.prepared("text-stream", "validation")).texts[: params.piece_texts]
         pieces = compare_pieces(model, texts)
         return {"pieces": require_agreement(pieces, params.max_piece_difference, "texts at once and in pieces")}
 
-    prepared = TextPreprocessing.model_validate_json(layout.contract("text-stream").read_bytes())
+    prepared = TextPreprocessing.model_validate_json(paths.contract("text-stream").read_bytes())
     contract = StreamPreprocessing.without_cutting(prepared, params.max_pending_characters, params.max_words)
     build_bundle("text-stream", "lstm", contract.model_dump(mode="json"), params.limits, params, prove_pieces)
 

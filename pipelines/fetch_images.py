@@ -2,8 +2,9 @@
 
 from typing import Literal
 
-from convoy import layout, raw, stage
-from convoy.params import read_section
+from convoy.core import paths, stage
+from convoy.core.params import read_section
+from convoy.data import raw
 from convoy.sources import arrays, fashion_mnist, folders, tables
 from convoy.sources.download import SourceUnavailable
 from convoy.sources.items import Found, SourceParams, SourceRefused
@@ -19,7 +20,7 @@ def main() -> None:
     """Read the source once; nothing after this stage knows what it was."""
     params = read_section(Params, "fetch_images")
     found, labels = _read(params)
-    raw.write(layout.raw("image"), "image", found, params.labels or labels)
+    raw.write(paths.raw("image"), "image", found, params.labels or labels)
 
 
 def _read(params: Params) -> tuple[Found, tuple[str, ...] | None]:

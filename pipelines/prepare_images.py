@@ -1,14 +1,14 @@
 """data/raw/image -> one Arrow file per split, duplicates out, and the report of the data."""
 
-from convoy import atomic, layout, stage
-from convoy.params import read_section
-from convoy.preflight.limits import PreflightLimits
-from convoy.preflight.report import DataRefused, rejections_told, summary, write_report
-from convoy.preparation.image import convert, gather, take_census
-from convoy.prepared.image import ImageSplit, write_images
-from convoy.preprocessing.image import ImagePreprocessing
-from convoy.raw import RawItems
-from convoy.splits import DivisionParams, DivisionRefused, divide, require_usable
+from convoy.core import atomic, paths, stage
+from convoy.core.params import read_section
+from convoy.data.image_preparation import convert, gather, take_census
+from convoy.data.limits import PreflightLimits
+from convoy.data.raw import RawItems
+from convoy.data.report import DataRefused, rejections_told, summary, write_report
+from convoy.data.splits import DivisionParams, DivisionRefused, divide, require_usable
+from convoy.kinds.image.prepared import ImageSplit, write_images
+from convoy.kinds.image.preprocessing import ImagePreprocessing
 
 
 class Params(DivisionParams):
@@ -21,8 +21,8 @@ class Params(DivisionParams):
 def main() -> None:
     """Prepare the images: as the model will see them, each in one split."""
     params = read_section(Params, "prepare_images")
-    raw = RawItems(layout.raw("image"))
-    scratch = layout.prepared("image", "train").parent
+    raw = RawItems(paths.raw("image"))
+    scratch = paths.prepared("image", "train").parent
     converted = convert(raw, params.preprocessing, scratch)
     labels = raw.label_of[converted.rows]
     with rejections_told("image", [*raw.rejections, *converted.rejections]):
@@ -32,9 +32,9 @@ def main() -> None:
     findings = write_report("image", census, params.limits, lambda item: converted.pixels[item])
     for name, rows in division.rows.items():
         images = gather(converted.pixels, rows, scratch)
-        write_images(layout.prepared("image", name), ImageSplit(images, labels[rows], raw.labels))
-    atomic.write_json(layout.contract("image"), params.preprocessing.model_dump(mode="json"))
-    atomic.write_json(layout.reports("image") / "data.json", summary(findings, len(raw)))
+        write_images(paths.prepared("image", name), ImageSplit(images, labels[rows], raw.labels))
+    atomic.write_json(paths.contract("image"), params.preprocessing.model_dump(mode="json"))
+    atomic.write_json(paths.reports("image") / "data.json", summary(findings, len(raw)))
     print(f"images: dropped {division.dropped}, kept { {name: len(rows) for name, rows in division.rows.items()} }")
 
 

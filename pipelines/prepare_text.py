@@ -2,16 +2,16 @@
 
 from pydantic import Field
 
-from convoy import atomic, layout, stage
-from convoy.params import read_section
-from convoy.preflight.limits import PreflightLimits
-from convoy.preflight.report import DataRefused, rejections_told, summary, write_report
-from convoy.preparation.text import Encoder, TextsOf, look, take_census
-from convoy.prepared.text import write_texts
-from convoy.preprocessing.text import TextPreprocessing, TextPreprocessor
-from convoy.preprocessing.vocabulary import build_tokenizer
-from convoy.raw import RawItems
-from convoy.splits import DivisionParams, DivisionRefused, divide, require_usable
+from convoy.core import atomic, paths, stage
+from convoy.core.params import read_section
+from convoy.data.limits import PreflightLimits
+from convoy.data.raw import RawItems
+from convoy.data.report import DataRefused, rejections_told, summary, write_report
+from convoy.data.splits import DivisionParams, DivisionRefused, divide, require_usable
+from convoy.data.text_preparation import Encoder, TextsOf, look, take_census
+from convoy.kinds.text.prepared import write_texts
+from convoy.kinds.text.preprocessing import TextPreprocessing, TextPreprocessor
+from convoy.kinds.text.vocabulary import build_tokenizer
 
 
 class Params(DivisionParams):
@@ -25,22 +25,22 @@ class Params(DivisionParams):
 def main() -> None:
     """Prepare the texts, each in one split. The vocabulary is built from the training split alone."""
     params = read_section(Params, "prepare_text")
-    raw = RawItems(layout.raw("text"))
+    raw = RawItems(paths.raw("text"))
     usable = look(raw, params.preprocessing)
     with rejections_told("text", [*raw.rejections, *usable.rejections]):
         require_usable(raw.given, usable.rows)
         division = divide(usable.keys, raw.label_of[usable.rows], raw.given[usable.rows], raw.labels, params)
     rows = {name: usable.rows[indices] for name, indices in division.rows.items()}
     tokenizer_json = build_tokenizer(TextsOf(raw, rows["train"]), params.vocabulary_size).encode()
-    atomic.write_bytes(layout.TOKENIZER, tokenizer_json)
+    atomic.write_bytes(paths.TOKENIZER, tokenizer_json)
     encoder = Encoder(raw, TextPreprocessor(params.preprocessing, tokenizer_json))
-    for name in layout.SPLITS:
-        write_texts(layout.prepared("text", name), encoder.encode(rows[name], name))
+    for name in paths.SPLITS:
+        write_texts(paths.prepared("text", name), encoder.encode(rows[name], name))
     census = take_census(raw, usable, division, encoder)
     findings = write_report("text", census, params.limits, TextsOf(raw, usable.rows).__getitem__)
-    atomic.write_json(layout.contract("text"), params.preprocessing.model_dump(mode="json"))
+    atomic.write_json(paths.contract("text"), params.preprocessing.model_dump(mode="json"))
     report = {**summary(findings, len(raw)), "vocabulary": encoder.vocabulary}
-    atomic.write_json(layout.reports("text") / "data.json", report)
+    atomic.write_json(paths.reports("text") / "data.json", report)
     print(f"texts: dropped {division.dropped}, kept { {name: len(found) for name, found in rows.items()} }")
 
 

@@ -2,12 +2,12 @@
 
 import sys
 
-from convoy import stage
-from convoy.building.candidate import Candidate, CandidateParams, train_candidate
-from convoy.checkpoints import TrainingRunning
-from convoy.layout import Architecture, DataKind
-from convoy.params import read_section
-from convoy.training import TrainerParams
+from convoy.core import stage
+from convoy.core.params import read_section
+from convoy.core.paths import Architecture, DataKind
+from convoy.training.candidate import Candidate, CandidateParams, train_candidate
+from convoy.training.checkpoints import TrainingRunning
+from convoy.training.trainer import TrainerParams
 
 
 class Params(CandidateParams):

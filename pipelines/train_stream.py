@@ -1,10 +1,10 @@
 """Prepared texts -> the candidate that reads a text in pieces: weights, validation metrics, curves."""
 
-from convoy import stage
-from convoy.building.candidate import Candidate, CandidateParams, train_candidate
-from convoy.checkpoints import TrainingRunning
-from convoy.params import read_section
-from convoy.training import TrainerParams
+from convoy.core import stage
+from convoy.core.params import read_section
+from convoy.training.candidate import Candidate, CandidateParams, train_candidate
+from convoy.training.checkpoints import TrainingRunning
+from convoy.training.trainer import TrainerParams
 
 
 class Params(CandidateParams):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convoy.layout import Task
+from convoy.core.paths import Task
 from serving.deployed import Deployed
 from serving.faults import Fault
 from serving.tally import tally

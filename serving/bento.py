@@ -8,7 +8,7 @@ from typing import Any
 from bentoml.exceptions import BentoMLException
 from bentoml.images import Image
 
-from convoy.layout import DEPLOYED, TASKS
+from convoy.core.paths import DEPLOYED, TASKS
 from serving.deployed import deployed_folder
 
 INSIDE = "/home/bentoml/bento/src"  # where BentoML's own Dockerfile puts the code

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import orjson
 
-from convoy.bundle import BundleInvalid, Release, read_release
-from convoy.explanation.explainer import Explainer, open_explainer
-from convoy.layout import DEPLOYED, TASKS, Task
-from convoy.predictor import Predictor
-from convoy.preprocessing.image import ImagePreprocessing
+from convoy.bundles.bundle import BundleInvalid, Release, read_release
+from convoy.bundles.explainer import Explainer, open_explainer
+from convoy.bundles.predictor import Predictor
+from convoy.core.paths import DEPLOYED, TASKS, Task
+from convoy.kinds.image.preprocessing import ImagePreprocessing
 from serving.measures import Measures, measures_of
 
 DEPLOYED_VARIABLE = "CONVOY_DEPLOYED"

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping
 
-from convoy.layout import Task
+from convoy.core.paths import Task
 from serving.deployed import Deployed
 from serving.faults import Fault
 from serving.routes import JSON

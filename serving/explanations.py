@@ -8,13 +8,13 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from convoy.bundle import ImageExplanation, TextExplanation
-from convoy.explanation.explainer import Explainer
-from convoy.explanation.image import draw_overlay, fall_where_covered
-from convoy.explanation.text import add_by_word, read_on, strongest_phrases
-from convoy.preprocessing.image import Polarity, PreparedImage
-from convoy.preprocessing.rejection import InputRejected
-from convoy.preprocessing.text import LocatedText, TextPreprocessing, TextPreprocessor
+from convoy.bundles.bundle import ImageExplanation, TextExplanation
+from convoy.bundles.explainer import Explainer
+from convoy.bundles.image_explanation import draw_overlay, fall_where_covered
+from convoy.bundles.text_explanation import add_by_word, read_on, strongest_phrases
+from convoy.kinds.image.preprocessing import Polarity, PreparedImage
+from convoy.kinds.rejection import InputRejected
+from convoy.kinds.text.preprocessing import LocatedText, TextPreprocessing, TextPreprocessor
 from serving.deployed import Deployed
 from serving.explanation_schemas import ExplainedPhrase, ExplainedWord, OmittedWords
 from serving.faults import Fault, from_rejection

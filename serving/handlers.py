@@ -4,9 +4,9 @@ import json
 from collections.abc import Collection
 from urllib.parse import parse_qsl
 
-from convoy.layout import Task
-from convoy.predictor import Prepared
-from convoy.preprocessing.image import Polarity
+from convoy.bundles.predictor import Prepared
+from convoy.core.paths import Task
+from convoy.kinds.image.preprocessing import Polarity
 from serving import openapi
 from serving.batching import ThreadBatcher, TurnBatcher
 from serving.deployed import Deployed, DeployedModels

@@ -5,7 +5,7 @@ import os
 from itertools import pairwise
 from pathlib import Path
 
-from convoy.request_files import older
+from convoy.core.request_files import older
 
 # Instead of a descriptor's number, from its close on: the next file or socket of any thread may have that number.
 CLOSED = -1

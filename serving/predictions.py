@@ -8,11 +8,11 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from convoy.conformal import prediction_sets
-from convoy.predictor import Prepared
-from convoy.preprocessing.image import ImagePreprocessing, Polarity, read_size
-from convoy.preprocessing.rejection import InputRejected
-from convoy.preprocessing.text import PreparedText
+from convoy.bundles.conformal import prediction_sets
+from convoy.bundles.predictor import Prepared
+from convoy.kinds.image.preprocessing import ImagePreprocessing, Polarity, read_size
+from convoy.kinds.rejection import InputRejected
+from convoy.kinds.text.preprocessing import PreparedText
 from serving.deployed import Deployed
 from serving.faults import Fault, from_rejection
 from serving.json_bodies import read_request

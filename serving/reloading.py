@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from convoy.layout import TASKS, Task
+from convoy.core.paths import TASKS, Task
 from serving.deployed import Deployed, DeployedModels, Unavailable, load_task
 from serving.measures import reloads_of
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from convoy import request_files
+from convoy.core import request_files
 from serving.exchange import Exchange
 from serving.log_file import LogFile
 from serving.logged_requests import Entry, entry_of, line_of

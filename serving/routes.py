@@ -6,8 +6,8 @@ from typing import Literal, get_args
 
 import bentoml._internal.server as bentoml_server
 
-from convoy.layout import Task
-from convoy.preprocessing.image import Polarity
+from convoy.core.paths import Task
+from convoy.kinds.image.preprocessing import Polarity
 
 STATIC_FOLDER = Path(bentoml_server.__file__).parent / "static_content"  # BentoML's own copy of Swagger UI
 STATIC_NAMES = tuple(sorted(path.name for path in STATIC_FOLDER.iterdir()))

@@ -5,8 +5,8 @@ from typing import Annotated, Literal, NotRequired
 from pydantic import BaseModel, ConfigDict, FailFast, Field, with_config
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
-from convoy.bundle import Card, Release
-from convoy.layout import Task
+from convoy.bundles.bundle import Card, Release
+from convoy.core.paths import Task
 
 CLOSED = ConfigDict(extra="forbid")
 

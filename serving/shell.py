@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from convoy.layout import TASKS
+from convoy.core.paths import TASKS
 from serving.access import Access
 from serving.admission import SenderGone, checked_deadline_s, checked_headers, checked_route, read_body
 from serving.capacity import MOST_EXPLANATIONS, Budget, Capacity

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from starlette.types import Message, Receive, Scope, Send
 
-from convoy.streaming import StreamState, begin
+from convoy.bundles.streaming import StreamState, begin
 from serving.admission import TIMEOUT_S
 from serving.capacity import Capacity
 from serving.connections import ABORT

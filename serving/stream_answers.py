@@ -6,8 +6,8 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from convoy.preprocessing.rejection import InputRejected
-from convoy.streaming import Reading, StreamState, begin, read
+from convoy.bundles.streaming import Reading, StreamState, begin, read
+from convoy.kinds.rejection import InputRejected
 from serving.deployed import Deployed
 from serving.faults import from_rejection
 from serving.json_bodies import read_request

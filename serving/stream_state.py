@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from convoy.streaming import StreamState
+from convoy.bundles.streaming import StreamState
 from serving.access import MIN_KEY_CHARACTERS
 from serving.deployed import Deployed
 from serving.faults import Fault

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from convoy.running import showcase, workspace
+from convoy.lineage import workspace
+from convoy.operations import smoke_request
 
 BUILD_S = 900
 START_S = 60
@@ -38,7 +39,7 @@ def served(folder: Path) -> Iterator[str]:
         )
         try:
             address = f"http://127.0.0.1:{port}"
-            ready = showcase.wait_until_ready([f"{address}/readyz"], START_S, lambda: server.poll() is not None)
+            ready = smoke_request.wait_until_ready([f"{address}/readyz"], START_S, lambda: server.poll() is not None)
             assert ready, log.read_text()[-3000:]
             yield address
         finally:

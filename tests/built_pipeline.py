@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 
 from convoy.core import stages
-from convoy.layout import DATA_KINDS, Task, architectures, kind_of
+from convoy.core.paths import DATA_KINDS, Task, architectures, kind_of
 
 METRICS = {"accuracy": 0.9, "macro_f1": 0.89, "log_loss": 0.3, "n": 100}
 BASELINES = {"image": "mlp", "text": "nb-svm"}

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from convoy.bundle import Calibration
-from convoy.candidates import Description, build
-from convoy.models import text_input, text_lstm
-from convoy.onnx_export import export, export_explanation
+from convoy.bundles.bundle import Calibration
+from convoy.export.to_onnx import export, export_explanation
+from convoy.kinds.candidates import Description, build
+from convoy.kinds.text.networks import input_layer, lstm
 
 NETWORKS: dict[tuple[str, str], dict[str, Any]] = {
     ("image", "cnn"): {"channels": [4, 4, 4], "blocks": 1, "dropout": 0.5, "flip_averaging": True},
@@ -55,10 +55,10 @@ def network(task: Any, architecture: Any) -> torch.nn.Module:
             training={},
         )
     )
-    if isinstance(built, text_lstm.Network):  # as after training: pairs that are known and have vectors
+    if isinstance(built, lstm.Network):  # as after training: pairs that are known and have vectors
         built.pretrain([np.arange(1, 50), np.arange(1, 50)[::-1]], 3)
         for layer in built.modules():
-            if isinstance(layer, text_input.PairVectors):
+            if isinstance(layer, input_layer.PairVectors):
                 torch.nn.init.normal_(layer.embed.weight)
     return built
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from mlflow_server import WITHIN_S
 
-from convoy import following
-from convoy.following import Follower
+from convoy.training import follower
+from convoy.training.follower import Follower
 from pipelines import train
 
 
@@ -33,5 +33,5 @@ if __name__ == "__main__":
     if len(sys.argv) > 3:
         hold(int(sys.argv[3]))
     else:
-        following.GRACE_S = WITHIN_S
+        follower.GRACE_S = WITHIN_S
     train.main(sys.argv[1], sys.argv[2])

@@ -9,11 +9,11 @@ import preflight_censuses
 import tiny_bundles
 from numpy.typing import NDArray
 
-from convoy.predictor import Model
-from convoy.preflight.inspection import find
-from convoy.preflight.limits import PreflightLimits
-from convoy.prepared.image import ImageSplit, write_images
-from convoy.prepared.text import TextSplit, write_texts
+from convoy.bundles.predictor import Model
+from convoy.data.inspection import find
+from convoy.data.limits import PreflightLimits
+from convoy.kinds.image.prepared import ImageSplit, write_images
+from convoy.kinds.text.prepared import TextSplit, write_texts
 
 ROWS = 200
 NO_LIMITS = dict.fromkeys(PreflightLimits.model_fields)

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from convoy import atomic
-from convoy.scoring import bulk
-from convoy.scoring.inputs import Inputs
-from convoy.scoring.scorer import Scorer, load
+from convoy.core import atomic
+from convoy.operations.score import bulk
+from convoy.operations.score.inputs import Inputs
+from convoy.operations.score.scorer import Scorer, load
 
 KILLED = -signal.SIGKILL
 

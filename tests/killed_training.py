@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file
 
-from convoy import atomic
+from convoy.core import atomic
 from pipelines import train
 
 FOREVER_S = 600.0

@@ -7,8 +7,8 @@ from pathlib import Path
 import psutil
 from test_ports import free_port
 
-from convoy.publishing import mlflow_settings
-from convoy.running import processes, showcase
+from convoy.operations import smoke_request, supervisor
+from convoy.tracking import settings
 
 WITHIN_S = 120  # for what takes a few seconds on a machine that is not busy
 
@@ -22,13 +22,13 @@ class Server:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        words = processes.command("mlflow", self.port)
-        words[words.index("--backend-store-uri") + 1] = f"sqlite:///{mlflow_settings.DATABASE.absolute()}"
+        words = supervisor.command("mlflow", self.port)
+        words[words.index("--backend-store-uri") + 1] = f"sqlite:///{settings.DATABASE.absolute()}"
         words[words.index("--allowed-hosts") + 1] = "*"  # the proxy's port too
         with Path("server.log").open("ab") as log:
-            self.process = subprocess.Popen(words, env=processes.environment(), stdout=log, stderr=log)
+            self.process = subprocess.Popen(words, env=supervisor.environment(), stdout=log, stderr=log)
         process = self.process
-        assert showcase.wait_until_ready([f"{self.uri}/health"], WITHIN_S, lambda: process.poll() is not None)
+        assert smoke_request.wait_until_ready([f"{self.uri}/health"], WITHIN_S, lambda: process.poll() is not None)
 
     def kill(self) -> None:
         if self.process is not None:

@@ -5,13 +5,13 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from convoy.publishing import mlflow_settings
+from convoy.tracking import settings
 
-mlflow_settings.apply()
+settings.apply()
 
 from mlflow import MlflowClient  # noqa: E402
 
-from convoy.publishing import tracking  # noqa: E402
+from convoy.tracking import mlflow_runs  # noqa: E402
 
 
 @cache
@@ -23,6 +23,6 @@ def _template() -> Path:
 
 def open_empty_store() -> MlflowClient:
     """A client of an empty store in the working directory."""
-    mlflow_settings.FOLDER.mkdir(exist_ok=True)
-    shutil.copy(_template(), mlflow_settings.DATABASE)
-    return tracking.open_store()
+    settings.FOLDER.mkdir(exist_ok=True)
+    shutil.copy(_template(), settings.DATABASE)
+    return mlflow_runs.open_store()

@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from convoy.preflight.census import Census, ImageFacts, TextFacts
-from convoy.preflight.near import NearPair, NearPairs
-from convoy.preflight.scripts import count_scripts
+from convoy.data.census import Census, ImageFacts, TextFacts
+from convoy.kinds.near_duplicates import NearPair, NearPairs
+from convoy.kinds.text.scripts import count_scripts
 from convoy.sources.items import Rejection
 
 

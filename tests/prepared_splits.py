@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from convoy.prepared.image import ImageSplit, write_images
-from convoy.prepared.text import TextSplit, write_texts
+from convoy.kinds.image.prepared import ImageSplit, write_images
+from convoy.kinds.text.prepared import TextSplit, write_texts
 
 VOCABULARY = 50
 

@@ -23,20 +23,13 @@ from mlflow import MlflowClient
 from mlflow_store import open_empty_store
 from tqdm import tqdm
 
-from convoy.bundle import read_bundle, read_release
+from convoy.bundles.bundle import read_bundle, read_release
 from convoy.core import locks
-from convoy.publishing import (
-    by_hand,
-    decisions,
-    deployment,
-    glance,
-    promotion,
-    publication,
-    rollback,
-    showing,
-    status,
-    tracking,
-)
+from convoy.operations import status
+from convoy.release import deployment, journal, promotion, registry_sync, rollback
+from convoy.release import promote as promoting
+from convoy.release import publish as publishing
+from convoy.tracking import glance, mlflow_runs
 
 # Every call that changes a file or MLflow's store; a kill before one is a kill after the one before it.
 FILES = [
@@ -68,18 +61,18 @@ def silently(line: str) -> None:
 def promote() -> None:
     with locks.hold_deployed(silently):
         seen = deployment.current_digest("image")
-        by_hand.promote(tracking.open_store(), silently, "image", "2", "asked for", seen)
+        promoting.promote(mlflow_runs.open_store(), silently, "image", "2", "asked for", seen)
 
 
 def roll_back() -> None:
     with locks.hold_deployed(silently):
         rollback.rollback(silently, "image", None, "it answers worse", deployment.current_digest("image"))
-        by_hand.show(tracking.open_store(), "image")
+        promoting.show(mlflow_runs.open_store(), "image")
 
 
 def publish() -> None:
     with locks.hold_deployed(silently):
-        publication.publish(tracking.open_store(), silently, ["image"])
+        publishing.publish(mlflow_runs.open_store(), silently, ["image"])
 
 
 def _lay(better: bool, published: int) -> None:
@@ -193,7 +186,7 @@ def _look(served: str | None) -> str:
     folder = deployment.folder_of("image", serving.digest)
     release = read_release(folder)
     assert read_bundle(folder).digest == serving.digest and release is not None and release.digest == serving.digest
-    history = decisions.read_history("image")
+    history = journal.read_history("image")
     now = "the old" if serving.digest == served else "the new"
     steps = [step.why for step in status.look(1)[0].next]
     if history.unfinished is not None:
@@ -208,7 +201,7 @@ def _look(served: str | None) -> str:
 
 def _assert_whole(scene: Scene) -> None:
     """deployed/, history and MLflow agree, nothing temporary is left, and MLflow has every line."""
-    serving, history = promotion.serving("image"), decisions.read_history("image")
+    serving, history = promotion.serving("image"), journal.read_history("image")
     assert serving is not None and history.champion is not None and history.champion.digest == serving.digest
     assert history.unfinished is None
     assert scene.ends_with in ("either", serving.version)
@@ -218,9 +211,9 @@ def _assert_whole(scene: Scene) -> None:
         assert serving.digest == rolled_back[-1].after.digest, "a rollback stays"
     assert len([each for each in history.decisions if each.kind in ("forced", "rollback")]) <= 1
     assert not list(Path("deployed/image").glob(".*"))
-    [shown] = Path("mlruns", showing.EXPERIMENT).glob(f"*/artifacts/{showing.LINES}")
+    [shown] = Path("mlruns", registry_sync.EXPERIMENT).glob(f"*/artifacts/{registry_sync.LINES}")
     assert shown.read_bytes() == b"".join(line + b"\n" for line in history.lines)
-    table = json.loads(shown.with_name(showing.TABLE).read_text())
+    table = json.loads(shown.with_name(registry_sync.TABLE).read_text())
     assert [row[0] for row in table["data"]] == [each.number for each in history.decisions]
 
 

@@ -10,7 +10,7 @@ import built_pipeline
 import gate_splits
 import yaml
 
-from convoy.running import workspace
+from convoy.lineage import workspace
 
 # A stage's outs stand ready in git; OTHERWISE makes a training give other weights each time.
 MAKE = """

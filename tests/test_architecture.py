@@ -1,5 +1,6 @@
 """What holds the architecture of the design: who imports whom, what each stage lists, who reads the test split."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import yaml
 from dvc.repo import Repo
 from dvc.stage import PipelineStage
 
-from convoy import layout
+from convoy.core import paths
 
 GRAPH = grimp.build_graph("convoy", "pipelines", cache_dir=None)
 
@@ -23,16 +24,16 @@ def stages() -> Iterator[dict[str, PipelineStage]]:
 
 
 def roots(name: str) -> list[str]:
-    """The entry point of a stage and, by the naming rule of convoy.candidates, the modules it loads by task."""
+    """The entry point of a stage and, by the naming rule of convoy.kinds.candidates, the modules it loads by task."""
     entry, _, key = name.partition("@")
     task, _, architecture = key.partition("-")
     modules = [f"pipelines.{entry}"]
     if entry.endswith("_stream"):
-        modules += ["convoy.datasets.text_stream", "convoy.models.text_stream_lstm"]
+        modules += ["convoy.kinds.text.stream_dataset", "convoy.kinds.text.networks.stream_lstm"]
     if entry in ("train", "export", "evaluate"):
-        modules.append(f"convoy.datasets.{task}")
-        architectures = [architecture] if architecture else list(layout.ARCHITECTURES)
-        modules += [f"convoy.models.{task}_{each}" for each in architectures]
+        modules.append(f"convoy.kinds.{task}.dataset")
+        architectures = [architecture] if architecture else list(paths.ARCHITECTURES)
+        modules += [f"convoy.kinds.{task}.networks.{each}" for each in architectures]
     return modules
 
 
@@ -42,13 +43,13 @@ def imported_files(name: str) -> set[str]:
     return {f"src/{file}" if file.startswith("convoy") else file for file in files}
 
 
-def paths(things: list) -> set[str]:
+def names_of(things: list) -> set[str]:
     return {str(thing) for thing in things}
 
 
 def test_the_stages_are_those_of_the_design(stages: dict[str, PipelineStage]) -> None:
-    per_task = {f"{stage}@{task}" for stage in ("choose", "export", "evaluate") for task in layout.DATA_KINDS}
-    trains = {f"train@{task}-{name}" for task in layout.DATA_KINDS for name in layout.ARCHITECTURES}
+    per_task = {f"{stage}@{task}" for stage in ("choose", "export", "evaluate") for task in paths.DATA_KINDS}
+    trains = {f"train@{task}-{name}" for task in paths.DATA_KINDS for name in paths.ARCHITECTURES}
     assert set(stages) == per_task | trains | {
         "baselines",
         "evaluate_stream",
@@ -63,51 +64,51 @@ def test_the_stages_are_those_of_the_design(stages: dict[str, PipelineStage]) ->
 
 def test_every_stage_lists_exactly_the_code_that_it_runs(stages: dict[str, PipelineStage]) -> None:
     for name, stage in stages.items():
-        listed = {path for path in paths(stage.deps) if path.endswith(".py")}
+        listed = {path for path in names_of(stage.deps) if path.endswith(".py")}
         assert listed == imported_files(name), name
 
 
 def test_an_edit_of_text_code_never_retrains_images(stages: dict[str, PipelineStage]) -> None:
     for name, stage in stages.items():
         if name.startswith(("train@image", "prepare_images", "fetch_images", "choose@image")):
-            assert not [path for path in paths(stage.deps) if "text" in path], name
+            assert not [path for path in names_of(stage.deps) if "text" in path], name
 
 
 def test_only_evaluate_and_the_baselines_read_the_test_split(stages: dict[str, PipelineStage]) -> None:
-    tests = {str(layout.prepared(task, "test")) for task in layout.TASKS}
-    readers = {name for name, stage in stages.items() if paths(stage.deps) & tests}
+    tests = {str(paths.prepared(task, "test")) for task in paths.TASKS}
+    readers = {name for name, stage in stages.items() if names_of(stage.deps) & tests}
     assert readers == {"baselines", "evaluate@image", "evaluate@text", "evaluate_stream"}
     folders = {str(parent) for test in tests for parent in Path(test).parents} - {"."}
     for name, stage in stages.items():
-        assert not paths(stage.deps) & folders, f"{name} depends on a folder that holds the test split"
+        assert not names_of(stage.deps) & folders, f"{name} depends on a folder that holds the test split"
 
 
 def test_no_stage_but_export_reads_the_calibration_split(stages: dict[str, PipelineStage]) -> None:
-    calibration = {str(layout.prepared(task, "calibration")) for task in layout.TASKS}
-    readers = {name for name, stage in stages.items() if paths(stage.deps) & calibration}
+    calibration = {str(paths.prepared(task, "calibration")) for task in paths.TASKS}
+    readers = {name for name, stage in stages.items() if names_of(stage.deps) & calibration}
     assert readers == {"export@image", "export@text", "export_stream"}
 
 
 def test_no_stage_reads_the_gate_split(stages: dict[str, PipelineStage]) -> None:
-    gate = {str(layout.prepared(task, "gate")) for task in layout.TASKS}
-    assert gate <= set().union(*(paths(stage.outs) for stage in stages.values()))
-    assert not [name for name, stage in stages.items() if paths(stage.deps) & gate]
+    gate = {str(paths.prepared(task, "gate")) for task in paths.TASKS}
+    assert gate <= set().union(*(names_of(stage.outs) for stage in stages.values()))
+    assert not [name for name, stage in stages.items() if names_of(stage.deps) & gate]
 
 
 def test_nothing_depends_on_what_evaluate_says(stages: dict[str, PipelineStage]) -> None:
-    reports = {path for name, stage in stages.items() if name.startswith("evaluate") for path in paths(stage.outs)}
+    reports = {path for name, stage in stages.items() if name.startswith("evaluate") for path in names_of(stage.outs)}
     for name, stage in stages.items():
-        assert not paths(stage.deps) & reports, name
+        assert not names_of(stage.deps) & reports, name
 
 
 def test_nothing_but_evaluate_depends_on_what_the_baselines_say(stages: dict[str, PipelineStage]) -> None:
-    reports = paths(stages["baselines"].outs)
-    readers = {name for name, stage in stages.items() if paths(stage.deps) & reports}
+    reports = names_of(stages["baselines"].outs)
+    readers = {name for name, stage in stages.items() if names_of(stage.deps) & reports}
     assert readers == {"evaluate@image", "evaluate@text", "evaluate_stream"}
 
 
 def test_stage_file_and_section_have_one_name() -> None:
-    params = yaml.safe_load(layout.PARAMS.read_text())
+    params = yaml.safe_load(paths.PARAMS.read_text())
     for name, stage in yaml.safe_load(Path("dvc.yaml").read_text())["stages"].items():
         assert stage["cmd"].startswith(f"exec python -m pipelines.{name}")
         assert Path("pipelines", f"{name}.py").exists()
@@ -118,7 +119,7 @@ def test_stage_file_and_section_have_one_name() -> None:
     )
 
 
-@pytest.mark.parametrize("module", ["convoy.predictor", "convoy.explanation.explainer", "serving.service"])
+@pytest.mark.parametrize("module", ["convoy.bundles.predictor", "convoy.bundles.explainer", "serving.service"])
 def test_serving_loads_no_training_library(module: str) -> None:
     script = f"import {module}, sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
@@ -140,23 +141,26 @@ def test_serving_loads_no_training_library(module: str) -> None:
 def test_serving_uses_of_convoy_only_what_the_design_names() -> None:
     graph = grimp.build_graph("serving", "convoy", cache_dir=None)
     used = {name for name in graph.find_upstream_modules("serving.service") if name.startswith("convoy")}
-    allowed = {"atomic", "bundle", "conformal", "core", "explanation", "layout", "params", "predictor", "preprocessing"}
-    allowed |= {"request_files"}
-    allowed |= {"streaming"}  # a predictor of texts in pieces
-    assert {name.split(".")[1] for name in used} <= allowed
+    assert {name.split(".")[1] for name in used} <= {"bundles", "core", "kinds"}
 
 
 def test_every_section_of_params_is_read_by_its_stage() -> None:
-    params = yaml.safe_load(layout.PARAMS.read_text())
+    params = yaml.safe_load(paths.PARAMS.read_text())
     for stage in yaml.safe_load(Path("dvc.yaml").read_text())["stages"]:
         assert f'"{stage}"' in Path("pipelines", f"{stage}.py").read_text(), stage
         assert params[stage]
 
 
-def test_package_files_are_empty() -> None:
+def test_stages_never_import_each_other() -> None:
+    stages = {module for module in GRAPH.modules if module.startswith("pipelines.")}
+    for stage in stages:
+        assert not GRAPH.find_modules_directly_imported_by(stage) & stages, stage
+
+
+def test_package_files_hold_one_docstring_line_at_most() -> None:
     for package in ("src", "pipelines", "serving", "bench", "lab"):
         for path in Path(package).rglob("__init__.py"):
-            assert path.read_text() == "", path
+            assert re.fullmatch(r'("""[^"\n]+"""\n)?', path.read_text()), path
 
 
 def test_every_module_begins_with_one_sentence_that_says_what_it_is() -> None:

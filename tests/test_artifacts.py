@@ -15,10 +15,10 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion, ModelVersionTag
 from mlflow_store import open_empty_store
 
-from convoy.housekeeping import roots
-from convoy.publishing import artifacts, registry
-from convoy.publishing.artifacts import ArtifactRefused
-from convoy.publishing.registry import VersionInvalid
+from convoy.operations.cleanup import roots
+from convoy.tracking import artifacts, registry
+from convoy.tracking.artifacts import ArtifactRefused
+from convoy.tracking.registry import VersionInvalid
 
 RUN = "a" * 32
 DIGEST = "b" * 64

@@ -23,12 +23,13 @@ import pytest
 from dying import end_after
 from mlflow_store import open_empty_store
 
-from convoy.bundle import read_bundle
-from convoy.housekeeping import backup, restoration
-from convoy.layout import TASKS
-from convoy.publishing import mlflow_settings, publication, registry, tracking
-from convoy.publishing.mlflow_settings import DATABASE
+from convoy.bundles.bundle import read_bundle
+from convoy.core.paths import TASKS
+from convoy.operations import backup, restore
+from convoy.release import publish
 from convoy.sources.items import SourceRefused
+from convoy.tracking import mlflow_runs, registry, settings
+from convoy.tracking.settings import DATABASE
 
 # What changes a folder while it is restored.
 RESTORING = [(os, "rename"), (os, "sync"), (os, "symlink"), (shutil, "rmtree"), (Path, "touch")]
@@ -46,7 +47,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
         client = open_empty_store()
         for task in TASKS:
             built_pipeline.lay(home, task)
-        publication.publish(client, print)
+        publish.publish(client, print)
         backup.back_up(home.parent / "kept.tar.gz", print)
     return home
 
@@ -90,7 +91,7 @@ def test_all_of_it_comes_back_in_the_same_place_with_the_same_bytes(
         for part in PARTS:
             shutil.rmtree(published / part)
         monkeypatch.chdir(published)
-        restoration.restore(archive, False, print)
+        restore.restore(archive, False, print)
         assert content(published).keys() == before.keys()
         assert {k: v for k, v in content(published).items() if k != str(DATABASE)} == {
             k: v for k, v in before.items() if k != str(DATABASE)
@@ -109,12 +110,12 @@ def test_all_of_it_comes_back_in_the_same_place_with_the_same_bytes(
 def test_elsewhere_mlflow_finds_its_files_and_publishing_goes_on(published: Path, archive: Path, here: Path) -> None:
     hidden = published.rename(published.with_name("gone"))  # so that nothing here can be read there
     try:
-        restoration.restore(archive, False, print)
+        restore.restore(archive, False, print)
         for task in TASKS:
             built_pipeline.lay(here, task)
         said: list[str] = []
-        client = tracking.open_store()
-        publication.publish(client, said.append)
+        client = mlflow_runs.open_store()
+        publish.publish(client, said.append)
         assert sum("known already" in line for line in said) == 6  # a version and a build of each task
         assert sum("it is complete" in line for line in said) == 7
         for task in TASKS:
@@ -174,16 +175,14 @@ def test_a_database_of_its_own_kind_is_left_to_its_own_tool(
 
 
 def test_what_stands_is_refused_or_moved_aside_and_never_deleted(published: Path, archive: Path, here: Path) -> None:
-    restoration.restore(archive, False, print)
+    restore.restore(archive, False, print)
     Path("deployed/image/mine").write_text("mine")
     before = content(here)
-    with pytest.raises(
-        restoration.RestoreRefused, match=r"mlflow\.db, mlruns, .*/text, .*/text-stream in .* --replace"
-    ):
-        restoration.restore(archive, False, print)
+    with pytest.raises(restore.RestoreRefused, match=r"mlflow\.db, mlruns, .*/text, .*/text-stream in .* --replace"):
+        restore.restore(archive, False, print)
     assert content(here) == before
-    restoration.restore(archive, True, print)
-    (aside,) = restoration.REPLACED.iterdir()
+    restore.restore(archive, True, print)
+    (aside,) = restore.REPLACED.iterdir()
     assert content(aside) == before
     assert not Path("deployed/image/mine").exists()
 
@@ -205,7 +204,7 @@ def with_a_file_more(whole: bytes) -> bytes:
 
 
 def with_a_file_of_another_folder(whole: bytes) -> bytes:
-    return rewritten(whole, lambda name, data: data, [tarfile.TarInfo("src/convoy/atomic.py")])
+    return rewritten(whole, lambda name, data: data, [tarfile.TarInfo("src/convoy/core/atomic.py")])
 
 
 def that_leads_out(whole: bytes) -> bytes:
@@ -328,8 +327,8 @@ def test_an_archive_that_is_not_the_one_that_was_kept_changes_nothing(
     assert damaged.read_bytes() != archive.read_bytes()
     DATABASE.parent.mkdir()
     DATABASE.write_text("mine")
-    with pytest.raises((restoration.RestoreRefused, SourceRefused), match=r"damaged\.tar\.gz"):
-        restoration.restore(damaged, True, print)
+    with pytest.raises((restore.RestoreRefused, SourceRefused), match=r"damaged\.tar\.gz"):
+        restore.restore(damaged, True, print)
     assert [path for path in here.rglob("*") if path.is_file()] == [here / DATABASE]
     assert DATABASE.read_text() == "mine"
 
@@ -353,11 +352,11 @@ def test_restore_refuses_a_zip_appended_to_a_tar(here: Path) -> None:
     tricky.write_bytes(hostile([(name, "", b"x") for name in names]))
     assert zipfile.is_zipfile(tricky)
     with pytest.raises(SourceRefused, match="could lead out"):
-        restoration.restore(tricky, False, print)
+        restore.restore(tricky, False, print)
     assert not beyond.exists() and not absolute.exists() and not list(here.iterdir())
     tricky.write_bytes(a_zip())
     with pytest.raises(SourceRefused, match="is no tar"):
-        restoration.restore(tricky, False, print)
+        restore.restore(tricky, False, print)
 
 
 UNPACKED = {
@@ -378,8 +377,8 @@ def test_each_member_is_checked_again_when_unpacked(here: Path, name: str) -> No
     """By itself, as where the file has changed since it was looked through."""
     tricky = here.parent / "tricky.tar.gz"
     tricky.write_bytes(gzip.compress(hostile(UNPACKED[name])))
-    with pytest.raises(restoration.RestoreRefused, match="nothing was changed"):
-        restoration._unpack(tricky, Path("deep/staging"))
+    with pytest.raises(restore.RestoreRefused, match="nothing was changed"):
+        restore._unpack(tricky, Path("deep/staging"))
     written = [path for path in here.parent.rglob("*") if path.is_file() and path != tricky]
     assert all(path.is_relative_to(here / "deep/staging") for path in written)
 
@@ -410,8 +409,8 @@ def test_an_archive_that_cannot_be_written_changes_nothing(archive: Path, here: 
 
     damaged = here.parent / "damaged.tar.gz"
     damaged.write_bytes(rewritten(archive.read_bytes(), change, more))
-    with pytest.raises(restoration.RestoreRefused, match=r"damaged\.tar\.gz.*nothing was changed"):
-        restoration.restore(damaged, False, print)
+    with pytest.raises(restore.RestoreRefused, match=r"damaged\.tar\.gz.*nothing was changed"):
+        restore.restore(damaged, False, print)
     assert not list(here.iterdir())
 
 
@@ -421,7 +420,7 @@ def test_a_full_disk_is_no_fault_of_an_archive(archive: Path, here: Path, monkey
 
     monkeypatch.setattr(os, "utime", fail)
     with pytest.raises(OSError, match="No space left"):
-        restoration.restore(archive, False, print)
+        restore.restore(archive, False, print)
     assert not list(here.iterdir())
 
 
@@ -438,7 +437,7 @@ def test_a_kill_at_any_step_is_made_good_by_the_same_command(
     archive: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sync", lambda: None)  # of all that this machine writes: seconds where others do
-    restoration.restore(archive, False, print)
+    restore.restore(archive, False, print)
     wanted = content(here)
     ends = []
     for step in range(40):
@@ -448,9 +447,9 @@ def test_a_kill_at_any_step_is_made_good_by_the_same_command(
         DATABASE.write_text("mine")
         Path("deployed/image").mkdir(parents=True)
         Path("deployed/image/old").write_text("mine")
-        ends.append(end_after(step, lambda: RESTORING, lambda: restoration.restore(archive, True, lambda line: None)))
+        ends.append(end_after(step, lambda: RESTORING, lambda: restore.restore(archive, True, lambda line: None)))
         if ends[-1]:
-            restoration.restore(archive, True, lambda line: None)
+            restore.restore(archive, True, lambda line: None)
         assert content(here) == wanted
         assert not list(here.glob(".restore-*"))
         moved = sorted(path.relative_to(path.parents[-3]) for path in Path(".replaced").rglob("*") if path.is_file())
@@ -462,15 +461,15 @@ def test_a_kill_at_any_step_is_made_good_by_the_same_command(
 
 @pytest.mark.parametrize("beside", ["", "-wal"])
 def test_a_restore_puts_an_older_database_aside(archive: Path, here: Path, beside: str) -> None:
-    older = Path(f"{mlflow_settings.OLDER_DATABASE}{beside}")
-    mlflow_settings.OLDER_DATABASE.write_text("mine")
+    older = Path(f"{settings.OLDER_DATABASE}{beside}")
+    settings.OLDER_DATABASE.write_text("mine")
     older.write_text("mine")
-    with pytest.raises(restoration.RestoreRefused, match=r"mlflow\.db in .* would be replaced"):
-        restoration.restore(archive, False, print)
-    restoration.restore(archive, True, print)
-    (aside,) = restoration.REPLACED.iterdir()
+    with pytest.raises(restore.RestoreRefused, match=r"mlflow\.db in .* would be replaced"):
+        restore.restore(archive, False, print)
+    restore.restore(archive, True, print)
+    (aside,) = restore.REPLACED.iterdir()
     assert (aside / older).read_text() == "mine" and not older.exists()
-    assert mlflow_settings.database() == here / DATABASE and "experiments" in " ".join(rows(DATABASE))
+    assert settings.database() == here / DATABASE and "experiments" in " ".join(rows(DATABASE))
 
 
 def test_a_full_disk_leaves_no_archive(published: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

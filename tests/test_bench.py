@@ -16,14 +16,14 @@ from bench.loop import train_by_hand
 from bench.place import ROOT
 from bench.subject import SEED, Candidate, Subject
 from bench.training import Size, measure
-from convoy import candidates
-from convoy.callbacks import seed_epoch
-from convoy.datasets.image import BatchParams
-from convoy.params import read_section
-from convoy.prepared.text import read_texts
-from convoy.preprocessing.text import TextPreprocessing
-from convoy.preprocessing.vocabulary import build_tokenizer
-from convoy.training import Splits, TrainerParams, train
+from convoy.core.params import read_section
+from convoy.kinds import candidates
+from convoy.kinds.image.dataset import BatchParams
+from convoy.kinds.text.prepared import read_texts
+from convoy.kinds.text.preprocessing import TextPreprocessing
+from convoy.kinds.text.vocabulary import build_tokenizer
+from convoy.training.callbacks import seed_epoch
+from convoy.training.trainer import Splits, TrainerParams, train
 
 TRAINER = TrainerParams(**tiny_training.TRAINER | {"seed": SEED})
 

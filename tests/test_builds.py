@@ -10,10 +10,11 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow_store import open_empty_store
 
-from convoy.bundle import digest_of
+from convoy.bundles.bundle import digest_of
 from convoy.core import stages
-from convoy.publishing import artifacts, builds, publication, tracking
-from convoy.publishing.provenance import Lock
+from convoy.release import publish as publishing
+from convoy.tracking import artifacts, build_runs, mlflow_runs
+from convoy.tracking.dvc_lock import Lock
 
 STAGE = "convoy.stage."
 
@@ -28,12 +29,12 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
 
 def publish(client: MlflowClient) -> str:
     lines: list[str] = []
-    publication.publish(client, lines.append, ["image"])
+    publishing.publish(client, lines.append, ["image"])
     return "\n".join(lines)
 
 
 def built(client: MlflowClient) -> list[Run]:
-    return builds.find_builds(client, tracking.experiment_of(client, "image"))
+    return build_runs.find_builds(client, mlflow_runs.experiment_of(client, "image"))
 
 
 def export_otherwise() -> None:

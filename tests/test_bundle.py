@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 from tiny_bundles import TEXT_CARD, write_image_bundle, write_text_bundle
 
-from convoy.bundle import (
+from convoy.bundles.bundle import (
     BundleInvalid,
     Calibration,
     Card,
@@ -21,7 +21,7 @@ from convoy.bundle import (
     read_release,
     write_bundle,
 )
-from convoy.predictor import Predictor
+from convoy.bundles.predictor import Predictor
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.special import log_softmax, softmax
 
-from convoy import evaluation
-from convoy.bundle import Calibration
-from convoy.calibration import BOUNDS, LEAST_ROWS, calibrate, fit_temperature, halves, log_shares
-from convoy.reliability import BINS, calibration_report, draw_reliability, reliability
+from convoy.bundles.bundle import Calibration
+from convoy.evaluation import plots
+from convoy.evaluation.calibration import BOUNDS, LEAST_ROWS, calibrate, fit_temperature, halves, log_shares
+from convoy.evaluation.reliability import BINS, calibration_report, draw_reliability, reliability
 
 DISTANCE = 0.74  # of the means of two normal distributions from 0
 
@@ -133,7 +133,7 @@ def test_the_plot_is_drawn_and_comes_out_the_same(tmp_path: Path) -> None:
     labels, logits = honest(500)
     for name in ("one.png", "two.png"):
         figure = draw_reliability(labels, softmax(logits * 3, axis=1), softmax(logits, axis=1), "image-cnn, test")
-        evaluation.save_figure(figure, tmp_path / name)
+        plots.save_figure(figure, tmp_path / name)
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
     with Image.open(tmp_path / "one.png") as picture:
         assert min(picture.size) > 300

@@ -13,8 +13,8 @@ import tiny_training
 import torch
 import yaml
 
-from convoy.callbacks import Curves
-from convoy.checkpoints import KEPT, AtomicCheckpointIO, TrainingRunning, newest_whole, training_folder
+from convoy.training.callbacks import Curves
+from convoy.training.checkpoints import KEPT, AtomicCheckpointIO, TrainingRunning, newest_whole, training_folder
 from pipelines import train
 
 TASK, ARCHITECTURE, NAME = "text", "lstm", "text-lstm"

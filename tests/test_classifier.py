@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from convoy.classifier import Classifier, LearningParams, class_weights
+from convoy.training.classifier import Classifier, LearningParams, class_weights
 
 PARAMS = LearningParams(
     epochs=1,

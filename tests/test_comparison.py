@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convoy import layout
-from convoy.comparison import against_baselines, mcnemar
+from convoy.core import paths
+from convoy.evaluation.comparison import against_baselines, mcnemar
 from pipelines import baselines
 
 pairs = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=200)
@@ -57,7 +57,7 @@ def test_baselines_with_odd_labels_are_compared(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     names, actual = ("a\rb", 'say "hi", you', "line\nbreak"), np.array([0, 1, 2, 0])
     baselines._judge("text", iter([("weak", np.array([0, 2, 2, 1]))]), actual, names)
-    found = against_baselines(np.array([True, True, False, False]), layout.baselines("text"))
+    found = against_baselines(np.array([True, True, False, False]), paths.baselines("text"))
     assert (found["weak"]["wins"], found["weak"]["losses"]) == (1, 1)
 
 

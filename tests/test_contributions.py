@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from convoy.models.places import PlaceNetwork, contribute, spread_greatest
-from convoy.onnx_export import Contributions, Probabilities
+from convoy.export.to_onnx import Contributions, Probabilities
+from convoy.kinds.class_activation import PlaceNetwork, contribute, spread_greatest
 
 BUILT = {names: network(*names).eval() for names in EXPLAINED}
 EACH = pytest.mark.parametrize("names", EXPLAINED, ids="-".join)

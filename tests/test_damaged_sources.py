@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from sources_of_users import lay, params, png, zipped
 
-from convoy import raw
+from convoy.data import raw
 from convoy.sources import arrays, folders, tables
 from convoy.sources.items import Found, SourceRefused
 

@@ -8,21 +8,21 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from convoy import layout
-from convoy.prepared.image import ImageSplit, read_images
-from convoy.prepared.text import TextSplit, read_texts
+from convoy.core import paths
+from convoy.kinds.image.prepared import ImageSplit, read_images
+from convoy.kinds.text.prepared import TextSplit, read_texts
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def images(copy: Path) -> dict[str, ImageSplit]:
-    return {split: read_images(copy / layout.prepared("image", split)) for split in layout.SPLITS}
+    return {split: read_images(copy / paths.prepared("image", split)) for split in paths.SPLITS}
 
 
 @pytest.fixture(scope="module")
 def texts(copy: Path) -> dict[str, TextSplit]:
-    return {split: read_texts(copy / layout.prepared("text", split)) for split in layout.SPLITS}
+    return {split: read_texts(copy / paths.prepared("text", split)) for split in paths.SPLITS}
 
 
 def test_no_image_and_no_text_stands_in_two_splits(images: dict[str, ImageSplit], texts: dict[str, TextSplit]) -> None:
@@ -40,7 +40,7 @@ def test_every_label_is_in_every_split_in_its_share(images: dict[str, ImageSplit
 
 
 def test_images_are_what_the_contract_says(copy: Path, images: dict[str, ImageSplit]) -> None:
-    contract = json.loads((copy / layout.contract("image")).read_text())
+    contract = json.loads((copy / paths.contract("image")).read_text())
     for split in images.values():
         assert split.images.dtype == np.uint8
         assert split.images.shape[1:] == (contract["size_px"], contract["size_px"], contract["channels"])
@@ -48,7 +48,7 @@ def test_images_are_what_the_contract_says(copy: Path, images: dict[str, ImageSp
 
 
 def test_tokens_are_what_the_contract_says(copy: Path, texts: dict[str, TextSplit]) -> None:
-    contract = json.loads((copy / layout.contract("text")).read_text())
+    contract = json.loads((copy / paths.contract("text")).read_text())
     for split in texts.values():
         lengths = [len(tokens) for tokens in split.tokens]
         assert 1 <= min(lengths) <= max(lengths) == contract["max_tokens"]
@@ -57,7 +57,7 @@ def test_tokens_are_what_the_contract_says(copy: Path, texts: dict[str, TextSpli
 
 
 def test_the_vocabulary_is_that_of_the_training_texts(copy: Path, texts: dict[str, TextSplit]) -> None:
-    tokenizer = Tokenizer.from_file(str(copy / layout.TOKENIZER))
+    tokenizer = Tokenizer.from_file(str(copy / paths.TOKENIZER))
 
     def words(split: Any) -> set[str]:
         normalised = (tokenizer.normalizer.normalize_str(text) for text in split.texts)

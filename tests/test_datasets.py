@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prepared_splits import write_split
 
-from convoy import candidates
-from convoy.datasets.image import BatchParams, augment
+from convoy.kinds import candidates
+from convoy.kinds.image.dataset import BatchParams, augment
 
 CPU = torch.device("cpu")
 PARAMS = {"image": {"size": 16, "flip": True, "shift_px": 2}, "text": {"size": 16, "bucket": 3}}

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from convoy.layout import DEPLOYED
-from convoy.publishing import decisions, retelling
-from convoy.publishing.decision import Grounds, Kind, Model
+from convoy.core.paths import DEPLOYED
+from convoy.release import history_view, journal
+from convoy.release.decision import Grounds, Kind, Model
 
 ONE, TWO, THREE = (Model(version=number, digest=number * 64) for number in "123")
 
@@ -19,16 +19,16 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def decide(kind: Kind, before: Model | None, after: Model, why: str = "why") -> None:
-    decision = decisions.decide("image", before, after, Grounds(kind, why, {"accuracy": 0.9}))
+    decision = journal.decide("image", before, after, Grounds(kind, why, {"accuracy": 0.9}))
     if kind != "refusal":
-        decisions.mark("image", decision, "done")
+        journal.mark("image", decision, "done")
 
 
 def test_a_decision_says_when_who_from_to_why_and_by_which_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GITHUB_ACTOR", "octocat")
     grounds = Grounds("promotion", "better", {"accuracy": 0.9, "nothing": float("nan")}, "gates.json", "abc")
-    decisions.decide("image", ONE, TWO, grounds)
-    [decision] = decisions.read("image")
+    journal.decide("image", ONE, TWO, grounds)
+    [decision] = journal.read("image")
     assert (decision.before, decision.after, decision.kind, decision.why) == (ONE, TWO, "promotion", "better")
     assert decision.who.startswith("octocat by ") and "@" in decision.who
     assert datetime.now(UTC) - datetime.fromisoformat(decision.at) < timedelta(minutes=1)
@@ -37,58 +37,56 @@ def test_a_decision_says_when_who_from_to_why_and_by_which_figures(monkeypatch: 
 
 
 def test_lines_are_appended_and_what_was_written_stays_byte_for_byte() -> None:
-    path = decisions.path_of("image")
+    path = journal.path_of("image")
     before = b""
     for after in (ONE, TWO, THREE):
         decide("promotion", None, after)
         assert path.read_bytes().startswith(before) and len(path.read_bytes()) > len(before)
         before = path.read_bytes()
-    assert [decision.number for decision in decisions.read("image")] == [1, 3, 5]  # marks have numbers too
+    assert [decision.number for decision in journal.read("image")] == [1, 3, 5]  # marks have numbers too
 
 
 @pytest.mark.parametrize("line", [0, 1, 2])
 def test_a_line_that_was_changed_or_removed_is_noticed(line: int) -> None:
     for after in (ONE, TWO, THREE):
-        decisions.decide("image", None, after, Grounds("refusal", "worse"))
-    path = decisions.path_of("image")
+        journal.decide("image", None, after, Grounds("refusal", "worse"))
+    path = journal.path_of("image")
     whole = path.read_bytes().splitlines(keepends=True)
     changed = [*whole[:line], whole[line].replace(b"worse", b"better"), *whole[line + 1 :]]
     for content in (changed, whole[:line] + whole[line + 1 :]):
         path.write_bytes(b"".join([*content, b""]))
         if line == 2:  # the last has none after it that would name it; MLflow's copy has
-            decisions.read("image")
+            journal.read("image")
             continue
-        with pytest.raises(
-            decisions.DecisionsBroken, match=rf"decisions.jsonl, line {line + 1 + (content is changed)}"
-        ):
-            decisions.read("image")
-        with pytest.raises(decisions.DecisionsBroken):
+        with pytest.raises(journal.DecisionsBroken, match=rf"decisions.jsonl, line {line + 1 + (content is changed)}"):
+            journal.read("image")
+        with pytest.raises(journal.DecisionsBroken):
             decide("promotion", ONE, TWO)
         assert path.read_bytes() == b"".join(content)
 
 
 def test_a_line_that_a_kill_cut_off_decided_nothing_and_stays_where_it_is() -> None:
     decide("promotion", None, ONE)
-    path = decisions.path_of("image")
+    path = journal.path_of("image")
     whole = path.read_bytes()
     decide("promotion", ONE, TWO)
     line = path.read_bytes()[len(whole) :].split(b"\n")[0]
     for length in range(1, len(line)):
         path.write_bytes(whole + line[:length])
-        assert len(decisions.read("image")) == 1 and decisions.read_history("image").torn == 1
+        assert len(journal.read("image")) == 1 and journal.read_history("image").torn == 1
     decide("promotion", ONE, THREE)
     assert path.read_bytes().startswith(whole + line[: len(line) - 1] + b"\n")
-    history = decisions.read_history("image")
+    history = journal.read_history("image")
     assert [each.after for each in history.decisions] == [ONE, THREE] and history.torn == 1
 
 
 def test_a_whole_line_without_its_end_has_decided_before_and_after_the_next() -> None:
-    decisions.decide("image", None, ONE, Grounds("refusal", "worse"))
-    path = decisions.path_of("image")
+    journal.decide("image", None, ONE, Grounds("refusal", "worse"))
+    path = journal.path_of("image")
     path.write_bytes(path.read_bytes().rstrip(b"\n"))
-    assert len(decisions.read("image")) == 1
-    decisions.decide("image", None, TWO, Grounds("refusal", "worse"))
-    assert [each.after for each in decisions.read("image")] == [ONE, TWO]
+    assert len(journal.read("image")) == 1
+    journal.decide("image", None, TWO, Grounds("refusal", "worse"))
+    assert [each.after for each in journal.read("image")] == [ONE, TWO]
 
 
 def test_a_full_disk_is_told_with_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,18 +116,18 @@ def test_the_champion_before_this_one_is_the_way_back(
 ) -> None:
     for kind, left, after in steps:
         decide(kind, left, after)
-    history = decisions.read_history("image")
+    history = journal.read_history("image")
     assert (history.champion, history.one_before) == (champion, before)
 
 
 def test_what_stands_against_a_model_is_the_last_word_on_it() -> None:
     decide("promotion", None, ONE)
     decide("refusal", ONE, TWO, "less accurate")
-    assert (found := decisions.read_history("image").against(TWO.digest)) and found.why == "less accurate"
+    assert (found := journal.read_history("image").against(TWO.digest)) and found.why == "less accurate"
     decide("forced", ONE, TWO)
-    assert decisions.read_history("image").against(TWO.digest) is None
+    assert journal.read_history("image").against(TWO.digest) is None
     decide("rollback", TWO, ONE)
-    history = decisions.read_history("image")
+    history = journal.read_history("image")
     assert (found := history.against(TWO.digest)) and found.kind == "rollback"
     assert history.against(ONE.digest) is None and history.against(THREE.digest) is None
 
@@ -137,28 +135,28 @@ def test_what_stands_against_a_model_is_the_last_word_on_it() -> None:
 def test_the_digests_that_decisions_name_and_those_of_the_last_while() -> None:
     decide("promotion", None, ONE)
     decide("refusal", ONE, TWO)
-    assert decisions.digests_named("image") == {ONE.digest, TWO.digest}
-    assert decisions.digests_named("image", datetime.now(UTC) - timedelta(minutes=1)) == {ONE.digest, TWO.digest}
-    assert decisions.digests_named("image", datetime.now(UTC) + timedelta(minutes=1)) == set()
-    assert decisions.digests_named("text") == set()
+    assert journal.digests_named("image") == {ONE.digest, TWO.digest}
+    assert journal.digests_named("image", datetime.now(UTC) - timedelta(minutes=1)) == {ONE.digest, TWO.digest}
+    assert journal.digests_named("image", datetime.now(UTC) + timedelta(minutes=1)) == set()
+    assert journal.digests_named("text") == set()
 
 
 def test_a_history_is_told_to_people_and_to_programs() -> None:
     said: list[str] = []
-    path = DEPLOYED / "image" / decisions.FILE
-    retelling.tell(decisions.read_history("image"), path, False, said.append)
+    path = DEPLOYED / "image" / journal.FILE
+    history_view.tell(journal.read_history("image"), path, False, said.append)
     assert said == [f"{path} holds no decision yet; `python -m convoy publish` makes the first"]
     decide("promotion", None, ONE)
     decide("rollback", ONE, TWO, "it answers worse")
     with path.open("ab") as stream:
         stream.write(b'{"previous')
     said.clear()
-    retelling.tell(decisions.read_history("image"), path, False, said.append)
+    history_view.tell(journal.read_history("image"), path, False, said.append)
     assert "rollback    version 1 (111111111111) -> version 2 (222222222222)  by " in said[3]
     assert said[4:6] == ["    why      it answers worse", "    figures  accuracy 0.9"]
     assert "1 lines that a kill has cut off" in said[-1]
     said.clear()
-    retelling.tell(decisions.read_history("image"), path, True, said.append)
+    history_view.tell(journal.read_history("image"), path, True, said.append)
     first, second = map(json.loads, said)
     assert first["from"] is None and second["from"]["version"] == "1" and second["outcome"]["kind"] == "done"
 
@@ -166,9 +164,9 @@ def test_a_history_is_told_to_people_and_to_programs() -> None:
 def test_each_gate_has_a_line_of_its_own_with_the_figures_of_both_models() -> None:
     gates = {"accuracy": "failed", "accuracy_challenger": 0.88016, "accuracy_champion": 0.9096}
     new = {"parity": "passed", "parity_challenger": 0}
-    decisions.decide("image", ONE, TWO, Grounds("refusal", "worse", {"outcome": "failed", **gates, **new, "rows": 9}))
+    journal.decide("image", ONE, TWO, Grounds("refusal", "worse", {"outcome": "failed", **gates, **new, "rows": 9}))
     said: list[str] = []
-    retelling.tell(decisions.read_history("image"), DEPLOYED / "image" / decisions.FILE, False, said.append)
+    history_view.tell(journal.read_history("image"), DEPLOYED / "image" / journal.FILE, False, said.append)
     assert said[2:] == [
         "    figures  outcome failed, rows 9",
         "             accuracy failed: challenger 0.8802, champion 0.9096",

@@ -8,8 +8,8 @@ import pytest
 import tiny_bundles
 from test_explanation import IMAGES, TEXT, TEXTS, quadrant
 
-from convoy.deletion import DeletionParams, measure_deletion
-from convoy.explanation.explainer import Explained, Explainer
+from convoy.bundles.explainer import Explained, Explainer
+from convoy.evaluation.faithfulness import DeletionParams, measure_deletion
 
 PARAMS = DeletionParams(share=0.1, rows=60, seed=0)
 PICTURES = [quadrant(row, column) for row in (0, 1) for column in (0, 1)] * 20

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import tiny_bundles
 
-from convoy.bundle import BundleInvalid, Release, digest_of, read_bundle, read_release, write_bundle
+from convoy.bundles.bundle import BundleInvalid, Release, digest_of, read_bundle, read_release, write_bundle
 from convoy.core import locks
-from convoy.layout import DEPLOYED
-from convoy.publishing import deployment
+from convoy.core.paths import DEPLOYED
+from convoy.release import deployment
 
 # Dies at the nth call that changes the file system.
 KILLED = """

@@ -14,12 +14,12 @@ import torch
 from mlflow_store import open_empty_store
 from pytorch_lightning.utilities import rank_zero_only
 
-from convoy.callbacks import Curves, Following
-from convoy.checkpoints import training_folder
-from convoy.params import ParamsInvalid
-from convoy.publishing import tracking
-from convoy.running import workspace
-from convoy.training import Share
+from convoy.core.params import ParamsInvalid
+from convoy.lineage import workspace
+from convoy.tracking import mlflow_runs
+from convoy.training.callbacks import Curves, Following
+from convoy.training.checkpoints import training_folder
+from convoy.training.trainer import Share
 
 # Each process would draw its own.
 NO_CHANCE = {"dropout": 0.0, "pairs": {"places": 97, "min_count": 1, "dropout": 0.0}}
@@ -60,7 +60,7 @@ def test_two_processes_have_the_losses_of_one_at_the_same_batch_size_and_are_one
         assert two["validation_log_loss"] == pytest.approx(one["validation_log_loss"], abs=1e-4)
     assert said.count("parameters, validation") == 1
     assert not [path for path in (tmp_path / "two" / ".run" / "training").iterdir() if path.is_dir()]
-    (followed,) = client.search_runs([tracking.experiment_of(client, "text")])
+    (followed,) = client.search_runs([mlflow_runs.experiment_of(client, "text")])
     assert followed.info.status == "FINISHED"
     for curve in ("train_loss", "validation_log_loss"):
         points = client.get_metric_history(followed.info.run_id, f"curves/{curve}")

@@ -8,9 +8,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convoy.layout import SPLITS
-from convoy.params import ParamsInvalid, read_section
-from convoy.splits import DivisionParams, LabelTooRare, SplitEmpty, divide, require_usable
+from convoy.core.params import ParamsInvalid, read_section
+from convoy.core.paths import SPLITS
+from convoy.data.splits import DivisionParams, LabelTooRare, SplitEmpty, divide, require_usable
 
 NAMES = ("cat", "dog", "bird")
 

@@ -17,10 +17,11 @@ import tiny_bundles
 from mlflow_store import open_empty_store
 from test_ports import free_port
 
-from convoy.bundle import Release, digest_of
-from convoy.doctor import machine, stores, verb, versions
-from convoy.doctor.finding import Finding
-from convoy.publishing import deployment, mlflow_settings, tracking
+from convoy.bundles.bundle import Release, digest_of
+from convoy.operations.doctor import doctor, machine, stores, versions
+from convoy.operations.doctor.diagnosis import Finding
+from convoy.release import deployment
+from convoy.tracking import mlflow_runs, settings
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -43,7 +44,7 @@ def no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_finding_that_is_not_well_has_a_remedy_and_one_line(place: Path) -> None:
-    for finding in verb.examine(free_port(), free_port()):
+    for finding in doctor.examine(free_port(), free_port()):
         assert (finding.state == "ok") == (finding.remedy == ""), finding
         assert "\n" not in finding.says + finding.remedy
 
@@ -127,32 +128,32 @@ def test_mlflows_store_is_missing_whole_old_broken_or_away(monkeypatch: pytest.M
 
 
 def test_an_older_database_stays_in_use_until_moved() -> None:
-    tracking.experiment_of(open_empty_store(), "text")
+    mlflow_runs.experiment_of(open_empty_store(), "text")
     Path("mlflow-store/mlflow.db").rename("mlflow.db")
-    assert mlflow_settings.database() == Path("mlflow.db").absolute()
-    client = tracking.open_store()
-    tracking.experiment_of(client, "image")
+    assert settings.database() == Path("mlflow.db").absolute()
+    client = mlflow_runs.open_store()
+    mlflow_runs.experiment_of(client, "image")
     assert not Path("mlflow-store/mlflow.db").exists()
     advice = found(stores.look_at_mlflow, "MLflow's older store").remedy
     (move,) = re.findall("`(mkdir.*)`", advice)
     subprocess.run(move, shell=True, check=True)
-    assert mlflow_settings.database() == Path("mlflow-store/mlflow.db").absolute()
-    assert tracking.open_store().get_experiment_by_name("convoy-image") is not None
+    assert settings.database() == Path("mlflow-store/mlflow.db").absolute()
+    assert mlflow_runs.open_store().get_experiment_by_name("convoy-image") is not None
     assert found(stores.look_at_mlflow).about == "MLflow's store"
 
 
 def test_a_store_of_plain_mlflow_is_not_used(place: Path) -> None:
     open_empty_store()
     Path("mlflow-store/mlflow.db").rename("mlflow.db")
-    assert mlflow_settings.database() == Path("mlflow-store/mlflow.db").absolute()
+    assert settings.database() == Path("mlflow-store/mlflow.db").absolute()
     Path("mlflow.db").write_bytes(b"")
-    assert mlflow_settings.database() == Path("mlflow-store/mlflow.db").absolute()
+    assert settings.database() == Path("mlflow-store/mlflow.db").absolute()
     Path("mlflow.db").write_bytes(b"damaged" * 100)
-    assert mlflow_settings.database() == Path("mlflow.db").absolute(), "it may hold runs: nothing is begun beside it"
+    assert settings.database() == Path("mlflow.db").absolute(), "it may hold runs: nothing is begun beside it"
 
 
 def test_a_new_store_stands_in_its_own_folder(place: Path) -> None:
-    tracking.open_store()
+    mlflow_runs.open_store()
     assert [path.name for path in place.iterdir()] == ["mlflow-store"]
     Path("mlflow.db").touch()
     assert "mlflow.db is not used" in found(stores.look_at_mlflow, "MLflow's older store").says
@@ -211,9 +212,9 @@ def test_where_a_part_is_missing_the_rest_is_looked_at(missing: str, monkeypatch
         return real(name, *arguments, **options)
 
     for module in [name for name in sys.modules if name.startswith("convoy.doctor.")]:
-        if module not in ("convoy.doctor.finding", "convoy.doctor.machine"):
+        if module not in ("convoy.operations.doctor.diagnosis", "convoy.operations.doctor.machine"):
             monkeypatch.delitem(sys.modules, module)
-    again = importlib.import_module("convoy.doctor.verb")
+    again = importlib.import_module("convoy.operations.doctor.doctor")
     monkeypatch.setattr(builtins, "__import__", without)
     findings = again.examine(free_port(), free_port())
     assert any("is not installed" in finding.says for finding in findings) or missing == "mlflow"

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from dvc.repo import Repo
 
-from convoy.housekeeping import dvc_cache
+from convoy.operations.cleanup import dvc_cache
 
 pytestmark = pytest.mark.slow  # a process of DVC's for each gc
 

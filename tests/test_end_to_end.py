@@ -16,11 +16,11 @@ import yaml
 from built_copy import command, served
 from mlflow import MlflowClient
 
-from convoy.bundle import read_bundle
-from convoy.predictor import Predictor
-from convoy.prepared.image import read_images
-from convoy.prepared.text import read_texts
-from convoy.running import workspace
+from convoy.bundles.bundle import read_bundle
+from convoy.bundles.predictor import Predictor
+from convoy.kinds.image.prepared import read_images
+from convoy.kinds.text.prepared import read_texts
+from convoy.lineage import workspace
 
 pytestmark = pytest.mark.slow
 
@@ -125,7 +125,7 @@ def test_images_over_http_equal_the_offline_predictions_of_the_bundle(copy: Path
 
 
 def test_test_images_as_files_equal_the_pixels_that_evaluation_saw(copy: Path) -> None:
-    from convoy.building.bundle import png
+    from convoy.export.build import png
 
     predictor = Predictor(copy / "bundles" / "image")
     images = read_images(copy / "data/prepared/image/test.arrow").images[:100]

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from convoy import evaluation, slices
-from convoy.metrics import accuracy, classification_metrics
+from convoy.evaluation import plots, slices
+from convoy.evaluation.metrics import accuracy, classification_metrics
 
 LABELS = np.array([0, 0, 1, 1])
 PROBABILITIES = np.array([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7], [0.6, 0.4]])
@@ -44,12 +44,12 @@ def test_an_interval_is_that_of_wilson() -> None:
 
 
 def test_the_surest_mistakes_come_first() -> None:
-    assert list(evaluation.worst(LABELS, PROBABILITIES, 10)) == [1, 3]
-    assert list(evaluation.worst(LABELS, PROBABILITIES, 1)) == [1]
+    assert list(plots.worst(LABELS, PROBABILITIES, 10)) == [1, 3]
+    assert list(plots.worst(LABELS, PROBABILITIES, 1)) == [1]
 
 
 def test_predictions_have_a_line_per_item() -> None:
-    lines = evaluation.predictions_csv(LABELS, PROBABILITIES, NAMES).decode().splitlines()
+    lines = plots.predictions_csv(LABELS, PROBABILITIES, NAMES).decode().splitlines()
     assert lines == [
         "actual,predicted",
         "negative,negative",
@@ -61,13 +61,13 @@ def test_predictions_have_a_line_per_item() -> None:
 
 @pytest.mark.parametrize("label", ["a\rb", "a\r\nb", 'say "hi", you', "/pol/", "N/A", " a "])
 def test_predictions_give_odd_labels_back(label: str) -> None:
-    content = evaluation.predictions_csv(LABELS, PROBABILITIES, (label, "positive")).decode()
+    content = plots.predictions_csv(LABELS, PROBABILITIES, (label, "positive")).decode()
     rows = list(csv.reader(io.StringIO(content, newline="")))
     assert rows[1:] == [[label, label], [label, "positive"], ["positive", "positive"], ["positive", label]]
 
 
 def test_a_label_is_no_formula_in_predictions() -> None:
-    content = evaluation.predictions_csv(LABELS, PROBABILITIES, ["=1+1", "\r@x"]).decode()
+    content = plots.predictions_csv(LABELS, PROBABILITIES, ["=1+1", "\r@x"]).decode()
     rows = list(csv.DictReader(io.StringIO(content, newline="")))
     assert rows[1] == {"actual": "'=1+1", "predicted": "'\r@x"} and len(rows) == len(LABELS)
 
@@ -77,11 +77,11 @@ def test_pictures_are_drawn_and_come_out_the_same(tmp_path: Path) -> None:
     images = np.zeros((4, 28, 28, 1), dtype=np.uint8)
     for name in ("one", "two"):
         for kind, figure in {
-            "confusion": evaluation.draw_confusion(LABELS, PROBABILITIES, NAMES, "test"),
-            "images": evaluation.draw_wrong_images(images, LABELS, PROBABILITIES, NAMES),
-            "texts": evaluation.draw_wrong_texts(texts, LABELS, PROBABILITIES, NAMES),
+            "confusion": plots.draw_confusion(LABELS, PROBABILITIES, NAMES, "test"),
+            "images": plots.draw_wrong_images(images, LABELS, PROBABILITIES, NAMES),
+            "texts": plots.draw_wrong_texts(texts, LABELS, PROBABILITIES, NAMES),
         }.items():
-            evaluation.save_figure(figure, tmp_path / name / f"{kind}.png")
+            plots.save_figure(figure, tmp_path / name / f"{kind}.png")
     for path in sorted((tmp_path / "one").iterdir()):
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
         with Image.open(path) as picture:
@@ -90,7 +90,7 @@ def test_pictures_are_drawn_and_come_out_the_same(tmp_path: Path) -> None:
 
 def test_no_mistakes_is_a_picture_too(tmp_path: Path) -> None:
     perfect = np.eye(2)[LABELS]
-    evaluation.save_figure(evaluation.draw_wrong_texts(["a"] * 4, LABELS, perfect, NAMES), tmp_path / "none.png")
+    plots.save_figure(plots.draw_wrong_texts(["a"] * 4, LABELS, perfect, NAMES), tmp_path / "none.png")
     assert (tmp_path / "none.png").stat().st_size > 0
 
 
@@ -101,16 +101,16 @@ def test_a_thousand_labels_make_pictures_that_can_be_opened(tmp_path: Path) -> N
     images = np.zeros((2_000, 8, 8, 3), dtype=np.uint8)
     found = {"class": slices.per_class(labels, labels == sure.argmax(axis=1), names)}
     for figure in (
-        evaluation.draw_confusion(labels, sure, names, "test"),
-        evaluation.draw_wrong_images(images, labels, sure, names),
+        plots.draw_confusion(labels, sure, names, "test"),
+        plots.draw_wrong_images(images, labels, sure, names),
         slices.draw(found, "test"),
     ):
-        evaluation.save_figure(figure, tmp_path / "picture.png")
+        plots.save_figure(figure, tmp_path / "picture.png")
         with Image.open(tmp_path / "picture.png") as picture:
             assert max(picture.size) < 4_000
 
 
 def test_labels_that_look_like_formulas_are_names(tmp_path: Path) -> None:
     names = ("$\\frac{1}{", "a_$b$^")
-    evaluation.save_figure(evaluation.draw_confusion(LABELS, PROBABILITIES, names, "$test"), tmp_path / "picture.png")
+    plots.save_figure(plots.draw_confusion(LABELS, PROBABILITIES, names, "$test"), tmp_path / "picture.png")
     assert (tmp_path / "picture.png").stat().st_size > 1_000

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from convoy import following
-from convoy.following import Follower
+from convoy.training import follower as following
+from convoy.training.follower import Follower
 
 ROW = {"epoch": 0, "train_loss": 0.5, "elapsed_s": 1.25}
 

@@ -10,13 +10,13 @@ import gate_splits
 import pytest
 import tiny_bundles
 
-from convoy.bundle import Card, digest_of
-from convoy.gating import judging
-from convoy.gating.evidence import ONNX, Difference
-from convoy.gating.judging import Contender, Kept
-from convoy.gating.limits import PublishParams
-from convoy.gating.report import Party, Report
-from convoy.layout import Task
+from convoy.bundles.bundle import Card, digest_of
+from convoy.core.paths import Task
+from convoy.release.gates import run
+from convoy.release.gates.evidence import ONNX, Difference
+from convoy.release.gates.limits import PublishParams
+from convoy.release.gates.report import Party, Report
+from convoy.release.gates.run import Contender, Kept
 
 LIMITS = PublishParams.model_validate(built_pipeline.PUBLISH)
 RECORDED = {"onnx": Difference(max_difference=1e-6, class_flips=0, n=10), "preflight": ()}
@@ -43,7 +43,7 @@ class Court:
         if not path.exists():
             path.write_bytes(gate_splits.content(self.task, self.rows))
         folder = self.root / "gates"
-        return judging.judge_once(self.task, challenger, champion, path, self.limits, recorded, folder, lambda _: None)
+        return run.judge_once(self.task, challenger, champion, path, self.limits, recorded, folder, lambda _: None)
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def test_it_is_judged_once_for_the_same_bundles_split_and_limits(court: Court, m
     first = court.judge(challenger, champion)
     first.files["picture"].unlink()
     with monkeypatch.context() as patch:
-        patch.setattr(judging, "measure", None)  # calling it would fail
+        patch.setattr(run, "measure", None)  # calling it would fail
         court.limits = LIMITS.model_copy(update={"promote": "asked"})
         renumbered = replace(challenger, party=challenger.party.model_copy(update={"version": "7"}))
         second = court.judge(renumbered, champion)

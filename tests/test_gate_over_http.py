@@ -14,14 +14,14 @@ import psutil
 import pytest
 import tiny_bundles
 
-from convoy import layout
-from convoy.bundle import read_bundle
-from convoy.gating import measuring, over_http
-from convoy.gating.evidence import REST, Difference
-from convoy.gating.gate_split import read_gate_split
-from convoy.gating.limits import PublishParams
-from convoy.layout import Task
-from convoy.predictor import Predictor
+from convoy.bundles.bundle import read_bundle
+from convoy.bundles.predictor import Predictor
+from convoy.core import paths
+from convoy.core.paths import Task
+from convoy.release.gates import measure, rest_parity
+from convoy.release.gates.evidence import REST, Difference
+from convoy.release.gates.limits import PublishParams
+from convoy.release.gates.split import read_gate_split
 
 SERVES = """
 import sys, time
@@ -34,13 +34,13 @@ with over_http.serve(Path(sys.argv[1])) as url:
 pytestmark = pytest.mark.slow  # a real service each, whose start takes seconds
 
 
-@pytest.mark.parametrize("task", layout.TASKS)
+@pytest.mark.parametrize("task", paths.TASKS)
 def test_a_real_service_says_what_the_bundle_says(tmp_path: Path, task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CONVOY_API_KEY", "of the real service, not of this one")
     getattr(tiny_bundles, f"write_{task.rpartition('-')[2]}_bundle")(tmp_path / "bundle")
-    gate = read_gate_split(task, gate_splits.write(layout.kind_of(task), tmp_path / "gate.arrow", 40))
+    gate = read_gate_split(task, gate_splits.write(paths.kind_of(task), tmp_path / "gate.arrow", 40))
     limits = PublishParams.model_validate({**built_pipeline.PUBLISH, "rest_rows": 20})
-    found = measuring.measure(gate, tmp_path / "bundle", None, limits, {"preflight": ()})
+    found = measure.measure(gate, tmp_path / "bundle", None, limits, {"preflight": ()})
     assert isinstance(found.rest, Difference) and found.rest.n == 20 and not found.unknown
     assert found.rest.max_difference < 1e-6 and not found.rest.class_flips
 
@@ -50,14 +50,14 @@ def test_another_bundle_answers_otherwise_and_what_cannot_be_answered_is_told(tm
     tiny_bundles.write_image_bundle(tmp_path / "other", shift=20)
     other, card = Predictor(tmp_path / "other"), read_bundle(tmp_path / "served").card
     inputs = [tiny_bundles.png(brightness) for brightness in (0, 100, 120)]
-    with over_http.serve(tmp_path / "served") as url:
-        found = over_http.ask(url, card, inputs)
+    with rest_parity.serve(tmp_path / "served") as url:
+        found = rest_parity.ask(url, card, inputs)
         expected = other.probabilities([other.prepare(raw).array for raw in inputs])
         assert np.abs(found - expected).max() > 0.1
-        with pytest.raises(over_http.AnswerRefused, match="the service answers 4"):
-            over_http.ask(url, card, [b"no image"])
-    with pytest.raises(over_http.AnswerRefused, match="does not answer"):
-        over_http.ask(url, card, inputs)
+        with pytest.raises(rest_parity.AnswerRefused, match="the service answers 4"):
+            rest_parity.ask(url, card, [b"no image"])
+    with pytest.raises(rest_parity.AnswerRefused, match="does not answer"):
+        rest_parity.ask(url, card, inputs)
 
 
 def test_the_service_ends_with_a_publish_that_was_killed(tmp_path: Path) -> None:
@@ -81,6 +81,6 @@ def test_a_service_that_cannot_be_started_says_nothing_of_the_bundle(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     (tmp_path / "bentoml.py").write_text("raise SystemExit('no bentoml here')")
     began = time.monotonic()
-    found = measuring.measure(gate, tmp_path / "bundle", None, limits, {"preflight": ()})
+    found = measure.measure(gate, tmp_path / "bundle", None, limits, {"preflight": ()})
     assert found.rest is None and found.unknown == {REST: "the service ended at once: no bentoml here"}
-    assert time.monotonic() - began < over_http.READY_WITHIN_S
+    assert time.monotonic() - began < rest_parity.READY_WITHIN_S

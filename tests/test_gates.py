@@ -8,14 +8,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convoy.comparison import mcnemar
-from convoy.gating import measuring, picture
-from convoy.gating.evidence import GATE, ONNX, Alone, Best, Difference, Evidence, Latency, LogLossRise, Pair, Slice
-from convoy.gating.limits import PublishParams
-from convoy.gating.power import detectable_drop, paired_p, pass_rate
-from convoy.gating.report import Party, Report
-from convoy.gating.verdicts import Verdict, judge, outcome_of
-from convoy.reliability import reliability
+from convoy.evaluation.comparison import mcnemar
+from convoy.evaluation.power import detectable_drop, paired_p, pass_rate
+from convoy.evaluation.reliability import reliability
+from convoy.release.gates import measure, plot
+from convoy.release.gates.evidence import (
+    GATE,
+    ONNX,
+    Alone,
+    Best,
+    Difference,
+    Evidence,
+    Latency,
+    LogLossRise,
+    Pair,
+    Slice,
+)
+from convoy.release.gates.limits import PublishParams
+from convoy.release.gates.report import Party, Report
+from convoy.release.gates.rules import Verdict, judge, outcome_of
 
 LIMITS = PublishParams.model_validate({**built_pipeline.PUBLISH, "rest_rows": 64, "max_latency_ratio": 1.5})
 ALONE = Alone(accuracy=0.9, low=0.88, high=0.92, log_loss=0.3, calibration_error=0.01, calibration_by_chance=0.02)
@@ -161,7 +172,7 @@ def test_calibration_within_the_margin_is_hardly_ever_refused_and_far_beyond_it_
         top = generator.uniform(0.6, 0.99, rows)
         right = generator.random(rows) < top - true_error
         probabilities = np.stack([top, 1 - top], axis=1)
-        chance = measuring.error_by_chance(probabilities)
+        chance = measure.error_by_chance(probabilities)
         error = reliability(np.where(right, 0, 1), probabilities).error
         alone = ALONE.model_copy(update={"calibration_error": error, "calibration_by_chance": chance})
         outcomes.append("calibration" in failed(evidence(*answers(10, 10), challenger=alone)))
@@ -343,6 +354,6 @@ def test_the_table_names_every_gate_and_what_failed_comes_first_in_the_objection
 @pytest.mark.parametrize("alone", [True, False])
 def test_a_picture_is_drawn_with_a_champion_and_without_one(alone: bool) -> None:
     nothing = {"has_champion": False, "paired": None, "slices": (), "champion": None, "latency": None}
-    figure = picture.draw(report(evidence(*answers(20, 60), **(nothing if alone else {}))))
+    figure = plot.draw(report(evidence(*answers(20, 60), **(nothing if alone else {}))))
     assert len(figure.axes) == (1 if alone else 2)
     assert any(text.get_text() == "calibration" for text in figure.axes[0].texts)

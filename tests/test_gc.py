@@ -19,26 +19,17 @@ from mlflow import MlflowClient
 from mlflow_store import open_empty_store
 from typer.testing import CliRunner
 
-from convoy import checkpoints
 from convoy.__main__ import app
-from convoy.bundle import read_bundle
-from convoy.housekeeping import collection, restoration
-from convoy.housekeeping.retention import ClockDoubtful, KeepParams, Thing, check_clock, judge
-from convoy.layout import DEPLOYED
-from convoy.params import read_section
-from convoy.publishing import (
-    artifacts,
-    by_hand,
-    decisions,
-    deployment,
-    promotion,
-    publication,
-    registering,
-    registry,
-    retired,
-    tracking,
-)
-from convoy.publishing.decision import Grounds, Model
+from convoy.bundles.bundle import read_bundle
+from convoy.core.params import read_section
+from convoy.core.paths import DEPLOYED
+from convoy.operations import restore
+from convoy.operations.cleanup import gc, run_cleanup
+from convoy.operations.cleanup.retention import ClockDoubtful, KeepParams, Thing, check_clock, judge
+from convoy.release import deployment, journal, promote, promotion, publish
+from convoy.release.decision import Grounds, Model
+from convoy.tracking import artifacts, mlflow_runs, registering, registry
+from convoy.training import checkpoints
 
 LEAST = KeepParams(days=30, bundles=1, versions=1, runs=0, training_days=7)
 STRIDE = 8  # with 1 it dies at each of 54 steps, in four minutes
@@ -56,7 +47,7 @@ def four(tmp_path_factory: pytest.TempPathFactory) -> Path:
         client = open_empty_store()
         for version in range(1, 5):
             built_pipeline.lay(home, version=version)
-            publication.publish(client, lambda line: None, ["image"])
+            publish.publish(client, lambda line: None, ["image"])
     return home
 
 
@@ -64,25 +55,25 @@ class Place:
     """A copy of `four`, with its MLflow."""
 
     def __init__(self) -> None:
-        self.client = tracking.open_store()
+        self.client = mlflow_runs.open_store()
         os.utime(DEPLOYED / "image/current", (0, 0), follow_symlinks=False)  # no promotion of this minute
 
     def plan(self, params: KeepParams = LEAST, now: datetime = LATER) -> dict[str, tuple[bool, str]]:
         """What was found -> whether it goes, and why."""
-        made = collection.plan(self.client, params, now, clock_is_right=True)
+        made = gc.plan(self.client, params, now, clock_is_right=True)
         return {each.thing.name: (each.goes, each.why) for each in made.judged}
 
     def gc(self) -> None:
-        going = collection.plan(self.client, LEAST, LATER, clock_is_right=True).going
-        collection.carry_out(self.client, going, lambda line: None)
+        going = gc.plan(self.client, LEAST, LATER, clock_is_right=True).going
+        gc.carry_out(self.client, going, lambda line: None)
 
     def digest(self, version: int) -> str:
         return str(registry.get_version(self.client, "image", str(version)).tags[registry.DIGEST])
 
     def holds(self) -> set[str]:
         """All that gc could take, by name."""
-        versions = {f"version {version.version}" for version in retired.versions(self.client, "image")}
-        runs = {str(run.run.info.run_id) for run in retired.runs(self.client, "image")}
+        versions = {f"version {version.version}" for version in run_cleanup.versions(self.client, "image")}
+        runs = {str(run.run.info.run_id) for run in run_cleanup.runs(self.client, "image")}
         models = {f"model of {path.parents[1].name}" for path in Path("mlruns").glob("*/*/artifacts/model")}
         folders = {path.name for path in Path("mlruns").glob("*/*")}
         return versions | runs | models | folders | {path.name for path in (DEPLOYED / "image").iterdir()}
@@ -111,7 +102,7 @@ def copied(four: Path, folder: Path) -> Place:
     """A copy in which to work; MLflow notes absolute paths, which move with it as a restore moves them."""
     shutil.copytree(four, folder, symlinks=True)
     os.chdir(folder)
-    restoration._move_paths(Path("mlflow-store"), (four / "mlruns").as_uri())
+    restore._move_paths(Path("mlflow-store"), (four / "mlruns").as_uri())
     return Place()
 
 
@@ -137,29 +128,29 @@ def test_runs_that_dvc_lock_names_stay_without_their_weights(place: Place) -> No
 
 @pytest.mark.slow
 def test_what_goes_is_gone_and_all_else_works_as_before(place: Place) -> None:
-    of_a_person = place.client.create_run(tracking.experiment_of(place.client, "image")).info.run_id
+    of_a_person = place.client.create_run(mlflow_runs.experiment_of(place.client, "image")).info.run_id
     place.client.delete_run(of_a_person)
     place.gc()
     assert place.client.get_run(of_a_person).info.lifecycle_stage == "deleted"  # in MLflow's bin, as before
     place.check()
     assert {goes for goes, _ in place.plan().values()} == {False}
-    assert len(retired.versions(place.client, "image")) == 2
-    runs = retired.runs(place.client, "image")
+    assert len(run_cleanup.versions(place.client, "image")) == 2
+    runs = run_cleanup.runs(place.client, "image")
     experiments = [each.experiment_id for each in place.client.search_experiments()]  # that of the decisions too
     known = {run.info.run_id for run in place.client.search_runs(experiments)}
     assert {each.run_id for each in runs} <= {path.name for path in Path("mlruns").glob("*/*")} <= known
     before = place.holds()
     said: list[str] = []
-    publication.publish(place.client, said.append, ["image"])
+    publish.publish(place.client, said.append, ["image"])
     assert place.holds() == before and any("version 4 (known already)" in line for line in said)
-    by_hand.promote(place.client, said.append, "image", "3", "back", deployment.current_digest("image"))
+    promote.promote(place.client, said.append, "image", "3", "back", deployment.current_digest("image"))
     assert deployment.current_digest("image") == place.digest(3)
 
 
 def test_a_challenger_that_waits_stays_and_one_that_was_replaced_does_not(place: Place) -> None:
     for version in (6, 7):
         built_pipeline.lay(Path(), version=version, shift=40)
-        publication.publish(place.client, lambda line: None, ["image"])
+        publish.publish(place.client, lambda line: None, ["image"])
     built_pipeline.lay(Path(), version=4)
     found = place.plan()
     assert found["convoy-image 6"] == (False, "a challenger that waits")
@@ -168,12 +159,12 @@ def test_a_challenger_that_waits_stays_and_one_that_was_replaced_does_not(place:
 
 def test_what_a_decision_of_late_names_stays(place: Place) -> None:
     built_pipeline.lay(Path(), version=5)
-    publication.publish(place.client, lambda line: None, ["image"])
+    publish.publish(place.client, lambda line: None, ["image"])
     os.utime(DEPLOYED / "image/current", (0, 0), follow_symlinks=False)
     for old, age in ((2, 29), (1, 31)):
         about = Model(version=str(old), digest=place.digest(old))
         at = (LATER - timedelta(days=age)).isoformat()
-        decisions.decide("image", promotion.serving("image"), about, Grounds("refusal", "by hand"), at)
+        journal.decide("image", promotion.serving("image"), about, Grounds("refusal", "by hand"), at)
     found = place.plan()
     assert found["convoy-image 2"] == (False, "a decision of the last 30 days names it")
     assert not found[f"bundle image {place.digest(2)[:12]}"][0]
@@ -191,33 +182,35 @@ def test_what_a_service_may_still_be_reading_stays(place: Place) -> None:
 
 
 def test_runs_that_publish_did_not_make_are_not_judged(place: Place) -> None:
-    experiment = tracking.experiment_of(place.client, "image")
-    for tags in ({}, {tracking.RUN_KEY: "tune", "optuna.state": "COMPLETE"}):
+    experiment = mlflow_runs.experiment_of(place.client, "image")
+    for tags in ({}, {mlflow_runs.RUN_KEY: "tune", "optuna.state": "COMPLETE"}):
         run = place.client.create_run(experiment, tags=tags)
         place.client.set_terminated(run.info.run_id)
-    place.client.create_run(experiment, tags={tracking.RUN_KEY: "x", "convoy.architecture": "cnn"})  # goes on
+    place.client.create_run(experiment, tags={mlflow_runs.RUN_KEY: "x", "convoy.architecture": "cnn"})  # goes on
     runs = [name for name in place.plan() if name.startswith("run ")]
-    assert len(runs) == len(retired.runs(place.client, "image")) - 3 - 4  # nor are those that say what was built when
+    assert (
+        len(runs) == len(run_cleanup.runs(place.client, "image")) - 3 - 4
+    )  # nor are those that say what was built when
 
 
 def test_checkpoints_go_where_nobody_goes_on_with_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert collection.TRAININGS == checkpoints.HOME
+    assert gc.TRAININGS == checkpoints.HOME
     monkeypatch.chdir(tmp_path)
     client = open_empty_store()
     for name in ("image-cnn-old", "image-cnn-busy", "image-cnn-new"):
-        folder = collection.TRAININGS / name
+        folder = gc.TRAININGS / name
         folder.mkdir(parents=True)
         for path in (folder / "lock", folder / "epoch=0001.ckpt", folder):
             if path != folder:
                 path.write_bytes(b"x" * 100)
             if name != "image-cnn-new":
                 os.utime(path, (0, 0))
-    with (collection.TRAININGS / "image-cnn-busy/lock").open() as lock:
+    with (gc.TRAININGS / "image-cnn-busy/lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        made = collection.plan(client, LEAST, datetime.now(UTC))
+        made = gc.plan(client, LEAST, datetime.now(UTC))
         assert [thing.name for thing in made.going] == ["training image-cnn-old"]
-        collection.carry_out(client, made.going, lambda line: None)
-    assert {path.name for path in collection.TRAININGS.iterdir()} == {"image-cnn-busy", "image-cnn-new"}
+        gc.carry_out(client, made.going, lambda line: None)
+    assert {path.name for path in gc.TRAININGS.iterdir()} == {"image-cnn-busy", "image-cnn-new"}
 
 
 @pytest.mark.slow
@@ -244,7 +237,7 @@ def collecting() -> Iterator[tuple[object, str]]:
     """What changes something in MLflow or on the disk; `rmdir` is called in the midst of what rmtree does."""
     yield from ((MlflowClient, name) for name in ("set_tag", "delete_tag", "delete_model_version", "delete_run"))
     yield from ((os, name) for name in ("rename", "rmdir"))
-    yield type(tracking.open_store()._tracking_client.store), "_hard_delete_run"
+    yield type(mlflow_runs.open_store()._tracking_client.store), "_hard_delete_run"
 
 
 def lead_elsewhere(run_id: str, uri: str) -> None:
@@ -291,16 +284,16 @@ def test_gc_removes_nothing_outside_the_artifact_root(place: Place, name: str) -
 
     before = held()
     goes, why = place.plan()["convoy-image 1"]
-    retired.retire_version(place.client, version)
+    run_cleanup.retire_version(place.client, version)
     assert held() == before
     assert not goes and "outside the artifact root" in why
-    with pytest.raises(collection.RetiringFailed, match="it stays"):
-        retired.retire_runs(place.client, [run_id])
+    with pytest.raises(gc.RetiringFailed, match="it stays"):
+        run_cleanup.retire_runs(place.client, [run_id])
     for begun in ("model", "run"):
-        place.client.set_tag(run_id, retired.RETIRED, begun)
+        place.client.set_tag(run_id, run_cleanup.RETIRED, begun)
         if begun == "run":
             place.client.delete_run(run_id)
-        retired.finish(place.client, "image")
+        run_cleanup.finish(place.client, "image")
     assert held() == before and place.client.get_run(run_id).info.lifecycle_stage == "deleted"
 
 
@@ -320,13 +313,13 @@ def test_what_else_is_in_mlflow_s_bin_stays(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     client = open_empty_store()
     mine = client.create_experiment("mine", artifact_location=(tmp_path / "mine").as_uri())
-    for experiment in (mine, tracking.experiment_of(client, "image")):
-        run_id = client.create_run(experiment, tags={tracking.RUN_KEY: "x"}).info.run_id
+    for experiment in (mine, mlflow_runs.experiment_of(client, "image")):
+        run_id = client.create_run(experiment, tags={mlflow_runs.RUN_KEY: "x"}).info.run_id
         client.log_dict(run_id, {}, "model/file.json")
-    model = client.create_logged_model(tracking.experiment_of(client, "image"), name="mine")
+    model = client.create_logged_model(mlflow_runs.experiment_of(client, "image"), name="mine")
     client.delete_logged_model(model.model_id)
     client.delete_experiment(mine)
-    retired.retire_runs(client, [run_id])
+    run_cleanup.retire_runs(client, [run_id])
     assert not list(Path("mlruns").glob("*/*"))
     assert client.get_experiment(mine).lifecycle_stage == "deleted" and list(Path("mine").rglob("file.json"))
     assert client._tracking_client.store._get_deleted_logged_models() == [model.model_id]
@@ -356,10 +349,10 @@ def test_the_verb_tells_and_removes_nothing_unless_asked(place: Place, monkeypat
 def test_gc_refuses_a_clock_that_jumped(place: Place) -> None:
     now = datetime.now(UTC)  # some minutes after NOW, on a busy machine
     for jumped, told in ((LATER, "over 30 days after"), (now - timedelta(days=2), "before")):
-        with pytest.raises(collection.ClockDoubtful, match=rf"{told} the newest record .*--clock-is-right"):
-            collection.plan(place.client, LEAST, jumped)
-        collection.plan(place.client, LEAST, jumped, clock_is_right=True)
-    collection.plan(place.client, LEAST, now + timedelta(days=29))
+        with pytest.raises(gc.ClockDoubtful, match=rf"{told} the newest record .*--clock-is-right"):
+            gc.plan(place.client, LEAST, jumped)
+        gc.plan(place.client, LEAST, jumped, clock_is_right=True)
+    gc.plan(place.client, LEAST, now + timedelta(days=29))
 
 
 def test_a_clock_is_right_near_the_newest_record() -> None:
@@ -383,7 +376,7 @@ def test_the_verb_refuses_unless_the_clock_is_right(place: Place) -> None:
         connection.execute("UPDATE runs SET start_time = start_time - ?, end_time = end_time - ?", (year_ms, year_ms))
         for column in ("creation_time", "last_updated_time"):
             connection.execute(f"UPDATE model_versions SET {column} = {column} - ?", (year_ms,))
-    decisions.path_of("image").unlink()
+    journal.path_of("image").unlink()
     for path in (DEPLOYED / "image").glob("*/release.json"):
         release = json.loads(path.read_text())
         release.pop("history", None)
@@ -398,8 +391,8 @@ def test_the_verb_refuses_unless_the_clock_is_right(place: Place) -> None:
 
 
 def test_a_server_s_store_is_left_alone(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collection.mlflow_settings, "is_local", lambda uri: False)
-    made = collection.plan(place.client, LEAST, LATER, clock_is_right=True)
+    monkeypatch.setattr(gc.mlflow_settings, "is_local", lambda uri: False)
+    made = gc.plan(place.client, LEAST, LATER, clock_is_right=True)
     assert {each.thing.kind for each in made.judged} == {"bundle"} and "is left alone" in made.notes[0]
 
 

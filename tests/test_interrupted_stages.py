@@ -18,9 +18,9 @@ import pytest
 
 from bench.interruptions import kills, races
 from bench.interruptions.ground import FAULTS, Ground
-from convoy import atomic
-from convoy.running import workspace
-from convoy.stage import RWLOCK
+from convoy.core import atomic
+from convoy.core.stage import RWLOCK
+from convoy.lineage import workspace
 
 METRICS = {"validation": {"accuracy": 0.9, "log_loss": 0.3}}
 CHOICE = Path("reports/image/choice.json")
@@ -381,7 +381,7 @@ def start_repro(folder: Path, shell: str = "/bin/sh") -> "subprocess.Popen[str]"
 
 def watchdogs(pid: int) -> list[psutil.Process]:
     """Those that wait for the DVC of this pid."""
-    words = ["convoy.watchdog", str(pid)]
+    words = ["convoy.lineage.watchdog", str(pid)]
     found = [each for each in psutil.process_iter(["cmdline"]) if (each.info["cmdline"] or [])[-2:] == words]
     return found if Path(f".run/stages/dvc-{pid}.lock").exists() else []
 
@@ -439,7 +439,7 @@ def test_a_dvc_has_one_watchdog_which_ends_with_it_and_touches_nothing_that_is_w
     with start_repro(piped) as first:
         wait_for(lambda: Path("started").exists() and watchdogs(first.pid))
         (watchdog,) = watchdogs(first.pid)
-        other = [sys.executable, "-m", "convoy.watchdog", str(first.pid)]
+        other = [sys.executable, "-m", "convoy.lineage.watchdog", str(first.pid)]
         subprocess.run(other, env=environment(), check=True, timeout=WITHIN_S)
         assert watchdog.is_running() and first.poll() is None
         rwlock = Path(".dvc/tmp/rwlock").read_text()
@@ -451,7 +451,7 @@ def test_a_dvc_has_one_watchdog_which_ends_with_it_and_touches_nothing_that_is_w
 
 
 def test_a_watchdog_waits_for_nobody_but_a_dvc(piped: Path) -> None:
-    other = [sys.executable, "-m", "convoy.watchdog", "1"]
+    other = [sys.executable, "-m", "convoy.lineage.watchdog", "1"]
     subprocess.run(other, env=environment(), check=True, timeout=WITHIN_S)
     assert not list(Path(".run/stages").glob("dvc-*"))
 
@@ -459,5 +459,5 @@ def test_a_watchdog_waits_for_nobody_but_a_dvc(piped: Path) -> None:
 def test_a_watchdog_waits_for_no_init_that_names_dvc(piped: Path) -> None:
     """An orphan's parent is `tini -- dvc repro` there, which outlives that DVC."""
     with subprocess.Popen(["sh", "-c", "read line; exit", "--", "dvc", "repro"], stdin=subprocess.PIPE) as init:
-        command = [sys.executable, "-m", "convoy.watchdog", str(init.pid)]
+        command = [sys.executable, "-m", "convoy.lineage.watchdog", str(init.pid)]
         subprocess.run(command, env=environment(), check=True, timeout=20)

@@ -14,7 +14,7 @@ import tiny_training
 from mlflow.entities import Run
 from mlflow_store import open_empty_store
 
-from convoy.running import workspace
+from convoy.lineage import workspace
 
 KILLS = 10
 WITHIN_S = 120  # for what takes a few seconds on a machine that is not busy

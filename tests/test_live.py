@@ -15,8 +15,8 @@ from mlflow.entities import Run
 from mlflow_store import open_empty_store
 
 from convoy.core.process_identity import process_tags
-from convoy.publishing import abandoned, live, tracking
-from convoy.publishing.run_content import RunContent, curves_of, texts
+from convoy.tracking import live_runs, mlflow_runs, orphaned_runs
+from convoy.tracking.run_content import RunContent, curves_of, texts
 
 PARAMS = {"learning": {"epochs": 3, "rate": 0.1}, "network": {"channels": [8, 8]}}
 ROWS = [
@@ -46,11 +46,11 @@ def end(status: str, reason: str = "") -> dict[str, Any]:
 
 
 def follow(*events: dict[str, Any]) -> None:
-    live.follow([json.dumps(event) + "\n" for event in events])
+    live_runs.follow([json.dumps(event) + "\n" for event in events])
 
 
 def the_run(client: MlflowClient) -> Run:
-    (run,) = client.search_runs([tracking.experiment_of(client, "image")])
+    (run,) = client.search_runs([mlflow_runs.experiment_of(client, "image")])
     return run
 
 
@@ -77,8 +77,8 @@ def test_a_followed_run_is_what_publish_would_have_made(client: MlflowClient) ->
     assert (run.info.status, run.info.run_name, run.info.start_time) == ("FINISHED", "image-cnn", START_MS)
     assert run.data.params == {"architecture": "cnn", **texts(PARAMS)}
     assert points(client, run) == curves_of(ROWS)
-    experiment = tracking.experiment_of(client, "image")
-    _, added = tracking.complete_run(client, experiment, published(ROWS))
+    experiment = mlflow_runs.experiment_of(client, "image")
+    _, added = mlflow_runs.complete_run(client, experiment, published(ROWS))
     assert not added["run"] + added["params"] + added["metric points"]
     assert points(client, the_run(client)) == curves_of(ROWS)
 
@@ -86,47 +86,47 @@ def test_a_followed_run_is_what_publish_would_have_made(client: MlflowClient) ->
 def test_a_training_that_dies_is_killed_and_the_next_goes_on_with_its_run(client: MlflowClient) -> None:
     follow(start(), *epochs(0, 3))
     killed = the_run(client)
-    assert killed.info.status == "KILLED" and "without a word" in killed.data.tags[tracking.END_REASON]
+    assert killed.info.status == "KILLED" and "without a word" in killed.data.tags[mlflow_runs.END_REASON]
     again = {**ROWS[2], "elapsed_s": 99.0}  # told, but killed before its checkpoint: trained once more, to the same
     follow(start(ROWS[:2]), {"event": "epoch", "row": again}, *epochs(3, 4), end("FINISHED"))
     run = the_run(client)
     assert run.info.run_id == killed.info.run_id and run.info.status == "FINISHED"
-    assert tracking.END_REASON not in run.data.tags
+    assert mlflow_runs.END_REASON not in run.data.tags
     assert points(client, run) == curves_of(ROWS)
 
 
 def test_a_training_that_fails_says_why(client: MlflowClient) -> None:
     follow(start(), *epochs(0, 1), end("FAILED", "the loss is nan at step 7"))
     assert the_run(client).info.status == "FAILED"
-    assert the_run(client).data.tags[tracking.END_REASON] == "the loss is nan at step 7"
+    assert the_run(client).data.tags[mlflow_runs.END_REASON] == "the loss is nan at step 7"
 
 
 def test_publish_finishes_what_was_not_told(client: MlflowClient) -> None:
     follow(start(), *epochs(0, 2), end("KILLED", "SIGTERM"))
-    tracking.complete_run(client, tracking.experiment_of(client, "image"), published(ROWS))
+    mlflow_runs.complete_run(client, mlflow_runs.experiment_of(client, "image"), published(ROWS))
     run = the_run(client)
-    assert run.info.status == "FINISHED" and tracking.END_REASON not in run.data.tags
+    assert run.info.status == "FINISHED" and mlflow_runs.END_REASON not in run.data.tags
     assert points(client, run) == curves_of(ROWS)
 
 
 def test_a_half_line_and_an_absent_start_are_no_matter(client: MlflowClient) -> None:
-    live.follow([])
-    live.follow([json.dumps(start()) + "\n", json.dumps(epochs(0, 1)[0])[:20]])
+    live_runs.follow([])
+    live_runs.follow([json.dumps(start()) + "\n", json.dumps(epochs(0, 1)[0])[:20]])
     assert the_run(client).info.status == "KILLED"
 
 
 def test_while_mlflow_fails_all_is_kept_and_then_brought_once(
     client: MlflowClient, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    working, calls = tracking.add_values, iter(range(100))
+    working, calls = mlflow_runs.add_values, iter(range(100))
 
     def failing(*arguments: Any) -> None:
         working(*arguments)  # the server has done it, and the answer is lost
         if next(calls) < 2:
             raise ConnectionError("no answer")
 
-    monkeypatch.setattr(tracking, "add_values", failing)
-    monkeypatch.setattr(live, "RETRY_S", 0.01)
+    monkeypatch.setattr(mlflow_runs, "add_values", failing)
+    monkeypatch.setattr(live_runs, "RETRY_S", 0.01)
     follow(start(), *epochs(0, 4), end("FINISHED"))
     assert "no answer" in capsys.readouterr().out
     assert the_run(client).info.status == "FINISHED" and points(client, the_run(client)) == curves_of(ROWS)
@@ -134,13 +134,13 @@ def test_while_mlflow_fails_all_is_kept_and_then_brought_once(
 
 def test_a_run_that_a_slow_server_made_twice_is_one_after_publish(client: MlflowClient) -> None:
     follow(start(), *epochs(0, 2))
-    experiment = tracking.experiment_of(client, "image")
-    tracking.make_run(client, experiment, published(ROWS))
-    run, added = tracking.complete_run(client, experiment, published(ROWS))
+    experiment = mlflow_runs.experiment_of(client, "image")
+    mlflow_runs.make_run(client, experiment, published(ROWS))
+    run, added = mlflow_runs.complete_run(client, experiment, published(ROWS))
     assert the_run(client).info.run_id == run.info.run_id and not added["run"]
     assert points(client, the_run(client)) == curves_of(ROWS)
-    late = tracking.make_run(client, experiment, published(ROWS))  # even after that, the finished one stays
-    assert tracking.complete_run(client, experiment, published(ROWS))[0].info.run_id == run.info.run_id
+    late = mlflow_runs.make_run(client, experiment, published(ROWS))  # even after that, the finished one stays
+    assert mlflow_runs.complete_run(client, experiment, published(ROWS))[0].info.run_id == run.info.run_id
     assert client.get_run(late.info.run_id).info.lifecycle_stage == "deleted"
 
 
@@ -153,31 +153,31 @@ def another() -> Iterator["subprocess.Popen[bytes]"]:
 
 
 def running_run(client: MlflowClient, pid: int, **tags: str) -> str:
-    experiment = tracking.experiment_of(client, "image")
+    experiment = mlflow_runs.experiment_of(client, "image")
     content = RunContent("image-cnn", str(pid), START_MS, START_MS)
     changed = {f"convoy.{name}": value for name, value in tags.items()}
-    return str(tracking.make_run(client, experiment, content, {**process_tags(pid), **changed}).info.run_id)
+    return str(mlflow_runs.make_run(client, experiment, content, {**process_tags(pid), **changed}).info.run_id)
 
 
 def test_a_run_whose_process_is_dead_is_closed_and_all_others_are_left(
     client: MlflowClient, another: "subprocess.Popen[bytes]"
 ) -> None:
-    assert abandoned.close(client) == []
+    assert orphaned_runs.close(client) == []
     dies = running_run(client, another.pid)
     lives = running_run(client, os.getpid())
     elsewhere = running_run(client, another.pid, host="another.example.org")
     number_used_again = running_run(client, os.getpid(), process_started=str(psutil.Process().create_time() - 3600))
-    assert abandoned.close(client) == ["image-cnn"]
+    assert orphaned_runs.close(client) == ["image-cnn"]
     another.kill()
     another.wait()
-    assert abandoned.close(client) == ["image-cnn"] and abandoned.close(client) == []
+    assert orphaned_runs.close(client) == ["image-cnn"] and orphaned_runs.close(client) == []
     killed = {
         run_id
         for run_id in (dies, number_used_again, lives, elsewhere)
         if client.get_run(run_id).info.status == "KILLED"
     }
     assert killed == {dies, number_used_again}
-    assert str(another.pid) in client.get_run(dies).data.tags[tracking.END_REASON]
+    assert str(another.pid) in client.get_run(dies).data.tags[mlflow_runs.END_REASON]
 
 
 def test_the_next_training_closes_what_another_left(client: MlflowClient, another: "subprocess.Popen[bytes]") -> None:
@@ -196,7 +196,7 @@ def dead_pid() -> int:
 
 def test_a_process_that_was_dead_when_its_run_was_made_is_dead(client: MlflowClient) -> None:
     running_run(client, dead_pid())
-    assert abandoned.close(client) == ["image-cnn"]
+    assert orphaned_runs.close(client) == ["image-cnn"]
 
 
 KILLED_IN_PUBLISH = """
@@ -220,13 +220,13 @@ def killed_in_publish() -> None:
 
 def test_a_run_that_a_killed_publish_was_making_is_closed_and_completed_by_the_next(client: MlflowClient) -> None:
     killed_in_publish()
-    assert the_run(client).info.status == "RUNNING" and abandoned.close(client) == ["image-cnn"]
-    assert tracking.END_REASON in the_run(client).data.tags
+    assert the_run(client).info.status == "RUNNING" and orphaned_runs.close(client) == ["image-cnn"]
+    assert mlflow_runs.END_REASON in the_run(client).data.tags
     killed_in_publish()
     assert the_run(client).info.status == "KILLED"
-    tracking.complete_run(client, tracking.experiment_of(client, "image"), published(ROWS))
+    mlflow_runs.complete_run(client, mlflow_runs.experiment_of(client, "image"), published(ROWS))
     run = the_run(client)
-    assert run.info.status == "FINISHED" and tracking.END_REASON not in run.data.tags
+    assert run.info.status == "FINISHED" and mlflow_runs.END_REASON not in run.data.tags
     assert points(client, run) == curves_of(ROWS)
 
 
@@ -234,6 +234,6 @@ def test_a_running_run_that_publish_completes_is_of_that_publish(
     client: MlflowClient, another: "subprocess.Popen[bytes]"
 ) -> None:
     content = published(ROWS)
-    tracking.make_run(client, tracking.experiment_of(client, "image"), content, process_tags(another.pid))
+    mlflow_runs.make_run(client, mlflow_runs.experiment_of(client, "image"), content, process_tags(another.pid))
     killed_in_publish()
-    assert another.poll() is None and abandoned.close(client) == ["image-cnn"]
+    assert another.poll() is None and orphaned_runs.close(client) == ["image-cnn"]

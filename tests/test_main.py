@@ -10,10 +10,10 @@ import built_pipeline
 import pytest
 import typer
 
-from convoy.bundle import BundleInvalid, digest_of, read_release
-from convoy.params import ParamsInvalid
-from convoy.publishing.git_state import GitFailed
-from convoy.verbs.refusals import open_mlflow
+from convoy.bundles.bundle import BundleInvalid, digest_of, read_release
+from convoy.cli.refusals import open_mlflow
+from convoy.core.params import ParamsInvalid
+from convoy.tracking.git_state import GitFailed
 
 
 def convoy(*words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -92,9 +92,11 @@ def test_what_a_user_can_mend_is_a_sentence_without_a_traceback() -> None:
 
 
 def test_publish_needs_no_torch_and_up_no_mlflow() -> None:
-    asked = "import sys, convoy.publishing.publication; assert 'torch' not in sys.modules, 'torch'"
+    asked = "import sys, convoy.release.publish; assert 'torch' not in sys.modules, 'torch'"
     assert subprocess.run([sys.executable, "-c", asked], check=False).returncode == 0
-    asked = "import sys, convoy.running.processes, convoy.__main__; assert not {'mlflow', 'numpy'} & set(sys.modules)"
+    asked = (
+        "import sys, convoy.operations.supervisor, convoy.__main__; assert not {'mlflow', 'numpy'} & set(sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", asked], check=False).returncode == 0
 
 

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import yaml
 
-from convoy import layout, raw
+from convoy.core import paths
 from convoy.core.png import encode_png
+from convoy.data import raw
 from convoy.sources.items import Item
 
 pytestmark = pytest.mark.slow
@@ -41,7 +42,7 @@ BASELINE = """
 import sys
 from pathlib import Path
 from convoy.baselines import image
-from convoy.prepared.image import read_images
+from convoy.kinds.image.prepared import read_images
 split = read_images(Path(sys.argv[1]))
 params = image.ImageBaseline(convolutions=(), hidden=(), dropout=0, learning_rate=0.001, batch_size=64, epochs=1)
 image.predict(image.train(params, split, 0, "logreg"), split.images)
@@ -94,23 +95,23 @@ def lay(folder: Path, task: str, count: int) -> Path:
     params["prepare_text"]["preprocessing"]["max_tokens"] = WORDS
     folder.mkdir()
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
-    raw.write(folder / layout.raw(task), task, images(count) if task == "image" else texts(count), None)
+    raw.write(folder / paths.raw(task), task, images(count) if task == "image" else texts(count), None)
     return folder
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize("task", layout.DATA_KINDS)
+@pytest.mark.parametrize("task", paths.DATA_KINDS)
 def test_preparing_and_feeding_take_memory_that_hardly_grows_with_the_data(tmp_path: Path, task: str) -> None:
     stage = {"image": "prepare_images", "text": "prepare_text"}[task]
     prepared, fed, learnt = [], [], []
     for count in (FEW, MANY):
         folder = lay(tmp_path / str(count), task, count)
         prepared.append(peak_anonymous_mb(folder, "-m", f"pipelines.{stage}"))
-        path = str(layout.prepared(task, "train"))
+        path = str(paths.prepared(task, "train"))
         fed.append(peak_anonymous_mb(folder, "-c", EPOCH, task, path))
         # Baselines of texts count the n-grams of all at once.
         learnt.append(peak_anonymous_mb(folder, "-c", BASELINE, path) if task == "image" else 0.0)
-    size_mb = [(tmp_path / str(count) / layout.prepared(task, "train")).stat().st_size / 1e6 for count in (FEW, MANY)]
+    size_mb = [(tmp_path / str(count) / paths.prepared(task, "train")).stat().st_size / 1e6 for count in (FEW, MANY)]
     grown_mb = size_mb[1] - size_mb[0]
     print(f"{task}: data {size_mb} MB, prepare {prepared} MB, feeding {fed} MB, baseline {learnt} MB")
     assert grown_mb > 25

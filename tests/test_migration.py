@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from mlflow_store import open_empty_store
 
-from convoy.bundle import BundleInvalid, Release, digest_of, read_bundle, read_release
-from convoy.housekeeping import migration
-from convoy.layout import DATA_KINDS, DEPLOYED, Task
-from convoy.predictor import Predictor
-from convoy.publishing import decisions, deployment, publication, registry
+from convoy.bundles.bundle import BundleInvalid, Release, digest_of, read_bundle, read_release
+from convoy.bundles.predictor import Predictor
+from convoy.core.paths import DATA_KINDS, DEPLOYED, Task
+from convoy.operations import migrate
+from convoy.release import deployment, journal, publish
+from convoy.tracking import registry
 
 OLD = Path(__file__).parent / "old_bundles"
 NEW = Path("new")
@@ -42,7 +43,7 @@ def deploy_old(task: Task) -> Path:
 @pytest.mark.parametrize("task", DATA_KINDS)
 def test_a_bundle_of_format_1_becomes_one_of_today_that_gives_the_very_same_probabilities(task: Task) -> None:
     said: list[str] = []
-    migration.migrate(OLD / f"format-1-{task}", NEW, said.append)
+    migrate.migrate(OLD / f"format-1-{task}", NEW, said.append)
     new = Predictor(NEW)
     examples = json.loads((OLD / f"format-1-{task}" / "examples.json").read_bytes())
     answers = new.replay([example["input"] for example in examples])
@@ -54,34 +55,34 @@ def test_a_bundle_of_format_1_becomes_one_of_today_that_gives_the_very_same_prob
 
 
 def test_migrating_again_gives_the_same_digest() -> None:
-    migration.migrate(OLD / "format-1-text", NEW, print)
-    migration.migrate(OLD / "format-1-text", Path("again"), print)
+    migrate.migrate(OLD / "format-1-text", NEW, print)
+    migrate.migrate(OLD / "format-1-text", Path("again"), print)
     assert digest_of(NEW) == digest_of(Path("again"))
 
 
 @pytest.mark.parametrize("task", DATA_KINDS)
 def test_one_that_serves_is_served_by_its_successor_and_stays_beside_it(task: Task) -> None:
     old = deploy_old(task)
-    migration.migrate(DEPLOYED / task / "current", None, print)
+    migrate.migrate(DEPLOYED / task / "current", None, print)
     serving = DEPLOYED / task / "current"
     assert os.readlink(serving) == read_bundle(serving).digest != old.name
     release = read_release(serving)
     assert release is not None and (release.version, release.digest) == ("4", os.readlink(serving))
     assert digest_of(old) == old.name
-    found, migrated = decisions.read(task)
+    found, migrated = journal.read(task)
     assert (found.kind, migrated.kind) == ("found", "migration") and migrated.before == found.after
     assert migrated.after.digest == release.digest and migrated.at == release.promoted_at
-    history = decisions.read_history(task)
+    history = journal.read_history(task)
     assert history.unfinished is None and history.one_before is None, "a rollback must not end at what no longer loads"
 
 
 def test_one_that_no_longer_serves_is_migrated_and_still_does_not_serve() -> None:
     old = deploy_old("text")
-    migration.migrate(OLD / "format-1-text", NEW, print)
+    migrate.migrate(OLD / "format-1-text", NEW, print)
     other = Release(name="convoy-text", version="5", run_id="r", digest=digest_of(NEW), promoted_at="2026-01-02")
     deployment.deploy("text", NEW, other)
     shutil.rmtree(deployment.folder_of("text", other.digest))
-    migration.migrate(old, None, print)
+    migrate.migrate(old, None, print)
     assert deployment.current_digest("text") == other.digest and read_bundle(DEPLOYED / "text" / other.digest)
 
 
@@ -89,9 +90,9 @@ def test_publish_registers_the_successor_as_a_version_of_its_own() -> None:
     built_pipeline.lay(Path())
     shutil.rmtree("bundles")
     deploy_old("image")
-    migration.migrate(DEPLOYED / "image" / "current", None, print)
+    migrate.migrate(DEPLOYED / "image" / "current", None, print)
     client = open_empty_store()
-    publication.publish(client, print, ["image"])
+    publish.publish(client, print, ["image"])
     champion = registry.version_with(client, "image", "champion")
     assert champion is not None and champion.tags[registry.DIGEST] == deployment.current_digest("image")
     release = read_release(DEPLOYED / "image" / "current")
@@ -105,18 +106,18 @@ def test_a_damaged_one_is_refused_and_nothing_is_written(name: str) -> None:
     content[len(content) // 2] ^= 1
     Path("old", name).write_bytes(bytes(content))
     with pytest.raises(BundleInvalid):
-        migration.migrate(Path("old"), NEW, print)
+        migrate.migrate(Path("old"), NEW, print)
     assert not NEW.exists()
 
 
 def test_what_needs_no_migration_or_a_newer_release_is_said() -> None:
-    with pytest.raises(migration.MigrationRefused, match="has format 2, today's"):
-        migration.migrate(OLD / "format-2-image", NEW, print)
-    with pytest.raises(migration.MigrationRefused, match="--into"):
-        migration.migrate(OLD / "format-1-image", None, print)
+    with pytest.raises(migrate.MigrationRefused, match="has format 2, today's"):
+        migrate.migrate(OLD / "format-2-image", NEW, print)
+    with pytest.raises(migrate.MigrationRefused, match="--into"):
+        migrate.migrate(OLD / "format-1-image", None, print)
     NEW.mkdir()
-    with pytest.raises(migration.MigrationRefused, match="new exists"):
-        migration.migrate(OLD / "format-1-image", NEW, print)
+    with pytest.raises(migrate.MigrationRefused, match="new exists"):
+        migrate.migrate(OLD / "format-1-image", NEW, print)
 
 
 def test_the_verb_says_in_one_line_what_is_wrong() -> None:

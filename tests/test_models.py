@@ -11,8 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from convoy.models import image_cnn, image_lstm, text_cnn, text_lstm
-from convoy.models.text_input import PairParams, PairVectors, WordVectors, learn_word_vectors
+from convoy.kinds.image.networks import cnn as image_cnn
+from convoy.kinds.image.networks import lstm as image_lstm
+from convoy.kinds.text.networks import cnn as text_cnn
+from convoy.kinds.text.networks import lstm as text_lstm
+from convoy.kinds.text.networks.input_layer import PairParams, PairVectors, WordVectors, learn_word_vectors
 
 torch.manual_seed(0)
 PAIRS = PairParams(places=97, min_count=1, dropout=0.5)

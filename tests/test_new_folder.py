@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from bench.interruptions.ground import FAULTS
-from convoy import atomic
-from convoy.running import workspace
+from convoy.core import atomic
+from convoy.lineage import workspace
 
 ROOT = Path(__file__).parent.parent
 OLD, NEW = {"a": "old", "b/c": "old"}, {"a": "new", "d": "new"}

@@ -29,19 +29,20 @@ import pipelines.prepare_images
 import pipelines.prepare_text
 import pipelines.train
 import pipelines.train_stream
-from convoy import candidates, layout
 from convoy.__main__ import app
-from convoy.gating.limits import PublishParams
-from convoy.onboarding import params_file
-from convoy.onboarding.detection import Detected, detect
-from convoy.onboarding.proposal import Change, propose
-from convoy.onboarding.survey import look
-from convoy.params import ParamsInvalid, Section, read_section
-from convoy.selection import SelectionParams
+from convoy.core import paths
+from convoy.core.params import ParamsInvalid, Section, read_section
+from convoy.evaluation.selection import SelectionParams
+from convoy.kinds import candidates
+from convoy.operations.init import params_file
+from convoy.operations.init.detection import Detected, detect
+from convoy.operations.init.proposal import Change, propose
+from convoy.operations.init.survey import look
+from convoy.release.gates.limits import PublishParams
 from convoy.sources import tables
 from convoy.sources.items import Item, SourceRefused
-from convoy.training import TrainerParams
-from convoy.tuning.space import TuneParams
+from convoy.training.trainer import TrainerParams
+from convoy.training.tuning_space import TuneParams
 
 PACKAGED = Path(__file__).parents[1] / "params.yaml"
 TEXTS = {"good": "a fine film , well told", "bad": "two hours I want back !"}
@@ -62,7 +63,7 @@ def init(task: str, source: object, *options: str) -> tuple[int, str, str]:
     return done.exit_code, done.stdout, done.stderr
 
 
-def values(path: Path = layout.PARAMS) -> Any:
+def values(path: Path = paths.PARAMS) -> Any:
     return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
@@ -86,8 +87,8 @@ def require_every_section() -> None:
     }
     for keys, model in sections.items():
         read_section(model, *keys)
-    for task in layout.DATA_KINDS:
-        for architecture in layout.ARCHITECTURES:
+    for task in paths.DATA_KINDS:
+        for architecture in paths.ARCHITECTURES:
             of_one = read_section(pipelines.train.Params, "train", task, architecture)
             candidates.batch_params(task, of_one.batches)
 
@@ -162,8 +163,8 @@ def test_folders_archives_and_arrays_are_told_apart(place: Path) -> None:
         "folder": ("text", [texts, archive]),
         "arrays": ("image", [place / "set.npz", lay(place / "idx", parts)]),
     }
-    for kind, (task, paths) in sources.items():
-        for path in paths:
+    for kind, (task, places) in sources.items():
+        for path in places:
             detected = detect(task, path, "utf-8")  # type: ignore[arg-type]
             assert detected.kind == kind and len(look(detected, task).counts) == 2  # type: ignore[arg-type]
 
@@ -271,7 +272,7 @@ def test_no_label_beside_a_split_is_told(place: Path) -> None:
     content = [{"split": ("train", "test")[n % 2], "document": f"text {n}", "label": "dev"} for n in range(1_002)]
     code, _, err = init("text", write_table(place / "t.csv", content), "--write")
     assert code == 1 and "among split, document, label (label, split looks like a split); name the one that" in err
-    assert layout.PARAMS.read_bytes() == PACKAGED.read_bytes()
+    assert paths.PARAMS.read_bytes() == PACKAGED.read_bytes()
 
 
 def test_options_name_the_columns_of_a_table(place: Path) -> None:
@@ -281,7 +282,7 @@ def test_options_name_the_columns_of_a_table(place: Path) -> None:
     assert code == 0 and [table[key] for key in ("label", "content", "split")] == ["topic", "document", "part"]
     assert "(as --content says), column 'topic' the label (as --label says)" in out
     assert "divided already: " in out and "validation 50" in out
-    assert "label: topic" in out and "# as --label says" in layout.PARAMS.read_text()
+    assert "label: topic" in out and "# as --label says" in paths.PARAMS.read_text()
     assert init("text", path, "--label", "split", "--write")[0] == 0, "an option may name what is never taken unasked"
     assert values()["fetch_text"]["table"]["label"] == "split"
 
@@ -304,7 +305,7 @@ def values_after(path: Path, label: str, content: str) -> list[str]:
     """The columns of label and content in params.yaml, where a user writes these and lets `init` write the rest."""
     tree = values()
     tree["fetch_text"]["table"] |= {"label": label, "content": content}
-    layout.PARAMS.write_text(yaml.safe_dump(tree, sort_keys=False))
+    paths.PARAMS.write_text(yaml.safe_dump(tree, sort_keys=False))
     assert init("text", path, "--write")[0] == 0
     return [values()["fetch_text"]["table"][key] for key in ("label", "content")]
 
@@ -360,7 +361,7 @@ def test_a_label_that_the_source_hardly_leaves_to_train_is_told(place: Path) -> 
 def test_uneven_labels_are_weighted_and_even_ones_are_not(place: Path) -> None:
     uneven = proposed("image", folder_of_images(place / "u", {"a": 40, "b": 5}))
     even = proposed("image", folder_of_images(place / "e", {"a": 20, "b": 20}))
-    for architecture in layout.ARCHITECTURES:
+    for architecture in paths.ARCHITECTURES:
         key = f"train.image.{architecture}.learning.class_weights"
         assert (uneven[key], even[key]) == ("balanced", "none")
 
@@ -406,7 +407,7 @@ def test_what_is_written_is_accepted_by_every_stage_and_all_else_stays_as_it_was
         assert code == 0 and "params.yaml is written; next: dvc repro" in said
         require_every_section()
     assert leaves(values()) == expected | wanted
-    after = layout.PARAMS.read_text().splitlines()
+    after = paths.PARAMS.read_text().splitlines()
     known = {line.split(":")[0].strip() for line in after} - {line.split(":")[0].strip() for line in before}
     assert len(after) == len(before) and not known
     touched = [old for old, new in zip(before, after, strict=True) if old != new]
@@ -419,7 +420,7 @@ def test_what_is_written_is_accepted_by_every_stage_and_all_else_stays_as_it_was
 def test_without_write_nothing_is_written(place: Path) -> None:
     code, said, _ = init("text", folder_of_texts(place / "texts"))
     assert code == 0 and "+  source: folder" in said and "nothing is written; with --write" in said
-    assert layout.PARAMS.read_bytes() == PACKAGED.read_bytes()
+    assert paths.PARAMS.read_bytes() == PACKAGED.read_bytes()
 
 
 def mistakes(place: Path) -> dict[str, tuple[str, object, tuple[str, ...], str]]:
@@ -468,14 +469,14 @@ def test_every_mistake_is_one_line_with_the_remedy_and_exit_code_1(place: Path) 
     for name, (task, path, options, expected) in mistakes(place).items():
         code, _, said = init(task, path, *options, "--write")
         assert (code, said.count("\n")) == (1, 1) and expected in said, (name, said)
-    assert layout.PARAMS.read_bytes() == PACKAGED.read_bytes()
+    assert paths.PARAMS.read_bytes() == PACKAGED.read_bytes()
 
 
 @pytest.mark.parametrize(
     ("content", "said"), [(None, "is missing; run this in"), ("a: [", "is not valid YAML"), ("a: 1", "is missing")]
 )
 def test_a_params_file_that_is_none_is_told(place: Path, content: str | None, said: str) -> None:
-    layout.PARAMS.unlink() if content is None else layout.PARAMS.write_text(content)
+    paths.PARAMS.unlink() if content is None else paths.PARAMS.write_text(content)
     code, _, error = init("text", folder_of_texts(place / "texts"), "--write")
     assert (code, error.count("\n")) == (1, 1) and said in error
 

@@ -13,9 +13,9 @@ import torch
 from export_one import EXPLAINED, NETWORKS, calibration, network
 from tiny_bundles import IMAGE_CARD, STREAM_CARD, TEXT_CARD, stream_tokenizer_json, tokenizer_json
 
-from convoy.explanation.explainer import Explainer
-from convoy.onnx_export import Contributions, Probabilities
-from convoy.parity import (
+from convoy.bundles.explainer import Explainer
+from convoy.bundles.predictor import Model
+from convoy.evaluation.parity import (
     ParityBroken,
     compare,
     compare_batches,
@@ -25,7 +25,7 @@ from convoy.parity import (
     require_agreement,
     require_close,
 )
-from convoy.predictor import Model
+from convoy.export.to_onnx import Contributions, Probabilities
 
 pytestmark = pytest.mark.slow  # a process of its own for each export
 SCRIPT = Path(__file__).with_name("export_one.py")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 
-from convoy.optimizers import Muon, MuonWithAdamW, orthogonal
+from convoy.training.optimizers import Muon, MuonWithAdamW, orthogonal
 
 INPUTS, LABELS = torch.randn(64, 1, 8, 8), torch.randint(0, 3, (64,))
 

@@ -18,12 +18,12 @@ from mlflow import MlflowClient
 from mlflow_server import WITHIN_S, Server
 from mlflow_store import open_empty_store
 
-from convoy import following
-from convoy.following import Follower
-from convoy.publishing import tracking
-from convoy.publishing.provenance import md5_of
-from convoy.publishing.run_content import RunContent, curves_of
-from convoy.running import workspace
+from convoy.lineage import workspace
+from convoy.tracking import mlflow_runs
+from convoy.tracking.dvc_lock import md5_of
+from convoy.tracking.run_content import RunContent, curves_of
+from convoy.training import follower
+from convoy.training.follower import Follower
 
 pytestmark = pytest.mark.slow  # a real server and a real side process each
 ROOT = Path.cwd()
@@ -128,7 +128,7 @@ def publish(server: Server, training: Training) -> int:
     client = MlflowClient(server.uri, server.uri)
     began_ms = round(time.time() * 1000) - 60_000
     content = RunContent("image-cnn", KEY, began_ms, began_ms + 9_000, curves=curves_of(training.rows))
-    return tracking.complete_run(client, tracking.experiment_of(client, "image"), content)[1]["metric points"]
+    return mlflow_runs.complete_run(client, mlflow_runs.experiment_of(client, "image"), content)[1]["metric points"]
 
 
 def report(name: str, training: Training, live: int, end_s: float, added: int) -> None:
@@ -191,7 +191,7 @@ def test_slow(server: Server, client: MlflowClient, delay_s: float, monkeypatch:
         wait_for_epochs(client, 1)
     training.epochs(2)
     end_s = training.end()
-    assert end_s < following.GRACE_S + 1
+    assert end_s < follower.GRACE_S + 1
     assert training.process is not None and training.process.wait() != 0  # nothing goes on behind publish
     live = len(epochs_there(client))
     report(f"answers {delay_s} s late:", training, live, end_s, publish(server, training))
@@ -201,7 +201,7 @@ def test_slow(server: Server, client: MlflowClient, delay_s: float, monkeypatch:
 
 KILLED = f"""
 import time
-from convoy.following import Follower
+from convoy.training.follower import Follower
 follower = Follower()
 follower.start("image", "cnn", "{KEY}", {PARAMS})
 follower.epoch({{"epoch": 0, "train_loss": 1.0, "elapsed_s": 0.1}})

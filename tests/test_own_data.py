@@ -11,7 +11,7 @@ import pytest
 import yaml
 from built_copy import BUILD_S, command, served
 
-from convoy.running import workspace
+from convoy.lineage import workspace
 
 pytestmark = pytest.mark.slow
 OPINIONS = ("imdb, bad", "imdb, good", "rotten_tomatoes, bad", "rotten_tomatoes, good")

@@ -6,11 +6,12 @@ import pytest
 import yaml
 from pydantic import Field
 
-from convoy import candidates, layout
-from convoy.building.candidate import CandidateParams
-from convoy.params import ParamsInvalid, Section, read_section
-from convoy.selection import SelectionParams
-from convoy.training import TrainerParams
+from convoy.core import paths
+from convoy.core.params import ParamsInvalid, Section, read_section
+from convoy.evaluation.selection import SelectionParams
+from convoy.kinds import candidates
+from convoy.training.candidate import CandidateParams
+from convoy.training.trainer import TrainerParams
 from pipelines import (
     baselines,
     evaluate,
@@ -72,7 +73,7 @@ def test_demo_changes_only_keys_that_params_has() -> None:
             if key not in params or (isinstance(value, dict) and unknown(value, params[key]))
         ]
 
-    params = yaml.safe_load(layout.PARAMS.read_text())
+    params = yaml.safe_load(paths.PARAMS.read_text())
     assert unknown(yaml.safe_load(Path("demo.yaml").read_text()), params) == []
 
 
@@ -92,8 +93,8 @@ SECTIONS: dict[tuple[str, ...], type[Section]] = {
     ("export_stream",): export_stream.Params,
     ("evaluate_stream",): evaluate_stream.Params,
 }
-for task in layout.DATA_KINDS:
-    for architecture in layout.ARCHITECTURES:
+for task in paths.DATA_KINDS:
+    for architecture in paths.ARCHITECTURES:
         SECTIONS[("train", task, architecture)] = train.Params
         SECTIONS[("train", task, architecture, "batches")] = candidates.batch_model(task)
         SECTIONS[("train", task, architecture, "network")] = candidates.network_model(task, architecture)
@@ -127,7 +128,7 @@ def changed(content: dict, keys: tuple, change: str) -> dict:
 def test_every_value_of_params_that_is_wrong_missing_or_unknown_is_named(
     tmp_path: Path, keys: tuple[str, ...], change: str
 ) -> None:
-    params = yaml.safe_load(layout.PARAMS.read_text())
+    params = yaml.safe_load(paths.PARAMS.read_text())
     section = params
     for key in keys:
         section = section[key]
@@ -146,5 +147,5 @@ def test_every_value_of_params_that_is_wrong_missing_or_unknown_is_named(
 
 
 def test_what_all_candidates_train_with_is_the_same() -> None:
-    params = yaml.safe_load(layout.PARAMS.read_text())
+    params = yaml.safe_load(paths.PARAMS.read_text())
     assert params["train_stream"]["trainer"] == params["train"]["trainer"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from convoy.running import ports
+from convoy.operations import ports
 
 SCRIPT = Path(ports.__file__)
 
@@ -94,7 +94,7 @@ class SetUp:
 
     def __init__(self, place: Path) -> None:
         self.place = place
-        for name in (".ci/set-up", "src/convoy/running/ports.py"):
+        for name in (".ci/set-up", "src/convoy/operations/ports.py"):
             (place / name).parent.mkdir(parents=True)
             shutil.copy(Path(__file__).parents[1] / name, place / name)
         for name in ("pyproject.toml", "requirements.lock", "requirements-cuda.lock"):

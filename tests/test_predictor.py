@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_bundles import IMAGE_CARD, TEXT_CARD, image_model, png, text_model, tokenizer_json, write_text_bundle
 
-from convoy.bundle import BundleInvalid, read_bundle, write_bundle
-from convoy.predictor import Model, Predictor
+from convoy.bundles.bundle import BundleInvalid, read_bundle, write_bundle
+from convoy.bundles.predictor import Model, Predictor
 
 TEXT = Model(TEXT_CARD, {"model.onnx": text_model(), "tokenizer.json": tokenizer_json()})
 IMAGE = Model(IMAGE_CARD, {"model.onnx": image_model()})

@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from preflight_censuses import image_census, planted_texts, text_census
 
-from convoy import atomic
-from convoy.preflight.content import BINS, ImageFindings, TextFindings, spread
-from convoy.preflight.inspection import find
-from convoy.preflight.limits import PreflightLimits
-from convoy.preflight.near import NearPair, NearPairs, opposite_sides
-from convoy.preflight.report import summary, write_report
-from convoy.preflight.scripts import count_scripts
-from convoy.raw import read_rejections
+from convoy.core import atomic
+from convoy.data.content import BINS, ImageFindings, TextFindings, spread
+from convoy.data.inspection import find
+from convoy.data.limits import PreflightLimits
+from convoy.data.raw import read_rejections
+from convoy.data.report import summary, write_report
+from convoy.kinds.near_duplicates import NearPair, NearPairs, opposite_sides
+from convoy.kinds.text.scripts import count_scripts
 from convoy.sources.items import Rejection
 
 

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from preflight_censuses import image_census, planted_texts, text_census
 
-from convoy.preflight.census import Census
-from convoy.preflight.inspection import find
-from convoy.preflight.limits import PreflightLimits, violations
+from convoy.data.census import Census
+from convoy.data.inspection import find
+from convoy.data.limits import PreflightLimits, violations
 from convoy.sources.items import Rejection
 
 NONE: dict[str, Any] = dict.fromkeys(PreflightLimits.model_fields)

@@ -11,9 +11,9 @@ from image_files import encode
 from numpy.typing import NDArray
 from PIL import Image
 
-from convoy.preflight import near_images
-from convoy.preflight.near import PAIRS_PER_ITEM, NearPair
-from convoy.preflight.near_images import ImageSignatures, near_pairs
+from convoy.kinds.image import near_duplicates
+from convoy.kinds.image.near_duplicates import ImageSignatures, near_pairs
+from convoy.kinds.near_duplicates import PAIRS_PER_ITEM, NearPair
 
 Pixels = NDArray[np.uint8]
 GENERATOR = np.random.default_rng(0)
@@ -75,7 +75,7 @@ def test_at_least_95_of_100_planted_copies_are_found_and_nothing_else(copy: str,
     planted = {(index, 400 + index) for index in range(100)}
     assert len({(pair.first, pair.second) for pair in found} & planted) >= 95
     assert not {(pair.first, pair.second) for pair in found} - planted  # of 120,000 unrelated pairs
-    assert all(pair.distance <= near_images.CONTRAST_APART for pair in found)
+    assert all(pair.distance <= near_duplicates.CONTRAST_APART for pair in found)
 
 
 def test_the_same_shape_in_another_colour_or_grey_is_no_copy() -> None:
@@ -132,9 +132,9 @@ def test_where_all_are_alike_each_lists_a_few_neighbours_and_says_so() -> None:
 
 
 def test_a_search_among_too_many_equal_hashes_ends_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(near_images, "CANDIDATES_PER_ITEM", 50)
+    monkeypatch.setattr(near_duplicates, "CANDIDATES_PER_ITEM", 50)
     monkeypatch.setattr(
-        near_images.imagehash, "phash", lambda _: near_images.imagehash.ImageHash(np.zeros((8, 8), bool))
+        near_duplicates.imagehash, "phash", lambda _: near_duplicates.imagehash.ImageHash(np.zeros((8, 8), bool))
     )
     signatures = ImageSignatures()
     signatures.add(pictures(3000, 4))

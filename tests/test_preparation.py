@@ -15,12 +15,12 @@ from image_files import encode
 from PIL import Image
 from sources_of_users import png
 
-from convoy import layout, raw
-from convoy.preparation import image, text
-from convoy.preprocessing.image import ImagePreprocessing, ImagePreprocessor
-from convoy.preprocessing.text import TextPreprocessing
+from convoy.core import paths
+from convoy.data import image_preparation, raw, text_preparation
+from convoy.data.splits import DivisionRefused
+from convoy.kinds.image.preprocessing import ImagePreprocessing, ImagePreprocessor
+from convoy.kinds.text.preprocessing import TextPreprocessing
 from convoy.sources.items import Item
-from convoy.splits import DivisionRefused
 from pipelines import fetch_text, prepare_images, prepare_text
 
 CONTRACT = ImagePreprocessing(kind="image", size_px=8, channels=3, fit="pad", polarity="any", max_pixels=1_000_000)
@@ -68,7 +68,7 @@ def write(folder: Path, files: dict[str, bytes]) -> raw.RawItems:
 
 
 def test_every_planted_bad_file_is_found_with_its_reason_and_every_good_one_kept(tmp_path: Path) -> None:
-    found = image.convert(write(tmp_path / "raw", GOOD | BAD), CONTRACT, tmp_path)
+    found = image_preparation.convert(write(tmp_path / "raw", GOOD | BAD), CONTRACT, tmp_path)
     assert {one.name for one in found.rejections} == set(BAD)
     assert not any(one.ignored for one in found.rejections)
     assert {one.code for one in found.rejections} == {"undecodable_image", "image_too_large"}
@@ -78,7 +78,7 @@ def test_every_planted_bad_file_is_found_with_its_reason_and_every_good_one_kept
 
 
 def test_training_sees_what_serving_makes_of_the_same_bytes(tmp_path: Path) -> None:
-    found = image.convert(write(tmp_path / "raw", GOOD), CONTRACT, tmp_path)
+    found = image_preparation.convert(write(tmp_path / "raw", GOOD), CONTRACT, tmp_path)
     preprocessor = ImagePreprocessor(CONTRACT)
     for pixels, (_, encoded) in zip(found.pixels, sorted(GOOD.items()), strict=True):
         assert np.array_equal(pixels, preprocessor.prepare(encoded).array)
@@ -86,8 +86,8 @@ def test_training_sees_what_serving_makes_of_the_same_bytes(tmp_path: Path) -> N
 
 def test_scratch_files_have_no_name_and_are_gone_with_the_process(tmp_path: Path) -> None:
     scratch = tmp_path / "scratch"
-    found = image.convert(write(tmp_path / "raw", GOOD), CONTRACT, scratch)
-    gathered = image.gather(found.pixels, np.array([2, 0, 2]), scratch)
+    found = image_preparation.convert(write(tmp_path / "raw", GOOD), CONTRACT, scratch)
+    gathered = image_preparation.gather(found.pixels, np.array([2, 0, 2]), scratch)
     assert np.array_equal(gathered, found.pixels[[2, 0, 2]])
     assert list(scratch.iterdir()) == []
 
@@ -97,7 +97,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from convoy import stage
-from convoy.preparation.image import gather
+from convoy.data.image_preparation import gather
 stage.run(lambda: gather(np.ones((3, 1000, 1000, 1), np.uint8), np.arange(3), Path(sys.argv[1])) and None)
 """
 
@@ -127,7 +127,7 @@ def test_texts_that_serving_would_refuse_are_told(tmp_path: Path) -> None:
     texts = {"good": "fine", "blank": " \n\t", "long": "x" * 101, "emoji": "💥", "empty": ""}
     raw.write(tmp_path / "raw", "text", (Item(name, name[0], "", said) for name, said in texts.items()), None)
     contract = TextPreprocessing(kind="text", max_tokens=9, head_tokens=3, max_characters=100, pad_id=0, unknown_id=1)
-    found = text.look(raw.RawItems(tmp_path / "raw"), contract)
+    found = text_preparation.look(raw.RawItems(tmp_path / "raw"), contract)
     assert {one.name: one.code for one in found.rejections} == {
         "blank": "blank_text",
         "long": "text_too_long",
@@ -145,14 +145,14 @@ def test_a_lone_surrogate_never_gets_into_the_raw_items(tmp_path: Path) -> None:
 @pytest.mark.parametrize("fit", ["pad", "crop", "stretch"])
 def test_every_way_to_fit_gives_whole_images(tmp_path: Path, fit: str) -> None:
     contract = CONTRACT.model_copy(update={"fit": fit})
-    found = image.convert(write(tmp_path / "raw", GOOD), contract, tmp_path)
+    found = image_preparation.convert(write(tmp_path / "raw", GOOD), contract, tmp_path)
     assert found.pixels.shape == (len(GOOD), 8, 8, 3)
 
 
 @pytest.mark.parametrize(("label", "split", "said"), [("cat", "", "'cat' 0"), ("dog", "test", "split 'test'")])
-@pytest.mark.parametrize("task", layout.DATA_KINDS)
+@pytest.mark.parametrize("task", paths.DATA_KINDS)
 def test_a_label_or_a_split_of_which_nothing_can_be_used_is_refused_and_the_list_says_why(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: layout.DataKind, label: str, split: str, said: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: paths.DataKind, label: str, split: str, said: str
 ) -> None:
     def items() -> Iterator[Item]:
         for number in range(40):
@@ -165,12 +165,12 @@ def test_a_label_or_a_split_of_which_nothing_can_be_used_is_refused_and_the_list
         "image": ("undecodable_image", prepare_images.main),
         "text": ("blank_text", prepare_text.main),
     }[task]
-    shutil.copy(layout.PARAMS, tmp_path)
+    shutil.copy(paths.PARAMS, tmp_path)
     monkeypatch.chdir(tmp_path)
-    raw.write(layout.raw(task), task, items(), None)
+    raw.write(paths.raw(task), task, items(), None)
     with pytest.raises(DivisionRefused) as error:
         main()
-    listed = layout.reports(task) / raw.REJECTED
+    listed = paths.reports(task) / raw.REJECTED
     for words in (said, f"40 rejected {{'{code}': 40}}", str(listed)):
         assert words in str(error.value)
     assert [one.name for one in raw.read_rejections(listed)] == [f"broken {number}" for number in range(40)]
@@ -187,6 +187,6 @@ def test_rows_of_labels_that_are_not_wanted_count_for_no_limit(tmp_path: Path, m
     Path("params.yaml").write_text(yaml.safe_dump(params))
     fetch_text.main()
     prepare_text.main()
-    report = json.loads((layout.reports("text") / "data.json").read_bytes())
+    report = json.loads((paths.reports("text") / "data.json").read_bytes())
     assert (report["raw"], report["rejected"]) == (100, 0)
-    assert [one.code for one in raw.RawItems(layout.raw("text")).rejections] == ["label_not_wanted"] * 50
+    assert [one.code for one in raw.RawItems(paths.raw("text")).rejections] == ["label_not_wanted"] * 50

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from prepared_splits import image_split, text_split, write_split
 
-from convoy.prepared.image import read_images
-from convoy.prepared.text import read_texts
+from convoy.kinds.image.prepared import read_images
+from convoy.kinds.text.prepared import read_texts
 
 
 def test_images_come_back(tmp_path: Path) -> None:

@@ -18,9 +18,9 @@ import tiny_bundles
 from mlflow_store import open_empty_store
 from test_ports import free_port
 
-from convoy.bundle import Release, digest_of
-from convoy.publishing import deployment
-from convoy.running import processes, showcase
+from convoy.bundles.bundle import Release, digest_of
+from convoy.operations import smoke_request, supervisor
+from convoy.release import deployment
 
 pytestmark = pytest.mark.slow  # real servers: about ten seconds each
 ROOT = Path(__file__).parents[1]
@@ -194,7 +194,7 @@ def test_when_the_pipe_or_terminal_is_closed_under_it_all_is_ended(
                 left.kill()
 
 
-class _Endless(processes._Runner):
+class _Endless(supervisor._Runner):
     """Starts one process that ends by no signal but SIGKILL."""
 
     def __init__(self) -> None:
@@ -230,7 +230,7 @@ def test_one_of_them_alone_in_the_foreground(place: Path, verb: list[str], path:
     with subprocess.Popen([sys.executable, "-m", "convoy", *verb, str(port)], stdout=subprocess.DEVNULL) as process:
         # Not only until the port is open: BentoML's arbiter loses a signal that comes while its worker starts.
         url = f"http://127.0.0.1:{port}/{path}"
-        assert showcase.wait_until_ready([url], 60, lambda: process.poll() is not None)
+        assert smoke_request.wait_until_ready([url], 60, lambda: process.poll() is not None)
         family = psutil.Process(process.pid).children(recursive=True)
         os.kill(process.pid, signal.SIGINT)
         try:

@@ -6,9 +6,9 @@ from pathlib import Path
 import built_pipeline
 import pytest
 
-from convoy.publishing import git_state
-from convoy.publishing.built import read_built
-from convoy.publishing.provenance import Lock, LockInvalid, same_file
+from convoy.tracking import git_state
+from convoy.tracking.build_state import read_built
+from convoy.tracking.dvc_lock import Lock, LockInvalid, same_file
 
 FOLDER_MD5 = "17b4925363317c72f4739ef59ae8c378.dir"
 

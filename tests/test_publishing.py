@@ -16,15 +16,16 @@ import yaml
 from mlflow_store import open_empty_store
 from test_ports import free_port
 
-from convoy.bundle import digest_of, read_release
+from convoy.bundles.bundle import digest_of, read_release
+from convoy.bundles.predictor import Predictor
 from convoy.core import stages
-from convoy.layout import Task
-from convoy.predictor import Predictor
-from convoy.publishing import artifacts, asked, by_hand, decisions, deployment, publication, registry, tracking
-from convoy.publishing.built import read_built
-from convoy.publishing.decision import Grounds, Model
-from convoy.publishing.provenance import Lock
-from convoy.running import processes, showcase
+from convoy.core.paths import Task
+from convoy.operations import smoke_request, supervisor
+from convoy.release import approval, deployment, journal, promote, publish
+from convoy.release.decision import Grounds, Model
+from convoy.tracking import artifacts, mlflow_runs, registry
+from convoy.tracking.build_state import read_built
+from convoy.tracking.dvc_lock import Lock
 
 
 class Place:
@@ -35,17 +36,17 @@ class Place:
 
     def publish(self, task: Task = "image") -> str:
         lines: list[str] = []
-        publication.publish(self.client, lines.append, [task])
+        publish.publish(self.client, lines.append, [task])
         return "\n".join(lines)
 
     def promote(self, number: str | None = None, reason: str = "", task: Task = "image") -> str:
         lines: list[str] = []
-        by_hand.promote(self.client, lines.append, task, number, reason, deployment.current_digest(task))
+        promote.promote(self.client, lines.append, task, number, reason, deployment.current_digest(task))
         return "\n".join(lines)
 
     def snapshot(self, task: Task = "image") -> dict[str, object]:
         """All that MLflow holds of a task, times of its own making aside."""
-        experiment = tracking.experiment_of(self.client, task)
+        experiment = mlflow_runs.experiment_of(self.client, task)
         found: dict[str, object] = {}
         for run in self.client.search_runs([experiment]):
             history = {name: self.client.get_metric_history(run.info.run_id, name) for name in run.data.metrics}
@@ -71,7 +72,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
 def test_a_run_holds_params_curves_figures_data_sets_and_files(place: Place) -> None:
     place.publish()
     content = read_built("image", Lock.read()).runs["cnn"]
-    run = tracking.find_run(place.client, tracking.experiment_of(place.client, "image"), content.key)
+    run = mlflow_runs.find_run(place.client, mlflow_runs.experiment_of(place.client, "image"), content.key)
     assert run is not None and run.info.run_name == "image-cnn" and run.info.status == "FINISHED"
     assert run.data.params["learning.epochs"] == "3"
     assert run.data.params["network.channels"] == "[32, 64]"
@@ -95,7 +96,7 @@ def test_a_baseline_is_a_run_beside_the_candidates_and_never_a_version(place: Pl
     built_pipeline.lay(tmp_path, "text")
     said = place.publish()
     [content] = read_built("image", Lock.read()).baselines
-    run = tracking.find_run(place.client, tracking.experiment_of(place.client, "image"), content.key)
+    run = mlflow_runs.find_run(place.client, mlflow_runs.experiment_of(place.client, "image"), content.key)
     assert run is not None and run.info.run_name == "baseline-mlp" and run.info.status == "FINISHED"
     assert run.data.tags["convoy.baseline"] == "true"
     assert run.data.params == {"baseline": "mlp", "seed": "0", "hidden": "[8]", "epochs": "3"}
@@ -142,7 +143,7 @@ def test_a_clone_publishes_no_training_of_another_machine(
     assert Path("reports/image/cnn/training.json").exists() and not Path("candidates").exists()
     place.client = open_empty_store()
     said = place.publish()
-    assert place.client.search_runs([tracking.experiment_of(place.client, "image")]) == []
+    assert place.client.search_runs([mlflow_runs.experiment_of(place.client, "image")]) == []
     assert "not published, since no files here prove that they ran: image-cnn, image-lstm, baselines" in said
     assert "candidates/image-cnn/weights.safetensors is not there (`dvc checkout` brings back" in said
     assert "reports/baselines/image.csv is not there" in said and "`dvc pull` fetches what another machine made" in said
@@ -161,10 +162,10 @@ def test_what_dvc_pulled_is_published_and_says_so(place: Place, tmp_path: Path) 
     shutil.copytree(there, ".", dirs_exist_ok=True)
     shutil.copytree(there / "baselines", "reports/baselines")
     place.publish()
-    runs = place.client.search_runs([tracking.experiment_of(place.client, "image")])
+    runs = place.client.search_runs([mlflow_runs.experiment_of(place.client, "image")])
     assert {run.info.run_name for run in runs} == {"image-cnn", "image-lstm", "baseline-mlp", "build"}
     for run in runs:
-        assert "where they were made is not recorded" in run.data.tags[tracking.MADE_FROM]
+        assert "where they were made is not recorded" in run.data.tags[mlflow_runs.MADE_FROM]
 
 
 def test_weights_that_are_not_those_of_dvc_lock_prove_nothing(place: Place) -> None:
@@ -201,9 +202,9 @@ def test_what_was_deleted_comes_back_and_nothing_twice(place: Place) -> None:
 def test_points_of_a_curve_that_are_missing_are_added_alone(place: Place) -> None:
     content = read_built("image", Lock.read()).runs["cnn"]
     begun = {name: points[:1] for name, points in content.curves.items()}
-    experiment = tracking.experiment_of(place.client, "image")
+    experiment = mlflow_runs.experiment_of(place.client, "image")
     short = type(content)(content.name, content.key, content.started_ms, content.ended_ms, curves=begun)
-    run, _ = tracking.complete_run(place.client, experiment, short)
+    run, _ = mlflow_runs.complete_run(place.client, experiment, short)
     place.publish()
     history = place.client.get_metric_history(run.info.run_id, "curves/train_loss")
     assert [point.step for point in history] == [1, 2, 3]
@@ -221,7 +222,7 @@ def test_a_repeated_evaluation_is_one_more_point_not_one_per_publish(place: Plac
     place.publish()
     assert place.snapshot() == after
     content = read_built("image", Lock.read()).runs["lstm"]
-    run = tracking.find_run(place.client, tracking.experiment_of(place.client, "image"), content.key)
+    run = mlflow_runs.find_run(place.client, mlflow_runs.experiment_of(place.client, "image"), content.key)
     assert run is not None and run.data.metrics["test/accuracy"] == 0.5
 
 
@@ -241,7 +242,7 @@ def test_a_better_bundle_takes_over_by_itself(place: Place, tmp_path: Path) -> N
     assert "version 2 promoted over version 1" in place.publish()
     assert deployment.current_digest("image") == digest_of(Path("bundles/image"))
     assert place.snapshot()["aliases"] == {"champion": "2"}
-    decision = decisions.read("image")[-1]
+    decision = journal.read("image")[-1]
     assert decision.kind == "promotion" and decision.figures["outcome"] == "passed"
     assert decision.gate_report == place.client.get_model_version("convoy-image", "2").tags["gates.report"]
 
@@ -255,7 +256,7 @@ def test_a_worse_bundle_stays_challenger_until_a_person_promotes_it(place: Place
     assert "python -m convoy promote --task image --version 2" in said
     assert deployment.current_digest("image") == serving
     assert place.snapshot()["aliases"] == {"champion": "1", "challenger": "2"}
-    with pytest.raises(asked.NotAsAsked, match=r"needs --reason.*it is worse by"):
+    with pytest.raises(approval.NotAsAsked, match=r"needs --reason.*it is worse by"):
         place.promote()
     assert deployment.current_digest("image") == serving
     place.promote(reason="the shop needs its labels")
@@ -390,11 +391,11 @@ def test_another_bundle_in_the_place_of_the_judged_one_is_not_published(place: P
 
 
 def test_what_serves_anew_is_followed_by_a_word_on_the_running_service(place: Place, tmp_path: Path) -> None:
-    assert asked.FOLLOWS in place.publish() and asked.FOLLOWS not in place.publish()
+    assert approval.FOLLOWS in place.publish() and approval.FOLLOWS not in place.publish()
     built_pipeline.lay(tmp_path, shift=40, version=2)
-    assert asked.FOLLOWS not in place.publish()
+    assert approval.FOLLOWS not in place.publish()
     for expected in (True, False):
-        assert (asked.FOLLOWS in place.promote("2", "why not")) == expected
+        assert (approval.FOLLOWS in place.promote("2", "why not")) == expected
 
 
 def test_a_bundle_older_than_its_weights_is_not_published(place: Place) -> None:
@@ -412,14 +413,14 @@ def test_a_repository_that_was_moved_is_told_so(place: Place, tmp_path: Path, mo
     moved = tmp_path.with_name(tmp_path.name + " moved")
     shutil.copytree(tmp_path, moved, symlinks=True)
     monkeypatch.chdir(moved)
-    place.client = tracking.open_store()
+    place.client = mlflow_runs.open_store()
     with pytest.raises(artifacts.StoreMoved, match="MLflow notes absolute paths"):
         place.publish()
 
 
 def test_experiments_and_runs_in_the_bin_are_brought_back_or_made_anew(place: Place) -> None:
     place.publish()
-    experiment = tracking.experiment_of(place.client, "image")
+    experiment = mlflow_runs.experiment_of(place.client, "image")
     place.client.delete_run(place.client.search_runs([experiment])[0].info.run_id)
     place.client.delete_experiment(experiment)
     place.publish()
@@ -429,13 +430,13 @@ def test_experiments_and_runs_in_the_bin_are_brought_back_or_made_anew(place: Pl
 @pytest.mark.slow
 def test_a_server_in_between_gives_the_same_as_the_file(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     port = free_port()
-    words = processes.command("mlflow", port)
-    with subprocess.Popen(words, env=processes.environment(), stderr=subprocess.DEVNULL) as server:
+    words = supervisor.command("mlflow", port)
+    with subprocess.Popen(words, env=supervisor.environment(), stderr=subprocess.DEVNULL) as server:
         try:
             uri = f"http://127.0.0.1:{port}"
-            assert showcase.wait_until_ready([f"{uri}/health"], 60, lambda: server.poll() is not None)
+            assert smoke_request.wait_until_ready([f"{uri}/health"], 60, lambda: server.poll() is not None)
             monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-            place.client = tracking.open_store()
+            place.client = mlflow_runs.open_store()
             said = place.publish()
             assert "run image-cnn: new" in said and "version 1 promoted" in said
             before = place.snapshot()
@@ -456,7 +457,7 @@ def test_a_dirty_tree_keeps_its_patch_and_the_first_state_stays(place: Place, tm
     place.publish()
     Path("params.yaml").write_text("publish: {}\n")
     place.publish()
-    for run in place.client.search_runs([tracking.experiment_of(place.client, "image")]):
+    for run in place.client.search_runs([mlflow_runs.experiment_of(place.client, "image")]):
         assert run.data.tags["convoy.git_dirty"] == "true"
         assert run.data.tags["mlflow.source.git.commit"] == built_pipeline.git(tmp_path, "rev-parse", "HEAD").strip()
         patch = Path("mlruns/convoy-image", run.info.run_id, "artifacts/source.patch").read_text()
@@ -471,7 +472,7 @@ def test_code_that_changed_since_the_training_is_named_and_no_revision_is_claime
     Path("params.yaml").write_text(Path("params.yaml").read_text() + "# an edit\n")
     place.publish()
     trained = "tags.`convoy.architecture` != ''"
-    runs = place.client.search_runs([tracking.experiment_of(place.client, "image")], trained)
+    runs = place.client.search_runs([mlflow_runs.experiment_of(place.client, "image")], trained)
     assert len(runs) == 2
     for run in runs:
         assert run.data.tags["convoy.git_dirty"] == (
@@ -606,7 +607,7 @@ def test_any_labels_are_published_and_served(place: Place) -> None:
 
 
 def _version_without_run(root: Path) -> None:
-    client, digest = tracking.open_store(), digest_of(root / "bundles/image")
+    client, digest = mlflow_runs.open_store(), digest_of(root / "bundles/image")
     client.create_registered_model("convoy-image")
     client.create_model_version("convoy-image", "runs:/gone/model", tags={registry.DIGEST: digest})
 
@@ -623,7 +624,7 @@ def _link_is_a_folder(root: Path) -> None:
 def _history_is_changed(root: Path) -> None:
     model = {"version": "1", "digest": "1" * 64}
     for _ in range(2):
-        decisions.decide("image", None, Model.model_validate(model), Grounds("refusal", "worse"))
+        journal.decide("image", None, Model.model_validate(model), Grounds("refusal", "worse"))
     path = root / "deployed/image/decisions.jsonl"
     path.write_bytes(path.read_bytes().replace(b"worse", b"better", 1))
 
@@ -644,8 +645,8 @@ def test_a_task_that_fails_keeps_no_other(
         built_pipeline.lay(tmp_path, task)
     spoil(tmp_path)
     said: list[str] = []
-    with pytest.raises(publication.PublishFailed, match=f"^image was not published: .*{re.escape(reason)}"):
-        publication.publish(place.client, said.append)
+    with pytest.raises(publish.PublishFailed, match=f"^image was not published: .*{re.escape(reason)}"):
+        publish.publish(place.client, said.append)
     assert [line for line in said if line.startswith("  not published: ")] and deployment.current_digest(
         "image"
     ) is None
@@ -669,7 +670,7 @@ def test_up_starts_beside_a_task_that_failed(place: Place, tmp_path: Path, capfd
     built_pipeline.lay(tmp_path, "text")
     _link_is_a_folder(tmp_path)
     Path("mlflow-store/mlflow.db").unlink()
-    assert processes._make_store(print) == 0
+    assert supervisor._make_store(print) == 0
     assert "image was not published: " in capfd.readouterr().err
     assert deployment.current_digest("text") == digest_of(Path("bundles/text"))
 

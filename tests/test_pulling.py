@@ -14,8 +14,8 @@ from mlflow import MlflowClient
 from mlflow_server import WITHIN_S, Server
 from mlflow_store import open_empty_store
 
-from convoy.bundle import digest_of, read_release
-from convoy.layout import DEPLOYED, TASKS
+from convoy.bundles.bundle import digest_of, read_release
+from convoy.core.paths import DEPLOYED, TASKS
 
 pytestmark = pytest.mark.slow  # a real server, and a process for each verb
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from convoy import layout, raw
+from convoy.core import paths
+from convoy.core.spreadsheet import escape, unescape
+from convoy.data import raw
 from convoy.sources.items import Item, Rejection, SourceRefused
-from convoy.spreadsheet import escape, unescape
 
 
 def items(*labels: str) -> Iterator[Item]:
@@ -25,12 +26,12 @@ def test_items_come_back_in_their_order_with_labels_and_splits(tmp_path: Path) -
     assert len(found) == count and found.content(count - 1) == f"text {count - 1}" and found.name(7) == "7"
     assert [text for batch in found.contents() for text in batch] == [f"text {index}" for index in range(count)]
     assert found.label_of.tolist() == [index % 12 for index in range(count)]
-    assert found.given.tolist() == [layout.SPLITS.index("test")] + [-1] * (count - 1)
+    assert found.given.tolist() == [paths.SPLITS.index("test")] + [-1] * (count - 1)
 
 
-@pytest.mark.parametrize("task", layout.DATA_KINDS)
+@pytest.mark.parametrize("task", paths.DATA_KINDS)
 def test_a_batch_ends_at_so_many_bytes_or_items_and_items_come_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: layout.DataKind
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: paths.DataKind
 ) -> None:
     def sizes(folder: Path) -> list[int]:
         with pa.ipc.open_file(folder / raw.ITEMS) as reader:

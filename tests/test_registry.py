@@ -15,10 +15,12 @@ import pytest
 import tiny_bundles
 from mlflow_store import open_empty_store
 
-from convoy.bundle import digest_of
-from convoy.predictor import Predictor
-from convoy.preprocessing.rejection import InputRejected
-from convoy.publishing import publication, registry, retired
+from convoy.bundles.bundle import digest_of
+from convoy.bundles.predictor import Predictor
+from convoy.kinds.rejection import InputRejected
+from convoy.operations.cleanup import run_cleanup
+from convoy.release import publish
+from convoy.tracking import registry
 
 # Runs where Convoy is not on the path: what the version carries must be enough.
 LOAD = """
@@ -48,7 +50,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         for task in ("image", "text"):
             built_pipeline.lay(root, task)
-        publication.publish(open_empty_store(), lambda line: None)
+        publish.publish(open_empty_store(), lambda line: None)
     return root
 
 
@@ -169,7 +171,7 @@ def test_a_version_is_the_bundle_itself_with_signature_and_example_and_no_pickle
             assert (model / "data" / "bundle" / file.name).read_bytes() == file.read_bytes()
         assert not [path for path in model.rglob("*") if path.suffix in (".pkl", ".pickle", ".pyc", ".pt")]
         described = (model / "MLmodel").read_text()
-        assert "loader_module: convoy.publishing.mlflow_model" in described and "signature:" in described
+        assert "loader_module: convoy.tracking.pyfunc" in described and "signature:" in described
         example = json.loads((model / "input_example.json").read_text())
         assert example["columns"] == [task]
     shown = base64.b64decode(
@@ -186,13 +188,13 @@ def test_two_exports_of_one_training_keep_their_own_files(tmp_path: Path, monkey
     client = open_empty_store()
     for shift in (0.0, 1.0):
         built_pipeline.lay(tmp_path, shift=shift)
-        publication.publish(client, lambda line: None, ["image"])
+        publish.publish(client, lambda line: None, ["image"])
     first, second = (client.get_model_version("convoy-image", number) for number in ("1", "2"))
     assert first.run_id == second.run_id
     for version in (first, second):
         with registry.bundle_of(client, version, nearby=[]) as folder:
             assert digest_of(folder) == version.tags[registry.DIGEST]
-    retired.retire_version(client, second)
+    run_cleanup.retire_version(client, second)
     with registry.bundle_of(client, first, nearby=[]) as folder:
         assert digest_of(folder) == first.tags[registry.DIGEST]
     assert [path.name for path in Path("mlruns").glob("*/*/artifacts/model*")] == ["model"]

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from built_copy import command, served
 
-from convoy.bundle import read_bundle
+from convoy.bundles.bundle import read_bundle
 
 pytestmark = pytest.mark.slow
 TASKS = ("image", "text")

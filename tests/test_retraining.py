@@ -13,9 +13,9 @@ import yaml
 from dvc.repo import Repo
 from mlflow_store import open_empty_store
 
-from convoy.housekeeping import retraining
-from convoy.publishing import publication
-from convoy.verbs import keeping
+from convoy.cli import maintain
+from convoy.operations import retrain
+from convoy.release import publish
 
 ROOT = Path(__file__).parents[1]
 # One stage in place of all: it lays what the pipeline would, another winner for each line of the data.
@@ -49,7 +49,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.slow
 def test_new_data_becomes_a_new_version_and_a_report(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commands: list[tuple[str, ...]] = []
-    real = retraining._run
+    real = retrain._run
 
     def run(*words: str, shown: bool = True) -> tuple[str, int]:
         """All for real, but for the stages, which take half an hour, and publishing, which is called here."""
@@ -58,18 +58,18 @@ def test_new_data_becomes_a_new_version_and_a_report(place: Path, monkeypatch: p
             exec(BUILD.format(tests=str(ROOT / "tests")), {})
         elif words == ("convoy", "publish"):
             said: list[str] = []
-            publication.publish(client, said.append)
+            publish.publish(client, said.append)
             return "\n".join(said), 0
         elif words[0] == "dvc":
             return real(*words, shown=shown)
         return "", 0
 
-    monkeypatch.setattr(retraining, "_run", run)
+    monkeypatch.setattr(retrain, "_run", run)
     client = open_empty_store()
-    retraining.write_report(client, Path("first.md"), retraining.champions(client), retraining.rebuild(print)[0])
+    retrain.write_report(client, Path("first.md"), retrain.champions(client), retrain.rebuild(print)[0])
     (place.parent / "origin.csv").write_text("one\ntwo\n")
-    before = retraining.champions(client)
-    retraining.write_report(client, Path("second.md"), before, retraining.rebuild(print)[0])
+    before = retrain.champions(client)
+    retrain.write_report(client, Path("second.md"), before, retrain.rebuild(print)[0])
     assert Path("incoming/data.csv").read_text() == "one\ntwo\n"
     assert commands[4:] == [
         ("dvc", "update", "incoming/data.csv.dvc"),
@@ -92,9 +92,9 @@ def test_a_worse_one_is_reported_with_the_reason_and_the_command(place: Path) ->
     client = open_empty_store()
     for version, shift in ((1, 0), (2, 40)):
         built_pipeline.lay(place, "image", version=version, shift=shift)
-        before = retraining.champions(client)
-        publication.publish(client, print, ["image"])
-    retraining.write_report(client, Path("report.md"), before, "image:\n  what it said")
+        before = retrain.champions(client)
+        publish.publish(client, print, ["image"])
+    retrain.write_report(client, Path("report.md"), before, "image:\n  what it said")
     told = Path("report.md").read_text()
     assert "| built, does not serve | 2 |" in told and re.search("Decision: refusal from version 1 .* accuracy: ", told)
     assert "| accuracy | failed | " in told
@@ -103,8 +103,8 @@ def test_a_worse_one_is_reported_with_the_reason_and_the_command(place: Path) ->
 
 
 def test_a_step_that_fails_ends_it_with_what_it_said(capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(retraining.RetrainingFailed, match="`nothing` ended with 1"):
-        retraining._run_whole("nothing")
+    with pytest.raises(retrain.RetrainingFailed, match="`nothing` ended with 1"):
+        retrain._run_whole("nothing")
     assert "No module named nothing" in capfd.readouterr().err
 
 
@@ -114,9 +114,9 @@ def test_a_publish_that_fails_is_told_and_reported(
     """All for real, but for the stages; a folder in the place of the link keeps the images from being deployed."""
     built_pipeline.lay(place, "image")
     Path("deployed/image/current").mkdir(parents=True)
-    monkeypatch.setattr(retraining, "_run_whole", lambda *words: None)
+    monkeypatch.setattr(retrain, "_run_whole", lambda *words: None)
     with pytest.raises(typer.Exit):
-        keeping.retrain(Path("report.md"))
+        maintain.retrain(Path("report.md"))
     assert "`convoy publish` ended with 1" in capfd.readouterr().err
     assert "image was not published: " in Path("report.md").read_text()
 

@@ -15,41 +15,35 @@ from test_main import convoy
 from typer.testing import CliRunner
 
 from convoy.__main__ import app
-from convoy.bundle import read_bundle, read_release
-from convoy.doctor import stores
-from convoy.publishing import (
-    by_hand,
-    decisions,
-    deployment,
-    promotion,
-    publication,
-    rollback,
-    showing,
-    status,
-    tracking,
-)
-from convoy.publishing.asked import NotAsAsked
-from convoy.publishing.publication import PublishFailed
-from convoy.publishing.registry import version_with
+from convoy.bundles.bundle import read_bundle, read_release
+from convoy.operations import status
+from convoy.operations.doctor import stores
+from convoy.release import deployment, journal, promotion, registry_sync, rollback
+from convoy.release import promote as promoting
+from convoy.release import publish as publishing
+from convoy.release.approval import NotAsAsked
+from convoy.release.publish import PublishFailed
+from convoy.tracking import mlflow_runs
+from convoy.tracking.registry import version_with
 
 NUMBERS = count()
 
 
 def publish() -> str:
     said: list[str] = []
-    publication.publish(tracking.open_store(), said.append, ["image"])
+    publishing.publish(mlflow_runs.open_store(), said.append, ["image"])
     return "\n".join(said)
 
 
 def roll_back(number: str | None = None, reason: str = "") -> str:
     said: list[str] = []
     rollback.rollback(said.append, "image", number, reason, deployment.current_digest("image"))
-    by_hand.show(tracking.open_store(), "image")
+    promoting.show(mlflow_runs.open_store(), "image")
     return "\n".join(said)
 
 
 def kinds() -> list[str]:
-    return [decision.kind for decision in decisions.read("image")]
+    return [decision.kind for decision in journal.read("image")]
 
 
 @pytest.fixture(scope="module")
@@ -94,8 +88,8 @@ def test_a_rollback_goes_to_the_champion_before_and_stays_through_repro_checkout
     first = deployment.current_digest("image")
     release = read_release(Path("deployed/image/current"))
     assert first != second and release is not None and (release.digest, release.version) == (first, "1")
-    assert release.promoted_at == decisions.read("image")[-1].at
-    champion = version_with(tracking.open_store(), "image", "champion")
+    assert release.promoted_at == journal.read("image")[-1].at
+    champion = version_with(mlflow_runs.open_store(), "image", "champion")
     assert champion is not None and champion.tags["digest"] == first
     for version in (2, 1, 2):  # as `dvc checkout` and `dvc exp run` change what is built
         built_pipeline.lay(place, version=version)
@@ -107,7 +101,7 @@ def test_a_rollback_goes_to_the_champion_before_and_stays_through_repro_checkout
 
 def test_a_rollback_stays_when_mlflow_is_deleted_and_when_deployed_is(monkeypatch: pytest.MonkeyPatch) -> None:
     roll_back(reason="it answers worse")
-    first, lines = deployment.current_digest("image"), decisions.read_history("image").lines
+    first, lines = deployment.current_digest("image"), journal.read_history("image").lines
     use_store(monkeypatch, None)
     shutil.rmtree("mlruns")
     assert "it was decided on before (rollback" in publish()
@@ -116,22 +110,22 @@ def test_a_rollback_stays_when_mlflow_is_deleted_and_when_deployed_is(monkeypatc
     said = publish()
     assert "lines of the history were missing" in said and "is what serves, again" in said
     assert deployment.current_digest("image") == first
-    assert decisions.read_history("image").lines[: len(lines)] == lines
+    assert journal.read_history("image").lines[: len(lines)] == lines
     assert kinds() == ["promotion", "promotion", "rollback", "restored"]
 
 
 def test_mlflow_shows_every_decision_as_a_table_and_as_tags_and_again_the_same(place: Path) -> None:
     roll_back(reason="it answers worse")
-    client = tracking.open_store()
-    experiment = client.get_experiment_by_name(showing.EXPERIMENT)
+    client = mlflow_runs.open_store()
+    experiment = client.get_experiment_by_name(registry_sync.EXPERIMENT)
     [run] = client.search_runs([experiment.experiment_id])
     assert run.info.run_name == "image" and run.info.status == "FINISHED"
-    told = [decision.told for decision in decisions.read("image")]
+    told = [decision.told for decision in journal.read("image")]
     tags = client.get_model_version("convoy-image", "2").tags
     assert tags["decision"] == tags["decision.0005"] == told[2] and tags["decision.0003"] == told[1]
     table = mlflow_table(run.info.run_id)
     assert table["columns"][:5] == ["number", "at", "who", "kind", "from"] and len(table["data"]) == 3
-    showing.show(client, "image")
+    registry_sync.show(client, "image")
     [again] = client.search_runs([experiment.experiment_id])
     assert again.data.tags == run.data.tags and again.info.run_id == run.info.run_id
 
@@ -139,12 +133,12 @@ def test_mlflow_shows_every_decision_as_a_table_and_as_tags_and_again_the_same(p
 def mlflow_table(run_id: str) -> dict[str, list[list[object]]]:
     import mlflow
 
-    frame = mlflow.MlflowClient().load_table(experiment_id_of(run_id), showing.TABLE, run_ids=[run_id])
+    frame = mlflow.MlflowClient().load_table(experiment_id_of(run_id), registry_sync.TABLE, run_ids=[run_id])
     return {"columns": list(frame.columns), "data": frame.values.tolist()}
 
 
 def experiment_id_of(run_id: str) -> str:
-    return str(tracking.open_store().get_run(run_id).info.experiment_id)
+    return str(mlflow_runs.open_store().get_run(run_id).info.experiment_id)
 
 
 def test_what_was_rolled_back_serves_again_only_with_a_reason(place: Path) -> None:
@@ -159,7 +153,7 @@ def test_what_was_rolled_back_serves_again_only_with_a_reason(place: Path) -> No
 
 def promote(number: str, reason: str = "") -> None:
     seen = deployment.current_digest("image")
-    by_hand.promote(tracking.open_store(), lambda line: None, "image", number, reason, seen)
+    promoting.promote(mlflow_runs.open_store(), lambda line: None, "image", number, reason, seen)
 
 
 def test_there_is_no_way_back_before_the_first_nor_to_what_never_served(place: Path) -> None:
@@ -177,7 +171,7 @@ def test_there_is_no_way_back_before_the_first_nor_to_what_never_served(place: P
 
 def test_a_bundle_that_is_gone_is_told_and_nothing_changes(place: Path) -> None:
     before = deployment.current_digest("image")
-    first = decisions.read("image")[0].after.digest
+    first = journal.read("image")[0].after.digest
     (deployment.folder_of("image", first) / "model.onnx").write_bytes(b"half")
     with pytest.raises(NotAsAsked, match=r"is not whole.*promote --task image --version 1"):
         roll_back()
@@ -191,7 +185,7 @@ def test_of_two_at_once_the_first_wins_and_both_are_recorded(place: Path) -> Non
     built_pipeline.lay(place, shift=40, version=3)
     publish()
     with pytest.raises(NotAsAsked, match=r"version 3 .* was not let serve: while this was asked for"):
-        by_hand.promote(tracking.open_store(), lambda line: None, "image", "3", "why not", seen)
+        promoting.promote(mlflow_runs.open_store(), lambda line: None, "image", "3", "why not", seen)
     with pytest.raises(NotAsAsked, match="while this was asked for"):
         rollback.rollback(lambda line: None, "image", None, "", seen)
     assert deployment.current_digest("image") == first
@@ -199,19 +193,19 @@ def test_of_two_at_once_the_first_wins_and_both_are_recorded(place: Path) -> Non
 
 
 def test_what_else_changed_deployed_is_noted_and_goes_on_serving(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = decisions.read("image")[0].after.digest
+    first = journal.read("image")[0].after.digest
     deployment.switch("image", first)
     publish()
     assert deployment.current_digest("image") == first and kinds()[-1] == "found"
     built_pipeline.lay(place)
-    decisions.path_of("image").unlink()
+    journal.path_of("image").unlink()
     use_store(monkeypatch, None)
     shutil.rmtree("mlruns")
     with pytest.raises(PublishFailed, match="lost for good"):
         publish()
     forget()
     publish()
-    assert kinds() == ["found"] and decisions.read("image")[0].why == "it serves; no history before"
+    assert kinds() == ["found"] and journal.read("image")[0].why == "it serves; no history before"
 
 
 def forget() -> None:
@@ -226,7 +220,7 @@ def forget() -> None:
 def test_a_history_cut_at_its_end_is_noticed(place: Path, lost: int | str, monkeypatch: pytest.MonkeyPatch) -> None:
     built_pipeline.lay(place, shift=40, version=3)
     publish()  # is refused
-    path = decisions.path_of("image")
+    path = journal.path_of("image")
     whole = path.read_bytes()
     lines = whole.splitlines(keepends=True)
     assert len(lines) == 5
@@ -234,7 +228,7 @@ def test_a_history_cut_at_its_end_is_noticed(place: Path, lost: int | str, monke
     rest = {"half a line": [*lines[:-1], lines[-1][:50]], "another line": [*lines[:-1], changed]}
     path.write_bytes(b"".join(lines[:-lost] if isinstance(lost, int) else rest[lost]))
     told = "the last lines were removed or changed"
-    with pytest.raises(decisions.DecisionsBroken, match=told):
+    with pytest.raises(journal.DecisionsBroken, match=told):
         roll_back()
     assert told in str(status.look(1)[0].last_decision)
     [deployed] = [each for each in stores.look_at_deployed() if each.about == "deployed image"]
@@ -245,13 +239,13 @@ def test_a_history_cut_at_its_end_is_noticed(place: Path, lost: int | str, monke
         path.rename("moved")
     publish()
     assert path.read_bytes() == whole
-    assert decisions.read("image")[-1].kind == "refusal"
+    assert journal.read("image")[-1].kind == "refusal"
 
 
 def test_a_history_cut_here_and_in_mlflow_is_noticed(place: Path) -> None:
     """With the release of before, as where a folder is brought back from an older copy."""
-    path = decisions.path_of("image")
-    [shown] = Path("mlruns", showing.EXPERIMENT).glob(f"*/artifacts/{showing.LINES}")
+    path = journal.path_of("image")
+    [shown] = Path("mlruns", registry_sync.EXPERIMENT).glob(f"*/artifacts/{registry_sync.LINES}")
     assert not list(stores._histories())
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
     forget()
@@ -278,7 +272,7 @@ def test_another_machine_s_lines_are_no_loss(place: Path, monkeypatch: pytest.Mo
             own.rename(other)
             mine.rename(own)
         assert not [each for each in stores._histories() if each.state == "broken"]
-        assert showing.HISTORY not in publish() and len(decisions.read_history("image").lines) > 4
+        assert registry_sync.HISTORY not in publish() and len(journal.read_history("image").lines) > 4
 
 
 def test_a_kill_before_the_release_names_a_line_is_no_alarm(place: Path) -> None:
@@ -287,13 +281,13 @@ def test_a_kill_before_the_release_names_a_line_is_no_alarm(place: Path) -> None
     before = deployment.noted_history("image")
 
     def decide() -> None:
-        decisions.decide("image", serves, serves, decisions.Grounds("superseded", "by hand"))
+        journal.decide("image", serves, serves, journal.Grounds("superseded", "by hand"))
 
     folder = deployment.folder_of("image", serves.digest)
     for step in range(2):
         assert end_after(step, lambda: [(Path, "replace")], decide) == 9
         assert before is not None and deployment.noted_history("image") == before
-        assert len(decisions.read_history("image").lines) == before.lines + step + 1
+        assert len(journal.read_history("image").lines) == before.lines + step + 1
         assert read_bundle(folder).digest == serves.digest  # a temporary file in it would make it invalid
     time = folder.stat().st_mtime_ns
     decide()
@@ -303,15 +297,15 @@ def test_a_kill_before_the_release_names_a_line_is_no_alarm(place: Path) -> None
 
 
 def test_a_decision_whose_bundle_is_gone_before_it_was_followed_is_undone_and_told(place: Path) -> None:
-    first, second = (decision.after for decision in decisions.read("image"))
+    first, second = (decision.after for decision in journal.read("image"))
     roll_back()
     release = read_release(deployment.folder_of("image", second.digest))
     assert release is not None
-    decisions.decide("image", first, second, decisions.Grounds("forced", "asked for"))
+    journal.decide("image", first, second, journal.Grounds("forced", "asked for"))
     shutil.rmtree(deployment.folder_of("image", second.digest))
     said = publish()
     assert "was cut off and is undone" in said and deployment.current_digest("image") == first.digest
-    history = decisions.read_history("image")
+    history = journal.read_history("image")
     assert history.unfinished is None and history.champion is not None and history.champion.digest == first.digest
     assert (against := history.against(second.digest)) and against.kind == "rollback", "it still stands"
 
@@ -333,5 +327,5 @@ def test_a_rollback_takes_a_command_and_no_mlflow_and_two_at_once_make_one(place
     told = convoy("history", "--task", "image")
     assert told.returncode == 0 and "both want it" in told.stdout and "it was right" in told.stdout
     assert convoy("publish").returncode == 0
-    champion = version_with(tracking.open_store(), "image", "champion")
+    champion = version_with(mlflow_runs.open_store(), "image", "champion")
     assert champion is not None and champion.tags["digest"] == first

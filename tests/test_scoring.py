@@ -19,11 +19,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny_bundles import TEXT_CARD, encoded, png, write_image_bundle, write_text_bundle
 
-from convoy.bundle import BundleInvalid, Release, digest_of
-from convoy.scoring import bulk
-from convoy.scoring.inputs import Inputs
-from convoy.scoring.refusal import ScoringRefused
-from convoy.scoring.scorer import Scorer, load
+from convoy.bundles.bundle import BundleInvalid, Release, digest_of
+from convoy.operations.score import bulk
+from convoy.operations.score.inputs import Inputs
+from convoy.operations.score.refusal import ScoringRefused
+from convoy.operations.score.scorer import Scorer, load
 from convoy.sources.items import SourceRefused
 from serving.deployed import Deployed
 from serving.predictions import predict_images, predict_texts
@@ -491,7 +491,7 @@ def test_without_a_deployed_model_it_names_the_folder_and_the_remedy(place: Path
 
 
 def test_scoring_loads_no_torch_and_says_what_is_missing() -> None:
-    asked = "import sys, convoy.scoring.bulk; assert not {'torch', 'mlflow', 'pandas'} & set(sys.modules), 'loaded'"
+    asked = "import sys, convoy.operations.score.bulk; assert not {'torch', 'mlflow', 'pandas'} & set(sys.modules)"
     assert subprocess.run([sys.executable, "-c", asked], check=False).returncode == 0
     asked = "import sys; sys.modules['pyarrow'] = None; from convoy.__main__ import app; app()"
     command = [sys.executable, "-c", asked, "score", "in.csv", "out.parquet", "--task", "text"]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from convoy import evaluation, slices
+from convoy.evaluation import plots, slices
 
 items = st.lists(st.tuples(st.integers(0, 30), st.booleans()), min_size=1, max_size=120)
 
@@ -49,7 +49,7 @@ def test_the_picture_is_drawn_and_comes_out_the_same(tmp_path: Path) -> None:
         "length_tokens": slices.per_quartile(np.array([3, 3, 9]), correct),
     }
     for name in ("one", "two"):
-        evaluation.save_figure(slices.draw(found, "text, test"), tmp_path / f"{name}.png")
+        plots.save_figure(slices.draw(found, "text, test"), tmp_path / f"{name}.png")
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
     with Image.open(tmp_path / "one.png") as picture:
         assert min(picture.size) > 100

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convoy import atomic
+from convoy.core import atomic
 from convoy.sources import fashion_mnist, imdb_reviews
 from convoy.sources.download import SourceUnavailable, fetch_verified
 

@@ -12,12 +12,12 @@ from dvc.stage import PipelineStage
 
 from bench.interruptions import kills, races
 from convoy.core import stages
-from convoy.layout import PARAMS, TASKS, Task, architectures, kind_of
-from convoy.publishing import status
-from convoy.publishing.built import read_built
-from convoy.publishing.provenance import Lock
-from convoy.tracing import report
-from convoy.tracing.state import State
+from convoy.core.paths import PARAMS, TASKS, Task, architectures, kind_of
+from convoy.lineage import report
+from convoy.lineage.state import State
+from convoy.operations import status
+from convoy.tracking.build_state import read_built
+from convoy.tracking.dvc_lock import Lock
 from lab import smoke
 
 ROOT = Path(__file__).parent.parent

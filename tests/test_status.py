@@ -18,11 +18,12 @@ from mlflow_server import Server
 from mlflow_store import open_empty_store
 from test_ports import free_port
 
-from convoy.bundle import Release, digest_of
-from convoy.layout import TASKS
-from convoy.publishing import decisions, deployment, glance, publication, registry, status, tracking
-from convoy.publishing.decision import Grounds, Model
-from convoy.running import processes, showcase
+from convoy.bundles.bundle import Release, digest_of
+from convoy.core.paths import TASKS
+from convoy.operations import smoke_request, status, supervisor
+from convoy.release import deployment, journal, publish
+from convoy.release.decision import Grounds, Model
+from convoy.tracking import glance, mlflow_runs, registry
 
 
 @pytest.fixture(autouse=True)
@@ -62,18 +63,18 @@ def test_what_is_built_and_not_published_is_to_be_published(place: Path) -> None
 def test_after_publish_only_the_service_is_missing_and_a_challenger_says_how_it_would_serve(place: Path) -> None:
     built_pipeline.lay(place)
     open_empty_store()
-    publication.publish(tracking.open_store(), lambda line: None, ["image"])
+    publish.publish(mlflow_runs.open_store(), lambda line: None, ["image"])
     found = look()
     assert (found.published.version, found.published.remark) == ("1", "champion")
-    assert found.deployed.version == "1" and found.deployed.since == decisions.read("image")[0].at
+    assert found.deployed.version == "1" and found.deployed.since == journal.read("image")[0].at
     assert steps(found) == ["python -m convoy serve --port 1"]
     built_pipeline.lay(place, shift=40, version=2)
-    publication.publish(tracking.open_store(), lambda line: None, ["image"])
+    publish.publish(mlflow_runs.open_store(), lambda line: None, ["image"])
     found = look()
     assert found.published.remark == "challenger" and (found.published.version, found.deployed.version) == ("2", "1")
     assert steps(found)[0] == "python -m convoy promote --task image --version 2 --reason '...'"
     assert "it is worse by" in found.next[0].why
-    tracking.open_store().set_registered_model_alias("convoy-image", "champion", "2")
+    mlflow_runs.open_store().set_registered_model_alias("convoy-image", "champion", "2")
     built_pipeline.lay(place)
     assert steps(look())[0] == "python -m convoy publish"  # the alias is wrong
     assert registry.DIGEST == glance.DIGEST and [each.version for each in glance.read("image").versions] == ["1", "2"]
@@ -85,13 +86,13 @@ def test_a_broken_deployed_bundle_a_cut_off_decision_and_a_rewritten_history_are
     deployment.deploy("image", Path("one"), release_of(Path("one")))
     deployment.put("image", Path("two"), release_of(Path("two"), "2"))
     one, two = (Model(version=str(n), digest=digest_of(Path(name))) for n, name in ((1, "one"), (2, "two")))
-    decisions.decide("image", one, two, Grounds("promotion", "better"))
+    journal.decide("image", one, two, Grounds("promotion", "better"))
     assert look().next[0].why.startswith("completes what was cut off: promotion from version 1")
-    decisions.mark("image", decisions.read("image")[0], "undone")
+    journal.mark("image", journal.read("image")[0], "undone")
     Path("deployed/image/current/model.onnx").write_bytes(b"half")
     found = look()
     assert found.deployed.remark.startswith("broken: ") and steps(found)[0] == "python -m convoy publish"
-    path = decisions.path_of("image")
+    path = journal.path_of("image")
     path.write_bytes(path.read_bytes().replace(b"better", b"worse!"))
     assert "line 2: this was not appended" in str(look().last_decision)
     Path("mlflow-store").mkdir()
@@ -150,16 +151,16 @@ def test_a_real_service_and_a_real_mlflow_server_are_looked_at(place: Path, monk
     for task in TASKS:
         built_pipeline.lay(place, task)
     client = open_empty_store()
-    publication.publish(client, lambda line: None)
+    publish.publish(client, lambda line: None)
     mlflow = Server()
     mlflow.start()
     port = free_port()
     repository = Path(__file__).parents[1]
-    environment = processes.environment() | {"CONVOY_DEPLOYED": str(Path("deployed").absolute())}
-    words = [word for word in processes.command("serve", port)]
+    environment = supervisor.environment() | {"CONVOY_DEPLOYED": str(Path("deployed").absolute())}
+    words = [word for word in supervisor.command("serve", port)]
     with subprocess.Popen(words, cwd=repository, env=environment, stdout=-3, stderr=-3) as server:
         try:
-            assert showcase.wait_until_ready(
+            assert smoke_request.wait_until_ready(
                 [f"http://127.0.0.1:{port}/readyz"], 120, lambda: server.poll() is not None
             )
             monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow.uri)
@@ -180,6 +181,6 @@ def test_a_real_service_and_a_real_mlflow_server_are_looked_at(place: Path, monk
 
 
 def test_a_look_loads_neither_mlflow_nor_torch() -> None:
-    script = "import convoy.publishing.status, convoy.publishing.rollback, sys; print(*sys.modules)"
+    script = "import convoy.operations.status, convoy.release.rollback, sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert not {"mlflow", "torch", "dvc", "sqlalchemy"} & set(done.stdout.split())

@@ -12,14 +12,14 @@ import yaml
 from prepared_splits import text_split
 from tiny_training import BATCHES, LEARNING, TRAINER
 
-from convoy import layout
-from convoy.bundle import read_bundle
-from convoy.datasets.text_stream import TextStreamDataset
-from convoy.predictor import Predictor
-from convoy.prepared.text import TextSplit, write_texts
-from convoy.preprocessing.text import StreamPreprocessing, TextPreprocessing, TextPreprocessor
-from convoy.preprocessing.vocabulary import build_tokenizer
-from convoy.streaming import begin, read
+from convoy.bundles.bundle import read_bundle
+from convoy.bundles.predictor import Predictor
+from convoy.bundles.streaming import begin, read
+from convoy.core import paths
+from convoy.kinds.text.prepared import TextSplit, write_texts
+from convoy.kinds.text.preprocessing import StreamPreprocessing, TextPreprocessing, TextPreprocessor
+from convoy.kinds.text.stream_dataset import TextStreamDataset
+from convoy.kinds.text.vocabulary import build_tokenizer
 
 ROOT = Path(__file__).parents[1]
 CONTRACT = TextPreprocessing(
@@ -32,10 +32,10 @@ COUNTS = {"train": 300, "validation": 60, "calibration": 60, "gate": 60, "test":
 def prepare(folder: Path) -> None:
     """As prepare_text leaves it."""
     tokenizer = build_tokenizer(text_split(300).texts, 60).encode()
-    contract = folder / layout.contract("text")
+    contract = folder / paths.contract("text")
     contract.parent.mkdir(parents=True)
     contract.write_text(CONTRACT.model_dump_json())
-    (folder / layout.TOKENIZER).write_bytes(tokenizer)
+    (folder / paths.TOKENIZER).write_bytes(tokenizer)
     preprocessor = TextPreprocessor(CONTRACT, tokenizer)
     for name, count in COUNTS.items():
         split = text_split(count)
@@ -44,7 +44,7 @@ def prepare(folder: Path) -> None:
         whole = TextSplit(
             [split.texts[row] for row in kept], [tokens[row] for row in kept], split.labels[kept], split.names, 60, 0
         )  # three negative texts for each positive one to learn from
-        write_texts(folder / layout.prepared("text", name), [whole])  # type: ignore[arg-type]
+        write_texts(folder / paths.prepared("text", name), [whole])  # type: ignore[arg-type]
 
 
 def lay(folder: Path) -> Path:
@@ -61,7 +61,7 @@ def lay(folder: Path) -> Path:
     (folder / "params.yaml").write_text(yaml.safe_dump(kept))
     labels = text_split(COUNTS["test"]).labels
     rows = "".join(f"{label},{label}\n" for label in labels)
-    table = folder / layout.baselines("text-stream")
+    table = folder / paths.baselines("text-stream")
     table.parent.mkdir(parents=True)
     table.write_text(f"actual,nb-svm\n{rows}")
     return folder
@@ -85,7 +85,7 @@ def environment() -> dict[str, str]:
 
 def test_the_dataset_reads_whole_texts_that_the_prepared_file_cuts(tmp_path: Path) -> None:
     prepare(tmp_path)
-    dataset = TextStreamDataset(tmp_path / layout.prepared("text-stream", "validation"))
+    dataset = TextStreamDataset(tmp_path / paths.prepared("text-stream", "validation"))
     split = text_split(COUNTS["validation"])
     assert [len(array) for array in dataset.arrays] == [len(text.split()) for text in split.texts]
     assert max(dataset.lengths) > CONTRACT.max_tokens
@@ -94,7 +94,7 @@ def test_the_dataset_reads_whole_texts_that_the_prepared_file_cuts(tmp_path: Pat
 
 @pytest.mark.slow
 def test_the_bundle_reads_texts_whole_and_in_pieces_and_has_learnt(built: Path) -> None:
-    predictor = Predictor(built / layout.bundle("text-stream"))
+    predictor = Predictor(built / paths.bundle("text-stream"))
     contract = predictor.card.preprocessing
     assert isinstance(contract, StreamPreprocessing) and contract.max_words == 100_000
     assert predictor.state_size == 4 * NETWORK["units"] + 1
@@ -111,11 +111,11 @@ def test_the_bundle_reads_texts_whole_and_in_pieces_and_has_learnt(built: Path) 
 
 @pytest.mark.slow
 def test_the_export_proves_pieces_and_the_reports_are_those_of_every_task(built: Path) -> None:
-    reports = built / layout.reports("text-stream")
+    reports = built / paths.reports("text-stream")
     parity = json.loads((reports / "parity.json").read_text())
     assert set(parity) == {"validation", "sizes", "batches", "pieces"}
     assert parity["pieces"]["n"] > 200 and parity["pieces"]["max_difference"] <= 1e-5
-    card = read_bundle(built / layout.bundle("text-stream")).card
+    card = read_bundle(built / paths.bundle("text-stream")).card
     assert (card.task, card.architecture, card.sets.n) == ("text-stream", "lstm", COUNTS["calibration"] // 2)
     assert (card.sets.threshold, card.sets.n_per_label) == ((0.0, 0.0), (15, 15)), "too few rows for 95 %"
     assert (card.temperature, card.calibration_n) == (1.0, COUNTS["calibration"] // 2), "too few rows to change it"

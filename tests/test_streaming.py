@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_bundles import STREAM_CARD, TEXT_CARD, stream_model, stream_tokenizer_json, text_model, write_stream_bundle
 
-from convoy.bundle import BundleInvalid
-from convoy.parity import compare_pieces
-from convoy.predictor import Model, Predictor
-from convoy.preprocessing.rejection import InputRejected
-from convoy.streaming import Reading, StreamState, begin, read
+from convoy.bundles.bundle import BundleInvalid
+from convoy.bundles.predictor import Model, Predictor
+from convoy.bundles.streaming import Reading, StreamState, begin, read
+from convoy.evaluation.parity import compare_pieces
+from convoy.kinds.rejection import InputRejected
 
 FILES = {"model.onnx": stream_model(), "tokenizer.json": stream_tokenizer_json()}
 MODEL = Model(STREAM_CARD, FILES)

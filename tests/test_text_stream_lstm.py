@@ -6,7 +6,7 @@ from export_one import network
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convoy.preprocessing.text import LONGEST_RUN
+from convoy.kinds.text.preprocessing import LONGEST_RUN
 
 NETWORK = network("text-stream", "lstm").eval()
 tokens = st.lists(st.integers(1, 49), min_size=1, max_size=40).map(lambda ids: torch.tensor([ids]))

@@ -14,16 +14,16 @@ import small_repository
 import yaml
 from mlflow_store import open_empty_store
 
-from convoy.bundle import digest_of
-from convoy.publishing import publication
-from convoy.publishing.known import Known, KnownRun
-from convoy.publishing.provenance import Lock
-from convoy.tracing import report, verb
-from convoy.tracing.finding import TraceFailed, find
-from convoy.tracing.git_record import GitRecord, lock_of
-from convoy.tracing.state import State
-from convoy.tracing.worktree import CheckoutRefused
-from convoy.tracing.world import World
+from convoy.bundles.bundle import digest_of
+from convoy.lineage import report, trace
+from convoy.lineage.checkout import CheckoutRefused
+from convoy.lineage.git_record import GitRecord, lock_of
+from convoy.lineage.index import World
+from convoy.lineage.resolve import TraceFailed, find
+from convoy.lineage.state import State
+from convoy.release import publish
+from convoy.tracking.dvc_lock import Lock
+from convoy.tracking.store import Known, KnownRun
 
 pytestmark = pytest.mark.slow  # of what all of them trace, which takes some ten seconds to build
 TRAIN = "data/prepared/image/train.arrow"
@@ -38,7 +38,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        publication.publish(open_empty_store(), lambda line: None, ["image"])
+        publish.publish(open_empty_store(), lambda line: None, ["image"])
         digest = digest_of(root / "bundles/image")
         prediction = {"label": "Shirt", "probability": 0.75}
         line = {"at": "2026-11-25T22:00:00.000+00:00", "id": "mine-1", "route": "/v1/images/predict", "task": "image"}
@@ -66,7 +66,7 @@ def traced(
 ) -> tuple[int, dict[str, Any]]:
     told: list[str] = []
     world = world or World(".run")
-    status = verb.trace(asked, world, checkout, verify, True, told.append, lambda line: None, lambda question: True)
+    status = trace.trace(asked, world, checkout, verify, True, told.append, lambda line: None, lambda question: True)
     return status, json.loads("\n".join(told))
 
 
@@ -117,7 +117,7 @@ def test_a_hash_of_code_is_found_in_dvc_lock_alone_and_leads_to_its_task() -> No
 
 def test_people_read_the_prediction_the_state_and_the_commands_that_bring_it_back() -> None:
     told: list[str] = []
-    assert verb.trace("mine-1", World(".run"), None, False, False, told.append, told.append, lambda _: False) == 0
+    assert trace.trace("mine-1", World(".run"), None, False, False, told.append, told.append, lambda _: False) == 0
     said = "\n".join(told)
     held = names()
     assert "request answered at 2026-11-25T22:00:00.000+00:00" in said and "Shirt 0.7500" in said
@@ -192,14 +192,14 @@ def test_a_checkout_has_the_edit_the_data_the_models_and_nothing_left_to_do(tmp_
 def test_a_patch_is_shown_and_needs_consent(tmp_path: Path) -> None:
     shown: list[str] = []
     with pytest.raises(CheckoutRefused, match="nothing was applied; read the patch above, then add --yes"):
-        verb.trace("image/1", World(), tmp_path / "then", False, True, shown.append, shown.append, lambda _: False)
+        trace.trace("image/1", World(), tmp_path / "then", False, True, shown.append, shown.append, lambda _: False)
     assert not (tmp_path / "then").exists()
     assert "  +# trains, with an edit" in shown and any("come from MLflow" in line for line in shown)
 
 
 def test_no_control_character_hides_a_line() -> None:
     hidden = b"+import os\x1b[2K\r+harmless\n+\xe2\x80\xaeright to left\n+caf\xc3\xa9\tok\n"
-    told = verb._printable(hidden.decode())
+    told = trace._printable(hidden.decode())
     assert told == "+import os\\x1b[2K\\r+harmless\n+\\u202eright to left\n+caf\u00e9\tok\n"
 
 
@@ -338,12 +338,12 @@ def test_nested_aliases_of_a_lock_cost_nothing() -> None:
 
 
 def test_a_checkout_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("convoy.publishing.known.Known.artifact", lambda *_: b"no patch at all")
+    monkeypatch.setattr("convoy.tracking.store.Known.artifact", lambda *_: b"no patch at all")
     with pytest.raises(CheckoutRefused, match="git apply"):
         traced("image/1", tmp_path / "then")
     assert not (tmp_path / "then").exists()
     assert built_pipeline.git(Path(), "worktree", "list").count("\n") == 1
-    monkeypatch.setattr("convoy.publishing.known.Known.artifact", lambda *_: None)
+    monkeypatch.setattr("convoy.tracking.store.Known.artifact", lambda *_: None)
     with pytest.raises(CheckoutRefused, match="with edits that were not kept"):
         traced("image/1", tmp_path / "then")
 
@@ -357,7 +357,7 @@ def test_a_rebuild_says_of_each_file_whether_it_is_the_same_and_leaves_nothing(m
     assert set(files) >= {*small_repository.SPLITS, *weights, "bundles/image/model.onnx", "bundles/image/card.json"}
     monkeypatch.setenv("OTHERWISE", "1")
     told: list[str] = []
-    assert verb.trace("image/1", World(), None, True, False, told.append, told.append, lambda _: True) == 1
+    assert trace.trace("image/1", World(), None, True, False, told.append, told.append, lambda _: True) == 1
     assert {line.split()[0] for line in told if "differs: " in line} == weights
     assert told[-1].endswith("files: 2 differ")
     assert not [path for path in Path(".run/trace").iterdir() if path.is_dir()]
@@ -378,7 +378,7 @@ def test_where_no_revision_was_published_a_committed_lock_leads_to_it(
     built_pipeline.git(root, "commit", "--quiet", "--message", "The build")
     made = built_pipeline.git(root, "rev-parse", "HEAD").strip()
     Path("pipelines/train.py").write_text("# another edit\n")
-    publication.publish(open_empty_store(), lambda line: None, ["image"])
+    publish.publish(open_empty_store(), lambda line: None, ["image"])
     for build in (True, False):
         if not build:  # of a version that was published before builds were recorded
             known = World().known

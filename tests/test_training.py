@@ -18,13 +18,14 @@ from pytorch_lightning.plugins import MixedPrecision
 from safetensors.numpy import load_file
 from tiny_training import BATCHES, NETWORKS
 
-from convoy import candidates, training
-from convoy.callbacks import BestWeights, Diverged
-from convoy.classifier import LearningParams
-from convoy.following import Follower
-from convoy.metrics import classification_metrics
-from convoy.prepared.text import write_texts
-from convoy.training import Splits, Trained, TrainerParams, curves_csv, resolve_precision, train
+from convoy.evaluation.metrics import classification_metrics
+from convoy.kinds import candidates
+from convoy.kinds.text.prepared import write_texts
+from convoy.training import trainer
+from convoy.training.callbacks import BestWeights, Diverged
+from convoy.training.classifier import LearningParams
+from convoy.training.follower import Follower
+from convoy.training.trainer import Splits, Trained, TrainerParams, curves_csv, resolve_precision, train
 from pipelines import train as train_stage
 
 TRAINER = TrainerParams(**tiny_training.TRAINER)
@@ -96,8 +97,8 @@ def test_an_overflow_is_skipped_with_the_adversary_too(tmp_path: Path, monkeypat
     monkeypatch.setitem(NETWORKS, ("text", "lstm"), NETWORKS["text", "lstm"] | {"adversarial": 0.1})
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**24)
     # Lightning gives CPUs no 16-mixed by its name; this is what it is on a GPU.
-    monkeypatch.setattr(training, "resolve_precision", lambda _: None)
-    monkeypatch.setattr(training, "_environment", lambda: [MixedPrecision("16-mixed", "cpu", scaler)])
+    monkeypatch.setattr(trainer, "resolve_precision", lambda _: None)
+    monkeypatch.setattr(trainer, "_environment", lambda: [MixedPrecision("16-mixed", "cpu", scaler)])
     monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)  # it has no LSTM of 16 bits on most CPUs
     trained, validation = fit("text", "lstm", tmp_path, epochs=4)
     assert scaler.get_scale() < 2.0**24, "nothing overflowed: this shows nothing"

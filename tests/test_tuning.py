@@ -26,22 +26,22 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from prepared_splits import write_split
 from typer.testing import CliRunner
 
-from convoy import candidates, layout
 from convoy.__main__ import app
-from convoy.classifier import LearningParams
-from convoy.core import locks
-from convoy.layout import Architecture, Task
-from convoy.params import ParamsInvalid
-from convoy.publishing import abandoned, tracking
-from convoy.publishing.run_content import texts
-from convoy.publishing.tracking import experiment_of
-from convoy.tuning import record as record_module
-from convoy.tuning import study as studies
-from convoy.tuning import worker
-from convoy.tuning.record import Record
-from convoy.tuning.space import Choices, exp_run, read_candidate, read_space
-from convoy.tuning.study import StudyChanged, Subject, counts, fail_dead, open_study
-from convoy.tuning.tuner import Tuner
+from convoy.core import locks, paths
+from convoy.core.params import ParamsInvalid
+from convoy.core.paths import Architecture, Task
+from convoy.kinds import candidates
+from convoy.operations.tune import Tuner
+from convoy.tracking import mlflow_runs, orphaned_runs
+from convoy.tracking import tuning_runs as record_module
+from convoy.tracking.mlflow_runs import experiment_of
+from convoy.tracking.run_content import texts
+from convoy.tracking.tuning_runs import Record
+from convoy.training import tuning_study as studies
+from convoy.training import tuning_worker
+from convoy.training.classifier import LearningParams
+from convoy.training.tuning_space import Choices, exp_run, read_candidate, read_space
+from convoy.training.tuning_study import StudyChanged, Subject, counts, fail_dead, open_study
 
 ROOT = Path.cwd()
 JOURNAL = ".run/tune/image-lstm.journal"
@@ -59,8 +59,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     params["train"]["image"]["lstm"]["learning"]["epochs"] = 4
     params["tune"]["image"]["lstm"]["network.units"] = {"low": 4, "high": 8, "log": False}
     Path("params.yaml").write_text(yaml.safe_dump(params))
-    write_split("image", layout.prepared("image", "train"), 400)
-    write_split("image", layout.prepared("image", "validation"), 60)
+    write_split("image", paths.prepared("image", "train"), 400)
+    write_split("image", paths.prepared("image", "validation"), 60)
     return tmp_path
 
 
@@ -124,7 +124,7 @@ def test_killing_a_worker_loses_no_finished_trial_and_the_study_goes_on(place: P
 
 
 def open_client_runs() -> dict[str, list]:
-    from convoy.publishing.tracking import open_store
+    from convoy.tracking.mlflow_runs import open_store
 
     client = open_store()
     runs = list(client.search_runs([experiment_of(client, "image")]))
@@ -246,8 +246,8 @@ def quick_worker(storage: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[], 
         studies.sign(trial)
         return trial.suggest_float("learning.learning_rate", 0.0008, 0.02, log=True)
 
-    monkeypatch.setattr(worker, "Objective", lambda _: objective)
-    return lambda: worker.main(subject(storage), 0, 1, None, os.getppid())
+    monkeypatch.setattr(tuning_worker, "Objective", lambda _: objective)
+    return lambda: tuning_worker.main(subject(storage), 0, 1, None, os.getppid())
 
 
 def test_a_trial_that_another_host_left_in_a_file_holds_nobody_up(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,7 +272,7 @@ def test_a_trial_of_a_database_whose_heartbeat_stays_away_is_tried_once_more(
 def test_a_study_refuses_other_params_and_other_data(place: Path) -> None:
     open_study(subject())
     open_study(Subject("image", "lstm", JOURNAL, epochs=1))  # a study of its own
-    write_split("image", layout.prepared("image", "validation"), 63)
+    write_split("image", paths.prepared("image", "validation"), 63)
     with pytest.raises(StudyChanged, match="another --storage"):
         open_study(subject())
 
@@ -312,9 +312,9 @@ def trial_after(figure: float) -> FrozenTrial:
     study = open_study(subject(DATABASE))
     for _ in range(2):
         study.add_trial(a_trial(TrialState.COMPLETE, figure, dict.fromkeys(range(4), figure)))
-    trainer = worker.Objective(subject(DATABASE)).trainer
+    trainer = tuning_worker.Objective(subject(DATABASE)).trainer
     assert (trainer.devices, trainer.num_nodes, trainer.strategy) == (1, 1, "auto"), "else this test starts once more"
-    worker.main(subject(DATABASE), 0, 3, None, os.getppid())
+    tuning_worker.main(subject(DATABASE), 0, 3, None, os.getppid())
     return study.trials[-1]
 
 
@@ -373,8 +373,8 @@ import os, sys
 from convoy.publishing import mlflow_settings
 mlflow_settings.apply()
 from convoy.tuning import record
-from convoy.tuning.space import read_space
-from convoy.tuning.study import open_study
+from convoy.training.tuning_space import read_space
+from convoy.training.tuning_study import open_study
 from test_tuning import subject
 setattr(record.MlflowClient, sys.argv[1], lambda *_, **__: os._exit(9))
 record.Record(subject(), open_study(subject()), read_space("image", "lstm"), print).bring()
@@ -391,16 +391,16 @@ def test_runs_of_a_killed_tuning_are_closed_and_the_next_completes_them(place: P
         ("set_terminated", {"tune image-lstm", "image-lstm trial 0"}),
     ]:
         done = subprocess.run([sys.executable, "-c", KILLED_IN_RECORD, step], env={**os.environ, "PYTHONPATH": path})
-        assert done.returncode == 9 and set(abandoned.close(client)) == left
+        assert done.returncode == 9 and set(orphaned_runs.close(client)) == left
     record = Record(subject(), study, read_space("image", "lstm"), said.append)
     record.bring()
     (parent,) = open_client_runs()["parents"]
     assert parent.info.status == "RUNNING" and parent.data.params == texts(subject().candidate())
-    assert abandoned.close(client) == [], "its process lives"
+    assert orphaned_runs.close(client) == [], "its process lives"
     record.bring("FINISHED")
     runs = open_client_runs()
     assert not said and [run.info.status for run in (*runs["parents"], *runs["children"])] == ["FINISHED"] * 2
-    assert all(tracking.END_REASON not in run.data.tags for run in (*runs["parents"], *runs["children"]))
+    assert all(mlflow_runs.END_REASON not in run.data.tags for run in (*runs["parents"], *runs["children"]))
     assert runs["children"][0].data.metrics["curves/train_loss"] == 0.5
 
 
@@ -434,7 +434,7 @@ def test_an_mlflow_that_refuses_is_told_once(place: Path, monkeypatch: pytest.Mo
     assert len(said) == 1 and "tuning goes on" in said[0]
 
 
-@pytest.mark.parametrize(("task", "architecture"), [(t, a) for t in layout.DATA_KINDS for a in layout.ARCHITECTURES])
+@pytest.mark.parametrize(("task", "architecture"), [(t, a) for t in paths.DATA_KINDS for a in paths.ARCHITECTURES])
 def test_both_ends_of_every_range_are_params_that_training_takes(
     task: Task, architecture: Architecture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,9 +14,8 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from convoy import verification
 from convoy.__main__ import app
-from convoy.running import workspace
+from convoy.lineage import cache_integrity, workspace
 
 STAGES = """
 stages:
@@ -90,9 +89,9 @@ def objects(root: Path) -> list[Path]:
     return sorted((root / ".dvc/cache/files/md5").glob("??/*"))
 
 
-def verify(mend: bool = False) -> tuple[verification.Found, list[str]]:
+def verify(mend: bool = False) -> tuple[cache_integrity.Found, list[str]]:
     said: list[str] = []
-    return verification.verify(mend, said.append), said
+    return cache_integrity.verify(mend, said.append), said
 
 
 def flip(content: bytes, rng: random.Random) -> bytes:
@@ -246,7 +245,7 @@ def test_what_a_fresh_clone_lacks_is_one_line(root: Path) -> None:
 
 def test_the_verb_ends_with_1_where_something_is_damaged(root: Path) -> None:
     command = [sys.executable, "-m", "convoy", "verify"]
-    environment = workspace.environment(Path(verification.__file__).parents[2])
+    environment = workspace.environment(Path(cache_integrity.__file__).parents[2])
     assert subprocess.run(command, env=environment, capture_output=True).returncode == 0
     damage(objects(root)[0], "0 bytes", random.Random(0))
     done = subprocess.run(command, env=environment, capture_output=True, text=True)

@@ -8,8 +8,8 @@ import built_pipeline
 import pytest
 import yaml
 
-from convoy.params import ParamsInvalid
-from convoy.running import workspace
+from convoy.core.params import ParamsInvalid
+from convoy.lineage import workspace
 
 PARAMS = "prepare:  # why\n  max_train: null\n  seed: 0\ntrain: {epochs: 9}\n"
 

@@ -11,12 +11,21 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-from convoy.atomic import to_json
-from convoy.bundle import EXPLANATION, Card, Example, ImageExplanation, Limits, Sets, TextExplanation, write_bundle
-from convoy.predictor import Model
-from convoy.preprocessing.image import ImagePreprocessing
-from convoy.preprocessing.text import StreamPreprocessing, TextPreprocessing
-from convoy.preprocessing.vocabulary import build_tokenizer
+from convoy.bundles.bundle import (
+    EXPLANATION,
+    Card,
+    Example,
+    ImageExplanation,
+    Limits,
+    Sets,
+    TextExplanation,
+    write_bundle,
+)
+from convoy.bundles.predictor import Model
+from convoy.core.atomic import to_json
+from convoy.kinds.image.preprocessing import ImagePreprocessing
+from convoy.kinds.text.preprocessing import StreamPreprocessing, TextPreprocessing
+from convoy.kinds.text.vocabulary import build_tokenizer
 
 SIZE_PX = 28
 WORDS = {"[PAD]": 0, "[UNK]": 1, "good": 2, "bad": 3, "film": 4, "the": 5}

@@ -15,7 +15,7 @@ from bench import machine
 from bench.interruptions import kills, races
 from bench.interruptions.ground import Ground, Lost
 from bench.interruptions.kills import Outcome
-from convoy import atomic
+from convoy.core import atomic
 
 REPORT = Path("reports/bench/interruptions.json")
 TARGETS: tuple[kills.Target, ...] = ("stage", "dvc", "both")

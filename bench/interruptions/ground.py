@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from convoy.running import workspace
+from convoy.lineage import workspace
 
 TINY = Path(__file__).with_name("tiny.yaml")
 FAULTS = Path(__file__).with_name("faults")
@@ -102,7 +102,7 @@ class Ground:
         return recorded == expected and self.outs(stage) == {path: self.expected[path] for path in made}
 
     def leftovers(self) -> list[str]:
-        """Temporary files of convoy.atomic that nobody has removed."""
+        """Temporary files of convoy.core.atomic that nobody has removed."""
         files = (file for name in MADE for file in (self.folder / name).rglob(".*"))
         return [str(file) for file in files if re.fullmatch(r"\..+\.[a-z0-9_]{8}", file.name)]
 

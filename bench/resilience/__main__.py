@@ -11,7 +11,7 @@ from bench import machine
 from bench.load import ToolMissing
 from bench.resilience import clients, ends, overload, soak, swaps
 from bench.resilience.ground import Ground, Size
-from convoy import atomic
+from convoy.core import atomic
 
 REPORT = Path("reports/bench/resilience.json")
 TRIALS = {

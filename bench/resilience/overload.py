@@ -11,7 +11,7 @@ from bench.bodies import deploy
 from bench.load import LOAD_CORE, SERVER_CORE
 from bench.resilience import standin
 from bench.resilience.ground import Ground, claim
-from convoy import layout
+from convoy.core import paths
 
 STANDIN_S = 0.02
 DEADLINE_MS = 1000
@@ -21,7 +21,7 @@ RECOVERY_S = 5.0
 def hold(ground: Ground) -> dict[str, Any]:
     """Peak load by a closed loop, then ten times as much, then half of it."""
     size, deployed = ground.size, ground.folder / "standin"
-    model_s = standin.write(ground.folder / "bundle", layout.bundle("image"), STANDIN_S)
+    model_s = standin.write(ground.folder / "bundle", paths.bundle("image"), STANDIN_S)
     deploy(deployed, image=ground.folder / "bundle")
     with ground.serving(deployed, SERVER_CORE) as load:
         peak = load.run(16, size.peak_s, LOAD_CORE)

@@ -7,9 +7,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from convoy.atomic import to_json
-from convoy.bundle import Card, read_bundle, write_bundle
-from convoy.predictor import Model, Predictor
+from convoy.bundles.bundle import Card, read_bundle, write_bundle
+from convoy.bundles.predictor import Model, Predictor
+from convoy.core.atomic import to_json
 
 SIDE = 256
 

@@ -16,9 +16,9 @@ import numpy as np
 
 from bench.load import Load
 from bench.resilience.ground import Ground, beside, claim, workers_of
-from convoy import layout
-from convoy.atomic import to_json
-from convoy.bundle import RELEASE, Release, read_bundle, write_bundle
+from convoy.bundles.bundle import RELEASE, Release, read_bundle, write_bundle
+from convoy.core import paths
+from convoy.core.atomic import to_json
 from serving.deployed import Deployed, load_task
 from serving.predictions import predict_images
 
@@ -42,7 +42,7 @@ class Answered:
 
 def deploy_another(folder: Path) -> str:
     """Beside what is deployed in `folder` a bundle with the labels the other way round; gives its digest."""
-    bundle = read_bundle(layout.bundle("image"))
+    bundle = read_bundle(paths.bundle("image"))
     labels = tuple(reversed(bundle.card.labels))
     examples = [
         {**example.model_dump(), "label": labels[max(range(len(labels)), key=lambda i: example.probabilities[i])]}

@@ -11,9 +11,9 @@ from scipy.special import softmax
 from tokenizers import Tokenizer
 from torch import nn
 
-from convoy import atomic, layout, stage
-from convoy.datasets.text import TextDataset
-from convoy.params import read_section
+from convoy.core import atomic, paths, stage
+from convoy.core.params import read_section
+from convoy.kinds.text.dataset import TextDataset
 from lab import measuring, negation, order
 from lab.families import Families
 from lab.items import DataParams
@@ -104,7 +104,7 @@ def _ask_sentences(trained: list[Trained], asked: TextDataset, params: NegationP
     if not {params.good_label, params.bad_label} <= set(asked.names):
         return {}
     good, bad = asked.names.index(params.good_label), asked.names.index(params.bad_label)
-    tokenizer = Tokenizer.from_str(layout.TOKENIZER.read_text(encoding="utf-8"))
+    tokenizer = Tokenizer.from_str(paths.TOKENIZER.read_text(encoding="utf-8"))
 
     def encode(sentences: list[str]) -> TextDataset:
         encodings = tokenizer.encode_batch(sentences, add_special_tokens=False)

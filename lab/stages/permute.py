@@ -4,8 +4,8 @@ import sys
 
 import torch
 
-from convoy import atomic, stage
-from convoy.params import read_section
+from convoy.core import atomic, stage
+from convoy.core.params import read_section
 from lab import measuring
 from lab.families import Families
 from lab.image_networks import ImageCnnParams

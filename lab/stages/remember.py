@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from convoy import atomic, stage
-from convoy.params import read_section
+from convoy.core import atomic, stage
+from convoy.core.params import read_section
 from lab import costs, measuring, memory
 from lab.layout import PARAMS, Reader, remembered
 from lab.memory import MemoryParams

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from convoy import atomic, stage
-from convoy.layout import DATA_KINDS
-from convoy.params import read_section
+from convoy.core import atomic, stage
+from convoy.core.params import read_section
+from convoy.core.paths import DATA_KINDS
 from lab import contents, figures, page
 from lab.contents import Asked, ReportParams, Section
 from lab.figures import Figure

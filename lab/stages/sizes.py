@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from pydantic import Field
 
-from convoy import atomic, stage
-from convoy.params import Section, read_section
+from convoy.core import atomic, stage
+from convoy.core.params import Section, read_section
 from lab import costs, measuring
 from lab.families import Families, FeedForwardParams
 from lab.image_networks import ImageCnnParams

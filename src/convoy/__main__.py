@@ -1,9 +1,9 @@
 """The verbs of `python -m convoy`, in the order in which --help lists them"""
 
-from convoy.verbs import building, deciding, keeping, looking, running
-from convoy.verbs.application import app
+from convoy.cli import build, release, maintain, inspect, run  # isort: skip # the order of --help
+from convoy.cli.application import app
 
-__all__ = ["app", "building", "deciding", "keeping", "looking", "running"]
+__all__ = ["app", "build", "inspect", "maintain", "release", "run"]
 
 if __name__ == "__main__":
     app(prog_name="python -m convoy")

@@ -9,7 +9,7 @@ import pytest
 from dvc.repo import Repo
 from dvc.stage import PipelineStage
 
-from convoy import layout
+from convoy.core import paths
 from lab.layout import FAMILIES, READERS, SIZED
 
 GRAPH = grimp.build_graph("convoy", "lab", cache_dir=None)
@@ -21,7 +21,7 @@ def stages() -> Iterator[dict[str, PipelineStage]]:
         yield {stage.name: stage for stage in repo.index.stages if stage.path_in_repo == "lab/dvc.yaml"}
 
 
-def paths(things: list) -> set[str]:
+def names_of(things: list) -> set[str]:
     return {str(thing.fs_path).removeprefix(f"{thing.repo.root_dir}/") for thing in things}
 
 
@@ -37,26 +37,26 @@ def test_every_stage_lists_exactly_the_code_that_it_runs(stages: dict[str, Pipel
         modules = {root, *GRAPH.find_upstream_modules(root)}
         files = {module.replace(".", "/") + ".py" for module in modules if not GRAPH.find_children(module)}
         wanted = {f"src/{file}" if file.startswith("convoy") else file for file in files}
-        assert {path for path in paths(stage.deps) if path.endswith(".py")} == wanted, name
+        assert {path for path in names_of(stage.deps) if path.endswith(".py")} == wanted, name
 
 
 def test_no_stage_reads_another_split_than_train(stages: dict[str, PipelineStage]) -> None:
-    read = {path for stage in stages.values() for path in paths(stage.deps) if path.startswith("data/")}
+    read = {path for stage in stages.values() for path in names_of(stage.deps) if path.startswith("data/")}
     assert read == {
-        *(str(layout.prepared(task, "train")) for task in layout.DATA_KINDS),
-        str(layout.TOKENIZER.parent),
+        *(str(paths.prepared(task, "train")) for task in paths.DATA_KINDS),
+        str(paths.TOKENIZER.parent),
     }
 
 
 def test_an_edit_of_text_code_never_learns_images_anew(stages: dict[str, PipelineStage]) -> None:
     for name, stage in stages.items():
         if name.startswith(("learn_images", "permute", "sizes", "remember")):
-            assert not [path for path in paths(stage.deps) if "text" in path], name
+            assert not [path for path in names_of(stage.deps) if "text" in path], name
 
 
 def test_the_report_reads_all_that_is_measured(stages: dict[str, PipelineStage]) -> None:
-    measured = {path for name, stage in stages.items() if name != "report" for path in paths(stage.outs)}
-    assert measured <= paths(stages["report"].deps)
+    measured = {path for name, stage in stages.items() if name != "report" for path in names_of(stage.outs)}
+    assert measured <= names_of(stages["report"].deps)
 
 
 def test_dvc_repro_without_a_target_leaves_the_laboratory_alone() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from convoy.params import read_section
+from convoy.core.params import read_section
 from lab import memory
 from lab.layout import PARAMS, READERS, Reader
 from lab.memory import MemoryParams

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from convoy.params import read_section
+from convoy.core.params import read_section
 from lab import negation, order
 from lab.layout import PARAMS
 from lab.negation import NegationParams

@@ -8,7 +8,7 @@ import pytest
 from lab_results import SEEDS, as_people_say, right, the_other_way_round, trained
 from scipy.stats import t
 
-from convoy.params import read_section
+from convoy.core.params import read_section
 from lab import contents, measuring
 from lab.claims import memory as of_memory
 from lab.claims.space import weights_ratio

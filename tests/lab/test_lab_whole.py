@@ -10,7 +10,7 @@ import yaml
 from prepared_splits import write_split
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from convoy import layout
+from convoy.core import paths
 from lab import smoke
 from lab.layout import FAMILIES, PARAMS, READERS, REPORT
 
@@ -33,14 +33,14 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / PARAMS).write_text(smoke.smaller(PARAMS, overrides))
     shutil.copy(smoke.STAGES, tmp_path / smoke.STAGES)
     monkeypatch.chdir(tmp_path)
-    for task in layout.DATA_KINDS:
-        path = layout.prepared(task, "train")
+    for task in paths.DATA_KINDS:
+        path = paths.prepared(task, "train")
         path.parent.mkdir(parents=True)
         write_split(task, path, 120)
     tokenizer = Tokenizer(models.WordLevel({"[pad]": 0, "[unknown]": 1, "good": 2, "bad": 3}, unk_token="[unknown]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]
-    layout.TOKENIZER.parent.mkdir(parents=True)
-    tokenizer.save(str(layout.TOKENIZER))
+    paths.TOKENIZER.parent.mkdir(parents=True)
+    tokenizer.save(str(paths.TOKENIZER))
     return tmp_path
 
 

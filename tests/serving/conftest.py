@@ -21,7 +21,7 @@ from hypothesis import settings
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp
 
-from convoy.bundle import Release, digest_of
+from convoy.bundles.bundle import Release, digest_of
 from serving.deployed import Deployed, load_task
 
 ROOT = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ import pytest
 import tiny_bundles
 from conftest import deploy, error_of, service_of
 
-from convoy.bundle import Card
+from convoy.bundles.bundle import Card
 from serving.deployed import Deployed, Unavailable, deployed_folder, load_task
 
 

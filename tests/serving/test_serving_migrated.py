@@ -7,7 +7,7 @@ import pytest
 import tiny_bundles
 from conftest import deploy, error_of, service_of
 
-from convoy.housekeeping.migration import migrate
+from convoy.operations.migrate import migrate
 
 OLD = Path(__file__).parents[1] / "old_bundles"
 

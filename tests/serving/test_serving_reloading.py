@@ -18,7 +18,7 @@ import tiny_bundles
 from conftest import WRITERS, Server, deploy, serve, switch, without_id
 from prometheus_client import REGISTRY
 
-from convoy.layout import Task
+from convoy.core.paths import Task
 from serving import measures
 from serving.deployed import Deployed, DeployedModels, Unavailable, load_task
 from serving.predictions import predict_images

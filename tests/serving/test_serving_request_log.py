@@ -14,7 +14,7 @@ import tiny_bundles
 from conftest import serve
 from starlette.testclient import TestClient
 
-from convoy import request_files
+from convoy.core import request_files
 from serving import request_log as module
 from serving.deployed import Deployed
 from serving.exchange import Exchange

@@ -9,8 +9,8 @@ import pytest
 import tiny_bundles
 from conftest import WRITERS, deploy, serve
 
-from convoy.housekeeping.backup import back_up
-from convoy.housekeeping.restoration import restore
+from convoy.operations.backup import back_up
+from convoy.operations.restore import restore
 
 pytestmark = pytest.mark.slow  # two real services
 

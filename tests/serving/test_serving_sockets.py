@@ -18,7 +18,7 @@ from conftest import WRITERS, Server, deploy, error_of, serve
 from httpx_ws import AsyncWebSocketSession, WebSocketDisconnect, aconnect_ws, connect_ws
 
 from bench.streams import Size, measure
-from convoy.bundle import read_release
+from convoy.bundles.bundle import read_release
 from serving import connections, sockets
 from serving.deployed import Deployed
 

@@ -8,7 +8,7 @@ import pytest
 import tiny_bundles
 from conftest import deploy
 
-from convoy.streaming import StreamState, begin, read
+from convoy.bundles.streaming import StreamState, begin, read
 from serving.deployed import Deployed, load_task
 from serving.faults import Fault
 from serving.stream_state import KEY_VARIABLE, MOST_CHARACTERS, Seal, share_key

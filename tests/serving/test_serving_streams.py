@@ -18,8 +18,8 @@ from starlette.testclient import TestClient, WebSocketDenialResponse, WebSocketT
 from starlette.types import Message, Scope
 from starlette.websockets import WebSocketDisconnect
 
-from convoy.predictor import Predictor
-from convoy.streaming import begin, read
+from convoy.bundles.predictor import Predictor
+from convoy.bundles.streaming import begin, read
 from serving import handshakes, sockets
 from serving.access import Access
 from serving.deployed import Deployed, DeployedModels, load_task

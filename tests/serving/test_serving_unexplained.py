@@ -7,7 +7,7 @@ import pytest
 import tiny_bundles
 from conftest import deploy, error_of, service_of
 
-from convoy.explanation import explainer
+from convoy.bundles import explainer
 
 IMAGE, TEXT = "/v1/images/explain", "/v1/texts/explain"
 PNG = {"image": tiny_bundles.png(200)}

@@ -1,0 +1,1 @@
+"""Paths, params, atomic files, locks, and how a stage runs."""

@@ -13,8 +13,8 @@ from typing import IO
 
 from filelock import lock_descriptor
 
+from convoy.core.paths import DEPLOYED
 from convoy.core.progress import Say
-from convoy.layout import DEPLOYED
 
 
 def take(stream: IO[str]) -> bool:

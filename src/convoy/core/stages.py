@@ -3,7 +3,7 @@
 import re
 from typing import TypeGuard
 
-from convoy.layout import DATA_KINDS, TASKS, Architecture, DataKind, Task, architectures, kind_of
+from convoy.core.paths import DATA_KINDS, TASKS, Architecture, DataKind, Task, architectures, kind_of
 
 BASELINES = "baselines"  # one stage for the data of all tasks
 

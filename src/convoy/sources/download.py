@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from convoy import atomic
+from convoy.core import atomic
 from convoy.core.digests import sha256_of
 
 # One way to get a file: fills the path it is given, or raises.

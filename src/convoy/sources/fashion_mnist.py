@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from convoy.params import Section, read_section
+from convoy.core.params import Section, read_section
 from convoy.sources.arrays import read_pair
 from convoy.sources.download import Way, fetch_verified
 from convoy.sources.items import Found, Item

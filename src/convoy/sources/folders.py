@@ -2,7 +2,7 @@
 
 from pathlib import PurePosixPath
 
-from convoy.layout import Task
+from convoy.core.paths import Task
 from convoy.sources.items import SPLIT_NAMES, Found, Item, Rejection, SourceParams, SourceRefused
 from convoy.sources.trees import TreeFile, open_tree
 

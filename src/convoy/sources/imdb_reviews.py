@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from convoy.params import Section, read_section
+from convoy.core.params import Section, read_section
 from convoy.sources.download import fetch_verified
 from convoy.sources.items import Found, Item
 

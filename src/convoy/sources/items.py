@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from convoy.params import Section
+from convoy.core.params import Section
 
 # Names that people give to the parts of a division, in folders and in a column of a table.
 SPLIT_NAMES = {

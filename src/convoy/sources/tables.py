@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import parquet
 
-from convoy.layout import Task
+from convoy.core.paths import Task
 from convoy.sources.items import SPLIT_NAMES, Found, Item, Rejection, SourceParams, SourceRefused, label_name
 from convoy.sources.lines import Numbered, read_csv, read_jsonl, require_columns
 from convoy.sources.trees import read_file

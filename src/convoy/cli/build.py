@@ -1,0 +1,127 @@
+"""From data of your own to models: look at it, prove what was built, tune, score"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from convoy.cli.application import app
+from convoy.core.paths import Architecture, DataKind, Task
+from convoy.tracking import settings
+
+
+@app.command()
+def init(
+    task: Annotated[DataKind, typer.Option(help="What the data is.")],
+    source: Annotated[Path, typer.Option("--from", help="A folder, an archive of one, a table, or arrays.")],
+    write: Annotated[bool, typer.Option("--write", help="Put the proposal into params.yaml.")] = False,
+    encoding: Annotated[str, typer.Option(help="Of texts and tables; it is never guessed.")] = "utf-8",
+    labels: Annotated[str | None, typer.Option(help="The labels to take, with commas between; all without it.")] = None,
+    content: Annotated[str | None, typer.Option(help="Of a table, the column of the text or image file.")] = None,
+    label: Annotated[str | None, typer.Option(help="Of a table, the column of the label.")] = None,
+    split: Annotated[str | None, typer.Option(help="Of a table, the column that says train, test and so on.")] = None,
+) -> None:
+    """Look at data of your own and propose the params for it; `dvc repro` then does the rest."""
+    from convoy.core.params import ParamsInvalid
+    from convoy.operations.init import init as onboarding
+    from convoy.operations.init.columns import Columns
+    from convoy.sources.items import SourceRefused
+
+    wanted = tuple(label.strip() for label in labels.split(",")) if labels else None
+    try:
+        onboarding.init(task, source, encoding, wanted, Columns(content, label, split), write, typer.echo)
+    except (OSError, ParamsInvalid, SourceRefused) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+
+
+@app.command()
+def verify(
+    mend: Annotated[bool, typer.Option("--mend", help="Remove what is damaged, for DVC to make or fetch.")] = False,
+) -> None:
+    """Hash anew what dvc.lock names, in DVC's cache and here; exit code 1 where something is not as it says."""
+    from dvc.exceptions import DvcException
+
+    from convoy.lineage import cache_integrity
+
+    try:
+        found = cache_integrity.verify(mend, typer.echo)
+    except DvcException as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+    except OSError as error:
+        typer.echo(f"DVC's own files cannot be read or changed: {error}; see to your rights and to the disk", err=True)
+        raise typer.Exit(1) from None
+    raise typer.Exit(0 if found.whole or (mend and not found.reasons) else 1)
+
+
+@app.command()
+def tune(
+    task: Annotated[DataKind, typer.Option(help="The task whose candidate is tuned.")],
+    architecture: Annotated[
+        Architecture | None, typer.Option(help="cnn for images, lstm for texts without it.")
+    ] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Finished trials to reach; params.yaml without it.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that share the cores.")] = 1,
+    storage: Annotated[str | None, typer.Option(help="A file, or a database URL that several machines share.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Of each trial, instead of the candidate's own.")] = None,
+    timeout: Annotated[float | None, typer.Option(min=0, help="Seconds after which no trial is begun.")] = None,
+) -> None:
+    """Look for better params, on validation; again goes on. What is tried stands in params.yaml, section tune."""
+    settings.apply()
+    from convoy.core.params import ParamsInvalid, read_section
+    from convoy.operations.tune import Tuner
+    from convoy.training.tuning_space import TuneParams
+    from convoy.training.tuning_study import StorageUnusable, StudyChanged, Subject
+
+    chosen = architecture or ("cnn" if task == "image" else "lstm")
+    place = storage or f".run/tune/{task}-{chosen}.journal"
+    try:
+        wanted = trials or read_section(TuneParams, "tune").trials
+        tuner = Tuner(Subject(task, chosen, place, epochs), wanted, workers, timeout, typer.echo)
+    except (ParamsInvalid, StorageUnusable, StudyChanged, FileNotFoundError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+    raise typer.Exit(tuner.run())
+
+
+@app.command()
+def score(
+    source: Annotated[Path, typer.Argument(metavar="INPUT", help="A .csv, .tsv, .jsonl or .parquet, or a folder.")],
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The .parquet to write: a row for each input.")],
+    task: Annotated[Task, typer.Option(help="Which deployed model scores.")],
+    column: Annotated[
+        str | None, typer.Option(help="Of a table, its texts or image files, relative to it; text or path without it.")
+    ] = None,
+    encoding: Annotated[str, typer.Option(help="Of CSV, TSV, JSONL and text files.")] = "utf-8",
+    polarity: Annotated[
+        Literal["light_on_dark", "dark_on_light"] | None,
+        typer.Option(help="Of all images, where it is not the model's."),
+    ] = None,
+    batch_size: Annotated[
+        int, typer.Option(min=1, max=4096, help="Rows that a thread takes at once; texts run sorted by length in it.")
+    ] = 256,  # 32: 0.7 of the speed on texts; 1024: 1.1, but then four threads are all that a part keeps busy
+    threads: Annotated[int | None, typer.Option(min=1, help="Batches at once; as many as cores without it.")] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Begin anew, and replace an OUTPUT that exists.")] = False,
+) -> None:
+    """Score a table or a folder with the deployed model; after a kill the same command goes on where it was."""
+    try:
+        from convoy.bundles.bundle import BundleInvalid
+        from convoy.operations.score import bulk
+        from convoy.operations.score.inputs import Inputs
+        from convoy.operations.score.refusal import ScoringRefused
+        from convoy.operations.score.scorer import Scorer, load
+        from convoy.sources.items import SourceRefused
+    except ModuleNotFoundError as error:
+        typer.echo(f"{error.name} is missing; `uv pip install -c requirements.lock '.[train]'` brings it", err=True)
+        raise typer.Exit(1) from None
+    inputs = Inputs(source, task, column or ("path" if task == "image" else "text"), encoding)
+    settings = bulk.Settings(batch_size, threads, restart)
+    try:
+        bulk.score(Scorer(load(task), encoding, polarity), inputs, output, settings, typer.echo)
+    except (BundleInvalid, ScoringRefused, SourceRefused, OSError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        typer.echo("stopped; the same command, without --restart, goes on after the last part that is whole", err=True)
+        raise typer.Exit(130) from None

@@ -1,0 +1,83 @@
+"""Questions that change nothing: where things stand, whether the machine will do, where something comes from"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from convoy.cli.application import MlflowPort, Port, app
+from convoy.cli.refusals import mlflow_refusals
+from convoy.tracking import settings
+
+
+@app.command()
+def status(
+    port: Port = 3000,
+    json: Annotated[bool, typer.Option("--json", help="The same for programs.")] = False,
+) -> None:
+    """What is built, published, deployed and serving, and what to type next where these differ."""
+    from convoy.operations import status as standing
+
+    found = standing.look(port)
+    typer.echo(standing.to_json(found)) if json else standing.tell(found, typer.echo)
+
+
+@app.command()
+def doctor(
+    port: Port = 3000,
+    mlflow_port: MlflowPort = 5000,
+    json: Annotated[bool, typer.Option("--json", help="The same for programs.")] = False,
+) -> None:
+    """Ports, git, DVC, MLflow, GPU, threads, disk, versions: each finding with its remedy; exit code 1 where broken."""
+    settings.apply()
+    from convoy.operations.doctor import doctor as examination
+
+    found = examination.examine(port, mlflow_port)
+    typer.echo(examination.to_json(found)) if json else examination.tell(found, typer.echo)
+    raise typer.Exit(1 if any(finding.state == "broken" for finding in found) else 0)
+
+
+@app.command()
+def trace(
+    asked: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID",
+            help="A version (image/3), an MLflow run, a bundle's digest, a hash of DVC's, a git revision, a request.",
+        ),
+    ],
+    checkout: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Bring that state back there, as a git worktree of its own.")
+    ] = None,
+    verify: Annotated[
+        bool,
+        typer.Option("--verify", help="Rebuild it, there or for a while, and compare; exit code 1 where it differs."),
+    ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Apply the edits that MLflow holds of that state without asking.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs; progress goes to stderr.")] = False,
+    requests: Annotated[
+        str, typer.Option(envvar="CONVOY_REQUEST_LOG", help="The request log of the service, a file or a folder.")
+    ] = "",
+) -> None:
+    """Tell from one name of a state all others, its params, and what brings it back; nothing here is changed."""
+    with mlflow_refusals():
+        from convoy.lineage import trace as tracing
+        from convoy.lineage.checkout import CheckoutRefused
+        from convoy.lineage.index import World
+        from convoy.lineage.resolve import TraceFailed
+
+        def progress(line: str) -> None:
+            typer.echo(line, err=True)
+
+        def confirm(question: str) -> bool:
+            return yes or (sys.stdin.isatty() and typer.confirm(question, err=True))
+
+        try:
+            status = tracing.trace(asked, World(requests), checkout, verify, as_json, typer.echo, progress, confirm)
+        except (TraceFailed, CheckoutRefused) as error:
+            typer.echo(str(error), err=True)
+            status = 1
+    raise typer.Exit(status)

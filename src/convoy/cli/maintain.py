@@ -1,0 +1,129 @@
+"""Over months: retraining, what goes, backups, and bundles of older formats"""
+
+from contextlib import chdir, nullcontext
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from convoy.cli.application import app
+from convoy.cli.refusals import open_mlflow
+
+
+@app.command()
+def retrain(
+    report: Annotated[Path, typer.Option(help="Where what was built and decided is told, in Markdown.")] = Path(
+        ".run/retraining.md"
+    ),
+) -> None:
+    """Fetch new data, `dvc repro`, publish, and write a report of it: what a schedule runs."""
+    from convoy.operations import retrain as retraining
+
+    try:
+        with open_mlflow() as client:
+            before = retraining.champions(client)
+        said, status = retraining.rebuild(typer.echo)
+        with open_mlflow() as client:
+            retraining.write_report(client, report, before, said)
+    except (retraining.RetrainingFailed, OSError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+    typer.echo(f"the report is {report}")
+    if status:
+        typer.echo(f"`convoy publish` ended with {status}; the report has what it said", err=True)
+        raise typer.Exit(1)
+
+
+@app.command()
+def gc(
+    yes: Annotated[bool, typer.Option("--yes", help="Do it, without a question.")] = False,
+    clock_is_right: Annotated[
+        bool, typer.Option("--clock-is-right", help="Judge by age though nothing was recorded for `keep.days`.")
+    ] = False,
+) -> None:
+    """Say what old bundles, versions, runs and cache objects would go by params.yaml's `keep`; with --yes they do."""
+    import sys
+    from datetime import UTC, datetime
+
+    from convoy.core.params import read_section
+    from convoy.operations.cleanup import dvc_cache
+    from convoy.operations.cleanup import gc as collection
+    from convoy.operations.cleanup.retention import ClockDoubtful, KeepParams
+    from convoy.operations.cleanup.run_cleanup import RetiringFailed
+
+    def look(client: Any) -> collection.Plan:
+        return collection.plan(client, read_section(KeepParams, "keep"), datetime.now(UTC), clock_is_right)
+
+    try:
+        with open_mlflow() as client:
+            plan = look(client)
+            collection.tell(plan, typer.echo)
+            dvc_cache.collect(plan.revisions, plan.hashes, True, typer.echo)
+        if not yes and not (sys.stdin.isatty() and typer.confirm("Remove what goes?")):
+            typer.echo("nothing was removed; `python -m convoy gc --yes` does it")
+            return
+        told = {thing.key for thing in plan.going}
+        with open_mlflow() as client:
+            again = look(client)  # others may have published or promoted while the question stood
+            collection.carry_out(client, [thing for thing in again.going if thing.key in told], typer.echo)
+            after = look(client)
+            dvc_cache.collect(after.revisions, after.hashes, False, typer.echo)
+    except (dvc_cache.CacheRefused, ClockDoubtful, RetiringFailed) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+
+
+@app.command()
+def backup(file: Annotated[Path, typer.Argument(metavar="FILE", help="The .tar.gz to write.")]) -> None:
+    """Keep mlflow.db, its artifacts and deployed/ with its history in one archive; MLflow and the service may run."""
+    from convoy.core import locks
+    from convoy.operations.backup import BackupRefused, back_up
+
+    try:
+        with locks.hold_deployed(typer.echo):
+            back_up(file, typer.echo)
+    except (BackupRefused, OSError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+
+
+@app.command()
+def restore(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `backup` wrote.")],
+    into: Annotated[Path, typer.Option(help="The folder to restore to; this one without it.")] = Path(),
+    replace: Annotated[bool, typer.Option("--replace", help="Move to .replaced/ what stands there.")] = False,
+) -> None:
+    """Bring a backup back, in this folder or another, once every file in it has proven to be the one that was kept."""
+    from convoy.core import locks
+    from convoy.operations.restore import RestoreRefused
+    from convoy.operations.restore import restore as restore_here
+    from convoy.sources.items import SourceRefused
+
+    archive = file.absolute()
+    try:
+        into.mkdir(parents=True, exist_ok=True)
+        with chdir(into), locks.hold_deployed(typer.echo):
+            restore_here(archive, replace, typer.echo)
+    except (RestoreRefused, SourceRefused, OSError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+
+
+@app.command()
+def migrate(
+    bundle: Annotated[Path, typer.Argument(help="A bundle of an older format; it stays as it is.")],
+    into: Annotated[
+        Path | None, typer.Option(help="The folder to write; without it one of deployed/ gets its successor beside it.")
+    ] = None,
+) -> None:
+    """Bring a bundle of an older format into today's; one that serves is served by its successor, within seconds."""
+    from convoy.bundles.bundle import BundleInvalid
+    from convoy.core import locks
+    from convoy.operations import migrate as migration
+
+    try:
+        with nullcontext() if into else locks.hold_deployed(typer.echo):
+            migration.migrate(bundle, into, typer.echo)
+    except (BundleInvalid, migration.MigrationRefused, OSError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None

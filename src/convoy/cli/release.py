@@ -1,0 +1,105 @@
+"""What was built -> MLflow, and who serves: decided, taken back, told, fetched"""
+
+from typing import Annotated
+
+import typer
+
+from convoy.cli.application import app
+from convoy.cli.refusals import mlflow_refusals, open_mlflow, refusals
+from convoy.core.paths import Task
+from convoy.tracking import settings
+
+
+@app.command()
+def publish() -> None:
+    """Bring MLflow and deployed/ to what `dvc repro` built; again adds only what is missing."""
+    with open_mlflow() as client:
+        from convoy.release import publish as publishing
+
+        try:
+            publishing.publish(client, typer.echo)
+        except publishing.PublishFailed as error:
+            typer.echo(str(error), err=True)
+            raise typer.Exit(1) from None
+
+
+@app.command()
+def promote(
+    task: Annotated[Task, typer.Option(help="The task whose model changes.")],
+    version: Annotated[str | None, typer.Option(help="A registered version; the challenger without it.")] = None,
+    reason: Annotated[str, typer.Option(help="Why; needed where the gates or a rollback stand against it.")] = "",
+) -> None:
+    """Let a registered version serve; a service that is running follows within seconds."""
+    from convoy.release import deployment
+
+    seen = deployment.current_digest(task)  # before the lock: of two at once the second is told so
+    with open_mlflow() as client:
+        from convoy.release import promote as promoting
+
+        promoting.promote(client, typer.echo, task, version, reason, seen)
+
+
+@app.command()
+def rollback(
+    task: Annotated[Task, typer.Option(help="The task whose model changes.")],
+    version: Annotated[str | None, typer.Option(help="One that served; without it the champion before this.")] = None,
+    reason: Annotated[str, typer.Option(help="Why; the history keeps it.")] = "",
+) -> None:
+    """Let the model serve again that did before, in a second and without MLflow; nothing brings the other one back."""
+    from convoy.release import deployment
+
+    seen = deployment.current_digest(task)
+    with refusals():
+        from convoy.core import locks
+        from convoy.release import rollback as way_back
+
+        with locks.hold_deployed(typer.echo):
+            way_back.rollback(typer.echo, task, version, reason, seen)
+    settings.apply(impatient=True)  # it serves already; nobody should wait for an MLflow that is away
+    try:
+        with open_mlflow() as client:
+            from convoy.release import promote as promoting
+
+            promoting.show(client, task)
+    except typer.Exit:
+        typer.echo("it serves all the same; the next `python -m convoy publish` tells MLflow", err=True)
+
+
+@app.command()
+def history(
+    task: Annotated[Task, typer.Option(help="The task whose decisions are printed.")],
+    json: Annotated[bool, typer.Option("--json", help="One JSON object per decision, with all its figures.")] = False,
+) -> None:
+    """Who decided what serves: when, who, from, to, why and by which figures; nothing in it is ever rewritten."""
+    with refusals():
+        from convoy.release import history_view, journal
+
+        history_view.tell(journal.read_history(task), journal.path_of(task), json, typer.echo)
+
+
+@app.command()
+def pull(
+    task: Annotated[Task | None, typer.Option(help="The task whose champion is fetched; all without it.")] = None,
+    every: Annotated[float | None, typer.Option(min=1, help="Go on, and look again after so many seconds.")] = None,
+) -> None:
+    """Fetch the registry's champion into deployed/, for machines that only serve; MLFLOW_TRACKING_URI says where."""
+    with mlflow_refusals():
+        from mlflow import MlflowClient
+
+        from convoy.core import locks
+        from convoy.core.paths import TASKS
+        from convoy.release import pull as pulling
+
+        uri = settings.tracking_uri()
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        tasks = [task] if task else list(TASKS)
+
+        def complain(line: str) -> None:
+            typer.echo(line, err=True)
+
+        if every is not None:
+            pulling.follow(client, tasks, every, typer.echo)
+        with locks.hold_deployed(typer.echo):
+            failed = [each for each in tasks if not pulling.pulled(client, each, typer.echo, complain)]
+        if failed:
+            raise typer.Exit(1)

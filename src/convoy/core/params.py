@@ -1,0 +1,50 @@
+"""One section of params.yaml -> a frozen pydantic model; errors name the key, the value and the expectation."""
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from convoy.core import paths
+
+
+class Section(BaseModel):
+    """A section of params.yaml: frozen, no unknown keys, no defaults (params.yaml holds them all)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ParamsInvalid(ValueError):
+    """params.yaml lacks a key, has one too many, or a value is out of range."""
+
+
+S = TypeVar("S", bound=Section)
+
+
+def read_section(model: type[S], *keys: str, path: Path = paths.PARAMS) -> S:
+    """Read the section under `keys` as `model`.
+
+    Raises ParamsInvalid, which names the file, the key, the value and what was expected.
+    """
+    try:
+        section: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ParamsInvalid(f"{path} is not valid YAML: {error}") from None
+    for depth, key in enumerate(keys):
+        if not isinstance(section, dict) or key not in section:
+            raise ParamsInvalid(f"{path}: the section {'.'.join(keys[: depth + 1])} is missing")
+        section = section[key]
+    try:
+        return model.model_validate(section)
+    except ValidationError as error:
+        raise ParamsInvalid("\n".join(_explain(path, keys, fault) for fault in error.errors())) from None
+
+
+def _explain(path: Path, keys: tuple[str, ...], fault: Any) -> str:
+    name = ".".join([*keys, *map(str, fault["loc"])])
+    if fault["type"] == "missing":
+        return f"{path}: {name} is missing"
+    if fault["type"] == "extra_forbidden":
+        return f"{path}: {name} is not a known key; remove it or correct its spelling"
+    return f"{path}: {name} is {fault['input']!r}: {fault['msg']}"

@@ -1,0 +1,1 @@
+"""Raw items to prepared splits, and the report of the data."""

@@ -1,0 +1,123 @@
+"""Raw texts -> those that can be used, and their token ids a part at a time; what cannot be used, with the reason."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from convoy.data.census import Census, TextFacts
+from convoy.data.raw import RawItems
+from convoy.data.splits import Division, digest
+from convoy.kinds.rejection import InputRejected
+from convoy.kinds.text.near_duplicates import near_pairs
+from convoy.kinds.text.prepared import TextSplit
+from convoy.kinds.text.preprocessing import TextPreprocessing, TextPreprocessor, check
+from convoy.kinds.text.scripts import count_scripts
+from convoy.sources.items import Rejection
+
+PART = 250  # texts encoded at once; the tokenizer takes up to 90 kB for each while it does
+
+
+@dataclass(frozen=True)
+class UsableTexts:
+    """What became of raw texts: `rows` (n,) int64 are those that can be used."""
+
+    rows: NDArray[np.int64]
+    keys: list[bytes]  # digests of the texts
+    characters: NDArray[np.int64]
+    rejections: list[Rejection]
+
+
+def look(raw: RawItems, contract: TextPreprocessing) -> UsableTexts:
+    """Refuse what serving would refuse."""
+    rows: list[int] = []
+    keys: list[bytes] = []
+    characters: list[int] = []
+    rejections: list[Rejection] = []
+    progress = tqdm(desc="text: looking", total=len(raw), unit="", mininterval=1)
+    row = 0
+    for contents in raw.contents():
+        for text in contents:
+            assert isinstance(text, str)
+            try:
+                check(text, contract)
+                rows.append(row)
+                keys.append(digest(text.encode()))
+                characters.append(len(text))
+            except InputRejected as rejection:
+                rejections.append(Rejection(raw.name(row), rejection.code, rejection.message))
+            row += 1
+        progress.update(len(contents))
+    progress.close()
+    return UsableTexts(np.array(rows, dtype=np.int64), keys, np.array(characters, dtype=np.int64), rejections)
+
+
+class TextsOf(Sequence[str]):
+    """The texts of these rows (n,) of the raw items, each read when it is asked for."""
+
+    def __init__(self, raw: RawItems, rows: NDArray[np.int64]) -> None:
+        self._raw, self._rows = raw, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [str(self._raw.content(row)) for row in self._rows[index].tolist()]
+        return str(self._raw.content(int(self._rows[index])))
+
+
+class Encoder:
+    """Encodes splits, and keeps of each text how many tokens it has, whether it was cut, how many are unknown."""
+
+    def __init__(self, raw: RawItems, preprocessor: TextPreprocessor) -> None:
+        self._raw, self._preprocessor = raw, preprocessor
+        self.vocabulary = preprocessor.tokenizer.get_vocab_size()
+        self.tokens: NDArray[np.int64] = np.zeros(len(raw), dtype=np.int64)  # by the row of the raw item
+        self.unknown: NDArray[np.int64] = np.zeros(len(raw), dtype=np.int64)
+        self.truncated: NDArray[np.bool_] = np.zeros(len(raw), dtype=np.bool_)
+
+    def encode(self, rows: NDArray[np.int64], name: str) -> Iterator[TextSplit]:
+        """The texts of these rows as parts of one split."""
+        contract = self._preprocessor.contract
+        for start in tqdm(range(0, len(rows), PART), f"text {name}: encoding", unit=f" x {PART}", mininterval=1):
+            part = rows[start : start + PART]
+            texts = TextsOf(self._raw, part)[:]
+            prepared = self._preprocessor.prepare_all(texts)
+            tokens = [text.array.astype(np.int32) for text in prepared]
+            self.tokens[part] = [len(ids) for ids in tokens]
+            self.unknown[part] = [np.count_nonzero(ids == contract.unknown_id) for ids in tokens]
+            self.truncated[part] = [text.truncated for text in prepared]
+            labels = self._raw.label_of[part]
+            yield TextSplit(texts, tokens, labels, self._raw.labels, self.vocabulary, contract.pad_id)
+
+
+def take_census(raw: RawItems, usable: UsableTexts, division: Division, encoder: Encoder) -> Census:
+    """All that is known of the usable texts, near-duplicates included, and of those that are none; after encoding."""
+    texts = TextsOf(raw, usable.rows)
+    print("text: comparing all texts", flush=True)
+    return Census(
+        names=[raw.name(row) for row in usable.rows.tolist()],
+        labels=raw.label_of[usable.rows],
+        label_names=raw.labels,
+        keys=usable.keys,
+        splits=dict(division.rows.items()),
+        dropped=division.dropped,
+        copies=division.copies,
+        rejections=[*raw.rejections, *usable.rejections],
+        near=near_pairs(texts, division.split_of(len(texts))),
+        facts=TextFacts(
+            characters=usable.characters,
+            tokens=encoder.tokens[usable.rows],
+            unknown=encoder.unknown[usable.rows],
+            truncated=encoder.truncated[usable.rows],
+            scripts=[count_scripts(text) for text in texts],
+        ),
+    )

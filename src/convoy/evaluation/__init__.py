@@ -1,0 +1,1 @@
+"""Labels and probabilities to metrics, calibration, prediction sets, slices, comparisons and plots."""

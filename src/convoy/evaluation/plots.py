@@ -1,0 +1,102 @@
+"""Labels and probabilities -> the pictures and tables of a report."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from sklearn.metrics import confusion_matrix
+
+from convoy.core import atomic, spreadsheet
+
+matplotlib.rcParams["text.parse_math"] = False  # a label may well hold dollar signs
+WRITTEN_LABELS = 40  # of more no picture can hold the names and the counts
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a PNG that is the same bytes for the same figure."""
+    with atomic.new_file(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=100, metadata={"Software": None})
+
+
+def draw_confusion(labels: NDArray[np.int64], probabilities: NDArray[Any], names: Sequence[str], title: str) -> Figure:
+    """Share of each true label (row) that was given each label (column); of many labels the colours alone."""
+    classes = range(len(names))
+    counts = confusion_matrix(labels, probabilities.argmax(axis=1), labels=list(classes))
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = 2.5 + 0.55 * min(len(names), WRITTEN_LABELS)
+    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    axes = figure.add_subplot()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set(xlabel="predicted", ylabel="true", title=title)
+    if len(names) > WRITTEN_LABELS:
+        return figure
+    for row in classes:
+        for column in classes:
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=8)
+    axes.set_xticks(classes, names, rotation=45, ha="right")
+    axes.set_yticks(classes, names)
+    return figure
+
+
+def worst(labels: NDArray[np.int64], probabilities: NDArray[Any], most: int) -> NDArray[np.int64]:
+    """Indices of the wrong predictions, the surest first."""
+    predicted = probabilities.argmax(axis=1)
+    wrong = np.flatnonzero(predicted != labels)
+    order = np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")
+    return wrong[order][:most]
+
+
+def draw_wrong_images(
+    images: NDArray[np.uint8], labels: NDArray[np.int64], probabilities: NDArray[Any], names: Sequence[str]
+) -> Figure:
+    """The surest mistakes: images (n, height, width, channels) with their true and their given label."""
+    rows = worst(labels, probabilities, 25)
+    figure = Figure(figsize=(10, 11), layout="constrained")
+    for place, row in enumerate(rows):
+        axes = figure.add_subplot(5, 5, place + 1)
+        axes.imshow(images[row].squeeze(), cmap="gray", vmin=0, vmax=255)
+        axes.set_axis_off()
+        axes.set_title(_caption(labels[row], probabilities[row], names), fontsize=8)
+    return figure
+
+
+def draw_wrong_texts(
+    texts: Sequence[str], labels: NDArray[np.int64], probabilities: NDArray[Any], names: Sequence[str]
+) -> Figure:
+    """The surest mistakes: the start and the end of each text with its true and its given label."""
+    rows = worst(labels, probabilities, 10)
+    figure = Figure(figsize=(12, 1 + 0.9 * max(len(rows), 1)))
+    for place, row in enumerate(rows):
+        text = " ".join(texts[row].replace("<br />", " ").split())
+        shown = text if len(text) <= 300 else f"{text[:150]} [...] {text[-145:]}"
+        height = 1 - (place + 0.5) / max(len(rows), 1)
+        caption = _caption(labels[row], probabilities[row], names).replace("\n", ", ")
+        figure.text(0.01, height, caption, fontsize=9, weight="bold", va="bottom")
+        figure.text(0.01, height, _wrap(shown, 170), fontsize=8, va="top")
+    return figure
+
+
+def predictions_csv(labels: NDArray[np.int64], probabilities: NDArray[Any], names: Sequence[str]) -> bytes:
+    """A line per test item, actual and predicted label, as `dvc plots` reads it for a confusion matrix."""
+    pairs = zip(labels, probabilities.argmax(axis=1), strict=True)
+    rows = [(names[actual], names[predicted]) for actual, predicted in pairs]
+    return spreadsheet.to_csv([("actual", "predicted"), *rows]).encode()
+
+
+def _caption(label: int, probabilities: NDArray[Any], names: Sequence[str]) -> str:
+    given = int(probabilities.argmax())
+    return f"{names[label]}\ntaken for {names[given]} ({probabilities[given]:.0%})"
+
+
+def _wrap(text: str, width: int) -> str:
+    lines = [""]
+    for word in text.split():
+        if len(lines[-1]) + len(word) >= width:
+            lines.append("")
+        lines[-1] += word + " "
+    return "\n".join(lines)

@@ -1,0 +1,163 @@
+"""torch -> ONNX in one file that tells nothing of the place where it was made."""
+
+import logging
+import warnings
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from convoy.bundles.bundle import Calibration
+from convoy.core.paths import Task
+from convoy.kinds.class_activation import PlaceNetwork
+
+# The inputs of each graph, and what of their sizes varies from request to request: the batch, and the length of texts.
+SYMBOLIC: dict[Task, dict[str, tuple[int, ...]]] = {
+    "image": {"input": (0,)},
+    "text": {"input": (0, 1)},
+    "text-stream": {"input": (0, 1), "state": (0,)},
+}
+
+
+class ExportFailed(RuntimeError):
+    """The exported graph is not what serving needs: a frozen size, data outside the file."""
+
+
+class Calibrated(nn.Module):
+    """A network whose logits are calibrated."""
+
+    offsets: Tensor | None
+
+    def __init__(self, network: nn.Module, calibration: Calibration) -> None:
+        super().__init__()
+        self.network = network
+        self.temperature = calibration.temperature
+        offsets = calibration.offsets
+        self.register_buffer("offsets", None if offsets is None else torch.tensor(offsets), persistent=False)
+
+    def calibrate(self, logits: Tensor) -> Tensor:
+        """(..., labels) logits of the network -> the logits of the probabilities."""
+        scaled = logits / self.temperature
+        return scaled if self.offsets is None else scaled + self.offsets
+
+
+class Probabilities(Calibrated):
+    """A network with the calibration and the softmax that serving would otherwise have to add."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Inputs of the network -> (batch, labels) probabilities."""
+        return self.calibrate(self.network(inputs)).softmax(dim=1)
+
+
+class StepProbabilities(Calibrated):
+    """The same of a network that goes on with what it carries, after each word."""
+
+    def forward(self, inputs: Tensor, carried: Tensor) -> tuple[Tensor, Tensor]:
+        """(streams, words) token ids and what was carried -> (streams, words, labels), and what to carry on."""
+        logits, carried = self.network.step(inputs, carried)  # type: ignore[operator]
+        return self.calibrate(logits).softmax(dim=2), carried
+
+
+class Contributions(Calibrated):
+    """What each place adds to the logits whose softmax `Probabilities` gives, and these logits.
+
+    Softmax sees only differences between labels, so that what a place adds to all of them alike says nothing: all is
+    relative to the mean of the labels. The logits are the sum of what is shown, so that parity proves both.
+    """
+
+    def __init__(self, network: nn.Module, calibration: Calibration) -> None:
+        super().__init__(network, calibration)
+        assert isinstance(network, PlaceNetwork)
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs of the network -> (batch, labels, rows, columns) contributions and (batch, labels) logits."""
+        assert isinstance(self.network, PlaceNetwork)
+        added = self.network.contributions(inputs) / self.temperature
+        added = added - added.mean(dim=1, keepdim=True)
+        bias = self.calibrate(self.network.bias())
+        return added, added.sum(dim=(2, 3)) + (bias - bias.mean())
+
+
+def export(network: nn.Module, example: Tensor, task: Task, calibration: Calibration) -> bytes:
+    """The network in eval mode as one ONNX file; the same weights give the same bytes in any folder.
+
+    `example` is a batch of at least 2: the exporter takes a size of 1 for a constant. Export one model per process:
+    a second LSTM in the same process silently gets a frozen length. Raises ExportFailed.
+    """
+    if task != "text-stream":
+        return _export(Probabilities(network, calibration), (example,), task, ["probabilities"])
+    begun = network.begin(len(example))  # type: ignore[operator]
+    return _export(StepProbabilities(network, calibration), (example, begun), task, ["probabilities", "next_state"])
+
+
+def export_explanation(network: nn.Module, example: Tensor, task: Task, calibration: Calibration) -> bytes:
+    """The graph that explains what `export` gives, under the same rules: a file of its own, since ONNX Runtime runs a
+    whole graph, whichever of its outputs are asked for.
+    """
+    return _export(Contributions(network, calibration), (example,), task, ["contributions", "logits"])
+
+
+def _export(module: nn.Module, examples: tuple[Tensor, ...], task: Task, outputs: list[str]) -> bytes:
+    sizes = tuple(dict.fromkeys(dimensions, torch.export.Dim.DYNAMIC) for dimensions in SYMBOLIC[task].values())
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, whose operators we do not use
+    with warnings.catch_warnings():
+        # The exporter's own use of torch, and that an LSTM keeps its weights in a list too.
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        warnings.filterwarnings("ignore", ".*_flat_weights.*", UserWarning)
+        program = torch.onnx.export(
+            module.eval(),
+            examples,
+            dynamo=True,
+            dynamic_shapes=sizes,
+            input_names=list(SYMBOLIC[task]),
+            output_names=outputs,
+            external_data=False,
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    _strip(model)
+    onnx.checker.check_model(model, full_check=True)
+    _check_sizes(model, task)
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Take out what the exporter writes for its own debugging: stack traces with source paths, names of scopes."""
+    _strip_each([model, *model.functions])
+    for function in model.functions:
+        _strip_each(function.node)
+        _strip_each(function.value_info)
+    for graph in _graphs(model.graph):
+        _strip_each([graph])
+        for things in (graph.node, graph.value_info, graph.input, graph.output, graph.initializer):
+            _strip_each(things)
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """The graph and those inside its nodes."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]:
+                yield from _graphs(inner)
+
+
+def _strip_each(things: Iterable[Any]) -> None:
+    for thing in things:
+        del thing.metadata_props[:]
+        thing.doc_string = ""
+
+
+def _check_sizes(model: onnx.ModelProto, task: Task) -> None:
+    for graph_input, dimensions in zip(model.graph.input, SYMBOLIC[task].values(), strict=True):
+        shape = graph_input.type.tensor_type.shape.dim
+        frozen = [index for index in dimensions if not shape[index].dim_param]
+        if frozen:
+            name = f"{graph_input.name} dimension {frozen} of {task}"
+            raise ExportFailed(f"the graph froze {name} at the example's size")
+    tensors = [tensor for graph in _graphs(model.graph) for tensor in graph.initializer]
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in tensors):
+        raise ExportFailed("the graph keeps weights outside the file")

@@ -1,0 +1,1 @@
+"""Images: contract and preprocessing, prepared form, data set, near-duplicates, baselines."""

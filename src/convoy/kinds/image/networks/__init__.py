@@ -1,0 +1,1 @@
+"""The networks for images, one file each."""

@@ -1,0 +1,1 @@
+"""Texts: contract and preprocessing, prepared form, data sets, near-duplicates, baselines."""

@@ -1,0 +1,112 @@
+"""Linear models of words and word pairs for texts: NB-SVM, and TF-IDF with logistic regression."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
+from sklearn.linear_model import LogisticRegression
+from sklearn.svm import LinearSVC
+
+from convoy.core.params import Section
+from convoy.kinds.text.prepared import TextSplit
+
+Counts = Any  # a sparse matrix (texts, n-grams): how often each n-gram stands in each text
+
+
+class CountingParams(Section):
+    """Which n-grams are counted: of up to `longest` tokens, found in at least `min_texts` training texts."""
+
+    token_pattern: str
+    longest: int = Field(ge=1)
+    min_texts: int = Field(ge=1)
+
+
+class NbSvmParams(Section):
+    """alpha, C and beta of Wang & Manning 2012 (aclanthology.org/P12-2018).
+
+    The interpolation pulls the weights to those of naive Bayes; with `pull_intercept` the intercept too, to 0.
+    """
+
+    smoothing: float = Field(gt=0)
+    inverse_regularisation: float = Field(gt=0)
+    interpolation: float = Field(ge=0, le=1)
+    pull_intercept: bool
+
+
+class TfidfLrParams(Section):
+    """Whether a count n weighs 1 + log n, and C of the logistic regression."""
+
+    sublinear: bool
+    inverse_regularisation: float = Field(gt=0)
+
+
+class TextBaselines(Section):
+    """The section baselines.text of params.yaml."""
+
+    counting: CountingParams
+    nb_svm: NbSvmParams = Field(alias="nb-svm")
+    nb_svm_published: NbSvmParams = Field(alias="nb-svm-published")
+    tfidf_lr: TfidfLrParams = Field(alias="tfidf-lr")
+
+
+def predictions(
+    params: TextBaselines, split: TextSplit, texts: Sequence[str], seed: int
+) -> Iterator[tuple[str, NDArray[np.int64]]]:
+    """Train each baseline on `split`; its name and the labels (n,) that it gives `texts`. Both see whole texts."""
+    counter = CountVectorizer(
+        token_pattern=params.counting.token_pattern,
+        ngram_range=(1, params.counting.longest),
+        min_df=params.counting.min_texts,
+        dtype=np.float64,
+    )
+    known, asked = counter.fit_transform(split.texts), counter.transform(texts)
+    yield "nb-svm", nb_svm(params.nb_svm, known, split.labels, asked, seed)
+    yield "nb-svm-published", nb_svm(params.nb_svm_published, known, split.labels, asked, seed)
+    yield "tfidf-lr", _tfidf_lr(params.tfidf_lr, known, split.labels, asked, seed)
+
+
+def nb_svm(
+    params: NbSvmParams, known: Counts, labels: NDArray[np.int64], asked: Counts, seed: int
+) -> NDArray[np.int64]:
+    """The labels (n,) of `asked`, each label against the rest; the one of two is the rest of the other."""
+    present, wanted = known.sign(), asked.sign()
+    classes = np.unique(labels)
+    against_rest = classes if len(classes) > 2 else classes[1:]
+    scores = [_nb_svm_score(params, present, labels == label, wanted, seed) for label in against_rest]
+    best = np.argmax(scores if len(scores) > 1 else [-scores[0], scores[0]], axis=0)
+    found: NDArray[np.int64] = classes[best]
+    return found
+
+
+def _nb_svm_score(
+    params: NbSvmParams, present: Counts, positive: NDArray[np.bool_], wanted: Counts, seed: int
+) -> NDArray[np.float64]:
+    """A linear SVM on n-grams that each weigh as naive Bayes says, pulled to naive Bayes itself (all weights equal)."""
+    ratio = log_count_ratio(present, positive, params.smoothing)
+    machine = LinearSVC(C=params.inverse_regularisation, random_state=seed)
+    machine.fit(present.multiply(ratio).tocsr(), positive)
+    weights, beta = machine.coef_[0], params.interpolation
+    mixed = (1 - beta) * np.abs(weights).mean() + beta * weights
+    intercept = machine.intercept_[0] * (beta if params.pull_intercept else 1)
+    scores: NDArray[np.float64] = wanted @ (ratio * mixed) + intercept
+    return scores
+
+
+def log_count_ratio(present: Counts, positive: NDArray[np.bool_], smoothing: float) -> NDArray[np.float64]:
+    """For each n-gram the log of its share in the positive texts over its share in the others, both smoothed."""
+    shares = [smoothing + np.asarray(present[rows].sum(axis=0)).ravel() for rows in (positive, ~positive)]
+    ratio: NDArray[np.float64] = np.log(shares[0] / shares[0].sum()) - np.log(shares[1] / shares[1].sum())
+    return ratio
+
+
+def _tfidf_lr(
+    params: TfidfLrParams, known: Counts, labels: NDArray[np.int64], asked: Counts, seed: int
+) -> NDArray[np.int64]:
+    weighing = TfidfTransformer(sublinear_tf=params.sublinear)
+    regression = LogisticRegression(C=params.inverse_regularisation, random_state=seed, max_iter=1000)
+    regression.fit(weighing.fit_transform(known), labels)
+    found: NDArray[np.int64] = regression.predict(weighing.transform(asked))
+    return found

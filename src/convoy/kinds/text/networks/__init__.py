@@ -1,0 +1,1 @@
+"""The networks for texts, one file each."""

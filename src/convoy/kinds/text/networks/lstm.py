@@ -1,0 +1,194 @@
+"""An LSTM that reads a text forwards and one that reads it backwards: token ids -> (batch, labels) logits."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor, nn
+
+from convoy.core.params import Section
+from convoy.kinds.class_activation import PlaceNetwork, contribute, spread_greatest
+from convoy.kinds.text.networks.input_layer import PairParams, PairVectors, WordVectors
+
+SMALLEST_NORM = 1e-12  # a text whose loss does not change has no direction to go
+
+
+class NetworkParams(Section):
+    """Size of the word vectors, units per direction, dropout.
+
+    `adversarial` is how far a text's vectors are moved against the training, as a share of their norm; 0: not at all.
+    Each of `context_windows` is one member of the ensemble: its word vectors begin with what the training texts tell
+    of words up to so far apart; 0: at random. With `pairs` each word's vector is the sum of its own and of the one
+    that it has together with the word that follows it in the text.
+    """
+
+    embedding: int = Field(ge=1)
+    units: int = Field(ge=1)
+    dropout: float = Field(ge=0, lt=1)
+    adversarial: float = Field(ge=0, lt=1)
+    context_windows: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
+    pairs: PairParams | None
+
+
+class Network(PlaceNetwork):
+    """Members that answer together and learn apart (Lakshminarayanan et al. 2017, arXiv:1612.01474); one is enough.
+
+    In training each member reads every n-th text of a batch and no other, so that n members of n times the epochs
+    cost and learn as much as n networks trained one after the other. The answer is the mean of their logits.
+    """
+
+    def __init__(self, params: NetworkParams, *, vocabulary: int, pad_id: int, labels: int) -> None:
+        super().__init__()
+        self.labels = labels
+        self.context_windows = params.context_windows
+        self.replays = 2 if params.adversarial else 1
+        self.members = nn.ModuleList(Reader(params, vocabulary, pad_id, labels) for _ in params.context_windows)
+
+    def pretrain(self, texts: Sequence[NDArray[Any]], seed: int) -> None:
+        """Let the word vectors begin with what the training texts tell without labels."""
+        for member, window in zip(self.members, self.context_windows, strict=True):
+            assert isinstance(member, Reader)
+            member.vectors.learn(texts, window, seed)
+            if member.pairs is not None:
+                member.pairs.learn(texts)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(batch, tokens) int64, padded at the end, at least one word each -> (batch, labels) logits."""
+        return self._learn(tokens) if self.training else self._answer(tokens)
+
+    def contributions(self, tokens: Tensor) -> Tensor:
+        """(batch, tokens) int64 -> (batch, labels, 1, tokens): a place is a word; the mean over the members."""
+        return torch.stack([member.contributions(tokens) for member in self._readers()]).mean(dim=0).unsqueeze(2)
+
+    def bias(self) -> Tensor:
+        """(labels,): what no place adds."""
+        return torch.stack([member.classify.bias for member in self._readers()]).mean(dim=0)
+
+    def _readers(self) -> list["Reader"]:
+        return [member for member in self.members if isinstance(member, Reader)]
+
+    def _answer(self, tokens: Tensor) -> Tensor:
+        return torch.stack([member(tokens) for member in self.members]).mean(dim=0)
+
+    def _learn(self, tokens: Tensor) -> Tensor:
+        count = len(self.members)
+        shares = [member(tokens[first::count]) for first, member in enumerate(self.members) if first < len(tokens)]
+        logits: Tensor = shares[0].new_empty(len(tokens), self.labels)
+        for first, share in enumerate(shares):
+            logits[first::count] = share
+        return logits
+
+
+class Reader(nn.Module):
+    """Two one-directional LSTMs whose states are pooled over the words of the text, padding left out.
+
+    A bidirectional LSTM over padded texts reads the padding first, so that an answer would depend on what else is
+    in the batch. Here the backward one reads the words reversed within the text's own length; padding always
+    comes last, where it cannot reach any word's state, and the pooling masks it.
+    """
+
+    def __init__(self, params: NetworkParams, vocabulary: int, pad_id: int, labels: int) -> None:
+        super().__init__()
+        self.pad_id = pad_id
+        self.vectors = WordVectors(vocabulary, params.embedding, pad_id, params.dropout)
+        self.pairs = PairVectors(params.pairs, vocabulary, params.embedding, pad_id) if params.pairs else None
+        self.adversary = Adversary(params.adversarial) if params.adversarial else None
+        self.forwards = nn.LSTM(params.embedding, params.units, batch_first=True)
+        self.backwards = nn.LSTM(params.embedding, params.units, batch_first=True)
+        self.dropout = nn.Dropout(params.dropout)
+        self.classify = nn.Linear(4 * params.units, labels)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(batch, tokens) int64, padded at the end, at least one word each -> (batch, labels) logits."""
+        words = tokens != self.pad_id
+        ahead, back, _ = self._read(tokens, words)
+        states = torch.cat([ahead, back], dim=2)  # (batch, tokens, 2 * units)
+        mask = words.unsqueeze(2)
+        greatest = states.masked_fill(~mask, float("-inf")).amax(dim=1)
+        mean = (states * mask).sum(dim=1) / mask.sum(dim=1)
+        logits: Tensor = self.classify(self.dropout(torch.cat([greatest, mean], dim=1)))
+        return logits
+
+    def contributions(self, tokens: Tensor) -> Tensor:
+        """(batch, tokens) int64 -> (batch, labels, tokens): what both states at a word add to each logit."""
+        words = tokens != self.pad_id
+        ahead, back, order = self._read(tokens, words)
+        states = torch.cat([ahead, _take(back, order)], dim=2).transpose(1, 2)  # (batch, 2 * units, tokens)
+        mask = words.unsqueeze(1)
+        greatest = spread_greatest(states.masked_fill(~mask, float("-inf")))
+        return contribute(self.classify, greatest, states * mask / mask.sum(dim=2, keepdim=True))
+
+    def _read(self, tokens: Tensor, words: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The states after each word, (batch, tokens, units), of both LSTMs; the order in which the second reads."""
+        beside = self._beside(tokens)
+        order = _reversed_positions(words)
+        ahead, _ = self.forwards(self.vectors(tokens, beside))
+        reversed_beside = None if beside is None else _take(beside, order)
+        back, _ = self.backwards(self.vectors(tokens.gather(1, order), reversed_beside))
+        return ahead, back, order
+
+    def _beside(self, tokens: Tensor) -> Tensor | None:
+        """What is added to the words' own vectors, (batch, tokens, embedding)."""
+        pairs: Tensor | None = None if self.pairs is None else self.pairs(tokens)
+        if self.adversary is None or not self.training:
+            return pairs
+        own = self.vectors.embed(tokens).detach()
+        moved: Tensor = self.adversary(tokens, own if pairs is None else own + pairs.detach())
+        return moved if pairs is None else pairs + moved
+
+
+class Adversary(nn.Module):
+    """Moves the vectors of a text to where the loss grows fastest: adversarial training for free.
+
+    Miyato, Dai & Goodfellow 2017 (arXiv:1605.07725), who normalise the word vectors; here the step is a share of each
+    text's norm instead. The gradient is the one of the step before, on the same texts, as in Shafahi et al. 2019
+    (arXiv:1904.12843), so that no step is taken for it alone: each batch comes twice in a row (`replays`), the second
+    time it is disturbed. Nothing is kept from one such pair to the next, so that a training interrupted between epochs
+    loses nothing.
+    """
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+        self._tokens: Tensor | None = None
+        self._gradient: Tensor | None = None
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # a graph has no memory of the step before
+    def forward(self, tokens: Tensor, vectors: Tensor) -> Tensor:
+        """(batch, tokens) ids, (batch, tokens, size) their vectors -> what to add, `share` of each text's norm long.
+
+        Nothing the first time, and for texts whose gradient overflowed: with 16-mixed the loss is scaled up until some
+        do, and the scaler skips that step. Padding, which no loss depends on, is left as it is.
+        """
+        if self._gradient is not None and self._tokens is not None and torch.equal(tokens, self._tokens):
+            gradient, self._tokens, self._gradient = self._gradient, None, None
+            norms = _norms(gradient)
+            moved = gradient * (self.share * _norms(vectors) / norms.clamp_min(SMALLEST_NORM))
+            return moved.where(norms.isfinite(), 0)
+        nothing = torch.zeros_like(vectors, requires_grad=True)
+        nothing.register_hook(self._remember)  # type: ignore[no-untyped-call]
+        self._tokens, self._gradient = tokens, None
+        return nothing
+
+    def _remember(self, gradient: Tensor) -> None:
+        self._gradient = gradient.detach().float()
+
+
+def _norms(vectors: Tensor) -> Tensor:
+    """(batch, tokens, size) -> (batch, 1, 1): of each text as one vector."""
+    norms: Tensor = torch.linalg.vector_norm(vectors.detach(), dim=(1, 2), keepdim=True)
+    return norms
+
+
+def _take(vectors: Tensor, places: Tensor) -> Tensor:
+    """Of (batch, tokens, size) the vectors at (batch, tokens) places."""
+    return vectors.gather(1, places.unsqueeze(2).expand(vectors.shape))
+
+
+def _reversed_positions(words: Tensor) -> Tensor:
+    """(batch, tokens) bool, True on words -> for each place the place to read: words reversed, padding kept."""
+    places = torch.arange(words.shape[1], device=words.device).expand(words.shape)
+    lengths = words.sum(dim=1, keepdim=True)
+    return torch.where(words, lengths - 1 - places, places)

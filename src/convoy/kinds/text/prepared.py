@@ -1,0 +1,79 @@
+"""One Arrow file per split of texts, their token ids and their labels."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from convoy.core import atomic
+from convoy.kinds.arrow import decode_labels, encode_labels, read
+
+
+@dataclass(frozen=True)
+class TextSplit:
+    """Texts, their token ids (each (tokens,) int32) and labels (n,) int64 as indices of `names`."""
+
+    texts: Sequence[str]
+    tokens: list[NDArray[np.int32]]
+    labels: NDArray[np.int64]
+    names: tuple[str, ...]
+    vocabulary: int  # token ids lie in 0..vocabulary-1
+    pad_id: int
+
+
+class _Texts(Sequence[str]):
+    """Texts that stay in their file until they are asked for."""
+
+    def __init__(self, column: pa.ChunkedArray) -> None:
+        self._column = column
+
+    def __len__(self) -> int:
+        return len(self._column)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        found: str | list[str]
+        found = self._column[index].to_pylist() if isinstance(index, slice) else self._column[index].as_py()
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return chain.from_iterable(chunk.to_pylist() for chunk in self._column.chunks)
+
+
+def write_texts(path: Path, parts: Iterable[TextSplit]) -> None:
+    """Write one split of texts, a part at a time, at least one; the same parts give the same bytes."""
+    parts = iter(parts)
+    first = next(parts)
+    batch = _batch(first)
+    metadata = {"vocabulary": str(first.vocabulary), "pad_id": str(first.pad_id)}
+    schema = batch.schema.with_metadata(metadata)
+    with atomic.new_file(path) as temporary, pa.ipc.new_file(str(temporary), schema) as writer:
+        writer.write_batch(batch)
+        for part in parts:
+            writer.write_batch(_batch(part))
+
+
+def _batch(part: TextSplit) -> pa.RecordBatch:
+    offsets = np.cumsum([0, *map(len, part.tokens)], dtype=np.int32)
+    tokens = pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate(part.tokens).astype(np.int32)))
+    columns = [pa.array(part.texts, pa.string()), tokens, encode_labels(part.labels, part.names)]
+    return pa.record_batch(columns, names=["text", "tokens", "label"])
+
+
+def read_texts(path: Path) -> TextSplit:
+    """Read one split of texts; texts and token ids stay in the file, mapped into memory."""
+    table = read(path)
+    labels, names = decode_labels(table)
+    tokens: list[NDArray[np.int32]] = []
+    for chunk in table["tokens"].chunks:
+        tokens += np.split(chunk.values.to_numpy(), chunk.offsets.to_numpy()[1:-1])
+    numbers = {key: int(table.schema.metadata[key.encode()]) for key in ("vocabulary", "pad_id")}
+    return TextSplit(_Texts(table["text"]), tokens, labels, names, **numbers)

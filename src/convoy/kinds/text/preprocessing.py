@@ -1,0 +1,187 @@
+"""Text of any length -> the token ids that the model expects; used by preparation and serving alike."""
+
+import re
+import unicodedata
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+from tokenizers import Tokenizer
+
+from convoy.core.params import Section
+from convoy.kinds.rejection import InputRejected
+
+T = TypeVar("T")
+
+# Words that a model which carries its state reads at once; a longer text goes on with the state. A power of 2, since
+# the model's graph finds the greatest value so far by doubling its reach (convoy.kinds.text.networks.stream_lstm).
+LONGEST_RUN = 128
+_SURROGATE = re.compile("[\ud800-\udfff]")
+MOST_OF_ONE = 18  # characters that Unicode's NFKC, which tokenizers apply, makes of one: of U+FDFA
+
+
+class TextPreprocessing(Section):
+    """The contract of a text model, part of its card; a longer text keeps its first `head_tokens` and its last ones."""
+
+    kind: Literal["text"]
+    max_tokens: int = Field(ge=1)
+    head_tokens: int = Field(ge=0)
+    max_characters: int = Field(ge=1)
+    pad_id: int = Field(ge=0)
+    unknown_id: int = Field(ge=0)
+
+    @property
+    def longest_run(self) -> int:
+        """The most tokens that the model is given at once."""
+        return self.max_tokens
+
+    def keep(self, words: list[T]) -> list[T]:
+        """The head and the tail of what is too long."""
+        tail = self.max_tokens - self.head_tokens
+        return words if len(words) <= self.max_tokens else words[: self.head_tokens] + words[len(words) - tail :]
+
+    @model_validator(mode="after")
+    def _head_fits(self) -> "TextPreprocessing":
+        if self.head_tokens > self.max_tokens:
+            raise ValueError(f"head_tokens is {self.head_tokens}, must not exceed max_tokens ({self.max_tokens})")
+        return self
+
+
+class StreamPreprocessing(Section):
+    """The contract of a model that reads a text in pieces, part of its card: nothing is cut off.
+
+    `max_characters` are those of a piece, or of a text that is given whole; `max_words` those of all pieces together;
+    `max_pending_characters` those at the end of a piece that may still belong to an unfinished word.
+    """
+
+    kind: Literal["text-stream"]
+    max_characters: int = Field(ge=1)
+    max_pending_characters: int = Field(ge=1)
+    max_words: int = Field(ge=1)
+    pad_id: int = Field(ge=0)
+    unknown_id: int = Field(ge=0)
+
+    @classmethod
+    def without_cutting(
+        cls, prepared: TextPreprocessing, max_pending_characters: int, max_words: int
+    ) -> "StreamPreprocessing":
+        """What texts were prepared with, but for the cutting."""
+        return cls(
+            kind="text-stream",
+            max_characters=prepared.max_characters,
+            max_pending_characters=max_pending_characters,
+            max_words=max_words,
+            pad_id=prepared.pad_id,
+            unknown_id=prepared.unknown_id,
+        )
+
+    @property
+    def longest_run(self) -> int:
+        """The most tokens that the model is given at once."""
+        return LONGEST_RUN
+
+    def keep(self, words: list[T]) -> list[T]:
+        """All of them."""
+        return words
+
+
+TextContract = TextPreprocessing | StreamPreprocessing
+
+
+@dataclass(frozen=True)
+class PreparedText:
+    """Token ids ready for the model, (tokens,) int64, at least one of them."""
+
+    array: NDArray[np.int64]
+    truncated: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LocatedText:
+    """A prepared text, and of each of its words where it stands: start and end, in characters of the text."""
+
+    prepared: PreparedText
+    spans: list[tuple[int, int]]
+    omitted: int = 0  # words between head and tail, which the model does not read
+
+
+def check(text: str, contract: TextContract) -> None:
+    """Raise InputRejected where a text is blank, too long, or holds a lone surrogate."""
+    if not text.strip():
+        raise InputRejected("blank_text", "the text is empty or only white space")
+    check_characters(text, contract)
+
+
+def check_characters(text: str, contract: TextContract) -> None:
+    """Raise InputRejected where a text is too long, also after normalisation, or holds a lone surrogate."""
+    limit = contract.max_characters
+    if len(text) > limit:
+        raise InputRejected("text_too_long", f"the text has {len(text)} characters, at most {limit} are allowed")
+    plain = len(text.encode("ascii", "ignore"))
+    most = plain + MOST_OF_ONE * (len(text) - plain)  # few texts need more than this quick bound
+    if most > limit and (length := _normalized_length(text)) > limit:
+        raise InputRejected(
+            "text_too_long", f"the text has {length} characters after Unicode's NFKC, at most {limit} are allowed"
+        )
+    if not text.isascii() and _SURROGATE.search(text):
+        raise InputRejected("invalid_text", "the text holds a lone surrogate, which no Unicode text has")
+
+
+def _normalized_length(text: str) -> int:
+    """How many characters the tokenizer reads, before accents join their letters.
+
+    Each character by itself: `normalize` takes quadratic time where accents of a text stand in an unusual order.
+    """
+    return sum(len(unicodedata.normalize("NFKC", character)) * n for character, n in Counter(text).items())
+
+
+class TextPreprocessor:
+    """Turns texts into token ids according to one contract and one tokenizer."""
+
+    def __init__(self, contract: TextContract, tokenizer_json: bytes) -> None:
+        self.contract = contract
+        self.tokenizer = Tokenizer.from_str(tokenizer_json.decode("utf-8"))
+
+    def prepare(self, text: str) -> PreparedText:
+        """Encode one text. Raises InputRejected where it is blank, too long, or holds a lone surrogate."""
+        check(text, self.contract)
+        # Where each word stood in the text is not asked for; without that it takes three quarters of the time.
+        (encoding,) = self.tokenizer.encode_batch_fast([text], add_special_tokens=False)
+        return self._truncate(encoding.ids)
+
+    def locate(self, text: str) -> LocatedText:
+        """What `prepare` gives, and where each of its words stands in the text; raises what that raises."""
+        check(text, self.contract)
+        encoding = self.tokenizer.encode(text, add_special_tokens=False)
+        spans = self.contract.keep(encoding.offsets)
+        omitted = len(encoding.offsets) - len(spans)
+        # The one unknown word that stands for a text of dropped characters is all of it.
+        return LocatedText(self._truncate(encoding.ids), spans or [(0, len(text))], omitted)
+
+    def prepare_all(self, texts: list[str]) -> list[PreparedText]:
+        """Encode many texts, on all cores."""
+        for text in texts:
+            check(text, self.contract)
+        encodings = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        return [self._truncate(encoding.ids) for encoding in encodings]
+
+    def words(self, text: str) -> tuple[list[str], NDArray[np.int64]]:
+        """The words of a text as they stand in it, and their ids, (words,) int64; there may be none."""
+        encoding = self.tokenizer.encode(text, add_special_tokens=False)
+        return [text[start:end] for start, end in encoding.offsets], np.array(encoding.ids, dtype=np.int64)
+
+    def collate(self, arrays: list[NDArray[Any]]) -> NDArray[Any]:
+        """Pad token ids to the longest of them: (batch, tokens) int64."""
+        batch = np.full((len(arrays), max(map(len, arrays))), self.contract.pad_id, dtype=np.int64)
+        for row, array in zip(batch, arrays, strict=True):
+            row[: len(array)] = array
+        return batch
+
+    def _truncate(self, ids: list[int]) -> PreparedText:
+        kept = self.contract.keep(ids)
+        # A text of nothing but characters that the tokenizer drops still gets an answer: one unknown word.
+        return PreparedText(np.array(kept or [self.contract.unknown_id], dtype=np.int64), len(kept) < len(ids))

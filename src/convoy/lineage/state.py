@@ -1,0 +1,205 @@
+"""A point that an ID leads to -> all that is known of that state, and what could not be found out."""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from convoy.core import paths, stages
+from convoy.core.paths import Task
+from convoy.lineage.anchors import Point, dvc_hashes
+from convoy.lineage.git_record import lock_of
+from convoy.lineage.index import Place, World
+from convoy.release import journal
+from convoy.release.decision import Decision
+from convoy.tracking.build_runs import BUILD, LOCK_DIGEST
+from convoy.tracking.dvc_lock import Lock
+from convoy.tracking.git_state import REVISION
+from convoy.tracking.mlflow_runs import SOURCES
+from convoy.tracking.run_content import texts
+from convoy.tracking.store import KnownRun, KnownVersion
+
+PATCH = "source.patch"
+_DATA = ("data/", "candidates/", "bundles/")
+
+
+@dataclass
+class State:
+    """One bundle or training, with everything that it came from."""
+
+    task: Task | None
+    version: KnownVersion | None = None
+    run: KnownRun | None = None
+    build: KnownRun | None = None
+    digest: str | None = None
+    places: list[Place] = field(default_factory=list)
+    revision: str | None = None
+    edits: str = "unknown"  # none, kept (in source.patch), or why they are not known
+    patch: bytes | None = None
+    lock: Lock | None = None
+    lock_from: str = ""
+    params: dict[str, str] = field(default_factory=dict)
+    decisions: list[Decision] = field(default_factory=list)  # that name its bundle, the oldest first
+    missing: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """Something short to call it by."""
+        if self.version:
+            return f"{self.task}/{self.version.number}"
+        return self.run.id if self.run else self.digest or self.revision or "?"
+
+    @property
+    def data(self) -> dict[str, str]:
+        """Path -> md5 of raw and prepared data, weights and bundle, as far as they are known."""
+        if self.lock is not None and self.task is not None:
+            found = {path: md5 for name in stages.of_reports(self.task) for path, md5 in self.lock.outs(name).items()}
+            return {path: md5 for path, md5 in found.items() if path.startswith(_DATA)}
+        tags = {**(self.run.tags if self.run else {}), **(self.version.tags if self.version else {})}
+        return dvc_hashes(tags)
+
+
+def state_of(point: Point, world: World) -> State:
+    """Everything that is known of the state that a point belongs to."""
+    state = State(point.task, point.version, point.run, digest=point.digest or None, revision=point.revision)
+    if state.version:
+        state.run = world.run(state.version.run_id)
+        if state.run is None:
+            state.missing.append(f"run {state.version.run_id}: {world.known.trouble or 'MLflow has it no longer'}")
+    _add_build(state, world)
+    if state.digest is None and state.run is not None:
+        state.digest = state.run.tags.get("convoy.bundle_digest")
+    state.places = [place for place in world.places if state.digest and place.digest == state.digest]
+    _add_lock(state, point, world)
+    _add_sources(state, world)
+    _add_params(state)
+    _add_decisions(state)
+    if state.version is None and world.known.trouble:
+        state.missing.append(f"version and run: {world.known.trouble}")
+    elif state.version is None:
+        state.missing.append("version: none is registered of it")
+    return state
+
+
+def _add_build(state: State, world: World) -> None:
+    named = [tags[BUILD] for tags in _tags(state) if BUILD in tags]
+    state.build = next((run for run in map(world.run, named) if run), None)
+    if state.run and LOCK_DIGEST in state.run.tags:
+        state.build = state.run
+    if state.build is None and state.digest:
+        builds = [run for run in world.known.runs.values() if LOCK_DIGEST in run.tags]
+        state.build = next((run for run in builds if run.tags.get("convoy.bundle_digest") == state.digest), None)
+
+
+def _tags(state: State) -> list[dict[str, str]]:
+    return [each.tags for each in (state.build, state.version, state.run) if each is not None]
+
+
+def _add_lock(state: State, point: Point, world: World) -> None:
+    """dvc.lock from where it is whole: the build's, the one here, git's; else the run's, which ends with training."""
+    if state.build and (lock := lock_of(world.known.artifact(state.build.id, "dvc.lock"))):
+        state.lock, state.lock_from = lock, f"artifact of the build {state.build.id}"
+        return
+    if point.lock is not None:
+        state.lock, state.lock_from = point.lock, f"git, {point.revision}" if point.revision else "here"
+        return
+    if state.task is None:
+        return
+    wanted = _made_by(state)
+    if wanted and _holds(world.lock, state.task, wanted):
+        state.lock, state.lock_from = world.lock, "here"
+        return
+    for md5 in wanted if world.git.is_there else ():
+        for revision in world.git.revisions_with(md5):
+            lock = world.git.lock_at(revision)
+            if lock is not None and _holds(lock, state.task, [md5]):
+                state.lock, state.lock_from = lock, f"git, {revision}"
+                return
+    if state.run and (lock := lock_of(world.known.artifact(state.run.id, "dvc.lock"))):
+        state.lock, state.lock_from = lock, f"artifact of the run {state.run.id}, which ends with the training"
+        state.missing.append("the stages after the training: no dvc.lock that names this bundle is kept")
+    else:
+        state.missing.append("dvc.lock: neither MLflow nor git has one that names it")
+
+
+def _made_by(state: State) -> list[str]:
+    """The md5s that tell this state's dvc.lock from others: of the bundle, or of the weights."""
+    hashes = {path: md5 for tags in reversed(_tags(state)) for path, md5 in dvc_hashes(tags).items()}
+    bundles = [md5 for path, md5 in hashes.items() if path.startswith("bundles/")]
+    return bundles or [md5 for path, md5 in hashes.items() if path.startswith("candidates/") and "weights" in path]
+
+
+def _holds(lock: Lock, task: Task, md5s: list[str]) -> bool:
+    made = {md5.removesuffix(".dir") for name in stages.of_reports(task) for md5 in lock.outs(name).values()}
+    return set(md5s) <= made
+
+
+def _claimed(state: State) -> str | None:
+    """The revision that MLflow's tags name. What is not a full hash never reaches git: it could be an option."""
+    named = (tags["convoy.git_revision"] for tags in _tags(state) if "convoy.git_revision" in tags)
+    return next((revision for revision in named if REVISION.fullmatch(revision)), None)
+
+
+def _add_sources(state: State, world: World) -> None:
+    """Revision and patch as they were published; where the code had changed by then, what dvc.lock leads to."""
+    said = next((tags[SOURCES] for tags in _tags(state) if SOURCES in tags), "unknown: nothing was published of it")
+    state.revision = _claimed(state) or state.revision or _revision_of_lock(state, world)
+    state.edits = {"false": "none", "true": "kept"}.get(said, said)
+    if said == "true":
+        holders = [each.id for each in (state.build, state.run) if each]
+        state.patch = next((patch for run in holders if (patch := world.known.artifact(run, PATCH))), None)
+        if state.patch is None:
+            state.edits = "made, and not kept"
+            state.missing.append(f"{PATCH}: the tree had edits when it was published, and MLflow has no patch of them")
+    if _claimed(state) is None and state.revision:
+        other = world.git.other_code(state.revision, code_of(state))
+        state.edits = f"found by its dvc.lock; {'all' if not other else 'not all'} code there is what made it"
+        if other:
+            state.missing.append(f"the code that made it: {', '.join(other[:5])} of {state.revision} is not it")
+    if state.revision is None:
+        state.missing.append(f"git revision: {said}")
+    elif not world.git.is_there or world.git.resolve(state.revision) is None:
+        state.missing.append(f"git revision {state.revision} is not in this repository; `git fetch --all` may bring it")
+
+
+def _revision_of_lock(state: State, world: World) -> str | None:
+    """A revision whose dvc.lock names the bundle, one with the code that made it before others."""
+    found = [each for md5 in _made_by(state) for each in world.git.revisions_with(md5)] if world.git.is_there else []
+    code = code_of(state)
+    return next((each for each in found if not world.git.other_code(each, code)), next(iter(found), None))
+
+
+def code_of(state: State) -> dict[str, str]:
+    """Path -> md5 of the source files that made it, as its dvc.lock names them."""
+    if state.lock is None or state.task is None:
+        return {}
+    read = {path: md5 for name in stages.of_reports(state.task) for path, md5 in state.lock.deps(name).items()}
+    return {path: md5 for path, md5 in read.items() if path.startswith(("src/", "pipelines/"))}
+
+
+def _add_params(state: State) -> None:
+    state.params = dict(state.run.params) if state.run and state.run is not state.build else {}
+    if state.lock is not None and state.task is not None and not state.params:
+        of_stages = map(state.lock.params, stages.of_reports(state.task))
+        state.params = texts({key: each for sections in of_stages for key, each in sections.items()})
+
+
+def _add_decisions(state: State) -> None:
+    if state.task is None or state.digest is None:
+        return
+    try:
+        told = journal.read(state.task)
+    except (journal.DecisionsBroken, OSError) as error:
+        state.missing.append(f"decisions: {error}")
+        return
+    state.decisions = [each for each in told if state.digest in (each.after.digest, each.before and each.before.digest)]
+
+
+def bundle_md5(state: State) -> str:
+    """DVC's hash of the bundle; empty where dvc.lock does not have it."""
+    if state.lock is None or state.task is None:
+        return ""
+    return state.lock.outs(stages.export(state.task)).get(str(paths.bundle(state.task)), "")
+
+
+def told_time(milliseconds: int) -> str:
+    """A time of MLflow's as people read it."""
+    return f"{datetime.fromtimestamp(milliseconds / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"

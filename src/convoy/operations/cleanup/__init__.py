@@ -1,0 +1,1 @@
+"""`python -m convoy gc`: what may go, and its removal."""

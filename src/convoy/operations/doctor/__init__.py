@@ -1,0 +1,1 @@
+"""`python -m convoy doctor`: what Convoy depends on, checked."""

@@ -1,0 +1,129 @@
+"""This machine -> findings: ports, GPU, threads and disk; with the standard library alone."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from convoy.core.machine import usable_cores
+from convoy.operations import ports
+from convoy.operations.doctor.diagnosis import Finding, broken, ok, warning
+
+# Set by judgement: a first `make run` needs 2.2 GB for .venv and about as much for data, cache and MLflow's copies.
+LOW_DISK_BYTES = 5_000_000_000
+FULL_DISK_BYTES = 500_000_000  # a training's checkpoints and a bundle of every task, several times
+ANSWERS_WITHIN_S = 2
+TORCH_WITHIN_S = 120  # importing torch from a cold disk
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+_TORCH = (
+    "import json, torch; there = torch.cuda.is_available(); "
+    "print(json.dumps([torch.__version__, torch.version.cuda, there and torch.cuda.get_device_name()]))"
+)
+
+
+def look_at_ports(port: int, mlflow_port: int) -> Iterator[Finding]:
+    """Whether both ports are free, or answer as ours do."""
+    for name, number, path in (("PORT", port, "livez"), ("MLFLOW_PORT", mlflow_port, "health")):
+        about = f"port {number}"
+        try:
+            ports.check({name: number})
+            yield ok(about, "free")
+        except ports.PortTaken as error:
+            if _answers(f"http://{ports.HOST}:{number}/{path}"):
+                yield ok(about, f"answers /{path}")
+            else:
+                what, _, remedy = str(error).partition("; ")
+                yield warning(about, what, remedy)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=ANSWERS_WITHIN_S):
+            return True
+    except (OSError, ValueError):
+        return False
+
+
+def look_at_gpu() -> Iterator[Finding]:
+    """What the driver shows, and what torch sees of it; by processes of their own, since a broken driver hangs."""
+    drivers = _nvidia()
+    done = _run([sys.executable, "-c", _TORCH], TORCH_WITHIN_S)
+    if done is None or done.returncode:
+        said = done.stderr.strip().splitlines()[-1:] if done else ["it took too long"]
+        install = "`uv pip install -c requirements.lock '.[train]'`; a machine that only serves needs none"
+        yield warning("torch", f"cannot be imported: {' '.join(said) or 'no reason given'}", install)
+        return
+    version, cuda, device = json.loads(done.stdout.splitlines()[-1])
+    if device:
+        yield ok("GPU", f"{device}, {'; '.join(drivers) or 'no NVIDIA driver'}, torch {version}")
+    elif drivers:
+        yield warning("GPU", f"{'; '.join(drivers)}, but torch {version} does not see it", _gpu_remedy(cuda))
+    else:
+        yield ok("GPU", f"none; torch {version} trains on the CPU")
+
+
+def _gpu_remedy(cuda: str | None) -> str:
+    if cuda is None:
+        return (
+            "this torch is built for the CPU; choose CUDA at https://pytorch.org/get-started/locally/ and set up anew"
+        )
+    return (
+        f"this torch is built for CUDA {cuda}: update the driver, and look whether CUDA_VISIBLE_DEVICES hides the GPU"
+    )
+
+
+def _nvidia() -> list[str]:
+    """Name and driver of each GPU that the driver shows."""
+    if shutil.which("nvidia-smi") is None:
+        return []
+    done = _run(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"], 20)
+    if done is None or done.returncode:
+        return ["an NVIDIA driver that does not answer"]
+    return [line.replace(", ", ", driver ", 1) for line in done.stdout.splitlines() if line]
+
+
+def _run(words: list[str], within_s: float) -> "subprocess.CompletedProcess[str] | None":
+    try:
+        return subprocess.run(words, capture_output=True, text=True, check=False, timeout=within_s)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+
+
+def look_at_threads() -> Iterator[Finding]:
+    """How many cores this process may use, and what the environment allows."""
+    cores = usable_cores()
+    allowed = {name: os.environ[name] for name in THREADS if os.environ.get(name)}
+    wrong = {name: value for name, value in allowed.items() if not value.isdigit() or int(value) != cores}
+    said = ", ".join(f"{name}={value}" for name, value in allowed.items()) or "no limit set"
+    if wrong:
+        names = " ".join(wrong)
+        yield warning(
+            "threads",
+            f"{said}, with {cores} cores",
+            f"`unset {names}`; a training goes on after a kill only with the number of threads that it began with",
+        )
+    else:
+        yield ok("threads", f"{cores} cores, {said}")
+
+
+def look_at_disk() -> Iterator[Finding]:
+    """The space where this folder, DVC's cache and temporary files are."""
+    seen = set()
+    for folder in (Path(), Path(".dvc/cache"), Path("deployed"), Path(os.environ.get("TMPDIR", "/tmp"))):
+        if not folder.exists() or folder.stat().st_dev in seen:
+            continue
+        seen.add(folder.stat().st_dev)
+        free = shutil.disk_usage(folder).free
+        about = f"disk of {folder.absolute()}"
+        says = f"{free / 1e9:.1f} GB are free"
+        if free < FULL_DISK_BYTES:
+            yield broken(about, says, "free some space; a stage that finds none ends, and leaves what was there")
+        elif free < LOW_DISK_BYTES:
+            yield warning(about, says, "a first `make run` needs about 5 GB; `make clean` and `dvc gc -w` free some")
+        else:
+            yield ok(about, says)

@@ -1,0 +1,201 @@
+"""git, DVC, MLflow's store and deployed/ -> findings; each is looked at, none is changed."""
+
+import importlib.metadata
+import json
+import shutil
+import sqlite3
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+from convoy.core.paths import DEPLOYED, TASKS
+from convoy.operations.doctor.diagnosis import Finding, broken, ok, warning
+from convoy.tracking import settings
+
+ANSWERS_WITHIN_S = 5
+RWLOCK = Path(".dvc/tmp/rwlock")
+PUBLISH = "`python -m convoy publish`"
+
+
+def look_at_git() -> Iterator[Finding]:
+    """The repository, its revision, and whether the working tree is the one of it."""
+    if shutil.which("git") is None:
+        yield broken("git", "is not installed", "`apt-get install git`; DVC keeps its record beside it")
+        return
+    head = _git("rev-parse", "--short=12", "HEAD")
+    if head.returncode:
+        says = (head.stderr.strip().splitlines() or ["no commit"])[0]
+        yield warning("git", says, "`git init`, then commit: runs are published without a revision until then")
+        return
+    changed = _git("status", "--porcelain").stdout.splitlines()
+    about = f"revision {head.stdout.strip()}"
+    if changed:
+        yield warning(
+            "git",
+            f"{about}, {len(changed)} files differ from it or are new",
+            "`git status` names them; commit them, or their runs are published with a patch beside the revision",
+        )
+    else:
+        yield ok("git", f"{about}, clean")
+
+
+def _git(*words: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(["git", *words], capture_output=True, text=True, check=False, timeout=60)
+
+
+def look_at_dvc() -> Iterator[Finding]:
+    """DVC's version, cache, records and remote."""
+    version = importlib.metadata.version("dvc")
+    from dvc.exceptions import NotDvcRepoError
+    from dvc.repo import Repo
+
+    try:
+        repo = Repo()
+    except NotDvcRepoError:
+        yield broken("DVC", f"{version}, no DVC repository here", "run this in Convoy's folder; elsewhere `dvc init`")
+        return
+    with repo:
+        yield ok("DVC", f"{version}, cache {repo.cache.local.path}")
+        yield _rwlock(Path(repo.root_dir))
+        yield _remote(repo.config)
+
+
+def _rwlock(root: Path) -> Finding:
+    """A kill of DVC tears it (treeverse/dvc #7615)."""
+    try:
+        if isinstance(json.loads((root / RWLOCK).read_bytes()), dict):
+            return ok("DVC's locks", "whole")
+    except FileNotFoundError:
+        return ok("DVC's locks", "none held")
+    except ValueError:
+        pass
+    return broken("DVC's locks", f"{RWLOCK} is torn by a kill", "`python -m convoy verify --mend`")
+
+
+def _remote(config: dict[str, dict[str, dict[str, str]]]) -> Finding:
+    name = config["core"].get("remote")
+    if not name:
+        add = "`dvc remote add -d store /some/folder`, then `dvc push`"
+        return warning("DVC's remote", "none: what is built is on this machine alone", add)
+    url = str(config["remote"].get(str(name), {}).get("url"))
+    if "://" not in url and not Path(url).exists():
+        return warning("DVC's remote", f"{name}: {url} is not there", "mount it, or make the folder")
+    return ok("DVC's remote", f"{name}: {url}")
+
+
+def look_at_mlflow() -> Iterator[Finding]:
+    """Whether the store is there, is MLflow's of this version, and answers."""
+    uri, database = settings.tracking_uri(), settings.database()
+    version = importlib.metadata.version("mlflow-skinny")
+    if database is None:
+        yield from _server(uri)
+        return
+    if settings.OLDER_DATABASE.exists():
+        yield _older_place(database)
+    if not database.exists():
+        yield warning("MLflow's store", f"{database} is missing", f"{PUBLISH} makes it from DVC's record")
+        return
+    away = f"move it away and run {PUBLISH}, which brings all of it back from DVC's record"
+    try:
+        with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True, timeout=2)) as connection:
+            damage = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            schema = connection.execute("SELECT version_num FROM alembic_version").fetchone()[0]
+    except sqlite3.Error as error:
+        yield broken("MLflow's store", f"{database} cannot be read ({error})", away)
+        return
+    if damage != "ok":
+        yield broken("MLflow's store", f"{database} is damaged ({damage})", away)
+        return
+    opened = _opened(database, f"{database}, schema {schema}, MLflow {version}", away)
+    yield opened
+    if opened.state == "ok":
+        yield from _histories()
+
+
+def _older_place(database: Path) -> Finding:
+    older, place = settings.OLDER_DATABASE, settings.DATABASE
+    about = "MLflow's older store"
+    if database == older.absolute():
+        move = f"end MLflow, then `mkdir -p {place.parent} && mv {older}* {place.parent}/`"
+        return warning(about, f"{database} is in use, where no container reaches it", move)
+    return warning(about, f"{older} is not used, {database} is", "move it away once it is needed no more")
+
+
+def _opened(database: Path, says: str, away: str) -> Finding:
+    """Open it as every other verb does: MLflow compares the schema with its own."""
+    from convoy.tracking import mlflow_runs
+
+    try:
+        mlflow_runs.open_store().search_experiments(max_results=1)
+    except Exception as error:  # MLflow's own, SQLAlchemy's, alembic's
+        reason = str(error).splitlines()[0]
+        upgrade = f"`mlflow db upgrade sqlite:///{database}` where it is of an older MLflow, or {away}"
+        return broken("MLflow's store", f"{says}: {reason}", upgrade)
+    return ok("MLflow's store", says)
+
+
+def _server(uri: str) -> Iterator[Finding]:
+    if not uri.startswith("http"):
+        yield ok("MLflow's store", f"{uri.split('@')[-1]}, not looked at")
+        return
+    try:
+        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=ANSWERS_WITHIN_S):
+            yield ok("MLflow's store", f"{uri} answers")
+    except (OSError, ValueError) as error:
+        remedy = f"start it, or unset MLFLOW_TRACKING_URI; what it misses {PUBLISH} adds later"
+        yield broken("MLflow's store", f"{uri} does not answer ({getattr(error, 'reason', error)})", remedy)
+        return
+    yield from _histories()
+
+
+def _histories() -> Iterator[Finding]:
+    """What MLflow knows of the histories that is missing here; nothing where it knows no more."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    from convoy.release import journal, registry_sync
+    from convoy.tracking import settings
+
+    uri = settings.tracking_uri()
+    for task in TASKS:
+        try:
+            missing, lost = registry_sync.missing_lines(MlflowClient(tracking_uri=uri, registry_uri=uri), task)
+        except (journal.DecisionsBroken, MlflowException, OSError):
+            continue  # of a broken history look_at_deployed tells, and of a server that refuses the next verb
+        if lost:
+            what, _, remedy = lost.partition(". ")
+            yield broken(f"history {task}", what, remedy)
+        elif missing:
+            says = f"MLflow has {len(missing)} lines that follow on the last of {journal.path_of(task)}"
+            yield warning(f"history {task}", says, f"{PUBLISH} brings them back")
+
+
+def look_at_deployed() -> Iterator[Finding]:
+    """Whether what serves is whole, and its history unbroken."""
+    from convoy.bundles.bundle import BundleInvalid, read_bundle, read_release
+    from convoy.release import deployment, journal
+
+    for task in TASKS:
+        about = f"deployed {task}"
+        try:
+            history = journal.read_history(task)
+            digest = deployment.current_digest(task)
+            if history.unfinished:
+                yield warning(about, f"a decision was cut off: {history.unfinished.told}", f"{PUBLISH} completes it")
+            if digest is None:
+                yield warning(about, "nothing", f"{PUBLISH}, after `dvc repro`")
+                continue
+            folder = DEPLOYED / task / digest
+            if read_bundle(folder).digest != digest or (release := read_release(folder)) is None:
+                yield broken(about, f"{folder} is not the bundle that it is named after, or has no release", PUBLISH)
+                continue
+            torn = f", of which {history.torn} lines are cut off" if history.torn else ""
+            said = f"version {release.version}, digest {digest[:12]}, {len(history.decisions)} decisions{torn}"
+            yield ok(about, said)
+        except BundleInvalid as error:
+            yield broken(about, str(error), f"{PUBLISH} mends it from MLflow's copy")
+        except journal.DecisionsBroken as error:
+            what, _, remedy = str(error).partition(". ")
+            yield broken(about, what, remedy)

@@ -1,0 +1,1 @@
+"""`python -m convoy init`: params for a user's own data."""

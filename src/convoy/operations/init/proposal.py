@@ -1,0 +1,153 @@
+"""A survey -> the params that suit it, each with its reason."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from convoy.core import paths, stages
+from convoy.core.paths import Task
+from convoy.operations.init.detection import READ, Detected
+from convoy.operations.init.survey import Survey
+
+SIDES_PX = (16, 28, 32, 48, 64)  # a network's time grows with the square of the side
+STEPS = 1_200  # of a small set's training: below it, the one-cycle rate has hardly begun to fall
+MOST_EPOCHS = 60
+FEW = 20_000  # below so many items, larger shares are held out, or their figures would say little
+SHARES = {"validation": 0.15, "calibration": 0.1, "gate": 0.1, "test": 0.15}  # of few
+UNEVEN = 5.0  # largest label over smallest, above which labels are weighted
+
+
+@dataclass(frozen=True)
+class Change:
+    """One value of params.yaml, under its keys, and why."""
+
+    keys: tuple[str, ...]
+    value: Any
+    reason: str
+
+
+def propose(task: Task, detected: Detected, survey: Survey) -> list[Change]:
+    """Everything that should differ from the packaged data set's params; the rest suits most data."""
+    changes = [*_source(stages.fetch(task), detected, survey), *_shares(stages.prepare(task), survey)]
+    trained = _trained(survey)
+    if task == "image":
+        changes += _images(survey)
+    else:
+        changes += _texts(survey)
+    for section in _sections(task):
+        changes += _learning(section, 128 if task == "image" else 64, trained, survey)
+    return changes
+
+
+def _sections(task: Task) -> list[tuple[str, ...]]:
+    """Of all candidates that learn from this data."""
+    alike = [each for each in paths.TASKS if paths.kind_of(each) == task]
+    return [stages.training_section(each, name) for each in alike for name in paths.architectures(each)]
+
+
+def _source(section: str, detected: Detected, survey: Survey) -> Iterator[Change]:
+    params, table = detected.params, detected.params.table
+    yield Change((section, "source"), detected.kind, READ[detected.kind])
+    yield Change((section, "path"), str(params.path), f"{survey.counts.total():,} items; DVC watches it")
+    labels = None if params.labels is None else list(params.labels)
+    yield Change((section, "labels"), labels, "all of them" if labels is None else "as asked for; others are left out")
+    if survey.splits:
+        yield Change((section, "given_splits"), True, "false divides anew")
+    elif not params.given_splits:
+        yield Change(
+            (section, "given_splits"), False, f"the column {table.split!r} has other values than names of splits"
+        )
+    if detected.kind == "table":
+        yield Change((section, "table", "file"), table.file, "its name, where the folder holds several")
+        for key, reason in detected.reasons.items():
+            if reason:  # else params.yaml says so already
+                yield Change((section, "table", key), getattr(table, key), reason)
+        found = "as found in the table" if survey.splits else "where there is one, and given_splits is true"
+        yield Change((section, "table", "split"), table.split, found)
+    yield Change((section, "table", "encoding"), table.encoding, "as stated")
+
+
+def _shares(section: str, survey: Survey) -> Iterator[Change]:
+    if survey.counts.total() >= FEW:
+        return
+    why = f"of few: {survey.counts.total():,} items"
+    yield Change((section, "validation_share"), SHARES["validation"], f"{why}; more for choosing a model by")
+    yield Change((section, "calibration_share"), SHARES["calibration"], why)
+    yield Change((section, "gate_share"), SHARES["gate"], f"{why}; more for seeing a difference of two models")
+    yield Change((section, "test_share"), SHARES["test"], f"{why}; where the source has no test set")
+
+
+def _trained(survey: Survey) -> int:
+    """About how many items will be trained on."""
+    if survey.counts.total() >= FEW:
+        return round(0.8 * (survey.splits["train"] or survey.counts.total()))
+    held_out = sum(share for name, share in SHARES.items() if name not in survey.splits)
+    return max(1, round((1 - held_out) * (survey.splits["train"] or survey.counts.total())))
+
+
+def _images(survey: Survey) -> Iterator[Change]:
+    section = (stages.prepare("image"), "preprocessing")
+    if not survey.sides_px:
+        return
+    middle = float(np.median(survey.sides_px))
+    side = next((side for side in SIDES_PX if side >= middle), SIDES_PX[-1])
+    coloured = survey.coloured / len(survey.sides_px) > 0.05
+    dark = survey.dark_borders / len(survey.sides_px)
+    yield Change(
+        (*section, "size_px"),
+        side,
+        f"the longer side is {middle:.0f} px in the middle; double it, and training takes four times as long",
+    )
+    yield Change(
+        (*section, "channels"), 3 if coloured else 1, "colours were seen" if coloured else "no colours were seen"
+    )
+    polarity = "light_on_dark" if dark > 0.95 and not coloured else "any"
+    yield Change((*section, "polarity"), polarity, f"{dark:.0%} have a dark border")
+    most = max(16_000_000, survey.most_pixels)
+    yield Change((*section, "max_pixels"), most, f"the largest one of a sample has {survey.most_pixels:,}")
+    for architecture in paths.ARCHITECTURES:
+        batches = (*stages.training_section("image", architecture), "batches")
+        yield Change((*batches, "flip"), False, "is a mirror image's label the same? not known; true where it is")
+        yield Change((*batches, "shift_px"), max(1, side // 14), "a fourteenth of the side; 0 where all stand alike")
+
+
+def _texts(survey: Survey) -> Iterator[Change]:
+    if not survey.lengths:
+        return
+    long = float(np.percentile(survey.lengths, 95))
+    tokens = int(min(400, max(16, -(-long // 8) * 8)))
+    known = sum(count > 1 for count in survey.words.values())
+    yield Change(
+        (stages.prepare("text"), "vocabulary_size"),
+        int(min(20_000, max(200, known))),
+        f"{known:,} words were seen twice in a sample",
+    )
+    section = (stages.prepare("text"), "preprocessing")
+    yield Change(
+        (*section, "max_tokens"),
+        tokens,
+        f"95 % have up to {long:.0f} words and marks; {tokens} at most, since an LSTM's time grows with it"
+        if long > tokens
+        else f"95 % have up to {long:.0f} words and marks; an LSTM's time grows with it",
+    )
+    yield Change((*section, "head_tokens"), tokens // 3, "of a longer text its start and, more so, its end")
+    most = max(20_000, survey.characters * 2)
+    yield Change((*section, "max_characters"), most, f"the longest one of a sample has {survey.characters:,}")
+
+
+def _learning(section: tuple[str, ...], usual: int, trained: int, survey: Survey) -> Iterator[Change]:
+    largest, smallest = max(survey.counts.values()), min(survey.counts.values())
+    why = f"the largest label has {largest / smallest:.1f} times the items of the smallest"
+    weights = "balanced" if largest / smallest > UNEVEN else "none"
+    yield Change((*section, "learning", "class_weights"), weights, why)
+    if trained >= FEW:
+        return
+    size = int(min(usual, max(8, 2 ** int(np.log2(max(8, trained / 20))))))
+    epochs = int(min(MOST_EPOCHS, max(8, -(-STEPS * size // trained))))
+    yield Change(
+        (*section, "batches", "size"), size, f"{trained:,} items to train on: {max(1, trained // size)} steps per epoch"
+    )
+    yield Change((*section, "learning", "epochs"), epochs, f"{epochs * max(1, trained // size):,} steps in all")
+    yield Change((*section, "learning", "patience"), epochs, "small sets' validation figures jump")

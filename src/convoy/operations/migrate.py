@@ -1,0 +1,136 @@
+"""A bundle of an older format -> one of today's that answers the same and says what it was never made for."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from convoy.bundles.bundle import (
+    FORMAT_VERSION,
+    MANIFEST,
+    RELEASE,
+    BundleInvalid,
+    Card,
+    Sets,
+    read_release,
+    write_bundle,
+)
+from convoy.bundles.predictor import Predictor
+from convoy.core import atomic
+from convoy.core.paths import DEPLOYED, TASKS, Task
+from convoy.core.progress import Say
+from convoy.release import decision, deployment, promotion
+from convoy.tracking import git_state
+
+Contents = dict[str, Any]
+# The coverage is a number that a card must have; with n = 0 nobody promises it, and the service gives no sets.
+_NO_SETS = Sets(coverage=0.95, threshold=0.0, n=0)
+
+
+class MigrationRefused(RuntimeError):
+    """A bundle that needs no migration, that this release cannot migrate, or a place that is taken."""
+
+
+def _from_1(card: Contents) -> tuple[Contents, list[str]]:
+    """Format 1 had no temperature, its graph divided by none; and nothing had been calibrated for prediction sets."""
+    lacks = ["it cannot give prediction sets (/v1/*/sets say so): its thresholds were never calibrated"]
+    return {**card, "format_version": 2, "temperature": 1.0, "sets": _NO_SETS.model_dump()}, lacks
+
+
+_STEPS: dict[int, Callable[[Contents], tuple[Contents, list[str]]]] = {1: _from_1}
+
+
+def migrate(folder: Path, target: Path | None, say: Say) -> Path:
+    """Write today's form of the bundle in `folder` to `target`, or beside it in deployed/, where it then serves too.
+
+    The bundle in `folder` stays. Raises BundleInvalid where it is damaged or, migrated, would not reproduce its own
+    examples; MigrationRefused as above. The caller holds locks.hold_deployed().
+    """
+    if target is not None and target.exists():
+        raise MigrationRefused(f"{target} exists; name a new folder with --into, or remove it")
+    task = _deployed_task(folder)
+    if target is None and task is None:
+        raise MigrationRefused(f"{folder} is not below {DEPLOYED}/<task>/; say with --into where today's form goes")
+    card, files, lacks = _read(folder)
+    with tempfile.TemporaryDirectory() as temporary:
+        proven = Path(temporary, "bundle")
+        digest = write_bundle(proven, card, files)
+        Predictor(proven)
+        if target is not None:
+            write_bundle(target, card, files)
+        elif task is not None:
+            target = _deploy(task, folder, proven, digest, say)
+    assert target is not None
+    say(f"{folder} -> {target}: format {card.format_version}, digest {digest[:12]}; it reproduces its examples")
+    for lack in lacks:
+        say(f"  {lack}")
+    return target
+
+
+def _deployed_task(folder: Path) -> Task | None:
+    found = folder.resolve()
+    return next((task for task in TASKS if found.parent == (DEPLOYED / task).resolve()), None)
+
+
+def _deploy(task: Task, folder: Path, proven: Path, digest: str, say: Say) -> Path:
+    """Put the new form beside the old one; where that serves, its history says that the new form does from now on."""
+    release = read_release(folder)
+    if release is None:
+        raise MigrationRefused(f"{folder / RELEASE} is missing, so nobody knows which version it is; promote again")
+    old = os.path.basename(folder.resolve())
+    release = release.model_copy(update={"digest": digest})
+    promotion.settle(task, say)
+    serves = deployment.current_digest(task) == old
+    if serves:
+        release = release.model_copy(update={"promoted_at": decision.now()})
+    deployment.put(task, proven, release)
+    if serves:
+        why = f"format {FORMAT_VERSION} of the same model; it reproduces the examples"
+        promotion.decide(task, release, decision.Grounds("migration", why, revision=git_state.revision()))
+    return deployment.folder_of(task, digest)
+
+
+def _read(folder: Path) -> tuple[Card, dict[str, bytes], list[str]]:
+    """Today's card and the other files of an old bundle, every byte as its manifest names it; what the card lacks."""
+    files = _read_files(folder)
+    try:
+        content: Contents = json.loads(files.pop("card.json"))
+        version = content["format_version"]
+    except (KeyError, ValueError, TypeError) as error:
+        raise BundleInvalid(f"{folder / 'card.json'} cannot be read ({error}); export the bundle again") from None
+    if version == FORMAT_VERSION:
+        raise MigrationRefused(f"{folder} has format {version}, today's; there is nothing to do")
+    lacks: list[str] = []
+    while content["format_version"] in _STEPS:
+        content, without = _STEPS[content["format_version"]](content)
+        lacks += without
+    if content["format_version"] != FORMAT_VERSION:
+        raise MigrationRefused(
+            f"{folder} has format {version!r}, this release migrates {', '.join(map(str, _STEPS))} to "
+            f"{FORMAT_VERSION}; a newer format wants a newer release of Convoy"
+        )
+    try:
+        return Card.model_validate_json(atomic.to_json(content)), files, lacks
+    except ValidationError as error:
+        raise BundleInvalid(f"{folder / 'card.json'} is not a card of format {version}: {error}") from None
+
+
+def _read_files(folder: Path) -> dict[str, bytes]:
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        files = {name: (folder / name).read_bytes() for name in manifest if os.path.basename(name) == name}
+        for name, entry in manifest.items():
+            if hashlib.sha256(files[name]).hexdigest() != entry["sha256"]:
+                raise BundleInvalid(f"{folder / name} is not the file that the manifest names (its sha256 differs)")
+    except FileNotFoundError as error:
+        raise BundleInvalid(f"{error.filename} is missing: {folder} is no whole bundle") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, BundleInvalid):
+            raise
+        raise BundleInvalid(f"{folder / MANIFEST} cannot be read ({error})") from None
+    return files

@@ -1,0 +1,129 @@
+"""A table or a folder -> the inputs to score, one after the other and in the same order each time."""
+
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from convoy.core.paths import Task
+from convoy.kinds.rejection import InputRejected
+from convoy.operations.score.refusal import ScoringRefused
+from convoy.sources import folders, trees
+from convoy.sources.lines import Row
+from convoy.sources.tables import rows_of
+
+
+@dataclass(frozen=True)
+class Item:
+    """One row: its name, and what it holds, which is a text, the file of a text or an image, or why it has neither."""
+
+    name: str
+    content: str | Path | InputRejected
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What is to be scored, read anew each time it is iterated; memory holds a few rows, or the names of one folder."""
+
+    place: Path
+    task: Task
+    column: str
+    encoding: str
+
+    def __iter__(self) -> Iterator[Item]:
+        """Raises SourceRefused where a table cannot be read at all; what is wrong with one row is in that row."""
+        if self.place.is_dir():
+            yield from (Item(trees.printable(file.relative_to(self.place)), file) for file in self._files())
+            return
+        for number, (_, row) in enumerate(rows_of(self.place, self.encoding, [self.column])):
+            cell = _cell(row, self.column)
+            if isinstance(cell, InputRejected) or self.task != "image":
+                yield Item(f"{self.place.name}#{number}", cell)
+            else:
+                # May lead anywhere: who runs this may read whatever the table names, and could name it himself.
+                yield Item(trees.printable(cell), self.place.parent / cell)
+
+    def count(self) -> int:
+        """The number of rows. A table that cannot be read to its end is refused here, before anything is scored."""
+        total, found = 0, False
+        for item in self:
+            total += 1
+            found = found or not (isinstance(item.content, InputRejected) and item.content.code == "missing_value")
+        if total and not found:
+            raise ScoringRefused(
+                f"{self.place}: none of the {total} rows has a `{self.column}`; --column names another"
+            )
+        return total
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What changes when the input does: path, size and time of a table, or a sha256 over those of all files.
+
+        A table of images has both: the files that it names may change while it does not.
+        """
+        whole: dict[str, Any] = {"path": str(self.place.resolve())}
+        if not self.place.is_dir():
+            about = self.place.stat()
+            whole |= {"size": about.st_size, "mtime_ns": about.st_mtime_ns}
+        return whole | ({"files": self._digest_of_files()} if self.place.is_dir() or self.task == "image" else {})
+
+    def _digest_of_files(self) -> str:
+        digest = hashlib.sha256()
+        if self.place.is_dir():
+            for file in self._files():
+                about = file.lstat()
+                digest.update(os.fsencode(file) + f"\0{about.st_size}\0{about.st_mtime_ns}\0".encode())
+            return digest.hexdigest()
+        for item in self:
+            digest.update(_about(item.content).encode() if isinstance(item.content, Path) else b"\0")
+        return digest.hexdigest()
+
+    def _files(self) -> Iterator[Path]:
+        """All files below the folder, of texts those that end in .txt; links to folders are not followed."""
+        for path, is_folder in trees.paths_below(self.place):
+            if not is_folder and (self.task == "image" or path.name.lower().endswith(".txt")):
+                yield path
+
+
+def read_file(path: Path, max_bytes: int) -> bytes:
+    """The content of a regular file. Raises InputRejected where it is missing, no file, unreadable or too large."""
+    try:
+        if not path.is_file():
+            raise InputRejected("unreadable_file", "there is no file of this name")
+        return trees.read_file(path, max_bytes)
+    except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise InputRejected("file_too_large", f"the file is {error.strerror}") from None
+        raise InputRejected("unreadable_file", f"the file cannot be read: {error.strerror}") from None
+
+
+def decode(content: bytes, encoding: str) -> str:
+    """The text of a file. Raises InputRejected where it is not in this encoding."""
+    try:
+        return folders.decode(content, encoding)
+    except UnicodeDecodeError as error:
+        raise InputRejected("invalid_text", folders.explain(error)) from None
+
+
+def _about(file: Path) -> str:
+    """Size and time of a regular file; nothing of what is none, which is no input, and may change all the time."""
+    try:
+        about = file.stat()
+    except (OSError, ValueError):  # there is none, or the name is one that no file can have
+        return "\0"
+    return f"{about.st_size} {about.st_mtime_ns}\0" if stat.S_ISREG(about.st_mode) else "\0"
+
+
+def _cell(row: Row, column: str) -> str | InputRejected:
+    """A text or a path as the table has it, or why there is none."""
+    if isinstance(row, str):
+        return InputRejected("malformed_row", row)
+    value = row.get(column)
+    if value is None:
+        return InputRejected("missing_value", f"the row has no `{column}`")
+    if not isinstance(value, str):
+        return InputRejected("malformed_row", f"`{column}` is a {type(value).__name__}, a string is expected")
+    return value

@@ -1,0 +1,264 @@
+"""The MLflow UI and the prediction service as processes that start together and end together."""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+from honcho.manager import Manager
+from honcho.printer import Printer
+
+from convoy.core.params import ParamsInvalid
+from convoy.core.paths import DEPLOYED, TASKS
+from convoy.core.progress import Say
+from convoy.lineage import workspace
+from convoy.operations import ports
+from convoy.operations.ports import HOST
+from convoy.tracking import settings
+
+REAPED_WITHIN_S = 5  # after SIGKILL
+READY_WITHIN_S = 180  # a cold disk and a busy machine; both are ready in about 15 s otherwise
+
+
+def up(port: int, mlflow_port: int, say: Say) -> int:
+    """Run both until Ctrl-C, SIGTERM or the end of one; gives the exit status. MLflow's UI only for a local store."""
+    local = settings.is_local(settings.tracking_uri())
+    wanted = {"PORT": port, **({"MLFLOW_PORT": mlflow_port} if local else {})}
+    try:
+        ports.check(wanted)
+    except ports.PortTaken as error:
+        say(str(error))
+        return 1
+    deployed = [task for task in TASKS if (DEPLOYED / task / "current").exists()]
+    if not deployed:
+        say("nothing is deployed; `make run` builds it, or `dvc repro` and `python -m convoy publish`")
+        return 1
+    if status := _make_store(say):
+        return status
+    service = f"http://{HOST}:{port}"
+    ui = f"http://{HOST}:{mlflow_port}" if local else settings.tracking_uri()
+    # /readyz asks for the models of all tasks; with one of them missing, the other still answers.
+    probe = "readyz" if len(deployed) == len(TASKS) else "livez"
+    checks = [f"{service}/{probe}", *([f"{ui}/health"] if local else [])]
+
+    def announce(runner: "_Runner") -> None:
+        from convoy.operations import (
+            smoke_request,  # numpy starts threads when it is imported, and honcho forks before this
+        )
+
+        if smoke_request.wait_until_ready(checks, READY_WITHIN_S, lambda: runner.ending):
+            smoke_request.show(service, ui, say)
+        elif not runner.ending:
+            say(f"not ready after {READY_WITHIN_S} s: {' or '.join(checks)}; the lines above say why")
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    runner = _Runner(lambda runner: _while_heard(lambda: announce(runner), runner))
+    commands = {"serving": command("serve", port), **({"mlflow": command("mlflow", mlflow_port)} if local else {})}
+    for name, words in commands.items():
+        runner.add_process(name, f"exec {shlex.join(words)}", env=environment())
+    signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))  # the terminal was closed
+    return runner.run()
+
+
+def _while_heard(work: Callable[[], None], runner: "_Runner") -> None:
+    """Do what prints; where the terminal or the pipe is closed under it, end everything instead."""
+    try:
+        work()
+    except OSError:
+        runner.output_lost()
+    except RuntimeError as error:  # a signal's handler printed in the middle of another line
+        if "reentrant" not in str(error):
+            raise
+
+
+def replace_by(name: str, port: int, say: Say) -> int:
+    """Become one of the two processes; gives an exit status only where the port is taken."""
+    try:
+        ports.check({"PORT" if name == "serve" else "MLFLOW_PORT": port})
+    except ports.PortTaken as error:
+        say(str(error))
+        return 1
+    if name == "mlflow" and (status := _make_store(say)):
+        return status
+    say(f"http://{HOST}:{port} (Ctrl-C ends it)")
+    sys.stdout.flush()
+    words = command(name, port)
+    os.execve(words[0], words, environment())
+
+
+def _make_store(say: Say) -> int:
+    """Publish where the local store is missing: a server would show an empty one, or half of one if it is killed."""
+    database = settings.database()
+    if database is None or database.exists():
+        return 0
+    say(f"{database} is missing: publishing what there is")
+    sys.stdout.flush()
+    status = subprocess.run([sys.executable, "-m", "convoy", "publish"], env=environment(), check=False).returncode
+    return 0 if database.exists() else status  # a task that could not be published keeps no other from being served
+
+
+def demo(folder: Path, port: int, mlflow_port: int, say: Say) -> int:
+    """Lay `folder` with demo.yaml, build, publish and serve there; returns only where something fails."""
+    try:
+        ports.check({"PORT": port, "MLFLOW_PORT": mlflow_port})
+        workspace.lay(folder, Path("demo.yaml"))
+    except (ports.PortTaken, workspace.WorkspaceRefused, ParamsInvalid) as error:
+        say(str(error))
+        return 1
+    say(f"few examples and epochs, in {folder}: nothing outside it changes")
+    for words in (["convoy", "verify", "--mend"], ["dvc", "repro"], ["convoy", "publish"]):
+        status = subprocess.run(
+            [sys.executable, "-m", *words], cwd=folder, env=workspace.environment(folder)
+        ).returncode
+        if status:
+            return status
+    sys.stdout.flush()
+    up = ["-m", "convoy", "up", "--port", str(port), "--mlflow-port", str(mlflow_port)]
+    environment_there = workspace.environment(folder)
+    os.chdir(folder)
+    os.execve(sys.executable, [sys.executable, *up], environment_there)
+
+
+def command(name: str, port: int) -> list[str]:
+    """The command line of `serve` or `mlflow`; both listen on this machine alone."""
+    address = ["--host", HOST, "--port", str(port)]
+    if name == "serve":
+        return [sys.executable, "-m", "bentoml", "serve", "serving.service:service", *address]
+    hosts = [f"{host}:{port}" for host in (HOST, "localhost")]
+    # MLflow compares the Host header with its port; a page of another site cannot read the UI.
+    guard = ["--allowed-hosts", ",".join(hosts), "--cors-allowed-origins", ",".join(f"http://{host}" for host in hosts)]
+    quiet = ["--workers", "1", "--uvicorn-opts", "--log-level warning"]
+    store = ["--backend-store-uri", settings.tracking_uri()]
+    files = ["--artifacts-destination", str(settings.artifact_root())]
+    return [sys.executable, "-m", "mlflow", "server", *address, *quiet, *store, *files, *guard]
+
+
+def environment() -> dict[str, str]:
+    """What both processes get: MLflow's settings, no telemetry, output as it comes."""
+    fixed = {"BENTOML_DO_NOT_TRACK": "True", "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore::UserWarning"}
+    return {**settings.ENVIRONMENT, **os.environ, **fixed}
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    """A process and all below it; empty where it has ended."""
+    try:
+        parent = psutil.Process(pid)
+        return [parent, *parent.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+class _Printer(Printer):  # type: ignore[misc]
+    """honcho's Printer that outlives its terminal: a line that cannot be printed ends the servers, not the loop."""
+
+    def __init__(self, runner: "_Runner") -> None:
+        super().__init__(sys.stdout)
+        self._runner = runner
+
+    def write(self, message: object) -> None:
+        """Print a line."""
+        _while_heard(lambda: Printer.write(self, message), self._runner)
+
+
+class _Runner(Manager):  # type: ignore[misc]
+    """honcho's Manager that ends grandchildren too: bentoml's workers have sessions of their own."""
+
+    def __init__(self, announce: Callable[["_Runner"], None]) -> None:
+        super().__init__(_Printer(self))
+        self.returncode: int | None = None
+        self.ending = False
+        self._announce = announce
+        self._descendants: dict[str, list[psutil.Process]] = {}
+
+    def run(self) -> int:
+        """Start all and loop until all have ended; gives the exit status."""
+        try:
+            self.loop()
+        finally:
+            self.end_all()
+        return self.exit_status()
+
+    def exit_status(self) -> int:
+        """That of the process that ended first, 128 + n for signal n; to end by itself is a failure in any case."""
+        status = int(self.returncode or 0)
+        return 128 - status if status < 0 else status or 1
+
+    def output_lost(self) -> None:
+        """Begin to end, as a shell does with what writes into a closed pipe; further lines go nowhere."""
+        if self.returncode is None:
+            self.returncode = 128 + signal.SIGPIPE
+        self.ending = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+    def terminate(self) -> None:
+        """End all; a signal that comes while they are being started waits until honcho knows them."""
+        self.ending = True
+        if self._all_started():
+            self.look_after_descendants()
+            super().terminate()
+
+    def kill(self) -> None:
+        """End by force what is left, grandchildren included."""
+        super().kill()
+        self.end_descendants()
+
+    def end_all(self) -> None:
+        """Kill and reap what is left, however the loop ended; nothing is left where it ended as it should."""
+        self.ending = True
+        states = [state for state in self._processes.values() if "process" in state]
+        forks = [state["process"].pid for state in states if state["process"].is_alive()]
+        servers = [state["pid"] for state in states if "pid" in state and "returncode" not in state]
+        left = [process for pid in forks + servers for process in _family(pid)]
+        for process in left:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.end_descendants()
+        psutil.wait_procs(left, timeout=REAPED_WITHIN_S)
+
+    def end_descendants(self) -> None:
+        """Kill what outlived its parent."""
+        for name in self._descendants:
+            self._end_descendants_of(name)
+
+    def look_after_descendants(self) -> None:
+        """Note who they are while their parent lives; one killed from outside would leave them with its port."""
+        for name, state in self._processes.items():
+            try:
+                parent = psutil.Process(state["pid"])
+                if parent.status() == psutil.STATUS_ZOMBIE:
+                    self._end_descendants_of(name)
+                else:
+                    self._descendants[name] = parent.children(recursive=True)
+            except (KeyError, psutil.NoSuchProcess):  # not started yet, or ended and waited for
+                continue
+
+    def _end_descendants_of(self, name: str) -> None:
+        for process in self._descendants.get(name, []):
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                continue
+
+    def _start(self) -> None:
+        super()._start()
+        # After the forks: a fork beside a thread could inherit its locks.
+        threading.Thread(target=self._announce, args=(self,), daemon=True).start()
+        threading.Thread(target=self._look_after, daemon=True).start()
+
+    def _look_after(self) -> None:
+        while not self.ending:
+            self.look_after_descendants()
+            time.sleep(1)
+
+    def _any_stopped(self) -> bool:
+        """Asked by honcho's loop in each round: True starts its countdown to kill(), also where none has ended yet."""
+        return self.ending or bool(super()._any_stopped())

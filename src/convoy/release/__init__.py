@@ -1,0 +1,1 @@
+"""Gates, decisions, promotion, rollback and deployment: which model serves, and why."""

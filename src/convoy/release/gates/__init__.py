@@ -1,0 +1,1 @@
+"""The gates that a challenger must pass: evidence, rules, report."""

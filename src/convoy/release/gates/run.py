@@ -1,0 +1,173 @@
+"""A challenger, a champion and the gate split -> the report of their gates, judged once and kept as files."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from convoy.bundles.bundle import read_bundle
+from convoy.core import atomic
+from convoy.core.paths import Task
+from convoy.core.progress import Say
+from convoy.evaluation.plots import save_figure
+from convoy.release.gates.evidence import GATE, Best, Evidence
+from convoy.release.gates.limits import PublishParams
+from convoy.release.gates.measure import measure, size_of
+from convoy.release.gates.plot import draw
+from convoy.release.gates.report import Party, Report, key_of
+from convoy.release.gates.rules import judge, outcome_of
+from convoy.release.gates.split import GateSplit, read_gate_split
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A version and a folder with its bundle."""
+
+    party: Party
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A report and where it lies: JSON and picture; nowhere where it could not be completed and is not kept."""
+
+    report: Report
+    files: dict[str, Path] = field(default_factory=dict)
+
+
+def judge_once(
+    task: Task,
+    challenger: Contender,
+    champion: Contender | None,
+    gate_split: Path,
+    limits: PublishParams,
+    recorded: dict[str, Any],
+    folder: Path,
+    say: Say,
+) -> Kept:
+    """The report on these two, on this gate split and by these limits; from `folder` where it has been judged before.
+
+    `recorded` is what the build left behind, as fields of Evidence: onnx, preflight, unknown. A judgement for which
+    something was missing is not kept, so that it is made again.
+    """
+    gate, why = _open(task, gate_split, challenger, recorded.get("unknown", {}))
+    kept = [each.report for each in read_kept(folder) if gate and each.report.gate_split == gate.sha256]
+    best = _best_before(kept, champion) if champion else {}
+    content = {
+        "challenger": challenger.party.digest,
+        "champion": champion.party.digest if champion else None,
+        "gate_split": gate.sha256 if gate else "",
+        "limits": limits.model_dump(mode="json", exclude={"promote"}),
+        "recorded": {name: _plain(value) for name, value in recorded.items()},
+        **{name: found.value for name, found in best.items()},
+    }
+    key = key_of(content)
+    files = _files(folder / f"{key[:16]}.json")
+    known = _read(files["report"])
+    if known is not None:
+        # Another MLflow numbers the same bundles otherwise.
+        numbers = {"challenger": challenger.party, "champion": champion.party if champion else None}
+        return _keep(known.model_copy(update=numbers), files)  # the picture too, where it is gone
+    if gate is None:
+        evidence = _without_gate(challenger, champion, recorded, why)
+    else:
+        say(f"judging version {challenger.party.version} on {len(gate.labels):,} rows of the gate split")
+        folders = challenger.folder, champion.folder if champion else None
+        evidence = measure(gate, *folders, limits, recorded).model_copy(update=best)
+    verdicts = judge(evidence, limits)
+    report = Report(
+        task=task,
+        challenger=challenger.party,
+        champion=champion.party if champion else None,
+        gate_split=gate.sha256 if gate else "",
+        judged_before=len(kept),
+        outcome=outcome_of(verdicts),
+        verdicts=tuple(verdicts),
+        limits=limits,
+        evidence=evidence,
+    )
+    if evidence.unknown:
+        return Kept(report)
+    files["report"].unlink(missing_ok=True)  # of another format
+    return _keep(report, files)
+
+
+def read_kept(folder: Path) -> list[Kept]:
+    """All reports that are kept in a folder, the latest last; one of another format is left out."""
+    paths = sorted(folder.glob("*.json"), key=lambda path: (path.stat().st_mtime_ns, path.name))
+    found = [(path, _read(path)) for path in paths]
+    return [_keep(report, _files(path)) for path, report in found if report is not None]
+
+
+def _best_before(reports: list[Report], champion: Contender) -> dict[str, Best]:
+    """The best accuracy and log loss of other champions, by reports on the same gate split, as fields of Evidence.
+
+    A champion of other data may have learnt from rows of this split, and does not count.
+    """
+    shown = [
+        (report.champion.version, report.evidence.champion)
+        for report in reports
+        if report.champion
+        and report.champion.digest != champion.party.digest
+        and report.evidence.champion
+        and not report.evidence.obstacle
+    ]
+    if not shown:
+        return {}
+    right = max(shown, key=lambda one: one[1].accuracy)
+    sure = min(shown, key=lambda one: one[1].log_loss)
+    return {
+        "best_accuracy": Best(version=right[0], value=right[1].accuracy),
+        "best_log_loss": Best(version=sure[0], value=sure[1].log_loss),
+    }
+
+
+def _open(
+    task: Task, path: Path, challenger: Contender, recorded_unknown: dict[str, str]
+) -> tuple[GateSplit | None, str]:
+    if GATE in recorded_unknown:
+        return None, recorded_unknown[GATE]
+    try:
+        gate = read_gate_split(task, path)
+    except FileNotFoundError as error:
+        return None, str(error)
+    labels = read_bundle(challenger.folder).card.labels
+    if gate.names != labels:
+        return None, f"{path} has the labels {', '.join(gate.names)}, the bundle {', '.join(labels)}; run `dvc repro`"
+    return gate, ""
+
+
+def _without_gate(challenger: Contender, champion: Contender | None, recorded: dict[str, Any], why: str) -> Evidence:
+    unknown = {**recorded.get("unknown", {}), GATE: why}
+    return Evidence(
+        rows=0,
+        challenger=None,
+        size_bytes=size_of(challenger.folder),
+        has_champion=champion is not None,
+        **{**recorded, "unknown": unknown},
+    )
+
+
+def _keep(report: Report, files: dict[str, Path]) -> Kept:
+    """Write what is missing; the JSON last, since it says that this was judged."""
+    if not files["picture"].exists():
+        save_figure(draw(report), files["picture"])
+    if not files["report"].exists():
+        atomic.write_json(files["report"], report.model_dump(mode="json"))
+    return Kept(report, files)
+
+
+def _files(report: Path) -> dict[str, Path]:
+    return {"report": report, "picture": report.with_suffix(".png")}
+
+
+def _read(path: Path) -> Report | None:
+    try:
+        return Report.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
+
+
+def _plain(value: Any) -> Any:
+    return value.model_dump(mode="json") if hasattr(value, "model_dump") else value

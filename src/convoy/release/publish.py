@@ -1,0 +1,256 @@
+"""What the pipeline built -> MLflow, and to deployed/ where nothing speaks against it; again and again to the same."""
+
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+from convoy.bundles.bundle import Bundle, BundleInvalid, read_bundle
+from convoy.core import stages
+from convoy.core.params import ParamsInvalid
+from convoy.core.paths import DATA_KINDS, DEPLOYED, TASKS, Task, architectures
+from convoy.core.progress import Say
+from convoy.release import champions, deployment, gate_reports, journal, promotion, registry_sync
+from convoy.release.approval import FOLLOWS
+from convoy.release.decision import Grounds, Model
+from convoy.release.gate_reports import Judged
+from convoy.tracking import (
+    build_runs,
+    build_state,
+    git_state,
+    mlflow_runs,
+    orphaned_runs,
+    registering,
+    registry,
+    settings,
+)
+from convoy.tracking.artifacts import ArtifactRefused, StoreMoved
+from convoy.tracking.build_runs import Build
+from convoy.tracking.build_state import Built, Winner
+from convoy.tracking.dvc_lock import Lock
+from convoy.tracking.run_content import RunContent
+
+# What a person can mend; anything else is a fault of Convoy's, whose traceback is printed.
+_REFUSALS = (
+    ArtifactRefused,
+    BundleInvalid,
+    journal.DecisionsBroken,
+    MlflowException,
+    OSError,
+    ParamsInvalid,
+    registry.VersionUnknown,
+)
+
+
+class PublishFailed(RuntimeError):
+    """Some tasks could not be published; the message names each with the reason."""
+
+    def __init__(self, reasons: Mapping[Task, str]) -> None:
+        super().__init__("\n".join(f"{task} was not published: {reason}" for task, reason in reasons.items()))
+
+
+def publish(client: MlflowClient, say: Say, tasks: Sequence[Task] = TASKS) -> None:
+    """Bring MLflow and deployed/ to what dvc.lock says was built, and say in plain words what that took.
+
+    The caller holds locks.hold_deployed(), so that nothing is made twice. Raises PublishFailed once all other tasks
+    are published, and at once what concerns them all: LockInvalid, GitFailed, StoreMoved, SQLAlchemyError.
+    """
+    lock, git = Lock.read(), git_state.read_git_state()
+    for name in orphaned_runs.close(client):
+        say(f"run {name}: its process is no longer there, it is marked KILLED")
+    failed: dict[Task, str] = {}
+    for task in tasks:
+        say(f"{task}:")
+        try:
+            journal.read_chain(task)  # before anything changes; lines missing at its end may come back from MLflow
+            _Publication(client, task, build_state.read_built(task, lock), git, lambda line: say(f"  {line}")).run()
+        except (SQLAlchemyError, StoreMoved):
+            raise
+        except Exception as error:  # whatever it is, the other tasks do not wait for it
+            failed[task] = _reason(error)
+            say(f"  not published: {failed[task]}")
+    if failed:
+        raise PublishFailed(failed)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, MlflowException):
+        return f"MLflow ({settings.tracking_uri()}) refuses: {error.message}"
+    if isinstance(error, _REFUSALS):
+        return str(error)
+    traceback.print_exception(error)
+    return f"{type(error).__name__}: {error}"
+
+
+class _Publication:
+    """One task on its way from the build to what serves."""
+
+    def __init__(
+        self, client: MlflowClient, task: Task, content: Built, git: git_state.GitState | None, say: Say
+    ) -> None:
+        self.client, self.task, self.content, self.git, self.say = client, task, content, git, say
+        self.experiment = mlflow_runs.experiment_of(client, task)
+
+    @property
+    def unproven(self) -> list[str]:
+        """The trainings that are not published; reports alone, which git brings, may be another machine's."""
+        absent = [f"{self.task}-{each}" for each in architectures(self.task) if each not in self.content.runs]
+        has_baselines = self.task in DATA_KINDS  # what reads texts in pieces is measured against those of `text`
+        return [*absent, stages.BASELINES] if has_baselines and not self.content.baselines else absent
+
+    def run(self) -> None:
+        if self.content.missing:
+            remedy = "`dvc repro` makes what is missing, `dvc pull` fetches what another machine made"
+            self.say(f"not complete ({'; '.join(self.content.missing)}): {remedy}")
+        if self.unproven:
+            self.say(f"not published, since no files here prove that they ran: {', '.join(self.unproven)}")
+        served_before = deployment.current_digest(self.task)
+        registry_sync.bring_back(self.client, self.task, self.say)
+        promotion.settle(self.task, self.say)
+        self._publish()
+        registry_sync.show(self.client, self.task)
+        if deployment.current_digest(self.task) != served_before:
+            self.say(FOLLOWS)
+
+    def _publish(self) -> None:
+        runs = {architecture: self._complete(run) for architecture, run in self.content.runs.items()}
+        for baseline in self.content.baselines:
+            self._complete(baseline)
+        bundle = self._winning_bundle()
+        serving = self._keep_serving(bundle.digest if bundle else None)
+        if bundle is None or self.content.winner is None:
+            self.say("no bundle to publish" + (f"; version {serving.version} goes on serving" if serving else ""))
+            return
+        version = self._register(self.content.winner, bundle, runs[self.content.winner.architecture])
+        self._record_build(
+            Build(self.task, self.content.lock, bundle.digest, runs, self.content.winner.architecture), version
+        )
+        self._decide(self.content.winner, version, bundle, serving)
+
+    def _complete(self, content: RunContent) -> Run:
+        """The run of a candidate, with the state of the sources when it was first published."""
+        known = mlflow_runs.find_run(self.client, self.experiment, content.key)
+        if known is None or mlflow_runs.SOURCES not in known.data.tags:
+            content = mlflow_runs.with_sources(content, self.git)
+        run, added = mlflow_runs.complete_run(self.client, self.experiment, content)
+        what = ", ".join(f"{count} {name}" for name, count in added.items() if count and name != "run")
+        self.say(f"run {content.name}: {'new, with ' if added['run'] else 'added '}{what or 'nothing, it is complete'}")
+        return run
+
+    def _winning_bundle(self) -> Bundle | None:
+        if self.content.winner is None:
+            return None
+        try:
+            bundle = read_bundle(self.content.winner.folder)
+        except BundleInvalid as error:
+            self.say(f"the bundle cannot be published: {error}")
+            return None
+        if (bundle.card.task, bundle.card.architecture) != (self.task, self.content.winner.architecture):
+            self.say(
+                f"the bundle holds {bundle.card.task}-{bundle.card.architecture}, the winner is "
+                f"{self.task}-{self.content.winner.architecture}: `dvc repro` exports it"
+            )
+            return None
+        return bundle
+
+    def _keep_serving(self, building: str | None) -> ModelVersion | None:
+        """Bring MLflow in line with what is deployed, or, where nothing is, deploy MLflow's champion again."""
+        digest = deployment.current_digest(self.task)
+        if digest == building and digest is not None:
+            return None  # registered and aligned with the build
+        if digest is None:
+            version = registry.version_with(self.client, self.task, "champion")
+            if version is not None:
+                why = Grounds("restored", "nothing was deployed; it is MLflow's champion")
+                champions.serve(self.client, self.task, version, why)
+                self.say(f"{version.name} version {version.version} is what serves, again: nothing was deployed")
+            return version
+        version = registry.find_version(self.client, self.task, digest) or self._register_deployed(digest)
+        if version is not None and champions.align(self.client, self.task, version):
+            self.say(f"{version.name} version {version.version} is what serves; deployed/ and MLflow agree again")
+        return version
+
+    def _register_deployed(self, digest: str) -> ModelVersion | None:
+        """A version for a bundle that serves but that MLflow lacks, as after mlflow.db was deleted."""
+        folder = deployment.folder_of(self.task, digest)
+        try:
+            bundle = read_bundle(folder)
+        except BundleInvalid as error:
+            self.say(f"what serves is broken and MLflow has no copy: {error}")
+            return None
+        content = mlflow_runs.run_of_bundle(bundle, folder)
+        run, _ = mlflow_runs.complete_run(self.client, self.experiment, content)
+        version = registering.register(self.client, self.task, folder, run.info.run_id, {})
+        self.say(f"the bundle that serves ({digest[:12]}) is {version.name} version {version.version} again")
+        return version
+
+    def _register(self, winner: Winner, bundle: Bundle, run: Run) -> ModelVersion:
+        known = registry.find_version(self.client, self.task, bundle.digest)
+        mlflow_runs.tag_run(self.client, run, {"convoy.bundle_digest": bundle.digest})
+        tags = {
+            "architecture": winner.architecture,
+            "convoy.run_key": run.data.tags[mlflow_runs.RUN_KEY],
+        }
+        version = registering.register(self.client, self.task, winner.folder, run.info.run_id, tags)
+        state = "new" if known is None else "known already"
+        self.say(
+            f"winner {self.task}-{winner.architecture}: bundle {bundle.digest[:12]} is "
+            f"{version.name} version {version.version} ({state})"
+        )
+        return version
+
+    def _record_build(self, build: Build, version: ModelVersion) -> None:
+        run, added = build_runs.record(self.client, self.experiment, build, version, self.git)
+        state = build_runs.summary(run) if added["run"] else "known already"
+        self.say(f"build {build.digest[:12]}: {state}")
+
+    def _decide(self, winner: Winner, version: ModelVersion, bundle: Bundle, serving: ModelVersion | None) -> None:
+        gate_reports.bring_back(self.client, self.task, version)
+        if deployment.current_digest(self.task) == bundle.digest:
+            changed = champions.align(self.client, self.task, version)
+            self.say(f"version {version.version} serves" + (", deployed/ and MLflow agree again" if changed else ""))
+            return
+        if decided := self._decided(version, bundle):
+            self._stays_challenger(version, serving, f"it was decided on before ({decided})")
+            return
+        judged = gate_reports.judge(self.client, self.task, version, serving, winner, self.say)
+        if judged.report.objections:
+            self._object(version, bundle, serving, judged)
+        elif judged.asked and serving is not None:
+            self._stays_challenger(version, serving, "it passed every gate, and params.yaml has publish.promote: asked")
+        else:
+            self._promote(version, serving, judged)
+
+    def _decided(self, version: ModelVersion, bundle: Bundle) -> str | None:
+        """What was decided on this bundle, here or, by MLflow's tag, elsewhere; then nothing is decided by itself."""
+        last = journal.read_history(self.task).about(bundle.digest)
+        return last.told if last else version.tags.get(registry_sync.DECISION)
+
+    def _object(self, version: ModelVersion, bundle: Bundle, serving: ModelVersion | None, judged: Judged) -> None:
+        """What failed a gate is refused for good; what could not be judged is no decision, and judged again."""
+        why = "; ".join(judged.report.objections)
+        if judged.report.outcome == "failed":
+            asked = Model(version=str(version.version), digest=bundle.digest)
+            journal.decide(self.task, promotion.serving(self.task), asked, self._grounds("refusal", why, judged))
+        self._stays_challenger(version, serving, why)
+
+    def _promote(self, version: ModelVersion, serving: ModelVersion | None, judged: Judged) -> None:
+        why = f"it passed every gate beside version {serving.version}" if serving else "no champion before"
+        champions.serve(self.client, self.task, version, self._grounds("promotion", why, judged))
+        over = f" over version {serving.version}" if serving else ": no champion before"
+        self.say(f"version {version.version} promoted{over}; it serves from {DEPLOYED / self.task}/current")
+
+    def _grounds(self, kind: Literal["promotion", "refusal"], why: str, judged: Judged) -> Grounds:
+        return Grounds(kind, why, judged.report.figures, judged.file, self.git.revision if self.git else None)
+
+    def _stays_challenger(self, version: ModelVersion, serving: ModelVersion | None, why: str) -> None:
+        registry.set_alias(self.client, self.task, "challenger", version.version)
+        now = f"version {serving.version}" if serving else "nothing"
+        self.say(f"version {version.version} stays challenger, {now} serves: {why}")
+        command = f"python -m convoy promote --task {self.task} --version {version.version} --reason '...'"
+        self.say(f"to let it serve all the same: {command}")

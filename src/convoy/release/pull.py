@@ -1,0 +1,76 @@
+"""The registry's champion -> deployed/ of a machine that serves and has neither pipeline nor MLflow's server."""
+
+import time
+import traceback
+from functools import partial
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from convoy.bundles.bundle import BundleInvalid
+from convoy.core import locks
+from convoy.core.paths import Task
+from convoy.core.progress import Say
+from convoy.release import deployment, promotion
+from convoy.release.champions import release_of
+from convoy.release.decision import Grounds
+from convoy.release.journal import DecisionsBroken
+from convoy.tracking import registry, settings
+from convoy.tracking.registry import VersionUnknown
+
+
+def pull(client: MlflowClient, task: Task, say: Say) -> bool:
+    """Let the champion serve here; says whether anything changed. What served before goes on where this fails.
+
+    Raises VersionUnknown where there is no champion or its files are gone, BundleInvalid where they are not whole.
+    """
+    version = registry.version_with(client, task, "champion")
+    if version is None:
+        raise VersionUnknown(
+            f"{registry.model_name(task)} has no champion in {client.tracking_uri}; "
+            "`python -m convoy publish` or `promote`, where the pipeline runs, makes one"
+        )
+    promotion.settle(task, say)
+    nearby = [deployment.folder_of(task, registry.digest_of_version(version))]
+    release = release_of(task, version)
+    with registry.bundle_of(client, version, nearby) as folder:
+        changed = deployment.put(task, folder, release)
+    if deployment.current_digest(task) != release.digest:
+        promotion.decide(task, release, Grounds("pull", f"the champion of {client.tracking_uri}"))
+        changed = True
+    say(f"{task}: {version.name} version {version.version} {'serves now' if changed else 'serves already'}")
+    return changed
+
+
+def pulled(client: MlflowClient, task: Task, say: Say, complain: Say) -> bool:
+    """`pull`, and whether it succeeded; why not is told, so that one task's failure does not keep the others."""
+    try:
+        pull(client, task, say)
+    except MlflowException as error:
+        complain(f"{task}: MLflow ({settings.tracking_uri()}) refuses: {error.message}")
+    except (BundleInvalid, DecisionsBroken, VersionUnknown, OSError) as error:
+        complain(f"{task}: {error}")
+    except Exception as error:  # a fault of ours
+        complain(f"{task}: {type(error).__name__}: {error}\n{traceback.format_exc()}")
+    else:
+        return True
+    return False
+
+
+def follow(client: MlflowClient, tasks: list[Task], every_s: float, say: Say) -> None:
+    """Pull again and again, for ever; what fails is told, and tried again the next time."""
+    said = dict.fromkeys(tasks, "")
+
+    def once(task: Task, line: str) -> None:
+        if line != said[task]:
+            say(line)
+        said[task] = line
+
+    while True:
+        for task in tasks:
+            try:
+                with locks.hold_deployed(say):
+                    pulled(client, task, partial(once, task), partial(once, task))
+            except OSError as error:  # of the lock: a full disk, say
+                once(task, f"{task}: {error}")
+        time.sleep(every_s)

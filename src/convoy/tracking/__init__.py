@@ -1,0 +1,1 @@
+"""What was built and trained, shown in MLflow, and read from it."""

@@ -1,0 +1,73 @@
+"""The loader that MLflow calls for a registered version: a bundle folder -> predictions on raw inputs."""
+
+import reprlib
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from convoy.bundles.predictor import Predictor, Prepared
+from convoy.kinds.rejection import InputRejected
+
+_NAMED = 5  # rejected rows that an error names; a table may have millions
+
+
+class RawInputModel:
+    """Answers a table of raw inputs in a column named after the task: bytes of images, str of texts."""
+
+    def __init__(self, folder: Path) -> None:
+        self._predictor = Predictor(folder)
+        self._task = self._predictor.card.task
+
+    def predict(self, table: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+        """A row per input, with the index of `table`: label, probability, probabilities (label -> share).
+
+        Raises InputRejected, which names the rejected rows by their index.
+        """
+        labels = self._predictor.card.labels
+        found = self._predictor.probabilities([each.array for each in self._prepare_all(table[self._task])])
+        return pd.DataFrame(
+            {
+                "label": [labels[row.argmax()] for row in found],
+                "probability": [float(row.max()) for row in found],
+                "probabilities": [dict(zip(labels, map(float, row), strict=True)) for row in found],
+            },
+            index=table.index,
+        )
+
+    def _prepare_all(self, column: "pd.Series[Any]") -> list[Prepared]:
+        prepared: list[Prepared] = []
+        rejected: list[tuple[int, InputRejected]] = []
+        for position, value in enumerate(column):
+            try:
+                prepared.append(self._predictor.prepare(self._raw(value)))
+            except InputRejected as error:
+                rejected.append((position, error))
+        if rejected:
+            raise _refusal(column.index, rejected)
+        return prepared
+
+    def _raw(self, value: Any) -> bytes | str:
+        """A cell as the predictor takes it. Raises InputRejected for a missing value and for another type."""
+        if self._task == "image" and isinstance(value, bytes | bytearray | memoryview):
+            return bytes(value)
+        if self._task != "image" and isinstance(value, str):
+            return value
+        if pd.api.types.is_scalar(value) and pd.isna(value):
+            raise InputRejected("missing_value", f"`{self._task}` is missing")
+        expected = "bytes are" if self._task == "image" else "a string is"
+        raise InputRejected("malformed_row", f"`{self._task}` is a {type(value).__name__}, {expected} expected")
+
+
+def _refusal(index: "pd.Index[Any]", rejected: list[tuple[int, InputRejected]]) -> InputRejected:
+    """One error for all rows that were rejected, given by their positions."""
+    shown = rejected[:_NAMED]
+    names = index[[position for position, _ in shown]].tolist()  # as Python's numbers, which print as such
+    rows = [f"row {reprlib.repr(name)}: {error.message}" for name, (_, error) in zip(names, shown, strict=True)]
+    more = f"; and {len(rejected) - _NAMED} more" if len(rejected) > _NAMED else ""
+    message = f"{len(rejected)} of {len(index)} rows cannot be used: {'; '.join(rows)}{more}"
+    return InputRejected(rejected[0][1].code, message)
+
+
+def _load_pyfunc(path: str) -> RawInputModel:
+    return RawInputModel(Path(path))

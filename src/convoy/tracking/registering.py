@@ -1,0 +1,113 @@
+"""A bundle -> a version of MLflow's registered model, made where it is missing; its files are the bundle's own."""
+
+import importlib.metadata
+import shutil
+import tempfile
+from pathlib import Path
+
+import mlflow.pyfunc
+import pandas as pd
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, DataType, Schema
+from mlflow.types.schema import Map, TensorSpec
+
+import convoy
+from convoy.bundles.bundle import RELEASE, Bundle, read_bundle
+from convoy.core.paths import Task
+from convoy.tracking.artifacts import list_files, require_own_folder
+from convoy.tracking.registry import DIGEST, FOLDER, bundle_folder, find_version, model_folder, model_name
+
+# What convoy.tracking.pyfunc imports: a version carries it, so it loads where Convoy is not installed.
+_CODE = (
+    "__init__.py",
+    "bundles/__init__.py",
+    "bundles/bundle.py",
+    "bundles/predictor.py",
+    "core/__init__.py",
+    "core/atomic.py",
+    "core/params.py",
+    "core/paths.py",
+    "kinds/__init__.py",
+    "kinds/image/__init__.py",
+    "kinds/image/preprocessing.py",
+    "kinds/rejection.py",
+    "kinds/text/__init__.py",
+    "kinds/text/preprocessing.py",
+    "tracking/__init__.py",
+    "tracking/pyfunc.py",
+)
+_REQUIREMENTS = ("numpy", "onnxruntime", "pandas", "pillow", "pydantic", "pyyaml", "tokenizers")
+
+
+def register(client: MlflowClient, task: Task, folder: Path, run_id: str, tags: dict[str, str]) -> ModelVersion:
+    """The version of this bundle, made where it is missing: files first, so that no version is without them."""
+    bundle = read_bundle(folder)
+    version = find_version(client, task, bundle.digest)
+    if version is not None:
+        _store(client, str(version.run_id), model_folder(version), folder, bundle)
+        return version
+    model = _free_folder(client, task, run_id, bundle)
+    _store(client, run_id, model, folder, bundle)
+    try:
+        client.create_registered_model(model_name(task), description=f"Convoy's {task} model; `champion` serves.")
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    source = f"runs:/{run_id}/{model}"
+    return client.create_model_version(model_name(task), source, run_id, tags={DIGEST: bundle.digest, **tags})
+
+
+def _free_folder(client: MlflowClient, task: Task, run_id: str, bundle: Bundle) -> str:
+    """`model`, or a name of its own where another export of the same training has that."""
+    versions = client.search_model_versions(f"name = '{model_name(task)}' and run_id = '{run_id}'")
+    return f"{FOLDER}-{bundle.digest[:12]}" if versions else FOLDER
+
+
+def _is_stored(client: MlflowClient, run_id: str, model: str, bundle: Bundle) -> bool:
+    stored, inside = list_files(client, run_id, model), bundle_folder(model)
+    wanted = {f"{inside}/{name}": len(content) for name, content in bundle.files.items()}
+    rest = (f"{inside}/manifest.json", f"{model}/MLmodel")
+    return all(stored.get(name) == size for name, size in wanted.items()) and all(name in stored for name in rest)
+
+
+def _store(client: MlflowClient, run_id: str, model: str, folder: Path, bundle: Bundle) -> None:
+    """Write the bundle as an MLflow model without a pickle: its own bytes, and the name of the module that loads it.
+
+    Nothing where it is whole already.
+    """
+    if _is_stored(client, run_id, model, bundle):
+        return
+    require_own_folder(client, run_id)
+    package = Path(next(iter(convoy.__path__)))
+    ignore = shutil.ignore_patterns("__pycache__", RELEASE)
+    with tempfile.TemporaryDirectory() as temporary:
+        data, code = Path(temporary, "bundle"), Path(temporary, "convoy")
+        shutil.copytree(folder.resolve(), data, ignore=ignore)
+        code.mkdir()
+        for name in _CODE:
+            (code / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(package / name, code / name)
+        mlflow.pyfunc.save_model(
+            f"{temporary}/{model}",
+            loader_module="convoy.tracking.pyfunc",
+            data_path=str(data),
+            code_paths=[str(code)],
+            pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in ("mlflow", *_REQUIREMENTS)],
+            signature=_signature(bundle.card.task),
+            input_example=pd.DataFrame({bundle.card.task: [bundle.shown_input]}),
+            metadata={DIGEST: bundle.digest, "labels": list(bundle.card.labels)},
+        )
+        client.log_artifacts(run_id, f"{temporary}/{model}", model)
+
+
+def _signature(task: Task) -> ModelSignature:
+    given = ColSpec(DataType.binary if task == "image" else DataType.string, task)
+    answer: list[ColSpec | TensorSpec] = [
+        ColSpec(DataType.string, "label"),
+        ColSpec(DataType.double, "probability"),
+        ColSpec(Map(DataType.double), "probabilities"),
+    ]
+    return ModelSignature(inputs=Schema([given]), outputs=Schema(answer))

@@ -1,0 +1,213 @@
+"""dvc.lock and reports -> what MLflow should hold of one candidate; reads only, knows no MLflow."""
+
+import csv
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from convoy.core import paths, stages
+from convoy.core.paths import Architecture, Task
+from convoy.tracking.dvc_lock import Lock, same_file
+from convoy.tracking.metric_names import numbers
+
+_CONTEXTS = {"train": "training", "validation": "validation", "test": "test"}
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """One prepared file that a candidate learnt from or was measured on."""
+
+    name: str
+    digest: str  # DVC's md5
+    path: str
+    context: str
+
+
+@dataclass(frozen=True)
+class RunContent:
+    """All that a run in MLflow should hold; `key`, the training's fingerprint, says which run it is."""
+
+    name: str
+    key: str
+    started_ms: int
+    ended_ms: int
+    params: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    curves: dict[str, list[tuple[int, int, float]]] = field(default_factory=dict)  # (epoch, ms since start, value)
+    metrics: dict[str, float] = field(default_factory=dict)
+    data_sets: list[DataSet] = field(default_factory=list)
+    files: dict[str, Path | bytes] = field(default_factory=dict)
+    note: str = ""
+    changed_code: list[str] = field(default_factory=list)  # sources that were otherwise when this was made
+
+
+def read_json(path: Path) -> Any:
+    """The content of a report; None where it is absent or half written."""
+    try:
+        return json.loads(path.read_bytes())
+    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+        return None
+
+
+def flatten(content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested dicts -> (keys joined by dots, leaf), in order."""
+    if not isinstance(content, dict):
+        yield prefix, content
+        return
+    for key, value in content.items():
+        yield from flatten(value, f"{prefix}.{key}" if prefix else str(key))
+
+
+def training_file(task: Task, architecture: Architecture) -> Path:
+    """File that holds the fingerprint of a candidate's training."""
+    return paths.reports(task) / architecture / "training.json"
+
+
+def texts(content: Any) -> dict[str, str]:
+    """The leaves of nested params as MLflow keeps them."""
+    return {name: leaf if isinstance(leaf, str) else json.dumps(leaf) for name, leaf in flatten(content)}
+
+
+def read_run(
+    task: Task, architecture: Architecture, lock: Lock, evaluated: bool, is_winner: bool, missing: list[str]
+) -> RunContent:
+    """All that is there of a candidate whose training.json is the one of dvc.lock; what is not is named."""
+    train = stages.train(task, architecture)
+    reports = paths.reports(task) / architecture
+    written = {**lock.outs(train), **lock.outs(stages.evaluate(task))}
+    curves = _read_curves(reports / "curves.csv")
+    elapsed_ms = max((point[1] for points in curves.values() for point in points), default=0)
+    ended_ms = _made_at_ms(paths.candidate(task, architecture), reports)
+    files = _files(task, architecture, evaluated, is_winner, written, missing)
+    return RunContent(
+        name=f"{task}-{architecture}",
+        key=read_json(training_file(task, architecture))["fingerprint"],
+        started_ms=ended_ms - elapsed_ms,
+        ended_ms=ended_ms,
+        params=_params(task, architecture, lock),
+        tags=_tags(task, architecture, lock),
+        curves=curves,
+        metrics=_metrics(task, architecture, evaluated, is_winner, written),
+        data_sets=_data_sets(task, architecture, lock, evaluated),
+        files={**files, "dvc.lock": lock.excerpt([stages.fetch(task), stages.prepare(task), train])},
+        note=f"Candidate {task}-{architecture} as `dvc repro` trained it; `dvc.lock` names its data and weights.",
+        changed_code=lock.changed_code([stages.fetch(task), stages.prepare(task), train]),
+    )
+
+
+def _params(task: Task, architecture: Architecture, lock: Lock) -> dict[str, str]:
+    """The params that were in force at training, the same name for the same idea in every candidate."""
+    own = ".".join(stages.training_section(task, architecture))
+    names = {own: "", stages.prepare(task): "prepare", stages.fetch(task): "fetch"}
+    behind = [stages.fetch(task), stages.prepare(task), stages.train(task, architecture)]
+    found = {"architecture": str(architecture)}
+    for key, value in ((key, value) for name in behind for key, value in lock.params(name).items()):
+        name = names.get(key, key.removeprefix("train."))
+        found |= texts({name: value} if name else value)
+    return found
+
+
+def _tags(task: Task, architecture: Architecture, lock: Lock) -> dict[str, str]:
+    train = stages.train(task, architecture)
+    data = {path: md5 for path, md5 in lock.deps(train).items() if path.startswith("data/")}
+    made = {path: md5 for path, md5 in lock.outs(train).items() if path.startswith("candidates/")}
+    raw = {path: md5 for path, md5 in lock.outs(stages.fetch(task)).items()}
+    return {
+        "convoy.task": task,
+        "convoy.architecture": architecture,
+        "mlflow.source.name": f"dvc repro {train}",
+        "mlflow.source.type": "LOCAL",
+        **{f"convoy.dvc.{path}": md5 for path, md5 in {**raw, **data, **made}.items()},
+    }
+
+
+def _read_curves(path: Path) -> dict[str, list[tuple[int, int, float]]]:
+    if not path.exists():
+        return {}
+    with path.open(encoding="utf-8", newline="") as stream:
+        return curves_of(csv.DictReader(stream))
+
+
+def curves_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[tuple[int, int, float]]]:
+    """Rows of figures per epoch, as training tells or has written them -> points per curve, equal for both."""
+    curves: dict[str, list[tuple[int, int, float]]] = {}
+    for row in rows:
+        elapsed_ms = round(float(row.get("elapsed_s") or 0) * 1000)
+        for name, value in row.items():
+            if name not in ("epoch", "elapsed_s") and value not in ("", None):
+                curves.setdefault(f"curves/{name}", []).append((int(row["epoch"]), elapsed_ms, float(value)))
+    return curves
+
+
+def _metrics(
+    task: Task, architecture: Architecture, evaluated: bool, is_winner: bool, written: dict[str, str]
+) -> dict[str, float]:
+    """The figures of the reports that dvc.lock names; one that was changed since gives none."""
+
+    def figures(path: Path) -> Any:
+        return read_json(path) if same_file(path, written.get(str(path), "")) else {}
+
+    found = numbers(figures(paths.reports(task) / architecture / "metrics.json"), "")
+    if evaluated:
+        found |= numbers(figures(paths.reports(task) / "candidates.json").get(architecture, {}), "test")
+    if evaluated and is_winner:
+        found |= numbers(figures(paths.reports(task) / "test.json"), "test")
+        found |= numbers(figures(paths.reports(task) / "slices.json"), "slices")
+        found |= numbers(figures(paths.reports(task) / "explanation.json"), "explanation")
+    return {name: value for name, value in found.items() if not math.isnan(value)}
+
+
+def _data_sets(task: Task, architecture: Architecture, lock: Lock, evaluated: bool) -> list[DataSet]:
+    read = lock.deps(stages.train(task, architecture))
+    if evaluated:
+        read = {**read, **lock.deps(stages.evaluate(task))}
+    return [
+        DataSet(f"{task}-{split}", md5[:36], path, _CONTEXTS[split])
+        for path, md5 in read.items()
+        if path.startswith(f"data/prepared/{paths.kind_of(task)}/") and (split := split_of(path))
+    ]
+
+
+def split_of(path: str) -> str | None:
+    name = Path(path)
+    return name.stem if name.suffix == ".arrow" and name.stem in _CONTEXTS else None
+
+
+def _files(
+    task: Task,
+    architecture: Architecture,
+    evaluated: bool,
+    is_winner: bool,
+    written: dict[str, str],
+    missing: list[str],
+) -> dict[str, Path | bytes]:
+    folder = paths.reports(task)
+    wanted = [folder / architecture / name for name in ("training.json", "metrics.json", "curves.csv")]
+    wanted += [paths.data_reports(task) / name for name in ("data.json", "data.html", "findings.json", "rejected.csv")]
+    if evaluated:
+        wanted += [folder / architecture / name for name in ("confusion.png", "misclassified.png")]
+        wanted += [folder / "candidates.json"]
+    if is_winner:
+        wanted += [*([paths.choice(task)] if stages.is_chosen(task) else []), folder / "parity.json"]
+        pictures = ("reliability.png", "slices.png")
+        wanted += [folder / name for name in ("test.json", "slices.json", *pictures) if evaluated]
+        # Not missing from what was evaluated before there were explanations.
+        wanted += [path for path in [folder / "explanation.json"] if evaluated and str(path) in written]
+    found: dict[str, Path | bytes] = {}
+    for path in wanted:
+        if not path.exists():
+            missing.append(f"{path} is not there")
+        elif str(path) in written and not same_file(path, written[str(path)]):
+            missing.append(f"{path} is not the file that dvc.lock names")
+        else:
+            found[f"reports/{path.name}"] = path
+    return found
+
+
+def _made_at_ms(*folders: Path) -> int:
+    """When a candidate was finished: the time of its oldest file."""
+    times = [path.stat().st_mtime for folder in folders if folder.exists() for path in folder.iterdir()]
+    return int(min(times, default=0) * 1000)

@@ -1,0 +1,107 @@
+"""How a training goes, told to a side process that shows it in MLflow; training never waits for it."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal
+
+from convoy.core.paths import Architecture, Task
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+NICE = 15  # 3 % at most of a core that training fills; at 19, 1.5 %, MLflow would take minutes to be imported
+GRACE_S = 2  # what the end of a training may wait for the last points; `python -m convoy publish` adds what is missing
+
+
+class Follower:
+    """The training's end of a pipe to `python -m convoy follow`, which alone imports MLflow.
+
+    Nothing here raises or blocks: what the pipe does not take now is kept and offered again with the next line.
+    CONVOY_FOLLOW=0 in the environment switches it off.
+    """
+
+    def __init__(self) -> None:
+        self.process: subprocess.Popen[bytes] | None = None
+        self._unsent = b""
+
+    def start(
+        self,
+        task: Task,
+        architecture: Architecture,
+        fingerprint: str,
+        params: Mapping[str, Any],
+        rows: Sequence[Mapping[str, float]] = (),
+    ) -> None:
+        """Begin to follow; `rows` are the epochs that a resumed training has behind it, `params` may be nested."""
+        if os.environ.get("CONVOY_FOLLOW") == "0":
+            return
+        elapsed_s = rows[-1]["elapsed_s"] if rows else 0.0
+        started_ms = round((time.time() - elapsed_s) * 1000)
+        with suppress(Exception):
+            self.process = _side_process(Path(f".run/training/{task}-{architecture}.log"))
+        about = {"task": task, "architecture": architecture, "fingerprint": fingerprint, "pid": os.getpid()}
+        self._tell("start", **about, started_ms=started_ms, params=params, rows=rows)
+
+    def epoch(self, row: Mapping[str, float]) -> None:
+        """Tell the figures of an epoch."""
+        self._tell("epoch", row=row)
+
+    def end(self, status: Status, reason: str = "") -> None:
+        """Tell how it ended and wait GRACE_S at most.
+
+        A side process that needs longer is killed where the training finished, since publish completes the run; else
+        nobody but it knows the reason, so it is left to tell it and ends by itself.
+        """
+        self._tell("end", status=status, reason=reason)
+        process, self.process = self.process, None
+        if process is None or process.stdin is None:
+            return
+        with suppress(Exception):
+            process.stdin.close()
+        try:
+            process.wait(GRACE_S)
+        except subprocess.TimeoutExpired:
+            if status == "FINISHED" or self._unsent:
+                _kill(process)
+
+    def _tell(self, event: str, **content: Any) -> None:
+        if self.process is None or self.process.stdin is None:
+            return
+        try:
+            self._unsent += json.dumps({"event": event, **content}).encode() + b"\n"
+            self._unsent = self._unsent[os.write(self.process.stdin.fileno(), self._unsent) :]
+        except BlockingIOError:
+            pass  # the pipe is full
+        except Exception:  # it has died: publish does its work
+            _kill(self.process)
+            self.process = None
+
+
+def _side_process(log: Path) -> "subprocess.Popen[bytes]":
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "convoy", "follow"],
+            stdin=subprocess.PIPE,
+            stdout=stream,
+            stderr=stream,
+            bufsize=0,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            process_group=0,  # Ctrl-C is the training's; a session of its own would void the priority below
+        )
+    assert process.stdin is not None
+    os.set_blocking(process.stdin.fileno(), False)
+    os.setpriority(os.PRIO_PROCESS, process.pid, NICE)
+    return process
+
+
+def _kill(process: "subprocess.Popen[bytes]") -> None:
+    with suppress(Exception):
+        process.kill()
+        if process.stdin is not None:
+            process.stdin.close()
+        process.wait(0.1)  # no longer: on a busy machine, at its priority, even dying takes seconds

@@ -1,0 +1,109 @@
+"""The section tune of params.yaml -> which numbers of a candidate are tried, in which range, and as what to type."""
+
+import copy
+import json
+import shlex
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import optuna
+from pydantic import ConfigDict, Field, model_validator
+
+from convoy.core import stages
+from convoy.core.params import ParamsInvalid, Section, read_section
+from convoy.core.paths import PARAMS, Architecture, Task
+
+METRICS: dict[str, Literal["minimize", "maximize"]] = {"log_loss": "minimize", "accuracy": "maximize"}
+
+
+class Range(Section):
+    """Numbers from low to high, whole ones where both are; log draws 0.001 to 0.01 as often as 0.01 to 0.1."""
+
+    low: int | float
+    high: int | float
+    log: bool
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> "Range":
+        if not (0 if self.log else float("-inf")) < self.low < self.high:
+            raise ValueError(
+                f"low {self.low}, high {self.high}: low must be the smaller, and above 0 where log is true"
+            )
+        return self
+
+    def draw(self, trial: optuna.Trial, name: str) -> Any:
+        """This trial's number."""
+        if isinstance(self.low, int) and isinstance(self.high, int):
+            return trial.suggest_int(name, self.low, self.high, log=self.log)
+        return trial.suggest_float(name, self.low, self.high, log=self.log)
+
+
+class Choices(Section):
+    """Any of these values."""
+
+    choices: tuple[Any, ...] = Field(min_length=2)
+
+    def draw(self, trial: optuna.Trial, name: str) -> Any:
+        """This trial's value; a storage holds text and numbers, so that lists go as JSON."""
+        return json.loads(trial.suggest_categorical(name, [json.dumps(choice) for choice in self.choices]))
+
+
+Space = dict[str, Range | Choices]
+
+
+class TuneParams(Section):
+    """The section tune of params.yaml; the keys of a space are those below train.<task>.<architecture>."""
+
+    metric: Literal["log_loss", "accuracy"]
+    seed: int
+    trials: int = Field(ge=1)
+    random_trials: int = Field(ge=1)
+    prune_after_epochs: int = Field(ge=1)
+    image: dict[Architecture, Space]
+    text: dict[Architecture, Space]
+
+
+class Tree(Section):
+    """A section whose keys its user checks."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+
+def read_space(task: Task, architecture: Architecture) -> Space:
+    """What is tried of a candidate. Raises ParamsInvalid where it names a key that the candidate lacks."""
+    space: Space = getattr(read_section(TuneParams, "tune"), task).get(architecture, {})
+    if not space:
+        raise ParamsInvalid(f"{PARAMS}: tune.{task}.{architecture} is missing: there is nothing to try")
+    changed(read_candidate(task, architecture), dict.fromkeys(space), f"{task}.{architecture}")
+    return space
+
+
+def read_candidate(task: Task, architecture: Architecture) -> dict[str, Any]:
+    """The section train.<task>.<architecture> as it is."""
+    return read_section(Tree, *stages.training_section(task, architecture)).model_dump()
+
+
+def changed(candidate: Mapping[str, Any], drawn: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A candidate's params with the values drawn, each under its dotted key."""
+    result: dict[str, Any] = copy.deepcopy(dict(candidate))
+    for key, value in drawn.items():
+        *folders, last = key.split(".")
+        section: Any = result
+        for folder in folders:
+            section = section.get(folder) if isinstance(section, dict) else None
+        if not isinstance(section, dict) or last not in section:
+            raise ParamsInvalid(f"{PARAMS}: tune.{name} names {key}, but train.{name} has no such key")
+        section[last] = value
+    return result
+
+
+def values(params: Mapping[str, Any], space: Space) -> dict[str, Any]:
+    """What a trial drew, from what its storage holds."""
+    return {key: json.loads(value) if isinstance(space[key], Choices) else value for key, value in params.items()}
+
+
+def exp_run(task: Task, architecture: Architecture, drawn: Mapping[str, Any]) -> str:
+    """The line that builds everything with these values, without an edit of params.yaml."""
+    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in drawn.items()}
+    words = [f"train.{task}.{architecture}.{key}={text}" for key, text in texts.items()]
+    return shlex.join(["dvc", "exp", "run", *[word for each in words for word in ("-S", each)]])

@@ -1,0 +1,195 @@
+"""A candidate, its data and its space -> an Optuna study in a storage that several processes share and that lasts."""
+
+import copy
+import hashlib
+import json
+import os
+import re
+import socket
+import uuid
+import warnings
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from convoy.core import paths, process_identity
+from convoy.core.digests import sha256_of
+from convoy.core.params import read_section
+from convoy.core.paths import Architecture, Task
+from convoy.training.tuning_space import METRICS, Tree, TuneParams, read_candidate, read_space
+
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+HEARTBEAT_S = 60  # tells other machines that a worker lives; two that stay away fail its trial
+UNNAMED = timedelta(seconds=HEARTBEAT_S)  # a trial says who runs it at once, or its worker was killed before that
+
+# Drivers that pip has under another name.
+PACKAGES = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "mysqldb": "mysqlclient"}
+
+
+class StorageUnusable(ValueError):
+    """The storage is a database that does not answer, or that no driver here can speak to."""
+
+
+class StudyChanged(ValueError):
+    """The study in the storage compared other params, other data or another space."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is tuned and where its trials are kept; `epochs` overrides the candidate's, for cheap trials."""
+
+    task: Task
+    architecture: Architecture
+    storage: str
+    epochs: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The study's name: trials of other lengths are not compared."""
+        return f"{self.task}-{self.architecture}" + (f"-{self.epochs}-epochs" if self.epochs else "")
+
+    @property
+    def place(self) -> str:
+        """The storage as it may be shown: a database without its user and password."""
+        return re.sub("//.*@", "//", self.storage)
+
+    def candidate(self) -> dict[str, Any]:
+        """The params that a trial changes."""
+        params = read_candidate(self.task, self.architecture)
+        return {**params, "learning": {**params["learning"], "epochs": self.epochs}} if self.epochs else params
+
+    def digest(self) -> str:
+        """Of all that makes values comparable: params, space, metric and data."""
+        space = {key: each.model_dump() for key, each in read_space(self.task, self.architecture).items()}
+        trainer = read_section(Tree, "train", "trainer").model_dump()
+        files = [paths.prepared(self.task, "train"), paths.prepared(self.task, "validation")]
+        for path in files:
+            if not path.exists():
+                raise FileNotFoundError(f"{path} is missing; run `dvc repro` to prepare it")
+        sums = [sha256_of(path) for path in files]
+        content = [trainer, self.candidate(), space, read_section(TuneParams, "tune").metric, sums]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def open_study(subject: Subject, worker: int = 0) -> Study:
+    """The study of a subject, made where it is missing.
+
+    Each worker, each start and, in a database, each host draws from a seed of its own: with one alone all would draw
+    the same. What comes again is what one worker draws, begun at the same number of trials, in a database on a host of
+    the same name; several workers also see each other's trials, in the order in which they happen to end.
+    Raises StudyChanged, StorageUnusable.
+    """
+    params, storage = read_section(TuneParams, "tune"), _open_storage(subject)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(
+        study_name=subject.name, storage=storage, direction=METRICS[params.metric], load_if_exists=True
+    )
+    known, digest = study.user_attrs.get("digest"), subject.digest()
+    if known is None:
+        study.set_user_attr("key", uuid.uuid4().hex)
+        study.set_user_attr("digest", digest)
+    elif known != digest:
+        raise StudyChanged(
+            f"the study {subject.name} in {subject.place} compared other params, data or ranges than those of now: "
+            "its values say nothing about them. Name another --storage, or delete that one."
+        )
+    seed = params.seed + 1000 * worker + len(study.get_trials(deepcopy=False))
+    if not isinstance(storage, JournalStorage):
+        seed += int.from_bytes(hashlib.sha256(socket.gethostname().encode()).digest()[:3])
+    study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=params.random_trials, constant_liar=True)
+    study.pruner = optuna.pruners.MedianPruner(params.random_trials, params.prune_after_epochs - 1)
+    return study
+
+
+def sign(trial: optuna.Trial) -> None:
+    """Write down who runs this trial, so that others can tell when it is dead."""
+    pid = os.getpid()
+    trial.set_user_attr("host", socket.gethostname())
+    trial.set_user_attr("process", [pid, process_identity.began_s(pid)])
+
+
+def fail_dead(study: Study) -> None:
+    """Fail the trials whose worker is dead, and let each be tried once more.
+
+    A worker of this machine is looked for; one of another, in a database, is known by its heartbeat.
+    """
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        if _is_dead(trial):
+            study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+            _try_again(study, trial)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        optuna.storages.fail_stale_trials(study)  # else only a worker that begins a trial does it
+
+
+def counts(study: Study) -> tuple[int, int]:
+    """How many trials are finished, and how many are running."""
+    finished = study.get_trials(deepcopy=False, states=FINISHED)
+    return len(finished), len(running(study))
+
+
+def running(study: Study) -> list[FrozenTrial]:
+    """The trials that a worker is about to end.
+
+    In a file, which has no heartbeats, those of another host are left out: this machine had that name before, as a
+    container has that was started again, and nobody will ever end them.
+    """
+    found = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    if isinstance(study._storage, JournalStorage):
+        found = [trial for trial in found if "host" not in trial.user_attrs or is_here(trial)]
+    return found
+
+
+def is_here(trial: FrozenTrial) -> bool:
+    """Whether this machine ran it."""
+    return bool(trial.user_attrs.get("host") == socket.gethostname())
+
+
+def _is_dead(trial: FrozenTrial) -> bool:
+    if "process" not in trial.user_attrs:
+        started = trial.datetime_start
+        return started is not None and datetime.now(started.tzinfo) - started > UNNAMED
+    if not is_here(trial):
+        return False
+    return not process_identity.is_same(*trial.user_attrs["process"])
+
+
+def _open_storage(subject: Subject) -> optuna.storages.BaseStorage:
+    """A file, which processes of one machine share, or the URL of a database."""
+    if "://" not in subject.storage:
+        Path(subject.storage).parent.mkdir(parents=True, exist_ok=True)
+        return JournalStorage(JournalFileBackend(os.path.abspath(subject.storage)))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # heartbeats
+            return RDBStorage(
+                subject.storage, heartbeat_interval=HEARTBEAT_S, heartbeat_stale_trial_callback=_try_again
+            )
+    except ImportError:
+        driver = make_url(subject.storage).get_driver_name()
+        install = f"pip install '{PACKAGES.get(driver, driver)}'"
+        raise StorageUnusable(f"--storage {subject.place} needs {driver}; `{install}` brings it") from None
+    except SQLAlchemyError as error:
+        reason = str(error).splitlines()[0]
+        raise StorageUnusable(
+            f"--storage takes a file or the URL of a database that answers; {subject.place}: {reason}"
+        ) from None
+
+
+def _try_again(study: Study, trial: FrozenTrial) -> None:
+    """Queue a failed trial anew, where it has not been so before, without what says who ran it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        retry = optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=1)
+    again = copy.deepcopy(trial)
+    again.user_attrs = {}
+    retry(study, again)

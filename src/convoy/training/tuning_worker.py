@@ -1,0 +1,109 @@
+"""One worker of a study: draws params, trains, judges on validation, again and again. Argument: a task as JSON."""
+
+import json
+import os
+import sys
+from typing import Any
+
+import optuna
+import pytorch_lightning as pl
+from optuna.study import Study
+from pydantic import ValidationError
+
+from convoy.core import paths
+from convoy.core.params import ParamsInvalid, read_section
+from convoy.kinds import candidates
+from convoy.training.callbacks import Diverged
+from convoy.training.classifier import LearningParams
+from convoy.training.trainer import Splits, TrainerParams, train
+from convoy.training.tuning_space import TuneParams, changed, read_space
+from convoy.training.tuning_study import StorageUnusable, StudyChanged, Subject, counts, open_study, sign
+
+HOPELESS = 3  # exit status of an error that every other worker would meet too
+
+
+class Pruning(pl.Callback):
+    """Reports each epoch's figure to the study, and stops a training that is behind the others."""
+
+    def __init__(self, trial: optuna.Trial, metric: str) -> None:
+        self.trial, self.metric, self.pruned = trial, metric, False
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning ends the training after this epoch, so that its curves are kept whole."""
+        self.trial.report(float(trainer.callback_metrics[self.metric]), trainer.current_epoch)
+        self.pruned = self.trial.should_prune()
+        trainer.should_stop = trainer.should_stop or self.pruned
+
+
+class Objective:
+    """Trains a candidate with drawn params as `dvc repro` would; its value is the best epoch's on validation.
+
+    That epoch is the one that training keeps. The value is the metric of section tune, whatever the labels weigh, so
+    that trials compare even where class_weights is among what is tried.
+    """
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+        self.params = subject.candidate()
+        self.space = read_space(subject.task, subject.architecture)
+        self.metric = f"validation_{read_section(TuneParams, 'tune').metric}"
+        # More devices serve more workers; Lightning would start this module again as the other processes of a trial.
+        alone = {"devices": 1, "num_nodes": 1, "strategy": "auto"}
+        self.trainer = read_section(TrainerParams, "train", "trainer").model_copy(update=alone)
+        self.train, self.validation = (
+            candidates.open_dataset(subject.task, paths.prepared(subject.task, split))
+            for split in ("train", "validation")
+        )
+
+    def __call__(self, trial: optuna.Trial) -> float:
+        """Raises TrialPruned for one that was stopped, or whose loss is no longer a number."""
+        sign(trial)
+        drawn = {key: each.draw(trial, key) for key, each in self.space.items()}
+        pl.seed_everything(self.trainer.seed, workers=True, verbose=False)
+        network, splits, learning = self._build(drawn)
+        pruning = Pruning(trial, self.metric)
+        try:
+            trained = train(network, splits, self.trainer, learning, f"trial {trial.number}", callbacks=[pruning])
+        except Diverged as error:
+            raise optuna.TrialPruned(str(error)) from None
+        trial.set_user_attr("curves", trained.curves)
+        value = next(row[self.metric] for row in trained.curves if row["epoch"] == trained.best_epoch)
+        if pruning.pruned:
+            raise optuna.TrialPruned
+        return value
+
+    def _build(self, drawn: dict[str, Any]) -> tuple[Any, Splits, LearningParams]:
+        task, architecture = self.subject.task, self.subject.architecture
+        params = changed(self.params, drawn, f"{task}.{architecture}")
+        try:
+            batches = candidates.batch_params(task, params["batches"])
+            learning = LearningParams.model_validate(params["learning"])
+            network = candidates.build(candidates.describe(task, architecture, params["network"], self.train, {}))
+        except ValidationError as error:
+            raise ParamsInvalid(f"train.{task}.{architecture} with {drawn}: {error}") from None
+        return network, Splits(self.train, self.validation, batches, self.trainer.seed), learning
+
+
+def main(subject: Subject, number: int, trials: int, timeout_s: float | None, parent: int) -> None:
+    """Work until `trials` are finished or running, the time is over, or the process that started this is gone.
+
+    A trial that fails ends the worker: the next one starts with clean memory.
+    """
+    study = open_study(subject, number)
+
+    def stop(study: Study, _: Any) -> None:
+        if sum(counts(study)) >= trials or os.getppid() != parent:
+            study.stop()
+
+    objective = Objective(subject)
+    if sum(counts(study)) < trials:
+        study.optimize(objective, timeout=timeout_s, callbacks=[stop])
+
+
+if __name__ == "__main__":
+    task = json.loads(sys.argv[1])
+    try:
+        main(Subject(**task.pop("subject")), **task)
+    except (ParamsInvalid, StorageUnusable, StudyChanged, FileNotFoundError) as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(HOPELESS) from None
