@@ -19,8 +19,8 @@ from convoy.release import deployment
 KILLED = """
 import os, shutil, sys
 from pathlib import Path
-from convoy.publishing import deployment
-from convoy.bundle import Release
+from convoy.release import deployment
+from convoy.bundles.bundle import Release
 left = int(sys.argv[2])
 def dying(name, call):
     def wrapped(*arguments, **options):

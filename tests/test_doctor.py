@@ -202,7 +202,7 @@ def test_a_gpu_that_torch_does_not_see_is_told_with_the_remedy(place: Path, monk
     assert "No module named 'torch_is_not_here'" in found(machine.look_at_gpu).says
 
 
-@pytest.mark.parametrize("missing", ["dvc", "mlflow", "packaging", "convoy.bundle"])
+@pytest.mark.parametrize("missing", ["dvc", "mlflow", "packaging", "convoy.bundles"])
 def test_where_a_part_is_missing_the_rest_is_looked_at(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     real = builtins.__import__
 
@@ -211,7 +211,7 @@ def test_where_a_part_is_missing_the_rest_is_looked_at(missing: str, monkeypatch
             raise ModuleNotFoundError(f"No module named '{name}'", name=name)
         return real(name, *arguments, **options)
 
-    for module in [name for name in sys.modules if name.startswith("convoy.doctor.")]:
+    for module in [name for name in sys.modules if name.startswith("convoy.operations.doctor.")]:
         if module not in ("convoy.operations.doctor.diagnosis", "convoy.operations.doctor.machine"):
             monkeypatch.delitem(sys.modules, module)
     again = importlib.import_module("convoy.operations.doctor.doctor")

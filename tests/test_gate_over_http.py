@@ -26,8 +26,8 @@ from convoy.release.gates.split import read_gate_split
 SERVES = """
 import sys, time
 from pathlib import Path
-from convoy.gating import over_http
-with over_http.serve(Path(sys.argv[1])) as url:
+from convoy.release.gates import rest_parity
+with rest_parity.serve(Path(sys.argv[1])) as url:
     print(url, flush=True)
     time.sleep(600)
 """

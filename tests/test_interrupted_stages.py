@@ -29,7 +29,7 @@ SLOW = """
 import os
 import time
 from pathlib import Path
-from convoy import stage
+from convoy.core import stage
 
 def main() -> None:
     Path("started").touch()
@@ -286,7 +286,7 @@ def test_ranks_that_a_launcher_started_are_no_orphans(slow: Path, rank: str) -> 
 
 def test_a_child_whose_parent_died_before_it_asked_ends() -> None:
     """As the process that exports an explanation, where its stage is killed as it starts."""
-    code = "import sys; from convoy import stage; stage.end_with_parent(int(sys.argv[1])); print('goes on')"
+    code = "import sys; from convoy.core import stage; stage.end_with_parent(int(sys.argv[1])); print('goes on')"
     for parent, ended in ((os.getpid(), 0), (999_999_999, -signal.SIGTERM)):
         command = [sys.executable, "-c", code, str(parent)]
         assert subprocess.run(command, env=environment(), timeout=WITHIN_S).returncode == ended

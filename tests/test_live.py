@@ -201,12 +201,12 @@ def test_a_process_that_was_dead_when_its_run_was_made_is_dead(client: MlflowCli
 
 KILLED_IN_PUBLISH = """
 import os
-from mlflow_store import mlflow_settings
-from convoy.publishing import tracking
+from mlflow_store import settings
+from convoy.tracking import mlflow_runs
 from test_live import ROWS, published
-tracking._add_tags = lambda *_: os._exit(9)
-client = tracking.open_store()
-tracking.complete_run(client, tracking.experiment_of(client, "image"), published(ROWS))
+mlflow_runs._add_tags = lambda *_: os._exit(9)
+client = mlflow_runs.open_store()
+mlflow_runs.complete_run(client, mlflow_runs.experiment_of(client, "image"), published(ROWS))
 """
 
 

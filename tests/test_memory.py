@@ -27,7 +27,7 @@ EPOCH = """
 import sys
 from pathlib import Path
 import torch
-from convoy import candidates
+from convoy.kinds import candidates
 task, path = sys.argv[1], Path(sys.argv[2])
 data = candidates.open_dataset(task, path)
 params = candidates.batch_params(task, {"size": 64, "flip": True, "shift_px": 2}
@@ -41,7 +41,7 @@ for inputs, labels in data.evaluation_batches(250, torch.device("cpu")):
 BASELINE = """
 import sys
 from pathlib import Path
-from convoy.baselines import image
+from convoy.kinds.image import baselines as image
 from convoy.kinds.image.prepared import read_images
 split = read_images(Path(sys.argv[1]))
 params = image.ImageBaseline(convolutions=(), hidden=(), dropout=0, learning_rate=0.001, batch_size=64, epochs=1)

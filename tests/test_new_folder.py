@@ -19,7 +19,7 @@ OLD, NEW = {"a": "old", "b/c": "old"}, {"a": "new", "d": "new"}
 WRITER = """
 import sys
 from pathlib import Path
-from convoy import atomic
+from convoy.core import atomic
 
 if "aside" in sys.argv:
     atomic._exchange = lambda new, path: False

@@ -96,7 +96,7 @@ GATHER = """
 import sys
 from pathlib import Path
 import numpy as np
-from convoy import stage
+from convoy.core import stage
 from convoy.data.image_preparation import gather
 stage.run(lambda: gather(np.ones((3, 1000, 1000, 1), np.uint8), np.arange(3), Path(sys.argv[1])) and None)
 """

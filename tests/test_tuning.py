@@ -370,9 +370,9 @@ def test_trials_are_nested_runs_with_curves_and_come_once(place: Path) -> None:
 
 KILLED_IN_RECORD = """
 import os, sys
-from convoy.publishing import mlflow_settings
+from convoy.tracking import settings as mlflow_settings
 mlflow_settings.apply()
-from convoy.tuning import record
+from convoy.tracking import tuning_runs as record
 from convoy.training.tuning_space import read_space
 from convoy.training.tuning_study import open_study
 from test_tuning import subject
