@@ -10,8 +10,8 @@ from typing import Any
 import psutil
 import torch
 
-from convoy.core.machine import usable_cores
-from convoy.tracking.git_state import read_git_state
+from convoy.core.process import usable_cores
+from convoy.tracking.provenance import read_git_state
 
 _PACKAGES = ("torch", "pytorch-lightning", "numpy", "optuna", "onnxruntime", "bentoml", "uvicorn")
 

@@ -9,10 +9,9 @@ from mlflow import MlflowClient
 
 from convoy.core import atomic
 from convoy.core.paths import DATA_KINDS, DataKind
-from convoy.core.progress import Say
+from convoy.core.process import Say
 from convoy.tracking import mlflow_runs
-from convoy.tracking.metric_names import numbers
-from convoy.tracking.run_content import RunContent, texts
+from convoy.tracking.run_content import RunContent, numbers, texts
 from lab.layout import FAMILIES, READERS, REPORT, Family, Reader, learnt, permuted, remembered, sized
 from lab.results import Results
 

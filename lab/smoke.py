@@ -10,7 +10,7 @@ import yaml
 from convoy.core import stages
 from convoy.core.params import ParamsInvalid
 from convoy.core.paths import DATA_KINDS
-from convoy.core.progress import Say
+from convoy.core.process import Say
 from convoy.lineage import workspace
 from lab.layout import PARAMS
 

@@ -2,11 +2,26 @@
 
 import json
 import sys
+from collections.abc import Mapping
+from typing import Literal
 
 from convoy.core import atomic, paths, stage
-from convoy.core.params import read_section
+from convoy.core.params import Section, read_section
 from convoy.core.paths import Task
-from convoy.evaluation.selection import SelectionParams, choose_winner
+
+
+class SelectionParams(Section):
+    """What the winner is best at on the validation split."""
+
+    metric: Literal["accuracy", "macro_f1", "log_loss"]
+
+
+def choose_winner(metrics: Mapping[str, Mapping[str, float]], metric: str) -> str:
+    """The candidate with the best `metric`: the least log_loss, else the greatest value; ties go to the first name."""
+    if not metrics:
+        raise ValueError("there is no candidate to choose from; run the train stages first")
+    sign = 1 if metric == "log_loss" else -1
+    return min(sorted(metrics), key=lambda name: sign * metrics[name][metric])
 
 
 def main(task: Task) -> None:

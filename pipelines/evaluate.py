@@ -6,7 +6,7 @@ from typing import Any
 from numpy.typing import NDArray
 from pydantic import Field
 
-from convoy.bundles.explainer import open_explainer
+from convoy.bundles.explanation import open_explainer
 from convoy.bundles.predictor import Predictor
 from convoy.core import atomic, paths, stage
 from convoy.core.params import Section, read_section

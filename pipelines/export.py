@@ -10,7 +10,7 @@ from convoy.core import paths, stage
 from convoy.core.params import Section, read_section
 from convoy.core.paths import Architecture, DataKind
 from convoy.export.build import BundleParams, build_bundle
-from convoy.export.explanation import Explaining
+from convoy.export.to_onnx import Explaining
 
 
 class Explanations(Section):

@@ -2,8 +2,8 @@
 
 from convoy.core import atomic, paths, stage
 from convoy.core.params import read_section
+from convoy.data.findings import PreflightLimits
 from convoy.data.image_preparation import convert, gather, take_census
-from convoy.data.limits import PreflightLimits
 from convoy.data.raw import RawItems
 from convoy.data.report import DataRefused, rejections_told, summary, write_report
 from convoy.data.splits import DivisionParams, DivisionRefused, divide, require_usable

@@ -4,14 +4,13 @@ from pydantic import Field
 
 from convoy.core import atomic, paths, stage
 from convoy.core.params import read_section
-from convoy.data.limits import PreflightLimits
+from convoy.data.findings import PreflightLimits
 from convoy.data.raw import RawItems
 from convoy.data.report import DataRefused, rejections_told, summary, write_report
 from convoy.data.splits import DivisionParams, DivisionRefused, divide, require_usable
-from convoy.data.text_preparation import Encoder, TextsOf, look, take_census
+from convoy.data.text_preparation import Encoder, TextsOf, build_tokenizer, look, take_census
 from convoy.kinds.text.prepared import write_texts
 from convoy.kinds.text.preprocessing import TextPreprocessing, TextPreprocessor
-from convoy.kinds.text.vocabulary import build_tokenizer
 
 
 class Params(DivisionParams):

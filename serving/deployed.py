@@ -12,7 +12,7 @@ import numpy as np
 import orjson
 
 from convoy.bundles.bundle import BundleInvalid, Release, read_release
-from convoy.bundles.explainer import Explainer, open_explainer
+from convoy.bundles.explanation import Explainer, open_explainer
 from convoy.bundles.predictor import Predictor
 from convoy.core.paths import DEPLOYED, TASKS, Task
 from convoy.kinds.image.preprocessing import ImagePreprocessing

@@ -9,11 +9,16 @@ import orjson
 from numpy.typing import NDArray
 
 from convoy.bundles.bundle import ImageExplanation, TextExplanation
-from convoy.bundles.explainer import Explainer
-from convoy.bundles.image_explanation import draw_overlay, fall_where_covered
-from convoy.bundles.text_explanation import add_by_word, read_on, strongest_phrases
+from convoy.bundles.explanation import (
+    Explainer,
+    add_by_word,
+    draw_overlay,
+    fall_where_covered,
+    read_on,
+    strongest_phrases,
+)
 from convoy.kinds.image.preprocessing import Polarity, PreparedImage
-from convoy.kinds.rejection import InputRejected
+from convoy.kinds.kind import InputRejected
 from convoy.kinds.text.preprocessing import LocatedText, TextPreprocessing, TextPreprocessor
 from serving.deployed import Deployed
 from serving.explanation_schemas import ExplainedPhrase, ExplainedWord, OmittedWords

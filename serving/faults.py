@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 
-from convoy.kinds.rejection import InputRejected
+from convoy.kinds.kind import InputRejected
 
 # code -> (HTTP status, what it means). 5xx are our own faults only.
 CODES: dict[str, tuple[int, str]] = {

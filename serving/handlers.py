@@ -16,15 +16,7 @@ from serving.explanations import ImageQuestion, explain_image, explain_text
 from serving.faults import Fault
 from serving.json_bodies import read_request
 from serving.multipart import read_images
-from serving.predictions import (
-    QUICK_BYTES,
-    Answer,
-    is_quick,
-    predict_images,
-    prepare_images,
-    prepare_texts,
-    read_texts,
-)
+from serving.predictions import QUICK_BYTES, Answer, is_quick, predict_images, prepare_images, prepare_texts, read_texts
 from serving.routes import METHODS, MULTIPART, POLARITIES
 from serving.schemas import RequestLogState
 from serving.stream_answers import answer_request

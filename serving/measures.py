@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from convoy.core import process_identity
+from convoy.core import process
 from serving.tally import tally
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def forget_dead_workers() -> None:
     folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
     for path in Path(folder).glob("gauge_live*_*.db") if folder else ():
         pid = int(path.stem.rpartition("_")[2])
-        if not process_identity.exists(pid):
+        if not process.exists(pid):
             multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
 

@@ -7,7 +7,7 @@ import orjson
 from numpy.typing import NDArray
 
 from convoy.bundles.streaming import Reading, StreamState, begin, read
-from convoy.kinds.rejection import InputRejected
+from convoy.kinds.kind import InputRejected
 from serving.deployed import Deployed
 from serving.faults import from_rejection
 from serving.json_bodies import read_request

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from bentoml._internal.resource import CpuResource
 
-from convoy.core import machine
+from convoy.core import process
 from serving.faults import Fault
 
 T = TypeVar("T")
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 def usable_cores() -> int:
     """How many cores this process may use: the lesser of what it is bound to and of its container's limit."""
-    return max(1, min(machine.usable_cores(), math.ceil(CpuResource.from_system())))
+    return max(1, min(process.usable_cores(), math.ceil(CpuResource.from_system())))
 
 
 class Threads:

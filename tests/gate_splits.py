@@ -10,8 +10,8 @@ import tiny_bundles
 from numpy.typing import NDArray
 
 from convoy.bundles.predictor import Model
+from convoy.data.findings import PreflightLimits
 from convoy.data.inspection import find
-from convoy.data.limits import PreflightLimits
 from convoy.kinds.image.prepared import ImageSplit, write_images
 from convoy.kinds.text.prepared import TextSplit, write_texts
 

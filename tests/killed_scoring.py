@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from convoy.core import atomic
-from convoy.operations.score import bulk
+from convoy.operations.score import score
 from convoy.operations.score.inputs import Inputs
-from convoy.operations.score.scorer import Scorer, load
+from convoy.operations.score.score import Scorer, load
 
 KILLED = -signal.SIGKILL
 
@@ -39,7 +39,7 @@ def child(source: Path, output: Path, steps: int) -> None:
     Path.replace, Path.unlink = deadly(Path.replace, left), deadly(Path.unlink, left)
     shutil.rmtree = deadly(shutil.rmtree, left)
     inputs = Inputs(source, "text", "text", "utf-8")
-    bulk.score(Scorer(load("text"), "utf-8", None), inputs, output, bulk.Settings(batch_size=7), print)
+    score.score(Scorer(load("text"), "utf-8", None), inputs, output, score.Settings(batch_size=7), print)
 
 
 def attempt(source: Path, output: Path, steps: int) -> int:
@@ -58,7 +58,7 @@ def attempt(source: Path, output: Path, steps: int) -> int:
 
 def main(source: Path, output: Path, part_rows: int) -> None:
     """Raises AssertionError where a scoring that was killed gives other bytes than one that was not."""
-    bulk.PART_ROWS = part_rows
+    score.PART_ROWS = part_rows
     assert attempt(source, output, 0) == 0
     expected, kills = output.read_bytes(), 0
     for steps in range(1, 1000):

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from convoy.data.census import Census, ImageFacts, TextFacts
-from convoy.kinds.near_duplicates import NearPair, NearPairs
-from convoy.kinds.text.scripts import count_scripts
+from convoy.data.text_preparation import count_scripts
+from convoy.kinds.kind import NearPair, NearPairs
 from convoy.sources.items import Rejection
 
 

@@ -26,10 +26,10 @@ from tqdm import tqdm
 from convoy.bundles.bundle import read_bundle, read_release
 from convoy.core import locks
 from convoy.operations import status
-from convoy.release import deployment, journal, promotion, registry_sync, rollback
+from convoy.release import deployment, journal, registry_sync, rollback
 from convoy.release import promote as promoting
 from convoy.release import publish as publishing
-from convoy.tracking import glance, mlflow_runs
+from convoy.tracking import mlflow_runs, store
 
 # Every call that changes a file or MLflow's store; a kill before one is a kill after the one before it.
 FILES = [
@@ -181,7 +181,7 @@ def _restore(before: Path) -> None:
 
 def _look(served: str | None) -> str:
     """What a kill has left, in words; whatever it is, what serves is whole, and a look tells what to do."""
-    serving = promotion.serving("image")
+    serving = journal.serving("image")
     assert serving is not None
     folder = deployment.folder_of("image", serving.digest)
     release = read_release(folder)
@@ -195,17 +195,17 @@ def _look(served: str | None) -> str:
     assert history.champion is not None and history.champion.digest == serving.digest
     if now == "the old":
         return f"nothing decided{', half a line' if history.torn else ''}, the old serves"
-    right = glance.read("image").aliases["champion"] == serving.version
+    right = store.read("image").aliases["champion"] == serving.version
     return f"decided and followed, the new serves, MLflow's alias is {'right' if right else 'to be moved'}"
 
 
 def _assert_whole(scene: Scene) -> None:
     """deployed/, history and MLflow agree, nothing temporary is left, and MLflow has every line."""
-    serving, history = promotion.serving("image"), journal.read_history("image")
+    serving, history = journal.serving("image"), journal.read_history("image")
     assert serving is not None and history.champion is not None and history.champion.digest == serving.digest
     assert history.unfinished is None
     assert scene.ends_with in ("either", serving.version)
-    assert glance.read("image").aliases["champion"] == serving.version
+    assert store.read("image").aliases["champion"] == serving.version
     rolled_back = [each for each in history.decisions if each.kind == "rollback"]
     if rolled_back:
         assert serving.digest == rolled_back[-1].after.digest, "a rollback stays"

@@ -119,7 +119,7 @@ def test_stage_file_and_section_have_one_name() -> None:
     )
 
 
-@pytest.mark.parametrize("module", ["convoy.bundles.predictor", "convoy.bundles.explainer", "serving.service"])
+@pytest.mark.parametrize("module", ["convoy.bundles.predictor", "convoy.bundles.explanation", "serving.service"])
 def test_serving_loads_no_training_library(module: str) -> None:
     script = f"import {module}, sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

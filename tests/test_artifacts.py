@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion, ModelVersionTag
 from mlflow_store import open_empty_store
 
-from convoy.operations.cleanup import roots
+from convoy.operations.cleanup import retention
 from convoy.tracking import artifacts, registry
 from convoy.tracking.artifacts import ArtifactRefused
 from convoy.tracking.registry import VersionInvalid
@@ -213,4 +213,4 @@ def test_gc_names_a_champion_without_a_digest(tmp_path: Path, monkeypatch: pytes
     store.create_model_version("convoy-image", f"runs:/{run.info.run_id}/model", run.info.run_id)
     store.set_registered_model_alias("convoy-image", "champion", "1")
     with pytest.raises(VersionInvalid, match="has the tag digest '', expected is"):
-        roots.digests(store, "image", 90, datetime.now(UTC))
+        retention.digests(store, "image", 90, datetime.now(UTC))

@@ -17,11 +17,11 @@ from bench.place import ROOT
 from bench.subject import SEED, Candidate, Subject
 from bench.training import Size, measure
 from convoy.core.params import read_section
+from convoy.data.text_preparation import build_tokenizer
 from convoy.kinds import candidates
 from convoy.kinds.image.dataset import BatchParams
 from convoy.kinds.text.prepared import read_texts
 from convoy.kinds.text.preprocessing import TextPreprocessing
-from convoy.kinds.text.vocabulary import build_tokenizer
 from convoy.training.callbacks import seed_epoch
 from convoy.training.trainer import Splits, TrainerParams, train
 

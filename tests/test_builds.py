@@ -14,7 +14,7 @@ from convoy.bundles.bundle import digest_of
 from convoy.core import stages
 from convoy.release import publish as publishing
 from convoy.tracking import artifacts, build_runs, mlflow_runs
-from convoy.tracking.dvc_lock import Lock
+from convoy.tracking.provenance import Lock
 
 STAGE = "convoy.stage."
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convoy.core import paths
-from convoy.evaluation.comparison import against_baselines, mcnemar
+from convoy.evaluation.significance import against_baselines, mcnemar
 from pipelines import baselines
 
 pairs = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=200)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from convoy.bundles.bundle import Sets
 from convoy.bundles.conformal import ALL_LABELS, fit_threshold, fit_thresholds, prediction_sets, rank
-from convoy.evaluation.set_coverage import coverage_band, sets_report
+from convoy.evaluation.reliability import coverage_band, sets_report
 
 NAMES = tuple("abcde")
 COVERAGES = st.integers(50, 99).map(lambda percent: percent / 100)

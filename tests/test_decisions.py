@@ -19,7 +19,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def decide(kind: Kind, before: Model | None, after: Model, why: str = "why") -> None:
-    decision = journal.decide("image", before, after, Grounds(kind, why, {"accuracy": 0.9}))
+    decision = journal.append("image", before, after, Grounds(kind, why, {"accuracy": 0.9}))
     if kind != "refusal":
         journal.mark("image", decision, "done")
 
@@ -27,7 +27,7 @@ def decide(kind: Kind, before: Model | None, after: Model, why: str = "why") -> 
 def test_a_decision_says_when_who_from_to_why_and_by_which_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GITHUB_ACTOR", "octocat")
     grounds = Grounds("promotion", "better", {"accuracy": 0.9, "nothing": float("nan")}, "gates.json", "abc")
-    journal.decide("image", ONE, TWO, grounds)
+    journal.append("image", ONE, TWO, grounds)
     [decision] = journal.read("image")
     assert (decision.before, decision.after, decision.kind, decision.why) == (ONE, TWO, "promotion", "better")
     assert decision.who.startswith("octocat by ") and "@" in decision.who
@@ -49,7 +49,7 @@ def test_lines_are_appended_and_what_was_written_stays_byte_for_byte() -> None:
 @pytest.mark.parametrize("line", [0, 1, 2])
 def test_a_line_that_was_changed_or_removed_is_noticed(line: int) -> None:
     for after in (ONE, TWO, THREE):
-        journal.decide("image", None, after, Grounds("refusal", "worse"))
+        journal.append("image", None, after, Grounds("refusal", "worse"))
     path = journal.path_of("image")
     whole = path.read_bytes().splitlines(keepends=True)
     changed = [*whole[:line], whole[line].replace(b"worse", b"better"), *whole[line + 1 :]]
@@ -81,11 +81,11 @@ def test_a_line_that_a_kill_cut_off_decided_nothing_and_stays_where_it_is() -> N
 
 
 def test_a_whole_line_without_its_end_has_decided_before_and_after_the_next() -> None:
-    journal.decide("image", None, ONE, Grounds("refusal", "worse"))
+    journal.append("image", None, ONE, Grounds("refusal", "worse"))
     path = journal.path_of("image")
     path.write_bytes(path.read_bytes().rstrip(b"\n"))
     assert len(journal.read("image")) == 1
-    journal.decide("image", None, TWO, Grounds("refusal", "worse"))
+    journal.append("image", None, TWO, Grounds("refusal", "worse"))
     assert [each.after for each in journal.read("image")] == [ONE, TWO]
 
 
@@ -164,7 +164,7 @@ def test_a_history_is_told_to_people_and_to_programs() -> None:
 def test_each_gate_has_a_line_of_its_own_with_the_figures_of_both_models() -> None:
     gates = {"accuracy": "failed", "accuracy_challenger": 0.88016, "accuracy_champion": 0.9096}
     new = {"parity": "passed", "parity_challenger": 0}
-    journal.decide("image", ONE, TWO, Grounds("refusal", "worse", {"outcome": "failed", **gates, **new, "rows": 9}))
+    journal.append("image", ONE, TWO, Grounds("refusal", "worse", {"outcome": "failed", **gates, **new, "rows": 9}))
     said: list[str] = []
     history_view.tell(journal.read_history("image"), DEPLOYED / "image" / journal.FILE, False, said.append)
     assert said[2:] == [

@@ -8,7 +8,7 @@ import pytest
 import tiny_bundles
 from test_explanation import IMAGES, TEXT, TEXTS, quadrant
 
-from convoy.bundles.explainer import Explained, Explainer
+from convoy.bundles.explanation import Explained, Explainer
 from convoy.evaluation.faithfulness import DeletionParams, measure_deletion
 
 PARAMS = DeletionParams(share=0.1, rows=60, seed=0)

@@ -19,7 +19,7 @@ from test_ports import free_port
 
 from convoy.bundles.bundle import Release, digest_of
 from convoy.operations.doctor import doctor, machine, stores, versions
-from convoy.operations.doctor.diagnosis import Finding
+from convoy.operations.doctor.doctor import Finding
 from convoy.release import deployment
 from convoy.tracking import mlflow_runs, settings
 
@@ -212,7 +212,7 @@ def test_where_a_part_is_missing_the_rest_is_looked_at(missing: str, monkeypatch
         return real(name, *arguments, **options)
 
     for module in [name for name in sys.modules if name.startswith("convoy.operations.doctor.")]:
-        if module not in ("convoy.operations.doctor.diagnosis", "convoy.operations.doctor.machine"):
+        if module not in ("convoy.operations.doctor.doctor", "convoy.operations.doctor.machine"):
             monkeypatch.delitem(sys.modules, module)
     again = importlib.import_module("convoy.operations.doctor.doctor")
     monkeypatch.setattr(builtins, "__import__", without)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from convoy.evaluation import plots, slices
+from convoy.evaluation import metrics, plots
 from convoy.evaluation.metrics import accuracy, classification_metrics
 
 LABELS = np.array([0, 0, 1, 1])
@@ -99,11 +99,11 @@ def test_a_thousand_labels_make_pictures_that_can_be_opened(tmp_path: Path) -> N
     names = [f"label {number}" for number in range(1_000)]
     sure = np.eye(1_000)[(labels + (np.arange(2_000) < 30)) % 1_000]
     images = np.zeros((2_000, 8, 8, 3), dtype=np.uint8)
-    found = {"class": slices.per_class(labels, labels == sure.argmax(axis=1), names)}
+    found = {"class": metrics.per_class(labels, labels == sure.argmax(axis=1), names)}
     for figure in (
         plots.draw_confusion(labels, sure, names, "test"),
         plots.draw_wrong_images(images, labels, sure, names),
-        slices.draw(found, "test"),
+        plots.draw_slices(found, "test"),
     ):
         plots.save_figure(figure, tmp_path / "picture.png")
         with Image.open(tmp_path / "picture.png") as picture:

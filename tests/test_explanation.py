@@ -13,10 +13,17 @@ from PIL import Image
 from tiny_bundles import IMAGE_CARD, TEXT_CARD
 
 from convoy.bundles.bundle import EXPLANATION, BundleInvalid, read_bundle, write_bundle
-from convoy.bundles.explainer import Explainer, open_explainer
-from convoy.bundles.image_explanation import draw_overlay, enlarge, fall_where_covered
+from convoy.bundles.explanation import (
+    Explainer,
+    add_by_word,
+    draw_overlay,
+    enlarge,
+    fall_where_covered,
+    open_explainer,
+    read_on,
+    strongest_phrases,
+)
 from convoy.bundles.predictor import Model, Predictor
-from convoy.bundles.text_explanation import add_by_word, read_on, strongest_phrases
 
 IMAGE = Model(IMAGE_CARD, {"model.onnx": tiny_bundles.image_model()})
 TEXT = Model(TEXT_CARD, {"model.onnx": tiny_bundles.text_model(), "tokenizer.json": tiny_bundles.tokenizer_json()})

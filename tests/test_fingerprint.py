@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from convoy.training import fingerprint as module
-from convoy.training.fingerprint import fingerprint, surroundings
+from convoy.training import checkpoints as module
+from convoy.training.checkpoints import fingerprint, surroundings
 
 PARAMS = {"learning": {"epochs": 2}}
 AROUND = {"torch": "2", "lightning": "2", "device": "cpu", "threads": 2}

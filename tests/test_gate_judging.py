@@ -13,8 +13,7 @@ import tiny_bundles
 from convoy.bundles.bundle import Card, digest_of
 from convoy.core.paths import Task
 from convoy.release.gates import run
-from convoy.release.gates.evidence import ONNX, Difference
-from convoy.release.gates.limits import PublishParams
+from convoy.release.gates.evidence import ONNX, Difference, PublishParams
 from convoy.release.gates.report import Party, Report
 from convoy.release.gates.run import Contender, Kept
 

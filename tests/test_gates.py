@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convoy.evaluation.comparison import mcnemar
-from convoy.evaluation.power import detectable_drop, paired_p, pass_rate
 from convoy.evaluation.reliability import reliability
-from convoy.release.gates import measure, plot
+from convoy.evaluation.significance import detectable_drop, mcnemar, paired_p, pass_rate
+from convoy.release.gates import measure
+from convoy.release.gates import report as gate_report
 from convoy.release.gates.evidence import (
     GATE,
     ONNX,
@@ -22,9 +22,9 @@ from convoy.release.gates.evidence import (
     Latency,
     LogLossRise,
     Pair,
+    PublishParams,
     Slice,
 )
-from convoy.release.gates.limits import PublishParams
 from convoy.release.gates.report import Party, Report
 from convoy.release.gates.rules import Verdict, judge, outcome_of
 
@@ -354,6 +354,6 @@ def test_the_table_names_every_gate_and_what_failed_comes_first_in_the_objection
 @pytest.mark.parametrize("alone", [True, False])
 def test_a_picture_is_drawn_with_a_champion_and_without_one(alone: bool) -> None:
     nothing = {"has_champion": False, "paired": None, "slices": (), "champion": None, "latency": None}
-    figure = plot.draw(report(evidence(*answers(20, 60), **(nothing if alone else {}))))
+    figure = gate_report.draw(report(evidence(*answers(20, 60), **(nothing if alone else {}))))
     assert len(figure.axes) == (1 if alone else 2)
     assert any(text.get_text() == "calibration" for text in figure.axes[0].texts)

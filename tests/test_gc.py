@@ -26,7 +26,7 @@ from convoy.core.paths import DEPLOYED
 from convoy.operations import restore
 from convoy.operations.cleanup import gc, run_cleanup
 from convoy.operations.cleanup.retention import ClockDoubtful, KeepParams, Thing, check_clock, judge
-from convoy.release import deployment, journal, promote, promotion, publish
+from convoy.release import deployment, journal, promote, publish
 from convoy.release.decision import Grounds, Model
 from convoy.tracking import artifacts, mlflow_runs, registering, registry
 from convoy.training import checkpoints
@@ -164,7 +164,7 @@ def test_what_a_decision_of_late_names_stays(place: Place) -> None:
     for old, age in ((2, 29), (1, 31)):
         about = Model(version=str(old), digest=place.digest(old))
         at = (LATER - timedelta(days=age)).isoformat()
-        journal.decide("image", promotion.serving("image"), about, Grounds("refusal", "by hand"), at)
+        journal.append("image", journal.serving("image"), about, Grounds("refusal", "by hand"), at)
     found = place.plan()
     assert found["convoy-image 2"] == (False, "a decision of the last 30 days names it")
     assert not found[f"bundle image {place.digest(2)[:12]}"][0]
@@ -287,7 +287,7 @@ def test_gc_removes_nothing_outside_the_artifact_root(place: Place, name: str) -
     run_cleanup.retire_version(place.client, version)
     assert held() == before
     assert not goes and "outside the artifact root" in why
-    with pytest.raises(gc.RetiringFailed, match="it stays"):
+    with pytest.raises(run_cleanup.RetiringFailed, match="it stays"):
         run_cleanup.retire_runs(place.client, [run_id])
     for begun in ("model", "run"):
         place.client.set_tag(run_id, run_cleanup.RETIRED, begun)
@@ -349,7 +349,7 @@ def test_the_verb_tells_and_removes_nothing_unless_asked(place: Place, monkeypat
 def test_gc_refuses_a_clock_that_jumped(place: Place) -> None:
     now = datetime.now(UTC)  # some minutes after NOW, on a busy machine
     for jumped, told in ((LATER, "over 30 days after"), (now - timedelta(days=2), "before")):
-        with pytest.raises(gc.ClockDoubtful, match=rf"{told} the newest record .*--clock-is-right"):
+        with pytest.raises(ClockDoubtful, match=rf"{told} the newest record .*--clock-is-right"):
             gc.plan(place.client, LEAST, jumped)
         gc.plan(place.client, LEAST, jumped, clock_is_right=True)
     gc.plan(place.client, LEAST, now + timedelta(days=29))
@@ -391,7 +391,7 @@ def test_the_verb_refuses_unless_the_clock_is_right(place: Place) -> None:
 
 
 def test_a_server_s_store_is_left_alone(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gc.mlflow_settings, "is_local", lambda uri: False)
+    monkeypatch.setattr(gc.settings, "is_local", lambda uri: False)
     made = gc.plan(place.client, LEAST, LATER, clock_is_right=True)
     assert {each.thing.kind for each in made.judged} == {"bundle"} and "is left alone" in made.notes[0]
 

@@ -11,9 +11,9 @@ import pytest
 import typer
 
 from convoy.bundles.bundle import BundleInvalid, digest_of, read_release
-from convoy.cli.refusals import open_mlflow
+from convoy.cli.application import open_mlflow
 from convoy.core.params import ParamsInvalid
-from convoy.tracking.git_state import GitFailed
+from convoy.tracking.provenance import GitFailed
 
 
 def convoy(*words: str, **environment: str) -> "subprocess.CompletedProcess[str]":

@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from mlflow.utils import validation
 
-from convoy.tracking.metric_names import name_part, numbers
+from convoy.tracking.run_content import name_part, numbers
 
 # The characters that the escape itself is made of, and those that paths give a meaning to, come often.
 LABELS = st.text(st.sampled_from("_xX2bf5e./ +:Aa") | st.characters(), max_size=12) | st.text(

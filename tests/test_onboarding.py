@@ -32,17 +32,16 @@ import pipelines.train_stream
 from convoy.__main__ import app
 from convoy.core import paths
 from convoy.core.params import ParamsInvalid, Section, read_section
-from convoy.evaluation.selection import SelectionParams
 from convoy.kinds import candidates
-from convoy.operations.init import params_file
-from convoy.operations.init.detection import Detected, detect
+from convoy.operations.init import init as onboarding
 from convoy.operations.init.proposal import Change, propose
-from convoy.operations.init.survey import look
-from convoy.release.gates.limits import PublishParams
+from convoy.operations.init.survey import Detected, detect, look
+from convoy.release.gates.evidence import PublishParams
 from convoy.sources import tables
 from convoy.sources.items import Item, SourceRefused
 from convoy.training.trainer import TrainerParams
 from convoy.training.tuning_space import TuneParams
+from pipelines.choose import SelectionParams
 
 PACKAGED = Path(__file__).parents[1] / "params.yaml"
 TEXTS = {"good": "a fine film , well told", "bad": "two hours I want back !"}
@@ -496,9 +495,9 @@ VALUES = st.one_of(
 @given(st.dictionaries(st.sampled_from(CHANGEABLE), VALUES, max_size=12))
 @example({CHANGEABLE[0]: 1e-07, CHANGEABLE[1]: 1e22})  # CI's find: without a dot, YAML 1.1 reads a word
 def test_any_changes_leave_every_other_value_and_remark(wanted: dict[tuple[str, ...], Any]) -> None:
-    text = params_file.changed(PACKAGED, [Change(keys, value, "because") for keys, value in wanted.items()])
+    text = onboarding.changed(PACKAGED, [Change(keys, value, "because") for keys, value in wanted.items()])
     assert leaves(yaml.safe_load(text)) == leaves(yaml.safe_load(PACKAGED.read_text())) | wanted
-    goes_on = " " * params_file.GOES_ON
+    goes_on = " " * onboarding.GOES_ON
     before, after = (
         [
             line
@@ -512,7 +511,7 @@ def test_any_changes_leave_every_other_value_and_remark(wanted: dict[tuple[str, 
 
 def test_a_key_that_is_not_there_is_named() -> None:
     with pytest.raises(ParamsInvalid, match=r"params\.yaml: train\.image\.cnn\.colour is missing"):
-        params_file.changed(PACKAGED, [Change(("train", "image", "cnn", "colour"), 1, "")])
+        onboarding.changed(PACKAGED, [Change(("train", "image", "cnn", "colour"), 1, "")])
 
 
 def test_a_detected_source_gives_what_the_stage_will_read(place: Path) -> None:

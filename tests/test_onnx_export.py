@@ -13,7 +13,7 @@ import torch
 from export_one import EXPLAINED, NETWORKS, calibration, network
 from tiny_bundles import IMAGE_CARD, STREAM_CARD, TEXT_CARD, stream_tokenizer_json, tokenizer_json
 
-from convoy.bundles.explainer import Explainer
+from convoy.bundles.explanation import Explainer
 from convoy.bundles.predictor import Model
 from convoy.evaluation.parity import (
     ParityBroken,

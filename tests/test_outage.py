@@ -20,7 +20,7 @@ from mlflow_store import open_empty_store
 
 from convoy.lineage import workspace
 from convoy.tracking import mlflow_runs
-from convoy.tracking.dvc_lock import md5_of
+from convoy.tracking.provenance import md5_of
 from convoy.tracking.run_content import RunContent, curves_of
 from convoy.training import follower
 from convoy.training.follower import Follower

@@ -8,7 +8,6 @@ from pydantic import Field
 
 from convoy.core import paths
 from convoy.core.params import ParamsInvalid, Section, read_section
-from convoy.evaluation.selection import SelectionParams
 from convoy.kinds import candidates
 from convoy.training.candidate import CandidateParams
 from convoy.training.trainer import TrainerParams
@@ -25,6 +24,7 @@ from pipelines import (
     train,
     train_stream,
 )
+from pipelines.choose import SelectionParams
 
 
 class Rate(Section):

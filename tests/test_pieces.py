@@ -7,9 +7,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tiny_bundles import STREAM_CARD, stream_tokenizer_json
 
-from convoy.kinds.text import text_buffer
+from convoy.bundles import streaming
+from convoy.bundles.streaming import settled
 from convoy.kinds.text.preprocessing import StreamPreprocessing, TextPreprocessor
-from convoy.kinds.text.text_buffer import settled
 
 assert isinstance(STREAM_CARD.preprocessing, StreamPreprocessing)
 PREPROCESSOR = TextPreprocessor(STREAM_CARD.preprocessing, stream_tokenizer_json())
@@ -39,9 +39,9 @@ def test_what_is_settled_has_the_same_words_whatever_follows(text: str, rest: st
 
 def settled_by_every_break(text: str) -> int:
     """What `settled` did first: each place against each break, in quadratic time."""
-    breaks = [found.span() for found in text_buffer._BREAK.finditer(text)]
+    breaks = [found.span() for found in streaming._BREAK.finditer(text)]
     for place in range(len(text) - 1, 0, -1):
-        if text_buffer._separates(text[place]) and not any(start < place < end for start, end in breaks):
+        if streaming._separates(text[place]) and not any(start < place < end for start, end in breaks):
             return place
     return 0
 

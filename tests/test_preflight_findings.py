@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from preflight_censuses import image_census, planted_texts, text_census
 
 from convoy.core import atomic
-from convoy.data.content import BINS, ImageFindings, TextFindings, spread
+from convoy.data.census import BINS, ImageFindings, TextFindings, spread
+from convoy.data.findings import PreflightLimits
 from convoy.data.inspection import find
-from convoy.data.limits import PreflightLimits
 from convoy.data.raw import read_rejections
 from convoy.data.report import summary, write_report
-from convoy.kinds.near_duplicates import NearPair, NearPairs, opposite_sides
-from convoy.kinds.text.scripts import count_scripts
+from convoy.data.text_preparation import count_scripts
+from convoy.kinds.kind import NearPair, NearPairs, opposite_sides
 from convoy.sources.items import Rejection
 
 

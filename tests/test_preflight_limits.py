@@ -6,8 +6,8 @@ import pytest
 from preflight_censuses import image_census, planted_texts, text_census
 
 from convoy.data.census import Census
+from convoy.data.findings import PreflightLimits, violations
 from convoy.data.inspection import find
-from convoy.data.limits import PreflightLimits, violations
 from convoy.sources.items import Rejection
 
 NONE: dict[str, Any] = dict.fromkeys(PreflightLimits.model_fields)

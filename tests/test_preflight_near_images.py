@@ -13,7 +13,7 @@ from PIL import Image
 
 from convoy.kinds.image import near_duplicates
 from convoy.kinds.image.near_duplicates import ImageSignatures, near_pairs
-from convoy.kinds.near_duplicates import PAIRS_PER_ITEM, NearPair
+from convoy.kinds.kind import PAIRS_PER_ITEM, NearPair
 
 Pixels = NDArray[np.uint8]
 GENERATOR = np.random.default_rng(0)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convoy.kinds.near_duplicates import PAIRS_PER_ITEM, NearPair
+from convoy.kinds.kind import PAIRS_PER_ITEM, NearPair
 from convoy.kinds.text.near_duplicates import LEAST_JACCARD, near_pairs, shingles
 
 WORDS = [f"word{number}" for number in range(3000)]

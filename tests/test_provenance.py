@@ -6,9 +6,9 @@ from pathlib import Path
 import built_pipeline
 import pytest
 
-from convoy.tracking import git_state
+from convoy.tracking import provenance
 from convoy.tracking.build_state import read_built
-from convoy.tracking.dvc_lock import Lock, LockInvalid, same_file
+from convoy.tracking.provenance import Lock, LockInvalid, same_file
 
 FOLDER_MD5 = "17b4925363317c72f4739ef59ae8c378.dir"
 
@@ -100,23 +100,23 @@ def test_code_that_is_not_what_a_stage_ran_is_named(place: Path) -> None:
 def test_what_git_refuses_is_said_in_a_sentence(place: Path) -> None:
     _commit(place)
     Path(".git/index.lock").write_text("")  # harmless: the index is not the user's
-    assert git_state.read_git_state() is not None
+    assert provenance.read_git_state() is not None
     tree = built_pipeline.git(place, "rev-parse", "HEAD^{tree}").strip()
     Path(".git/objects", tree[:2], tree[2:]).unlink()
-    with pytest.raises(git_state.GitFailed, match=r"git read-tree failed: .*\w"):
-        git_state.read_git_state()
+    with pytest.raises(provenance.GitFailed, match=r"git read-tree failed: .*\w"):
+        provenance.read_git_state()
 
 
 def test_outside_a_repository_and_before_the_first_commit_there_is_no_state(place: Path) -> None:
-    assert git_state.read_git_state() is None
+    assert provenance.read_git_state() is None
     built_pipeline.git(place, "init", "--quiet")
-    assert git_state.read_git_state() is None
+    assert provenance.read_git_state() is None
 
 
 def test_what_the_pipeline_writes_does_not_make_the_tree_dirty(place: Path) -> None:
     _commit(place)
     built_pipeline.lay(place, version=2)
-    state = git_state.read_git_state()
+    state = provenance.read_git_state()
     assert state is not None and (state.dirty, state.patch) == (False, None)
 
 
@@ -128,7 +128,7 @@ def test_the_patch_brings_edits_new_and_deleted_sources_back_and_nothing_else(pl
     Path("src/binary.py").write_bytes(bytes(range(256)))
     Path("secret.env").write_text("password\n")
     before = built_pipeline.git(place, "status", "--porcelain")
-    state = git_state.read_git_state()
+    state = provenance.read_git_state()
     assert state is not None and state.dirty and state.patch is not None
     assert b"password" not in state.patch
     assert built_pipeline.git(place, "status", "--porcelain") == before  # the user's own index is left alone
@@ -143,9 +143,9 @@ def test_the_patch_brings_edits_new_and_deleted_sources_back_and_nothing_else(pl
 
 def test_a_patch_too_large_for_a_record_is_not_kept(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _commit(place)
-    monkeypatch.setattr(git_state, "MAX_PATCH_BYTES", 10)
+    monkeypatch.setattr(provenance, "MAX_PATCH_BYTES", 10)
     Path("src/edited.py").write_text("edited = 1\n")
-    state = git_state.read_git_state()
+    state = provenance.read_git_state()
     assert state is not None and state.dirty and state.patch is None
 
 

@@ -25,7 +25,7 @@ from convoy.release import approval, deployment, journal, promote, publish
 from convoy.release.decision import Grounds, Model
 from convoy.tracking import artifacts, mlflow_runs, registry
 from convoy.tracking.build_state import read_built
-from convoy.tracking.dvc_lock import Lock
+from convoy.tracking.provenance import Lock
 
 
 class Place:
@@ -624,7 +624,7 @@ def _link_is_a_folder(root: Path) -> None:
 def _history_is_changed(root: Path) -> None:
     model = {"version": "1", "digest": "1" * 64}
     for _ in range(2):
-        journal.decide("image", None, Model.model_validate(model), Grounds("refusal", "worse"))
+        journal.append("image", None, Model.model_validate(model), Grounds("refusal", "worse"))
     path = root / "deployed/image/decisions.jsonl"
     path.write_bytes(path.read_bytes().replace(b"worse", b"better", 1))
 

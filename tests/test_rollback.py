@@ -18,7 +18,7 @@ from convoy.__main__ import app
 from convoy.bundles.bundle import read_bundle, read_release
 from convoy.operations import status
 from convoy.operations.doctor import stores
-from convoy.release import deployment, journal, promotion, registry_sync, rollback
+from convoy.release import deployment, journal, registry_sync, rollback
 from convoy.release import promote as promoting
 from convoy.release import publish as publishing
 from convoy.release.approval import NotAsAsked
@@ -276,12 +276,12 @@ def test_another_machine_s_lines_are_no_loss(place: Path, monkeypatch: pytest.Mo
 
 
 def test_a_kill_before_the_release_names_a_line_is_no_alarm(place: Path) -> None:
-    serves = promotion.serving("image")
+    serves = journal.serving("image")
     assert serves is not None
     before = deployment.noted_history("image")
 
     def decide() -> None:
-        journal.decide("image", serves, serves, journal.Grounds("superseded", "by hand"))
+        journal.append("image", serves, serves, journal.Grounds("superseded", "by hand"))
 
     folder = deployment.folder_of("image", serves.digest)
     for step in range(2):
@@ -301,7 +301,7 @@ def test_a_decision_whose_bundle_is_gone_before_it_was_followed_is_undone_and_to
     roll_back()
     release = read_release(deployment.folder_of("image", second.digest))
     assert release is not None
-    journal.decide("image", first, second, journal.Grounds("forced", "asked for"))
+    journal.append("image", first, second, journal.Grounds("forced", "asked for"))
     shutil.rmtree(deployment.folder_of("image", second.digest))
     said = publish()
     assert "was cut off and is undone" in said and deployment.current_digest("image") == first.digest

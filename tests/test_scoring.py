@@ -20,10 +20,9 @@ from hypothesis import strategies as st
 from tiny_bundles import TEXT_CARD, encoded, png, write_image_bundle, write_text_bundle
 
 from convoy.bundles.bundle import BundleInvalid, Release, digest_of
-from convoy.operations.score import bulk
-from convoy.operations.score.inputs import Inputs
-from convoy.operations.score.refusal import ScoringRefused
-from convoy.operations.score.scorer import Scorer, load
+from convoy.operations.score import score as scoring
+from convoy.operations.score.inputs import Inputs, ScoringRefused
+from convoy.operations.score.score import Scorer, load
 from convoy.sources.items import SourceRefused
 from serving.deployed import Deployed
 from serving.predictions import predict_images, predict_texts
@@ -46,8 +45,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def score(source: str | Path, output: str = "out.parquet", task: Any = "text", **options: Any) -> pa.Table:
     encoding, polarity = options.pop("encoding", "utf-8"), options.pop("polarity", None)
     inputs = Inputs(Path(source), task, options.pop("column", "text" if task == "text" else "path"), encoding)
-    chosen = bulk.Settings(options.pop("batch_size", 3), **options)
-    bulk.score(Scorer(load(task), encoding, polarity), inputs, Path(output), chosen, print)
+    chosen = scoring.Settings(options.pop("batch_size", 3), **options)
+    scoring.score(Scorer(load(task), encoding, polarity), inputs, Path(output), chosen, print)
     return pq.read_table(output)
 
 
@@ -275,7 +274,7 @@ def test_neither_batches_nor_parts_nor_threads_change_an_answer(texts: list[list
     write_csv("in.csv", [" ".join(words) for words in texts])
     one = score("in.csv", batch_size=1, restart=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bulk, "PART_ROWS", part)
+        patch.setattr(scoring, "PART_ROWS", part)
         two = score("in.csv", batch_size=batch, threads=3, restart=True)
         assert two == score("in.csv", batch_size=batch, threads=1, restart=True)
     assert one.select(["row", "name", "label", "error"]) == two.select(["row", "name", "label", "error"])
@@ -338,14 +337,14 @@ def test_the_command_goes_on_after_kill_9_and_after_ctrl_c() -> None:
     kept = len(list(parts.glob("part-*")))
     last = convoy("in.csv", "out.parquet", "--task", "text")
     _, said = last.communicate(timeout=60)
-    assert last.returncode == 0 and kept >= 5 and f"{kept * bulk.PART_ROWS}/40000" in said  # it did not begin anew
+    assert last.returncode == 0 and kept >= 5 and f"{kept * scoring.PART_ROWS}/40000" in said  # it did not begin anew
     assert Path("out.parquet").read_bytes() == Path("whole.parquet").read_bytes() and not parts.exists()
 
 
 def begin(monkeypatch: pytest.MonkeyPatch, texts: int = 5) -> Path:
     """A scoring that ended after its first part."""
     write_csv("in.csv", ["good"] * texts)
-    monkeypatch.setattr(bulk, "PART_ROWS", 2)
+    monkeypatch.setattr(scoring, "PART_ROWS", 2)
     before = Scorer.score
 
     def score_once(scorer: Scorer, first_row: int, items: list[Any]) -> pa.Table:
@@ -431,7 +430,7 @@ def test_an_input_that_changes_while_it_is_scored_is_refused(monkeypatch: pytest
 
 def test_two_processes_never_write_one_output(monkeypatch: pytest.MonkeyPatch) -> None:
     parts = begin(monkeypatch)
-    other = bulk.Parts(Path("out.parquet")).begun(json.loads((parts / "job.json").read_text()), restart=False)
+    other = scoring.Parts(Path("out.parquet")).begun(json.loads((parts / "job.json").read_text()), restart=False)
     with other, pytest.raises(ScoringRefused, match="another process"):
         score("in.csv")
     assert score("in.csv").num_rows == 5
@@ -491,7 +490,7 @@ def test_without_a_deployed_model_it_names_the_folder_and_the_remedy(place: Path
 
 
 def test_scoring_loads_no_torch_and_says_what_is_missing() -> None:
-    asked = "import sys, convoy.operations.score.bulk; assert not {'torch', 'mlflow', 'pandas'} & set(sys.modules)"
+    asked = "import sys, convoy.operations.score.score; assert not {'torch', 'mlflow', 'pandas'} & set(sys.modules)"
     assert subprocess.run([sys.executable, "-c", asked], check=False).returncode == 0
     asked = "import sys; sys.modules['pyarrow'] = None; from convoy.__main__ import app; app()"
     command = [sys.executable, "-c", asked, "score", "in.csv", "out.parquet", "--task", "text"]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convoy.evaluation.selection import choose_winner
+from pipelines.choose import choose_winner
 
 METRICS = {"cnn": {"accuracy": 0.9, "log_loss": 0.4}, "lstm": {"accuracy": 0.8, "log_loss": 0.3}}
 

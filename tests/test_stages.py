@@ -13,11 +13,11 @@ from dvc.stage import PipelineStage
 from bench.interruptions import kills, races
 from convoy.core import stages
 from convoy.core.paths import PARAMS, TASKS, Task, architectures, kind_of
-from convoy.lineage import report
+from convoy.lineage import trace
 from convoy.lineage.state import State
 from convoy.operations import status
 from convoy.tracking.build_state import read_built
-from convoy.tracking.dvc_lock import Lock
+from convoy.tracking.provenance import Lock
 from lab import smoke
 
 ROOT = Path(__file__).parent.parent
@@ -96,14 +96,14 @@ def test_sections_are_those_of_params_yaml() -> None:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_trace_names_a_stage_that_exists(task: Task, pipeline: dict[str, PipelineStage]) -> None:
-    *_, repro = report.commands(State(task, revision="a" * 40))
+    *_, repro = trace.commands(State(task, revision="a" * 40))
     assert repro.split(" dvc repro ")[1] in pipeline
 
 
 def test_trace_brings_back_nothing_of_no_task() -> None:
     state = State(None, revision="a" * 40)
-    assert report.commands(state) == []
-    assert not any("To bring it back" in line for line in report._state(state))
+    assert trace.commands(state) == []
+    assert not any("To bring it back" in line for line in trace._state(state))
 
 
 @pytest.mark.parametrize("task", TASKS)

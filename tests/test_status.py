@@ -23,7 +23,7 @@ from convoy.core.paths import TASKS
 from convoy.operations import smoke_request, status, supervisor
 from convoy.release import deployment, journal, publish
 from convoy.release.decision import Grounds, Model
-from convoy.tracking import glance, mlflow_runs, registry
+from convoy.tracking import mlflow_runs, registry, store
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +77,7 @@ def test_after_publish_only_the_service_is_missing_and_a_challenger_says_how_it_
     mlflow_runs.open_store().set_registered_model_alias("convoy-image", "champion", "2")
     built_pipeline.lay(place)
     assert steps(look())[0] == "python -m convoy publish"  # the alias is wrong
-    assert registry.DIGEST == glance.DIGEST and [each.version for each in glance.read("image").versions] == ["1", "2"]
+    assert registry.DIGEST == store.DIGEST and [each.version for each in store.read("image").versions] == ["1", "2"]
 
 
 def test_a_broken_deployed_bundle_a_cut_off_decision_and_a_rewritten_history_are_told(place: Path) -> None:
@@ -86,7 +86,7 @@ def test_a_broken_deployed_bundle_a_cut_off_decision_and_a_rewritten_history_are
     deployment.deploy("image", Path("one"), release_of(Path("one")))
     deployment.put("image", Path("two"), release_of(Path("two"), "2"))
     one, two = (Model(version=str(n), digest=digest_of(Path(name))) for n, name in ((1, "one"), (2, "two")))
-    journal.decide("image", one, two, Grounds("promotion", "better"))
+    journal.append("image", one, two, Grounds("promotion", "better"))
     assert look().next[0].why.startswith("completes what was cut off: promotion from version 1")
     journal.mark("image", journal.read("image")[0], "undone")
     Path("deployed/image/current/model.onnx").write_bytes(b"half")

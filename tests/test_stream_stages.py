@@ -16,10 +16,10 @@ from convoy.bundles.bundle import read_bundle
 from convoy.bundles.predictor import Predictor
 from convoy.bundles.streaming import begin, read
 from convoy.core import paths
+from convoy.data.text_preparation import build_tokenizer
 from convoy.kinds.text.prepared import TextSplit, write_texts
 from convoy.kinds.text.preprocessing import StreamPreprocessing, TextPreprocessing, TextPreprocessor
 from convoy.kinds.text.stream_dataset import TextStreamDataset
-from convoy.kinds.text.vocabulary import build_tokenizer
 
 ROOT = Path(__file__).parents[1]
 CONTRACT = TextPreprocessing(

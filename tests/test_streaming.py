@@ -14,7 +14,7 @@ from convoy.bundles.bundle import BundleInvalid
 from convoy.bundles.predictor import Model, Predictor
 from convoy.bundles.streaming import Reading, StreamState, begin, read
 from convoy.evaluation.parity import compare_pieces
-from convoy.kinds.rejection import InputRejected
+from convoy.kinds.kind import InputRejected
 
 FILES = {"model.onnx": stream_model(), "tokenizer.json": stream_tokenizer_json()}
 MODEL = Model(STREAM_CARD, FILES)

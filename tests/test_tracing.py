@@ -15,14 +15,13 @@ import yaml
 from mlflow_store import open_empty_store
 
 from convoy.bundles.bundle import digest_of
-from convoy.lineage import report, trace
+from convoy.lineage import trace
 from convoy.lineage.checkout import CheckoutRefused
-from convoy.lineage.git_record import GitRecord, lock_of
-from convoy.lineage.index import World
+from convoy.lineage.index import GitRecord, World, lock_of
 from convoy.lineage.resolve import TraceFailed, find
 from convoy.lineage.state import State
 from convoy.release import publish
-from convoy.tracking.dvc_lock import Lock
+from convoy.tracking.provenance import Lock
 from convoy.tracking.store import Known, KnownRun
 
 pytestmark = pytest.mark.slow  # of what all of them trace, which takes some ten seconds to build
@@ -278,7 +277,7 @@ def test_a_revision_that_is_no_hash_never_reaches_git(tag: str, monkeypatch: pyt
 def test_commands_quote_what_mlflow_names() -> None:
     run = KnownRun("$(touch x)", "image-cnn", "FINISHED", 0, {}, {})
     state = State("image", run=run, revision="a" * 40)
-    told = report.commands(state, "a folder; touch z")
+    told = trace.commands(state, "a folder; touch z")
     assert told[0] == "python -m convoy trace '$(touch x)' --checkout 'a folder; touch z'"
     assert told[1] == "cd 'a folder; touch z'"
 

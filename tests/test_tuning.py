@@ -32,7 +32,7 @@ from convoy.core.params import ParamsInvalid
 from convoy.core.paths import Architecture, Task
 from convoy.kinds import candidates
 from convoy.operations.tune import Tuner
-from convoy.tracking import mlflow_runs, orphaned_runs
+from convoy.tracking import live_runs, mlflow_runs
 from convoy.tracking import tuning_runs as record_module
 from convoy.tracking.mlflow_runs import experiment_of
 from convoy.tracking.run_content import texts
@@ -391,12 +391,12 @@ def test_runs_of_a_killed_tuning_are_closed_and_the_next_completes_them(place: P
         ("set_terminated", {"tune image-lstm", "image-lstm trial 0"}),
     ]:
         done = subprocess.run([sys.executable, "-c", KILLED_IN_RECORD, step], env={**os.environ, "PYTHONPATH": path})
-        assert done.returncode == 9 and set(orphaned_runs.close(client)) == left
+        assert done.returncode == 9 and set(live_runs.close(client)) == left
     record = Record(subject(), study, read_space("image", "lstm"), said.append)
     record.bring()
     (parent,) = open_client_runs()["parents"]
     assert parent.info.status == "RUNNING" and parent.data.params == texts(subject().candidate())
-    assert orphaned_runs.close(client) == [], "its process lives"
+    assert live_runs.close(client) == [], "its process lives"
     record.bring("FINISHED")
     runs = open_client_runs()
     assert not said and [run.info.status for run in (*runs["parents"], *runs["children"])] == ["FINISHED"] * 2

@@ -23,9 +23,9 @@ from convoy.bundles.bundle import (
 )
 from convoy.bundles.predictor import Model
 from convoy.core.atomic import to_json
+from convoy.data.text_preparation import build_tokenizer
 from convoy.kinds.image.preprocessing import ImagePreprocessing
 from convoy.kinds.text.preprocessing import StreamPreprocessing, TextPreprocessing
-from convoy.kinds.text.vocabulary import build_tokenizer
 
 SIZE_PX = 28
 WORDS = {"[PAD]": 0, "[UNK]": 1, "good": 2, "bad": 3, "film": 4, "the": 5}

@@ -7,7 +7,7 @@ import pytest
 import tiny_bundles
 from conftest import deploy, error_of, service_of
 
-from convoy.bundles import explainer
+from convoy.bundles import explanation
 
 IMAGE, TEXT = "/v1/images/explain", "/v1/texts/explain"
 PNG = {"image": tiny_bundles.png(200)}
@@ -39,8 +39,8 @@ def test_what_explains_is_loaded_by_the_first_who_asks_and_goes_with_its_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded: list[str] = []
-    opened = explainer.open_session
-    monkeypatch.setattr(explainer, "open_session", lambda name, *rest: loaded.append(name) or opened(name, *rest))
+    opened = explanation.open_session
+    monkeypatch.setattr(explanation, "open_session", lambda name, *rest: loaded.append(name) or opened(name, *rest))
     for task in ("image", "text"):
         deploy(tmp_path, task)
     with service_of(tmp_path) as client:

@@ -1,11 +1,85 @@
-"""The typer application that all verbs belong to, and the options that several of them have"""
+"""The typer application of all verbs, their shared options, and what a person can mend as one sentence on stderr."""
 
-from typing import Annotated
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
 
 import typer
+
+from convoy.tracking import settings
 
 HELP = "The verbs of `python -m convoy`, from the first look at data of your own to who serves."
 Port = Annotated[int, typer.Option(min=1, max=65535, help="Port of the prediction service.")]
 MlflowPort = Annotated[int, typer.Option(min=1, max=65535, help="Port of the MLflow UI.")]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=HELP)
+
+
+@contextmanager
+def open_mlflow() -> Iterator[Any]:
+    """An MLflow client, for one process at a time; what a user can mend is said in a sentence, without a traceback."""
+    with mlflow_refusals():
+        from sqlalchemy.exc import SQLAlchemyError
+
+        from convoy.core import locks
+        from convoy.core.params import ParamsInvalid
+        from convoy.tracking.artifacts import StoreMoved
+        from convoy.tracking.mlflow_runs import open_store
+        from convoy.tracking.provenance import GitFailed, LockInvalid
+
+        try:
+            with locks.hold_deployed(typer.echo):  # the store too: two at once would race to make its tables
+                yield open_store()
+        except SQLAlchemyError as error:
+            reason = str(error).splitlines()[0]
+            typer.echo(
+                f"{settings.tracking_uri()} cannot be used ({reason}). If it is broken, move it away and run "
+                "`python -m convoy publish`, which brings all of it back from DVC's record.",
+                err=True,
+            )
+        except (GitFailed, LockInvalid, ParamsInvalid, StoreMoved) as error:
+            typer.echo(str(error), err=True)
+        else:
+            return
+        raise typer.Exit(1)
+
+
+@contextmanager
+def mlflow_refusals() -> Iterator[None]:
+    """What MLflow's client and the registry may refuse, in a sentence; needs nothing that a serving machine lacks."""
+    settings.apply()
+    import logging
+
+    from mlflow.exceptions import MlflowException
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    from convoy.tracking.artifacts import ArtifactRefused
+    from convoy.tracking.registry import VersionUnknown
+
+    try:
+        with refusals():
+            yield
+    except MlflowException as error:
+        typer.echo(f"MLflow ({settings.tracking_uri()}) refuses: {error.message}", err=True)
+    except (ArtifactRefused, VersionUnknown) as error:
+        typer.echo(str(error), err=True)
+    else:
+        return
+    raise typer.Exit(1)
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """What a file or a person's word may be refused for, in a sentence; needs no MLflow."""
+    from convoy.bundles.bundle import BundleInvalid
+    from convoy.release.approval import NotAsAsked
+    from convoy.release.journal import DecisionsBroken
+
+    try:
+        yield
+    except (BundleInvalid, DecisionsBroken, NotAsAsked, OSError) as error:
+        typer.echo(str(error), err=True)
+    else:
+        return
+    raise typer.Exit(1)

@@ -107,18 +107,17 @@ def score(
     """Score a table or a folder with the deployed model; after a kill the same command goes on where it was."""
     try:
         from convoy.bundles.bundle import BundleInvalid
-        from convoy.operations.score import bulk
-        from convoy.operations.score.inputs import Inputs
-        from convoy.operations.score.refusal import ScoringRefused
-        from convoy.operations.score.scorer import Scorer, load
+        from convoy.operations.score import score as scoring
+        from convoy.operations.score.inputs import Inputs, ScoringRefused
+        from convoy.operations.score.score import Scorer, load
         from convoy.sources.items import SourceRefused
     except ModuleNotFoundError as error:
         typer.echo(f"{error.name} is missing; `uv pip install -c requirements.lock '.[train]'` brings it", err=True)
         raise typer.Exit(1) from None
     inputs = Inputs(source, task, column or ("path" if task == "image" else "text"), encoding)
-    settings = bulk.Settings(batch_size, threads, restart)
+    settings = scoring.Settings(batch_size, threads, restart)
     try:
-        bulk.score(Scorer(load(task), encoding, polarity), inputs, output, settings, typer.echo)
+        scoring.score(Scorer(load(task), encoding, polarity), inputs, output, settings, typer.echo)
     except (BundleInvalid, ScoringRefused, SourceRefused, OSError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None

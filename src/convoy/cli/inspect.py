@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from convoy.cli.application import MlflowPort, Port, app
-from convoy.cli.refusals import mlflow_refusals
+from convoy.cli.application import MlflowPort, Port, app, mlflow_refusals
 from convoy.tracking import settings
 
 

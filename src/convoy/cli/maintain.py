@@ -6,8 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from convoy.cli.application import app
-from convoy.cli.refusals import open_mlflow
+from convoy.cli.application import app, open_mlflow
 
 
 @app.command()

@@ -4,8 +4,7 @@ from typing import Annotated
 
 import typer
 
-from convoy.cli.application import app
-from convoy.cli.refusals import mlflow_refusals, open_mlflow, refusals
+from convoy.cli.application import app, mlflow_refusals, open_mlflow, refusals
 from convoy.core.paths import Task
 from convoy.tracking import settings
 

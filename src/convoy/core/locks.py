@@ -14,7 +14,7 @@ from typing import IO
 from filelock import lock_descriptor
 
 from convoy.core.paths import DEPLOYED
-from convoy.core.progress import Say
+from convoy.core.process import Say
 
 
 def take(stream: IO[str]) -> bool:

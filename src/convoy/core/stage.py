@@ -15,7 +15,7 @@ from typing import IO
 
 import psutil
 
-from convoy.core import locks, process_identity
+from convoy.core import locks, process
 from convoy.core.params import ParamsInvalid
 
 LOCKS = Path(".run/stages")
@@ -143,7 +143,7 @@ def _take(stream: IO[str], name: str, module: str) -> None:
         stream.seek(0)
         pid, _, of_dvc = stream.read().partition(" ")
         # DVC lets no two living ones of its kind run a stage at once: that one's DVC is dead.
-        if of_dvc and "DVC_STAGE" in os.environ and process_identity.runs_here(int(pid), f"pipelines.{module}"):
+        if of_dvc and "DVC_STAGE" in os.environ and process.runs_here(int(pid), f"pipelines.{module}"):
             os.kill(int(pid), signal.SIGKILL)
         if time.monotonic() > deadline:
             raise StageRunning(f"another run of it is going on, pid {pid}; wait for its end, or end it")

@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from convoy.core.machine import usable_cores
+from convoy.core.process import usable_cores
 from convoy.data.census import Census, ImageFacts
 from convoy.data.raw import RawItems
 from convoy.data.splits import Division, digest
 from convoy.kinds.image.near_duplicates import ImageSignatures, near_pairs
 from convoy.kinds.image.preprocessing import ImagePreprocessing, ImagePreprocessor, decode
-from convoy.kinds.rejection import InputRejected
+from convoy.kinds.kind import InputRejected
 from convoy.sources.items import Rejection
 
 GATHERED = 1_000  # images copied at once

@@ -4,8 +4,7 @@ from collections import Counter
 
 import numpy as np
 
-from convoy.data.census import Census, ImageFacts, readable
-from convoy.data.content import image_findings, text_findings
+from convoy.data.census import Census, ImageFacts, image_findings, readable, text_findings
 from convoy.data.findings import (
     Balance,
     Findings,
@@ -18,7 +17,7 @@ from convoy.data.findings import (
     Rejection,
     Rejections,
 )
-from convoy.kinds.near_duplicates import Indices, NearPair
+from convoy.kinds.kind import Indices, NearPair
 
 EXAMPLES = 20  # of each kind; the page and the errors show some of them
 LEAK_EXAMPLES = 5  # of each split

@@ -1,24 +1,63 @@
-"""Raw texts -> those that can be used, and their token ids a part at a time; what cannot be used, with the reason."""
+"""A text -> how many of its letters belong to which of Unicode's scripts: what can be told of its language for sure."""
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import overload
 
 import numpy as np
+from fontTools import unicodedata
 from numpy.typing import NDArray
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from tqdm import tqdm
 
 from convoy.data.census import Census, TextFacts
 from convoy.data.raw import RawItems
 from convoy.data.splits import Division, digest
-from convoy.kinds.rejection import InputRejected
+from convoy.kinds.kind import InputRejected
 from convoy.kinds.text.near_duplicates import near_pairs
 from convoy.kinds.text.prepared import TextSplit
 from convoy.kinds.text.preprocessing import TextPreprocessing, TextPreprocessor, check
-from convoy.kinds.text.scripts import count_scripts
 from convoy.sources.items import Rejection
 
+PAD, UNKNOWN = "[PAD]", "[UNK]"
+
 PART = 250  # texts encoded at once; the tokenizer takes up to 90 kB for each while it does
+
+
+def count_scripts(text: str) -> dict[str, int]:
+    """Letters per script, by its name, as `Latin`, the most frequent first; digits, signs and spaces have none."""
+    scripts: Counter[str] = Counter()
+    for character, count in Counter(text).items():
+        if character.isalpha():
+            scripts[_script(character)] += count
+    return dict(sorted(scripts.items(), key=lambda item: (-item[1], item[0])))
+
+
+@lru_cache(1 << 16)
+def _script(character: str) -> str:
+    return str(unicodedata.script_name(unicodedata.script(character))).replace("_", " ")
+
+
+def build_tokenizer(texts: Iterable[str], vocabulary_size: int) -> str:
+    """A word-level tokenizer: `<br />` out, lower case, words with their apostrophe, single punctuation marks.
+
+    [PAD] is 0 and [UNK] is 1; the most frequent words follow, so that the same texts give the same file.
+    """
+    tokenizer = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Replace(Regex(r"<br\s*/?>"), " "), normalizers.NFKC(), normalizers.Lowercase()]
+    )
+    word = Regex(r"\w+(?:['\u2019]\w+)*|[^\w\s]")  # U+2019 is the typographic apostrophe
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(word, behavior="removed", invert=True)
+    trainer = trainers.WordLevelTrainer(vocab_size=vocabulary_size - 2, special_tokens=[], show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    # Not as special tokens: those would be found in a user's text, and a text that says "[PAD]" would hold padding.
+    words = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    vocabulary = {PAD: 0, UNKNOWN: 1} | {word: index + 2 for word, index in words}
+    tokenizer.model = models.WordLevel(vocabulary, unk_token=UNKNOWN)
+    return str(tokenizer.to_str(pretty=True))
 
 
 @dataclass(frozen=True)

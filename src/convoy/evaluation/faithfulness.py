@@ -8,9 +8,7 @@ from pydantic import Field
 from scipy.stats import t
 
 from convoy.bundles.bundle import ImageExplanation
-from convoy.bundles.explainer import Explained, Explainer
-from convoy.bundles.image_explanation import enlarge
-from convoy.bundles.text_explanation import add_by_word
+from convoy.bundles.explanation import Explained, Explainer, add_by_word, enlarge
 from convoy.core.params import Section
 
 

@@ -1,11 +1,14 @@
-"""Labels and probabilities -> the figures that every report uses, computed by scikit-learn."""
+"""Labels and probabilities -> the figures that every report uses, for a split and for parts of it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 from sklearn.metrics import f1_score, log_loss
+
+Slices = dict[str, dict[str, Any]]
 
 
 def accuracy(correct: NDArray[np.bool_]) -> dict[str, float | int]:
@@ -31,4 +34,27 @@ def classification_metrics(labels: NDArray[np.int64], probabilities: NDArray[Any
         **accuracy(predicted == labels),
         "macro_f1": round(float(f1_score(labels, predicted, labels=classes, average="macro", zero_division=0)), 6),
         "log_loss": round(float(log_loss(labels, exact, labels=classes)), 6),
+    }
+
+
+def per_class(labels: NDArray[np.int64], correct: NDArray[np.bool_], names: Sequence[str]) -> Slices:
+    """Label -> `accuracy` of the items that truly are of it; a label that none has is left out."""
+    groups = {name: labels == label for label, name in enumerate(names)}
+    return {name: accuracy(correct[group]) for name, group in groups.items() if group.any()}
+
+
+def per_quartile(values: NDArray[Any], correct: NDArray[np.bool_]) -> Slices:
+    """Quartile of the values (n,) -> from, to (the values in it, both included) and `accuracy`.
+
+    Equal values are never parted: where they are many a quartile may be large, and one that is empty is left out.
+    """
+    bounds = np.quantile(values, [0.25, 0.5, 0.75])
+    quartiles = np.searchsorted(bounds, values) + 1
+    return {
+        f"quartile {quartile}": {
+            "from": round(float(values[quartiles == quartile].min()), 3),
+            "to": round(float(values[quartiles == quartile].max()), 3),
+            **accuracy(correct[quartiles == quartile]),
+        }
+        for quartile in np.unique(quartiles)
     }

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from convoy.bundles.explainer import Explainer, softmax
+from convoy.bundles.explanation import Explainer, softmax
 from convoy.bundles.predictor import Model
 from convoy.bundles.streaming import begin, read
 from convoy.kinds.image.preprocessing import ImagePreprocessing

@@ -1,6 +1,6 @@
 """Labels and probabilities -> the pictures and tables of a report."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix
 
 from convoy.core import atomic, spreadsheet
+from convoy.evaluation.metrics import Slices
 
 matplotlib.rcParams["text.parse_math"] = False  # a label may well hold dollar signs
 WRITTEN_LABELS = 40  # of more no picture can hold the names and the counts
+DRAWN_SLICES = 40  # of a kind; of more those with the lowest accuracy
 
 
 def save_figure(figure: Figure, path: Path) -> None:
@@ -100,3 +102,30 @@ def _wrap(text: str, width: int) -> str:
             lines.append("")
         lines[-1] += word + " "
     return "\n".join(lines)
+
+
+def draw_slices(slices: Mapping[str, Slices], title: str) -> Figure:
+    """A panel per kind of slice, a bar per slice with its 95 % interval and n; of many slices the worst."""
+    slices = {kind: _worst_slices(groups) for kind, groups in slices.items()}
+    tallest = max(map(len, slices.values()))
+    figure = Figure(figsize=(11, 1.5 + 0.4 * tallest), layout="constrained")
+    for axes, (kind, groups) in zip(figure.subplots(1, len(slices), squeeze=False)[0], slices.items(), strict=True):
+        found = list(groups.values())
+        shares = np.array([each["accuracy"] for each in found])
+        sides = np.array([[each["accuracy"] - each["low"], each["high"] - each["accuracy"]] for each in found])
+        axes.barh(range(len(found)), shares, xerr=np.maximum(sides, 0).T, color="tab:blue", alpha=0.6, capsize=3)
+        axes.set_yticks(range(len(found)), [_slice_caption(name, each) for name, each in groups.items()], fontsize=8)
+        axes.invert_yaxis()
+        axes.set(xlabel="accuracy", title=f"{title}, per {kind}", xlim=(0, 1))
+    return figure
+
+
+def _worst_slices(groups: Slices) -> Slices:
+    if len(groups) <= DRAWN_SLICES:
+        return groups
+    return dict(sorted(groups.items(), key=lambda item: item[1]["accuracy"])[:DRAWN_SLICES])
+
+
+def _slice_caption(name: str, figures: Mapping[str, Any]) -> str:
+    bounds = f" ({figures['from']:g} to {figures['to']:g})" if "from" in figures else ""
+    return f"{name}{bounds}\nn = {figures['n']}"

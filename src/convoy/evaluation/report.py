@@ -10,12 +10,11 @@ from numpy.typing import NDArray
 from convoy.bundles.predictor import Predictor
 from convoy.core import atomic, paths
 from convoy.core.paths import Architecture, Task
-from convoy.evaluation import plots, slices
-from convoy.evaluation.comparison import against_baselines
+from convoy.evaluation import metrics, plots
 from convoy.evaluation.metrics import classification_metrics
 from convoy.evaluation.parity import Agreement, compare, require_agreement
-from convoy.evaluation.reliability import calibration_report, draw_reliability
-from convoy.evaluation.set_coverage import sets_report
+from convoy.evaluation.reliability import calibration_report, draw_reliability, sets_report
+from convoy.evaluation.significance import against_baselines
 from convoy.kinds import candidates
 from convoy.kinds.image.prepared import read_images
 from convoy.kinds.text.prepared import read_texts
@@ -94,11 +93,11 @@ def _slice(task: Task, predictor: Predictor, test: candidates.Dataset, correct: 
     else:
         kind, values = "brightness", read_images(path).images.mean(axis=(1, 2, 3))
     found = {
-        "class": slices.per_class(test.labels, correct, test.names),
-        kind: slices.per_quartile(values, correct),
+        "class": metrics.per_class(test.labels, correct, test.names),
+        kind: metrics.per_quartile(values, correct),
     }
     atomic.write_json(paths.reports(task) / "slices.json", found)
-    plots.save_figure(slices.draw(found, f"{task}, test"), paths.reports(task) / "slices.png")
+    plots.save_figure(plots.draw_slices(found, f"{task}, test"), paths.reports(task) / "slices.png")
 
 
 def _draw(task: Task, name: Architecture, test: candidates.Dataset, found: NDArray[np.float32]) -> None:

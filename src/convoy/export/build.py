@@ -15,14 +15,13 @@ from convoy.bundles.bundle import EXPLANATION, Calibration, Card, Example, Limit
 from convoy.bundles.conformal import ALL_LABELS, fit_threshold, fit_thresholds
 from convoy.bundles.predictor import Model, Predictor
 from convoy.core import atomic, paths
-from convoy.core.digests import sha256_of
+from convoy.core.atomic import sha256_of
 from convoy.core.params import Section
 from convoy.core.paths import Architecture, Task
 from convoy.core.png import encode_png
 from convoy.evaluation.calibration import calibrate, halves, log_shares
 from convoy.evaluation.parity import Agreement, compare, compare_batches, compare_sizes, require_agreement
-from convoy.export.explanation import Explaining, export_both
-from convoy.export.to_onnx import Probabilities, export
+from convoy.export.to_onnx import Explaining, Probabilities, export, export_both
 from convoy.kinds import candidates
 from convoy.kinds.candidates import Description
 from convoy.kinds.image.prepared import read_images

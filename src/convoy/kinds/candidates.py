@@ -145,7 +145,7 @@ def _network(task: Task, architecture: Architecture) -> Any:
 
 
 def _variant(task: Task) -> str:
-    """What stands before a module's name where a task is not the one that its kind is named after."""
+    """`stream_` of text-stream, nothing of a task that is named after its kind."""
     return "".join(f"{word}_" for word in task.split("-")[1:])
 
 

@@ -16,7 +16,7 @@ from dvc_data.hashfile.tree import Tree
 from dvc_objects.errors import ObjectFormatError
 from tqdm import tqdm
 
-from convoy.core.progress import Say
+from convoy.core.process import Say
 from convoy.lineage import lock_repair
 from convoy.lineage.lock_repair import LOCK
 

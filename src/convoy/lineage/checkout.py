@@ -12,12 +12,11 @@ from pathlib import Path, PurePosixPath
 import yaml
 
 from convoy.core import atomic, stages
-from convoy.core.progress import Say
+from convoy.core.process import Say
 from convoy.lineage import workspace
-from convoy.lineage.git_record import GitRecord, GitRefused
-from convoy.lineage.index import World
+from convoy.lineage.index import GitRecord, GitRefused, World
 from convoy.lineage.state import PATCH, State, code_of
-from convoy.tracking.dvc_lock import LOCK, Lock, same_file
+from convoy.tracking.provenance import LOCK, Lock, same_file
 
 # In the header of a patch: a mode that is no plain file's. Lines of content begin with +, - or a space.
 _SPECIAL = re.compile(rb"^(?:(?:new|new file) mode |index [0-9a-f]+\.\.[0-9a-f]+ )(?!100(?:644|755)\r?$).*", re.M)

@@ -12,12 +12,12 @@ from typing import Any
 from convoy.bundles.bundle import MANIFEST
 from convoy.core import paths, stages
 from convoy.core.paths import Task, architectures
-from convoy.core.progress import Say
+from convoy.core.process import Say
 from convoy.lineage import workspace
 from convoy.lineage.checkout import CheckoutRefused, bring_data
 from convoy.lineage.index import World
 from convoy.lineage.state import State, bundle_md5
-from convoy.tracking.dvc_lock import md5_of
+from convoy.tracking.provenance import md5_of
 from convoy.tracking.run_content import training_file
 
 # What is there, in the cache or in git, is no proof: everything is made anew, and nothing of it goes into the cache.

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from convoy.core import atomic
 from convoy.core.paths import DEPLOYED, TASKS
-from convoy.core.progress import Say
+from convoy.core.process import Say
 from convoy.tracking import settings
 
 DATABASE, ARTIFACTS, CONTENTS = "mlflow.db", "mlruns", "manifest.json"

@@ -23,9 +23,9 @@ from convoy.bundles.bundle import (
 from convoy.bundles.predictor import Predictor
 from convoy.core import atomic
 from convoy.core.paths import DEPLOYED, TASKS, Task
-from convoy.core.progress import Say
-from convoy.release import decision, deployment, promotion
-from convoy.tracking import git_state
+from convoy.core.process import Say
+from convoy.release import decision, deployment, journal
+from convoy.tracking import provenance
 
 Contents = dict[str, Any]
 # The coverage is a number that a card must have; with n = 0 nobody promises it, and the service gives no sets.
@@ -84,14 +84,14 @@ def _deploy(task: Task, folder: Path, proven: Path, digest: str, say: Say) -> Pa
         raise MigrationRefused(f"{folder / RELEASE} is missing, so nobody knows which version it is; promote again")
     old = os.path.basename(folder.resolve())
     release = release.model_copy(update={"digest": digest})
-    promotion.settle(task, say)
+    journal.settle(task, say)
     serves = deployment.current_digest(task) == old
     if serves:
         release = release.model_copy(update={"promoted_at": decision.now()})
     deployment.put(task, proven, release)
     if serves:
         why = f"format {FORMAT_VERSION} of the same model; it reproduces the examples"
-        promotion.decide(task, release, decision.Grounds("migration", why, revision=git_state.revision()))
+        journal.decide(task, release, decision.Grounds("migration", why, revision=provenance.revision()))
     return deployment.folder_of(task, digest)
 
 

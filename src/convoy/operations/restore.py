@@ -17,9 +17,9 @@ from pydantic import ValidationError
 from tqdm import tqdm
 
 from convoy.core import atomic
-from convoy.core.digests import sha256_of
+from convoy.core.atomic import sha256_of
 from convoy.core.paths import DEPLOYED, TASKS
-from convoy.core.progress import Say
+from convoy.core.process import Say
 from convoy.operations.backup import ARTIFACTS, CONTENTS, DATABASE, MAX_CONTENTS_BYTES, Contents
 from convoy.sources import archives
 from convoy.sources.items import SourceRefused

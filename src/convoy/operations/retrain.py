@@ -12,7 +12,7 @@ from mlflow.entities.model_registry import ModelVersion
 from convoy.bundles.bundle import BundleInvalid, read_bundle
 from convoy.core import atomic, paths
 from convoy.core.paths import TASKS, Task
-from convoy.core.progress import Say
+from convoy.core.process import Say
 from convoy.release import deployment, gate_reports
 from convoy.release.gates import run
 from convoy.tracking import registry

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from convoy.bundles.bundle import BundleInvalid, read_bundle
 from convoy.core.paths import DEPLOYED, TASKS, Task
-from convoy.core.progress import Say
+from convoy.core.process import Say
 from convoy.release import deployment
 
 IMAGE = Path(".run/example.png")

@@ -10,12 +10,12 @@ from typing import Any
 from convoy.bundles.bundle import BundleInvalid, digest_of, read_bundle
 from convoy.core import paths
 from convoy.core.paths import DEPLOYED, TASKS, Task
-from convoy.core.progress import Say
-from convoy.release import deployment, journal, promotion
-from convoy.release.history import History
-from convoy.tracking import build_state, glance
-from convoy.tracking.dvc_lock import Lock, LockInvalid
-from convoy.tracking.glance import Registry, RegistryAway
+from convoy.core.process import Say
+from convoy.release import deployment, journal
+from convoy.release.decision import History
+from convoy.tracking import build_state, store
+from convoy.tracking.provenance import Lock, LockInvalid
+from convoy.tracking.store import Registry, RegistryAway
 
 PLACES = ("built", "published", "deployed", "serving")
 ANSWERS_WITHIN_S = 1.0
@@ -97,7 +97,7 @@ def _look_at(task: Task, lock: Lock | str, answers: dict[str, Any] | str, port: 
     registry: Registry | None = None
     away = ""
     try:
-        registry = glance.read(task)
+        registry = store.read(task)
     except RegistryAway as error:
         away = str(error)
     made = _built(task, lock)
@@ -138,7 +138,7 @@ def _deployed(task: Task) -> Standing:
     if digest is None:
         link = DEPLOYED / task / deployment.CURRENT
         return Standing(remark=f"{link} is not the link that Convoy makes" if link.exists() else "nothing", whole=False)
-    release = promotion.released(task, digest)
+    release = journal.released(task, digest)
     version, since = (release.version, release.promoted_at) if release else (None, None)
     try:
         is_it = read_bundle(deployment.folder_of(task, digest)).digest == digest and release is not None

@@ -17,7 +17,7 @@ from honcho.printer import Printer
 
 from convoy.core.params import ParamsInvalid
 from convoy.core.paths import DEPLOYED, TASKS
-from convoy.core.progress import Say
+from convoy.core.process import Say
 from convoy.lineage import workspace
 from convoy.operations import ports
 from convoy.operations.ports import HOST
@@ -49,9 +49,7 @@ def up(port: int, mlflow_port: int, say: Say) -> int:
     checks = [f"{service}/{probe}", *([f"{ui}/health"] if local else [])]
 
     def announce(runner: "_Runner") -> None:
-        from convoy.operations import (
-            smoke_request,  # numpy starts threads when it is imported, and honcho forks before this
-        )
+        from convoy.operations import smoke_request
 
         if smoke_request.wait_until_ready(checks, READY_WITHIN_S, lambda: runner.ending):
             smoke_request.show(service, ui, say)

@@ -13,8 +13,7 @@ from pathlib import Path
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from convoy.core.machine import usable_cores
-from convoy.core.progress import Say
+from convoy.core.process import Say, usable_cores
 from convoy.tracking.tuning_runs import Record
 from convoy.training.tuning_space import exp_run, read_space, values
 from convoy.training.tuning_study import FINISHED, Subject, counts, fail_dead, is_here, open_study, running

@@ -3,10 +3,9 @@
 from dataclasses import dataclass, field
 
 from convoy.core.paths import DEPLOYED, Task
-from convoy.release import deployment, journal, promotion
-from convoy.release.decision import Grounds, Kind, Model
-from convoy.release.history import History
-from convoy.tracking import git_state
+from convoy.release import deployment, journal
+from convoy.release.decision import Grounds, History, Kind, Model
+from convoy.tracking import provenance
 
 FOLLOWS = "a service that is running here follows by itself, within seconds"
 
@@ -37,12 +36,12 @@ def refuse_second(task: Task, asked: Model, seen: str | None) -> None:
 
     Raises NotAsAsked, except where what was asked for serves by the other's word.
     """
-    before = promotion.serving(task)
+    before = journal.serving(task)
     if seen == (before.digest if before else None):
         return
     last = journal.read_history(task).changes[-1:]
     why = "while this was asked for, another was decided" + (f": {last[0].told}" if last else "")
-    journal.decide(task, before, asked, Grounds("superseded", why, revision=git_state.revision()))
+    journal.append(task, before, asked, Grounds("superseded", why, revision=provenance.revision()))
     if before is None or before.digest != asked.digest:
         raise NotAsAsked(f"{asked} was not let serve: {why}. Ask again, if that is still what you want")
 
@@ -59,5 +58,5 @@ def judge(history: History, asked: Model, kind: Kind, reason: str, shown: Shown 
         reason or "asked for by hand, without a reason",
         figures,
         against.gate_report if against else shown.gate_report,
-        git_state.revision(),
+        provenance.revision(),
     )

@@ -12,18 +12,16 @@ from pydantic import ValidationError
 from convoy.core import paths, stages
 from convoy.core.params import read_section
 from convoy.core.paths import DEPLOYED, Task
-from convoy.core.progress import Say
-from convoy.data.findings import Findings
-from convoy.data.limits import PreflightLimits, violations
+from convoy.core.process import Say
+from convoy.data.findings import Findings, PreflightLimits, violations
 from convoy.release import deployment
 from convoy.release.gates import run
-from convoy.release.gates.evidence import GATE, ONNX, PREFLIGHT, Difference
-from convoy.release.gates.limits import PublishParams
+from convoy.release.gates.evidence import GATE, ONNX, PREFLIGHT, Difference, PublishParams
 from convoy.release.gates.report import Party, Report
 from convoy.release.gates.run import Contender, Kept
 from convoy.tracking import artifacts, registry
 from convoy.tracking.build_state import Winner, is_of_lock
-from convoy.tracking.dvc_lock import Lock
+from convoy.tracking.provenance import Lock
 from convoy.tracking.run_content import read_json
 
 FOLDER = "gates"  # of a run's artifacts, and below deployed/<task>/

@@ -4,9 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from convoy.core.progress import Say
-from convoy.release.decision import Decision, Mark
-from convoy.release.history import History
+from convoy.core.process import Say
+from convoy.release.decision import Decision, History, Mark
 
 
 def tell(history: History, path: Path, as_json: bool, say: Say) -> None:

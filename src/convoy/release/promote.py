@@ -1,14 +1,52 @@
-"""A person's word -> who serves: a promotion, recorded with who said it, and why where that is asked for."""
+"""A registered version -> deployed, by a decision of a person or a gate; then the alias `champion` follows."""
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
+from convoy.bundles.bundle import Release
+from convoy.core import paths
 from convoy.core.paths import Task
-from convoy.core.progress import Say
-from convoy.release import champions, deployment, gate_reports, journal, promotion, registry_sync
+from convoy.core.process import Say
+from convoy.release import deployment, gate_reports, journal, registry_sync
 from convoy.release.approval import FOLLOWS, Shown, judge, place, refuse_second
-from convoy.release.decision import Model
+from convoy.release.decision import Decision, Grounds, Model, now
 from convoy.tracking import registry
+
+
+def serve(client: MlflowClient, task: Task, version: ModelVersion, grounds: Grounds) -> Decision:
+    """Let a version serve by a decision, which is appended; the alias follows.
+
+    What the decision names is proven first: raises BundleInvalid or VersionUnknown before anything is decided.
+    """
+    digest = registry.digest_of_version(version)
+    release = release_of(task, version)
+    with registry.bundle_of(client, version, [deployment.folder_of(task, digest), paths.bundle(task)]) as folder:
+        deployment.put(task, folder, release)
+    decision = journal.decide(task, release, grounds)
+    registry.set_alias(client, task, "champion", version.version)
+    return decision
+
+
+def align(client: MlflowClient, task: Task, version: ModelVersion) -> bool:
+    """Bring release and alias in line with a version that serves, and mend its bundle; says whether that was needed."""
+    digest = registry.digest_of_version(version)
+    with registry.bundle_of(client, version, [deployment.folder_of(task, digest), paths.bundle(task)]) as folder:
+        changed = deployment.put(task, folder, release_of(task, version))
+    return registry.set_alias(client, task, "champion", version.version) or changed
+
+
+def release_of(task: Task, version: ModelVersion) -> Release:
+    """The release of a version; one that serves already keeps the time since when it does."""
+    digest = registry.digest_of_version(version)
+    known = journal.released(task, digest)
+    serves = known is not None and deployment.current_digest(task) == digest
+    return Release(
+        name=version.name,
+        version=str(version.version),
+        run_id=str(version.run_id),
+        digest=digest,
+        promoted_at=known.promoted_at if known and serves else now(),
+    )
 
 
 def promote(client: MlflowClient, say: Say, task: Task, number: str | None, reason: str, seen: str | None) -> None:
@@ -17,18 +55,18 @@ def promote(client: MlflowClient, say: Say, task: Task, number: str | None, reas
     The caller holds locks.hold_deployed(). Raises NotAsAsked, VersionUnknown and BundleInvalid.
     """
     registry_sync.bring_back(client, task, say)
-    if promotion.settle(task, say):
+    if journal.settle(task, say):
         seen = deployment.current_digest(task)
     version = _chosen(client, task, number)
     asked = Model(version=str(version.version), digest=registry.digest_of_version(version))
     try:
         refuse_second(task, asked, seen)
         if deployment.current_digest(task) == asked.digest:
-            champions.align(client, task, version)
+            align(client, task, version)
             say(f"{version.name} version {version.version} serves from {place(task)}, as it did before")
             return
         grounds = judge(journal.read_history(task), asked, "promotion", reason, _shown(version))
-        champions.serve(client, task, version, grounds)
+        serve(client, task, version, grounds)
         say(f"{version.name} version {version.version} serves from {place(task)}")
         say(FOLLOWS)
     finally:
@@ -58,5 +96,5 @@ def show(client: MlflowClient, task: Task) -> None:
     digest = deployment.current_digest(task)
     version = registry.find_version(client, task, digest) if digest else None
     if version is not None:
-        champions.align(client, task, version)
+        align(client, task, version)
     registry_sync.show(client, task)

@@ -14,25 +14,16 @@ from convoy.bundles.bundle import Bundle, BundleInvalid, read_bundle
 from convoy.core import stages
 from convoy.core.params import ParamsInvalid
 from convoy.core.paths import DATA_KINDS, DEPLOYED, TASKS, Task, architectures
-from convoy.core.progress import Say
-from convoy.release import champions, deployment, gate_reports, journal, promotion, registry_sync
+from convoy.core.process import Say
+from convoy.release import deployment, gate_reports, journal, promote, registry_sync
 from convoy.release.approval import FOLLOWS
 from convoy.release.decision import Grounds, Model
 from convoy.release.gate_reports import Judged
-from convoy.tracking import (
-    build_runs,
-    build_state,
-    git_state,
-    mlflow_runs,
-    orphaned_runs,
-    registering,
-    registry,
-    settings,
-)
+from convoy.tracking import build_runs, build_state, live_runs, mlflow_runs, provenance, registering, registry, settings
 from convoy.tracking.artifacts import ArtifactRefused, StoreMoved
 from convoy.tracking.build_runs import Build
 from convoy.tracking.build_state import Built, Winner
-from convoy.tracking.dvc_lock import Lock
+from convoy.tracking.provenance import Lock
 from convoy.tracking.run_content import RunContent
 
 # What a person can mend; anything else is a fault of Convoy's, whose traceback is printed.
@@ -60,8 +51,8 @@ def publish(client: MlflowClient, say: Say, tasks: Sequence[Task] = TASKS) -> No
     The caller holds locks.hold_deployed(), so that nothing is made twice. Raises PublishFailed once all other tasks
     are published, and at once what concerns them all: LockInvalid, GitFailed, StoreMoved, SQLAlchemyError.
     """
-    lock, git = Lock.read(), git_state.read_git_state()
-    for name in orphaned_runs.close(client):
+    lock, git = Lock.read(), provenance.read_git_state()
+    for name in live_runs.close(client):
         say(f"run {name}: its process is no longer there, it is marked KILLED")
     failed: dict[Task, str] = {}
     for task in tasks:
@@ -91,7 +82,7 @@ class _Publication:
     """One task on its way from the build to what serves."""
 
     def __init__(
-        self, client: MlflowClient, task: Task, content: Built, git: git_state.GitState | None, say: Say
+        self, client: MlflowClient, task: Task, content: Built, git: provenance.GitState | None, say: Say
     ) -> None:
         self.client, self.task, self.content, self.git, self.say = client, task, content, git, say
         self.experiment = mlflow_runs.experiment_of(client, task)
@@ -111,7 +102,7 @@ class _Publication:
             self.say(f"not published, since no files here prove that they ran: {', '.join(self.unproven)}")
         served_before = deployment.current_digest(self.task)
         registry_sync.bring_back(self.client, self.task, self.say)
-        promotion.settle(self.task, self.say)
+        journal.settle(self.task, self.say)
         self._publish()
         registry_sync.show(self.client, self.task)
         if deployment.current_digest(self.task) != served_before:
@@ -167,11 +158,11 @@ class _Publication:
             version = registry.version_with(self.client, self.task, "champion")
             if version is not None:
                 why = Grounds("restored", "nothing was deployed; it is MLflow's champion")
-                champions.serve(self.client, self.task, version, why)
+                promote.serve(self.client, self.task, version, why)
                 self.say(f"{version.name} version {version.version} is what serves, again: nothing was deployed")
             return version
         version = registry.find_version(self.client, self.task, digest) or self._register_deployed(digest)
-        if version is not None and champions.align(self.client, self.task, version):
+        if version is not None and promote.align(self.client, self.task, version):
             self.say(f"{version.name} version {version.version} is what serves; deployed/ and MLflow agree again")
         return version
 
@@ -212,7 +203,7 @@ class _Publication:
     def _decide(self, winner: Winner, version: ModelVersion, bundle: Bundle, serving: ModelVersion | None) -> None:
         gate_reports.bring_back(self.client, self.task, version)
         if deployment.current_digest(self.task) == bundle.digest:
-            changed = champions.align(self.client, self.task, version)
+            changed = promote.align(self.client, self.task, version)
             self.say(f"version {version.version} serves" + (", deployed/ and MLflow agree again" if changed else ""))
             return
         if decided := self._decided(version, bundle):
@@ -236,12 +227,12 @@ class _Publication:
         why = "; ".join(judged.report.objections)
         if judged.report.outcome == "failed":
             asked = Model(version=str(version.version), digest=bundle.digest)
-            journal.decide(self.task, promotion.serving(self.task), asked, self._grounds("refusal", why, judged))
+            journal.append(self.task, journal.serving(self.task), asked, self._grounds("refusal", why, judged))
         self._stays_challenger(version, serving, why)
 
     def _promote(self, version: ModelVersion, serving: ModelVersion | None, judged: Judged) -> None:
         why = f"it passed every gate beside version {serving.version}" if serving else "no champion before"
-        champions.serve(self.client, self.task, version, self._grounds("promotion", why, judged))
+        promote.serve(self.client, self.task, version, self._grounds("promotion", why, judged))
         over = f" over version {serving.version}" if serving else ": no champion before"
         self.say(f"version {version.version} promoted{over}; it serves from {DEPLOYED / self.task}/current")
 

@@ -10,11 +10,11 @@ from mlflow.exceptions import MlflowException
 from convoy.bundles.bundle import BundleInvalid
 from convoy.core import locks
 from convoy.core.paths import Task
-from convoy.core.progress import Say
-from convoy.release import deployment, promotion
-from convoy.release.champions import release_of
+from convoy.core.process import Say
+from convoy.release import deployment, journal
 from convoy.release.decision import Grounds
 from convoy.release.journal import DecisionsBroken
+from convoy.release.promote import release_of
 from convoy.tracking import registry, settings
 from convoy.tracking.registry import VersionUnknown
 
@@ -30,13 +30,13 @@ def pull(client: MlflowClient, task: Task, say: Say) -> bool:
             f"{registry.model_name(task)} has no champion in {client.tracking_uri}; "
             "`python -m convoy publish` or `promote`, where the pipeline runs, makes one"
         )
-    promotion.settle(task, say)
+    journal.settle(task, say)
     nearby = [deployment.folder_of(task, registry.digest_of_version(version))]
     release = release_of(task, version)
     with registry.bundle_of(client, version, nearby) as folder:
         changed = deployment.put(task, folder, release)
     if deployment.current_digest(task) != release.digest:
-        promotion.decide(task, release, Grounds("pull", f"the champion of {client.tracking_uri}"))
+        journal.decide(task, release, Grounds("pull", f"the champion of {client.tracking_uri}"))
         changed = True
     say(f"{task}: {version.name} version {version.version} {'serves now' if changed else 'serves already'}")
     return changed

@@ -12,10 +12,9 @@ from pydantic import ValidationError
 
 from convoy.bundles.bundle import Anchor
 from convoy.core.paths import Task
-from convoy.core.progress import Say
+from convoy.core.process import Say
 from convoy.release import deployment, journal
-from convoy.release.decision import CHANGES, Decision
-from convoy.release.history import History
+from convoy.release.decision import CHANGES, Decision, History
 from convoy.tracking import artifacts, mlflow_runs, registry
 from convoy.tracking.artifacts import ArtifactRefused
 from convoy.tracking.run_content import RunContent

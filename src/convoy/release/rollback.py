@@ -2,12 +2,11 @@
 
 from convoy.bundles.bundle import Release
 from convoy.core.paths import Task
-from convoy.core.progress import Say
-from convoy.release import deployment, journal, promotion
+from convoy.core.process import Say
+from convoy.release import deployment, journal
 from convoy.release.approval import FOLLOWS, NotAsAsked, judge, place, refuse_second
-from convoy.release.decision import Model, now
-from convoy.release.history import History
-from convoy.tracking import glance
+from convoy.release.decision import History, Model, now
+from convoy.tracking import store
 
 
 def rollback(say: Say, task: Task, number: str | None, reason: str, seen: str | None) -> None:
@@ -15,7 +14,7 @@ def rollback(say: Say, task: Task, number: str | None, reason: str, seen: str | 
 
     The caller holds locks.hold_deployed(), and shows it in MLflow. Raises NotAsAsked.
     """
-    if promotion.settle(task, say):
+    if journal.settle(task, say):
         seen = deployment.current_digest(task)
     history = journal.read_history(task)
     target = history.one_before if number is None else _numbered(task, number, history)
@@ -31,7 +30,7 @@ def rollback(say: Say, task: Task, number: str | None, reason: str, seen: str | 
     release = _kept(task, target, history)
     grounds = judge(history, target, "rollback", reason)
     deployment.put(task, deployment.folder_of(task, target.digest), release)
-    promotion.decide(task, release, grounds)
+    journal.decide(task, release, grounds)
     say(f"{target} of {task} serves from {place(task)} again")
     say(FOLLOWS)
 
@@ -39,10 +38,10 @@ def rollback(say: Say, task: Task, number: str | None, reason: str, seen: str | 
 def _numbered(task: Task, number: str, history: History) -> Model:
     """The model that MLflow knows by a number; where MLflow is away, the last that the history knows by it."""
     try:
-        found = glance.read(task).of_number(number)
+        found = store.read(task).of_number(number)
         if found is not None:
             return Model(version=number, digest=found.digest)
-    except glance.RegistryAway:
+    except store.RegistryAway:
         named = [model for each in history.changes for model in (each.before, each.after) if model is not None]
         for model in reversed(named):
             if model.version == number:
@@ -54,7 +53,7 @@ def _numbered(task: Task, number: str, history: History) -> Model:
 
 def _kept(task: Task, target: Model, history: History) -> Release:
     """The release of a model that served, with its bundle whole in deployed/. Raises NotAsAsked."""
-    known = promotion.released(task, target.digest)
+    known = journal.released(task, target.digest)
     if not history.has_served(target.digest):
         raise NotAsAsked(
             f"{target} has never served for {task}, so there is no way back to it; "

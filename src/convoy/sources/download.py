@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from convoy.core import atomic
-from convoy.core.digests import sha256_of
+from convoy.core.atomic import sha256_of
 
 # One way to get a file: fills the path it is given, or raises.
 Way = tuple[str, Callable[[Path], None]]

@@ -15,8 +15,7 @@ from mlflow.exceptions import MlflowException
 from convoy.core import paths, stages
 from convoy.core.paths import Architecture, Task
 from convoy.tracking import mlflow_runs
-from convoy.tracking.dvc_lock import LOCK, Lock, same_file
-from convoy.tracking.git_state import GitState
+from convoy.tracking.provenance import LOCK, GitState, Lock, same_file
 from convoy.tracking.run_content import RunContent
 
 NAME = "build"

@@ -1,13 +1,62 @@
-"""What the pipeline has built for a task, as dvc.lock and the reports have it, and what it has not."""
+"""dvc.lock and reports -> what the pipeline has built for a task, its baselines included, and what it has not."""
 
+import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from convoy.core import paths, stages
-from convoy.core.paths import Architecture, Task
-from convoy.tracking import baseline_runs
-from convoy.tracking.dvc_lock import Lock, same_file
-from convoy.tracking.run_content import RunContent, read_json, read_run, training_file
+from convoy.core.paths import TASKS, Architecture, Split, Task
+from convoy.tracking.provenance import Lock, same_file
+from convoy.tracking.run_content import DataSet, RunContent, numbers, read_json, read_run, texts, training_file
+
+_CONTEXTS: dict[Split, str] = {"train": "training", "test": "test"}
+
+
+def read_baseline_runs(task: Task, lock: Lock) -> list[RunContent]:
+    """A run per baseline, which is never registered; the caller has seen that the reports are those of dvc.lock."""
+    figures = read_json(paths.BASELINES).get(task, {})
+    params = lock.params(stages.BASELINES).get(stages.BASELINES, {})
+    return [_run(task, name, figures[name], params, lock) for name in figures]
+
+
+def _run(task: Task, name: str, figures: dict[str, float], params: dict[str, Any], lock: Lock) -> RunContent:
+    behind = [stages.fetch(task), stages.prepare(task), stages.BASELINES]
+    own = {"seed": params["seed"], **params[task].get("counting", {}), **params[task][name]}
+    made_ms = int(paths.BASELINES.stat().st_mtime * 1000)
+    return RunContent(
+        name=f"baseline-{name}",
+        key=_key(task, name, own, lock),
+        started_ms=made_ms,
+        ended_ms=made_ms,
+        params=texts({"baseline": name, **own}),
+        tags={
+            "convoy.task": task,
+            "convoy.baseline": "true",
+            "mlflow.source.name": f"dvc repro {stages.BASELINES}",
+            "mlflow.source.type": "LOCAL",
+        },
+        metrics=numbers(figures, "test"),
+        data_sets=[
+            DataSet(f"{task}-{split}", md5[:36], path, context)
+            for split, context in _CONTEXTS.items()
+            for path, md5 in lock.deps(stages.BASELINES).items()
+            if path == str(paths.prepared(task, split))
+        ],
+        files={"dvc.lock": lock.excerpt(behind)},
+        note=f"A simple model of the {task} split, the measure of the candidates beside it; it never serves.",
+        changed_code=lock.changed_code(behind),
+    )
+
+
+def _key(task: Task, name: str, params: dict[str, Any], lock: Lock) -> str:
+    """The sha256 of what this baseline read and was told: what concerns the other task alone is no part of it."""
+    others = [other for other in TASKS if other != task]
+    read = lock.deps(stages.BASELINES)
+    deps = {path: md5 for path, md5 in read.items() if not any(other in path for other in others)}
+    content = {"task": task, "baseline": name, "params": params, "deps": deps}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -51,7 +100,7 @@ def keys_of_lock(task: Task, lock: Lock) -> set[str]:
     reports = {stages.train(task, each): training_file(task, each) for each in paths.architectures(task)}
     keys = {read_json(path)["fingerprint"] for name, path in reports.items() if _is_proven(name, [path], lock, missing)}
     if _is_proven(stages.BASELINES, [paths.BASELINES], lock, missing):
-        keys |= {run.key for run in baseline_runs.read_baseline_runs(task, lock)}
+        keys |= {run.key for run in read_baseline_runs(task, lock)}
     return keys
 
 
@@ -64,7 +113,7 @@ def _is_trained(task: Task, architecture: Architecture, lock: Lock, missing: lis
 def _read_baselines(task: Task, lock: Lock, missing: list[str]) -> list[RunContent]:
     """The baselines whose figures, which git brings, and predictions, which it does not, lie here."""
     proven = _is_proven(stages.BASELINES, [paths.BASELINES, paths.baselines(task)], lock, missing)
-    return baseline_runs.read_baseline_runs(task, lock) if proven else []
+    return read_baseline_runs(task, lock) if proven else []
 
 
 def _is_proven(name: str, paths: list[Path], lock: Lock, missing: list[str]) -> bool:

@@ -1,7 +1,8 @@
-"""What a training tells line by line -> its run in MLflow, while it goes on; MLflow may come, go and be slow."""
+"""The lines that a training sends -> its run in MLflow, while it goes on; MLflow may come, go and be slow."""
 
 import json
 import os
+import socket
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -11,9 +12,9 @@ from typing import Any
 
 from mlflow import MlflowClient
 
-from convoy.core import locks
-from convoy.core.process_identity import process_tags
-from convoy.tracking import mlflow_runs, orphaned_runs, settings
+from convoy.core import locks, process
+from convoy.core.process import process_tags
+from convoy.tracking import mlflow_runs, settings
 from convoy.tracking.run_content import RunContent, curves_of, texts
 
 RETRY_S = 5  # while MLflow does not answer
@@ -21,6 +22,20 @@ LINGER_S = 30  # what may be spent on telling MLflow after the training has ende
 _DEATH = {"event": "end", "status": "KILLED", "reason": "its process ended without a word"}
 
 Event = dict[str, Any]
+
+
+def close(client: MlflowClient) -> list[str]:
+    """Mark the abandoned runs of this machine KILLED, and give their names; other machines' are theirs to judge."""
+    experiments = [found.experiment_id for found in client.search_experiments(filter_string="name LIKE 'convoy-%'")]
+    if not experiments:
+        return []
+    running = f"attributes.status = 'RUNNING' and tags.`{process.HOST}` = '{socket.gethostname()}'"
+    dead = [run for run in client.search_runs(experiments, running) if not process.is_alive(run.data.tags)]
+    for run in dead:
+        reason = f"its process {run.data.tags.get(process.PID)} is no longer there"
+        client.set_tag(run.info.run_id, mlflow_runs.END_REASON, reason)
+        client.set_terminated(run.info.run_id, "KILLED")
+    return [str(run.info.run_name) for run in dead]
 
 
 def follow(lines: Iterable[str]) -> None:
@@ -111,7 +126,7 @@ class _LiveRun:
     def _bring(self) -> None:
         if self._client is None:
             client = _open_store()
-            orphaned_runs.close(client)
+            close(client)
             self._client = client
         client, content = self._client, self._content()
         self._run_id = self._run_id or self._open_run(client, content)

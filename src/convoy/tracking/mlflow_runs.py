@@ -13,10 +13,10 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run,
 from convoy.bundles.bundle import MANIFEST, Bundle
 from convoy.core import atomic
 from convoy.core.paths import Task
-from convoy.core.process_identity import process_tags
+from convoy.core.process import process_tags
 from convoy.tracking import settings
 from convoy.tracking.artifacts import StoreMoved, list_files, put_file
-from convoy.tracking.git_state import GitState
+from convoy.tracking.provenance import GitState
 from convoy.tracking.run_content import DataSet, RunContent, texts
 
 RUN_KEY = "convoy.run_key"

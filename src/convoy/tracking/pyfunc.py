@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from convoy.bundles.predictor import Predictor, Prepared
-from convoy.kinds.rejection import InputRejected
+from convoy.kinds.kind import InputRejected
 
 _NAMED = 5  # rejected rows that an error names; a table may have millions
 

@@ -33,7 +33,7 @@ _CODE = (
     "kinds/__init__.py",
     "kinds/image/__init__.py",
     "kinds/image/preprocessing.py",
-    "kinds/rejection.py",
+    "kinds/kind.py",
     "kinds/text/__init__.py",
     "kinds/text/preprocessing.py",
     "tracking/__init__.py",

@@ -16,12 +16,12 @@ from mlflow.exceptions import MlflowException
 
 from convoy.bundles.bundle import BundleInvalid, digest_of, read_bundle
 from convoy.core.paths import Task
-from convoy.tracking import artifacts, glance
+from convoy.tracking import artifacts, store
 from convoy.tracking.artifacts import ArtifactRefused
 
 Alias = Literal["champion", "challenger"]
-DIGEST = glance.DIGEST
-model_name = glance.model_name
+DIGEST = store.DIGEST
+model_name = store.model_name
 FOLDER = "model"  # of the run's artifacts; of a second export of the same training it goes on with the digest
 _PATTERNS = {"version": r"[0-9]{1,9}", "run_id": r"[0-9a-f]{32}", "digest": r"[0-9a-f]{64}"}
 _MODEL = re.compile(rf"{FOLDER}(-[0-9a-f]+)?")

@@ -11,8 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from convoy.core import locks
-from convoy.core.process_identity import process_tags
-from convoy.core.progress import Say
+from convoy.core.process import Say, process_tags
 from convoy.tracking.artifacts import StoreMoved
 from convoy.tracking.mlflow_runs import END_REASON, RUN_KEY, experiment_of, find_run, open_store, reopen
 from convoy.tracking.run_content import curves_of, texts

@@ -17,9 +17,8 @@ from convoy.evaluation.metrics import classification_metrics
 from convoy.kinds import candidates
 from convoy.kinds.candidates import Dataset, Description
 from convoy.training.callbacks import Diverged, Following, Interrupted
-from convoy.training.checkpoints import training_folder
+from convoy.training.checkpoints import fingerprint, surroundings, training_folder
 from convoy.training.classifier import LearningParams
-from convoy.training.fingerprint import fingerprint, surroundings
 from convoy.training.follower import Follower
 from convoy.training.trainer import Splits, Trained, TrainerParams, curves_csv, train
 

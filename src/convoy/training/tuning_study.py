@@ -21,8 +21,8 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from convoy.core import paths, process_identity
-from convoy.core.digests import sha256_of
+from convoy.core import paths, process
+from convoy.core.atomic import sha256_of
 from convoy.core.params import read_section
 from convoy.core.paths import Architecture, Task
 from convoy.training.tuning_space import METRICS, Tree, TuneParams, read_candidate, read_space
@@ -114,7 +114,7 @@ def sign(trial: optuna.Trial) -> None:
     """Write down who runs this trial, so that others can tell when it is dead."""
     pid = os.getpid()
     trial.set_user_attr("host", socket.gethostname())
-    trial.set_user_attr("process", [pid, process_identity.began_s(pid)])
+    trial.set_user_attr("process", [pid, process.began_s(pid)])
 
 
 def fail_dead(study: Study) -> None:
@@ -160,7 +160,7 @@ def _is_dead(trial: FrozenTrial) -> bool:
         return started is not None and datetime.now(started.tzinfo) - started > UNNAMED
     if not is_here(trial):
         return False
-    return not process_identity.is_same(*trial.user_attrs["process"])
+    return not process.is_same(*trial.user_attrs["process"])
 
 
 def _open_storage(subject: Subject) -> optuna.storages.BaseStorage:

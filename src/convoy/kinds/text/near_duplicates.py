@@ -9,7 +9,7 @@ import numpy as np
 from datasketch import MinHash
 from numpy.typing import NDArray
 
-from convoy.kinds.near_duplicates import PAIRS_PER_ITEM, Indices, NearPairs, gather, opposite_sides
+from convoy.kinds.kind import PAIRS_PER_ITEM, Indices, NearPairs, gather, opposite_sides
 
 WORDS_PER_SHINGLE = 3
 LEAST_JACCARD = 0.5

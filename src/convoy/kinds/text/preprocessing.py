@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from tokenizers import Tokenizer
 
 from convoy.core.params import Section
-from convoy.kinds.rejection import InputRejected
+from convoy.kinds.kind import InputRejected
 
 T = TypeVar("T")
 

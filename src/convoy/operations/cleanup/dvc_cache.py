@@ -10,8 +10,8 @@ from pathlib import Path
 
 import yaml
 
-from convoy.core.progress import Say
-from convoy.tracking.git_state import REVISION
+from convoy.core.process import Say
+from convoy.tracking.provenance import REVISION
 
 ROOTS = Path(".run/gc-roots")
 # Branches, tags and experiments are names that a person gave: what they lead to stays, whatever its age.

@@ -12,16 +12,16 @@ from mlflow import MlflowClient
 
 from convoy.core import atomic, locks
 from convoy.core.paths import DEPLOYED, TASKS, Task
-from convoy.core.progress import Say
-from convoy.operations.cleanup import roots, run_cleanup
+from convoy.core.process import Say
+from convoy.operations.cleanup import retention, run_cleanup
 from convoy.operations.cleanup.retention import Judged, KeepParams, Thing, check_clock, judge
 from convoy.release import journal
 from convoy.tracking import build_state, mlflow_runs, registry, settings
-from convoy.tracking.dvc_lock import Lock
+from convoy.tracking.provenance import Lock
 
 TRAININGS = Path(".run/training")  # convoy.training.checkpoints.HOME, which needs torch to be imported
 _ELSEWHERE = "its files lie outside the artifact root, where nothing is removed"
-_SETTLING = f"what serves changed less than {roots.GRACE_S} s ago, a service may still read it"
+_SETTLING = f"what serves changed less than {retention.GRACE_S} s ago, a service may still read it"
 
 
 @dataclass
@@ -53,7 +53,7 @@ def plan(client: MlflowClient, params: KeepParams, now: datetime, clock_is_right
         )
     lock = Lock.read()
     for task in TASKS:
-        kept = roots.digests(client, task, params.days, now)
+        kept = retention.digests(client, task, params.days, now)
         made.judged += judge(_bundles(task, kept), params.bundles, params.days, now)
         if local:
             made.judged += _judge_store(client, task, lock, kept, params, now, made)
@@ -66,7 +66,7 @@ def plan(client: MlflowClient, params: KeepParams, now: datetime, clock_is_right
 def _newest(judged: Sequence[Judged]) -> datetime | None:
     """The time of the newest record of all: of a thing, or of a decision."""
     last = [decision for task in TASKS for decision in journal.read(task)[-1:]]
-    decided = [roots.in_utc(datetime.fromisoformat(decision.at)) for decision in last]
+    decided = [retention.in_utc(datetime.fromisoformat(decision.at)) for decision in last]
     return max([*(each.thing.at for each in judged), *decided], default=None)
 
 
@@ -110,7 +110,7 @@ def carry_out(client: MlflowClient, going: Sequence[Thing], say: Say) -> None:
 
 
 def _bundles(task: Task, kept: dict[str, str]) -> list[Thing]:
-    settling = _SETTLING if roots.is_settling(task) else ""
+    settling = _SETTLING if retention.is_settling(task) else ""
     return [
         Thing(
             "bundle",
@@ -120,7 +120,7 @@ def _bundles(task: Task, kept: dict[str, str]) -> list[Thing]:
             at,
             kept.get(folder.name, "") or settling,
         )
-        for folder, at in roots.bundles(task)
+        for folder, at in retention.bundles(task)
     ]
 
 

@@ -1,16 +1,45 @@
-"""`python -m convoy doctor`: everything that Convoy stands on, looked at one after the other, each with its remedy."""
+"""`python -m convoy doctor`: everything that Convoy depends on, checked one after the other, each with its remedy."""
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
+from typing import Literal
 
-from convoy.core.progress import Say
-from convoy.operations.doctor.diagnosis import Finding, State, broken, warning
+from convoy.core.process import Say
+
+State = Literal["ok", "warning", "broken"]
 
 MARKS: dict[State, str] = {"ok": "ok", "warning": "WARN", "broken": "BROKEN"}
 INSTALL = "`uv pip install -c requirements.lock '.[train,serve]'`"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One finding; `broken` is what keeps a verb from working, `warning` what a person should know."""
+
+    about: str
+    state: State
+    says: str
+    remedy: str = ""
+
+
 Look = Callable[[], Iterator[Finding]]
+
+
+def ok(about: str, says: str) -> Finding:
+    """It is as it should be."""
+    return Finding(about, "ok", says)
+
+
+def warning(about: str, says: str, remedy: str) -> Finding:
+    """It works, and a person should know."""
+    return Finding(about, "warning", says, remedy)
+
+
+def broken(about: str, says: str, remedy: str) -> Finding:
+    """Something will not work."""
+    return Finding(about, "broken", says, remedy)
 
 
 def examine(port: int, mlflow_port: int) -> list[Finding]:

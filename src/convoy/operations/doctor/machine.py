@@ -10,9 +10,9 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from convoy.core.machine import usable_cores
+from convoy.core.process import usable_cores
 from convoy.operations import ports
-from convoy.operations.doctor.diagnosis import Finding, broken, ok, warning
+from convoy.operations.doctor.doctor import Finding, broken, ok, warning
 
 # Set by judgement: a first `make run` needs 2.2 GB for .venv and about as much for data, cache and MLflow's copies.
 LOW_DISK_BYTES = 5_000_000_000

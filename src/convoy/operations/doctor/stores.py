@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 from convoy.core.paths import DEPLOYED, TASKS
-from convoy.operations.doctor.diagnosis import Finding, broken, ok, warning
+from convoy.operations.doctor.doctor import Finding, broken, ok, warning
 from convoy.tracking import settings
 
 ANSWERS_WITHIN_S = 5

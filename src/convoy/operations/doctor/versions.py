@@ -10,7 +10,7 @@ from typing import Any
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from convoy.operations.doctor.diagnosis import Finding, broken, ok, warning
+from convoy.operations.doctor.doctor import Finding, broken, ok, warning
 
 PROJECT, LOCK = Path("pyproject.toml"), Path("requirements.lock")
 BASE = "base"

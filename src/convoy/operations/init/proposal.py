@@ -8,8 +8,7 @@ import numpy as np
 
 from convoy.core import paths, stages
 from convoy.core.paths import Task
-from convoy.operations.init.detection import READ, Detected
-from convoy.operations.init.survey import Survey
+from convoy.operations.init.survey import READ, Detected, Survey
 
 SIDES_PX = (16, 28, 32, 48, 64)  # a network's time grows with the square of the side
 STEPS = 1_200  # of a small set's training: below it, the one-cycle rate has hardly begun to fall

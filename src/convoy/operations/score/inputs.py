@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from convoy.core.paths import Task
-from convoy.kinds.rejection import InputRejected
-from convoy.operations.score.refusal import ScoringRefused
+from convoy.kinds.kind import InputRejected
 from convoy.sources import folders, trees
 from convoy.sources.lines import Row
 from convoy.sources.tables import rows_of
+
+
+class ScoringRefused(RuntimeError):
+    """Input, output, options or the deployed model cannot be used as asked; nothing that was there is changed."""
 
 
 @dataclass(frozen=True)

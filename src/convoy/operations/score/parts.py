@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from convoy.core import atomic, locks
-from convoy.operations.score.refusal import ScoringRefused
+from convoy.operations.score.inputs import ScoringRefused
 
 JOB, WHOLE = "job.json", "whole.parquet"
 

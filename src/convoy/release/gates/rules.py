@@ -5,7 +5,7 @@ from typing import Literal
 
 from scipy.stats import norm
 
-from convoy.evaluation.power import POWER, detectable_drop, fewest_losses, pass_rate
+from convoy.evaluation.significance import POWER, detectable_drop, fewest_losses, pass_rate
 from convoy.release.gates.evidence import (
     GATE,
     ONNX,
@@ -18,9 +18,9 @@ from convoy.release.gates.evidence import (
     LogLossRise,
     Measured,
     Pair,
+    PublishParams,
     Slice,
 )
-from convoy.release.gates.limits import PublishParams
 
 NAMED = 3  # slices of those that failed; the report has all
 

@@ -9,13 +9,11 @@ from pydantic import ValidationError
 from convoy.bundles.bundle import read_bundle
 from convoy.core import atomic
 from convoy.core.paths import Task
-from convoy.core.progress import Say
+from convoy.core.process import Say
 from convoy.evaluation.plots import save_figure
-from convoy.release.gates.evidence import GATE, Best, Evidence
-from convoy.release.gates.limits import PublishParams
+from convoy.release.gates.evidence import GATE, Best, Evidence, PublishParams
 from convoy.release.gates.measure import measure, size_of
-from convoy.release.gates.plot import draw
-from convoy.release.gates.report import Party, Report, key_of
+from convoy.release.gates.report import Party, Report, draw, key_of
 from convoy.release.gates.rules import judge, outcome_of
 from convoy.release.gates.split import GateSplit, read_gate_split
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convoy.bundles.predictor import Model
-from convoy.core.digests import sha256_of
+from convoy.core.atomic import sha256_of
 from convoy.core.paths import Task
 from convoy.core.png import QUICK, encode_png
 from convoy.kinds.image.prepared import read_images

@@ -1,4 +1,4 @@
-"""Items of different splits that are nearly the same: what a search for them gives, and how the splits are paired."""
+"""What all kinds share: the error of an input that cannot be used, and near-duplicates in different splits."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -11,6 +11,15 @@ Indices = NDArray[np.int64]
 # An item that has as many neighbours in one split is known to leak; the rest would only make the list long: n * n
 # entries where all items are alike.
 PAIRS_PER_ITEM = 10
+
+
+class InputRejected(ValueError):
+    """An input that cannot be used: `code` is for programs, `message` for people; neither repeats the input."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
 
 
 class NearPair(NamedTuple):

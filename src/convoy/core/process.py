@@ -1,15 +1,20 @@
-"""A process -> what tells it from all others, numbers being used again; that -> whether it still lives.
-
-psutil is read in where a process is looked at closely: what serves asks only whether a number is in use.
-"""
+"""This process and others: the cores it may use, who it is, whether one still lives, and how it reports progress."""
 
 import os
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 PID, HOST, _BORN = "convoy.pid", "convoy.host", "convoy.process_started"
 _SAME_START_S = 5  # psutil reckons the start of a process from the clock, which may have been set since
+
+Say = Callable[[str], None]  # takes one line, without its end
+
+
+def usable_cores() -> int:
+    """How many cores this process is bound to, all of the machine's where the system knows no such bound."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def process_tags(pid: int | None = None) -> dict[str, str]:
