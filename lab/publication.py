@@ -11,7 +11,7 @@ from convoy.core import atomic
 from convoy.core.paths import DATA_KINDS, DataKind
 from convoy.core.process import Say
 from convoy.tracking import mlflow_runs
-from convoy.tracking.run_content import RunContent, numbers, texts
+from convoy.tracking.run_content import RunContent, flat_metrics, texts
 from lab.layout import FAMILIES, READERS, REPORT, Family, Reader, learnt, permuted, remembered, sized
 from lab.results import Results
 
@@ -45,7 +45,7 @@ def family_run(task: DataKind, family: Family, results: Results) -> RunContent:
         files += [permuted(family), *([sized(family)] if family in results.sizes else [])]
     curves = {f"curves/{name}": _curve(found[name]) for name in CURVES if found.get(name, {}).get("x")}
     params = {"task": task, "family": family, "seeds": found["seeds"], "learnt_from": found["learnt_from"]}
-    return _run(f"{task}-{family}", params, numbers(figures, ""), curves, files, sum(cost["training_s"]))
+    return _run(f"{task}-{family}", params, flat_metrics(figures, ""), curves, files, sum(cost["training_s"]))
 
 
 def reader_run(reader: Reader, results: Results) -> RunContent:
@@ -54,7 +54,9 @@ def reader_run(reader: Reader, results: Results) -> RunContent:
     curve = _curve({"x": found["distances"], "per_seed": list(zip(*found["per_seed"], strict=True))})
     figures = {"weights": found["weights"], "reach": _mean(found["reach"])}
     params = {"task": "memory", "family": reader, "seeds": found["seeds"]}
-    return _run(f"memory-{reader}", params, numbers(figures, ""), {"curves/memory": curve}, [remembered(reader)], 0)
+    return _run(
+        f"memory-{reader}", params, flat_metrics(figures, ""), {"curves/memory": curve}, [remembered(reader)], 0
+    )
 
 
 def report_run(results: Results) -> RunContent:

@@ -22,7 +22,7 @@ PREPARED = tuple(map(stages.prepare, DATA_KINDS))
 def run(folder: Path, say: Say) -> int:
     """Lay `folder` with demo.yaml and lab/smoke.yaml, prepare, measure, publish there; the exit code."""
     try:
-        workspace.lay(folder, Path("demo.yaml"))
+        workspace.create(folder, Path("demo.yaml"))
         (folder / PARAMS).write_text(smaller(PARAMS, OVERRIDES))
     except (workspace.WorkspaceRefused, ParamsInvalid) as error:
         say(str(error))
@@ -53,4 +53,4 @@ def measure() -> None:
 def smaller(params: Path, overrides: Path) -> str:
     """lab/params.yaml with the values of `overrides` in their place. Raises ParamsInvalid for a key that it lacks."""
     known, wanted = (yaml.safe_load(path.read_text(encoding="utf-8")) for path in (params, overrides))
-    return yaml.safe_dump(workspace.merge(known, wanted, overrides), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(workspace.merge_params(known, wanted, overrides), sort_keys=False, allow_unicode=True)

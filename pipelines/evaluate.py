@@ -12,7 +12,7 @@ from convoy.core import atomic, paths, stage
 from convoy.core.params import Section, read_section
 from convoy.core.paths import DataKind
 from convoy.evaluation.faithfulness import DeletionParams, measure_deletion
-from convoy.evaluation.report import report_on
+from convoy.evaluation.report import write_report
 
 
 class Params(Section):
@@ -29,7 +29,7 @@ def main(task: DataKind) -> None:
     def report_more(predictor: Predictor, arrays: list[NDArray[Any]]) -> None:
         _explain(task, predictor, arrays, params.deletion)
 
-    report_on(task, params.max_probability_difference, report_more)
+    write_report(task, params.max_probability_difference, report_more)
 
 
 def _explain(task: DataKind, predictor: Predictor, arrays: list[NDArray[Any]], params: DeletionParams) -> None:

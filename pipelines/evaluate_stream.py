@@ -4,7 +4,7 @@ from pydantic import Field
 
 from convoy.core import stage
 from convoy.core.params import Section, read_section
-from convoy.evaluation.report import report_on
+from convoy.evaluation.report import write_report
 
 
 class Params(Section):
@@ -15,7 +15,7 @@ class Params(Section):
 
 def main() -> None:
     """Judge it by whole texts, as the bundle of `text` is."""
-    report_on("text-stream", read_section(Params, "evaluate_stream").max_probability_difference)
+    write_report("text-stream", read_section(Params, "evaluate_stream").max_probability_difference)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from convoy.core.params import read_section
 from convoy.data import raw
 from convoy.sources import folders, imdb_reviews, tables
 from convoy.sources.download import SourceUnavailable
-from convoy.sources.items import Found, SourceParams, SourceRefused
+from convoy.sources.items import ItemsAndRejections, SourceParams, SourceRefused
 
 
 class Params(SourceParams):
@@ -23,7 +23,7 @@ def main() -> None:
     raw.write(paths.raw("text"), "text", found, params.labels or labels)
 
 
-def _read(params: Params) -> tuple[Found, tuple[str, ...] | None]:
+def _read(params: Params) -> tuple[ItemsAndRejections, tuple[str, ...] | None]:
     """The items, and the order of their labels where the source has one."""
     match params.source:
         case "imdb-reviews":

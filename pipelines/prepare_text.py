@@ -8,7 +8,7 @@ from convoy.data.findings import PreflightLimits
 from convoy.data.raw import RawItems
 from convoy.data.report import DataRefused, rejections_told, summary, write_report
 from convoy.data.splits import DivisionParams, DivisionRefused, divide, require_usable
-from convoy.data.text_preparation import Encoder, TextsOf, build_tokenizer, look, take_census
+from convoy.data.text_preparation import Encoder, TextsOf, build_tokenizer, check_texts, take_census
 from convoy.kinds.text.prepared import write_texts
 from convoy.kinds.text.preprocessing import TextPreprocessing, TextPreprocessor
 
@@ -25,7 +25,7 @@ def main() -> None:
     """Prepare the texts, each in one split. The vocabulary is built from the training split alone."""
     params = read_section(Params, "prepare_text")
     raw = RawItems(paths.raw("text"))
-    usable = look(raw, params.preprocessing)
+    usable = check_texts(raw, params.preprocessing)
     with rejections_told("text", [*raw.rejections, *usable.rejections]):
         require_usable(raw.given, usable.rows)
         division = divide(usable.keys, raw.label_of[usable.rows], raw.given[usable.rows], raw.labels, params)

@@ -1,4 +1,4 @@
-"""Headers, path and body of a request -> what may come in, or the Fault that it ends with."""
+"""Headers, path and body of a request -> what may come in, or the RequestError that it ends with."""
 
 import asyncio
 import re
@@ -9,8 +9,8 @@ from itertools import chain
 from starlette.types import Receive, Scope
 
 from serving.capacity import SMALL_BYTES, Budget
-from serving.exchange import WHOLE, Exchange
-from serving.faults import Fault
+from serving.errors import RequestError
+from serving.request_context import WHOLE, RequestContext
 from serving.routes import BY_PATH, JSON, RouteSpec
 
 # From a request's whole body to its answer. 16 million pixels, the most that one may bring, take up to 0.7 s (WebP),
@@ -41,54 +41,56 @@ class SenderGone(Exception):
     """The client left before its body was here; nobody waits for an answer."""
 
 
-def checked_headers(scope: Scope, exchange: Exchange) -> dict[bytes, bytes]:
-    """The headers by name. Raises Fault for too many, too long ones, and for two of a kind that must be one."""
+def checked_headers(scope: Scope, exchange: RequestContext) -> dict[bytes, bytes]:
+    """The headers by name. Raises RequestError for too many, too long ones, and for two of a kind that must be one."""
     raw: list[tuple[bytes, bytes]] = scope["headers"]
     headers = dict(raw)
     given = headers.get(b"x-request-id", b"")
     exchange.request_id = given.decode() if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
     if len(raw) > MAX_HEADERS or sum(map(len, chain.from_iterable(raw))) > MAX_HEADER_BYTES:
-        raise Fault("headers_too_large", f"at most {MAX_HEADERS} headers of {MAX_HEADER_BYTES} bytes in all")
+        raise RequestError("headers_too_large", f"at most {MAX_HEADERS} headers of {MAX_HEADER_BYTES} bytes in all")
     if len(headers) != len(raw):
         names = [name for name, _ in raw]
         if any(name in _ONCE and names.count(name) > 1 for name in headers):
-            raise Fault("malformed_request", "a header stands twice that may stand once")
+            raise RequestError("malformed_request", "a header stands twice that may stand once")
     if b"transfer-encoding" in headers and b"content-length" in headers:
-        raise Fault("malformed_request", "content-length and transfer-encoding exclude each other")
+        raise RequestError("malformed_request", "content-length and transfer-encoding exclude each other")
     return headers
 
 
-def checked_route(scope: Scope, headers: dict[bytes, bytes], exchange: Exchange) -> RouteSpec:
-    """The route of a request. Raises Fault where there is none, or where it does not take what is sent."""
+def checked_route(scope: Scope, headers: dict[bytes, bytes], exchange: RequestContext) -> RouteSpec:
+    """The route of a request. Raises RequestError where there is none, or where it does not take what is sent."""
     route = BY_PATH.get(scope["path"])
     if route is None:
-        raise Fault("not_found")
+        raise RequestError("not_found")
     if scope["method"] not in route.methods:
         allowed = ", ".join(route.methods)
-        raise Fault("method_not_allowed", f"{scope['path']} answers {allowed}", {"allow": allowed})
+        raise RequestError("method_not_allowed", f"{scope['path']} answers {allowed}", {"allow": allowed})
     if headers.get(b"content-encoding", b"identity").lower() != b"identity":
-        raise Fault("unsupported_media_type", "only bodies without content-encoding are read")
+        raise RequestError("unsupported_media_type", "only bodies without content-encoding are read")
     content_type = exchange.content_type = headers.get(b"content-type", b"").decode("latin-1")
     media_type, _, options = content_type.lower().partition(";")
     media_type = media_type.strip(" \t")
     if route.media_types:
         if media_type not in route.media_types:
-            raise Fault("unsupported_media_type", f"the content type must be {' or '.join(route.media_types)}")
+            raise RequestError("unsupported_media_type", f"the content type must be {' or '.join(route.media_types)}")
         if media_type == JSON and "charset" in options and not re.search(r"charset\s*=\s*\"?utf-?8\b", options):
-            raise Fault("unsupported_media_type", "JSON is UTF-8; another charset is not read")
+            raise RequestError("unsupported_media_type", "JSON is UTF-8; another charset is not read")
     elif "pickle" in media_type:
-        raise Fault("unsupported_media_type", "pickles are never read")
+        raise RequestError("unsupported_media_type", "pickles are never read")
     return route
 
 
-def checked_deadline_s(headers: dict[bytes, bytes], exchange: Exchange) -> float:
+def checked_deadline_s(headers: dict[bytes, bytes], exchange: RequestContext) -> float:
     """When the client will have gone, of time.monotonic(): what it says itself, at most what anyone gets."""
     latest_s = time.monotonic() + TIMEOUT_S
     given = headers.get(b"x-request-timeout-ms")
     if given is None:
         return latest_s
     if not given.isdigit() or len(given) > 9 or int(given) == 0:
-        raise Fault("invalid_parameter", "x-request-timeout-ms must be a whole number of milliseconds, 1 or more")
+        raise RequestError(
+            "invalid_parameter", "x-request-timeout-ms must be a whole number of milliseconds, 1 or more"
+        )
     return min(exchange.arrived_s + int(given) / 1000, latest_s)
 
 
@@ -98,12 +100,17 @@ def body_timeout_s(max_bytes: int) -> float:
 
 
 async def read_body(
-    scope: Scope, receive: Receive, headers: dict[bytes, bytes], max_bytes: int, budget: Budget, exchange: Exchange
+    scope: Scope,
+    receive: Receive,
+    headers: dict[bytes, bytes],
+    max_bytes: int,
+    budget: Budget,
+    exchange: RequestContext,
 ) -> None:
-    """Read the whole body into `exchange`. Raises Fault as soon as it is known to be too large or takes too long."""
+    """Read the whole body into `exchange`. Raises RequestError as soon as it is too large or takes too long."""
     declared = headers.get(b"content-length", b"0")
     if not declared.isdigit() or len(declared) > 20:
-        raise Fault("malformed_request", "content-length is not a number")
+        raise RequestError("malformed_request", "content-length is not a number")
     if int(declared) > max_bytes:
         raise _too_large(max_bytes)
     if WHOLE in scope:  # a timeout that cannot come is as dear as all that is checked of the head
@@ -114,10 +121,10 @@ async def read_body(
         async with asyncio.timeout(timeout_s):
             await _receive_all(receive, max_bytes, budget, exchange)
     except TimeoutError:
-        raise Fault("request_timeout", f"the body did not arrive within {timeout_s:g} s") from None
+        raise RequestError("request_timeout", f"the body did not arrive within {timeout_s:g} s") from None
 
 
-async def _receive_all(receive: Receive, max_bytes: int, budget: Budget, exchange: Exchange) -> None:
+async def _receive_all(receive: Receive, max_bytes: int, budget: Budget, exchange: RequestContext) -> None:
     chunks: list[bytes] = []
     length = 0
     while True:
@@ -137,5 +144,5 @@ async def _receive_all(receive: Receive, max_bytes: int, budget: Budget, exchang
     exchange.body_read = True
 
 
-def _too_large(max_bytes: int) -> Fault:
-    return Fault("body_too_large", f"the body is larger than {max_bytes} bytes")
+def _too_large(max_bytes: int) -> RequestError:
+    return RequestError("body_too_large", f"the body is larger than {max_bytes} bytes")

@@ -2,9 +2,9 @@
 
 import time
 
-from serving.faults import Fault
-from serving.measures import waiting_of
-from serving.tally import tally
+from serving.errors import RequestError
+from serving.metrics import waiting_of
+from serving.metrics_buffer import tally
 
 MOST_REQUESTS = 64  # of one task in one worker
 MOST_EXPLANATIONS = 8  # of both tasks in one worker, which gives them one after the other
@@ -30,13 +30,13 @@ class Capacity:
         self._busy_since_s = 0.0
 
     def enter(self, deadline_s: float) -> None:
-        """Count a request whose body is here. Raises Fault where it would wait too long, or is late already."""
+        """Count a request whose body is here. Raises RequestError where it would wait too long, or is late already."""
         now_s = time.monotonic()
         if deadline_s <= now_s:
-            raise Fault("deadline_exceeded")
+            raise RequestError("deadline_exceeded")
         waits_s = self.inside * self.interval_s
         if self.inside >= self.most_requests or waits_s > (deadline_s - now_s) * WAITING_SHARE:
-            raise Fault("overloaded", self._refusal)
+            raise RequestError("overloaded", self._refusal)
         if self.inside == 0:
             self._busy_since_s = now_s
         self.inside += 1
@@ -59,9 +59,9 @@ class Budget:
         self.bytes = 0
 
     def hold(self, count: int) -> None:
-        """Count bytes that are about to be kept. Raises Fault where there are too many."""
+        """Count bytes that are about to be kept. Raises RequestError where there are too many."""
         if self.bytes + count > self.most_bytes:
-            raise Fault("overloaded", "too many large bodies are being read; ask again after Retry-After")
+            raise RequestError("overloaded", "too many large bodies are being read; ask again after Retry-After")
         self.bytes += count
 
     def release(self, count: int) -> None:

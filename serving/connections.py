@@ -15,10 +15,10 @@ from wsproto.connection import ConnectionState
 from wsproto.events import BytesMessage, CloseConnection, Ping, Request, TextMessage
 
 from serving.admission import MAX_HEADER_BYTES
-from serving.exchange import NOSNIFF, WHOLE
-from serving.faults import Fault
-from serving.measures import faults_of
-from serving.tally import tally
+from serving.errors import RequestError
+from serving.metrics import errors_of
+from serving.metrics_buffer import tally
+from serving.request_context import NOSNIFF, WHOLE
 
 HEAD_TIMEOUT_S = 10.0  # from the connection, or from the first byte of the next request on it; nginx has the same
 # Beyond what the outer layer refuses in its own words; a head that comes at once, in one read, is always left to it.
@@ -98,7 +98,7 @@ class Connection(HttpToolsProtocol):
         if self._in_head:
             self._head_bytes += len(data)
         if self._head_bytes > MOST_HEAD_BYTES:
-            self._end(Fault("headers_too_large", f"at most {MAX_HEADER_BYTES} bytes in all"))
+            self._end(RequestError("headers_too_large", f"at most {MAX_HEADER_BYTES} bytes in all"))
         elif self._in_head and self._timer is None:
             self._timer = self.loop.call_later(HEAD_TIMEOUT_S, self._end_late)
 
@@ -108,11 +108,13 @@ class Connection(HttpToolsProtocol):
         if all(map(bytes.isascii, read)):
             super().handle_websocket_upgrade()
         else:
-            self._end(Fault("malformed_request", "a header of the handshake is not ASCII"))
+            self._end(RequestError("malformed_request", "a header of the handshake is not ASCII"))
 
     def send_400_response(self, msg: str) -> None:
         """Where uvicorn answers bytes that it cannot parse, in plain text."""
-        self._end(Fault("malformed_request", "this is not a request of HTTP/1.1, or it has trailers after its body"))
+        self._end(
+            RequestError("malformed_request", "this is not a request of HTTP/1.1, or it has trailers after its body")
+        )
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
@@ -122,11 +124,11 @@ class Connection(HttpToolsProtocol):
     def _end_late(self) -> None:
         self._timer = None
         if self._head_bytes:
-            self._end(Fault("request_timeout", f"the head did not arrive within {HEAD_TIMEOUT_S:g} s"))
+            self._end(RequestError("request_timeout", f"the head did not arrive within {HEAD_TIMEOUT_S:g} s"))
         else:
             self.transport.close()
 
-    def _end(self, fault: Fault) -> None:
+    def _end(self, fault: RequestError) -> None:
         """Answer in the form of every other error, and close; a request before it gets its own answer, and no more."""
         if self.cycle is not None and not self.cycle.response_complete:
             if self.cycle.response_started or not self.cycle.more_body or self.pipeline:
@@ -134,7 +136,7 @@ class Connection(HttpToolsProtocol):
                 return
             self.cycle.disconnected = True  # the app is not to answer as well
             self.cycle.message_event.set()
-        tally.count(faults_of(fault.code, "none"))
+        tally.count(errors_of(fault.code, "none"))
         request_id = secrets.token_hex(8)
         body = fault.body(request_id, {})
         head = (

@@ -16,7 +16,7 @@ from convoy.bundles.explanation import Explainer, open_explainer
 from convoy.bundles.predictor import Predictor
 from convoy.core.paths import DEPLOYED, TASKS, Task
 from convoy.kinds.image.preprocessing import ImagePreprocessing
-from serving.measures import Measures, measures_of
+from serving.metrics import Metrics, metrics_of
 
 DEPLOYED_VARIABLE = "CONVOY_DEPLOYED"
 TIMED_RUNS = 5
@@ -32,9 +32,9 @@ class Deployed:
     run_s: float = 0.0  # of one image, or of the longest text that is given at once, as measured when it was loaded
 
     @cached_property
-    def measures(self) -> Measures:
+    def measures(self) -> Metrics:
         """What Prometheus sees of it."""
-        return measures_of(self.predictor.card.task, self.release.version, tuple(self.predictor.card.labels))
+        return metrics_of(self.predictor.card.task, self.release.version, tuple(self.predictor.card.labels))
 
     @cached_property
     def explainer(self) -> Explainer | None:

@@ -11,11 +11,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from convoy.kinds.kind import InputRejected
 from serving.deployed import DeployedModels
-from serving.exchange import Exchange
-from serving.faults import Fault, from_rejection
+from serving.errors import RequestError, from_rejection
 from serving.handlers import Handlers
-from serving.measures import forget_dead_workers
+from serving.metrics import forget_dead_workers
+from serving.metrics_buffer import tally
 from serving.predictions import answer_predictions, answer_sets
+from serving.request_context import RequestContext
 from serving.routes import (
     DOCUMENT,
     EXPLAIN_IMAGE,
@@ -31,8 +32,7 @@ from serving.routes import (
     STREAM_TEXTS,
 )
 from serving.schemas import RequestLogState
-from serving.stream_state import Seal
-from serving.tally import tally
+from serving.stream_state import StateToken
 from serving.threads import Threads
 
 PAGE_FILE = Path(__file__).parent / "page.html"
@@ -40,7 +40,7 @@ PAGE_FILE = Path(__file__).parent / "page.html"
 PAGE_POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'"
 logger = logging.getLogger("bentoml.convoy")
 
-Handler = Callable[[bytes, Exchange], Awaitable[bytes]]
+Handler = Callable[[bytes, RequestContext], Awaitable[bytes]]
 
 
 class Front:
@@ -66,16 +66,16 @@ class Endpoint:
         self._handler, self._explains = handler, explains
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange: Exchange = scope["convoy"]
+        exchange: RequestContext = scope["convoy"]
         try:
             body = await self._handler(scope["query_string"], exchange)
-        except Fault as fault:
+        except RequestError as fault:
             exchange.fault = fault
         except InputRejected as rejection:
             exchange.fault = from_rejection(rejection)
         except Exception:
             logger.exception("request %s failed", exchange.request_id, extra={"convoy_request_id": exchange.request_id})
-            exchange.fault = Fault("internal_error")
+            exchange.fault = RequestError("internal_error")
         if exchange.fault is not None:
             # The outer layer writes the body.
             await send({"type": "http.response.start", "status": exchange.fault.status, "headers": []})
@@ -99,7 +99,7 @@ def own_routes(
     models: DeployedModels,
     request_log: RequestLogState | None = None,
     stream_threads: Threads | None = None,
-    seal: Seal | None = None,
+    seal: StateToken | None = None,
 ) -> dict[str, ASGIApp]:
     """Convoy's own apps by their path."""
     handlers = Handlers(models, request_log or {"state": "off"}, stream_threads, seal)

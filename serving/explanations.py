@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 from convoy.bundles.bundle import ImageExplanation, TextExplanation
 from convoy.bundles.explanation import (
     Explainer,
-    add_by_word,
     draw_overlay,
-    fall_where_covered,
-    read_on,
+    occlude,
+    probabilities_while_reading,
     strongest_phrases,
+    word_contributions,
 )
 from convoy.kinds.image.preprocessing import Polarity, PreparedImage
 from convoy.kinds.kind import InputRejected
 from convoy.kinds.text.preprocessing import LocatedText, TextPreprocessing, TextPreprocessor
 from serving.deployed import Deployed
+from serving.errors import RequestError, from_rejection
 from serving.explanation_schemas import ExplainedPhrase, ExplainedWord, OmittedWords
-from serving.faults import Fault, from_rejection
 from serving.predictions import prepare_images
 from serving.routes import Method
 
@@ -36,16 +36,16 @@ class ImageQuestion(NamedTuple):
 
 
 def explain_image(model: Deployed, encoded: bytes, asked: ImageQuestion, name: str = "") -> bytes:
-    """ImageExplanationAnswer. Raises Fault where the image cannot be used, or the bundle explains nothing."""
+    """ImageExplanationAnswer. Raises RequestError where the image cannot be used, or the bundle explains nothing."""
     contract = model.predictor.card.explanation
     if not isinstance(contract, ImageExplanation):
-        raise Fault("explanation_missing")
+        raise RequestError("explanation_missing")
     (prepared,) = prepare_images(model, [encoded], asked.polarity, name)
     assert isinstance(prepared, PreparedImage)
     pixels = prepared.array
     answer: dict[str, object] = {}
     if asked.method == "occlusion":
-        probabilities, found = fall_where_covered(model.predictor, contract, pixels)
+        probabilities, found = occlude(model.predictor, contract, pixels)
         if not np.isfinite(found).all():
             raise ValueError("the model gave a probability that is no number")
         index = _index(model, asked.label, probabilities)
@@ -66,10 +66,10 @@ def explain_image(model: Deployed, encoded: bytes, asked: ImageQuestion, name: s
 
 
 def explain_text(model: Deployed, text: str, label: str | None) -> bytes:
-    """TextExplanationAnswer. Raises Fault where the text cannot be used, or the bundle explains nothing."""
+    """TextExplanationAnswer. Raises RequestError where the text cannot be used, or the bundle explains nothing."""
     contract, preprocessor = model.predictor.card.explanation, model.predictor.preprocessor
     if not isinstance(contract, TextExplanation):
-        raise Fault("explanation_missing")
+        raise RequestError("explanation_missing")
     assert isinstance(preprocessor, TextPreprocessor) and isinstance(preprocessor.contract, TextPreprocessing)
     try:
         located = preprocessor.locate(text)
@@ -78,9 +78,9 @@ def explain_text(model: Deployed, text: str, label: str | None) -> bytes:
     explained = _explainer(model).explain(located.prepared.array)
     index = _index(model, label, explained.probabilities)
     found = explained.contributions[index]
-    places, rows = read_on(model.predictor, located.prepared.array, contract.max_prefixes)
+    places, rows = probabilities_while_reading(model.predictor, located.prepared.array, contract.max_prefixes)
     after = dict(zip(places.tolist(), rows[:, index].tolist(), strict=True))
-    words = _words(text, located, add_by_word(found, contract.widths), after)
+    words = _words(text, located, word_contributions(found, contract.widths), after)
     phrases: list[ExplainedPhrase] = [
         {
             "text": " ".join(word["text"] for word in words[phrase.first : phrase.stop]),
@@ -98,7 +98,7 @@ def explain_text(model: Deployed, text: str, label: str | None) -> bytes:
 
 def _explainer(model: Deployed) -> Explainer:
     if model.explainer is None:
-        raise Fault("explanation_missing")
+        raise RequestError("explanation_missing")
     return model.explainer
 
 

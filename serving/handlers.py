@@ -1,4 +1,4 @@
-"""What each of Convoy's own routes does: an Exchange -> the bytes of its answer, or a Fault."""
+"""What each of Convoy's own routes does: an RequestContext -> the bytes of its answer, or a RequestError."""
 
 import json
 from collections.abc import Collection
@@ -10,17 +10,17 @@ from convoy.kinds.image.preprocessing import Polarity
 from serving import openapi
 from serving.batching import ThreadBatcher, TurnBatcher
 from serving.deployed import Deployed, DeployedModels
-from serving.exchange import Exchange
+from serving.errors import RequestError
 from serving.explanation_schemas import TextToExplain
 from serving.explanations import ImageQuestion, explain_image, explain_text
-from serving.faults import Fault
 from serving.json_bodies import read_request
 from serving.multipart import read_images
 from serving.predictions import QUICK_BYTES, Answer, is_quick, predict_images, prepare_images, prepare_texts, read_texts
+from serving.request_context import RequestContext
 from serving.routes import METHODS, MULTIPART, POLARITIES
 from serving.schemas import RequestLogState
 from serving.stream_answers import answer_request
-from serving.stream_state import Seal
+from serving.stream_state import StateToken
 from serving.threads import Threads, until
 
 QUICK_S = 0.002  # a model that takes longer would keep the event loop from refusing those who come too many
@@ -34,9 +34,9 @@ class Handlers:
         models: DeployedModels,
         request_log: RequestLogState,
         stream_threads: Threads | None = None,
-        seal: Seal | None = None,
+        seal: StateToken | None = None,
     ) -> None:
-        self._models, self._request_log, self._seal = models, request_log, seal or Seal.of()
+        self._models, self._request_log, self._seal = models, request_log, seal or StateToken.of()
         self._threads = Threads()
         # Beside the others: pieces of texts, however many and long, keep no prediction waiting for a thread.
         self._stream_threads = stream_threads or Threads(name="stream")
@@ -45,7 +45,7 @@ class Handlers:
         self._turns, self._batches = TurnBatcher(), ThreadBatcher(self._threads)
         self._document = json.dumps(openapi.document(), ensure_ascii=False).encode("utf-8")
 
-    async def images(self, answer: Answer, query: bytes, exchange: Exchange) -> bytes:
+    async def images(self, answer: Answer, query: bytes, exchange: RequestContext) -> bytes:
         """Images, as the body or in a form -> `answer` of their predictions."""
         model = self._model("image", exchange)
         polarity = _polarity(query)
@@ -67,7 +67,7 @@ class Handlers:
         async with until(exchange.deadline_s):
             return await self._threads.run(lambda: predict_images(model, images, polarity, name, answer))
 
-    async def texts(self, answer: Answer, query: bytes, exchange: Exchange) -> bytes:
+    async def texts(self, answer: Answer, query: bytes, exchange: RequestContext) -> bytes:
         """The texts of a JSON body -> `answer` of their predictions; they run together with those of other requests."""
         model = self._model("text", exchange)
         _refuse_parameters(query)
@@ -82,7 +82,7 @@ class Handlers:
         rows = await batcher.probabilities(model, [item.array for item in prepared], exchange.deadline_s)
         return answer(model, prepared, rows)
 
-    async def explain_image(self, query: bytes, exchange: Exchange) -> bytes:
+    async def explain_image(self, query: bytes, exchange: RequestContext) -> bytes:
         """One image, as the body or in a form -> ImageExplanationAnswer."""
         model = self._model("image", exchange)
         asked = _question(query, model.predictor.card.labels)
@@ -96,7 +96,7 @@ class Handlers:
         async with until(exchange.deadline_s):
             return await self._explaining.run(explain)
 
-    async def explain_text(self, query: bytes, exchange: Exchange) -> bytes:
+    async def explain_text(self, query: bytes, exchange: RequestContext) -> bytes:
         """The text of a JSON body -> TextExplanationAnswer."""
         model = self._model("text", exchange)
         _refuse_parameters(query)
@@ -104,20 +104,22 @@ class Handlers:
         def explain() -> bytes:
             asked = read_request(exchange.body, TextToExplain)
             if asked.label not in (None, *model.predictor.card.labels):
-                raise Fault("invalid_request", "label: the model has no such label; /v1/models names those that it has")
+                raise RequestError(
+                    "invalid_request", "label: the model has no such label; /v1/models names those that it has"
+                )
             return explain_text(model, asked.text, asked.label)
 
         async with until(exchange.deadline_s):
             return await self._explaining.run(explain)
 
-    async def stream(self, query: bytes, exchange: Exchange) -> bytes:
+    async def stream(self, query: bytes, exchange: RequestContext) -> bytes:
         """A piece of a text, with the state of what came before -> StreamAnswer."""
         model = self._model("text-stream", exchange)
         _refuse_parameters(query)
         async with until(exchange.deadline_s):
             return await self._stream_threads.run(lambda: answer_request(model, self._seal, exchange.body))
 
-    async def list_models(self, query: bytes, _: Exchange) -> bytes:
+    async def list_models(self, query: bytes, _: RequestContext) -> bytes:
         """ModelsAnswer."""
         _refuse_parameters(query)
         answer: dict[str, object] = {"request_log": self._request_log}
@@ -129,16 +131,16 @@ class Handlers:
                 answer[task] = {"state": "unavailable", "reason": model.reason}
         return json.dumps(answer, ensure_ascii=False).encode("utf-8")
 
-    async def describe_routes(self, _query: bytes, _: Exchange) -> bytes:
+    async def describe_routes(self, _query: bytes, _: RequestContext) -> bytes:
         """The OpenAPI document."""
         return self._document
 
-    def _model(self, task: Task, exchange: Exchange) -> Deployed:
+    def _model(self, task: Task, exchange: RequestContext) -> Deployed:
         model = self._models.by_task[task]
         if isinstance(model, Deployed):
             exchange.model = model
             return model
-        raise Fault("model_unavailable", f"the {task} model is not loaded, /readyz says why")
+        raise RequestError("model_unavailable", f"the {task} model is not loaded, /readyz says why")
 
 
 def _read_and_prepare(model: Deployed, body: bytes) -> list[Prepared]:
@@ -155,7 +157,7 @@ def _polarity(query: bytes) -> Polarity | None:
     match _pairs(query):
         case [("polarity", "light_on_dark" | "dark_on_light" as polarity)]:
             return polarity
-    raise Fault("invalid_parameter", f"the only parameter is polarity, once, and {' or '.join(POLARITIES)}")
+    raise RequestError("invalid_parameter", f"the only parameter is polarity, once, and {' or '.join(POLARITIES)}")
 
 
 def _question(query: bytes, labels: Collection[str]) -> ImageQuestion:
@@ -163,7 +165,7 @@ def _question(query: bytes, labels: Collection[str]) -> ImageQuestion:
     allowed = {"label": labels, "method": METHODS, "polarity": POLARITIES}
     known = all(name in allowed and value in allowed[name] for name, value in pairs)
     if (query and not pairs) or len(given) < len(pairs) or not known:
-        raise Fault(
+        raise RequestError(
             "invalid_parameter",
             f"the parameters are label, one of the model's, method, {' or '.join(METHODS)}, and polarity, "
             f"{' or '.join(POLARITIES)}; each once at most",
@@ -173,7 +175,7 @@ def _question(query: bytes, labels: Collection[str]) -> ImageQuestion:
 
 def _refuse_parameters(query: bytes) -> None:
     if query:
-        raise Fault("invalid_parameter", "this route takes no parameter")
+        raise RequestError("invalid_parameter", "this route takes no parameter")
 
 
 def _pairs(query: bytes, most: int = 2) -> list[tuple[str, str]]:

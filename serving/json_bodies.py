@@ -1,27 +1,27 @@
-"""A JSON body -> the request that it holds, or the Fault that says why it holds none."""
+"""A JSON body -> the request that it holds, or the RequestError that says why it holds none."""
 
 import json
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from serving.faults import Fault
+from serving.errors import RequestError
 
 R = TypeVar("R", bound=BaseModel)
 
 
 def read_request(body: bytes, form: type[R]) -> R:
-    """The body as `form`. Raises Fault where it is not JSON that every parser reads alike, or not that form."""
+    """The body as `form`. Raises RequestError where it is not JSON that every parser reads alike, or not that form."""
     try:
         content = json.loads(body.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:  # also bad UTF-8, and integers of thousands of digits
-        raise Fault("malformed_json", _explain_json(error)) from None
+        raise RequestError("malformed_json", _explain_json(error)) from None
     if isinstance(content, dict) and len(content) > len(form.model_fields):
         content = _with_one_unknown(content, form)
     try:
         return form.model_validate(content)
     except ValidationError as error:
-        raise Fault("invalid_request", _explain_request(error, form)) from None
+        raise RequestError("invalid_request", _explain_request(error, form)) from None
 
 
 def _with_one_unknown(content: dict[str, object], form: type[BaseModel]) -> dict[str, object]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from serving.exchange import Exchange
+from serving.request_context import RequestContext
 
 MAX_PAYLOAD_BYTES = 1_000_000  # of one request; a larger one is noted by its size alone
 
@@ -41,7 +41,7 @@ class Entry(NamedTuple):
         return len(self.answer) + (len(self.payload.body) if self.payload and self.payload.body else 0)
 
 
-def entry_of(route: str, query: bytes, exchange: Exchange, with_payload: bool) -> Entry:
+def entry_of(route: str, query: bytes, exchange: RequestContext, with_payload: bool) -> Entry:
     """The entry of a request of a model's route that has its answer."""
     release = exchange.model.release if exchange.model else None
     payload = None

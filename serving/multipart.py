@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from serving.faults import Fault
+from serving.errors import RequestError
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
@@ -46,7 +46,7 @@ class _Form:
 
     def on_part_begin(self) -> None:
         if len(self.parts) == self.max_items:
-            raise Fault("too_many_items", f"the form has more than {self.max_items} parts")
+            raise RequestError("too_many_items", f"the form has more than {self.max_items} parts")
         self.parts.append(_Part())
 
     def on_header_begin(self) -> None:
@@ -69,36 +69,36 @@ class _Form:
 
 
 def read_images(body: bytes, content_type: str, max_items: int) -> list[bytes]:
-    """The encoded images in the order of the form. Raises Fault for any other form, and never fetches a URL."""
+    """The encoded images in the order of the form. Raises RequestError for any other form, and never fetches a URL."""
     _, options = parse_options_header(content_type)
     boundary = options.get(b"boundary", b"")
     if not boundary:
-        raise Fault("malformed_multipart", "the content type names no boundary")
+        raise RequestError("malformed_multipart", "the content type names no boundary")
     form = _Form(max_items)
     try:
         parser = MultipartParser(boundary, form.callbacks())
         parser.write(body)
     except FormParserError:
-        raise Fault(
+        raise RequestError(
             "malformed_multipart", "the body does not follow the boundary that its content type names"
         ) from None
     if not form.ended:
-        raise Fault("malformed_multipart", "the form ends before its closing boundary")
+        raise RequestError("malformed_multipart", "the form ends before its closing boundary")
     images = [_image(index, part) for index, part in enumerate(form.parts)]
     if not images:
-        raise Fault("image_missing", "the form has no field `image`")
+        raise RequestError("image_missing", "the form has no field `image`")
     return images
 
 
 def _image(index: int, part: _Part) -> bytes:
     disposition, options = parse_options_header(part.headers.get(b"content-disposition", b""))
     if disposition != b"form-data" or b"name" not in options:
-        raise Fault("malformed_multipart", f"part {index} has no form-data name")
+        raise RequestError("malformed_multipart", f"part {index} has no form-data name")
     if options[b"name"] != FIELD:
-        raise Fault("unknown_field", f"part {index} of the form has another name than `image`")
+        raise RequestError("unknown_field", f"part {index} of the form has another name than `image`")
     if b"filename" not in options:
-        raise Fault("not_a_file", f"image[{index}] is text, not a file; URLs and paths are never fetched")
+        raise RequestError("not_a_file", f"image[{index}] is text, not a file; URLs and paths are never fetched")
     media_type, _ = parse_options_header(part.headers.get(b"content-type", b""))
     if media_type not in PART_TYPES:
-        raise Fault("unsupported_media_type", f"image[{index}] must be image/png, image/jpeg or image/webp")
+        raise RequestError("unsupported_media_type", f"image[{index}] must be image/png, image/jpeg or image/webp")
     return b"".join(part.data)

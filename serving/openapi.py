@@ -7,7 +7,7 @@ from pydantic import TypeAdapter
 
 from serving import explanation_schemas, schemas
 from serving.admission import TIMEOUT_S
-from serving.faults import CODES, RETRY_AFTER_S
+from serving.errors import CODES, RETRY_AFTER_S
 from serving.routes import IMAGE_TYPES, JSON, METHODS, MULTIPART, POLARITIES, ROUTES, RouteSpec
 
 Json = dict[str, Any]

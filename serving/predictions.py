@@ -14,7 +14,7 @@ from convoy.kinds.image.preprocessing import ImagePreprocessing, Polarity, read_
 from convoy.kinds.kind import InputRejected
 from convoy.kinds.text.preprocessing import PreparedText
 from serving.deployed import Deployed
-from serving.faults import Fault, from_rejection
+from serving.errors import RequestError, from_rejection
 from serving.json_bodies import read_request
 from serving.schemas import TextPrediction, TextSet, TextsRequest
 
@@ -52,11 +52,11 @@ def answer_predictions(model: Deployed, prepared: Sequence[Prepared], rows: Rows
 def answer_sets(model: Deployed, prepared: Sequence[Prepared], rows: Rows) -> bytes:
     """ImageSetsAnswer or TextSetsAnswer: the labels of each input that reach the card's threshold, and the most likely.
 
-    Raises Fault where no threshold was ever calibrated, as in bundles that are migrated from format 1.
+    Raises RequestError where no threshold was ever calibrated, as in bundles that are migrated from format 1.
     """
     card = model.predictor.card
     if card.sets.n == 0:
-        raise Fault("sets_uncalibrated")
+        raise RequestError("sets_uncalibrated")
     _best(model, rows.tolist())
     found: list[TextSet] = []
     for item, row, chosen in zip(prepared, rows, prediction_sets(rows, card.sets.threshold), strict=True):
@@ -75,7 +75,7 @@ def predict_images(
     name: str = "image",
     answer: Answer = answer_predictions,
 ) -> bytes:
-    """Encoded images -> what `answer` makes of them. Raises Fault that names the first bad one, as `image[2]`."""
+    """Encoded images -> what `answer` makes of them. Raises RequestError, which names the first bad one: `image[2]`."""
     prepared = prepare_images(model, images, polarity, name)
     return answer(model, prepared, model.predictor.probabilities([item.array for item in prepared]))
 
@@ -83,7 +83,7 @@ def predict_images(
 def prepare_images(
     model: Deployed, images: Sequence[bytes], polarity: Polarity | None, name: str = "image"
 ) -> list[Prepared]:
-    """Encoded images -> what the model takes. Raises Fault that names the first bad one."""
+    """Encoded images -> what the model takes. Raises RequestError that names the first bad one."""
     if len(images) > 1:
         _refuse_too_many_pixels(model, images, name)
     prepared: list[Prepared] = []
@@ -96,13 +96,13 @@ def prepare_images(
 
 
 def predict_texts(model: Deployed, texts: Sequence[str], answer: Answer = answer_predictions) -> bytes:
-    """Texts -> what `answer` makes of them. Raises Fault that names the first bad one, as `texts[2]`."""
+    """Texts -> what `answer` makes of them. Raises RequestError that names the first bad one, as `texts[2]`."""
     prepared = prepare_texts(model, texts)
     return answer(model, prepared, model.predictor.probabilities([item.array for item in prepared]))
 
 
 def prepare_texts(model: Deployed, texts: Sequence[str]) -> list[Prepared]:
-    """Texts -> what the model takes. Raises Fault that names the first bad one."""
+    """Texts -> what the model takes. Raises RequestError that names the first bad one."""
     prepared: list[Prepared] = []
     for index, text in enumerate(texts):
         try:
@@ -135,10 +135,10 @@ def _holds_pixels_alone(png: bytes) -> bool:
 
 
 def read_texts(body: bytes, max_items: int) -> list[str]:
-    """The texts of a JSON body. Raises Fault where it is not a TextsRequest."""
+    """The texts of a JSON body. Raises RequestError where it is not a TextsRequest."""
     texts = read_request(body, TextsRequest).texts
     if len(texts) > max_items:
-        raise Fault("too_many_items", f"{len(texts)} texts, at most {max_items} are allowed in one request")
+        raise RequestError("too_many_items", f"{len(texts)} texts, at most {max_items} are allowed in one request")
     return texts
 
 
@@ -154,7 +154,7 @@ def _refuse_too_many_pixels(model: Deployed, images: Sequence[bytes], name: str)
             raise from_rejection(rejection, f"{name}[{index}]") from None
         total += width * height
     if total > contract.max_pixels:
-        raise Fault(
+        raise RequestError(
             "image_too_large",
             f"the {len(images)} images have {total} pixels together, at most {contract.max_pixels} in all are allowed",
         )

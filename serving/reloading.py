@@ -8,7 +8,7 @@ from pathlib import Path
 
 from convoy.core.paths import TASKS, Task
 from serving.deployed import Deployed, DeployedModels, Unavailable, load_task
-from serving.measures import reloads_of
+from serving.metrics import reloads_of
 
 LOOK_EVERY_S = 1.0  # a look is one stat per task; a promotion serves after this and the time that loading takes
 # After a failed load. What the machine lacked, such as descriptors, may be there soon: the wait doubles up to the

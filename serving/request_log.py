@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from convoy.core import request_files
-from serving.exchange import Exchange
 from serving.log_file import LogFile
 from serving.logged_requests import Entry, entry_of, line_of
-from serving.measures import logged_of
+from serving.metrics import logged_of
+from serving.metrics_buffer import tally
+from serving.request_context import RequestContext
 from serving.schemas import RequestLogState
-from serving.tally import tally
 
 SHARE_VARIABLE = f"{request_files.VARIABLE}_SHARE"
 PAYLOADS_VARIABLE = f"{request_files.VARIABLE}_PAYLOADS"
@@ -105,7 +105,7 @@ class RequestLog:
         if self._thread is not None:
             self._thread.join()
 
-    def note(self, route: str, query: bytes, exchange: Exchange) -> None:
+    def note(self, route: str, query: bytes, exchange: RequestContext) -> None:
         """Keep what is to be written of a request, if it has come to a model's route and has an answer."""
         if exchange.task is None or not exchange.status or not self._is_chosen():
             return

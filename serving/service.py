@@ -8,19 +8,19 @@ import bentoml
 from bentoml import Service
 from starlette.types import ASGIApp
 
-from serving import bento, json_log, measures
-from serving.access import Access
+from serving import bento, json_log, metrics
 from serving.admission import TIMEOUT_S
 from serving.connections import take_over_connections
 from serving.deployed import DeployedModels, deployed_folder
 from serving.endpoints import Front, own_routes
+from serving.metrics_buffer import tally
+from serving.middleware import Middleware
 from serving.reloading import Reloader
 from serving.request_log import RequestLog
-from serving.shell import Shell
+from serving.security import Security
 from serving.sockets import StreamSocket
-from serving.stream_state import Seal, share_key
+from serving.stream_state import StateToken, share_key
 from serving.supervision import look_often
-from serving.tally import tally
 from serving.threads import Threads
 from serving.traffic import Traffic
 
@@ -28,7 +28,7 @@ WORKERS = int(os.environ.get("CONVOY_WORKERS") or 1)  # processes; each has the 
 models = DeployedModels()
 share_key()
 try:
-    request_log, seal = RequestLog.of(), Seal.of()
+    request_log, seal = RequestLog.of(), StateToken.of()
 except ValueError as error:
     raise SystemExit(str(error)) from None  # a wrong setting is a sentence, not a traceback
 look_often()
@@ -44,7 +44,7 @@ class ShelledService(Service[Any]):  # type: ignore[misc]  # bentoml exports it 
         stream_threads = Threads(name="stream")
         routes = own_routes(models, request_log.state if request_log else None, stream_threads, seal)
         socket = StreamSocket(models, stream_threads, request_log)
-        return Shell(Front(routes, app, socket), models, Access.of(), traffic, request_log)
+        return Middleware(Front(routes, app, socket), models, Security.of(), traffic, request_log)
 
 
 class Convoy:
@@ -53,7 +53,7 @@ class Convoy:
     def __init__(self) -> None:
         """Load all models and follow them; one that cannot be loaded makes /readyz 503, the others answer."""
         json_log.set_up()
-        measures.set_up()
+        metrics.set_up()
         self._reloader = Reloader(models, deployed_folder())
         self._reloader.start()
         tally.start()

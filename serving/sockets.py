@@ -12,15 +12,15 @@ from serving.admission import TIMEOUT_S
 from serving.capacity import Capacity
 from serving.connections import ABORT
 from serving.deployed import Deployed, DeployedModels
-from serving.exchange import Exchange
-from serving.faults import Fault
-from serving.handshakes import MOST_STREAMS
-from serving.measures import dropped_of, faults_of
+from serving.errors import RequestError
+from serving.metrics import dropped_of, errors_of
+from serving.metrics_buffer import tally
+from serving.request_context import RequestContext
 from serving.request_log import RequestLog
 from serving.routes import JSON, PIECES, STREAM_TEXTS
 from serving.stream_answers import answer_message
-from serving.tally import tally
 from serving.threads import Threads, until
+from serving.websocket_gate import MAX_STREAMS
 
 IDLE_S = 120.0  # between two pieces with words: longer than who writes stops to think
 # Of a connection: it keeps its model in memory, even where another one was deployed since. Longer than most talks.
@@ -38,14 +38,14 @@ class StreamSocket:
 
     def __init__(self, models: DeployedModels, threads: Threads, request_log: RequestLog | None = None) -> None:
         self._models, self._threads, self._request_log = models, threads, request_log
-        self.capacity = Capacity(PIECES, MOST_STREAMS, OVERLOADED)  # each stream waits for one piece at a time
+        self.capacity = Capacity(PIECES, MAX_STREAMS, OVERLOADED)  # each stream waits for one piece at a time
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a connection that the outer layer has let in, and whose first message it has taken."""
         model = self._models.by_task["text-stream"]
         if not isinstance(model, Deployed):
-            raise Fault("model_unavailable", "the text-stream model is not loaded, /readyz says why")
-        exchange: Exchange = scope["convoy"]
+            raise RequestError("model_unavailable", "the text-stream model is not loaded, /readyz says why")
+        exchange: RequestContext = scope["convoy"]
         headers = [(b"x-request-id", exchange.request_id.encode()), *model.headers]
         abort: Callable[[], None] = scope.get(ABORT, lambda: None)
         try:
@@ -61,16 +61,16 @@ class StreamSocket:
             # What still waits to be sent must not keep a connection whose client does not read.
             asyncio.get_running_loop().call_later(GONE_S, abort)
 
-    async def _converse(self, model: Deployed, exchange: Exchange, receive: Receive, send: Send) -> None:
+    async def _converse(self, model: Deployed, exchange: RequestContext, receive: Receive, send: Send) -> None:
         state, heard_s = begin(model.predictor), time.monotonic()
         ends_s = heard_s + LONGEST_S
         while (message := await _next(receive, heard_s + IDLE_S, ends_s)) is not None:
             piece = _piece_of(exchange, model, message)
             try:
                 answer, later = await self._answer(model, state, piece)
-            except Fault as fault:
+            except RequestError as fault:
                 piece.fault, piece.status = fault, fault.status
-                tally.count(faults_of(fault.code, "text-stream"))
+                tally.count(errors_of(fault.code, "text-stream"))
                 self._note(piece)
                 await _send(send, fault.body(exchange.request_id, {}))
                 # A client that has sent more already must not go on as if this piece had been read.
@@ -84,7 +84,7 @@ class StreamSocket:
             self._note(piece)
             await _send(send, answer)
 
-    async def _answer(self, model: Deployed, state: StreamState, piece: Exchange) -> tuple[bytes, StreamState]:
+    async def _answer(self, model: Deployed, state: StreamState, piece: RequestContext) -> tuple[bytes, StreamState]:
         try:
             self.capacity.enter(piece.deadline_s)
             try:
@@ -92,13 +92,13 @@ class StreamSocket:
                     return await self._threads.run(lambda: answer_message(model, state, piece.body))
             finally:
                 self.capacity.leave()
-        except Fault:
+        except RequestError:
             raise
         except Exception:
             logger.exception("request %s failed", piece.request_id, extra={"convoy_request_id": piece.request_id})
-            raise Fault("internal_error") from None
+            raise RequestError("internal_error") from None
 
-    def _note(self, piece: Exchange) -> None:
+    def _note(self, piece: RequestContext) -> None:
         if self._request_log is not None:
             self._request_log.note(STREAM_TEXTS.path, b"", piece)
 
@@ -147,15 +147,15 @@ def _has_words(before: StreamState, after: StreamState) -> bool:
     return after.words > before.words or after.pending.strip() != before.pending.strip()
 
 
-def _close_code(fault: Fault) -> int:
+def _close_code(fault: RequestError) -> int:
     if fault.code == "overloaded":
         return TRY_AGAIN_LATER
     return VIOLATION if fault.status < 500 else FAILURE
 
 
-def _piece_of(connection: Exchange, model: Deployed, message: Message) -> Exchange:
+def _piece_of(connection: RequestContext, model: Deployed, message: Message) -> RequestContext:
     """A message as an exchange of its own, with the request id of its connection."""
-    piece = Exchange()
+    piece = RequestContext()
     piece.request_id, piece.task, piece.model = connection.request_id, "text-stream", model
     piece.deadline_s, piece.content_type = piece.arrived_s + TIMEOUT_S, JSON
     text = message.get("text")

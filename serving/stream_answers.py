@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 from convoy.bundles.streaming import Reading, StreamState, begin, read
 from convoy.kinds.kind import InputRejected
 from serving.deployed import Deployed
-from serving.faults import from_rejection
+from serving.errors import from_rejection
 from serving.json_bodies import read_request
 from serving.schemas import StreamMessage, StreamRequest
-from serving.stream_state import Seal
+from serving.stream_state import StateToken
 
 
-def answer_request(model: Deployed, seal: Seal, body: bytes) -> bytes:
-    """A StreamRequest -> StreamAnswer, up to its request id. Raises Fault."""
+def answer_request(model: Deployed, seal: StateToken, body: bytes) -> bytes:
+    """A StreamRequest -> StreamAnswer, up to its request id. Raises RequestError."""
     request = read_request(body, StreamRequest)
     state = begin(model.predictor) if request.state is None else seal.open(request.state, model)
     reading = _read(model, state, request)
@@ -24,7 +24,7 @@ def answer_request(model: Deployed, seal: Seal, body: bytes) -> bytes:
 
 
 def answer_message(model: Deployed, state: StreamState, body: bytes) -> tuple[bytes, StreamState]:
-    """A StreamMessage -> the same without a state, which the connection keeps. Raises Fault; then the state stays."""
+    """A StreamMessage -> the same without a state, which the connection keeps; also when this raises RequestError."""
     reading = _read(model, state, read_request(body, StreamMessage))
     return _write(model, reading, {}), reading.state
 

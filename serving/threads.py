@@ -11,7 +11,7 @@ from typing import TypeVar
 from bentoml._internal.resource import CpuResource
 
 from convoy.core import process
-from serving.faults import Fault
+from serving.errors import RequestError
 
 T = TypeVar("T")
 
@@ -35,12 +35,12 @@ class Threads:
 
 @asynccontextmanager
 async def until(deadline_s: float) -> AsyncIterator[None]:
-    """Raises Fault where what is inside has not ended at the deadline (time.monotonic())."""
+    """Raises RequestError where what is inside has not ended at the deadline (time.monotonic())."""
     left_s = deadline_s - time.monotonic()
     if left_s <= 0:
-        raise Fault("deadline_exceeded")
+        raise RequestError("deadline_exceeded")
     try:
         async with asyncio.timeout(None if left_s == float("inf") else left_s):
             yield
     except TimeoutError:
-        raise Fault("deadline_exceeded") from None
+        raise RequestError("deadline_exceeded") from None

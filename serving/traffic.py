@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from bentoml._internal.context import server_context
 from starlette.applications import Starlette
 
-from serving.tally import tally
+from serving.metrics_buffer import tally
 
 if TYPE_CHECKING:
     from prometheus_client import Counter, Gauge, Histogram

@@ -49,7 +49,7 @@ def served(folder: Path) -> Iterator[str]:
 
 def build(folder: Path) -> Path:
     """Raw data to a published bundle per task, as a user would do it."""
-    workspace.lay(folder, Path("demo.yaml"))
+    workspace.create(folder, Path("demo.yaml"))
     command(folder, "dvc", "repro", timeout_s=BUILD_S)
     command(folder, "convoy", "publish", timeout_s=300)
     return folder

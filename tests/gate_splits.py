@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from convoy.bundles.predictor import Model
 from convoy.data.findings import PreflightLimits
-from convoy.data.inspection import find
+from convoy.data.inspection import inspect_census
 from convoy.kinds.image.prepared import ImageSplit, write_images
 from convoy.kinds.text.prepared import TextSplit, write_texts
 
@@ -37,7 +37,7 @@ def content(task: str, rows: int = ROWS, labels: tuple[str, ...] | None = None) 
 def findings(task: str) -> bytes:
     """A report of data in which nothing was found that any limit minds."""
     census = preflight_censuses.image_census(20) if task == "image" else preflight_censuses.planted_texts()
-    return find(census).model_dump_json().encode()
+    return inspect_census(census).model_dump_json().encode()
 
 
 def write(task: str, path: Path, rows: int = ROWS, names: tuple[str, ...] | None = None) -> Path:

@@ -67,7 +67,7 @@ def promote() -> None:
 def roll_back() -> None:
     with locks.hold_deployed(silently):
         rollback.rollback(silently, "image", None, "it answers worse", deployment.current_digest("image"))
-        promoting.show(mlflow_runs.open_store(), "image")
+        promoting.align_and_update_mlflow(mlflow_runs.open_store(), "image")
 
 
 def publish() -> None:
@@ -181,31 +181,31 @@ def _restore(before: Path) -> None:
 
 def _look(served: str | None) -> str:
     """What a kill has left, in words; whatever it is, what serves is whole, and a look tells what to do."""
-    serving = journal.serving("image")
+    serving = journal.deployed_model("image")
     assert serving is not None
     folder = deployment.folder_of("image", serving.digest)
     release = read_release(folder)
     assert read_bundle(folder).digest == serving.digest and release is not None and release.digest == serving.digest
     history = journal.read_history("image")
     now = "the old" if serving.digest == served else "the new"
-    steps = [step.why for step in status.look(1)[0].next]
+    steps = [step.why for step in status.read_status(1)[0].next]
     if history.unfinished is not None:
         assert any(why.startswith("completes what was cut off") for why in steps), steps
         return f"decided and to be completed, {now} serves"
     assert history.champion is not None and history.champion.digest == serving.digest
     if now == "the old":
         return f"nothing decided{', half a line' if history.torn else ''}, the old serves"
-    right = store.read("image").aliases["champion"] == serving.version
+    right = store.read_registry("image").aliases["champion"] == serving.version
     return f"decided and followed, the new serves, MLflow's alias is {'right' if right else 'to be moved'}"
 
 
 def _assert_whole(scene: Scene) -> None:
     """deployed/, history and MLflow agree, nothing temporary is left, and MLflow has every line."""
-    serving, history = journal.serving("image"), journal.read_history("image")
+    serving, history = journal.deployed_model("image"), journal.read_history("image")
     assert serving is not None and history.champion is not None and history.champion.digest == serving.digest
     assert history.unfinished is None
     assert scene.ends_with in ("either", serving.version)
-    assert store.read("image").aliases["champion"] == serving.version
+    assert store.read_registry("image").aliases["champion"] == serving.version
     rolled_back = [each for each in history.decisions if each.kind == "rollback"]
     if rolled_back:
         assert serving.digest == rolled_back[-1].after.digest, "a rollback stays"

@@ -213,4 +213,4 @@ def test_gc_names_a_champion_without_a_digest(tmp_path: Path, monkeypatch: pytes
     store.create_model_version("convoy-image", f"runs:/{run.info.run_id}/model", run.info.run_id)
     store.set_registered_model_alias("convoy-image", "champion", "1")
     with pytest.raises(VersionInvalid, match="has the tag digest '', expected is"):
-        retention.digests(store, "image", 90, datetime.now(UTC))
+        retention.kept_digests(store, "image", 90, datetime.now(UTC))

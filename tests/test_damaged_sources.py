@@ -14,7 +14,7 @@ from sources_of_users import lay, params, png, zipped
 
 from convoy.data import raw
 from convoy.sources import arrays, folders, tables
-from convoy.sources.items import Found, SourceRefused
+from convoy.sources.items import ItemsAndRejections, SourceRefused
 
 FILES = {f"set/{label}/{number}.png": png(number, (5, 4)) for label in ("cat", "dog") for number in range(3)}
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 5, 4), dtype=np.uint8)
@@ -44,15 +44,17 @@ def idx(folder: Path, suffix: str) -> Path:
     return lay(folder / "idx", {f"train-images-idx3-ubyte{suffix}": pack(images)}) / f"train-images-idx3-ubyte{suffix}"
 
 
-def of_arrays(path: Path) -> Found:
+def of_arrays(path: Path) -> ItemsAndRejections:
     return arrays.read(params(path if path.suffix == ".npz" else path.parent))
 
 
-def of_folders(path: Path) -> Found:
+def of_folders(path: Path) -> ItemsAndRejections:
     return folders.read(params(path), "image")
 
 
-KINDS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], Found], bool]] = {  # whether it has checksums
+KINDS: dict[
+    str, tuple[Callable[[Path], Path], Callable[[Path], ItemsAndRejections], bool]
+] = {  # whether it has checksums
     "zip": (zip_of_images, of_folders, True),
     "tar": (lambda folder: tar_of_images(folder, ".tar", "w"), of_folders, False),
     "tar.gz": (lambda folder: tar_of_images(folder, ".tar.gz", "w:gz"), of_folders, True),

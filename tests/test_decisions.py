@@ -144,19 +144,19 @@ def test_the_digests_that_decisions_name_and_those_of_the_last_while() -> None:
 def test_a_history_is_told_to_people_and_to_programs() -> None:
     said: list[str] = []
     path = DEPLOYED / "image" / journal.FILE
-    history_view.tell(journal.read_history("image"), path, False, said.append)
+    history_view.print_history(journal.read_history("image"), path, False, said.append)
     assert said == [f"{path} holds no decision yet; `python -m convoy publish` makes the first"]
     decide("promotion", None, ONE)
     decide("rollback", ONE, TWO, "it answers worse")
     with path.open("ab") as stream:
         stream.write(b'{"previous')
     said.clear()
-    history_view.tell(journal.read_history("image"), path, False, said.append)
+    history_view.print_history(journal.read_history("image"), path, False, said.append)
     assert "rollback    version 1 (111111111111) -> version 2 (222222222222)  by " in said[3]
     assert said[4:6] == ["    why      it answers worse", "    figures  accuracy 0.9"]
     assert "1 lines that a kill has cut off" in said[-1]
     said.clear()
-    history_view.tell(journal.read_history("image"), path, True, said.append)
+    history_view.print_history(journal.read_history("image"), path, True, said.append)
     first, second = map(json.loads, said)
     assert first["from"] is None and second["from"]["version"] == "1" and second["outcome"]["kind"] == "done"
 
@@ -166,7 +166,7 @@ def test_each_gate_has_a_line_of_its_own_with_the_figures_of_both_models() -> No
     new = {"parity": "passed", "parity_challenger": 0}
     journal.append("image", ONE, TWO, Grounds("refusal", "worse", {"outcome": "failed", **gates, **new, "rows": 9}))
     said: list[str] = []
-    history_view.tell(journal.read_history("image"), DEPLOYED / "image" / journal.FILE, False, said.append)
+    history_view.print_history(journal.read_history("image"), DEPLOYED / "image" / journal.FILE, False, said.append)
     assert said[2:] == [
         "    figures  outcome failed, rows 9",
         "             accuracy failed: challenger 0.8802, champion 0.9096",

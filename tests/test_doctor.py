@@ -19,7 +19,7 @@ from test_ports import free_port
 
 from convoy.bundles.bundle import Release, digest_of
 from convoy.operations.doctor import doctor, machine, stores, versions
-from convoy.operations.doctor.doctor import Finding
+from convoy.operations.doctor.doctor import Check
 from convoy.release import deployment
 from convoy.tracking import mlflow_runs, settings
 
@@ -33,7 +33,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def found(look: Callable[[], Any], about: str = "") -> Finding:
+def found(look: Callable[[], Any], about: str = "") -> Check:
     return next(finding for finding in look() if finding.about.startswith(about))
 
 
@@ -44,23 +44,23 @@ def no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_finding_that_is_not_well_has_a_remedy_and_one_line(place: Path) -> None:
-    for finding in doctor.examine(free_port(), free_port()):
+    for finding in doctor.run_checks(free_port(), free_port()):
         assert (finding.state == "ok") == (finding.remedy == ""), finding
         assert "\n" not in finding.says + finding.remedy
 
 
 def test_floors_are_those_of_pyproject(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPOSITORY)
-    assert found(versions.look_at_python).state == "ok"
-    assert {finding.state for finding in versions.look_at_packages()} <= {"ok", "warning"}
+    assert found(versions.check_python).state == "ok"
+    assert {finding.state for finding in versions.check_packages()} <= {"ok", "warning"}
     real = versions._installed
     monkeypatch.setattr(versions, "_installed", lambda name: "12.3.0" if name == "pillow" else real(name))
-    old = found(versions.look_at_packages, "packages of base")
+    old = found(versions.check_packages, "packages of base")
     assert old.state == "broken" and "pillow 12.3.0 (>=13.0.0 is needed)" in old.says
     assert old.remedy == "`uv pip install -c requirements.lock '.'`"
-    assert "pillow 12.3.0 (==" in found(versions.look_at_lock).says
+    assert "pillow 12.3.0 (==" in found(versions.check_lock).says
     monkeypatch.setattr(versions, "_installed", lambda name: None if name == "mlflow" else real(name))
-    missing = found(versions.look_at_packages, "packages of train")
+    missing = found(versions.check_packages, "packages of train")
     assert missing.state == "warning" and "missing: mlflow" in missing.says
 
 
@@ -73,7 +73,7 @@ def test_elsewhere_the_floors_are_those_of_the_installed_convoy(place: Path) -> 
 
 def test_a_python_that_is_not_supported_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.python_version", lambda: "3.10.1")
-    assert found(versions.look_at_python).state == "broken"
+    assert found(versions.check_python).state == "broken"
 
 
 def test_a_port_that_another_holds_is_named_with_the_remedy() -> None:
@@ -81,50 +81,50 @@ def test_a_port_that_another_holds_is_named_with_the_remedy() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        finding = next(machine.look_at_ports(port, free_port()))
+        finding = next(machine.check_ports(port, free_port()))
     assert finding.state == "warning" and f"port {port} is taken" in finding.says and "PORT=" in finding.remedy
 
 
 def test_git_says_whether_a_revision_names_what_is_here(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert found(stores.look_at_git).state == "warning"
+    assert found(stores.check_git).state == "warning"
     built_pipeline.git(place, "init", "--quiet")
     Path("file").write_text("one")
     built_pipeline.git(place, "add", "file")
     built_pipeline.git(place, "commit", "--quiet", "--message", "first")
-    assert found(stores.look_at_git).says.endswith("clean")
+    assert found(stores.check_git).says.endswith("clean")
     Path("file").write_text("two")
-    assert "1 files differ" in found(stores.look_at_git).says
+    assert "1 files differ" in found(stores.check_git).says
     monkeypatch.setenv("PATH", "")
-    assert found(stores.look_at_git).state == "broken"
+    assert found(stores.check_git).state == "broken"
 
 
 def test_dvc_its_locks_and_its_remote(place: Path) -> None:
-    assert found(stores.look_at_dvc).remedy.endswith("`dvc init`")
+    assert found(stores.check_dvc).remedy.endswith("`dvc init`")
     built_pipeline.git(place, "init", "--quiet")
     subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet"], check=True)
-    assert found(stores.look_at_dvc, "DVC's remote").state == "warning"
+    assert found(stores.check_dvc, "DVC's remote").state == "warning"
     Path(".dvc/tmp").mkdir(exist_ok=True)
     Path(".dvc/tmp/rwlock").write_text("")
-    torn = found(stores.look_at_dvc, "DVC's locks")
+    torn = found(stores.check_dvc, "DVC's locks")
     assert torn.state == "broken" and torn.remedy == "`python -m convoy verify --mend`"
     Path(".dvc/tmp/rwlock").write_text("{}")
-    assert found(stores.look_at_dvc, "DVC's locks").state == "ok"
+    assert found(stores.check_dvc, "DVC's locks").state == "ok"
     Path(".dvc/config").write_text("[core]\n    remote = store\n['remote \"store\"']\n    url = /not/there\n")
-    assert "/not/there is not there" in found(stores.look_at_dvc, "DVC's remote").says
+    assert "/not/there is not there" in found(stores.check_dvc, "DVC's remote").says
 
 
 def test_mlflows_store_is_missing_whole_old_broken_or_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "is missing" in found(stores.look_at_mlflow).says
+    assert "is missing" in found(stores.check_mlflow).says
     client = open_empty_store()
-    assert found(stores.look_at_mlflow).state == "ok" and client
+    assert found(stores.check_mlflow).state == "ok" and client
     for content in (b"no database at all", b""):
         Path("mlflow-store/mlflow.db").unlink()
         Path("mlflow-store/mlflow.db").write_bytes(content)
-        broken = found(stores.look_at_mlflow)
+        broken = found(stores.check_mlflow)
         assert broken.state == "broken" and "move it away and run `python -m convoy publish`" in broken.remedy
     assert Path("mlflow-store/mlflow.db").read_bytes() == b"", "a look makes no tables"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
-    assert "does not answer" in found(stores.look_at_mlflow).says
+    assert "does not answer" in found(stores.check_mlflow).says
 
 
 def test_an_older_database_stays_in_use_until_moved() -> None:
@@ -134,12 +134,12 @@ def test_an_older_database_stays_in_use_until_moved() -> None:
     client = mlflow_runs.open_store()
     mlflow_runs.experiment_of(client, "image")
     assert not Path("mlflow-store/mlflow.db").exists()
-    advice = found(stores.look_at_mlflow, "MLflow's older store").remedy
+    advice = found(stores.check_mlflow, "MLflow's older store").remedy
     (move,) = re.findall("`(mkdir.*)`", advice)
     subprocess.run(move, shell=True, check=True)
     assert settings.database() == Path("mlflow-store/mlflow.db").absolute()
     assert mlflow_runs.open_store().get_experiment_by_name("convoy-image") is not None
-    assert found(stores.look_at_mlflow).about == "MLflow's store"
+    assert found(stores.check_mlflow).about == "MLflow's store"
 
 
 def test_a_store_of_plain_mlflow_is_not_used(place: Path) -> None:
@@ -156,7 +156,7 @@ def test_a_new_store_stands_in_its_own_folder(place: Path) -> None:
     mlflow_runs.open_store()
     assert [path.name for path in place.iterdir()] == ["mlflow-store"]
     Path("mlflow.db").touch()
-    assert "mlflow.db is not used" in found(stores.look_at_mlflow, "MLflow's older store").says
+    assert "mlflow.db is not used" in found(stores.check_mlflow, "MLflow's older store").says
 
 
 def test_what_is_deployed_is_looked_at(place: Path) -> None:
@@ -164,21 +164,21 @@ def test_what_is_deployed_is_looked_at(place: Path) -> None:
     digest = digest_of(Path("one"))
     deployed = Release(name="convoy-image", version="1", run_id="r", digest=digest, promoted_at="2026-01-02")
     deployment.deploy("image", Path("one"), deployed)
-    assert "version 1" in found(stores.look_at_deployed).says
+    assert "version 1" in found(stores.check_deployed).says
     Path("deployed/image/current/model.onnx").write_bytes(b"half")
-    assert found(stores.look_at_deployed).state == "broken"
-    assert found(stores.look_at_deployed, "deployed text").says == "nothing"
+    assert found(stores.check_deployed).state == "broken"
+    assert found(stores.check_deployed, "deployed text").says == "nothing"
 
 
 def test_a_full_disk_and_threads_that_are_not_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     for free, state in ((10, "broken"), (1_000_000_000, "warning"), (50_000_000_000, "ok")):
         monkeypatch.setattr("shutil.disk_usage", lambda folder, free=free: type("Usage", (), {"free": free}))
-        assert found(machine.look_at_disk).state == state
+        assert found(machine.check_disk).state == state
     monkeypatch.setenv("OMP_NUM_THREADS", "1000")
-    assert "`unset OMP_NUM_THREADS" in found(machine.look_at_threads).remedy
+    assert "`unset OMP_NUM_THREADS" in found(machine.check_threads).remedy
     for name in machine.THREADS:
         monkeypatch.delenv(name, raising=False)
-    assert found(machine.look_at_threads).state == "ok"
+    assert found(machine.check_threads).state == "ok"
 
 
 def test_a_gpu_that_torch_does_not_see_is_told_with_the_remedy(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,10 +196,10 @@ def test_a_gpu_that_torch_does_not_see_is_told_with_the_remedy(place: Path, monk
         ('["2.13.0", "13.0", "H100"]', "H100, NVIDIA H100, driver 580.1, torch 2.13.0", ""),
     ):
         monkeypatch.setattr(machine, "_TORCH", f"print('{torch}')")
-        finding = found(machine.look_at_gpu)
+        finding = found(machine.check_gpu)
         assert says in finding.says and remedy in finding.remedy
     monkeypatch.setattr(machine, "_TORCH", "import torch_is_not_here")
-    assert "No module named 'torch_is_not_here'" in found(machine.look_at_gpu).says
+    assert "No module named 'torch_is_not_here'" in found(machine.check_gpu).says
 
 
 @pytest.mark.parametrize("missing", ["dvc", "mlflow", "packaging", "convoy.bundles"])

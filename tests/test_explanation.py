@@ -15,13 +15,13 @@ from tiny_bundles import IMAGE_CARD, TEXT_CARD
 from convoy.bundles.bundle import EXPLANATION, BundleInvalid, read_bundle, write_bundle
 from convoy.bundles.explanation import (
     Explainer,
-    add_by_word,
     draw_overlay,
     enlarge,
-    fall_where_covered,
+    occlude,
     open_explainer,
-    read_on,
+    probabilities_while_reading,
     strongest_phrases,
+    word_contributions,
 )
 from convoy.bundles.predictor import Model, Predictor
 
@@ -43,7 +43,7 @@ def quadrant(row: int, column: int) -> np.ndarray:
 def test_the_quadrant_that_decides_an_image_is_pointed_at_by_both_methods(row: int, column: int) -> None:
     pixels = quadrant(row, column)
     contributions = IMAGES.explain(pixels).contributions[2]
-    _, falls = fall_where_covered(IMAGE, IMAGE_CARD.explanation, pixels)
+    _, falls = occlude(IMAGE, IMAGE_CARD.explanation, pixels)
     for found in (contributions, falls[2]):
         middles = enlarge(found, 2)
         assert np.unravel_index(middles.argmax(), (2, 2)) == (row, column)
@@ -62,7 +62,7 @@ def test_an_explanation_says_the_same_as_the_prediction_and_adds_up_to_it() -> N
 
 def test_nothing_falls_where_what_is_covered_has_the_neutral_colour_already() -> None:
     pixels = np.full((28, 28, 1), 100, dtype=np.uint8)
-    probabilities, falls = fall_where_covered(IMAGE, IMAGE_CARD.explanation, pixels)
+    probabilities, falls = occlude(IMAGE, IMAGE_CARD.explanation, pixels)
     assert falls.shape == (3, 4, 4) and not falls.any()
     assert probabilities == pytest.approx(IMAGE.probabilities([pixels])[0])
 
@@ -94,7 +94,7 @@ def test_a_map_of_nothing_leaves_the_image_as_it_is() -> None:
 @given(arrays.arrays(np.float32, st.tuples(st.integers(1, 3), st.integers(1, 12)), elements=FINITE))
 def test_words_have_together_what_their_phrases_have(found: np.ndarray) -> None:
     widths = (1, 2, 5)[: len(found)]
-    by_word = add_by_word(found, widths)
+    by_word = word_contributions(found, widths)
     assert by_word.shape == found.shape[1:]
     assert by_word.sum() == pytest.approx(found.sum(dtype=np.float64), abs=1e-4)
     every = strongest_phrases(found, widths, 1000)
@@ -107,7 +107,7 @@ def test_words_have_together_what_their_phrases_have(found: np.ndarray) -> None:
 
 def test_a_phrase_belongs_to_all_of_its_words_and_ends_with_the_text() -> None:
     found = np.array([[0, 0, 0, 0], [0, 6, 0, 4]], dtype=np.float32)
-    assert add_by_word(found, (1, 3)).tolist() == [0, 2, 2, 6]
+    assert word_contributions(found, (1, 3)).tolist() == [0, 2, 2, 6]
     assert strongest_phrases(found, (1, 3), 9) == [(1, 4, 6.0), (3, 4, 4.0)]
     assert strongest_phrases(found[:1], (1,), 9) == []
 
@@ -116,7 +116,7 @@ def test_the_word_that_decides_a_text_adds_most_and_turns_the_probability() -> N
     tokens = TEXT.prepare("the film the film good the film").array
     explained = TEXTS.explain(tokens)
     assert explained.contributions[1].sum(axis=0).argmax() == 4
-    places, rows = read_on(TEXT, tokens, 100)
+    places, rows = probabilities_while_reading(TEXT, tokens, 100)
     assert places.tolist() == list(range(7))
     assert np.diff(rows[:, 1]).argmax() == 3  # from the word before it to it
     assert rows[-1] == pytest.approx(TEXT.probabilities([tokens])[0])
@@ -131,7 +131,7 @@ def test_no_more_beginnings_are_read_than_allowed_and_the_whole_is_among_them(wo
             read.extend(map(len, each))
             return np.zeros((len(each), 2), dtype=np.float32)
 
-    places, _ = read_on(Reads(), np.arange(words), most)  # type: ignore[arg-type]
+    places, _ = probabilities_while_reading(Reads(), np.arange(words), most)  # type: ignore[arg-type]
     assert len(read) == min(words, most) and read == sorted(read) and max(read) == words
     assert (places + 1).tolist() == read
     assert words > most or read == list(range(1, words + 1))

@@ -15,7 +15,7 @@ from convoy.core.paths import Task
 from convoy.release.gates import run
 from convoy.release.gates.evidence import ONNX, Difference, PublishParams
 from convoy.release.gates.report import Party, Report
-from convoy.release.gates.run import Contender, Kept
+from convoy.release.gates.run import Contender, StoredReport
 
 LIMITS = PublishParams.model_validate(built_pipeline.PUBLISH)
 RECORDED = {"onnx": Difference(max_difference=1e-6, class_flips=0, n=10), "preflight": ()}
@@ -37,7 +37,9 @@ class Court:
         write(folder, card.model_copy(update={"params": {name: 1}}), **model)
         return Contender(Party(version=name[-1], digest=digest_of(folder)), folder)
 
-    def judge(self, challenger: Contender, champion: Contender | None, recorded: dict[str, Any] = RECORDED) -> Kept:
+    def judge(
+        self, challenger: Contender, champion: Contender | None, recorded: dict[str, Any] = RECORDED
+    ) -> StoredReport:
         path = self.root / "gate.arrow"
         if not path.exists():
             path.write_bytes(gate_splits.content(self.task, self.rows))

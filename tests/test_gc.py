@@ -25,10 +25,10 @@ from convoy.core.params import read_section
 from convoy.core.paths import DEPLOYED
 from convoy.operations import restore
 from convoy.operations.cleanup import gc, run_cleanup
-from convoy.operations.cleanup.retention import ClockDoubtful, KeepParams, Thing, check_clock, judge
+from convoy.operations.cleanup.retention import ClockSuspicious, KeepParams, Removable, check_clock, judge
 from convoy.release import deployment, journal, promote, publish
 from convoy.release.decision import Grounds, Model
-from convoy.tracking import artifacts, mlflow_runs, registering, registry
+from convoy.tracking import artifacts, mlflow_runs, registration, registry
 from convoy.training import checkpoints
 
 LEAST = KeepParams(days=30, bundles=1, versions=1, runs=0, training_days=7)
@@ -164,7 +164,7 @@ def test_what_a_decision_of_late_names_stays(place: Place) -> None:
     for old, age in ((2, 29), (1, 31)):
         about = Model(version=str(old), digest=place.digest(old))
         at = (LATER - timedelta(days=age)).isoformat()
-        journal.append("image", journal.serving("image"), about, Grounds("refusal", "by hand"), at)
+        journal.append("image", journal.deployed_model("image"), about, Grounds("refusal", "by hand"), at)
     found = place.plan()
     assert found["convoy-image 2"] == (False, "a decision of the last 30 days names it")
     assert not found[f"bundle image {place.digest(2)[:12]}"][0]
@@ -305,7 +305,7 @@ def test_nothing_is_written_outside_the_artifact_root(place: Place) -> None:
         artifacts.put_file(place.client, str(version.run_id), "gates/report.json", b"{}")
     folder = deployment.folder_of("image", place.digest(4))
     with pytest.raises(artifacts.StoreMoved, match="nothing was written there"):
-        registering.register(place.client, "image", folder, str(version.run_id), {})
+        registration.register(place.client, "image", folder, str(version.run_id), {})
     assert not other.exists()
 
 
@@ -349,7 +349,7 @@ def test_the_verb_tells_and_removes_nothing_unless_asked(place: Place, monkeypat
 def test_gc_refuses_a_clock_that_jumped(place: Place) -> None:
     now = datetime.now(UTC)  # some minutes after NOW, on a busy machine
     for jumped, told in ((LATER, "over 30 days after"), (now - timedelta(days=2), "before")):
-        with pytest.raises(ClockDoubtful, match=rf"{told} the newest record .*--clock-is-right"):
+        with pytest.raises(ClockSuspicious, match=rf"{told} the newest record .*--clock-is-right"):
             gc.plan(place.client, LEAST, jumped)
         gc.plan(place.client, LEAST, jumped, clock_is_right=True)
     gc.plan(place.client, LEAST, now + timedelta(days=29))
@@ -363,7 +363,7 @@ def test_a_clock_is_right_near_the_newest_record() -> None:
         (NOW - timedelta(days=31), True),
         (NOW + timedelta(hours=1), True),
     ):
-        with pytest.raises(ClockDoubtful) if refused else nullcontext():
+        with pytest.raises(ClockSuspicious) if refused else nullcontext():
             check_clock(newest, 30, NOW)
     check_clock(None, 30, NOW)
 
@@ -409,7 +409,7 @@ def test_what_is_protected_or_new_never_goes_and_more_age_never_saves(
     ages: list[tuple[int, bool]], newest: int, days: int
 ) -> None:
     things = [
-        Thing("run", f"run {place}", str(place), 1, LATER - timedelta(days=age), "protected" if held else "")
+        Removable("run", f"run {place}", str(place), 1, LATER - timedelta(days=age), "protected" if held else "")
         for place, (age, held) in enumerate(ages)
     ]
     judged = judge(things, newest, days, LATER)

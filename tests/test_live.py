@@ -162,15 +162,15 @@ def running_run(client: MlflowClient, pid: int, **tags: str) -> str:
 def test_a_run_whose_process_is_dead_is_closed_and_all_others_are_left(
     client: MlflowClient, another: "subprocess.Popen[bytes]"
 ) -> None:
-    assert live_runs.close(client) == []
+    assert live_runs.close_orphaned_runs(client) == []
     dies = running_run(client, another.pid)
     lives = running_run(client, os.getpid())
     elsewhere = running_run(client, another.pid, host="another.example.org")
     number_used_again = running_run(client, os.getpid(), process_started=str(psutil.Process().create_time() - 3600))
-    assert live_runs.close(client) == ["image-cnn"]
+    assert live_runs.close_orphaned_runs(client) == ["image-cnn"]
     another.kill()
     another.wait()
-    assert live_runs.close(client) == ["image-cnn"] and live_runs.close(client) == []
+    assert live_runs.close_orphaned_runs(client) == ["image-cnn"] and live_runs.close_orphaned_runs(client) == []
     killed = {
         run_id
         for run_id in (dies, number_used_again, lives, elsewhere)
@@ -196,7 +196,7 @@ def dead_pid() -> int:
 
 def test_a_process_that_was_dead_when_its_run_was_made_is_dead(client: MlflowClient) -> None:
     running_run(client, dead_pid())
-    assert live_runs.close(client) == ["image-cnn"]
+    assert live_runs.close_orphaned_runs(client) == ["image-cnn"]
 
 
 KILLED_IN_PUBLISH = """
@@ -220,7 +220,7 @@ def killed_in_publish() -> None:
 
 def test_a_run_that_a_killed_publish_was_making_is_closed_and_completed_by_the_next(client: MlflowClient) -> None:
     killed_in_publish()
-    assert the_run(client).info.status == "RUNNING" and live_runs.close(client) == ["image-cnn"]
+    assert the_run(client).info.status == "RUNNING" and live_runs.close_orphaned_runs(client) == ["image-cnn"]
     assert mlflow_runs.END_REASON in the_run(client).data.tags
     killed_in_publish()
     assert the_run(client).info.status == "KILLED"
@@ -236,4 +236,4 @@ def test_a_running_run_that_publish_completes_is_of_that_publish(
     content = published(ROWS)
     mlflow_runs.make_run(client, mlflow_runs.experiment_of(client, "image"), content, process_tags(another.pid))
     killed_in_publish()
-    assert another.poll() is None and live_runs.close(client) == ["image-cnn"]
+    assert another.poll() is None and live_runs.close_orphaned_runs(client) == ["image-cnn"]

@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from mlflow.utils import validation
 
-from convoy.tracking.run_content import name_part, numbers
+from convoy.tracking.run_content import flat_metrics, metric_name_part
 
 # The characters that the escape itself is made of, and those that paths give a meaning to, come often.
 LABELS = st.text(st.sampled_from("_xX2bf5e./ +:Aa") | st.characters(), max_size=12) | st.text(
@@ -17,7 +17,7 @@ LABELS = st.text(st.sampled_from("_xX2bf5e./ +:Aa") | st.characters(), max_size=
 
 
 def name_of(label: str) -> str:
-    (name,) = numbers({"class": {label: {"accuracy": 0.5}}}, "slices")
+    (name,) = flat_metrics({"class": {label: {"accuracy": 0.5}}}, "slices")
     return name
 
 
@@ -48,7 +48,7 @@ def _original(part: str) -> str:
 @settings(deadline=None)
 @given(st.text(st.sampled_from("_x2bf5e./ +:Aa") | st.characters(), max_size=12))
 def test_a_name_gives_its_label_back(label: str) -> None:
-    assert _original(name_part(label)) == label
+    assert _original(metric_name_part(label)) == label
 
 
 @pytest.mark.parametrize("label", ["T-shirt/top", "Ankle boot", "ice_cream", "v1.5", "Größe", "体育", "0"])
@@ -71,7 +71,7 @@ def test_ordinary_labels_keep_their_names(label: str) -> None:
     ],
 )
 def test_odd_labels_are_escaped_readably(label: str, part: str) -> None:
-    assert name_part(label) == part
+    assert metric_name_part(label) == part
 
 
 def test_long_labels_with_one_beginning_stay_apart() -> None:

@@ -35,7 +35,7 @@ from convoy.core.params import ParamsInvalid, Section, read_section
 from convoy.kinds import candidates
 from convoy.operations.init import init as onboarding
 from convoy.operations.init.proposal import Change, propose
-from convoy.operations.init.survey import Detected, detect, look
+from convoy.operations.init.survey import Detected, detect, take_survey
 from convoy.release.gates.evidence import PublishParams
 from convoy.sources import tables
 from convoy.sources.items import Item, SourceRefused
@@ -146,7 +146,7 @@ def test_the_columns_of_a_table_are_found_by_name_or_by_what_is_in_them(
     path = write_table(place / f"t{suffix}", rows(text, label))
     detected = detect("text", path, "utf-8")
     assert (detected.kind, detected.params.path, found_columns(detected)) == ("table", path, (text, label))
-    assert look(detected, "text").counts == {"good": 300, "bad": 300}
+    assert take_survey(detected, "text").counts == {"good": 300, "bad": 300}
 
 
 def test_folders_archives_and_arrays_are_told_apart(place: Path) -> None:
@@ -165,7 +165,7 @@ def test_folders_archives_and_arrays_are_told_apart(place: Path) -> None:
     for kind, (task, places) in sources.items():
         for path in places:
             detected = detect(task, path, "utf-8")  # type: ignore[arg-type]
-            assert detected.kind == kind and len(look(detected, task).counts) == 2  # type: ignore[arg-type]
+            assert detected.kind == kind and len(take_survey(detected, task).counts) == 2  # type: ignore[arg-type]
 
 
 def test_a_table_beside_folders_of_images_counts_where_it_names_them(place: Path) -> None:
@@ -175,7 +175,7 @@ def test_a_table_beside_folders_of_images_counts_where_it_names_them(place: Path
     detected = detect("image", root, "utf-8")
     assert (detected.kind, detected.params.path, found_columns(detected)) == ("table", root, ("photo", "kind"))
     assert detect("image", root / "labels.csv", "utf-8") == detected
-    assert look(detected, "image").counts == {"a": 2, "b": 2}
+    assert take_survey(detected, "image").counts == {"a": 2, "b": 2}
     other = folder_of_images(place / "other", {"cat": 2, "dog": 2})
     write_table(other / "authors.csv", [{"author": name, "year": "2020"} for name in ("x", "y")])
     assert detect("image", other, "utf-8").kind == "folder"
@@ -198,7 +198,7 @@ def test_the_official_reviews_are_told_to_have_a_label_that_is_never_held_out(pl
 
 def proposed(task: str, path: Path) -> dict[str, Any]:
     detected = detect(task, path, "utf-8")  # type: ignore[arg-type]
-    changes = propose(task, detected, look(detected, task))  # type: ignore[arg-type]
+    changes = propose(task, detected, take_survey(detected, task))  # type: ignore[arg-type]
     return {".".join(change.keys): change.value for change in changes}
 
 
@@ -379,7 +379,7 @@ def test_lengths_and_vocabulary_follow_the_texts(place: Path, words: int, tokens
 
 def test_labels_that_come_late_are_looked_into_as_well_as_the_first(place: Path) -> None:
     texts = {f"a/{n}.txt": b"short one" for n in range(3_000)} | {f"b/{n}.txt": b"long " * 40 for n in range(600)}
-    survey = look(detect("text", lay(place / "texts", texts), "utf-8"), "text")
+    survey = take_survey(detect("text", lay(place / "texts", texts), "utf-8"), "text")
     assert 0.2 < np.mean(np.array(survey.lengths) > 2) < 0.5
 
 
@@ -400,7 +400,7 @@ def test_what_is_written_is_accepted_by_every_stage_and_all_else_stays_as_it_was
     expected, wanted = leaves(values()), {}
     for task, path, options in (("text", texts, ()), ("image", images, ("--labels", "yes,no,1e3"))):
         detected = detect(task, path, "utf-8", ("yes", "no", "1e3") if options else None)  # type: ignore[arg-type]
-        changes = propose(task, detected, look(detected, task))  # type: ignore[arg-type]
+        changes = propose(task, detected, take_survey(detected, task))  # type: ignore[arg-type]
         wanted |= {change.keys: change.value for change in changes}
         code, said, _ = init(task, path, *options, "--write")
         assert code == 0 and "params.yaml is written; next: dvc repro" in said
@@ -518,4 +518,4 @@ def test_a_detected_source_gives_what_the_stage_will_read(place: Path) -> None:
     root = folder_of_texts(place / "texts")
     assert detect("text", root, "utf-8").params == params(root)
     with pytest.raises(SourceRefused, match="damaged"):
-        look(detect("text", lay(place, {"bad.zip": b"PK"}) / "bad.zip", "utf-8"), "text")
+        take_survey(detect("text", lay(place, {"bad.zip": b"PK"}) / "bad.zip", "utf-8"), "text")

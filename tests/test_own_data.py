@@ -73,12 +73,12 @@ def tried(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     place = tmp_path_factory.mktemp("own")
     laid = request.param(place)
     folder = place / "convoy"
-    workspace.lay(folder)
+    workspace.create(folder)
     for task, source in laid["sources"].items():
         said = command(folder, "convoy", "init", "--task", task, "--from", str(source), "--write")
         assert "params.yaml is written" in said
     params = folder / "params.yaml"
-    cut = workspace.merge(yaml.safe_load(params.read_text()), FEW_EPOCHS, Path(__file__))
+    cut = workspace.merge_params(yaml.safe_load(params.read_text()), FEW_EPOCHS, Path(__file__))
     params.write_text(yaml.safe_dump(cut, sort_keys=False, allow_unicode=True))
     command(folder, "dvc", "repro", timeout_s=BUILD_S, OMP_NUM_THREADS="1")  # small networks gain nothing from more
     command(folder, "convoy", "publish", timeout_s=300)

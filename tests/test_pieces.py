@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tiny_bundles import STREAM_CARD, stream_tokenizer_json
 
 from convoy.bundles import streaming
-from convoy.bundles.streaming import settled
+from convoy.bundles.streaming import settled_length
 from convoy.kinds.text.preprocessing import StreamPreprocessing, TextPreprocessor
 
 assert isinstance(STREAM_CARD.preprocessing, StreamPreprocessing)
@@ -33,7 +33,7 @@ def words(text: str) -> list[str]:
 @example("don", "'t stop")
 @example("a ", "\u0338")
 def test_what_is_settled_has_the_same_words_whatever_follows(text: str, rest: str) -> None:
-    end = settled(text)
+    end = settled_length(text)
     assert words(text[:end]) + words(text[end:] + rest) == words(text + rest)
 
 
@@ -57,8 +57,8 @@ def test_the_linear_search_finds_the_same_place(text: str, places: list[int]) ->
     ends = sorted({min(place, len(text)) for place in places} | {len(text)})
     for start, end in zip([0, *ends], ends, strict=False):
         waiting += text[start:end]
-        assert settled(waiting) == settled_by_every_break(waiting)
-        waiting = waiting[settled(waiting) :]
+        assert settled_length(waiting) == settled_by_every_break(waiting)
+        waiting = waiting[settled_length(waiting) :]
 
 
 def test_many_breaks_cost_no_more_than_words() -> None:
@@ -66,7 +66,7 @@ def test_many_breaks_cost_no_more_than_words() -> None:
         took_s = []
         for _ in range(5):
             began_s = time.process_time()
-            settled(text)
+            settled_length(text)
             took_s.append(time.process_time() - began_s)
         return min(took_s)
 
@@ -97,8 +97,8 @@ def test_many_breaks_cost_no_more_than_words() -> None:
     ],
 )
 def test_no_more_waits_than_may_change(text: str, kept: str) -> None:
-    assert text[settled(text) :] == kept
+    assert text[settled_length(text) :] == kept
 
 
 def test_white_space_without_end_does_not_pile_up() -> None:
-    assert len("a" + " " * 50_000) - settled("a" + " " * 50_000) == 1
+    assert len("a" + " " * 50_000) - settled_length("a" + " " * 50_000) == 1

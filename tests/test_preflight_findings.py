@@ -12,7 +12,7 @@ from preflight_censuses import image_census, planted_texts, text_census
 from convoy.core import atomic
 from convoy.data.census import BINS, ImageFindings, TextFindings, spread
 from convoy.data.findings import PreflightLimits
-from convoy.data.inspection import find
+from convoy.data.inspection import inspect_census
 from convoy.data.raw import read_rejections
 from convoy.data.report import summary, write_report
 from convoy.data.text_preparation import count_scripts
@@ -21,7 +21,7 @@ from convoy.sources.items import Rejection
 
 
 def test_what_was_planted_is_found() -> None:
-    found = find(planted_texts())
+    found = inspect_census(planted_texts())
     assert found.counts["test"] == {"label 0": 4, "label 1": 0}
     assert (found.duplicates.groups, found.duplicates.items, found.duplicates.share) == (1, 1, 0.05)
     assert [item.name for item in found.duplicates.examples[0]] == ["table.csv:6", "table.csv:7"]
@@ -33,7 +33,7 @@ def test_what_was_planted_is_found() -> None:
 
 
 def test_an_item_leaks_once_however_many_neighbours_it_has_in_train_and_none_elsewhere() -> None:
-    near = find(planted_texts()).near
+    near = inspect_census(planted_texts()).near
     assert {split: (leak.items, leak.share) for split, leak in near.leaked.items()} == {
         "validation": (0, 0.0),
         "test": (2, 0.5),
@@ -47,13 +47,13 @@ def test_an_item_leaks_once_however_many_neighbours_it_has_in_train_and_none_els
 def test_a_pair_with_an_item_of_no_split_is_an_error() -> None:
     census = dataclasses.replace(planted_texts(), near=NearPairs((NearPair(5, 8, 0.0),), "alike"))
     with pytest.raises(ValueError, match="items 5 and 8 are called near, but one of them is in no split"):
-        find(census)
+        inspect_census(census)
 
 
 def test_a_label_sorted_source_is_told_from_the_shuffled_splits() -> None:
     shuffled = np.random.default_rng(0).permutation(1000)
     splits = {"train": shuffled[:800], "test": shuffled[800:]}
-    found = find(text_census(["text"] * 1000, [0] * 500 + [1] * 500, splits=splits)).order
+    found = inspect_census(text_census(["text"] * 1000, [0] * 500 + [1] * 500, splits=splits)).order
     assert (found["source"].changes, found["source"].expected) == (1, 500.0)
     assert {where: order.is_sorted for where, order in found.items()} == {"source": True, "train": False, "test": False}
 
@@ -62,7 +62,7 @@ def test_a_label_sorted_source_is_told_from_the_shuffled_splits() -> None:
 def test_counts_do_not_depend_on_the_order_of_the_items(items: list[tuple[int, int]], random: object) -> None:
     def counted(of: list[tuple[int, int]]) -> list[object]:
         census = text_census([f"text {content}" for content, _ in of], [label for _, label in of])
-        found = find(dataclasses.replace(census, label_names=("a", "b", "c")))
+        found = inspect_census(dataclasses.replace(census, label_names=("a", "b", "c")))
         groups = [(each.groups, each.items, each.share) for each in (found.duplicates, found.conflicting)]
         return [found.counts, *groups, found.balance, found.content]
 
@@ -70,18 +70,18 @@ def test_counts_do_not_depend_on_the_order_of_the_items(items: list[tuple[int, i
     random.shuffle(shuffled)  # type: ignore[attr-defined]
     assert counted(items) == counted(shuffled)
     repeats = len(items) - len({content for content, _ in items})
-    found = find(text_census([f"text {content}" for content, _ in items], [0] * len(items)))
+    found = inspect_census(text_census([f"text {content}" for content, _ in items], [0] * len(items)))
     assert (found.duplicates.items, found.conflicting.items) == (repeats, 0)
 
 
 def test_the_same_census_gives_the_same_json() -> None:
-    one, two = (atomic.to_json(find(planted_texts()).model_dump(mode="json")) for _ in range(2))
+    one, two = (atomic.to_json(inspect_census(planted_texts()).model_dump(mode="json")) for _ in range(2))
     assert one == two
     assert b"table.csv:6" in one
 
 
 def test_images_are_told_by_size_mode_and_brightness() -> None:
-    content = find(image_census(40)).content
+    content = inspect_census(image_census(40)).content
     assert isinstance(content, ImageFindings)
     assert content.sizes == {"20 x 20": 20, "640 x 480": 20}
     assert content.modes == {"L": 20, "RGB": 20}
@@ -92,7 +92,9 @@ def test_images_are_told_by_size_mode_and_brightness() -> None:
 
 def test_texts_are_told_by_script_and_by_what_the_vocabulary_does_not_know() -> None:
     splits = {"train": np.array([0, 1]), "test": np.array([2, 3])}
-    found = find(text_census(["good film", "хороший фильм!", "映画 ok", "123"], [0, 0, 1, 1], splits=splits)).content
+    found = inspect_census(
+        text_census(["good film", "хороший фильм!", "映画 ok", "123"], [0, 0, 1, 1], splits=splits)
+    ).content
     assert isinstance(found, TextFindings)
     assert found.texts_per_script == {"Cyrillic": 1, "Han": 1, "Latin": 1, "no letters": 1}
     assert found.letters_per_script == {"Cyrillic": 12, "Latin": 10, "Han": 2}
@@ -102,7 +104,7 @@ def test_texts_are_told_by_script_and_by_what_the_vocabulary_does_not_know() -> 
 def test_what_was_dropped_says_nothing_of_what_is_kept() -> None:
     kept = np.array([0, 2])
     splits = {"train": kept[:1], "test": kept[1:]}
-    found = find(text_census(["good", "очень длинный текст", "film"], [0, 1, 0], splits=splits)).content
+    found = inspect_census(text_census(["good", "очень длинный текст", "film"], [0, 1, 0], splits=splits)).content
     assert isinstance(found, TextFindings)
     assert found.letters_per_script == {"Latin": 8}
     assert found.characters.most == 4
@@ -123,7 +125,9 @@ def test_every_value_stands_in_one_bin(values: list[int]) -> None:
 
 
 def test_a_file_name_that_is_no_text_is_spelt_out() -> None:
-    found = find(text_census(["a"], [0], names=["\udcff.txt"], rejections=[Rejection("\udc80", "blank_text", "empty")]))
+    found = inspect_census(
+        text_census(["a"], [0], names=["\udcff.txt"], rejections=[Rejection("\udc80", "blank_text", "empty")])
+    )
     assert found.samples["label 0"][0].name == "\\udcff.txt"
     assert found.rejected.examples[0].name == "\\udc80"
     atomic.to_json(found.model_dump(mode="json"))
@@ -131,7 +135,9 @@ def test_a_file_name_that_is_no_text_is_spelt_out() -> None:
 
 def test_some_rejections_of_every_code_are_shown() -> None:
     many = [Rejection(f"{number}", "blank_text", "empty") for number in range(500)]
-    found = find(text_census(["a"], [0], rejections=[*many, Rejection("last", "text_too_long", "long")])).rejected
+    found = inspect_census(
+        text_census(["a"], [0], rejections=[*many, Rejection("last", "text_too_long", "long")])
+    ).rejected
     assert found.codes == {"blank_text": 500, "text_too_long": 1}
     assert {example.code for example in found.examples} == {"blank_text", "text_too_long"}
     assert len(found.examples) <= 20
@@ -157,7 +163,7 @@ def test_pairs_that_were_searched_elsewhere_are_renumbered() -> None:
 
 def test_the_summary_names_every_label_of_every_split_also_those_without_an_item() -> None:
     splits = {"train": np.array([0, 1, 2]), "test": np.array([3])}
-    found = find(text_census(["a", "b", "c", "d"], [0, 2, 2, 0], splits=splits))
+    found = inspect_census(text_census(["a", "b", "c", "d"], [0, 2, 2, 0], splits=splits))
     assert summary(found, 4)["splits"] == {
         "train": {"n": 3, "label 0": 1, "label 1": 0, "label 2": 2},
         "test": {"n": 1, "label 0": 1, "label 1": 0, "label 2": 0},

@@ -7,14 +7,14 @@ from preflight_censuses import image_census, planted_texts, text_census
 
 from convoy.data.census import Census
 from convoy.data.findings import PreflightLimits, violations
-from convoy.data.inspection import find
+from convoy.data.inspection import inspect_census
 from convoy.sources.items import Rejection
 
 NONE: dict[str, Any] = dict.fromkeys(PreflightLimits.model_fields)
 
 
 def judged(census: Census, **limits: Any) -> list[str]:
-    return violations(find(census), PreflightLimits(**NONE | limits), "prepare_text.limits")
+    return violations(inspect_census(census), PreflightLimits(**NONE | limits), "prepare_text.limits")
 
 
 def test_what_is_null_is_only_told() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from preflight_censuses import image_census, planted_texts, text_census
 
 from convoy.data.census import Census
-from convoy.data.inspection import LABELS_WITH_SAMPLES, SAMPLES_PER_LABEL, find
+from convoy.data.inspection import LABELS_WITH_SAMPLES, SAMPLES_PER_LABEL, inspect_census
 from convoy.data.report import Shown, render
 from convoy.kinds.kind import NearPair, NearPairs
 from convoy.sources.items import Rejection
@@ -44,7 +44,7 @@ class Reader(HTMLParser):
 
 
 def page_of(census: Census, shown: dict[int, Shown] | None = None) -> bytes:
-    return render(find(census), shown or {}, "What was prepared")
+    return render(inspect_census(census), shown or {}, "What was prepared")
 
 
 def hostile_census() -> Census:
@@ -105,7 +105,7 @@ def test_it_says_what_was_found() -> None:
 
 
 def test_pictures_are_shown_for_samples_and_near_duplicates() -> None:
-    findings = find(image_census(40))
+    findings = inspect_census(image_census(40))
     shown: dict[int, Shown] = {index: np.full((28, 28, 1), index, np.uint8) for index in findings.items_to_show()}
     images = [tag for tag, _ in Reader(render(findings, shown, "Images")).tags if tag == "img"]
     assert len(images) == 2 * SAMPLES_PER_LABEL + 2
@@ -113,7 +113,7 @@ def test_pictures_are_shown_for_samples_and_near_duplicates() -> None:
 
 
 def test_colour_pictures_are_shown_as_well() -> None:
-    findings = find(image_census(4))
+    findings = inspect_census(image_census(4))
     shown: dict[int, Shown] = {index: np.zeros((28, 28, 3), np.uint8) for index in findings.items_to_show()}
     assert b"data:image/png" in render(findings, shown, "Images")
 

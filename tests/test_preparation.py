@@ -127,7 +127,7 @@ def test_texts_that_serving_would_refuse_are_told(tmp_path: Path) -> None:
     texts = {"good": "fine", "blank": " \n\t", "long": "x" * 101, "emoji": "💥", "empty": ""}
     raw.write(tmp_path / "raw", "text", (Item(name, name[0], "", said) for name, said in texts.items()), None)
     contract = TextPreprocessing(kind="text", max_tokens=9, head_tokens=3, max_characters=100, pad_id=0, unknown_id=1)
-    found = text_preparation.look(raw.RawItems(tmp_path / "raw"), contract)
+    found = text_preparation.check_texts(raw.RawItems(tmp_path / "raw"), contract)
     assert {one.name: one.code for one in found.rejections} == {
         "blank": "blank_text",
         "long": "text_too_long",

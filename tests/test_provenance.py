@@ -7,7 +7,7 @@ import built_pipeline
 import pytest
 
 from convoy.tracking import provenance
-from convoy.tracking.build_state import read_built
+from convoy.tracking.build_state import read_build_state
 from convoy.tracking.provenance import Lock, LockInvalid, same_file
 
 FOLDER_MD5 = "17b4925363317c72f4739ef59ae8c378.dir"
@@ -21,7 +21,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_an_absent_lock_is_a_pipeline_that_never_ran() -> None:
     assert Lock.read() == Lock({})
-    built = read_built("image", Lock.read())
+    built = read_build_state("image", Lock.read())
     assert built.runs == {} and built.winner is None and "stage train@image-cnn has not run" in built.missing
 
 
@@ -33,14 +33,14 @@ def test_a_lock_that_cannot_be_read_is_named_with_its_remedy(place: Path) -> Non
 
 def test_a_run_is_known_by_the_fingerprint_of_its_training_alone(place: Path) -> None:
     built_pipeline.lay(place)
-    runs = read_built("image", Lock.read()).runs
+    runs = read_build_state("image", Lock.read()).runs
     for architecture, run in runs.items():
         written = Path(f"reports/image/{architecture}/training.json").read_text()
         assert run.key == json.loads(written)["fingerprint"]
     curves = Path("reports/image/cnn/curves.csv")
     curves.write_text(curves.read_text().replace(",1.5\n", ",2.5\n"))  # elapsed_s: the same on a slower machine
     built_pipeline.write_lock(place, "image")
-    assert read_built("image", Lock.read()).runs["cnn"].key == runs["cnn"].key
+    assert read_build_state("image", Lock.read()).runs["cnn"].key == runs["cnn"].key
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_without_its_fingerprint_a_run_is_missing_and_so_is_the_winner(
     built_pipeline.lay(place)
     path = Path("reports/image/cnn/training.json")
     path.unlink() if content is None else path.write_text(content)
-    built = read_built("image", Lock.read())
+    built = read_build_state("image", Lock.read())
     assert set(built.runs) == {"lstm"} and built.winner is None
     assert [line for line in built.missing if words in line]
 

@@ -24,7 +24,7 @@ from convoy.operations import smoke_request, supervisor
 from convoy.release import approval, deployment, journal, promote, publish
 from convoy.release.decision import Grounds, Model
 from convoy.tracking import artifacts, mlflow_runs, registry
-from convoy.tracking.build_state import read_built
+from convoy.tracking.build_state import read_build_state
 from convoy.tracking.provenance import Lock
 
 
@@ -71,7 +71,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
 
 def test_a_run_holds_params_curves_figures_data_sets_and_files(place: Place) -> None:
     place.publish()
-    content = read_built("image", Lock.read()).runs["cnn"]
+    content = read_build_state("image", Lock.read()).runs["cnn"]
     run = mlflow_runs.find_run(place.client, mlflow_runs.experiment_of(place.client, "image"), content.key)
     assert run is not None and run.info.run_name == "image-cnn" and run.info.status == "FINISHED"
     assert run.data.params["learning.epochs"] == "3"
@@ -95,7 +95,7 @@ def test_a_run_holds_params_curves_figures_data_sets_and_files(place: Place) -> 
 def test_a_baseline_is_a_run_beside_the_candidates_and_never_a_version(place: Place, tmp_path: Path) -> None:
     built_pipeline.lay(tmp_path, "text")
     said = place.publish()
-    [content] = read_built("image", Lock.read()).baselines
+    [content] = read_build_state("image", Lock.read()).baselines
     run = mlflow_runs.find_run(place.client, mlflow_runs.experiment_of(place.client, "image"), content.key)
     assert run is not None and run.info.run_name == "baseline-mlp" and run.info.status == "FINISHED"
     assert run.data.tags["convoy.baseline"] == "true"
@@ -108,7 +108,7 @@ def test_a_baseline_is_a_run_beside_the_candidates_and_never_a_version(place: Pl
 
 def test_a_baseline_is_another_run_after_its_own_params_or_data_changed(place: Place, tmp_path: Path) -> None:
     def key() -> str:
-        return read_built("image", Lock.read()).baselines[0].key
+        return read_build_state("image", Lock.read()).baselines[0].key
 
     before = key()
     built_pipeline.lay(tmp_path, "text", data=2)
@@ -119,15 +119,15 @@ def test_a_baseline_is_another_run_after_its_own_params_or_data_changed(place: P
     lock = Lock.read()
     params = lock.stages["baselines"]["params"]["params.yaml"]["baselines"]
     params["image"]["logreg"]["epochs"] = 9
-    assert read_built("image", lock).baselines[0].key == before, "another baseline's params"
+    assert read_build_state("image", lock).baselines[0].key == before, "another baseline's params"
     params["image"]["mlp"]["epochs"] = 9
-    assert read_built("image", lock).baselines[0].key != before
+    assert read_build_state("image", lock).baselines[0].key != before
 
 
 def test_baselines_that_were_changed_by_hand_are_not_published(place: Place) -> None:
     Path("reports/baselines.json").write_text(json.dumps({"image": {"mlp": {"accuracy": 0.1}}}))
     assert "reports/baselines.json is not the file that dvc.lock names" in place.publish()
-    assert read_built("image", Lock.read()).baselines == []
+    assert read_build_state("image", Lock.read()).baselines == []
 
 
 def test_a_clone_publishes_no_training_of_another_machine(
@@ -200,7 +200,7 @@ def test_what_was_deleted_comes_back_and_nothing_twice(place: Place) -> None:
 
 
 def test_points_of_a_curve_that_are_missing_are_added_alone(place: Place) -> None:
-    content = read_built("image", Lock.read()).runs["cnn"]
+    content = read_build_state("image", Lock.read()).runs["cnn"]
     begun = {name: points[:1] for name, points in content.curves.items()}
     experiment = mlflow_runs.experiment_of(place.client, "image")
     short = type(content)(content.name, content.key, content.started_ms, content.ended_ms, curves=begun)
@@ -221,7 +221,7 @@ def test_a_repeated_evaluation_is_one_more_point_not_one_per_publish(place: Plac
     after = place.snapshot()
     place.publish()
     assert place.snapshot() == after
-    content = read_built("image", Lock.read()).runs["lstm"]
+    content = read_build_state("image", Lock.read()).runs["lstm"]
     run = mlflow_runs.find_run(place.client, mlflow_runs.experiment_of(place.client, "image"), content.key)
     assert run is not None and run.data.metrics["test/accuracy"] == 0.5
 
@@ -256,7 +256,7 @@ def test_a_worse_bundle_stays_challenger_until_a_person_promotes_it(place: Place
     assert "python -m convoy promote --task image --version 2" in said
     assert deployment.current_digest("image") == serving
     assert place.snapshot()["aliases"] == {"champion": "1", "challenger": "2"}
-    with pytest.raises(approval.NotAsAsked, match=r"needs --reason.*it is worse by"):
+    with pytest.raises(approval.ApprovalRefused, match=r"needs --reason.*it is worse by"):
         place.promote()
     assert deployment.current_digest("image") == serving
     place.promote(reason="the shop needs its labels")
@@ -391,11 +391,11 @@ def test_another_bundle_in_the_place_of_the_judged_one_is_not_published(place: P
 
 
 def test_what_serves_anew_is_followed_by_a_word_on_the_running_service(place: Place, tmp_path: Path) -> None:
-    assert approval.FOLLOWS in place.publish() and approval.FOLLOWS not in place.publish()
+    assert approval.SERVICE_FOLLOWS in place.publish() and approval.SERVICE_FOLLOWS not in place.publish()
     built_pipeline.lay(tmp_path, shift=40, version=2)
-    assert approval.FOLLOWS not in place.publish()
+    assert approval.SERVICE_FOLLOWS not in place.publish()
     for expected in (True, False):
-        assert (approval.FOLLOWS in place.promote("2", "why not")) == expected
+        assert (approval.SERVICE_FOLLOWS in place.promote("2", "why not")) == expected
 
 
 def test_a_bundle_older_than_its_weights_is_not_published(place: Place) -> None:

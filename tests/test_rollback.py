@@ -21,7 +21,7 @@ from convoy.operations.doctor import stores
 from convoy.release import deployment, journal, registry_sync, rollback
 from convoy.release import promote as promoting
 from convoy.release import publish as publishing
-from convoy.release.approval import NotAsAsked
+from convoy.release.approval import ApprovalRefused
 from convoy.release.publish import PublishFailed
 from convoy.tracking import mlflow_runs
 from convoy.tracking.registry import version_with
@@ -38,7 +38,7 @@ def publish() -> str:
 def roll_back(number: str | None = None, reason: str = "") -> str:
     said: list[str] = []
     rollback.rollback(said.append, "image", number, reason, deployment.current_digest("image"))
-    promoting.show(mlflow_runs.open_store(), "image")
+    promoting.align_and_update_mlflow(mlflow_runs.open_store(), "image")
     return "\n".join(said)
 
 
@@ -125,7 +125,7 @@ def test_mlflow_shows_every_decision_as_a_table_and_as_tags_and_again_the_same(p
     assert tags["decision"] == tags["decision.0005"] == told[2] and tags["decision.0003"] == told[1]
     table = mlflow_table(run.info.run_id)
     assert table["columns"][:5] == ["number", "at", "who", "kind", "from"] and len(table["data"]) == 3
-    registry_sync.show(client, "image")
+    registry_sync.update_mlflow(client, "image")
     [again] = client.search_runs([experiment.experiment_id])
     assert again.data.tags == run.data.tags and again.info.run_id == run.info.run_id
 
@@ -145,7 +145,7 @@ def test_what_was_rolled_back_serves_again_only_with_a_reason(place: Path) -> No
     second = deployment.current_digest("image")
     roll_back()
     for again in (lambda: promote("2"), lambda: roll_back("2")):
-        with pytest.raises(NotAsAsked, match=r"version 2 .* needs --reason"):
+        with pytest.raises(ApprovalRefused, match=r"version 2 .* needs --reason"):
             again()
     promote("2", "mended what asked it")
     assert deployment.current_digest("image") == second and kinds()[-1] == "forced"
@@ -158,13 +158,13 @@ def promote(number: str, reason: str = "") -> None:
 
 def test_there_is_no_way_back_before_the_first_nor_to_what_never_served(place: Path) -> None:
     roll_back()
-    with pytest.raises(NotAsAsked, match="names no champion of image before this one"):
+    with pytest.raises(ApprovalRefused, match="names no champion of image before this one"):
         roll_back()
     built_pipeline.lay(place, shift=40, version=3)
     publish()
-    with pytest.raises(NotAsAsked, match=r"version 3 .* has never served"):
+    with pytest.raises(ApprovalRefused, match=r"version 3 .* has never served"):
         roll_back("3")
-    with pytest.raises(NotAsAsked, match="no version 9 of image is known"):
+    with pytest.raises(ApprovalRefused, match="no version 9 of image is known"):
         roll_back("9")
     assert kinds() == ["promotion", "promotion", "rollback", "refusal"]
 
@@ -173,7 +173,7 @@ def test_a_bundle_that_is_gone_is_told_and_nothing_changes(place: Path) -> None:
     before = deployment.current_digest("image")
     first = journal.read("image")[0].after.digest
     (deployment.folder_of("image", first) / "model.onnx").write_bytes(b"half")
-    with pytest.raises(NotAsAsked, match=r"is not whole.*promote --task image --version 1"):
+    with pytest.raises(ApprovalRefused, match=r"is not whole.*promote --task image --version 1"):
         roll_back()
     assert deployment.current_digest("image") == before and kinds() == ["promotion", "promotion"]
 
@@ -184,9 +184,9 @@ def test_of_two_at_once_the_first_wins_and_both_are_recorded(place: Path) -> Non
     first = deployment.current_digest("image")
     built_pipeline.lay(place, shift=40, version=3)
     publish()
-    with pytest.raises(NotAsAsked, match=r"version 3 .* was not let serve: while this was asked for"):
+    with pytest.raises(ApprovalRefused, match=r"version 3 .* was not let serve: while this was asked for"):
         promoting.promote(mlflow_runs.open_store(), lambda line: None, "image", "3", "why not", seen)
-    with pytest.raises(NotAsAsked, match="while this was asked for"):
+    with pytest.raises(ApprovalRefused, match="while this was asked for"):
         rollback.rollback(lambda line: None, "image", None, "", seen)
     assert deployment.current_digest("image") == first
     assert kinds()[2:] == ["promotion", "refusal", "superseded", "superseded"]
@@ -230,8 +230,8 @@ def test_a_history_cut_at_its_end_is_noticed(place: Path, lost: int | str, monke
     told = "the last lines were removed or changed"
     with pytest.raises(journal.DecisionsBroken, match=told):
         roll_back()
-    assert told in str(status.look(1)[0].last_decision)
-    [deployed] = [each for each in stores.look_at_deployed() if each.about == "deployed image"]
+    assert told in str(status.read_status(1)[0].last_decision)
+    [deployed] = [each for each in stores.check_deployed() if each.about == "deployed image"]
     assert deployed.state == "broken" and told in deployed.says and "MLflow's copy comes back" in deployed.remedy
     done = CliRunner().invoke(app, ["history", "--task", "image"])
     assert done.exit_code == 1 and told in done.output
@@ -276,9 +276,9 @@ def test_another_machine_s_lines_are_no_loss(place: Path, monkeypatch: pytest.Mo
 
 
 def test_a_kill_before_the_release_names_a_line_is_no_alarm(place: Path) -> None:
-    serves = journal.serving("image")
+    serves = journal.deployed_model("image")
     assert serves is not None
-    before = deployment.noted_history("image")
+    before = deployment.read_history_anchor("image")
 
     def decide() -> None:
         journal.append("image", serves, serves, journal.Grounds("superseded", "by hand"))
@@ -286,12 +286,12 @@ def test_a_kill_before_the_release_names_a_line_is_no_alarm(place: Path) -> None
     folder = deployment.folder_of("image", serves.digest)
     for step in range(2):
         assert end_after(step, lambda: [(Path, "replace")], decide) == 9
-        assert before is not None and deployment.noted_history("image") == before
+        assert before is not None and deployment.read_history_anchor("image") == before
         assert len(journal.read_history("image").lines) == before.lines + step + 1
         assert read_bundle(folder).digest == serves.digest  # a temporary file in it would make it invalid
     time = folder.stat().st_mtime_ns
     decide()
-    noted = deployment.noted_history("image")
+    noted = deployment.read_history_anchor("image")
     assert before is not None and noted is not None and noted.lines == before.lines + 3
     assert folder.stat().st_mtime_ns == time  # services load again what has a new time
 

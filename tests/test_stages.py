@@ -16,7 +16,7 @@ from convoy.core.paths import PARAMS, TASKS, Task, architectures, kind_of
 from convoy.lineage import trace
 from convoy.lineage.state import State
 from convoy.operations import status
-from convoy.tracking.build_state import read_built
+from convoy.tracking.build_state import read_build_state
 from convoy.tracking.provenance import Lock
 from lab import smoke
 
@@ -108,14 +108,14 @@ def test_trace_brings_back_nothing_of_no_task() -> None:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_what_has_not_run_is_named_rightly(task: Task, pipeline: dict[str, PipelineStage]) -> None:
-    missing = read_built(task, Lock({})).missing
+    missing = read_build_state(task, Lock({})).missing
     told = {found[1] for line in missing if (found := re.fullmatch(r"stage (\S+) has not run", line))}
     assert stages.evaluate(task) in told and told <= set(pipeline) and len(told) == len(missing)
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_runs_name_the_command_that_made_them(task: Task, built: Path, pipeline: dict[str, PipelineStage]) -> None:
-    content = read_built(task, Lock.read())
+    content = read_build_state(task, Lock.read())
     assert set(content.runs) == set(architectures(task))
     runs = [*content.runs.values(), *content.baselines]
     assert {run.tags["mlflow.source.name"].removeprefix("dvc repro ") for run in runs} <= set(pipeline)
@@ -126,7 +126,7 @@ def test_status_names_stages_that_exist(built: Path, pipeline: dict[str, Pipelin
     for task in TASKS:
         del lock["stages"][stages.evaluate(task)]
     Path("dvc.lock").write_text(yaml.safe_dump(lock))
-    for found in status.look(1):
+    for found in status.read_status(1):
         told = re.findall(r"stage (\S+) has not run", found.built.remark)
         assert told == [stages.evaluate(found.task)] and told[0] in pipeline
         assert {step.command for step in found.next if step.command.startswith("dvc")} == {"dvc repro"}

@@ -34,7 +34,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def look(port: int = 1) -> status.Status:
-    return next(found for found in status.look(port) if found.task == "image")
+    return next(found for found in status.read_status(port) if found.task == "image")
 
 
 def steps(found: status.Status) -> list[str]:
@@ -77,7 +77,10 @@ def test_after_publish_only_the_service_is_missing_and_a_challenger_says_how_it_
     mlflow_runs.open_store().set_registered_model_alias("convoy-image", "champion", "2")
     built_pipeline.lay(place)
     assert steps(look())[0] == "python -m convoy publish"  # the alias is wrong
-    assert registry.DIGEST == store.DIGEST and [each.version for each in store.read("image").versions] == ["1", "2"]
+    assert registry.DIGEST == store.DIGEST and [each.version for each in store.read_registry("image").versions] == [
+        "1",
+        "2",
+    ]
 
 
 def test_a_broken_deployed_bundle_a_cut_off_decision_and_a_rewritten_history_are_told(place: Path) -> None:

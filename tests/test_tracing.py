@@ -17,12 +17,12 @@ from mlflow_store import open_empty_store
 from convoy.bundles.bundle import digest_of
 from convoy.lineage import trace
 from convoy.lineage.checkout import CheckoutRefused
-from convoy.lineage.index import GitRecord, World, lock_of
-from convoy.lineage.resolve import TraceFailed, find
+from convoy.lineage.index import GitRecord, Index, lock_of
+from convoy.lineage.resolve import IdUnresolved, resolve_id
 from convoy.lineage.state import State
 from convoy.release import publish
 from convoy.tracking.provenance import Lock
-from convoy.tracking.store import Known, KnownRun
+from convoy.tracking.store import RunRecord, StoreContents
 
 pytestmark = pytest.mark.slow  # of what all of them trace, which takes some ten seconds to build
 TRAIN = "data/prepared/image/train.arrow"
@@ -55,23 +55,23 @@ def here(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def world(repository: Path) -> World:
+def world(repository: Path) -> Index:
     """What there is, read once."""
-    return World(".run")
+    return Index(".run")
 
 
 def traced(
-    asked: str, checkout: Path | None = None, verify: bool = False, world: World | None = None
+    asked: str, checkout: Path | None = None, verify: bool = False, world: Index | None = None
 ) -> tuple[int, dict[str, Any]]:
     told: list[str] = []
-    world = world or World(".run")
+    world = world or Index(".run")
     status = trace.trace(asked, world, checkout, verify, True, told.append, lambda line: None, lambda question: True)
     return status, json.loads("\n".join(told))
 
 
-def names(world: World | None = None) -> dict[str, str]:
+def names(world: Index | None = None) -> dict[str, str]:
     """An ID of each kind, for the one state that there is."""
-    known, lock = (world or World()).known, Lock.read()
+    known, lock = (world or Index()).known, Lock.read()
     [version] = known.versions
     return {
         "version": "image/1",
@@ -95,7 +95,7 @@ def names(world: World | None = None) -> dict[str, str]:
     "version", "version of MLflow", "run", "build", "digest", "beginning of a digest", "prepared data", "raw data",
     "weights", "bundle", "revision", "beginning of a revision", "request",
 ])  # fmt: skip
-def test_each_name_of_a_state_leads_to_all_others(kind: str, world: World) -> None:
+def test_each_name_of_a_state_leads_to_all_others(kind: str, world: Index) -> None:
     held = names(world)
     status, answer = traced(held[kind], world=world)
     [state] = [each for each in answer["states"] if each["version"]]
@@ -110,13 +110,13 @@ def test_each_name_of_a_state_leads_to_all_others(kind: str, world: World) -> No
 
 def test_a_hash_of_code_is_found_in_dvc_lock_alone_and_leads_to_its_task() -> None:
     _, answer = traced(names()["code"])
-    assert "pipelines/train.py" in find(names()["code"], World()).what
+    assert "pipelines/train.py" in resolve_id(names()["code"], Index()).what
     assert answer["states"][0]["task"] == "image" and answer["states"][0]["data"][TRAIN]
 
 
 def test_people_read_the_prediction_the_state_and_the_commands_that_bring_it_back() -> None:
     told: list[str] = []
-    assert trace.trace("mine-1", World(".run"), None, False, False, told.append, told.append, lambda _: False) == 0
+    assert trace.trace("mine-1", Index(".run"), None, False, False, told.append, told.append, lambda _: False) == 0
     said = "\n".join(told)
     held = names()
     assert "request answered at 2026-11-25T22:00:00.000+00:00" in said and "Shirt 0.7500" in said
@@ -131,28 +131,28 @@ def test_a_request_that_no_bundle_answered_says_so() -> None:
 
 
 def test_an_unknown_id_says_where_it_was_looked_for_and_what_is_nearest() -> None:
-    with pytest.raises(TraceFailed) as failed:
+    with pytest.raises(IdUnresolved) as failed:
         traced("image/7")
     said = str(failed.value)
     assert "image/7 is no version or digest or run or data or revision or request that is known here" in said
     assert "1 versions and 4 runs in sqlite:///" in said and "2 bundles in bundles/ and deployed/" in said
     assert "request log .run: 1 files" in said and "nearest: image/1" in said
     wrong = names()["digest"][:-4] + "0000"
-    with pytest.raises(TraceFailed, match=f"nearest: {names()['digest']}"):
+    with pytest.raises(IdUnresolved, match=f"nearest: {names()['digest']}"):
         traced(wrong)
-    with pytest.raises(TraceFailed, match="at least 8 digits"):
+    with pytest.raises(IdUnresolved, match="at least 8 digits"):
         traced("abc")
-    with pytest.raises(TraceFailed, match="no request log: --requests or CONVOY_REQUEST_LOG names it"):
-        find("mine-1", World())
+    with pytest.raises(IdUnresolved, match="no request log: --requests or CONVOY_REQUEST_LOG names it"):
+        resolve_id("mine-1", Index())
 
 
 def test_an_id_that_names_two_things_asks_which_and_takes_the_answer(tmp_path: Path) -> None:
     line = {"id": "HEAD", "at": "now", "task": "image", "digest": names()["digest"]}
     (tmp_path / "log").write_text(json.dumps(line) + "\n")
-    world = World(str(tmp_path / "log"))
-    with pytest.raises(TraceFailed, match=r"HEAD names 2 things; say which:\n  revision:\w{40} .*\n  request:HEAD"):
-        find("HEAD", world)
-    assert find("request:HEAD", world).kind == "request" and find("revision:HEAD", world).kind == "revision"
+    world = Index(str(tmp_path / "log"))
+    with pytest.raises(IdUnresolved, match=r"HEAD names 2 things; say which:\n  revision:\w{40} .*\n  request:HEAD"):
+        resolve_id("HEAD", world)
+    assert resolve_id("request:HEAD", world).kind == "request" and resolve_id("revision:HEAD", world).kind == "revision"
 
 
 def test_without_mlflow_the_lock_and_the_bundles_tell_what_they_know(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,7 +191,7 @@ def test_a_checkout_has_the_edit_the_data_the_models_and_nothing_left_to_do(tmp_
 def test_a_patch_is_shown_and_needs_consent(tmp_path: Path) -> None:
     shown: list[str] = []
     with pytest.raises(CheckoutRefused, match="nothing was applied; read the patch above, then add --yes"):
-        trace.trace("image/1", World(), tmp_path / "then", False, True, shown.append, shown.append, lambda _: False)
+        trace.trace("image/1", Index(), tmp_path / "then", False, True, shown.append, shown.append, lambda _: False)
     assert not (tmp_path / "then").exists()
     assert "  +# trains, with an edit" in shown and any("come from MLflow" in line for line in shown)
 
@@ -220,9 +220,9 @@ SUBMODULE = (
 
 @pytest.mark.parametrize("patch", [LINK, RETARGETED, CHANGED, SUBMODULE, LINK.replace(b"\n", b"\r\n")])
 def test_a_patch_that_makes_a_link_is_refused(patch: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = Known.artifact
+    real = StoreContents.artifact
     monkeypatch.setattr(
-        Known, "artifact", lambda known, run, name: patch if name == "source.patch" else real(known, run, name)
+        StoreContents, "artifact", lambda known, run, name: patch if name == "source.patch" else real(known, run, name)
     )
     with pytest.raises(CheckoutRefused, match="makes something other than a plain file"):
         traced("image/1", tmp_path / "then")
@@ -231,7 +231,7 @@ def test_a_patch_that_makes_a_link_is_refused(patch: bytes, tmp_path: Path, monk
 
 def test_a_checkout_runs_nothing_of_the_patch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a patch names like a module of DVC's, or of Python's start, is not imported."""
-    real, ran = Known.artifact, tmp_path / "ran"
+    real, ran = StoreContents.artifact, tmp_path / "ran"
     code = f"open({str(ran)!r}, 'a').write(__name__)"
     new = "diff --git a/{0} b/{0}\nnew file mode 100644\n--- /dev/null\n+++ b/{0}\n@@ -0,0 +1 @@\n+{1}\n"
     evil = b"".join(
@@ -239,7 +239,7 @@ def test_a_checkout_runs_nothing_of_the_patch(tmp_path: Path, monkeypatch: pytes
         for name in ("sitecustomize.py", "usercustomize.py", "dvc.py", "yaml.py", "src/sitecustomize.py", "src/dvc.py")
     )
     monkeypatch.setattr(
-        Known, "artifact", lambda known, run, name: evil if name == "source.patch" else real(known, run, name)
+        StoreContents, "artifact", lambda known, run, name: evil if name == "source.patch" else real(known, run, name)
     )
     folder = tmp_path / "then"
     try:
@@ -252,7 +252,7 @@ def test_a_checkout_runs_nothing_of_the_patch(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_report_outside_reports_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Known, "artifacts", lambda *_: ["reports/../../escaped"])
+    monkeypatch.setattr(StoreContents, "artifacts", lambda *_: ["reports/../../escaped"])
     with pytest.raises(CheckoutRefused, match="names a report outside reports/"):
         traced("image/1", tmp_path / "then")
     assert not (tmp_path / "escaped").exists() and not (tmp_path / "then").exists()
@@ -263,7 +263,7 @@ def test_a_revision_that_is_no_hash_never_reaches_git(tag: str, monkeypatch: pyt
     asked: list[str] = []
     real = GitRecord._run
     monkeypatch.setattr(GitRecord, "_run", lambda git, words, stdin: asked.extend(words) or real(git, words, stdin))
-    world = World()
+    world = Index()
     for run in world.known.runs.values():
         run.tags["convoy.git_revision"] = tag
     for version in world.known.versions:
@@ -275,7 +275,7 @@ def test_a_revision_that_is_no_hash_never_reaches_git(tag: str, monkeypatch: pyt
 
 
 def test_commands_quote_what_mlflow_names() -> None:
-    run = KnownRun("$(touch x)", "image-cnn", "FINISHED", 0, {}, {})
+    run = RunRecord("$(touch x)", "image-cnn", "FINISHED", 0, {}, {})
     state = State("image", run=run, revision="a" * 40)
     told = trace.commands(state, "a folder; touch z")
     assert told[0] == "python -m convoy trace '$(touch x)' --checkout 'a folder; touch z'"
@@ -301,12 +301,12 @@ def hostile_locks() -> dict[str, dict[str, Any]]:
 
 @pytest.mark.parametrize("name", sorted(hostile_locks()))
 def test_a_lock_that_dvc_did_not_write_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = Known.artifact
+    real = StoreContents.artifact
     lock = yaml.safe_load(Path("dvc.lock").read_bytes())
     lock["stages"]["export@image"]["outs"] = [hostile_locks()[name]]
     content = yaml.safe_dump(lock).encode()
     monkeypatch.setattr(
-        Known, "artifact", lambda known, run, name: content if name == "dvc.lock" else real(known, run, name)
+        StoreContents, "artifact", lambda known, run, name: content if name == "dvc.lock" else real(known, run, name)
     )
     with pytest.raises(CheckoutRefused, match=r"has an entry in the stage 'export@image' that DVC does not write"):
         traced("image/1", tmp_path / "then")
@@ -314,9 +314,9 @@ def test_a_lock_that_dvc_did_not_write_is_refused(name: str, tmp_path: Path, mon
 
 
 def test_a_report_that_is_not_the_locks_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = Known.artifact
+    real = StoreContents.artifact
     monkeypatch.setattr(
-        Known,
+        StoreContents,
         "artifact",
         lambda known, run, name: b"forged" if name.startswith("reports/") else real(known, run, name),
     )
@@ -356,7 +356,7 @@ def test_a_rebuild_says_of_each_file_whether_it_is_the_same_and_leaves_nothing(m
     assert set(files) >= {*small_repository.SPLITS, *weights, "bundles/image/model.onnx", "bundles/image/card.json"}
     monkeypatch.setenv("OTHERWISE", "1")
     told: list[str] = []
-    assert trace.trace("image/1", World(), None, True, False, told.append, told.append, lambda _: True) == 1
+    assert trace.trace("image/1", Index(), None, True, False, told.append, told.append, lambda _: True) == 1
     assert {line.split()[0] for line in told if "differs: " in line} == weights
     assert told[-1].endswith("files: 2 differ")
     assert not [path for path in Path(".run/trace").iterdir() if path.is_dir()]
@@ -380,7 +380,7 @@ def test_where_no_revision_was_published_a_committed_lock_leads_to_it(
     publish.publish(open_empty_store(), lambda line: None, ["image"])
     for build in (True, False):
         if not build:  # of a version that was published before builds were recorded
-            known = World().known
+            known = Index().known
             assert known.client is not None
             known.client.delete_run(known.versions[0].tags["convoy.build_run"])
             Path("dvc.lock").unlink()

@@ -36,7 +36,7 @@ from convoy.tracking import live_runs, mlflow_runs
 from convoy.tracking import tuning_runs as record_module
 from convoy.tracking.mlflow_runs import experiment_of
 from convoy.tracking.run_content import texts
-from convoy.tracking.tuning_runs import Record
+from convoy.tracking.tuning_runs import TuningRuns
 from convoy.training import tuning_study as studies
 from convoy.training import tuning_worker
 from convoy.training.classifier import LearningParams
@@ -354,7 +354,7 @@ def test_trials_are_nested_runs_with_curves_and_come_once(place: Path) -> None:
     for state, number in [(TrialState.COMPLETE, 0.4), (TrialState.PRUNED, 0.6), (TrialState.FAIL, 0.8)]:
         study.add_trial(a_trial(state, number))
     for status in ("RUNNING", "FINISHED"):
-        Record(subject(), study, read_space("image", "lstm"), said.append).bring(status)
+        TuningRuns(subject(), study, read_space("image", "lstm"), said.append).bring(status)
     runs = open_client_runs()
     assert not said and runs["parents"][0].info.status == "FINISHED"
     by_state = {run.data.tags["optuna.state"]: run for run in runs["children"]}
@@ -391,12 +391,12 @@ def test_runs_of_a_killed_tuning_are_closed_and_the_next_completes_them(place: P
         ("set_terminated", {"tune image-lstm", "image-lstm trial 0"}),
     ]:
         done = subprocess.run([sys.executable, "-c", KILLED_IN_RECORD, step], env={**os.environ, "PYTHONPATH": path})
-        assert done.returncode == 9 and set(live_runs.close(client)) == left
-    record = Record(subject(), study, read_space("image", "lstm"), said.append)
+        assert done.returncode == 9 and set(live_runs.close_orphaned_runs(client)) == left
+    record = TuningRuns(subject(), study, read_space("image", "lstm"), said.append)
     record.bring()
     (parent,) = open_client_runs()["parents"]
     assert parent.info.status == "RUNNING" and parent.data.params == texts(subject().candidate())
-    assert live_runs.close(client) == [], "its process lives"
+    assert live_runs.close_orphaned_runs(client) == [], "its process lives"
     record.bring("FINISHED")
     runs = open_client_runs()
     assert not said and [run.info.status for run in (*runs["parents"], *runs["children"])] == ["FINISHED"] * 2
@@ -410,7 +410,7 @@ def test_tuning_goes_on_behind_a_publish_and_brings_its_trials_later(
     open_empty_store()
     study, said = open_study(subject()), []
     monkeypatch.setattr(record_module, "LAST_WAIT_S", 1.0)
-    record = Record(subject(), study, read_space("image", "lstm"), said.append)
+    record = TuningRuns(subject(), study, read_space("image", "lstm"), said.append)
     study.add_trial(a_trial(TrialState.COMPLETE, 0.4))
     with locks.hold_deployed(said.append):  # a lock of another opening of the file, as of another process
         began = time.monotonic()
@@ -428,7 +428,7 @@ def test_an_mlflow_that_refuses_is_told_once(place: Path, monkeypatch: pytest.Mo
     study.add_trial(a_trial(TrialState.COMPLETE, 0.4))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    record = Record(subject(), study, read_space("image", "lstm"), said.append)
+    record = TuningRuns(subject(), study, read_space("image", "lstm"), said.append)
     for status in ("RUNNING", "RUNNING", "FINISHED"):
         record.bring(status)
     assert len(said) == 1 and "tuning goes on" in said[0]

@@ -89,7 +89,7 @@ def objects(root: Path) -> list[Path]:
     return sorted((root / ".dvc/cache/files/md5").glob("??/*"))
 
 
-def verify(mend: bool = False) -> tuple[cache_integrity.Found, list[str]]:
+def verify(mend: bool = False) -> tuple[cache_integrity.Verification, list[str]]:
     said: list[str] = []
     return cache_integrity.verify(mend, said.append), said
 

@@ -36,7 +36,7 @@ def tree(tmp_path: Path) -> Path:
 
 
 def lay(tree: Path) -> Path:
-    workspace.lay(tree / ".demo", tree / "demo.yaml", tree)
+    workspace.create(tree / ".demo", tree / "demo.yaml", tree)
     return tree / ".demo"
 
 
@@ -93,7 +93,7 @@ def test_a_folder_with_other_things_in_it_is_left_alone(tree: Path) -> None:
 
 def test_a_tree_without_git_is_refused_with_a_remedy(tmp_path: Path) -> None:
     with pytest.raises(workspace.WorkspaceRefused, match="clone Convoy"):
-        workspace.lay(tmp_path / "folder", None, tmp_path)
+        workspace.create(tmp_path / "folder", None, tmp_path)
 
 
 def test_the_copys_own_code_runs_there_and_its_own_mlflow(

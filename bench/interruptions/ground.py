@@ -36,7 +36,7 @@ class Ground:
 
     def lay(self) -> None:
         """Lay and build, with nothing of the run kept but its results."""
-        workspace.lay(self.folder, TINY)
+        workspace.create(self.folder, TINY)
         done = self.dvc()
         if done.returncode:
             raise Lost(f"dvc repro failed in {self.folder}: {done.stdout[-3000:]}{done.stderr[-3000:]}")

@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry, Histogram
 from serving.batching import LARGEST as LARGEST_OF
 from serving.batching import SPREAD, Batcher, ThreadBatcher, TurnBatcher
 from serving.deployed import Deployed
-from serving.faults import Fault
+from serving.errors import RequestError
 from serving.threads import Threads
 
 FOREVER = float("inf")
@@ -150,7 +150,7 @@ def test_what_comes_too_late_never_runs_though_everything_is_free(kind: str) -> 
         )
 
     found = asyncio.run(late())
-    assert [error.code for error in found if isinstance(error, Fault)] == ["deadline_exceeded"] * 20
+    assert [error.code for error in found if isinstance(error, RequestError)] == ["deadline_exceeded"] * 20
     assert not model.batches
 
 
@@ -170,7 +170,7 @@ def test_what_nobody_waits_for_any_more_never_runs() -> None:
         return found
 
     found = asyncio.run(late())
-    assert [error.code for error in found if isinstance(error, Fault)] == ["deadline_exceeded"] * 5
+    assert [error.code for error in found if isinstance(error, RequestError)] == ["deadline_exceeded"] * 5
     assert model.batches == [[3]]
 
 

@@ -8,11 +8,11 @@ from types import SimpleNamespace
 import pytest
 from starlette.types import Message, Scope
 
-from serving import admission, shell
+from serving import admission, middleware
 from serving.capacity import Budget, Capacity
 from serving.deployed import Deployed, DeployedModels
-from serving.faults import Fault
-from serving.shell import Shell
+from serving.errors import RequestError
+from serving.middleware import Middleware
 from serving.threads import Threads, until
 
 FOREVER = float("inf")
@@ -35,7 +35,7 @@ class Slow:
 
 
 async def request(
-    to: Shell, body: bytes = b"x", *headers: tuple[bytes, bytes], path: str = "/v1/images/predict"
+    to: Middleware, body: bytes = b"x", *headers: tuple[bytes, bytes], path: str = "/v1/images/predict"
 ) -> tuple[int, dict[bytes, bytes]]:
     """The status and the headers of the answer."""
     sent: list[Message] = []
@@ -61,7 +61,7 @@ def test_more_requests_than_can_be_answered_in_time_get_429_at_once_and_the_othe
 ) -> None:
     async def flood() -> tuple[list[int], int, int]:
         app = Slow()
-        to = Shell(app, DeployedModels({"image": image_model}))
+        to = Middleware(app, DeployedModels({"image": image_model}))
         most = to.capacities["image"].most_requests
         asked = [asyncio.create_task(request(to)) for _ in range(most * 10)]
         refused = [await one for one in asyncio.as_completed(asked[most:])]
@@ -79,7 +79,7 @@ def test_more_requests_than_can_be_answered_in_time_get_429_at_once_and_the_othe
 def test_large_bodies_are_bounded_together_and_small_ones_still_come_in(image_model: Deployed) -> None:
     async def fill() -> list[int]:
         app = Slow()
-        to = Shell(app, DeployedModels({"image": image_model}))
+        to = Middleware(app, DeployedModels({"image": image_model}))
         to.budget.most_bytes = 3_000_000
         large = [asyncio.create_task(request(to, bytes(1_000_000))) for _ in range(5)]
         await asyncio.sleep(0.05)
@@ -98,7 +98,7 @@ def test_what_was_refused_is_not_counted() -> None:
     capacity, budget = Capacity("image", most_requests=1), Budget(most_bytes=10)
     capacity.enter(FOREVER)
     for refused in (lambda: capacity.enter(FOREVER), lambda: budget.hold(11)):
-        with pytest.raises(Fault, match="ask again"):
+        with pytest.raises(RequestError, match="ask again"):
             refused()
     assert (capacity.inside, budget.bytes) == (1, 0)
 
@@ -115,17 +115,17 @@ def test_who_would_wait_for_more_than_half_of_his_time_is_not_let_in(monkeypatch
     assert capacity.interval_s == pytest.approx(0.02, rel=0.01)
     for _ in range(26):
         capacity.enter(now_s[0] + 1)
-    with pytest.raises(Fault, match="ask again"):
+    with pytest.raises(RequestError, match="ask again"):
         capacity.enter(now_s[0] + 1)
     capacity.enter(now_s[0] + 10)  # who has more time may wait longer
-    with pytest.raises(Fault) as late:
+    with pytest.raises(RequestError) as late:
         capacity.enter(now_s[0])
     assert late.value.code == "deadline_exceeded"
 
 
 @pytest.mark.parametrize(("given", "seconds"), [(None, 10), (b"250", 0.25), (b"1", 0.001), (b"99999999", 10)])
 def test_the_deadline_is_the_clients_own_and_never_later_than_ours(given: bytes | None, seconds: float) -> None:
-    exchange = shell.Exchange()
+    exchange = middleware.RequestContext()
     headers = {} if given is None else {b"x-request-timeout-ms": given}
     left_s = admission.checked_deadline_s(headers, exchange) - time.monotonic()
     assert left_s == pytest.approx(seconds, abs=0.05)
@@ -150,5 +150,5 @@ def test_at_its_deadline_a_request_ends_and_work_that_still_waits_never_runs() -
         return list(found)
 
     found = asyncio.run(crowd())
-    assert {error.code for error in found if isinstance(error, Fault)} == {"deadline_exceeded"}
+    assert {error.code for error in found if isinstance(error, RequestError)} == {"deadline_exceeded"}
     assert ran == [0, -1]

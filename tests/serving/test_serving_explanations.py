@@ -20,7 +20,7 @@ from test_serving_capacity import request as ask_shell
 from serving.capacity import MOST_EXPLANATIONS
 from serving.deployed import Deployed, DeployedModels
 from serving.explanations import ImageQuestion, explain_image, explain_text
-from serving.shell import Shell
+from serving.middleware import Middleware
 
 IMAGE, TEXT = "/v1/images/explain", "/v1/texts/explain"
 PNG = tiny_bundles.png(200)
@@ -191,7 +191,7 @@ def test_a_bad_question_about_a_text_is_a_clear_4xx(
 def test_explanations_take_no_place_of_predictions_and_more_than_a_few_are_refused(image_model: Deployed) -> None:
     async def crowd() -> tuple[list[int], list[bytes], int]:
         app = Slow()
-        to = Shell(app, DeployedModels({"image": image_model}))
+        to = Middleware(app, DeployedModels({"image": image_model}))
         explained = [asyncio.create_task(ask_shell(to, path=IMAGE)) for _ in range(MOST_EXPLANATIONS + 3)]
         await asyncio.sleep(0.05)
         predicted = asyncio.create_task(ask_shell(to))

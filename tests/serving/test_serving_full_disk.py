@@ -14,7 +14,7 @@ import psutil
 import pytest
 from conftest import ROOT, serve
 
-from serving.tally import BRING_EVERY_S
+from serving.metrics_buffer import FLUSH_EVERY_S
 
 # Makes a metric, fills the disk, makes many more, makes room again, and counts once more.
 CHILD_IMPORTS = """
@@ -22,7 +22,7 @@ import os, sys
 from contextlib import suppress
 from pathlib import Path
 from serving import prometheus_private
-from serving.measures import faults_of
+from serving.metrics import faults_of
 """
 CHILD = """
 prometheus_private.TRY_EVERY_S = 0
@@ -98,7 +98,7 @@ def test_the_service_answers_on_a_full_disk(small_disk: Path, deployed: Path) ->
             answer = client.post("/v1/images/predict", content=b"x", headers={"content-type": "image/png"})
             assert answer.status_code == 422, answer.text
             assert client.get(f"/{number}").status_code == 404
-        time.sleep(2 * BRING_EVERY_S)
+        time.sleep(2 * FLUSH_EVERY_S)
         assert client.post("/v1/texts/predict", json={"texts": ["good"]}).status_code == 200
         metrics = client.get("/metrics")
         assert metrics.status_code == 200 and "convoy_answer_seconds_count" in metrics.text

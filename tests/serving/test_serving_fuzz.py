@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from serving.deployed import Deployed
+from serving.errors import RequestError
 from serving.explanation_schemas import TextToExplain
 from serving.explanations import ImageQuestion, explain_image, explain_text
-from serving.faults import Fault
 from serving.json_bodies import read_request
 from serving.multipart import read_images
 from serving.predictions import predict_images, predict_texts, read_texts
@@ -59,7 +59,7 @@ def damaged(draw: st.DrawFn, whole: bytes) -> bytes:
 def test_any_bytes_as_an_image(image_model: Deployed, encoded: bytes) -> None:
     try:
         json.loads(predict_images(image_model, [encoded], None))
-    except Fault as fault:
+    except RequestError as fault:
         assert 400 <= fault.status < 500
 
 
@@ -68,7 +68,7 @@ def test_any_bytes_as_an_image(image_model: Deployed, encoded: bytes) -> None:
 def test_any_bytes_as_a_form(image_model: Deployed, body: bytes, boundary: str) -> None:
     try:
         predict_images(image_model, read_images(body, f"multipart/form-data; boundary={boundary}", 8), None)
-    except Fault as fault:
+    except RequestError as fault:
         assert 400 <= fault.status < 500
 
 
@@ -77,7 +77,7 @@ def test_any_bytes_as_a_form(image_model: Deployed, body: bytes, boundary: str) 
 def test_any_bytes_as_an_image_to_explain(image_model: Deployed, encoded: bytes, method: Method) -> None:
     try:
         json.loads(explain_image(image_model, encoded, ImageQuestion(method=method)))
-    except Fault as fault:
+    except RequestError as fault:
         assert 400 <= fault.status < 500
 
 
@@ -88,7 +88,7 @@ def test_any_text_to_explain_has_its_words_where_they_stand(text_model: Deployed
         asked = read_request(body, TextToExplain)
         words = json.loads(explain_text(text_model, asked.text, None))["words"]
         assert all(asked.text[word["start"] : word["end"]] == word["text"] for word in words)
-    except Fault as fault:
+    except RequestError as fault:
         assert 400 <= fault.status < 500
 
 
@@ -97,7 +97,7 @@ def test_any_text_to_explain_has_its_words_where_they_stand(text_model: Deployed
 def test_any_bytes_as_json(text_model: Deployed, body: bytes) -> None:
     try:
         json.loads(predict_texts(text_model, read_texts(body, 8)))
-    except Fault as fault:
+    except RequestError as fault:
         assert 400 <= fault.status < 500
 
 

@@ -7,8 +7,8 @@ from typing import TypeVar
 import pytest
 from pydantic import BaseModel
 
+from serving.errors import RequestError
 from serving.explanation_schemas import TextToExplain
-from serving.faults import Fault
 from serving.json_bodies import read_request
 from serving.schemas import StreamMessage, StreamRequest, TextsRequest
 
@@ -26,7 +26,7 @@ UNKNOWN = "a field is not known; the body has "
 
 def refuse(body: str, form: type[R]) -> str:
     """The message of the refusal."""
-    with pytest.raises(Fault) as caught:
+    with pytest.raises(RequestError) as caught:
         read_request(body.encode(), form)
     assert caught.value.code == "invalid_request"
     return caught.value.message

@@ -2,7 +2,7 @@
 
 import pytest
 
-from serving.faults import Fault
+from serving.errors import RequestError
 from serving.multipart import read_images
 
 TYPE = 'multipart/form-data; boundary="edge"'
@@ -60,6 +60,6 @@ def test_a_part_may_be_of_any_type_that_clients_guess_for_images(form_type: str)
     ],
 )
 def test_any_other_form_is_refused(body: bytes, content_type: str, code: str) -> None:
-    with pytest.raises(Fault) as caught:
+    with pytest.raises(RequestError) as caught:
         read_images(body, content_type, 8)
     assert caught.value.code == code

@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 
 from serving.deployed import DeployedModels
 from serving.endpoints import own_routes
-from serving.faults import CODES
+from serving.errors import CODES
 from serving.openapi import document
 from serving.routes import BUILT_IN, BY_PATH, ROUTES
 

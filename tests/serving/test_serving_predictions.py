@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from serving.deployed import Deployed
-from serving.faults import Fault
+from serving.errors import RequestError
 from serving.predictions import MOST_QUICK_CHUNKS, answer_sets, is_quick, predict_images, predict_texts, read_texts
 
 WORDS = st.lists(st.sampled_from(["good", "bad", "film", "the", "unknown"]), min_size=1, max_size=40).map(" ".join)
@@ -90,10 +90,10 @@ def _inverted(png: bytes) -> bytes:
 
 def test_one_bad_input_refuses_the_batch_and_is_named(image_model: Deployed, text_model: Deployed) -> None:
     good = tiny_bundles.png(9)
-    with pytest.raises(Fault, match=r"^image\[1\]: ") as caught:
+    with pytest.raises(RequestError, match=r"^image\[1\]: ") as caught:
         predict_images(image_model, [good, b"GIF89a", good], None)
     assert (caught.value.code, caught.value.status) == ("undecodable_image", 422)
-    with pytest.raises(Fault, match=r"^texts\[2\]: ") as caught:
+    with pytest.raises(RequestError, match=r"^texts\[2\]: ") as caught:
         predict_texts(text_model, ["good", "bad", " \n "])
     assert (caught.value.code, caught.value.status) == ("blank_text", 422)
 
@@ -106,10 +106,10 @@ def test_the_pixels_of_a_request_are_counted_together_before_any_image_is_decode
     half = tiny_bundles.png(200, (4000, 2000))
     assert len(predictions(predict_images(image_model, [half, half], None))) == 2
     monkeypatch.setattr(image_model.predictor, "prepare", lambda *_, **__: pytest.fail("an image was decoded"))
-    with pytest.raises(Fault, match=r"3 images have 16000784 pixels together, at most 16000000 ") as caught:
+    with pytest.raises(RequestError, match=r"3 images have 16000784 pixels together, at most 16000000 ") as caught:
         predict_images(image_model, [half, tiny_bundles.png(1), half], None)
     assert (caught.value.code, caught.value.status) == ("image_too_large", 413)
-    with pytest.raises(Fault, match=r"^image\[1\]: ") as caught:
+    with pytest.raises(RequestError, match=r"^image\[1\]: ") as caught:
         predict_images(image_model, [largest, b"GIF89a", largest], None)
     assert caught.value.code == "undecodable_image"
 
@@ -212,21 +212,21 @@ def test_texts_in_a_png_change_no_answer(image_model: Deployed) -> None:
     ids=lambda value: repr(value[:40]) if isinstance(value, bytes) else value,
 )
 def test_a_json_body_that_is_not_a_request_is_refused_without_being_repeated(body: bytes, code: str) -> None:
-    with pytest.raises(Fault) as caught:
+    with pytest.raises(RequestError) as caught:
         read_texts(body, max_items=8)
     assert caught.value.code == code
     assert len(caught.value.message) < 120 and "pydantic" not in caught.value.message
 
 
 def test_the_message_of_a_wrong_type_names_the_index() -> None:
-    with pytest.raises(Fault, match=r"texts\[1\]: "):
+    with pytest.raises(RequestError, match=r"texts\[1\]: "):
         read_texts(b'{"texts": ["good", 2]}', max_items=8)
 
 
 @pytest.mark.parametrize("text", ["\ud800", "a\udfffb"])
 def test_a_lone_surrogate_is_refused(text_model: Deployed, text: str) -> None:
     texts = read_texts(json.dumps({"texts": ["good", text]}).encode(), max_items=8)
-    with pytest.raises(Fault, match=r"texts\[1\]") as caught:
+    with pytest.raises(RequestError, match=r"texts\[1\]") as caught:
         predict_texts(text_model, texts)
     assert caught.value.code == "invalid_text"
 

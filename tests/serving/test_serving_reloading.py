@@ -19,11 +19,11 @@ from conftest import WRITERS, Server, deploy, serve, switch, without_id
 from prometheus_client import REGISTRY
 
 from convoy.core.paths import Task
-from serving import measures
+from serving import metrics
 from serving.deployed import Deployed, DeployedModels, Unavailable, load_task
+from serving.metrics_buffer import FLUSH_EVERY_S
 from serving.predictions import predict_images
 from serving.reloading import Reloader
-from serving.tally import BRING_EVERY_S
 
 PNG = tiny_bundles.png(200)
 WITHIN_S = 5  # how soon a promotion must serve
@@ -166,7 +166,7 @@ def tried(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @contextmanager
 def no_descriptor_left() -> Iterator[None]:
     """Every file that this process would open fails with EMFILE."""
-    measures.set_up()  # as in a worker
+    metrics.set_up()  # as in a worker
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
     try:
@@ -382,14 +382,14 @@ def test_the_metrics_of_all_workers_add_up_and_a_dead_one_leaves_none_waiting(
     def total(name: str) -> float:
         return sum(value for key, value in counted().items() if key.startswith(name) and 'task="image"' in key)
 
-    time.sleep(2 * BRING_EVERY_S)
+    time.sleep(2 * FLUSH_EVERY_S)
     before = {name: total(name) for name in ("convoy_predictions_total", "convoy_answer_seconds_count")}
     answered(server, 30)
-    time.sleep(2 * BRING_EVERY_S)  # what a worker has not brought yet dies with it
+    time.sleep(2 * FLUSH_EVERY_S)  # what a worker has not brought yet dies with it
     next(iter(workers_of(server).values())).kill()
     time.sleep(1)
     answered(server, 30)
-    time.sleep(2 * BRING_EVERY_S)
+    time.sleep(2 * FLUSH_EVERY_S)
     for name, was in before.items():
         assert total(name) - was == 60, name
     assert total("convoy_confidence_bucket") > 0

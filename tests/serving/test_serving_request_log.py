@@ -17,9 +17,9 @@ from starlette.testclient import TestClient
 from convoy.core import request_files
 from serving import request_log as module
 from serving.deployed import Deployed
-from serving.exchange import Exchange
-from serving.faults import Fault
+from serving.errors import RequestError
 from serving.log_file import LogFile
+from serving.request_context import RequestContext
 from serving.request_log import RequestLog, Settings
 
 PNG = tiny_bundles.png(200)
@@ -30,8 +30,8 @@ def log_of(path: Path, **settings: Any) -> RequestLog:
     return RequestLog(Settings(path, **settings))
 
 
-def answered(model: Deployed | None = None, *, answer: bytes = b"", request_id: str = "one") -> Exchange:
-    exchange = Exchange()
+def answered(model: Deployed | None = None, *, answer: bytes = b"", request_id: str = "one") -> RequestContext:
+    exchange = RequestContext()
     exchange.request_id, exchange.task, exchange.status = request_id, "text", 200
     exchange.model, exchange.answer, exchange.body, exchange.content_type = model, answer, SECRET.encode(), "text/plain"
     return exchange
@@ -106,7 +106,7 @@ def test_who_was_turned_away_before_a_model_was_asked_fills_no_log(tmp_path: Pat
 
 def test_a_fault_is_logged_by_its_code(tmp_path: Path) -> None:
     log, exchange = log_of(tmp_path / "log"), answered()
-    exchange.fault, exchange.status = Fault("text_too_long"), 413
+    exchange.fault, exchange.status = RequestError("text_too_long"), 413
     log.note("/v1/texts/predict", b"", exchange)
     log.write()
     [line] = lines_of(tmp_path / "log")

@@ -10,15 +10,15 @@ from conftest import deploy
 
 from convoy.bundles.streaming import StreamState, begin, read
 from serving.deployed import Deployed, load_task
-from serving.faults import Fault
-from serving.stream_state import KEY_VARIABLE, MOST_CHARACTERS, Seal, share_key
+from serving.errors import RequestError
+from serving.stream_state import KEY_VARIABLE, MAX_CHARACTERS, StateToken, share_key
 
-SEAL = Seal(b"a key of at least sixteen characters")
+SEAL = StateToken(b"a key of at least sixteen characters")
 ALPHABET = string.ascii_letters + string.digits + "-_"
 
 
-def code_of(token: str, model: Deployed, seal: Seal = SEAL) -> str:
-    with pytest.raises(Fault) as fault:
+def code_of(token: str, model: Deployed, seal: StateToken = SEAL) -> str:
+    with pytest.raises(RequestError) as fault:
         seal.open(token, model)
     return fault.value.code
 
@@ -59,7 +59,7 @@ def test_no_byte_of_a_token_can_be_changed_left_out_or_added(stream_model: Deplo
             assert code_of(made, stream_model) == "state_invalid"
 
 
-NO_TOKENS = ["", "a", "=", "\u00e9", "A" * 43, "A" * MOST_CHARACTERS, "A" * (MOST_CHARACTERS + 4), "\x00"]
+NO_TOKENS = ["", "a", "=", "\u00e9", "A" * 43, "A" * MAX_CHARACTERS, "A" * (MAX_CHARACTERS + 4), "\x00"]
 
 
 @pytest.mark.parametrize("token", NO_TOKENS, ids=lambda token: f"{len(token)} {token[:1]!a}")
@@ -68,12 +68,12 @@ def test_what_is_no_token_is_refused(token: str, stream_model: Deployed) -> None
 
 
 def test_a_token_that_is_too_long_is_refused_though_it_is_signed(stream_model: Deployed) -> None:
-    state = StreamState(np.zeros(2, np.float32), np.zeros(0, np.float32), 0, "a" * MOST_CHARACTERS)
+    state = StreamState(np.zeros(2, np.float32), np.zeros(0, np.float32), 0, "a" * MAX_CHARACTERS)
     assert code_of(SEAL.close(state, stream_model), stream_model) == "state_invalid"
 
 
 def test_a_token_of_another_key_is_refused(stream_model: Deployed, state: StreamState) -> None:
-    assert code_of(Seal(b"another key of sixteen").close(state, stream_model), stream_model) == "state_invalid"
+    assert code_of(StateToken(b"another key of sixteen").close(state, stream_model), stream_model) == "state_invalid"
 
 
 def test_a_token_of_another_version_of_the_model_is_told_apart(
@@ -89,11 +89,11 @@ def test_a_token_of_another_version_of_the_model_is_told_apart(
 def test_the_key_comes_from_the_environment_or_is_made_for_this_server_alone() -> None:
     given = {KEY_VARIABLE: "0123456789abcdef"}
     share_key(given)
-    assert Seal.of(given) == Seal(b"0123456789abcdef")
+    assert StateToken.of(given) == StateToken(b"0123456789abcdef")
     one: dict[str, str] = {}
     share_key(one)
-    assert Seal.of(one) == Seal.of(dict(one)) and len(one[KEY_VARIABLE]) == 64
-    assert Seal.of({}) != Seal.of({})
+    assert StateToken.of(one) == StateToken.of(dict(one)) and len(one[KEY_VARIABLE]) == 64
+    assert StateToken.of({}) != StateToken.of({})
     with pytest.raises(ValueError, match="CONVOY_STATE_KEY has 3 characters, at least 16 are expected"):
-        Seal.of({KEY_VARIABLE: "abc"})
-    assert "0123456789abcdef" not in repr(Seal.of(given))
+        StateToken.of({KEY_VARIABLE: "abc"})
+    assert "0123456789abcdef" not in repr(StateToken.of(given))

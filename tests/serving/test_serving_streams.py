@@ -20,13 +20,13 @@ from starlette.websockets import WebSocketDisconnect
 
 from convoy.bundles.predictor import Predictor
 from convoy.bundles.streaming import begin, read
-from serving import handshakes, sockets
-from serving.access import Access
+from serving import sockets, websocket_gate
 from serving.deployed import Deployed, DeployedModels, load_task
-from serving.handshakes import Handshakes
+from serving.security import Security
 from serving.sockets import StreamSocket
 from serving.stream_answers import answer_message
 from serving.threads import Threads, usable_cores
+from serving.websocket_gate import WebSocketGate
 
 PATH = "/v1/texts/stream"
 TEXT = "The good film isn't bad,<br /><br />it is  the bad film\u2026 and the good one"
@@ -165,7 +165,7 @@ class Connection:
             "path": PATH,
             "query_string": b"",
             "headers": [(b"host", b"localhost")],
-            "extensions": {handshakes.RESPONSE: {}},
+            "extensions": {websocket_gate.RESPONSE: {}},
             "convoy.abort": self.aborted.set,
             **scope,
         }
@@ -193,9 +193,9 @@ class Connection:
         return [message["type"].removeprefix("websocket.") for message in self.sent]
 
 
-def app_of(model: Deployed, most_streams: int = 2, **access: Any) -> tuple[Handshakes, DeployedModels]:
+def app_of(model: Deployed, most_streams: int = 2, **access: Any) -> tuple[WebSocketGate, DeployedModels]:
     models = DeployedModels({"text-stream": model})
-    return Handshakes(StreamSocket(models, Threads(1)), Access(**access), most_streams), models
+    return WebSocketGate(StreamSocket(models, Threads(1)), Security(**access), most_streams), models
 
 
 def test_a_client_that_says_nothing_is_dropped(stream_model: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,7 +251,7 @@ def test_pieces_that_would_wait_too_long_are_refused(stream_model: Deployed, mon
     monkeypatch.setattr(sockets, "answer_message", slowly(0.05))
     models = DeployedModels({"text-stream": stream_model})
     socket = StreamSocket(models, Threads(1))
-    app = Handshakes(socket, Access(), most_streams=40)
+    app = WebSocketGate(socket, Security(), most_streams=40)
     connections = [Connection("good ", "bad ") for _ in range(40)]
 
     async def serve(connection: Connection) -> None:

@@ -8,10 +8,10 @@ import tiny_bundles
 
 from serving import handlers
 from serving.deployed import Deployed, DeployedModels
-from serving.exchange import Exchange
 from serving.handlers import Handlers
 from serving.multipart import read_images
 from serving.predictions import answer_predictions
+from serving.request_context import RequestContext
 
 PNG = tiny_bundles.png(80)
 
@@ -36,7 +36,7 @@ def test_only_a_small_form_is_read_on_the_event_loop(
         return read_images(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(handlers, "read_images", read)
-    exchange = Exchange()
+    exchange = RequestContext()
     exchange.body, exchange.content_type = body, "multipart/form-data; boundary=edge"
     models = DeployedModels({"image": image_model})
     answer = asyncio.run(Handlers(models, {"state": "off"}).images(answer_predictions, b"", exchange))

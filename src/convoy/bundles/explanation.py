@@ -77,7 +77,7 @@ def open_explainer(predictor: Predictor, threads: int = 1) -> Explainer | None:
     return None if content is None else Explainer(predictor, content, threads)
 
 
-def fall_where_covered(
+def occlude(
     model: Model, contract: ImageExplanation, pixels: NDArray[np.uint8]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Pixels (size, size, channels) -> probabilities (labels,), and by how much they fall (labels, patches, patches).
@@ -128,7 +128,7 @@ class Phrase(NamedTuple):
     contribution: float
 
 
-def add_by_word(found: NDArray[np.float32], widths: Sequence[int]) -> NDArray[np.float64]:
+def word_contributions(found: NDArray[np.float32], widths: Sequence[int]) -> NDArray[np.float64]:
     """Contributions (widths, words) of phrases, each at its first word -> (words,), with the same sum.
 
     A phrase's is shared equally among its words; one that begins near the end has no more than are left.
@@ -159,7 +159,9 @@ def strongest_phrases(found: NDArray[np.float32], widths: Sequence[int], most: i
     return [Phrase(first, stop, contribution) for (first, stop), contribution in strongest]
 
 
-def read_on(model: Model, tokens: NDArray[Any], most: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def probabilities_while_reading(
+    model: Model, tokens: NDArray[Any], most: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Token ids (words,) -> the places (n,) of at most `most` words, and the probabilities (n, labels) after each.
 
     As if the text ended there. Where there are more words they are evenly spaced; the last one is always among them.

@@ -23,7 +23,7 @@ _APOSTROPHES = "'\u2019"  # within a word they belong to it
 _BREAK = re.compile(r"<br\s*(?:/?>|/?\Z)")
 
 
-def settled(text: str) -> int:
+def settled_length(text: str) -> int:
     """How many characters have the same words whatever follows them: the tokenizer may be given these alone.
 
     They end before white space or a punctuation mark. Neither can become one character with what stands before it,
@@ -87,7 +87,7 @@ def read(model: Model, state: StreamState, piece: str, final: bool = False) -> R
     preprocessor, contract = _parts(model)
     check_characters(piece, contract)
     text = state.pending + piece
-    end = len(text) if final else settled(text)
+    end = len(text) if final else settled_length(text)
     words, ids = preprocessor.words(text[:end])
     _refuse_endless(len(text) - end, state.words + len(words), contract)
     if not words:

@@ -73,12 +73,12 @@ def mlflow_refusals() -> Iterator[None]:
 def refusals() -> Iterator[None]:
     """What a file or a person's word may be refused for, in a sentence; needs no MLflow."""
     from convoy.bundles.bundle import BundleInvalid
-    from convoy.release.approval import NotAsAsked
+    from convoy.release.approval import ApprovalRefused
     from convoy.release.journal import DecisionsBroken
 
     try:
         yield
-    except (BundleInvalid, DecisionsBroken, NotAsAsked, OSError) as error:
+    except (BundleInvalid, DecisionsBroken, ApprovalRefused, OSError) as error:
         typer.echo(str(error), err=True)
     else:
         return

@@ -18,8 +18,8 @@ def status(
     """What is built, published, deployed and serving, and what to type next where these differ."""
     from convoy.operations import status as standing
 
-    found = standing.look(port)
-    typer.echo(standing.to_json(found)) if json else standing.tell(found, typer.echo)
+    found = standing.read_status(port)
+    typer.echo(standing.to_json(found)) if json else standing.print_status(found, typer.echo)
 
 
 @app.command()
@@ -32,8 +32,8 @@ def doctor(
     settings.apply()
     from convoy.operations.doctor import doctor as examination
 
-    found = examination.examine(port, mlflow_port)
-    typer.echo(examination.to_json(found)) if json else examination.tell(found, typer.echo)
+    found = examination.run_checks(port, mlflow_port)
+    typer.echo(examination.to_json(found)) if json else examination.print_checks(found, typer.echo)
     raise typer.Exit(1 if any(finding.state == "broken" for finding in found) else 0)
 
 
@@ -65,8 +65,8 @@ def trace(
     with mlflow_refusals():
         from convoy.lineage import trace as tracing
         from convoy.lineage.checkout import CheckoutRefused
-        from convoy.lineage.index import World
-        from convoy.lineage.resolve import TraceFailed
+        from convoy.lineage.index import Index
+        from convoy.lineage.resolve import IdUnresolved
 
         def progress(line: str) -> None:
             typer.echo(line, err=True)
@@ -75,8 +75,8 @@ def trace(
             return yes or (sys.stdin.isatty() and typer.confirm(question, err=True))
 
         try:
-            status = tracing.trace(asked, World(requests), checkout, verify, as_json, typer.echo, progress, confirm)
-        except (TraceFailed, CheckoutRefused) as error:
+            status = tracing.trace(asked, Index(requests), checkout, verify, as_json, typer.echo, progress, confirm)
+        except (IdUnresolved, CheckoutRefused) as error:
             typer.echo(str(error), err=True)
             status = 1
     raise typer.Exit(status)

@@ -47,7 +47,7 @@ def gc(
     from convoy.core.params import read_section
     from convoy.operations.cleanup import dvc_cache
     from convoy.operations.cleanup import gc as collection
-    from convoy.operations.cleanup.retention import ClockDoubtful, KeepParams
+    from convoy.operations.cleanup.retention import ClockSuspicious, KeepParams
     from convoy.operations.cleanup.run_cleanup import RetiringFailed
 
     def look(client: Any) -> collection.Plan:
@@ -56,7 +56,7 @@ def gc(
     try:
         with open_mlflow() as client:
             plan = look(client)
-            collection.tell(plan, typer.echo)
+            collection.print_plan(plan, typer.echo)
             dvc_cache.collect(plan.revisions, plan.hashes, True, typer.echo)
         if not yes and not (sys.stdin.isatty() and typer.confirm("Remove what goes?")):
             typer.echo("nothing was removed; `python -m convoy gc --yes` does it")
@@ -67,7 +67,7 @@ def gc(
             collection.carry_out(client, [thing for thing in again.going if thing.key in told], typer.echo)
             after = look(client)
             dvc_cache.collect(after.revisions, after.hashes, False, typer.echo)
-    except (dvc_cache.CacheRefused, ClockDoubtful, RetiringFailed) as error:
+    except (dvc_cache.CacheRefused, ClockSuspicious, RetiringFailed) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
 

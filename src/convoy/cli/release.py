@@ -59,7 +59,7 @@ def rollback(
         with open_mlflow() as client:
             from convoy.release import promote as promoting
 
-            promoting.show(client, task)
+            promoting.align_and_update_mlflow(client, task)
     except typer.Exit:
         typer.echo("it serves all the same; the next `python -m convoy publish` tells MLflow", err=True)
 
@@ -73,7 +73,7 @@ def history(
     with refusals():
         from convoy.release import history_view, journal
 
-        history_view.tell(journal.read_history(task), journal.path_of(task), json, typer.echo)
+        history_view.print_history(journal.read_history(task), journal.path_of(task), json, typer.echo)
 
 
 @app.command()
@@ -99,6 +99,6 @@ def pull(
         if every is not None:
             pulling.follow(client, tasks, every, typer.echo)
         with locks.hold_deployed(typer.echo):
-            failed = [each for each in tasks if not pulling.pulled(client, each, typer.echo, complain)]
+            failed = [each for each in tasks if not pulling.try_pull(client, each, typer.echo, complain)]
         if failed:
             raise typer.Exit(1)

@@ -22,7 +22,7 @@ def ui(mlflow_port: MlflowPort = 5000) -> None:
     """Start the MLflow UI alone, in the foreground."""
     from convoy.operations import supervisor
 
-    raise typer.Exit(supervisor.replace_by("mlflow", mlflow_port, typer.echo))
+    raise typer.Exit(supervisor.exec_server("mlflow", mlflow_port, typer.echo))
 
 
 @app.command()
@@ -30,7 +30,7 @@ def serve(port: Port = 3000) -> None:
     """Start the prediction service alone, in the foreground."""
     from convoy.operations import supervisor
 
-    raise typer.Exit(supervisor.replace_by("serve", port, typer.echo))
+    raise typer.Exit(supervisor.exec_server("serve", port, typer.echo))
 
 
 @app.command()

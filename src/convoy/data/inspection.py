@@ -24,7 +24,7 @@ LEAK_EXAMPLES = 5  # of each split
 SAMPLES_PER_LABEL, LABELS_WITH_SAMPLES = 8, 20
 
 
-def find(census: Census) -> Findings:
+def inspect_census(census: Census) -> Findings:
     """Count and compare; nothing is judged here."""
     names, facts = tuple(map(readable, census.label_names)), census.facts
     counts = {

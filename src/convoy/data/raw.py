@@ -15,7 +15,7 @@ from tqdm import tqdm
 from convoy.core import atomic, spreadsheet
 from convoy.core.paths import SPLITS, Task
 from convoy.kinds import arrow
-from convoy.sources.items import Found, Item, Rejection, SourceRefused
+from convoy.sources.items import Item, ItemsAndRejections, Rejection, SourceRefused
 
 ITEMS, REJECTED, LABELS = "items.arrow", "rejected.csv", "labels.json"
 BATCH = 500  # items in memory at once, or fewer:
@@ -52,7 +52,7 @@ class RawItems:
             yield batch["content"].to_pylist()
 
 
-def write(folder: Path, task: Task, found: Found, labels: tuple[str, ...] | None) -> None:
+def write(folder: Path, task: Task, found: ItemsAndRejections, labels: tuple[str, ...] | None) -> None:
     """Write what a source gives as a folder that appears whole or not at all; labels of None are put in order here.
 
     Raises SourceRefused where there are fewer than two labels or too many, or two that differ in their case alone;

@@ -18,7 +18,7 @@ from convoy.core.paths import Task
 from convoy.core.png import encode_png
 from convoy.data.census import Census
 from convoy.data.findings import Findings, PreflightLimits, violations
-from convoy.data.inspection import LABELS_WITH_SAMPLES, find
+from convoy.data.inspection import LABELS_WITH_SAMPLES, inspect_census
 from convoy.data.raw import REJECTED, explain, to_csv
 from convoy.data.splits import DivisionRefused
 from convoy.sources.items import Rejection
@@ -107,7 +107,7 @@ def write_report(task: Task, census: Census, limits: PreflightLimits, show: Call
     Raises DataRefused after that, so that the page says more than the message can.
     """
     folder = paths.reports(task)
-    findings = find(census)
+    findings = inspect_census(census)
     shown = {index: show(index) for index in findings.items_to_show()}
     atomic.write_bytes(folder / "data.html", render(findings, shown, f"{task}: the data"))
     atomic.write_json(folder / "findings.json", findings.model_dump(mode="json"))

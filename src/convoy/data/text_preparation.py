@@ -70,7 +70,7 @@ class UsableTexts:
     rejections: list[Rejection]
 
 
-def look(raw: RawItems, contract: TextPreprocessing) -> UsableTexts:
+def check_texts(raw: RawItems, contract: TextPreprocessing) -> UsableTexts:
     """Refuse what serving would refuse."""
     rows: list[int] = []
     keys: list[bytes] = []

@@ -8,7 +8,7 @@ from pydantic import Field
 from scipy.stats import t
 
 from convoy.bundles.bundle import ImageExplanation
-from convoy.bundles.explanation import Explained, Explainer, add_by_word, enlarge
+from convoy.bundles.explanation import Explained, Explainer, enlarge, word_contributions
 from convoy.core.params import Section
 
 
@@ -68,7 +68,7 @@ def _score(explainer: Explainer, explained: Explained, label: int, array: NDArra
     found = explained.contributions[label]
     if isinstance(contract, ImageExplanation):
         return enlarge(found, len(array)).ravel()
-    return add_by_word(found, contract.widths)
+    return word_contributions(found, contract.widths)
 
 
 def _draw(most: NDArray[np.int64], array: NDArray[Any], generator: np.random.Generator) -> dict[str, NDArray[np.int64]]:

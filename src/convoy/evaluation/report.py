@@ -20,10 +20,10 @@ from convoy.kinds.image.prepared import read_images
 from convoy.kinds.text.prepared import read_texts
 from convoy.kinds.text.preprocessing import TextPreprocessor
 
-More = Callable[[Predictor, list[NDArray[Any]]], None]
+ExtraReport = Callable[[Predictor, list[NDArray[Any]]], None]
 
 
-def report_on(task: Task, max_difference: float, report_more: More = lambda *_: None) -> None:
+def write_report(task: Task, max_difference: float, report_more: ExtraReport = lambda *_: None) -> None:
     """Judge the bundle as it will be served, and every candidate beside it; then `report_more` on the same inputs.
 
     Raises ParityBroken where its probabilities and those of torch differ by more than `max_difference`.

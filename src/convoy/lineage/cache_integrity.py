@@ -43,7 +43,7 @@ class Item:
 
 
 @dataclass
-class Found:
+class Verification:
     """What is wrong, and how much was read."""
 
     faults: list[tuple[Fault, Item]] = field(default_factory=list)
@@ -63,17 +63,17 @@ class Found:
         self.reasons[item.file] = error.strerror or str(error)
 
 
-def verify(mend: bool, say: Say) -> Found:
+def verify(mend: bool, say: Say) -> Verification:
     """Hash all that dvc.lock names, and say what is not as it names it.
 
     With `mend` damaged cache objects are removed, files in the working tree are touched, so that DVC looks at them
     itself, and records of DVC's that a kill has torn are put aside. What cannot be read stays: it may be whole. Raises
     DvcException outside a repository, OSError where DVC's own files cannot be read.
     """
-    found = Found()
+    found = Verification()
     with Repo() as repo:
         root = Path(repo.root_dir)
-        found.records = list(lock_repair.torn(root, mend))
+        found.records = list(lock_repair.torn_records(root, mend))
         if found.records and not mend:
             _tell(found, root, mend, say)
             return found
@@ -88,7 +88,7 @@ def verify(mend: bool, say: Say) -> Found:
     return found
 
 
-def _items(repo: Any, found: Found) -> Iterator[Item]:
+def _items(repo: Any, found: Verification) -> Iterator[Item]:
     """All files behind the outs of dvc.lock, each cache object once; a damaged listing of a folder is found here."""
     objects = set()
     for stage in repo.index.stages:
@@ -103,7 +103,7 @@ def _items(repo: Any, found: Found) -> Iterator[Item]:
                     yield Item(Path(out.cache.oid_to_path(md5)), md5, True, str(Path(str(out), below)), about[1])
 
 
-def _others(repo: Any, found: Found) -> list[Item]:
+def _others(repo: Any, found: Verification) -> list[Item]:
     """All other objects of the cache, whose names are their hashes too."""
     known = {item.file for item in [*found.items, *(item for _, item in found.faults)]}
     files = sorted(Path(repo.cache.local.path).glob("??/*"))
@@ -114,7 +114,7 @@ def _others(repo: Any, found: Found) -> list[Item]:
     ]
 
 
-def _files(out: Any, about: tuple[str, str], found: Found) -> Iterator[tuple[str, str]]:
+def _files(out: Any, about: tuple[str, str], found: Verification) -> Iterator[tuple[str, str]]:
     """md5 and path below the out, of the out itself or, where it is a folder, of all that its listing names."""
     if not out.hash_info.isdir:
         yield out.hash_info.value, ""
@@ -139,7 +139,7 @@ def _files(out: Any, about: tuple[str, str], found: Found) -> Iterator[tuple[str
         yield hash_info.value, "/".join(key)
 
 
-def _compare(found: Found) -> None:
+def _compare(found: Verification) -> None:
     sizes = [_size(item, found) for item in found.items]
     found.bytes = sum(size or 0 for size in sizes)
     with tqdm(total=found.bytes, desc="verify", unit="B", unit_scale=True, disable=None) as progress:
@@ -154,7 +154,7 @@ def _compare(found: Found) -> None:
             progress.update(size)
 
 
-def _size(item: Item, found: Found) -> int | None:
+def _size(item: Item, found: Verification) -> int | None:
     """Bytes, or None where there is nothing to read; of the working tree DVC sees by itself what is missing."""
     try:
         if item.file.is_file():
@@ -167,7 +167,7 @@ def _size(item: Item, found: Found) -> int | None:
     return None
 
 
-def _mend(found: Found) -> None:
+def _mend(found: Verification) -> None:
     for fault, item in found.faults:
         with suppress(FileNotFoundError):
             if fault == "damaged":
@@ -176,7 +176,7 @@ def _mend(found: Found) -> None:
                 item.file.touch()
 
 
-def _tell(found: Found, root: Path, mend: bool, say: Say) -> None:
+def _tell(found: Verification, root: Path, mend: bool, say: Say) -> None:
     for record in found.records:
         say(record + (", put aside" if mend else f"; {MEND}"))
     objects = len({item.file for item in [*found.items, *(item for _, item in found.faults)] if item.cached})

@@ -14,7 +14,7 @@ import yaml
 from convoy.core import atomic, stages
 from convoy.core.process import Say
 from convoy.lineage import workspace
-from convoy.lineage.index import GitRecord, GitRefused, World
+from convoy.lineage.index import GitRecord, GitRefused, Index
 from convoy.lineage.state import PATCH, State, code_of
 from convoy.tracking.provenance import LOCK, Lock, same_file
 
@@ -41,7 +41,7 @@ def cache_folder() -> Path | None:
         return None
 
 
-def check_out(state: State, folder: Path, world: World, say: Say) -> None:
+def check_out(state: State, folder: Path, world: Index, say: Say) -> None:
     """Make `folder` hold the state; what serves or lies here is not touched. Raises CheckoutRefused.
 
     Where a step fails, nothing is left.
@@ -57,7 +57,7 @@ def check_out(state: State, folder: Path, world: World, say: Say) -> None:
 
 
 @contextmanager
-def new_worktree(state: State, folder: Path, world: World, say: Say) -> Iterator[None]:
+def new_worktree(state: State, folder: Path, world: Index, say: Say) -> Iterator[None]:
     """`folder` with the sources, dvc.lock and reports of a state, and DVC's cache of here; removed on an error."""
     if os.path.lexists(folder):
         raise CheckoutRefused(f"{folder} is there already; name a folder that is not")
@@ -106,7 +106,7 @@ def run_dvc(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-def _fill(state: State, folder: Path, world: World, say: Say) -> None:
+def _fill(state: State, folder: Path, world: Index, say: Say) -> None:
     if state.patch is not None:
         _refuse_special_files(state)
         _git(GitRecord(folder), "apply", "--whitespace=nowarn", "-", stdin=state.patch)
@@ -155,7 +155,7 @@ def _write_lock(lock: Lock, folder: Path) -> None:
     atomic.write_bytes(folder / LOCK, yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode())
 
 
-def _write_reports(state: State, folder: Path, world: World) -> None:
+def _write_reports(state: State, folder: Path, world: Index) -> None:
     """Reports that git keeps and DVC's cache does not, as the build has them, where the revision's are others."""
     if state.build is None or state.lock is None or state.task is None:
         return

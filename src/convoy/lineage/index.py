@@ -15,7 +15,7 @@ from convoy.core import paths, request_files
 from convoy.core.paths import DEPLOYED, TASKS, Task
 from convoy.release import deployment
 from convoy.tracking.provenance import LOCK, Lock, LockInvalid
-from convoy.tracking.store import Known, KnownRun, KnownVersion, read_known
+from convoy.tracking.store import RunRecord, StoreContents, VersionRecord, read_all
 
 MAX_LOCK_BYTES = 5_000_000  # ours has 80 kB
 
@@ -108,7 +108,7 @@ def lock_of(content: bytes | None) -> Lock | None:
 
 
 @dataclass(frozen=True)
-class Place:
+class BundleFolder:
     """A folder with a bundle."""
 
     task: Task
@@ -117,7 +117,7 @@ class Place:
     serves_since: str | None = None
 
 
-class World:
+class Index:
     """What there is to look into; each part is read when it is first asked for."""
 
     def __init__(self, request_log: str = "") -> None:
@@ -125,9 +125,9 @@ class World:
         self.git = GitRecord()
 
     @cached_property
-    def known(self) -> Known:
+    def known(self) -> StoreContents:
         """What MLflow knows."""
-        return read_known()
+        return read_all()
 
     @cached_property
     def lock(self) -> Lock:
@@ -138,16 +138,18 @@ class World:
             return Lock({})
 
     @cached_property
-    def places(self) -> list[Place]:
+    def places(self) -> list[BundleFolder]:
         """The bundles that lie here, built or deployed."""
-        found = [Place(task, paths.bundle(task), digest_of(paths.bundle(task))) for task in TASKS if _is_bundle(task)]
+        found = [
+            BundleFolder(task, paths.bundle(task), digest_of(paths.bundle(task))) for task in TASKS if _is_bundle(task)
+        ]
         for task in TASKS:
             current = deployment.current_digest(task)
             for folder in sorted((DEPLOYED / task).glob("*/manifest.json")):
                 if folder.parent.name != deployment.CURRENT:
                     digest = folder.parent.name
                     since = _since(folder.parent) if digest == current else None
-                    found.append(Place(task, folder.parent, digest, since))
+                    found.append(BundleFolder(task, folder.parent, digest, since))
         return found
 
     @cached_property
@@ -163,15 +165,15 @@ class World:
             requests = f"no request log: --requests or {request_files.VARIABLE} names it, where the service keeps one"
         return [mlflow, f"{len(self.places)} bundles in bundles/ and deployed/", lock, requests]
 
-    def run(self, run_id: str | None) -> KnownRun | None:
+    def run(self, run_id: str | None) -> RunRecord | None:
         """A run by its id."""
         return self.known.runs.get(run_id) if run_id else None
 
-    def versions_of(self, run_id: str) -> list[KnownVersion]:
+    def versions_of(self, run_id: str) -> list[VersionRecord]:
         """The versions that a run has given."""
         return [version for version in self.known.versions if version.run_id == run_id]
 
-    def version_with(self, digest: str) -> KnownVersion | None:
+    def version_with(self, digest: str) -> VersionRecord | None:
         """The version that holds a bundle."""
         return next((version for version in self.known.versions if version.digest == digest), None)
 

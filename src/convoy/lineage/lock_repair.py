@@ -21,7 +21,7 @@ RWLOCK = TEMPORARY / "rwlock"
 DAMAGED = Path(".run/damaged")
 
 
-def torn(root: Path, mend: bool) -> Iterator[str]:
+def torn_records(root: Path, mend: bool) -> Iterator[str]:
     """Say of each torn record that it is; with `mend` the next DVC finds none, or the committed one, in its place.
 
     Both are done under DVC's own locks, so that a record that a living DVC is just writing is none of them. Raises

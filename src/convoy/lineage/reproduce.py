@@ -15,7 +15,7 @@ from convoy.core.paths import Task, architectures
 from convoy.core.process import Say
 from convoy.lineage import workspace
 from convoy.lineage.checkout import CheckoutRefused, bring_data
-from convoy.lineage.index import World
+from convoy.lineage.index import Index
 from convoy.lineage.state import State, bundle_md5
 from convoy.tracking.provenance import md5_of
 from convoy.tracking.run_content import training_file
@@ -38,7 +38,7 @@ class Comparison:
         return self.before == self.now
 
 
-def rebuild(state: State, folder: Path, world: World, say: Say) -> list[Comparison]:
+def rebuild(state: State, folder: Path, world: Index, say: Say) -> list[Comparison]:
     """Run the stages up to the bundle anew in `folder`, and compare. Raises CheckoutRefused where that fails."""
     task = state.task
     if task is None or state.lock is None or not bundle_md5(state):
@@ -81,7 +81,7 @@ def _run(wanted: list[str], folder: Path, threads: Any) -> None:
         )
 
 
-def _surroundings(state: State, world: World) -> dict[str, Any]:
+def _surroundings(state: State, world: Index) -> dict[str, Any]:
     """What the trainings ran with, as the build's reports have it; nothing where they are not kept."""
     assert state.task is not None
     for architecture in architectures(state.task) if state.build else ():
@@ -110,7 +110,7 @@ def _outs(state: State, folder: Path) -> Iterator[Comparison]:
                 yield Comparison(path, md5, md5_of(found) if found.exists() else "")
 
 
-def _bundle(state: State, folder: Path, world: World) -> Iterator[Comparison]:
+def _bundle(state: State, folder: Path, world: Index) -> Iterator[Comparison]:
     """Every file of the bundle by its sha256; the bundle as a whole where its manifest is nowhere any more."""
     assert state.task is not None
     built = folder / paths.bundle(state.task)
@@ -123,7 +123,7 @@ def _bundle(state: State, folder: Path, world: World) -> Iterator[Comparison]:
         yield Comparison(f"{paths.bundle(state.task)}/{name}", *hashes)
 
 
-def _manifest(state: State, world: World) -> dict[str, Any] | None:
+def _manifest(state: State, world: Index) -> dict[str, Any] | None:
     """The manifest of the bundle as it was, proven by its digest."""
     contents = [(place.folder / MANIFEST).read_bytes() for place in state.places]
     version = state.version

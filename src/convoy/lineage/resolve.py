@@ -9,20 +9,20 @@ from typing import Any, get_args
 
 from convoy.core import request_files, stages
 from convoy.core.paths import TASKS, Task
-from convoy.lineage.index import World
+from convoy.lineage.index import Index
 from convoy.lineage.state import (
     Match,
-    Point,
+    Origin,
     distinct,
     dvc_hashes,
-    point_of_digest,
-    point_of_version,
-    points_of_run,
+    origin_of_digest,
+    origin_of_version,
+    origins_of_run,
     task_named,
 )
 from convoy.tracking.provenance import Lock
 
-Hash = tuple[str, str, Point]  # md5 without .dir, path, and the state it belongs to
+Hash = tuple[str, str, Origin]  # md5 without .dir, path, and the state it belongs to
 
 MIN_PREFIX = 8  # hexadecimal digits of a hash that is not written out
 _HEX = re.compile(r"[0-9a-f]+")
@@ -51,19 +51,19 @@ def _lines(path: Path, wanted: bytes) -> list[dict[str, Any]]:
     return lines
 
 
-def all_hashes(world: World) -> Iterator[Hash]:
+def all_hashes(world: Index) -> Iterator[Hash]:
     """All that MLflow's tags and the dvc.lock here name."""
     for version in world.known.versions:
         for path, md5 in dvc_hashes(version.tags).items():
-            yield md5, path, point_of_version(version)
+            yield md5, path, origin_of_version(version)
     for run in world.known.runs.values():
         for path, md5 in dvc_hashes(run.tags).items():
-            for point in points_of_run(run, world):
+            for point in origins_of_run(run, world):
                 yield md5, path, point
     yield from _of_lock(world.lock, None)
 
 
-def find_data(beginning: str, world: World) -> list[Match]:
+def find_data(beginning: str, world: Index) -> list[Match]:
     """Whatever dvc.lock names: raw and prepared data, weights, bundles, reports, code; a match for each md5."""
     found = [hashed for hashed in all_hashes(world) if hashed[0].startswith(beginning)]
     if not found and world.git.is_there:
@@ -78,21 +78,21 @@ def find_data(beginning: str, world: World) -> list[Match]:
     return matches
 
 
-def find_revision(revision: str, world: World) -> Match:
+def find_revision(revision: str, world: Index) -> Match:
     """The versions and runs of a git revision: those published from it, and those whose dvc.lock it holds."""
     lock = world.git.lock_at(revision)
     made = {md5.removesuffix(".dir") for stage in (lock.stages if lock else ()) for md5 in _models(lock, stage)}
-    points: list[Point] = []
+    points: list[Origin] = []
     for version in world.known.versions:
         run = world.run(version.run_id)
         tags = {**(run.tags if run else {}), **version.tags}
         bundles = [md5 for path, md5 in dvc_hashes(tags).items() if path.startswith("bundles/")]
         weights = [md5 for path, md5 in dvc_hashes(tags).items() if path.startswith("candidates/")]
         if tags.get("convoy.git_revision") == revision or made & set(bundles or weights):
-            points.append(point_of_version(version))
+            points.append(origin_of_version(version))
     runs = [run for run in world.known.runs.values() if run.tags.get("convoy.git_revision") == revision]
-    points += [point for run in runs for point in points_of_run(run, world)]
-    alone = [Point(task, revision=revision, lock=lock) for task in TASKS if lock]
+    points += [point for run in runs for point in origins_of_run(run, world)]
+    alone = [Origin(task, revision=revision, lock=lock) for task in TASKS if lock]
     return Match("revision", revision, f"git revision {revision}", distinct(points or alone))
 
 
@@ -103,41 +103,41 @@ def _models(lock: Lock | None, stage: str) -> Iterable[str]:
 
 def _of_lock(lock: Lock, revision: str | None) -> Iterator[Hash]:
     for stage in lock.stages:
-        point = Point(stages.task_of(stage), revision=revision, lock=lock)
+        point = Origin(stages.task_of(stage), revision=revision, lock=lock)
         for path, md5 in {**lock.deps(stage), **lock.outs(stage)}.items():
             yield md5.removesuffix(".dir"), path, point
 
 
-class TraceFailed(LookupError):
+class IdUnresolved(LookupError):
     """An ID that names nothing, or more than one thing; says where it was looked for, and what is nearest."""
 
 
-def find(asked: str, world: World) -> Match:
-    """What `asked` names; `run:`, `data:` and so on before it say which kind is meant. Raises TraceFailed."""
+def resolve_id(asked: str, world: Index) -> Match:
+    """What `asked` names; `run:`, `data:` and so on before it say which kind is meant. Raises IdUnresolved."""
     kind, colon, rest = asked.strip().partition(":")
     chosen = {kind: KINDS[kind]} if colon and kind in KINDS else KINDS
     text = rest if colon and kind in KINDS else asked.strip()
     matches = [match for search in chosen.values() for match in search(text, world)]
     if len(matches) > 1:
         listed = "\n".join(f"  {match.kind}:{match.name}  {match.what}" for match in matches)
-        raise TraceFailed(f"{text} names {len(matches)} things; say which:\n{listed}")
+        raise IdUnresolved(f"{text} names {len(matches)} things; say which:\n{listed}")
     if not matches:
-        raise TraceFailed(_unknown(text, list(chosen), world))
+        raise IdUnresolved(_unknown(text, list(chosen), world))
     return matches[0]
 
 
-def _versions(text: str, world: World) -> list[Match]:
+def _versions(text: str, world: Index) -> list[Match]:
     if (named := _VERSION.fullmatch(text.lower())) is None:
         return []
     name, number = f"convoy-{named[1]}", int(named[2])
     found = [version for version in world.known.versions if (version.name, version.number) == (name, number)]
     return [
-        Match("version", f"{name}/{number}", f"registered version {number} of {name}", [point_of_version(version)])
+        Match("version", f"{name}/{number}", f"registered version {number} of {name}", [origin_of_version(version)])
         for version in found
     ]
 
 
-def _digests(text: str, world: World) -> list[Match]:
+def _digests(text: str, world: Index) -> list[Match]:
     """The bundles that MLflow knows or that lie here."""
     tasks = {
         run.tags.get("convoy.bundle_digest", ""): run.tags.get("convoy.task", "") for run in world.known.runs.values()
@@ -146,41 +146,41 @@ def _digests(text: str, world: World) -> list[Match]:
     tasks |= {place.digest: place.task for place in world.places}
     found = {digest: task_named(name) for digest, name in tasks.items() if _begins(digest, text)}
     return [
-        Match("digest", digest, f"bundle of the task {task}, digest {digest}", [point_of_digest(digest, task, world)])
+        Match("digest", digest, f"bundle of the task {task}, digest {digest}", [origin_of_digest(digest, task, world)])
         for digest, task in found.items()
     ]
 
 
-def _runs(text: str, world: World) -> list[Match]:
+def _runs(text: str, world: Index) -> list[Match]:
     found = [run for run in world.known.runs.values() if _begins(run.id, text)]
     return [
-        Match("run", run.id, f"MLflow run {run.name}, {run.id}", distinct(points_of_run(run, world))) for run in found
+        Match("run", run.id, f"MLflow run {run.name}, {run.id}", distinct(origins_of_run(run, world))) for run in found
     ]
 
 
-def _data(text: str, world: World) -> list[Match]:
+def _data(text: str, world: Index) -> list[Match]:
     beginning = text.removesuffix(".dir")
     return find_data(beginning, world) if _begins(beginning, beginning) and len(beginning) <= 32 else []
 
 
-def _revisions(text: str, world: World) -> list[Match]:
+def _revisions(text: str, world: Index) -> list[Match]:
     revision = world.git.resolve(text) if text and world.git.is_there else None
     return [find_revision(revision, world)] if revision else []
 
 
-def _requests(text: str, world: World) -> list[Match]:
+def _requests(text: str, world: Index) -> list[Match]:
     """The newest line of each bundle that answered under this id: who sends an id may send it twice."""
     lines = find_requests(world.request_log, text) if world.request_log and _REQUEST.fullmatch(text) else []
     newest = {line.get("digest"): line for line in reversed(lines)}
     matches = []
     for digest, line in newest.items():
-        points = [point_of_digest(digest, task_named(str(line.get("task"))), world)] if digest else list[Point]()
+        points = [origin_of_digest(digest, task_named(str(line.get("task"))), world)] if digest else list[Origin]()
         matches.append(Match("request", text, f"request answered at {line.get('at')}", points, line))
     return matches
 
 
 # In this order an ID is looked for; each finds what it begins, or is in full.
-KINDS: dict[str, Callable[[str, World], list[Match]]] = {
+KINDS: dict[str, Callable[[str, Index], list[Match]]] = {
     "version": _versions,
     "digest": _digests,
     "run": _runs,
@@ -194,12 +194,12 @@ def _begins(whole: str, text: str) -> bool:
     return len(text) >= MIN_PREFIX and _HEX.fullmatch(text) is not None and whole.startswith(text)
 
 
-def _unknown(text: str, kinds: list[str], world: World) -> str:
+def _unknown(text: str, kinds: list[str], world: Index) -> str:
     lines = [f"{text or 'nothing'} is no {' or '.join(kinds)} that is known here"]
     if _HEX.fullmatch(text) and len(text) < MIN_PREFIX:
         lines[0] += f"; at least {MIN_PREFIX} digits of a hash are needed"
     lines += ["looked at:", *(f"  {line}" for line in world.looked_at)]
-    newest = distinct(map(point_of_version, world.known.versions))
+    newest = distinct(map(origin_of_version, world.known.versions))
     versions = [f"{point.task}/{point.version.number}" for point in newest if point.version]
     names = {*versions, *world.known.runs, *(place.digest for place in world.places)}
     names |= {version.digest for version in world.known.versions} | {md5 for md5, _, _ in all_hashes(world)}

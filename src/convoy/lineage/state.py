@@ -7,14 +7,14 @@ from typing import Any
 
 from convoy.core import paths, stages
 from convoy.core.paths import TASKS, Task
-from convoy.lineage.index import Place, World, lock_of
+from convoy.lineage.index import BundleFolder, Index, lock_of
 from convoy.release import journal
 from convoy.release.decision import Decision
 from convoy.tracking.build_runs import BUILD, LOCK_DIGEST
 from convoy.tracking.mlflow_runs import SOURCES
 from convoy.tracking.provenance import REVISION, Lock
 from convoy.tracking.run_content import texts
-from convoy.tracking.store import KnownRun, KnownVersion
+from convoy.tracking.store import RunRecord, VersionRecord
 
 _DVC = "convoy.dvc."
 
@@ -23,12 +23,12 @@ _DATA = ("data/", "candidates/", "bundles/")
 
 
 @dataclass(frozen=True)
-class Point:
+class Origin:
     """One state to begin from: as much of it as the ID itself leads to."""
 
     task: Task | None
-    version: KnownVersion | None = None
-    run: KnownRun | None = None
+    version: VersionRecord | None = None
+    run: RunRecord | None = None
     digest: str | None = None
     revision: str | None = None
     lock: Lock | None = None
@@ -52,31 +52,31 @@ class Match:
     kind: str
     name: str  # in full
     what: str
-    points: list[Point] = field(default_factory=list)
+    points: list[Origin] = field(default_factory=list)
     request: dict[str, Any] | None = None
 
 
-def point_of_version(version: KnownVersion) -> Point:
+def origin_of_version(version: VersionRecord) -> Origin:
     """The state that a version is."""
-    return Point(task_named(version.name), version, digest=version.digest)
+    return Origin(task_named(version.name), version, digest=version.digest)
 
 
-def points_of_run(run: KnownRun, world: World) -> list[Point]:
+def origins_of_run(run: RunRecord, world: Index) -> list[Origin]:
     """The versions that a run has given, or that its build holds; the run alone where it gave none."""
     versions = world.versions_of(run.id)
     if LOCK_DIGEST in run.tags and (version := world.version_with(run.tags.get("convoy.bundle_digest", ""))):
         versions = [version]
     task = task_named(run.tags.get("convoy.task", ""))
-    return [point_of_version(version) for version in versions] or [Point(task, run=run)]
+    return [origin_of_version(version) for version in versions] or [Origin(task, run=run)]
 
 
-def point_of_digest(digest: str, task: Task | None, world: World) -> Point:
+def origin_of_digest(digest: str, task: Task | None, world: Index) -> Origin:
     """The version that holds a bundle, or the bundle alone."""
     version = world.version_with(digest)
-    return point_of_version(version) if version else Point(task, digest=digest)
+    return origin_of_version(version) if version else Origin(task, digest=digest)
 
 
-def distinct(points: Iterable[Point]) -> list[Point]:
+def distinct(points: Iterable[Origin]) -> list[Origin]:
     """Each state once, the newest first; what dvc.lock alone says only where MLflow knows nothing."""
     once = {point.key: point for point in points}.values()
     given = {point.version.run_id for point in once if point.version}
@@ -102,11 +102,11 @@ class State:
     """One bundle or training, with everything that it came from."""
 
     task: Task | None
-    version: KnownVersion | None = None
-    run: KnownRun | None = None
-    build: KnownRun | None = None
+    version: VersionRecord | None = None
+    run: RunRecord | None = None
+    build: RunRecord | None = None
     digest: str | None = None
-    places: list[Place] = field(default_factory=list)
+    places: list[BundleFolder] = field(default_factory=list)
     revision: str | None = None
     edits: str = "unknown"  # none, kept (in source.patch), or why they are not known
     patch: bytes | None = None
@@ -133,7 +133,7 @@ class State:
         return dvc_hashes(tags)
 
 
-def state_of(point: Point, world: World) -> State:
+def state_of(point: Origin, world: Index) -> State:
     """Everything that is known of the state that a point belongs to."""
     state = State(point.task, point.version, point.run, digest=point.digest or None, revision=point.revision)
     if state.version:
@@ -155,7 +155,7 @@ def state_of(point: Point, world: World) -> State:
     return state
 
 
-def _add_build(state: State, world: World) -> None:
+def _add_build(state: State, world: Index) -> None:
     named = [tags[BUILD] for tags in _tags(state) if BUILD in tags]
     state.build = next((run for run in map(world.run, named) if run), None)
     if state.run and LOCK_DIGEST in state.run.tags:
@@ -169,7 +169,7 @@ def _tags(state: State) -> list[dict[str, str]]:
     return [each.tags for each in (state.build, state.version, state.run) if each is not None]
 
 
-def _add_lock(state: State, point: Point, world: World) -> None:
+def _add_lock(state: State, point: Origin, world: Index) -> None:
     """dvc.lock from where it is whole: the build's, the one here, git's; else the run's, which ends with training."""
     if state.build and (lock := lock_of(world.known.artifact(state.build.id, "dvc.lock"))):
         state.lock, state.lock_from = lock, f"artifact of the build {state.build.id}"
@@ -214,7 +214,7 @@ def _claimed(state: State) -> str | None:
     return next((revision for revision in named if REVISION.fullmatch(revision)), None)
 
 
-def _add_sources(state: State, world: World) -> None:
+def _add_sources(state: State, world: Index) -> None:
     """Revision and patch as they were published; where the code had changed by then, what dvc.lock leads to."""
     said = next((tags[SOURCES] for tags in _tags(state) if SOURCES in tags), "unknown: nothing was published of it")
     state.revision = _claimed(state) or state.revision or _revision_of_lock(state, world)
@@ -236,7 +236,7 @@ def _add_sources(state: State, world: World) -> None:
         state.missing.append(f"git revision {state.revision} is not in this repository; `git fetch --all` may bring it")
 
 
-def _revision_of_lock(state: State, world: World) -> str | None:
+def _revision_of_lock(state: State, world: Index) -> str | None:
     """A revision whose dvc.lock names the bundle, one with the code that made it before others."""
     found = [each for md5 in _made_by(state) for each in world.git.revisions_with(md5)] if world.git.is_there else []
     code = code_of(state)
@@ -276,6 +276,6 @@ def bundle_md5(state: State) -> str:
     return state.lock.outs(stages.export(state.task)).get(str(paths.bundle(state.task)), "")
 
 
-def told_time(milliseconds: int) -> str:
+def format_time(milliseconds: int) -> str:
     """A time of MLflow's as people read it."""
     return f"{datetime.fromtimestamp(milliseconds / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"

@@ -14,9 +14,9 @@ from convoy.core.process import Say
 from convoy.lineage import checkout as worktree
 from convoy.lineage import reproduce
 from convoy.lineage.checkout import CheckoutRefused
-from convoy.lineage.index import World
-from convoy.lineage.resolve import find
-from convoy.lineage.state import PATCH, Match, State, state_of, told_time
+from convoy.lineage.index import Index
+from convoy.lineage.resolve import resolve_id
+from convoy.lineage.state import PATCH, Match, State, format_time, state_of
 
 _WIDTH = 12
 
@@ -24,7 +24,7 @@ Confirm = Callable[[str], bool]
 GROUND = Path(".run/trace")
 
 
-def lines(match: Match, states: list[State]) -> Iterator[str]:
+def format_lines(match: Match, states: list[State]) -> Iterator[str]:
     """The newest state in full, and a line for each other one."""
     yield match.what
     if match.request is not None:
@@ -52,7 +52,7 @@ def to_json(match: Match, states: list[State]) -> dict[str, Any]:
 def _state(state: State) -> Iterator[str]:
     yield from _listed("version", _told_version(state))
     yield from _listed("run", [_told_run(state.run)] if state.run else [])
-    yield from _listed("build", [f"{state.build.id}, {told_time(state.build.started_ms)}"] if state.build else [])
+    yield from _listed("build", [f"{state.build.id}, {format_time(state.build.started_ms)}"] if state.build else [])
     yield from _listed("bundle", [state.digest] if state.digest else [])
     yield from _listed("lies in", (_told_place(place) for place in state.places))
     edits = {"none": "without edits", "kept": f"with the edits in {PATCH}"}.get(state.edits, state.edits)
@@ -85,11 +85,11 @@ def _told_version(state: State) -> list[str]:
     if version is None:
         return []
     aliases = f", {' and '.join(version.aliases)}" if version.aliases else ""
-    return [f"{version.name}/{version.number}, registered {told_time(version.registered_ms)}{aliases}"]
+    return [f"{version.name}/{version.number}, registered {format_time(version.registered_ms)}{aliases}"]
 
 
 def _told_run(run: Any) -> str:
-    return f"{run.id}, {run.name}, {run.status.lower()}, begun {told_time(run.started_ms)}"
+    return f"{run.id}, {run.name}, {run.status.lower()}, begun {format_time(run.started_ms)}"
 
 
 def _told_place(place: Any) -> str:
@@ -129,10 +129,11 @@ def _as_json(state: State) -> dict[str, Any]:
         and {
             "name": version.name,
             "version": str(version.number),
-            "registered_at": told_time(version.registered_ms),
+            "registered_at": format_time(version.registered_ms),
             "aliases": list(version.aliases),
         },
-        "run": run and {"id": run.id, "name": run.name, "status": run.status, "started_at": told_time(run.started_ms)},
+        "run": run
+        and {"id": run.id, "name": run.name, "status": run.status, "started_at": format_time(run.started_ms)},
         "build": state.build and state.build.id,
         "digest": state.digest,
         "places": [str(place.folder) for place in state.places],
@@ -149,7 +150,7 @@ def _as_json(state: State) -> dict[str, Any]:
 
 def trace(
     asked: str,
-    world: World,
+    world: Index,
     checkout: Path | None,
     verify: bool,
     as_json: bool,
@@ -157,15 +158,17 @@ def trace(
     progress: Say,
     confirm: Confirm,
 ) -> int:
-    """Say what `asked` names, and do what is asked with it; gives the exit status. Raises TraceFailed, CheckoutRefused.
+    """Print what `asked` names, and do what is asked with it; gives the exit status.
+
+    Raises IdUnresolved, CheckoutRefused.
 
     `tell` is for the answer, `progress` for what happens on the way to it, `confirm` before a patch is applied.
     """
-    match = find(asked, world)
+    match = resolve_id(asked, world)
     states = [state_of(point, world) for point in match.points]
     answer = to_json(match, states)
     if not as_json:
-        for line in lines(match, states):
+        for line in format_lines(match, states):
             tell(_printable(line))
     compared: list[reproduce.Comparison] = []
     if checkout is not None or verify:
@@ -194,7 +197,7 @@ def _the_one(states: list[State], name: str) -> State:
     return states[0]
 
 
-def _show_patch(state: State, world: World, say: Say, confirm: Confirm) -> None:
+def _show_patch(state: State, world: Index, say: Say, confirm: Confirm) -> None:
     """The patch is code of whoever can write to MLflow: it is shown, and applied only with consent."""
     if state.patch is None:
         return
@@ -215,7 +218,7 @@ def _printable(text: str) -> str:
 
 
 def _bring_back(
-    state: State, world: World, checkout: Path | None, verify: bool, say: Say
+    state: State, world: Index, checkout: Path | None, verify: bool, say: Say
 ) -> list[reproduce.Comparison]:
     if checkout is not None:
         worktree.check_out(state, checkout, world, say)
@@ -225,7 +228,7 @@ def _bring_back(
 
 
 @contextmanager
-def _for_a_while(state: State, world: World, say: Say) -> Iterator[Path]:
+def _for_a_while(state: State, world: Index, say: Say) -> Iterator[Path]:
     """A worktree that goes when it is done with; what a kill left of an earlier one goes first."""
     name = state.name.replace("/", "-")
     if not re.fullmatch(r"[\w-]+", name):

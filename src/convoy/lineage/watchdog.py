@@ -32,7 +32,7 @@ def watch(pid: int) -> None:
         try:
             if dvc:
                 dvc.wait()
-            list(lock_repair.torn(Path(), mend=True))
+            list(lock_repair.torn_records(Path(), mend=True))
         finally:
             lock.unlink(missing_ok=True)
 

@@ -21,7 +21,7 @@ class WorkspaceRefused(RuntimeError):
     """A folder that cannot become a workspace."""
 
 
-def lay(folder: Path, overrides: Path | None = None, source: Path = Path()) -> None:
+def create(folder: Path, overrides: Path | None = None, source: Path = Path()) -> None:
     """Copy the working tree of `source`, edits included, into `folder` as a git repository of its own.
 
     `overrides` is a YAML file that is merged into params.yaml. What a run left in `folder` (data, DVC's cache, models)
@@ -56,7 +56,7 @@ def environment_without_code() -> dict[str, str]:
     return {**kept, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
 
 
-def merge(params: dict[str, Any], overrides: dict[str, Any], path: Path, prefix: str = "") -> dict[str, Any]:
+def merge_params(params: dict[str, Any], overrides: dict[str, Any], path: Path, prefix: str = "") -> dict[str, Any]:
     """Params with the leaves of `overrides` in their place. Raises ParamsInvalid for a key that params lacks."""
     merged = dict(params)
     for key, value in overrides.items():
@@ -65,7 +65,7 @@ def merge(params: dict[str, Any], overrides: dict[str, Any], path: Path, prefix:
             raise ParamsInvalid(f"{path}: {name} is not a key of params.yaml; remove it or correct its spelling")
         if isinstance(params[key], dict) != isinstance(value, dict):
             raise ParamsInvalid(f"{path}: {name} is {value!r}, params.yaml has {params[key]!r}; give the same kind")
-        merged[key] = merge(params[key], value, path, f"{name}.") if isinstance(value, dict) else value
+        merged[key] = merge_params(params[key], value, path, f"{name}.") if isinstance(value, dict) else value
     return merged
 
 
@@ -85,7 +85,7 @@ def _copy(original: Path, copy: Path) -> None:
 def _override(params: Path, overrides: Path) -> None:
     known = yaml.safe_load(params.read_text(encoding="utf-8"))
     wanted = yaml.safe_load(overrides.read_text(encoding="utf-8")) or {}
-    params.write_text(yaml.safe_dump(merge(known, wanted, overrides), sort_keys=False, allow_unicode=True))
+    params.write_text(yaml.safe_dump(merge_params(known, wanted, overrides), sort_keys=False, allow_unicode=True))
 
 
 def _commit(folder: Path, names: list[str]) -> None:

@@ -84,10 +84,10 @@ def _deploy(task: Task, folder: Path, proven: Path, digest: str, say: Say) -> Pa
         raise MigrationRefused(f"{folder / RELEASE} is missing, so nobody knows which version it is; promote again")
     old = os.path.basename(folder.resolve())
     release = release.model_copy(update={"digest": digest})
-    journal.settle(task, say)
+    journal.finish_interrupted(task, say)
     serves = deployment.current_digest(task) == old
     if serves:
-        release = release.model_copy(update={"promoted_at": decision.now()})
+        release = release.model_copy(update={"promoted_at": decision.utc_now()})
     deployment.put(task, proven, release)
     if serves:
         why = f"format {FORMAT_VERSION} of the same model; it reproduces the examples"

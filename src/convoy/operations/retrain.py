@@ -95,7 +95,7 @@ def _task(client: MlflowClient, task: Task, before: ModelVersion | None) -> Iter
 
 def _gates(task: Task, digest: str) -> Iterator[str]:
     """The last judgement of a bundle that is kept, a line for each gate."""
-    kept = [each.report for each in run.read_kept(gate_reports.folder_of(task))]
+    kept = [each.report for each in run.read_stored_report(gate_reports.folder_of(task))]
     reports = [report for report in kept if report.challenger.digest == digest]
     if not reports:
         return

@@ -35,7 +35,7 @@ def wait_until_ready(urls: list[str], within_s: float, given_up: Callable[[], bo
     return not waiting
 
 
-def show(service: str, ui: str, say: Say) -> None:
+def print_predictions(service: str, ui: str, say: Say) -> None:
     """Print the addresses and, for each task that is deployed, a request with its answer."""
     addresses = f"MLflow UI    {ui}\npredictions  {service} (its page describes every route)"
     answers = [_answer(task, service) for task in TASKS]

@@ -15,14 +15,14 @@ from convoy.release import deployment, journal
 from convoy.release.decision import History
 from convoy.tracking import build_state, store
 from convoy.tracking.provenance import Lock, LockInvalid
-from convoy.tracking.store import Registry, RegistryAway
+from convoy.tracking.store import Registry, RegistryUnavailable
 
 PLACES = ("built", "published", "deployed", "serving")
 ANSWERS_WITHIN_S = 1.0
 
 
 @dataclass(frozen=True)
-class Standing:
+class TaskStatus:
     """What is in one of the four places: a model, or the reason why there is none or not a whole one."""
 
     digest: str | None = None
@@ -52,15 +52,15 @@ class Status:
     """Where a task stands in all four places."""
 
     task: Task
-    built: Standing
-    published: Standing
-    deployed: Standing
-    serving: Standing
+    built: TaskStatus
+    published: TaskStatus
+    deployed: TaskStatus
+    serving: TaskStatus
     last_decision: str | None
     next: list[Step] = field(default_factory=list)
 
 
-def look(port: int) -> list[Status]:
+def read_status(port: int) -> list[Status]:
     """Where all tasks stand now; reads only, and needs neither MLflow's client nor anything that is whole."""
     answers = _ask_service(port)
     try:
@@ -75,7 +75,7 @@ def to_json(found: list[Status]) -> str:
     return json.dumps({each.task: asdict(each) for each in found}, indent=2, ensure_ascii=False)
 
 
-def tell(found: list[Status], say: Say) -> None:
+def print_status(found: list[Status], say: Say) -> None:
     """For people."""
     for status in found:
         say(f"{status.task}:")
@@ -97,8 +97,8 @@ def _look_at(task: Task, lock: Lock | str, answers: dict[str, Any] | str, port: 
     registry: Registry | None = None
     away = ""
     try:
-        registry = store.read(task)
-    except RegistryAway as error:
+        registry = store.read_registry(task)
+    except RegistryUnavailable as error:
         away = str(error)
     made = _built(task, lock)
     deployed = _deployed(task)
@@ -109,53 +109,55 @@ def _look_at(task: Task, lock: Lock | str, answers: dict[str, Any] | str, port: 
     return replace(status, next=_steps(status, registry, history, port))
 
 
-def _built(task: Task, lock: Lock | str) -> Standing:
+def _built(task: Task, lock: Lock | str) -> TaskStatus:
     folder = paths.bundle(task)
     if isinstance(lock, str):
-        return Standing(remark=lock, whole=False)
+        return TaskStatus(remark=lock, whole=False)
     try:
-        found = build_state.read_built(task, lock)
+        found = build_state.read_build_state(task, lock)
         digest = digest_of(folder)
     except OSError:
-        return Standing(remark=f"nothing: {folder} is not there", whole=False)
+        return TaskStatus(remark=f"nothing: {folder} is not there", whole=False)
     if found.winner is not None:
-        return Standing(digest)
-    return Standing(digest, remark=f"not complete: {'; '.join(found.missing)}", whole=False)
+        return TaskStatus(digest)
+    return TaskStatus(digest, remark=f"not complete: {'; '.join(found.missing)}", whole=False)
 
 
-def _published(registry: Registry | None, away: str, made: Standing) -> Standing:
+def _published(registry: Registry | None, away: str, made: TaskStatus) -> TaskStatus:
     if registry is None:
-        return Standing(remark=f"not known: {away}", whole=False)
+        return TaskStatus(remark=f"not known: {away}", whole=False)
     found = registry.of_digest(made.digest) if made.digest else None
     if found is None:
-        return Standing(remark="nothing" if made.digest is None else f"not the bundle {made.digest[:12]} yet")
+        return TaskStatus(remark="nothing" if made.digest is None else f"not the bundle {made.digest[:12]} yet")
     aliases = [alias for alias, version in registry.aliases.items() if version == found.version]
-    return Standing(found.digest, found.version, found.since, ", ".join(aliases))
+    return TaskStatus(found.digest, found.version, found.since, ", ".join(aliases))
 
 
-def _deployed(task: Task) -> Standing:
+def _deployed(task: Task) -> TaskStatus:
     digest = deployment.current_digest(task)
     if digest is None:
         link = DEPLOYED / task / deployment.CURRENT
-        return Standing(remark=f"{link} is not the link that Convoy makes" if link.exists() else "nothing", whole=False)
-    release = journal.released(task, digest)
+        return TaskStatus(
+            remark=f"{link} is not the link that Convoy makes" if link.exists() else "nothing", whole=False
+        )
+    release = journal.release_of_bundle(task, digest)
     version, since = (release.version, release.promoted_at) if release else (None, None)
     try:
         is_it = read_bundle(deployment.folder_of(task, digest)).digest == digest and release is not None
         remark = "" if is_it else "broken: its release or its digest is not the right one"
     except (BundleInvalid, OSError) as error:
         remark = f"broken: {error}"
-    return Standing(digest, version, since, remark, not remark)
+    return TaskStatus(digest, version, since, remark, not remark)
 
 
-def _serving(task: Task, answers: dict[str, Any] | str, port: int) -> Standing:
+def _serving(task: Task, answers: dict[str, Any] | str, port: int) -> TaskStatus:
     if isinstance(answers, str):
-        return Standing(remark=answers, whole=False)
+        return TaskStatus(remark=answers, whole=False)
     found = answers.get(task, {})
     if found.get("state") != "ready":
-        return Standing(remark=f"nothing on port {port}: {found.get('reason', 'no such task')}", whole=False)
+        return TaskStatus(remark=f"nothing on port {port}: {found.get('reason', 'no such task')}", whole=False)
     release = found["release"]
-    return Standing(release["digest"], release["version"], release["promoted_at"])
+    return TaskStatus(release["digest"], release["version"], release["promoted_at"])
 
 
 def _ask_service(port: int) -> dict[str, Any] | str:
@@ -210,7 +212,7 @@ def _decision_on(status: Status, history: History | None) -> Step:
     )
 
 
-def _service(serving: Standing, port: int) -> Step:
+def _service(serving: TaskStatus, port: int) -> Step:
     if serving.digest is None:
         return Step(f"python -m convoy serve --port {port}", "nothing answers there with what is deployed")
     return Step("python -m convoy status", "the service follows within seconds; where it does not, its log says why")

@@ -52,7 +52,7 @@ def up(port: int, mlflow_port: int, say: Say) -> int:
         from convoy.operations import smoke_request
 
         if smoke_request.wait_until_ready(checks, READY_WITHIN_S, lambda: runner.ending):
-            smoke_request.show(service, ui, say)
+            smoke_request.print_predictions(service, ui, say)
         elif not runner.ending:
             say(f"not ready after {READY_WITHIN_S} s: {' or '.join(checks)}; the lines above say why")
             os.kill(os.getpid(), signal.SIGTERM)
@@ -76,7 +76,7 @@ def _while_heard(work: Callable[[], None], runner: "_Runner") -> None:
             raise
 
 
-def replace_by(name: str, port: int, say: Say) -> int:
+def exec_server(name: str, port: int, say: Say) -> int:
     """Become one of the two processes; gives an exit status only where the port is taken."""
     try:
         ports.check({"PORT" if name == "serve" else "MLFLOW_PORT": port})
@@ -106,7 +106,7 @@ def demo(folder: Path, port: int, mlflow_port: int, say: Say) -> int:
     """Lay `folder` with demo.yaml, build, publish and serve there; returns only where something fails."""
     try:
         ports.check({"PORT": port, "MLFLOW_PORT": mlflow_port})
-        workspace.lay(folder, Path("demo.yaml"))
+        workspace.create(folder, Path("demo.yaml"))
     except (ports.PortTaken, workspace.WorkspaceRefused, ParamsInvalid) as error:
         say(str(error))
         return 1

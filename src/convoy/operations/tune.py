@@ -14,7 +14,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from convoy.core.process import Say, usable_cores
-from convoy.tracking.tuning_runs import Record
+from convoy.tracking.tuning_runs import TuningRuns
 from convoy.training.tuning_space import exp_run, read_space, values
 from convoy.training.tuning_study import FINISHED, Subject, counts, fail_dead, is_here, open_study, running
 
@@ -30,7 +30,7 @@ class Tuner:
         self.subject, self.trials, self.workers, self.say = subject, trials, workers, say
         self.space = read_space(subject.task, subject.architecture)
         self.study = open_study(subject)
-        self.record = Record(subject, self.study, self.space, say)
+        self.record = TuningRuns(subject, self.study, self.space, say)
         self.deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
         self.threads = max(1, usable_cores() // workers)
         self._processes: dict[int, subprocess.Popen[bytes]] = {}

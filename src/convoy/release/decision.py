@@ -79,12 +79,12 @@ class Grounds:
     revision: str | None = None
 
 
-def now() -> str:
+def utc_now() -> str:
     """This moment, in UTC."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def who() -> str:
+def current_user() -> str:
     """user@host, and in CI who set it off."""
     try:
         user = getpass.getuser()

@@ -24,14 +24,14 @@ def current_digest(task: Task) -> str | None:
     return os.readlink(link) if link.is_symlink() else None
 
 
-def noted_history(task: Task) -> Anchor | None:
+def read_history_anchor(task: Task) -> Anchor | None:
     """How far the history had come, by the release of the deployed model; None where that does not say."""
     digest = current_digest(task)
     known = _read_release(folder_of(task, digest)) if digest else None
     return known.history if known else None
 
 
-def note_history(task: Task, anchor: Anchor) -> None:
+def write_history_anchor(task: Task, anchor: Anchor) -> None:
     """Write to the release of the deployed model how far the history has come. The caller holds hold_deployed()."""
     digest = current_digest(task)
     if digest is None:

@@ -18,7 +18,7 @@ from convoy.release import deployment
 from convoy.release.gates import run
 from convoy.release.gates.evidence import GATE, ONNX, PREFLIGHT, Difference, PublishParams
 from convoy.release.gates.report import Party, Report
-from convoy.release.gates.run import Contender, Kept
+from convoy.release.gates.run import Contender, StoredReport
 from convoy.tracking import artifacts, registry
 from convoy.tracking.build_state import Winner, is_of_lock
 from convoy.tracking.provenance import Lock
@@ -108,10 +108,10 @@ def _is_known(path: Path, written: dict[str, str], unknown: dict[str, str], gate
     return not missing
 
 
-def bring_back(client: MlflowClient, task: Task, version: ModelVersion) -> None:
+def restore_reports(client: MlflowClient, task: Task, version: ModelVersion) -> None:
     """Show what is kept of a version and MLflow lacks, as after it was deleted; the last judgement as tags."""
     digest = registry.digest_of_version(version)
-    known = [kept for kept in run.read_kept(folder_of(task)) if kept.report.challenger.digest == digest]
+    known = [kept for kept in run.read_stored_report(folder_of(task)) if kept.report.challenger.digest == digest]
     for kept in known:
         _show_files(client, version, kept)
     if known and REPORT not in version.tags:
@@ -122,11 +122,11 @@ def _party(version: ModelVersion) -> Party:
     return Party(version=str(version.version), digest=registry.digest_of_version(version))
 
 
-def _file(kept: Kept) -> str | None:
+def _file(kept: StoredReport) -> str | None:
     return f"{FOLDER}/{kept.files['report'].name}" if kept.files else None
 
 
-def _show_files(client: MlflowClient, version: ModelVersion, kept: Kept) -> None:
+def _show_files(client: MlflowClient, version: ModelVersion, kept: StoredReport) -> None:
     """JSON and picture on the version's run; only what MLflow lacks is written."""
     run_id = str(version.run_id)
     present = artifacts.list_files(client, run_id, FOLDER) if kept.files else {}
@@ -136,7 +136,7 @@ def _show_files(client: MlflowClient, version: ModelVersion, kept: Kept) -> None
             artifacts.put_file(client, run_id, f"{FOLDER}/{path.name}", content)
 
 
-def _show_tags(client: MlflowClient, version: ModelVersion, kept: Kept) -> None:
+def _show_tags(client: MlflowClient, version: ModelVersion, kept: StoredReport) -> None:
     for name, value in ((OUTCOME, kept.report.outcome), (REPORT, _file(kept))):
         if value is not None and version.tags.get(name) != value:
             client.set_model_version_tag(version.name, str(version.version), name, value)

@@ -8,7 +8,7 @@ from convoy.core.process import Say
 from convoy.release.decision import Decision, History, Mark
 
 
-def tell(history: History, path: Path, as_json: bool, say: Say) -> None:
+def print_history(history: History, path: Path, as_json: bool, say: Say) -> None:
     """Print each decision, the oldest first, and what of the file is no decision."""
     marks = {mark.of: mark for mark in history.marks}
     for decision in history.decisions:

@@ -15,7 +15,7 @@ from convoy.core import atomic
 from convoy.core.paths import DEPLOYED, Task
 from convoy.core.process import Say
 from convoy.release import deployment
-from convoy.release.decision import Decision, Grounds, History, Mark, Model, now, who
+from convoy.release.decision import Decision, Grounds, History, Mark, Model, current_user, utc_now
 
 FILE = "decisions.jsonl"
 
@@ -42,7 +42,9 @@ def digests_named(task: Task, since: datetime | None = None) -> set[str]:
 
 def read_history(task: Task) -> History:
     """The history with chain and end checked. Raises DecisionsBroken, which names file and line, and OSError."""
-    anchor = deployment.noted_history(task)  # read first: a decision in between makes the history longer, which is fine
+    anchor = deployment.read_history_anchor(
+        task
+    )  # read first: a decision in between makes the history longer, which is fine
     history = read_chain(task)
     if anchor is not None and not reaches(history, anchor):
         release = DEPLOYED / task / deployment.CURRENT / RELEASE
@@ -133,7 +135,13 @@ def _plain(model: Model | None) -> dict[str, Any] | None:
 
 def _append(task: Task, rest: dict[str, Any], why: str, at: str | None = None) -> dict[str, Any]:
     known = read_history(task).lines
-    first = {"previous": link(known), "number": len(known) + 1, "at": at or now(), "who": who(), "why": why}
+    first = {
+        "previous": link(known),
+        "number": len(known) + 1,
+        "at": at or utc_now(),
+        "who": current_user(),
+        "why": why,
+    }
     content = {**first, **rest}
     write_lines(task, [json.dumps(content, ensure_ascii=False, allow_nan=False).encode("utf-8")])
     return content
@@ -146,9 +154,9 @@ def write_lines(task: Task, lines: list[bytes]) -> None:
     does not reach stays as it is.
     """
     _append_lines(path_of(task), lines)
-    history, anchor = read_chain(task), deployment.noted_history(task)
+    history, anchor = read_chain(task), deployment.read_history_anchor(task)
     if anchor is None or reaches(history, anchor):
-        deployment.note_history(task, anchor_of(history))
+        deployment.write_history_anchor(task, anchor_of(history))
 
 
 def _append_lines(path: Path, lines: list[bytes]) -> None:
@@ -175,19 +183,19 @@ def decide(task: Task, release: Release, grounds: Grounds) -> Decision:
     comes after it is the same however often it is done, and `settle` does it where a kill has kept it from being done.
     """
     after = Model(version=release.version, digest=release.digest)
-    decision = append(task, serving(task), after, grounds, release.promoted_at)
+    decision = append(task, deployed_model(task), after, grounds, release.promoted_at)
     deployment.switch(task, release.digest)
     mark(task, decision, "done")
     return decision
 
 
-def settle(task: Task, say: Say) -> bool:
+def finish_interrupted(task: Task, say: Say) -> bool:
     """Complete or undo what a kill has cut off, and take note of what changed deployed/ without a decision.
 
     Says whether that was needed. The caller holds locks.hold_deployed(). Raises decisions.DecisionsBroken.
     """
     history = read_history(task)
-    decision, now_serving = history.unfinished, serving(task)
+    decision, now_serving = history.unfinished, deployed_model(task)
     if decision is None:
         known = history.champion
         if now_serving is not None and (known is None or known.digest != now_serving.digest):
@@ -205,16 +213,16 @@ def settle(task: Task, say: Say) -> bool:
     return True
 
 
-def serving(task: Task) -> Model | None:
+def deployed_model(task: Task) -> Model | None:
     """What serves now, by deployed/; None where nothing does."""
     digest = deployment.current_digest(task)
     if digest is None:
         return None
-    known = released(task, digest)
+    known = release_of_bundle(task, digest)
     return Model(version=known.version if known else None, digest=digest)
 
 
-def released(task: Task, digest: str) -> Release | None:
+def release_of_bundle(task: Task, digest: str) -> Release | None:
     """The release beside a deployed bundle; None where there is none that can be read."""
     try:
         return read_release(deployment.folder_of(task, digest))

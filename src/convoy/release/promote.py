@@ -8,12 +8,12 @@ from convoy.core import paths
 from convoy.core.paths import Task
 from convoy.core.process import Say
 from convoy.release import deployment, gate_reports, journal, registry_sync
-from convoy.release.approval import FOLLOWS, Shown, judge, place, refuse_second
-from convoy.release.decision import Decision, Grounds, Model, now
+from convoy.release.approval import SERVICE_FOLLOWS, MlflowView, current_link, grounds_for, refuse_second
+from convoy.release.decision import Decision, Grounds, Model, utc_now
 from convoy.tracking import registry
 
 
-def serve(client: MlflowClient, task: Task, version: ModelVersion, grounds: Grounds) -> Decision:
+def deploy_version(client: MlflowClient, task: Task, version: ModelVersion, grounds: Grounds) -> Decision:
     """Let a version serve by a decision, which is appended; the alias follows.
 
     What the decision names is proven first: raises BundleInvalid or VersionUnknown before anything is decided.
@@ -38,24 +38,24 @@ def align(client: MlflowClient, task: Task, version: ModelVersion) -> bool:
 def release_of(task: Task, version: ModelVersion) -> Release:
     """The release of a version; one that serves already keeps the time since when it does."""
     digest = registry.digest_of_version(version)
-    known = journal.released(task, digest)
+    known = journal.release_of_bundle(task, digest)
     serves = known is not None and deployment.current_digest(task) == digest
     return Release(
         name=version.name,
         version=str(version.version),
         run_id=str(version.run_id),
         digest=digest,
-        promoted_at=known.promoted_at if known and serves else now(),
+        promoted_at=known.promoted_at if known and serves else utc_now(),
     )
 
 
 def promote(client: MlflowClient, say: Say, task: Task, number: str | None, reason: str, seen: str | None) -> None:
     """Let a version serve; without a number the challenger. `seen` is the digest that served when it was asked for.
 
-    The caller holds locks.hold_deployed(). Raises NotAsAsked, VersionUnknown and BundleInvalid.
+    The caller holds locks.hold_deployed(). Raises ApprovalRefused, VersionUnknown and BundleInvalid.
     """
-    registry_sync.bring_back(client, task, say)
-    if journal.settle(task, say):
+    registry_sync.restore_history(client, task, say)
+    if journal.finish_interrupted(task, say):
         seen = deployment.current_digest(task)
     version = _chosen(client, task, number)
     asked = Model(version=str(version.version), digest=registry.digest_of_version(version))
@@ -63,14 +63,14 @@ def promote(client: MlflowClient, say: Say, task: Task, number: str | None, reas
         refuse_second(task, asked, seen)
         if deployment.current_digest(task) == asked.digest:
             align(client, task, version)
-            say(f"{version.name} version {version.version} serves from {place(task)}, as it did before")
+            say(f"{version.name} version {version.version} serves from {current_link(task)}, as it did before")
             return
-        grounds = judge(journal.read_history(task), asked, "promotion", reason, _shown(version))
-        serve(client, task, version, grounds)
-        say(f"{version.name} version {version.version} serves from {place(task)}")
-        say(FOLLOWS)
+        grounds = grounds_for(journal.read_history(task), asked, "promotion", reason, _shown(version))
+        deploy_version(client, task, version, grounds)
+        say(f"{version.name} version {version.version} serves from {current_link(task)}")
+        say(SERVICE_FOLLOWS)
     finally:
-        registry_sync.show(client, task)
+        registry_sync.update_mlflow(client, task)
 
 
 def _chosen(client: MlflowClient, task: Task, number: str | None) -> ModelVersion:
@@ -85,16 +85,16 @@ def _chosen(client: MlflowClient, task: Task, number: str | None) -> ModelVersio
     return version
 
 
-def _shown(version: ModelVersion) -> Shown:
+def _shown(version: ModelVersion) -> MlflowView:
     tag, outcome = version.tags.get(registry_sync.DECISION, ""), version.tags.get(gate_reports.OUTCOME)
     refusal = tag if tag.startswith(("refused", "refusal")) else ""
-    return Shown(refusal, {"gates": outcome} if outcome else {}, version.tags.get(gate_reports.REPORT))
+    return MlflowView(refusal, {"gates": outcome} if outcome else {}, version.tags.get(gate_reports.REPORT))
 
 
-def show(client: MlflowClient, task: Task) -> None:
+def align_and_update_mlflow(client: MlflowClient, task: Task) -> None:
     """Bring MLflow in line after what was decided without it, and the release with the number that MLflow knows."""
     digest = deployment.current_digest(task)
     version = registry.find_version(client, task, digest) if digest else None
     if version is not None:
         align(client, task, version)
-    registry_sync.show(client, task)
+    registry_sync.update_mlflow(client, task)

@@ -16,13 +16,22 @@ from convoy.core.params import ParamsInvalid
 from convoy.core.paths import DATA_KINDS, DEPLOYED, TASKS, Task, architectures
 from convoy.core.process import Say
 from convoy.release import deployment, gate_reports, journal, promote, registry_sync
-from convoy.release.approval import FOLLOWS
+from convoy.release.approval import SERVICE_FOLLOWS
 from convoy.release.decision import Grounds, Model
 from convoy.release.gate_reports import Judged
-from convoy.tracking import build_runs, build_state, live_runs, mlflow_runs, provenance, registering, registry, settings
+from convoy.tracking import (
+    build_runs,
+    build_state,
+    live_runs,
+    mlflow_runs,
+    provenance,
+    registration,
+    registry,
+    settings,
+)
 from convoy.tracking.artifacts import ArtifactRefused, StoreMoved
 from convoy.tracking.build_runs import Build
-from convoy.tracking.build_state import Built, Winner
+from convoy.tracking.build_state import BuildState, Winner
 from convoy.tracking.provenance import Lock
 from convoy.tracking.run_content import RunContent
 
@@ -52,14 +61,16 @@ def publish(client: MlflowClient, say: Say, tasks: Sequence[Task] = TASKS) -> No
     are published, and at once what concerns them all: LockInvalid, GitFailed, StoreMoved, SQLAlchemyError.
     """
     lock, git = Lock.read(), provenance.read_git_state()
-    for name in live_runs.close(client):
+    for name in live_runs.close_orphaned_runs(client):
         say(f"run {name}: its process is no longer there, it is marked KILLED")
     failed: dict[Task, str] = {}
     for task in tasks:
         say(f"{task}:")
         try:
             journal.read_chain(task)  # before anything changes; lines missing at its end may come back from MLflow
-            _Publication(client, task, build_state.read_built(task, lock), git, lambda line: say(f"  {line}")).run()
+            _Publication(
+                client, task, build_state.read_build_state(task, lock), git, lambda line: say(f"  {line}")
+            ).run()
         except (SQLAlchemyError, StoreMoved):
             raise
         except Exception as error:  # whatever it is, the other tasks do not wait for it
@@ -82,7 +93,7 @@ class _Publication:
     """One task on its way from the build to what serves."""
 
     def __init__(
-        self, client: MlflowClient, task: Task, content: Built, git: provenance.GitState | None, say: Say
+        self, client: MlflowClient, task: Task, content: BuildState, git: provenance.GitState | None, say: Say
     ) -> None:
         self.client, self.task, self.content, self.git, self.say = client, task, content, git, say
         self.experiment = mlflow_runs.experiment_of(client, task)
@@ -101,12 +112,12 @@ class _Publication:
         if self.unproven:
             self.say(f"not published, since no files here prove that they ran: {', '.join(self.unproven)}")
         served_before = deployment.current_digest(self.task)
-        registry_sync.bring_back(self.client, self.task, self.say)
-        journal.settle(self.task, self.say)
+        registry_sync.restore_history(self.client, self.task, self.say)
+        journal.finish_interrupted(self.task, self.say)
         self._publish()
-        registry_sync.show(self.client, self.task)
+        registry_sync.update_mlflow(self.client, self.task)
         if deployment.current_digest(self.task) != served_before:
-            self.say(FOLLOWS)
+            self.say(SERVICE_FOLLOWS)
 
     def _publish(self) -> None:
         runs = {architecture: self._complete(run) for architecture, run in self.content.runs.items()}
@@ -158,7 +169,7 @@ class _Publication:
             version = registry.version_with(self.client, self.task, "champion")
             if version is not None:
                 why = Grounds("restored", "nothing was deployed; it is MLflow's champion")
-                promote.serve(self.client, self.task, version, why)
+                promote.deploy_version(self.client, self.task, version, why)
                 self.say(f"{version.name} version {version.version} is what serves, again: nothing was deployed")
             return version
         version = registry.find_version(self.client, self.task, digest) or self._register_deployed(digest)
@@ -176,7 +187,7 @@ class _Publication:
             return None
         content = mlflow_runs.run_of_bundle(bundle, folder)
         run, _ = mlflow_runs.complete_run(self.client, self.experiment, content)
-        version = registering.register(self.client, self.task, folder, run.info.run_id, {})
+        version = registration.register(self.client, self.task, folder, run.info.run_id, {})
         self.say(f"the bundle that serves ({digest[:12]}) is {version.name} version {version.version} again")
         return version
 
@@ -187,7 +198,7 @@ class _Publication:
             "architecture": winner.architecture,
             "convoy.run_key": run.data.tags[mlflow_runs.RUN_KEY],
         }
-        version = registering.register(self.client, self.task, winner.folder, run.info.run_id, tags)
+        version = registration.register(self.client, self.task, winner.folder, run.info.run_id, tags)
         state = "new" if known is None else "known already"
         self.say(
             f"winner {self.task}-{winner.architecture}: bundle {bundle.digest[:12]} is "
@@ -201,7 +212,7 @@ class _Publication:
         self.say(f"build {build.digest[:12]}: {state}")
 
     def _decide(self, winner: Winner, version: ModelVersion, bundle: Bundle, serving: ModelVersion | None) -> None:
-        gate_reports.bring_back(self.client, self.task, version)
+        gate_reports.restore_reports(self.client, self.task, version)
         if deployment.current_digest(self.task) == bundle.digest:
             changed = promote.align(self.client, self.task, version)
             self.say(f"version {version.version} serves" + (", deployed/ and MLflow agree again" if changed else ""))
@@ -227,12 +238,12 @@ class _Publication:
         why = "; ".join(judged.report.objections)
         if judged.report.outcome == "failed":
             asked = Model(version=str(version.version), digest=bundle.digest)
-            journal.append(self.task, journal.serving(self.task), asked, self._grounds("refusal", why, judged))
+            journal.append(self.task, journal.deployed_model(self.task), asked, self._grounds("refusal", why, judged))
         self._stays_challenger(version, serving, why)
 
     def _promote(self, version: ModelVersion, serving: ModelVersion | None, judged: Judged) -> None:
         why = f"it passed every gate beside version {serving.version}" if serving else "no champion before"
-        promote.serve(self.client, self.task, version, self._grounds("promotion", why, judged))
+        promote.deploy_version(self.client, self.task, version, self._grounds("promotion", why, judged))
         over = f" over version {serving.version}" if serving else ": no champion before"
         self.say(f"version {version.version} promoted{over}; it serves from {DEPLOYED / self.task}/current")
 

@@ -30,7 +30,7 @@ def pull(client: MlflowClient, task: Task, say: Say) -> bool:
             f"{registry.model_name(task)} has no champion in {client.tracking_uri}; "
             "`python -m convoy publish` or `promote`, where the pipeline runs, makes one"
         )
-    journal.settle(task, say)
+    journal.finish_interrupted(task, say)
     nearby = [deployment.folder_of(task, registry.digest_of_version(version))]
     release = release_of(task, version)
     with registry.bundle_of(client, version, nearby) as folder:
@@ -42,7 +42,7 @@ def pull(client: MlflowClient, task: Task, say: Say) -> bool:
     return changed
 
 
-def pulled(client: MlflowClient, task: Task, say: Say, complain: Say) -> bool:
+def try_pull(client: MlflowClient, task: Task, say: Say, complain: Say) -> bool:
     """`pull`, and whether it succeeded; why not is told, so that one task's failure does not keep the others."""
     try:
         pull(client, task, say)
@@ -70,7 +70,7 @@ def follow(client: MlflowClient, tasks: list[Task], every_s: float, say: Say) ->
         for task in tasks:
             try:
                 with locks.hold_deployed(say):
-                    pulled(client, task, partial(once, task), partial(once, task))
+                    try_pull(client, task, partial(once, task), partial(once, task))
             except OSError as error:  # of the lock: a full disk, say
                 once(task, f"{task}: {error}")
         time.sleep(every_s)

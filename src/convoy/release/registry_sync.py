@@ -26,7 +26,7 @@ LINES, TABLE = "decisions.jsonl", "decisions.json"
 _COLUMNS = ("number", "at", "who", "kind", "from", "to", "why", "figures", "gate report", "git revision")
 
 
-def show(client: MlflowClient, task: Task) -> None:
+def update_mlflow(client: MlflowClient, task: Task) -> None:
     """Bring what MLflow shows in line with deployed/ and its history; again and again to the same."""
     history = journal.read_history(task)
     versions = _versions(client, task)
@@ -43,7 +43,7 @@ def show(client: MlflowClient, task: Task) -> None:
         _show_anchor(client, task, history, shown)
 
 
-def bring_back(client: MlflowClient, task: Task, say: Say) -> None:
+def restore_history(client: MlflowClient, task: Task, say: Say) -> None:
     """Append what MLflow knows to have followed on the last line here: all, where deployed/ was lost."""
     missing, lost = missing_lines(client, task)
     if missing:

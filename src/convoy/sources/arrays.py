@@ -17,7 +17,15 @@ from numpy.typing import NDArray
 
 from convoy.core.png import QUICK, encode_png
 from convoy.sources.archives import is_zip, most_unpacked, readable, refuse_hostile
-from convoy.sources.items import SPLIT_NAMES, Found, Item, Rejection, SourceParams, SourceRefused, label_name
+from convoy.sources.items import (
+    SPLIT_NAMES,
+    Item,
+    ItemsAndRejections,
+    Rejection,
+    SourceParams,
+    SourceRefused,
+    label_name,
+)
 from convoy.sources.trees import MAX_FILE_BYTES
 
 BLOCK, BLOCK_BYTES = 1_000, 32_000_000  # images, and bytes, that are read at once at most
@@ -31,7 +39,7 @@ _REMEDY = "get it again"
 _Named = tuple[str, bool, tuple[str, ...]]
 
 
-def read(params: SourceParams) -> Found:
+def read(params: SourceParams) -> ItemsAndRejections:
     """A folder of IDX files (`train-images-idx3-ubyte.gz`) or one .npz (`x_train`, `y_train`; `images`, `labels`).
 
     Images are (n, height, width) or (n, height, width, 1 or 3) uint8. Raises SourceRefused for all else, and where an
@@ -45,7 +53,7 @@ def read(params: SourceParams) -> Found:
         yield from read_pair(params.path, images, labels, split if params.given_splits else "", split or "images")
 
 
-def read_pair(path: Path, images: str, labels: str, split: str, name: str) -> Found:
+def read_pair(path: Path, images: str, labels: str, split: str, name: str) -> ItemsAndRejections:
     """The items of one array of images and one of labels; their names are `name:0` and so on."""
     with _opened(path, images) as pixels, _opened(path, labels) as values:
         _require_images(f"{path}: {images}", pixels)

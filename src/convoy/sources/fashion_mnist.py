@@ -11,7 +11,7 @@ from pathlib import Path
 from convoy.core.params import Section, read_section
 from convoy.sources.arrays import read_pair
 from convoy.sources.download import Way, fetch_verified
-from convoy.sources.items import Found, Item
+from convoy.sources.items import Item, ItemsAndRejections
 
 
 class Publication(Section):
@@ -29,7 +29,7 @@ def describe(path: Path) -> Publication:
     return read_section(Publication, path=path)
 
 
-def read(published: Publication) -> Found:
+def read(published: Publication) -> ItemsAndRejections:
     """The official train and test split."""
     with tempfile.TemporaryDirectory() as scratch:
         fetch(published, Path(scratch, "verified"))

@@ -3,11 +3,11 @@
 from pathlib import PurePosixPath
 
 from convoy.core.paths import Task
-from convoy.sources.items import SPLIT_NAMES, Found, Item, Rejection, SourceParams, SourceRefused
+from convoy.sources.items import SPLIT_NAMES, Item, ItemsAndRejections, Rejection, SourceParams, SourceRefused
 from convoy.sources.trees import TreeFile, open_tree
 
 
-def read(params: SourceParams, task: Task) -> Found:
+def read(params: SourceParams, task: Task) -> ItemsAndRejections:
     """`label/file`, or `split/label/file`; folders below those of the labels are looked into too.
 
     Raises SourceRefused for a source that cannot be read, and for a label's folder without a usable file.

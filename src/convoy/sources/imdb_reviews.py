@@ -12,7 +12,7 @@ from pathlib import Path
 
 from convoy.core.params import Section, read_section
 from convoy.sources.download import fetch_verified
-from convoy.sources.items import Found, Item
+from convoy.sources.items import Item, ItemsAndRejections
 
 
 class Publication(Section):
@@ -31,7 +31,7 @@ def describe(path: Path) -> Publication:
     return read_section(Publication, path=path)
 
 
-def read(published: Publication) -> Found:
+def read(published: Publication) -> ItemsAndRejections:
     """Reviews as they were published, with their `<br />`."""
     csv.field_size_limit(1_000_000)  # the longest review has 13,704 characters
     with tempfile.TemporaryDirectory() as scratch:

@@ -47,7 +47,7 @@ class Rejection:
     ignored: bool = False
 
 
-Found = Iterator[Item | Rejection]
+ItemsAndRejections = Iterator[Item | Rejection]
 
 
 def label_name(cell: object) -> str:

@@ -7,7 +7,15 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from convoy.core.paths import Task
-from convoy.sources.items import SPLIT_NAMES, Found, Item, Rejection, SourceParams, SourceRefused, label_name
+from convoy.sources.items import (
+    SPLIT_NAMES,
+    Item,
+    ItemsAndRejections,
+    Rejection,
+    SourceParams,
+    SourceRefused,
+    label_name,
+)
 from convoy.sources.lines import Numbered, read_csv, read_jsonl, require_columns
 from convoy.sources.trees import read_file
 
@@ -15,7 +23,7 @@ SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 PARQUET_BATCH = 1_000  # rows
 
 
-def read(params: SourceParams, task: Task) -> Found:
+def read(params: SourceParams, task: Task) -> ItemsAndRejections:
     """A row is an item; its name is `table.csv:12`, by line, in Parquet by row.
 
     Raises SourceRefused where there is no such table or column, or where it cannot be read to its end.

@@ -9,7 +9,7 @@ from typing import Any
 from convoy.core import paths, stages
 from convoy.core.paths import TASKS, Architecture, Split, Task
 from convoy.tracking.provenance import Lock, same_file
-from convoy.tracking.run_content import DataSet, RunContent, numbers, read_json, read_run, texts, training_file
+from convoy.tracking.run_content import DataSet, RunContent, flat_metrics, read_json, read_run, texts, training_file
 
 _CONTEXTS: dict[Split, str] = {"train": "training", "test": "test"}
 
@@ -37,7 +37,7 @@ def _run(task: Task, name: str, figures: dict[str, float], params: dict[str, Any
             "mlflow.source.name": f"dvc repro {stages.BASELINES}",
             "mlflow.source.type": "LOCAL",
         },
-        metrics=numbers(figures, "test"),
+        metrics=flat_metrics(figures, "test"),
         data_sets=[
             DataSet(f"{task}-{split}", md5[:36], path, context)
             for split, context in _CONTEXTS.items()
@@ -69,7 +69,7 @@ class Winner:
 
 
 @dataclass(frozen=True)
-class Built:
+class BuildState:
     """What the pipeline has built for one task, and what it has not."""
 
     task: Task
@@ -80,7 +80,7 @@ class Built:
     lock: Lock
 
 
-def read_built(task: Task, lock: Lock) -> Built:
+def read_build_state(task: Task, lock: Lock) -> BuildState:
     """Read what is there for `task`; what is absent or older than its inputs is named, not guessed."""
     missing: list[str] = []
     evaluated = _is_current(lock, stages.evaluate(task), missing)
@@ -91,7 +91,7 @@ def read_built(task: Task, lock: Lock) -> Built:
         for each in trained
     }
     baselines = _read_baselines(task, lock, missing)
-    return Built(task, runs, baselines, winner, list(dict.fromkeys(missing)), lock)
+    return BuildState(task, runs, baselines, winner, list(dict.fromkeys(missing)), lock)
 
 
 def keys_of_lock(task: Task, lock: Lock) -> set[str]:

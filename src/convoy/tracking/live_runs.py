@@ -24,7 +24,7 @@ _DEATH = {"event": "end", "status": "KILLED", "reason": "its process ended witho
 Event = dict[str, Any]
 
 
-def close(client: MlflowClient) -> list[str]:
+def close_orphaned_runs(client: MlflowClient) -> list[str]:
     """Mark the abandoned runs of this machine KILLED, and give their names; other machines' are theirs to judge."""
     experiments = [found.experiment_id for found in client.search_experiments(filter_string="name LIKE 'convoy-%'")]
     if not experiments:
@@ -126,7 +126,7 @@ class _LiveRun:
     def _bring(self) -> None:
         if self._client is None:
             client = _open_store()
-            close(client)
+            close_orphaned_runs(client)
             self._client = client
         client, content = self._client, self._content()
         self._run_id = self._run_id or self._open_run(client, content)

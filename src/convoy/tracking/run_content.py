@@ -24,7 +24,7 @@ _HASH_DIGITS = 32
 _CONTEXTS = {"train": "training", "validation": "validation", "test": "test"}
 
 
-def name_part(label: str) -> str:
+def metric_name_part(label: str) -> str:
     """The part of a name that stands for a label: itself where MLflow takes it, else escaped, as `C_x2b__x2b_`.
 
     Escapes are those of .NET's XmlConvert.EncodeName: the code point in hexadecimal digits between `_x` and `_`.
@@ -39,12 +39,12 @@ def name_part(label: str) -> str:
     return f"{part[: _LONGEST - _HASH_DIGITS - 1]}_{digest}"
 
 
-def numbers(content: Any, prefix: str) -> dict[str, float]:
+def flat_metrics(content: Any, prefix: str) -> dict[str, float]:
     """The numeric leaves of a report, named after the keys that lead to them, with `/` between."""
     if isinstance(content, dict):
         found: dict[str, float] = {}
         for key, value in content.items():
-            found |= numbers(value, f"{prefix}/{name_part(str(key))}".removeprefix("/"))
+            found |= flat_metrics(value, f"{prefix}/{metric_name_part(str(key))}".removeprefix("/"))
         return found
     is_number = isinstance(content, int | float) and not isinstance(content, bool)
     return {prefix: float(content)} if is_number else {}
@@ -184,13 +184,13 @@ def _metrics(
     def figures(path: Path) -> Any:
         return read_json(path) if same_file(path, written.get(str(path), "")) else {}
 
-    found = numbers(figures(paths.reports(task) / architecture / "metrics.json"), "")
+    found = flat_metrics(figures(paths.reports(task) / architecture / "metrics.json"), "")
     if evaluated:
-        found |= numbers(figures(paths.reports(task) / "candidates.json").get(architecture, {}), "test")
+        found |= flat_metrics(figures(paths.reports(task) / "candidates.json").get(architecture, {}), "test")
     if evaluated and is_winner:
-        found |= numbers(figures(paths.reports(task) / "test.json"), "test")
-        found |= numbers(figures(paths.reports(task) / "slices.json"), "slices")
-        found |= numbers(figures(paths.reports(task) / "explanation.json"), "explanation")
+        found |= flat_metrics(figures(paths.reports(task) / "test.json"), "test")
+        found |= flat_metrics(figures(paths.reports(task) / "slices.json"), "slices")
+        found |= flat_metrics(figures(paths.reports(task) / "explanation.json"), "explanation")
     return {name: value for name, value in found.items() if not math.isnan(value)}
 
 

@@ -29,12 +29,12 @@ ANSWERS_WITHIN_S = 1.0  # of a server for a look; publish waits longer
 _PAGE = 1000  # runs that MLflow gives at once
 
 
-class RegistryAway(RuntimeError):
+class RegistryUnavailable(RuntimeError):
     """The registry cannot be read: it is missing, broken, away, or of a kind that MLflow's client alone reads."""
 
 
 @dataclass(frozen=True)
-class Registered:
+class RegisteredVersion:
     """One version."""
 
     version: str
@@ -46,14 +46,14 @@ class Registered:
 class Registry:
     """What MLflow holds of a task."""
 
-    versions: list[Registered] = field(default_factory=list)  # the oldest first
+    versions: list[RegisteredVersion] = field(default_factory=list)  # the oldest first
     aliases: dict[str, str] = field(default_factory=dict)  # champion, challenger -> version
 
-    def of_digest(self, digest: str) -> Registered | None:
+    def of_digest(self, digest: str) -> RegisteredVersion | None:
         """The version that holds a bundle, the oldest where there are several."""
         return next((each for each in self.versions if each.digest == digest), None)
 
-    def of_number(self, number: str) -> Registered | None:
+    def of_number(self, number: str) -> RegisteredVersion | None:
         """The version with a number."""
         return next((each for each in self.versions if each.version == number), None)
 
@@ -63,20 +63,20 @@ def model_name(task: Task) -> str:
     return f"convoy-{task}"
 
 
-def read(task: Task) -> Registry:
-    """What the registry holds now. Raises RegistryAway, which says why it cannot be read."""
+def read_registry(task: Task) -> Registry:
+    """What the registry holds now. Raises RegistryUnavailable, which says why it cannot be read."""
     uri = settings.tracking_uri()
     database = settings.database()
     if database is not None:
         return _of_file(database, model_name(task))
     if uri.startswith(("http://", "https://")):
         return _of_server(uri.rstrip("/"), model_name(task))
-    raise RegistryAway(f"{uri.split(':')[0]} is a store that MLflow's client alone reads")
+    raise RegistryUnavailable(f"{uri.split(':')[0]} is a store that MLflow's client alone reads")
 
 
 def _of_file(database: Path, name: str) -> Registry:
     if not database.exists():
-        raise RegistryAway(f"{database} is missing")
+        raise RegistryUnavailable(f"{database} is missing")
     try:
         # Read only: a look must neither make a file nor wait for who writes.
         with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True, timeout=1)) as connection:
@@ -90,8 +90,8 @@ def _of_file(database: Path, name: str) -> Registry:
                 "SELECT alias, version FROM registered_model_aliases WHERE name = ?", (name,)
             ).fetchall()
     except sqlite3.Error as error:
-        raise RegistryAway(f"{database} cannot be read ({error})") from None
-    found = [Registered(str(version), digest, _time(made_ms)) for version, digest, made_ms in versions]
+        raise RegistryUnavailable(f"{database} cannot be read ({error})") from None
+    found = [RegisteredVersion(str(version), digest, _time(made_ms)) for version, digest, made_ms in versions]
     return Registry(found, {alias: str(version) for alias, version in aliases})
 
 
@@ -103,7 +103,9 @@ def _of_server(uri: str, name: str) -> Registry:
     for each in sorted(found, key=lambda each: int(each["version"])):
         tags = {tag["key"]: tag["value"] for tag in each.get("tags", [])}
         if DIGEST in tags:
-            versions.append(Registered(str(each["version"]), tags[DIGEST], _time(int(each["creation_timestamp"]))))
+            versions.append(
+                RegisteredVersion(str(each["version"]), tags[DIGEST], _time(int(each["creation_timestamp"])))
+            )
     return Registry(versions, {each["alias"]: str(each["version"]) for each in model.get("aliases", [])})
 
 
@@ -117,9 +119,9 @@ def _ask(url: str) -> dict[str, Any]:
         with error:
             if error.code == 404 and b"RESOURCE_DOES_NOT_EXIST" in error.read():
                 return {}
-        raise RegistryAway(f"{url.split('/api/')[0]} answers {error.code} {error.reason}") from None
+        raise RegistryUnavailable(f"{url.split('/api/')[0]} answers {error.code} {error.reason}") from None
     except (OSError, ValueError) as error:
-        raise RegistryAway(f"{url.split('/api/')[0]} does not answer ({error})") from None
+        raise RegistryUnavailable(f"{url.split('/api/')[0]} does not answer ({error})") from None
 
 
 def _credentials() -> dict[str, str]:
@@ -137,7 +139,7 @@ def _time(made_ms: int) -> str:
 
 
 @dataclass(frozen=True)
-class KnownRun:
+class RunRecord:
     """A run as MLflow has it."""
 
     id: str
@@ -149,7 +151,7 @@ class KnownRun:
 
 
 @dataclass(frozen=True)
-class KnownVersion:
+class VersionRecord:
     """A registered version as MLflow has it."""
 
     name: str
@@ -167,13 +169,13 @@ class KnownVersion:
 
 
 @dataclass
-class Known:
+class StoreContents:
     """All that MLflow knows; `trouble` says why where that is nothing."""
 
     where: str
     trouble: str = ""
-    runs: dict[str, KnownRun] = field(default_factory=dict)
-    versions: list[KnownVersion] = field(default_factory=list)
+    runs: dict[str, RunRecord] = field(default_factory=dict)
+    versions: list[VersionRecord] = field(default_factory=list)
     client: "MlflowClient | None" = None
 
     def artifact(self, run_id: str, name: str) -> bytes | None:
@@ -199,18 +201,20 @@ class Known:
             return []
 
 
-def read_known() -> Known:
+def read_all() -> StoreContents:
     """Read the store that mlflow_settings names; nothing is made or changed there."""
     database, where = settings.database(), settings.tracking_uri()
     if database is not None and not database.exists():
-        return Known(where, f"{database} is not there; `python -m convoy publish` makes it anew from what is built")
+        return StoreContents(
+            where, f"{database} is not there; `python -m convoy publish` makes it anew from what is built"
+        )
     from mlflow import MlflowClient
 
     try:
         client = MlflowClient(tracking_uri=where, registry_uri=where)
-        return Known(where, "", {run.id: run for run in _runs(client)}, list(_versions(client)), client)
+        return StoreContents(where, "", {run.id: run for run in _runs(client)}, list(_versions(client)), client)
     except _refusals() as error:
-        return Known(where, f"MLflow ({where}) does not answer: {str(error).splitlines()[0]}")
+        return StoreContents(where, f"MLflow ({where}) does not answer: {str(error).splitlines()[0]}")
 
 
 def _refusals() -> tuple[type[Exception], ...]:
@@ -222,7 +226,7 @@ def _refusals() -> tuple[type[Exception], ...]:
     return (ArtifactRefused, MlflowException, SQLAlchemyError, OSError)
 
 
-def _runs(client: "MlflowClient") -> Iterator[KnownRun]:
+def _runs(client: "MlflowClient") -> Iterator[RunRecord]:
     from convoy.tracking import mlflow_runs
 
     found = [client.get_experiment_by_name(mlflow_runs.experiment_name(task)) for task in TASKS]
@@ -232,13 +236,13 @@ def _runs(client: "MlflowClient") -> Iterator[KnownRun]:
         page: Any = client.search_runs(experiments, max_results=_PAGE, page_token=token)
         for run in page:
             info = run.info
-            yield KnownRun(info.run_id, info.run_name, info.status, info.start_time, run.data.tags, run.data.params)
+            yield RunRecord(info.run_id, info.run_name, info.status, info.start_time, run.data.tags, run.data.params)
         token = page.token
         if not token:
             return
 
 
-def _versions(client: "MlflowClient") -> Iterator[KnownVersion]:
+def _versions(client: "MlflowClient") -> Iterator[VersionRecord]:
     from convoy.tracking import registry
 
     for task in TASKS:
@@ -254,4 +258,4 @@ def _versions(client: "MlflowClient") -> Iterator[KnownVersion]:
             held = tuple(sorted(aliases.get(number, ())))
             registered_ms = int(version.creation_timestamp or 0)
             bundle = registry.bundle_folder(registry.model_folder(version))
-            yield KnownVersion(name, int(number), str(version.run_id), registered_ms, held, dict(version.tags), bundle)
+            yield VersionRecord(name, int(number), str(version.run_id), registered_ms, held, dict(version.tags), bundle)

@@ -22,7 +22,7 @@ _STATUS = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialSt
 LAST_WAIT_S = 10  # for another process that has the store
 
 
-class Record:
+class TuningRuns:
     """Brings MLflow to what the study says, never in the way of tuning: where MLflow refuses, it says so once."""
 
     def __init__(self, subject: Subject, study: Study, space: Space, say: Say) -> None:

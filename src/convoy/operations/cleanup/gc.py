@@ -14,7 +14,7 @@ from convoy.core import atomic, locks
 from convoy.core.paths import DEPLOYED, TASKS, Task
 from convoy.core.process import Say
 from convoy.operations.cleanup import retention, run_cleanup
-from convoy.operations.cleanup.retention import Judged, KeepParams, Thing, check_clock, judge
+from convoy.operations.cleanup.retention import KeepParams, Removable, Verdict, check_clock, judge
 from convoy.release import journal
 from convoy.tracking import build_state, mlflow_runs, registry, settings
 from convoy.tracking.provenance import Lock
@@ -28,13 +28,13 @@ _SETTLING = f"what serves changed less than {retention.GRACE_S} s ago, a service
 class Plan:
     """What was found, judged; `revisions` and `hashes` are what the runs that stay were made from."""
 
-    judged: list[Judged] = field(default_factory=list)
+    judged: list[Verdict] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     revisions: set[str] = field(default_factory=set)
     hashes: set[str] = field(default_factory=set)
 
     @property
-    def going(self) -> list[Thing]:
+    def going(self) -> list[Removable]:
         """What goes."""
         return [each.thing for each in self.judged if each.goes]
 
@@ -42,7 +42,7 @@ class Plan:
 def plan(client: MlflowClient, params: KeepParams, now: datetime, clock_is_right: bool = False) -> Plan:
     """Look at everything and judge it; changes nothing. The caller holds locks.hold_deployed().
 
-    Raises ClockDoubtful unless `clock_is_right`, and decisions.DecisionsBroken.
+    Raises ClockSuspicious unless `clock_is_right`, and decisions.DecisionsBroken.
     """
     made = Plan()
     local = settings.is_local(client.tracking_uri)
@@ -53,7 +53,7 @@ def plan(client: MlflowClient, params: KeepParams, now: datetime, clock_is_right
         )
     lock = Lock.read()
     for task in TASKS:
-        kept = retention.digests(client, task, params.days, now)
+        kept = retention.kept_digests(client, task, params.days, now)
         made.judged += judge(_bundles(task, kept), params.bundles, params.days, now)
         if local:
             made.judged += _judge_store(client, task, lock, kept, params, now, made)
@@ -63,14 +63,14 @@ def plan(client: MlflowClient, params: KeepParams, now: datetime, clock_is_right
     return made
 
 
-def _newest(judged: Sequence[Judged]) -> datetime | None:
+def _newest(judged: Sequence[Verdict]) -> datetime | None:
     """The time of the newest record of all: of a thing, or of a decision."""
     last = [decision for task in TASKS for decision in journal.read(task)[-1:]]
     decided = [retention.in_utc(datetime.fromisoformat(decision.at)) for decision in last]
     return max([*(each.thing.at for each in judged), *decided], default=None)
 
 
-def tell(made: Plan, say: Say) -> None:
+def print_plan(made: Plan, say: Say) -> None:
     """A table of all that goes and all that stays, with sizes and reasons; runs that stay for one reason are a line."""
     rows = [_row(each) for each in made.judged if each.goes or each.thing.kind != "run"]
     staying = [each for each in made.judged if not each.goes and each.thing.kind == "run"]
@@ -86,7 +86,7 @@ def tell(made: Plan, say: Say) -> None:
     say(f"{len(made.going)} of {len(made.judged)} go, {_mb(freed)}" if made.going else "nothing goes")
 
 
-def carry_out(client: MlflowClient, going: Sequence[Thing], say: Say) -> None:
+def carry_out(client: MlflowClient, going: Sequence[Removable], say: Say) -> None:
     """Remove what goes. Each thing is there or it is not, whenever this is killed; the next gc goes on.
 
     The caller holds locks.hold_deployed(). Raises retired.RetiringFailed.
@@ -109,10 +109,10 @@ def carry_out(client: MlflowClient, going: Sequence[Thing], say: Say) -> None:
         say(f"{len(going)} are gone, {_mb(sum(thing.size for thing in going))}")
 
 
-def _bundles(task: Task, kept: dict[str, str]) -> list[Thing]:
+def _bundles(task: Task, kept: dict[str, str]) -> list[Removable]:
     settling = _SETTLING if retention.is_settling(task) else ""
     return [
-        Thing(
+        Removable(
             "bundle",
             f"bundle {task} {folder.name[:12]}",
             str(folder),
@@ -120,19 +120,19 @@ def _bundles(task: Task, kept: dict[str, str]) -> list[Thing]:
             at,
             kept.get(folder.name, "") or settling,
         )
-        for folder, at in retention.bundles(task)
+        for folder, at in retention.deployed_bundles(task)
     ]
 
 
 def _judge_store(
     client: MlflowClient, task: Task, lock: Lock, kept: dict[str, str], params: KeepParams, now: datetime, made: Plan
-) -> list[Judged]:
+) -> list[Verdict]:
     """Versions first: a run stays as long as its version does; a version's bundle is not counted with its run again."""
     runs = run_cleanup.runs(client, task)
     sizes = {each.run_id: each.model_sizes for each in runs}
     elsewhere = {each.run_id for each in runs if each.folder is None}
     things = [
-        Thing(
+        Removable(
             "version",
             f"{registry.model_name(task)} {version.version}",
             f"{version.name}/{version.version}",
@@ -159,7 +159,7 @@ def _judge_store(
     return [*versions, *judged]
 
 
-def _runs(task: Task, lock: Lock, runs: Sequence[run_cleanup.StoredRun], holds: dict[str, str]) -> Iterator[Thing]:
+def _runs(task: Task, lock: Lock, runs: Sequence[run_cleanup.StoredRun], holds: dict[str, str]) -> Iterator[Removable]:
     """The runs that `publish` made and that nobody writes to; others are not ours to judge."""
     current = build_state.keys_of_lock(task, lock)
     for each in runs:
@@ -168,17 +168,17 @@ def _runs(task: Task, lock: Lock, runs: Sequence[run_cleanup.StoredRun], holds: 
             protected = holds.get(each.run_id) or ("dvc.lock names it" if is_current else "")
             protected = protected or ("" if each.folder else _ELSEWHERE)
             name = f"run {each.run.info.run_name} {each.run_id[:12]}"
-            yield Thing("run", name, each.run_id, each.size - sum(each.model_sizes.values()), each.at, protected)
+            yield Removable("run", name, each.run_id, each.size - sum(each.model_sizes.values()), each.at, protected)
 
 
-def _trainings() -> Iterator[Thing]:
+def _trainings() -> Iterator[Removable]:
     """Checkpoints of trainings that did not end; the newest file says when one was last gone on with."""
     for folder in sorted(path for path in TRAININGS.glob("*") if path.is_dir()):
         times = [path.stat().st_mtime for path in [folder, *folder.rglob("*")]]
         with _lock_of(folder) as free:
             protected = "" if free else "it is being trained"
         at = datetime.fromtimestamp(max(times), UTC)
-        yield Thing("training", f"training {folder.name}", str(folder), run_cleanup.size_of(folder), at, protected)
+        yield Removable("training", f"training {folder.name}", str(folder), run_cleanup.size_of(folder), at, protected)
 
 
 def _remove_folder(folder: Path) -> None:
@@ -201,7 +201,7 @@ def _lock_of(folder: Path) -> AbstractContextManager[bool]:
     return locks.hold(path) if path.exists() else nullcontext(True)  # looking makes no file
 
 
-def _row(each: Judged) -> tuple[str, str, str, str, str]:
+def _row(each: Verdict) -> tuple[str, str, str, str, str]:
     thing = each.thing
     return "goes" if each.goes else "stays", thing.name, _mb(thing.size), f"{thing.at:%Y-%m-%d}", each.why
 

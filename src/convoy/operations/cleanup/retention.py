@@ -24,7 +24,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 Kind = Literal["bundle", "version", "run", "training"]
 
 
-def digests(client: MlflowClient, task: Task, days: int, now: datetime) -> dict[str, str]:
+def kept_digests(client: MlflowClient, task: Task, days: int, now: datetime) -> dict[str, str]:
     """Digest -> why it stays, the strongest reason first found. Raises decisions.DecisionsBroken."""
     found: dict[str, str] = {}
     current = deployment.current_digest(task)
@@ -47,7 +47,7 @@ def is_settling(task: Task) -> bool:
     return link.is_symlink() and time.time() - link.lstat().st_mtime < GRACE_S
 
 
-def bundles(task: Task) -> list[tuple[Path, datetime]]:
+def deployed_bundles(task: Task) -> list[tuple[Path, datetime]]:
     """The deployed bundles, each with the time of its promotion, or of its making where its release is broken.
 
     The last promoted comes last.
@@ -74,7 +74,7 @@ def in_utc(at: datetime) -> datetime:
 
 def _before(task: Task, current: str | None) -> set[str]:
     """What served before the champion: by the history, and by the releases, since the history may be younger."""
-    others = [folder.name for folder, _ in bundles(task) if folder.name != current]
+    others = [folder.name for folder, _ in deployed_bundles(task) if folder.name != current]
     before = journal.read_history(task).one_before
     return set(others[-1:]) | ({before.digest} if before else set())
 
@@ -90,7 +90,7 @@ class KeepParams(Section):
 
 
 @dataclass(frozen=True)
-class Thing:
+class Removable:
     """Something that takes space: a deployed bundle, a registered version, a run, or an unfinished training."""
 
     kind: Kind
@@ -102,15 +102,15 @@ class Thing:
 
 
 @dataclass(frozen=True)
-class Judged:
+class Verdict:
     """A thing, whether it goes, and why."""
 
-    thing: Thing
+    thing: Removable
     goes: bool
     why: str
 
 
-class ClockDoubtful(RuntimeError):
+class ClockSuspicious(RuntimeError):
     """By this machine's clock everything that was ever recorded is old, or not yet made."""
 
 
@@ -119,7 +119,7 @@ CLOCK_SKEW = timedelta(minutes=5)
 
 
 def check_clock(newest: datetime | None, days: int, now: datetime) -> None:
-    """Refuse to judge by age where `now` is before the newest record, or more than `days` after it: ClockDoubtful.
+    """Refuse to judge by age where `now` is before the newest record, or more than `days` after it: ClockSuspicious.
 
     More than `days` after the newest of all records nothing is young any more, so a clock that has jumped ahead lets
     all go that age alone keeps. A project that has rested so long looks the same: then a person says so.
@@ -128,24 +128,24 @@ def check_clock(newest: datetime | None, days: int, now: datetime) -> None:
         return
     told = f"{newest:%Y-%m-%d %H:%M} UTC"
     where = f"over {days} days after" if newest < now else "before"
-    raise ClockDoubtful(
+    raise ClockSuspicious(
         f"this machine's clock says {now:%Y-%m-%d %H:%M} UTC, {where} the newest record of all ({told}); nothing was "
         "removed. Set the clock (`timedatectl`), or, where it is right, add --clock-is-right"
     )
 
 
-def judge(things: Sequence[Thing], newest: int, days: int, now: datetime) -> list[Judged]:
+def judge(things: Sequence[Removable], newest: int, days: int, now: datetime) -> list[Verdict]:
     """Newest first: a thing goes that nothing protects, that is none of the `newest` and older than `days`."""
     ordered = sorted(things, key=lambda thing: (thing.at, thing.key), reverse=True)
     found = []
     for place, thing in enumerate(ordered):
         if thing.protected:
-            found.append(Judged(thing, False, thing.protected))
+            found.append(Verdict(thing, False, thing.protected))
         elif place < newest:
-            found.append(Judged(thing, False, f"one of the newest {newest}"))
+            found.append(Verdict(thing, False, f"one of the newest {newest}"))
         elif now - thing.at <= timedelta(days=days):
-            found.append(Judged(thing, False, f"not older than {days} days"))
+            found.append(Verdict(thing, False, f"not older than {days} days"))
         else:
             beyond = f"beyond the newest {newest} and " if newest else ""
-            found.append(Judged(thing, True, f"{beyond}older than {days} days"))
+            found.append(Verdict(thing, True, f"{beyond}older than {days} days"))
     return found

@@ -15,7 +15,7 @@ INSTALL = "`uv pip install -c requirements.lock '.[train,serve]'`"
 
 
 @dataclass(frozen=True)
-class Finding:
+class Check:
     """One finding; `broken` is what keeps a verb from working, `warning` what a person should know."""
 
     about: str
@@ -24,25 +24,25 @@ class Finding:
     remedy: str = ""
 
 
-Look = Callable[[], Iterator[Finding]]
+CheckFunction = Callable[[], Iterator[Check]]
 
 
-def ok(about: str, says: str) -> Finding:
+def ok(about: str, says: str) -> Check:
     """It is as it should be."""
-    return Finding(about, "ok", says)
+    return Check(about, "ok", says)
 
 
-def warning(about: str, says: str, remedy: str) -> Finding:
+def warning(about: str, says: str, remedy: str) -> Check:
     """It works, and a person should know."""
-    return Finding(about, "warning", says, remedy)
+    return Check(about, "warning", says, remedy)
 
 
-def broken(about: str, says: str, remedy: str) -> Finding:
+def broken(about: str, says: str, remedy: str) -> Check:
     """Something will not work."""
-    return Finding(about, "broken", says, remedy)
+    return Check(about, "broken", says, remedy)
 
 
-def examine(port: int, mlflow_port: int) -> list[Finding]:
+def run_checks(port: int, mlflow_port: int) -> list[Check]:
     """Look at everything; what cannot be looked at is a finding too, and keeps nothing else from being looked at."""
     found = []
     for about, look in _looks(port, mlflow_port).items():
@@ -56,7 +56,7 @@ def examine(port: int, mlflow_port: int) -> list[Finding]:
     return found
 
 
-def tell(found: list[Finding], say: Say) -> None:
+def print_checks(found: list[Check], say: Say) -> None:
     """For people: one line each, and the remedy below."""
     for finding in found:
         say(f"{MARKS[finding.state]:<7} {finding.about}: {finding.says}")
@@ -66,18 +66,18 @@ def tell(found: list[Finding], say: Say) -> None:
     say(f"{counts['ok']} are well, {counts['warning']} to know, {counts['broken']} broken")
 
 
-def to_json(found: list[Finding]) -> str:
+def to_json(found: list[Check]) -> str:
     """For programs."""
     return json.dumps([asdict(finding) for finding in found], indent=2, ensure_ascii=False)
 
 
-def _looks(port: int, mlflow_port: int) -> dict[str, Look]:
+def _looks(port: int, mlflow_port: int) -> dict[str, CheckFunction]:
     """What is looked at. Each imports what it needs when it looks: any of it may be missing."""
 
-    def of(module: str, name: str, *arguments: int) -> Iterator[Finding]:
+    def of(module: str, name: str, *arguments: int) -> Iterator[Check]:
         from importlib import import_module
 
-        look: Callable[..., Iterator[Finding]] = getattr(import_module(f"convoy.operations.doctor.{module}"), name)
+        look: Callable[..., Iterator[Check]] = getattr(import_module(f"convoy.operations.doctor.{module}"), name)
         yield from look(*arguments)
 
     return {

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from convoy.core.process import usable_cores
 from convoy.operations import ports
-from convoy.operations.doctor.doctor import Finding, broken, ok, warning
+from convoy.operations.doctor.doctor import Check, broken, ok, warning
 
 # Set by judgement: a first `make run` needs 2.2 GB for .venv and about as much for data, cache and MLflow's copies.
 LOW_DISK_BYTES = 5_000_000_000
@@ -26,7 +26,7 @@ _TORCH = (
 )
 
 
-def look_at_ports(port: int, mlflow_port: int) -> Iterator[Finding]:
+def check_ports(port: int, mlflow_port: int) -> Iterator[Check]:
     """Whether both ports are free, or answer as ours do."""
     for name, number, path in (("PORT", port, "livez"), ("MLFLOW_PORT", mlflow_port, "health")):
         about = f"port {number}"
@@ -49,7 +49,7 @@ def _answers(url: str) -> bool:
         return False
 
 
-def look_at_gpu() -> Iterator[Finding]:
+def check_gpu() -> Iterator[Check]:
     """What the driver shows, and what torch sees of it; by processes of their own, since a broken driver hangs."""
     drivers = _nvidia()
     done = _run([sys.executable, "-c", _TORCH], TORCH_WITHIN_S)
@@ -94,7 +94,7 @@ def _run(words: list[str], within_s: float) -> "subprocess.CompletedProcess[str]
         return None
 
 
-def look_at_threads() -> Iterator[Finding]:
+def check_threads() -> Iterator[Check]:
     """How many cores this process may use, and what the environment allows."""
     cores = usable_cores()
     allowed = {name: os.environ[name] for name in THREADS if os.environ.get(name)}
@@ -111,7 +111,7 @@ def look_at_threads() -> Iterator[Finding]:
         yield ok("threads", f"{cores} cores, {said}")
 
 
-def look_at_disk() -> Iterator[Finding]:
+def check_disk() -> Iterator[Check]:
     """The space where this folder, DVC's cache and temporary files are."""
     seen = set()
     for folder in (Path(), Path(".dvc/cache"), Path("deployed"), Path(os.environ.get("TMPDIR", "/tmp"))):

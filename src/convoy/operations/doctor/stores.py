@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 from convoy.core.paths import DEPLOYED, TASKS
-from convoy.operations.doctor.doctor import Finding, broken, ok, warning
+from convoy.operations.doctor.doctor import Check, broken, ok, warning
 from convoy.tracking import settings
 
 ANSWERS_WITHIN_S = 5
@@ -19,7 +19,7 @@ RWLOCK = Path(".dvc/tmp/rwlock")
 PUBLISH = "`python -m convoy publish`"
 
 
-def look_at_git() -> Iterator[Finding]:
+def check_git() -> Iterator[Check]:
     """The repository, its revision, and whether the working tree is the one of it."""
     if shutil.which("git") is None:
         yield broken("git", "is not installed", "`apt-get install git`; DVC keeps its record beside it")
@@ -45,7 +45,7 @@ def _git(*words: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(["git", *words], capture_output=True, text=True, check=False, timeout=60)
 
 
-def look_at_dvc() -> Iterator[Finding]:
+def check_dvc() -> Iterator[Check]:
     """DVC's version, cache, records and remote."""
     version = importlib.metadata.version("dvc")
     from dvc.exceptions import NotDvcRepoError
@@ -62,7 +62,7 @@ def look_at_dvc() -> Iterator[Finding]:
         yield _remote(repo.config)
 
 
-def _rwlock(root: Path) -> Finding:
+def _rwlock(root: Path) -> Check:
     """A kill of DVC tears it (treeverse/dvc #7615)."""
     try:
         if isinstance(json.loads((root / RWLOCK).read_bytes()), dict):
@@ -74,7 +74,7 @@ def _rwlock(root: Path) -> Finding:
     return broken("DVC's locks", f"{RWLOCK} is torn by a kill", "`python -m convoy verify --mend`")
 
 
-def _remote(config: dict[str, dict[str, dict[str, str]]]) -> Finding:
+def _remote(config: dict[str, dict[str, dict[str, str]]]) -> Check:
     name = config["core"].get("remote")
     if not name:
         add = "`dvc remote add -d store /some/folder`, then `dvc push`"
@@ -85,7 +85,7 @@ def _remote(config: dict[str, dict[str, dict[str, str]]]) -> Finding:
     return ok("DVC's remote", f"{name}: {url}")
 
 
-def look_at_mlflow() -> Iterator[Finding]:
+def check_mlflow() -> Iterator[Check]:
     """Whether the store is there, is MLflow's of this version, and answers."""
     uri, database = settings.tracking_uri(), settings.database()
     version = importlib.metadata.version("mlflow-skinny")
@@ -114,7 +114,7 @@ def look_at_mlflow() -> Iterator[Finding]:
         yield from _histories()
 
 
-def _older_place(database: Path) -> Finding:
+def _older_place(database: Path) -> Check:
     older, place = settings.OLDER_DATABASE, settings.DATABASE
     about = "MLflow's older store"
     if database == older.absolute():
@@ -123,7 +123,7 @@ def _older_place(database: Path) -> Finding:
     return warning(about, f"{older} is not used, {database} is", "move it away once it is needed no more")
 
 
-def _opened(database: Path, says: str, away: str) -> Finding:
+def _opened(database: Path, says: str, away: str) -> Check:
     """Open it as every other verb does: MLflow compares the schema with its own."""
     from convoy.tracking import mlflow_runs
 
@@ -136,7 +136,7 @@ def _opened(database: Path, says: str, away: str) -> Finding:
     return ok("MLflow's store", says)
 
 
-def _server(uri: str) -> Iterator[Finding]:
+def _server(uri: str) -> Iterator[Check]:
     if not uri.startswith("http"):
         yield ok("MLflow's store", f"{uri.split('@')[-1]}, not looked at")
         return
@@ -150,7 +150,7 @@ def _server(uri: str) -> Iterator[Finding]:
     yield from _histories()
 
 
-def _histories() -> Iterator[Finding]:
+def _histories() -> Iterator[Check]:
     """What MLflow knows of the histories that is missing here; nothing where it knows no more."""
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
@@ -172,7 +172,7 @@ def _histories() -> Iterator[Finding]:
             yield warning(f"history {task}", says, f"{PUBLISH} brings them back")
 
 
-def look_at_deployed() -> Iterator[Finding]:
+def check_deployed() -> Iterator[Check]:
     """Whether what serves is whole, and its history unbroken."""
     from convoy.bundles.bundle import BundleInvalid, read_bundle, read_release
     from convoy.release import deployment, journal

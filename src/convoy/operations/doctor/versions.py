@@ -10,7 +10,7 @@ from typing import Any
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from convoy.operations.doctor.doctor import Finding, broken, ok, warning
+from convoy.operations.doctor.doctor import Check, broken, ok, warning
 
 PROJECT, LOCK = Path("pyproject.toml"), Path("requirements.lock")
 BASE = "base"
@@ -22,7 +22,7 @@ class Unreadable(ValueError):
     """Neither pyproject.toml nor the metadata of an installed Convoy say what is needed."""
 
 
-def look_at_python() -> Iterator[Finding]:
+def check_python() -> Iterator[Check]:
     """Whether Python is one of those that are supported."""
     wanted = SpecifierSet(str(_project()["requires-python"]))
     version = platform.python_version()
@@ -32,7 +32,7 @@ def look_at_python() -> Iterator[Finding]:
         yield broken("Python", f"{version}, {PROJECT} asks for {wanted}", "name another: `make PYTHON=... set-up`")
 
 
-def look_at_packages() -> Iterator[Finding]:
+def check_packages() -> Iterator[Check]:
     """For each extra: what is missing, and what is older than its floor, which often is a known hole."""
     project = _project()
     extras = {BASE: project["dependencies"], **project["optional-dependencies"]}
@@ -59,7 +59,7 @@ def look_at_packages() -> Iterator[Finding]:
             yield ok(about, f"all {len(wanted)} are there, none below its floor")
 
 
-def look_at_lock() -> Iterator[Finding]:
+def check_lock() -> Iterator[Check]:
     """Whether what is installed is what the figures were measured with."""
     if not LOCK.exists():
         yield warning("requirements.lock", "is not here", "run this in Convoy's folder")

@@ -20,7 +20,7 @@ from convoy.data.findings import PreflightLimits
 from convoy.data.raw import explain, require_labels
 from convoy.operations.init.columns import Columns
 from convoy.operations.init.proposal import Change, propose
-from convoy.operations.init.survey import READ, Detected, detect, look
+from convoy.operations.init.survey import READ, Detected, detect, take_survey
 from convoy.sources.items import SourceRefused
 
 COMMENT_COLUMN = 28
@@ -139,7 +139,7 @@ def init(
     if detected.kind == "table":
         for line in _tell_columns(task, detected):
             say(line)
-    survey = look(detected, task)
+    survey = take_survey(detected, task)
     for line in survey.tell():
         say(line)
     try:

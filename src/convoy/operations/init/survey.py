@@ -18,7 +18,7 @@ from convoy.kinds.kind import InputRejected
 from convoy.operations.init.columns import Chooser, Columns, files_in
 from convoy.sources import arrays, tables
 from convoy.sources.archives import is_archive
-from convoy.sources.items import Found, Item, Rejection, SourceParams, SourceRefused, TableParams
+from convoy.sources.items import Item, ItemsAndRejections, Rejection, SourceParams, SourceRefused, TableParams
 
 Kind = Literal["folder", "table", "arrays"]
 READ: dict[Kind, str] = {
@@ -44,7 +44,7 @@ class Detected:
     reasons: dict[str, str] = field(default_factory=dict)  # of a table, why its columns content and label are those
     doubts: tuple[str, ...] = ()  # what else these could be, in words
 
-    def read(self, task: Task) -> Found:
+    def read(self, task: Task) -> ItemsAndRejections:
         """The items, as the fetch stage will read them."""
         from convoy.sources import folders
 
@@ -190,7 +190,7 @@ class Survey:
         return [f"too few, which stops the pipeline: {', '.join(rare[:5])}; {needed}; leave them out: --labels"]
 
 
-def look(detected: Detected, task: Task) -> Survey:
+def take_survey(detected: Detected, task: Task) -> Survey:
     """Go through the whole source once; every label is counted, some thousand items are looked into."""
     survey = Survey(task)
     draw = np.random.default_rng(0)

@@ -27,7 +27,7 @@ class Contender:
 
 
 @dataclass(frozen=True)
-class Kept:
+class StoredReport:
     """A report and where it lies: JSON and picture; nowhere where it could not be completed and is not kept."""
 
     report: Report
@@ -43,14 +43,14 @@ def judge_once(
     recorded: dict[str, Any],
     folder: Path,
     say: Say,
-) -> Kept:
+) -> StoredReport:
     """The report on these two, on this gate split and by these limits; from `folder` where it has been judged before.
 
     `recorded` is what the build left behind, as fields of Evidence: onnx, preflight, unknown. A judgement for which
     something was missing is not kept, so that it is made again.
     """
     gate, why = _open(task, gate_split, challenger, recorded.get("unknown", {}))
-    kept = [each.report for each in read_kept(folder) if gate and each.report.gate_split == gate.sha256]
+    kept = [each.report for each in read_stored_report(folder) if gate and each.report.gate_split == gate.sha256]
     best = _best_before(kept, champion) if champion else {}
     content = {
         "challenger": challenger.party.digest,
@@ -86,12 +86,12 @@ def judge_once(
         evidence=evidence,
     )
     if evidence.unknown:
-        return Kept(report)
+        return StoredReport(report)
     files["report"].unlink(missing_ok=True)  # of another format
     return _keep(report, files)
 
 
-def read_kept(folder: Path) -> list[Kept]:
+def read_stored_report(folder: Path) -> list[StoredReport]:
     """All reports that are kept in a folder, the latest last; one of another format is left out."""
     paths = sorted(folder.glob("*.json"), key=lambda path: (path.stat().st_mtime_ns, path.name))
     found = [(path, _read(path)) for path in paths]
@@ -147,13 +147,13 @@ def _without_gate(challenger: Contender, champion: Contender | None, recorded: d
     )
 
 
-def _keep(report: Report, files: dict[str, Path]) -> Kept:
+def _keep(report: Report, files: dict[str, Path]) -> StoredReport:
     """Write what is missing; the JSON last, since it says that this was judged."""
     if not files["picture"].exists():
         save_figure(draw(report), files["picture"])
     if not files["report"].exists():
         atomic.write_json(files["report"], report.model_dump(mode="json"))
-    return Kept(report, files)
+    return StoredReport(report, files)
 
 
 def _files(report: Path) -> dict[str, Path]:

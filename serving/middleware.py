@@ -8,39 +8,39 @@ from collections.abc import Mapping
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from convoy.core.paths import TASKS
-from serving.access import Access
 from serving.admission import SenderGone, checked_deadline_s, checked_headers, checked_route, read_body
 from serving.capacity import MOST_EXPLANATIONS, Budget, Capacity
 from serving.deployed import Deployed, DeployedModels, Unavailable
-from serving.exchange import NOSNIFF, Exchange
-from serving.faults import Fault, from_status
-from serving.handshakes import Handshakes
-from serving.measures import faults_of
+from serving.errors import RequestError, from_status
+from serving.metrics import errors_of
+from serving.metrics_buffer import tally
+from serving.request_context import NOSNIFF, RequestContext
 from serving.request_log import RequestLog
 from serving.routes import EXPLANATIONS, RouteSpec
-from serving.tally import tally
+from serving.security import Security
 from serving.traffic import Traffic
+from serving.websocket_gate import WebSocketGate
 
 LINGER_S = 2.0  # how long a refused sender may go on sending, so that it can read the answer
 LINGER_BYTES = 64_000_000
 logger = logging.getLogger("bentoml.convoy")
 
 
-class Shell:
+class Middleware:
     """Wraps a whole BentoML app; BentoML's own middlewares see only what passed."""
 
     def __init__(
         self,
         app: ASGIApp,
         models: DeployedModels,
-        access: Access | None = None,
+        access: Security | None = None,
         traffic: Traffic | None = None,
         request_log: RequestLog | None = None,
     ) -> None:
         self.app = app
         self.models = models
-        self.access = access or Access()
-        self.handshakes = Handshakes(app, self.access)
+        self.access = access or Security()
+        self.handshakes = WebSocketGate(app, self.access)
         self.traffic = traffic
         self.request_log = request_log
         self.capacities: dict[str, Capacity] = {task: Capacity(task) for task in TASKS}
@@ -58,7 +58,7 @@ class Shell:
             await self.app(scope, receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = scope["convoy"] = Exchange()
+        exchange = scope["convoy"] = RequestContext()
         try:
             headers = checked_headers(scope, exchange)
             route = checked_route(scope, headers, exchange)
@@ -71,7 +71,7 @@ class Shell:
                 await read_body(scope, receive, headers, self._max_body_bytes(route), self.budget, exchange)
                 exchange.deadline_s = checked_deadline_s(headers, exchange)
                 await self._let_in(route.queue, scope, _replay(exchange.body, receive), send, exchange)
-        except Fault as fault:
+        except RequestError as fault:
             if exchange.body_read:
                 await _send_fault(fault, exchange, send)
             else:
@@ -81,13 +81,13 @@ class Shell:
         except Exception:  # a fault of this layer itself
             logger.exception("request %s failed", exchange.request_id, extra={"convoy_request_id": exchange.request_id})
             if not exchange.status:
-                await _refuse(Fault("internal_error"), exchange, scope, receive, send)
+                await _refuse(RequestError("internal_error"), exchange, scope, receive, send)
         finally:
             self.budget.release(exchange.held)
             if self.request_log is not None:
                 self.request_log.note(scope["path"], scope["query_string"], exchange)
 
-    async def _let_in(self, queue: str, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
+    async def _let_in(self, queue: str, scope: Scope, receive: Receive, send: Send, exchange: RequestContext) -> None:
         capacity = self.capacities[queue]
         capacity.enter(exchange.deadline_s)
         try:
@@ -99,10 +99,10 @@ class Shell:
         assert route.task is not None
         model = self.models.by_task[route.task]
         if isinstance(model, Unavailable):
-            raise Fault("model_unavailable", f"the {route.task} model is not loaded, /readyz says why")
+            raise RequestError("model_unavailable", f"the {route.task} model is not loaded, /readyz says why")
         return model.predictor.card.limits.max_body_bytes
 
-    async def _pass_on(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send, exchange: RequestContext) -> None:
         if self.traffic is None:
             await self._ask(scope, receive, send, exchange)
             return
@@ -113,7 +113,7 @@ class Shell:
         finally:
             self.traffic.ended(scope["path"], exchange.status, time.monotonic() - began_s)
 
-    async def _ask(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
+    async def _ask(self, scope: Scope, receive: Receive, send: Send, exchange: RequestContext) -> None:
         async def respond(message: Message) -> None:
             if message["type"] == "http.response.start":
                 exchange.status = message["status"]
@@ -132,9 +132,9 @@ class Shell:
         except Exception:
             logger.exception("request %s failed", exchange.request_id, extra={"convoy_request_id": exchange.request_id})
             if not exchange.status:
-                await _send_fault(Fault("internal_error"), exchange, send)
+                await _send_fault(RequestError("internal_error"), exchange, send)
 
-    def _beside(self, fault: Fault) -> dict[str, object]:
+    def _beside(self, fault: RequestError) -> dict[str, object]:
         if fault.code != "not_ready":
             return {}
         return {"tasks": {task: describe(model) for task, model in self.models.by_task.items()}}
@@ -157,7 +157,7 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     return replay
 
 
-async def _refuse(fault: Fault, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
+async def _refuse(fault: RequestError, exchange: RequestContext, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer at once; then let a client that is still sending finish, or it would see a reset and no answer."""
     sends_body = any(name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"])
     if not sends_body:
@@ -179,10 +179,15 @@ async def _refuse(fault: Fault, exchange: Exchange, scope: Scope, receive: Recei
 
 
 async def _send_fault(
-    fault: Fault, exchange: Exchange, send: Send, *, more_body: bool = False, beside: Mapping[str, object] | None = None
+    fault: RequestError,
+    exchange: RequestContext,
+    send: Send,
+    *,
+    more_body: bool = False,
+    beside: Mapping[str, object] | None = None,
 ) -> None:
     exchange.status = fault.status
-    tally.count(faults_of(fault.code, exchange.task or "none"))
+    tally.count(errors_of(fault.code, exchange.task or "none"))
     headers, body = exchange.refusal(fault, beside=beside)
     await send({"type": "http.response.start", "status": fault.status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": more_body})

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from serving import admission, shell
+from serving import admission, middleware
 from serving.deployed import Deployed, DeployedModels
-from serving.exchange import WHOLE
-from serving.shell import Shell
+from serving.middleware import Middleware
+from serving.request_context import WHOLE
 
 LIMIT = 4_000_000  # of the tiny image card
 Headers = list[tuple[bytes, bytes]]
@@ -50,7 +50,7 @@ class Conversation:
     def run(self, model: Deployed, app: object = echo, **more: object) -> int:
         """The status; -1 where nothing was sent."""
         scope = {"type": "http", "method": "POST", "path": "/v1/images/predict", "headers": self.headers, **more}
-        asyncio.run(Shell(app, DeployedModels({"image": model}))(scope, self.receive, self.send))  # type: ignore[arg-type]
+        asyncio.run(Middleware(app, DeployedModels({"image": model}))(scope, self.receive, self.send))  # type: ignore[arg-type]
         return int(self.sent[0]["status"]) if self.sent else -1
 
     def header(self, name: bytes) -> bytes:
@@ -96,8 +96,8 @@ def test_the_same_limits_hold_for_a_body_that_is_here_already(image_model: Deplo
 def test_a_refused_sender_may_finish_within_bounds_and_the_connection_closes(
     image_model: Deployed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shell, "LINGER_BYTES", 10_000_000)
-    monkeypatch.setattr(shell, "LINGER_S", 0.2)
+    monkeypatch.setattr(middleware, "LINGER_BYTES", 10_000_000)
+    monkeypatch.setattr(middleware, "LINGER_S", 0.2)
     declared = [(b"content-length", str(10 * LIMIT).encode())]
     finishing = Conversation(chunks(100), declared)
     assert finishing.run(image_model) == 413
@@ -112,7 +112,7 @@ def test_a_refused_sender_may_finish_within_bounds_and_the_connection_closes(
 def test_a_body_that_does_not_come_is_408(image_model: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admission, "BODY_GRACE_S", 0.05)
     monkeypatch.setattr(admission, "MIN_BODY_RATE", LIMIT / 0.05)
-    monkeypatch.setattr(shell, "LINGER_S", 0.1)
+    monkeypatch.setattr(middleware, "LINGER_S", 0.1)
     for messages in ([], chunks(3, 10, end=False)):
         conversation = Conversation(messages, [(b"content-length", b"100")])
         assert conversation.run(image_model) == 408
@@ -126,7 +126,7 @@ def test_a_steady_sender_has_the_time_that_the_body_limit_takes_at_the_lowest_ra
 ) -> None:
     monkeypatch.setattr(admission, "BODY_GRACE_S", 0.05)
     monkeypatch.setattr(admission, "MIN_BODY_RATE", rate)
-    monkeypatch.setattr(shell, "LINGER_S", 0.01)
+    monkeypatch.setattr(middleware, "LINGER_S", 0.01)
     assert Conversation(chunks(10), [], pause_s=0.04).run(image_model) == status
 
 
@@ -166,7 +166,7 @@ def test_an_exception_of_another_layer_is_a_500_that_tells_nothing(image_model: 
 def test_a_fault_of_the_outer_layer_is_a_500_in_our_form(
     image_model: Deployed, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(shell, "checked_deadline_s", lambda *_: {}["marker"])
+    monkeypatch.setattr(middleware, "checked_deadline_s", lambda *_: {}["marker"])
     conversation = Conversation(chunks(1), [])
     assert conversation.run(image_model) == 500
     assert b"internal_error" in conversation.sent[1]["body"] and b"marker" not in conversation.sent[1]["body"]
@@ -182,5 +182,7 @@ def test_a_websocket_is_closed(image_model: Deployed) -> None:
     async def keep(message: Message) -> None:
         sent.append(message)
 
-    asyncio.run(Shell(echo, DeployedModels({"image": image_model}))({"type": "websocket", "path": "/"}, connect, keep))
+    asyncio.run(
+        Middleware(echo, DeployedModels({"image": image_model}))({"type": "websocket", "path": "/"}, connect, keep)
+    )
     assert [message["type"] for message in sent] == ["websocket.close"]

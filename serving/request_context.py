@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from convoy.core.paths import Task
 from serving.deployed import Deployed
-from serving.faults import Fault
+from serving.errors import RequestError
 from serving.routes import JSON
 
 # A header of every answer: no browser may take one for another type than it says, such as JSON for a page.
@@ -13,7 +13,7 @@ NOSNIFF = (b"x-content-type-options", b"nosniff")
 WHOLE = "convoy.whole"  # in the ASGI scope of a request whose whole body came with its head; it need not be waited for
 
 
-class Exchange:
+class RequestContext:
     """One request, in its ASGI scope as `convoy`. Times are of time.monotonic(), which the event loop counts by too."""
 
     __slots__ = (
@@ -41,19 +41,19 @@ class Exchange:
         self.arrived_s = time.monotonic()
         self.deadline_s = float("inf")
         self.model: Deployed | None = None  # what answers; one value for all of the request
-        self.fault: Fault | None = None  # set by a route; the outer layer writes it
+        self.fault: RequestError | None = None  # set by a route; the outer layer writes it
         self.status = 0  # of the answer, once it has begun
         self.answer = b""  # with predictions, as a route gave it; for the request log
 
     def refuse_if_late(self) -> None:
-        """Raise Fault where nobody waits for the answer any more."""
+        """Raise RequestError where nobody waits for the answer any more."""
         if time.monotonic() >= self.deadline_s:
-            raise Fault("deadline_exceeded")
+            raise RequestError("deadline_exceeded")
 
     def refusal(
-        self, fault: Fault, *more: tuple[bytes, bytes], beside: Mapping[str, object] | None = None
+        self, fault: RequestError, *more: tuple[bytes, bytes], beside: Mapping[str, object] | None = None
     ) -> tuple[list[tuple[bytes, bytes]], bytes]:
-        """The headers, `more` among them, and the body that tell a sender of a fault; `beside` is as of Fault.body."""
+        """The headers, `more` included, and the body of an error's response; `beside` is as of RequestError.body."""
         body = fault.body(self.request_id, beside or {})
         headers = [
             (b"content-type", JSON.encode()),

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from serving import tally as module
-from serving.tally import Tally
+from serving import metrics_buffer as module
+from serving.metrics_buffer import MetricsBuffer
 
 BUCKETS = (0.1, 0.5, 1.0)
 
@@ -31,7 +31,7 @@ def samples(histogram: Histogram) -> dict[str, float]:
 @given(st.lists(st.sampled_from(BUCKETS) | st.floats(0, 2, allow_subnormal=False), max_size=30))
 def test_values_that_are_brought_together_fill_the_same_buckets_as_one_by_one(values: list[float]) -> None:
     together, each = histogram(), histogram()
-    tally = Tally()
+    tally = MetricsBuffer()
     for value in values:
         tally.observe(together, value)
         each.observe(value)
@@ -43,7 +43,7 @@ def test_values_that_are_brought_together_fill_the_same_buckets_as_one_by_one(va
 
 def test_no_count_of_any_thread_is_lost_while_others_bring() -> None:
     counter = Counter("some", "", registry=CollectorRegistry())
-    tally = Tally()
+    tally = MetricsBuffer()
     threads = [threading.Thread(target=lambda: [tally.count(counter) for _ in range(5000)]) for _ in range(4)]
     for thread in threads:
         thread.start()
@@ -55,7 +55,7 @@ def test_no_count_of_any_thread_is_lost_while_others_bring() -> None:
 
 def test_the_last_value_that_is_shown_holds_and_the_end_brings_what_is_left() -> None:
     gauge = Gauge("inside", "", registry=CollectorRegistry())
-    tally = Tally()
+    tally = MetricsBuffer()
     tally.start()
     for value in (3, 7, 2):
         tally.show(gauge, value)
@@ -64,22 +64,22 @@ def test_the_last_value_that_is_shown_holds_and_the_end_brings_what_is_left() ->
 
 
 def test_it_is_brought_without_being_asked() -> None:
-    counter, tally = Counter("some", "", registry=CollectorRegistry()), Tally()
+    counter, tally = Counter("some", "", registry=CollectorRegistry()), MetricsBuffer()
     tally.start()
     try:
         tally.count(counter)
         for _ in range(50):
             if counter._value.get():
                 break
-            threading.Event().wait(module.BRING_EVERY_S / 10)
+            threading.Event().wait(module.FLUSH_EVERY_S / 10)
         assert counter._value.get() == 1
     finally:
         tally.stop()
 
 
 def test_a_failing_metric_ends_no_counting(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(module, "BRING_EVERY_S", 0.01)
-    registry, tally = CollectorRegistry(), Tally()
+    monkeypatch.setattr(module, "FLUSH_EVERY_S", 0.01)
+    registry, tally = CollectorRegistry(), MetricsBuffer()
     bad, good = Gauge("bad", "", registry=registry), Counter("good", "", registry=registry)
     tally.start()
     try:

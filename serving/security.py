@@ -1,4 +1,4 @@
-"""Host, Origin and API key of a request -> whether it may ask, or the Fault that it ends with."""
+"""Host, Origin and API key of a request -> whether it may ask, or the RequestError that it ends with."""
 
 import ipaddress
 import os
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from hmac import compare_digest
 from urllib.parse import urlsplit
 
-from serving.faults import Fault
+from serving.errors import RequestError
 
 HOSTS_VARIABLE = "CONVOY_HOSTS"
 ORIGINS_VARIABLE = "CONVOY_ORIGINS"
@@ -16,7 +16,7 @@ MIN_KEY_CHARACTERS = 16
 
 
 @dataclass(frozen=True)
-class Access:
+class Security:
     """Names that this service is known by, pages that may use it, and the key that it wants; no key: whoever asks.
 
     A page can lead its own name to 127.0.0.1 (DNS rebinding) and can post to any address (request forgery). The
@@ -28,7 +28,7 @@ class Access:
     key: str = field(default="", repr=False)
 
     @classmethod
-    def of(cls, environment: Mapping[str, str] = os.environ) -> "Access":
+    def of(cls, environment: Mapping[str, str] = os.environ) -> "Security":
         """What the environment says: lists with commas between, and the key. Raises ValueError for a short key."""
         key = environment.get(KEY_VARIABLE, "")
         if key and len(key) < MIN_KEY_CHARACTERS:
@@ -36,15 +36,15 @@ class Access:
         return cls(_names(environment.get(HOSTS_VARIABLE, "")), _names(environment.get(ORIGINS_VARIABLE, "")), key)
 
     def check(self, headers: Mapping[bytes, bytes]) -> None:
-        """Raise Fault where the sender may not ask."""
+        """Raise RequestError where the sender may not ask."""
         host = headers.get(b"host", b"").decode("latin-1").lower()
         if not self._knows(host):
-            raise Fault("forbidden_host")
+            raise RequestError("forbidden_host")
         origin = headers.get(b"origin")
         if origin is not None and not self._allows(origin.decode("latin-1").lower(), host):
-            raise Fault("forbidden_origin")
+            raise RequestError("forbidden_origin")
         if self.key and not compare_digest(_given_key(headers), self.key.encode()):
-            raise Fault("unauthorized", headers={"www-authenticate": "Bearer"})
+            raise RequestError("unauthorized", headers={"www-authenticate": "Bearer"})
 
     def _knows(self, host: str) -> bool:
         if not host:

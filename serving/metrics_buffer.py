@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 # An observation writes two numbers into a file that the workers share. A request makes ten of them, which cost it as
 # much as reading its image; for all requests of half a second together they cost as much as for one.
-BRING_EVERY_S = 0.5
+FLUSH_EVERY_S = 0.5
 logger = logging.getLogger("bentoml.convoy")
 
 
-class Tally:
+class MetricsBuffer:
     """Counts and observations since the last time, which a kill loses; any thread may add to it."""
 
     def __init__(self) -> None:
@@ -76,8 +76,8 @@ class Tally:
             self._failed.add(metric)
 
     def _bring_regularly(self, stop: threading.Event) -> None:
-        while not stop.wait(BRING_EVERY_S):
+        while not stop.wait(FLUSH_EVERY_S):
             self.bring()
 
 
-tally = Tally()  # of this process
+tally = MetricsBuffer()  # of this process

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from convoy.core import process
-from serving.tally import tally
+from serving.metrics_buffer import tally
 
 if TYPE_CHECKING:
     from prometheus_client import Counter, Gauge, Histogram
@@ -20,7 +20,7 @@ CONFIDENCES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
 
 
 @dataclass(frozen=True)
-class Measures:
+class Metrics:
     """The series of one version of a model."""
 
     seconds: "Histogram"
@@ -42,11 +42,11 @@ def set_up() -> None:
 
 
 @cache
-def measures_of(task: str, version: str, labels: tuple[str, ...]) -> Measures:
+def metrics_of(task: str, version: str, labels: tuple[str, ...]) -> Metrics:
     """The series of a version; the same ones for the same version, however often it is loaded."""
     families = _families()
     names = (task, version)
-    return Measures(
+    return Metrics(
         families.seconds.labels(*names),
         families.explanation_seconds.labels(*names),
         families.batch_size.labels(*names),
@@ -56,7 +56,7 @@ def measures_of(task: str, version: str, labels: tuple[str, ...]) -> Measures:
 
 
 @cache
-def faults_of(code: str, task: str) -> "Counter":
+def errors_of(code: str, task: str) -> "Counter":
     """The counter of answers of 4xx and 5xx; `task` is "none" where no model was asked."""
     return _families().faults.labels(code, task)
 

@@ -60,7 +60,7 @@ _CODE_OF_STATUS = {
 }
 
 
-class Fault(Exception):
+class RequestError(Exception):
     """A request that ends in a 4xx or 5xx; `message` is for people and repeats nothing of the input."""
 
     def __init__(self, code: str, message: str = "", headers: Mapping[str, str] | None = None) -> None:
@@ -79,13 +79,13 @@ class Fault(Exception):
         return json.dumps({"error": error, **beside}, ensure_ascii=False).encode("utf-8")
 
 
-def from_rejection(rejection: InputRejected, name: str = "") -> Fault:
+def from_rejection(rejection: InputRejected, name: str = "") -> RequestError:
     """The fault of an input that preprocessing refuses; `name` says which input, as `texts[2]`."""
-    return Fault(rejection.code, f"{name}: {rejection.message}" if name else rejection.message)
+    return RequestError(rejection.code, f"{name}: {rejection.message}" if name else rejection.message)
 
 
-def from_status(status: int) -> Fault:
+def from_status(status: int) -> RequestError:
     """The fault that an answer of another layer stands for."""
     if status in _CODE_OF_STATUS:
-        return Fault(_CODE_OF_STATUS[status])
-    return Fault("internal_error" if status >= 500 else "malformed_request")
+        return RequestError(_CODE_OF_STATUS[status])
+    return RequestError("internal_error" if status >= 500 else "malformed_request")
