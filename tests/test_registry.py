@@ -1,6 +1,7 @@
 """Registered versions: raw inputs in, predictions out, anywhere and without a pickle."""
 
 import base64
+import importlib
 import json
 import subprocess
 import sys
@@ -180,6 +181,11 @@ def test_a_version_is_the_bundle_itself_with_signature_and_example_and_no_pickle
         )["data"][0][0]
     )
     assert shown.startswith(b"\x89PNG")
+
+
+def test_the_loader_of_older_versions_still_exists() -> None:
+    older = importlib.import_module("convoy.publishing.mlflow_model")
+    assert older._load_pyfunc is importlib.import_module("convoy.tracking.pyfunc")._load_pyfunc
 
 
 def test_two_exports_of_one_training_keep_their_own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
