@@ -22,7 +22,7 @@ from pathlib import Path
 from convoy.core import atomic
 
 if "aside" in sys.argv:
-    atomic._exchange = lambda new, path: False
+    atomic._swap = lambda new, path: False
 with atomic.new_folder(Path("x")) as folder:
     for name in ("a", "d"):
         (folder / name).write_text("new")
@@ -48,7 +48,7 @@ def cannot_exchange(*_: Path) -> bool:
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways: that of Linux, and that of systems that cannot exchange two names."""
     if request.param == "aside":
-        monkeypatch.setattr(atomic, "_exchange", cannot_exchange)
+        monkeypatch.setattr(atomic, "_swap", cannot_exchange)
     return str(request.param)
 
 
@@ -68,7 +68,7 @@ def test_the_new_takes_the_place_of_the_old(x: Path, way: str) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="renameat2 is Linux's")
 def test_linux_exchanges_in_one_step(x: Path, tmp_path: Path) -> None:
     write(tmp_path / "y")
-    assert atomic._exchange(tmp_path / "y", x)
+    assert atomic._swap(tmp_path / "y", x)
     assert (content(x), content(tmp_path / "y")) == (NEW, OLD)
 
 
@@ -89,7 +89,7 @@ def test_an_error_while_it_is_filled_leaves_the_old(x: Path, way: str) -> None:
 
 @pytest.mark.parametrize("failing", [1, 2])
 def test_a_rename_that_fails_leaves_the_old(x: Path, monkeypatch: pytest.MonkeyPatch, failing: int) -> None:
-    monkeypatch.setattr(atomic, "_exchange", cannot_exchange)
+    monkeypatch.setattr(atomic, "_swap", cannot_exchange)
     renames, rename = [], Path.rename
 
     def fail(self: Path, target: Path) -> Path:
@@ -118,7 +118,7 @@ def test_a_kill_at_each_step_leaves_the_old_or_the_new_and_the_next_write_sweeps
         stands = [content(place) for place in (x, x.with_name(".x.aside")) if place.exists()]
         seen.append(stands[0])
         assert stands[0] in (OLD, NEW), log.read_text()
-        atomic._sweep(x)
+        atomic._remove_leftovers(x)
         assert content(x) == stands[0] and os.listdir(x.parent) == ["x"], log.read_text()
         write(x, OLD)
     assert step > 8 and OLD in seen and NEW in seen
@@ -152,7 +152,7 @@ def test_a_failed_second_try_closes_nothing_twice(tmp_path: Path) -> None:
         return made[0], tmp_path / "gone"
 
     made: list[int] = []
-    with pytest.raises(OSError, match="too many open files"), atomic._beside(tmp_path / "file", make):
+    with pytest.raises(OSError, match="too many open files"), atomic._locked_temporary(tmp_path / "file", make):
         pass
     assert others == made, "the number was given again"
     os.write(others[0], b"still open")

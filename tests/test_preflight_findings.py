@@ -16,7 +16,7 @@ from convoy.data.inspection import inspect_census
 from convoy.data.raw import read_rejections
 from convoy.data.report import summary, write_report
 from convoy.data.text_preparation import count_scripts
-from convoy.kinds.kind import NearPair, NearPairs, opposite_sides
+from convoy.kinds.kind import NearPair, NearPairs, split_pairs
 from convoy.sources.items import Rejection
 
 
@@ -151,7 +151,7 @@ def test_a_census_that_lacks_an_entry_is_refused() -> None:
 @given(st.lists(st.integers(-1, 3), max_size=30))
 def test_every_two_items_of_different_splits_meet_once(splits: list[int]) -> None:
     split_of = np.array(splits, dtype=np.int64)
-    met = [(int(a), int(b)) for one, other in opposite_sides(split_of) for a in one for b in other]
+    met = [(int(a), int(b)) for one, other in split_pairs(split_of) for a in one for b in other]
     wanted = [(a, b) for a, x in enumerate(splits) for b, y in enumerate(splits) if x > y >= 0]
     assert sorted(met) == sorted(wanted)
 

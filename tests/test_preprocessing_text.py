@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from convoy.data.text_preparation import build_tokenizer
 from convoy.kinds.kind import InputRejected
-from convoy.kinds.text.preprocessing import MOST_OF_ONE, TextPreprocessing, TextPreprocessor, check
+from convoy.kinds.text.preprocessing import LONGEST_NFKC, TextPreprocessing, TextPreprocessor, check
 
 TEXTS = ["The film isn't good.<br /><br />Not at ALL!", "a good film, a very good one", "bad"]
 TOKENIZER = build_tokenizer(TEXTS, 100)
@@ -95,7 +95,7 @@ def test_a_text_of_ordinary_characters_keeps_its_bound(text: str) -> None:
 
 
 def test_no_character_becomes_more_than_eighteen() -> None:
-    assert max(len(unicodedata.normalize("NFKC", chr(code))) for code in range(sys.maxunicode + 1)) == MOST_OF_ONE
+    assert max(len(unicodedata.normalize("NFKC", chr(code))) for code in range(sys.maxunicode + 1)) == LONGEST_NFKC
 
 
 def test_accents_out_of_order_cost_no_quadratic_time() -> None:

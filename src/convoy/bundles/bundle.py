@@ -19,7 +19,7 @@ from convoy.kinds.text.preprocessing import StreamPreprocessing, TextPreprocessi
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 RELEASE = "release.json"
-Threshold = Annotated[float, Field(ge=0, le=1)]  # 0 where the rows are too few: the label is in every set
+Threshold = Annotated[float, Field(ge=0, le=1)]  # 0 where there are too few rows: the label is in every set
 EXPLANATION = "explanation.onnx"  # optional: a bundle without it predicts, and explains nothing
 
 
@@ -35,15 +35,15 @@ class Limits(Section):
 
 
 class Calibration(NamedTuple):
-    """The probabilities are softmax(logits / temperature + offsets); both were chosen on `n` rows."""
+    """The probabilities are softmax(logits / temperature + offsets), both chosen on `n` rows."""
 
     temperature: float = 1.0
     offsets: tuple[float, ...] | None = None  # (labels,)
     n: int = 0
 
-    def logits(self, of_network: NDArray[Any]) -> NDArray[Any]:
+    def logits(self, network_logits: NDArray[Any]) -> NDArray[Any]:
         """Logits (n, labels) as the network gives them -> the logits of the probabilities."""
-        scaled = of_network / self.temperature
+        scaled = network_logits / self.temperature
         return scaled if self.offsets is None else scaled + np.array(self.offsets, scaled.dtype)
 
 
@@ -114,19 +114,19 @@ class Card(BaseModel):
 
     @model_validator(mode="after")
     def _has_one_number_per_label(self) -> Self:
-        several = {
+        per_label = {
             "logit_offsets": self.logit_offsets,
             "sets.threshold": self.sets.threshold if isinstance(self.sets.threshold, tuple) else None,
             "sets.n_per_label": self.sets.n_per_label,
         }
-        for name, numbers in several.items():
+        for name, numbers in per_label.items():
             if numbers is not None and len(numbers) != len(self.labels):
                 raise ValueError(f"{name} has {len(numbers)} numbers for {len(self.labels)} labels")
         return self
 
     @property
     def calibration(self) -> Calibration:
-        """What turns the network's logits into probabilities."""
+        """The calibration that turns the network's logits into probabilities."""
         return Calibration(self.temperature, self.logit_offsets, self.calibration_n or 0)
 
 
@@ -159,7 +159,7 @@ class Release(BaseModel):
     run_id: str
     digest: str = Field(pattern=r"^[0-9a-f]{64}$")  # the name of its folder
     promoted_at: str
-    # None in releases of before, and until the first decision after; no part of what a service tells of a release.
+    # None in releases made before this field, until the next decision; left out where a service describes a release.
     history: Anchor | None = Field(default=None, exclude=True)
 
 
@@ -219,7 +219,7 @@ def read_bundle(folder: Path) -> Bundle:
 
 
 def read_file(folder: Path, name: str, digest: str) -> bytes | None:
-    """One file of the bundle with this digest, None where it has none; the others, which may be large, stay unread.
+    """One file of the bundle with this digest, None where it lacks the file; the other files, maybe large, stay unread.
 
     Raises BundleInvalid where the folder holds another bundle by now, or the file is not the one that was written.
     """
@@ -254,10 +254,10 @@ def _read_checked(path: Path, entry: dict[str, Any]) -> bytes:
 def _read_card(folder: Path, content: bytes) -> Card:
     version = json.loads(content).get("format_version")
     if version != FORMAT_VERSION:
-        older = isinstance(version, int) and version < FORMAT_VERSION
+        is_older = isinstance(version, int) and version < FORMAT_VERSION
         raise BundleInvalid(
             f"{folder} has bundle format {version!r}, this release reads format {FORMAT_VERSION}; export it again"
-            + (f", or bring it over with `python -m convoy migrate {folder}`" if older else "")
+            + (f", or bring it over with `python -m convoy migrate {folder}`" if is_older else "")
         )
     try:
         return Card.model_validate_json(content)

@@ -1,4 +1,4 @@
-"""Probabilities of labelled rows -> the least probability that puts a label into a prediction set; split conformal."""
+"""Probabilities of labelled rows -> the least probability that puts a label into a prediction set: split conformal."""
 
 import math
 from collections.abc import Sequence
@@ -25,9 +25,9 @@ def fit_threshold(labels: NDArray[np.int64], probabilities: NDArray[Any], covera
     For labels (n,) and probabilities (n, labels) that no choice was made by (least ambiguous sets: arXiv:1609.00451).
     It is ALL_LABELS where n is too small for the promise.
     """
-    of_truth = np.sort(probabilities[np.arange(len(labels)), labels])[::-1]
+    of_true_labels = np.sort(probabilities[np.arange(len(labels)), labels])[::-1]
     needed = rank(len(labels), coverage)
-    return float(of_truth[needed - 1]) if needed <= len(labels) else ALL_LABELS
+    return float(of_true_labels[needed - 1]) if needed <= len(labels) else ALL_LABELS
 
 
 def fit_thresholds(labels: NDArray[np.int64], probabilities: NDArray[Any], coverage: float) -> tuple[float, ...]:
@@ -36,16 +36,16 @@ def fit_thresholds(labels: NDArray[np.int64], probabilities: NDArray[Any], cover
     Class-conditional conformal prediction (Vovk 2012, "Conditional validity of inductive conformal predictors";
     arXiv:2306.09335). A label with too few rows has ALL_LABELS: it is in every set.
     """
-    rows = [labels == label for label in range(probabilities.shape[1])]
-    return tuple(fit_threshold(labels[each], probabilities[each], coverage) for each in rows)
+    rows_by_label = [labels == label for label in range(probabilities.shape[1])]
+    return tuple(fit_threshold(labels[rows], probabilities[rows], coverage) for rows in rows_by_label)
 
 
 def prediction_sets(probabilities: NDArray[Any], threshold: float | Sequence[float]) -> NDArray[np.bool_]:
     """Which labels are likely enough, (n, labels), by one threshold or one per label; the most likely one always is.
 
-    Without it a set would be empty where no label reaches its threshold, and says nothing. To add it can only raise
-    the coverage.
+    Without it a set would be empty, and useless, where no label reaches its threshold. To add it can only raise the
+    coverage.
     """
-    chosen: NDArray[np.bool_] = ~(probabilities < np.asarray(threshold))  # NaN is in: it must be seen
-    chosen[np.arange(len(chosen)), probabilities.argmax(axis=1)] = True
-    return chosen
+    in_set: NDArray[np.bool_] = ~(probabilities < np.asarray(threshold))  # NaN is in: it must not go unnoticed
+    in_set[np.arange(len(in_set)), probabilities.argmax(axis=1)] = True
+    return in_set

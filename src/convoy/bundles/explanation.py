@@ -13,9 +13,8 @@ from convoy.bundles.predictor import Model, Predictor, open_session
 from convoy.core.png import QUICK, encode_png
 
 OUTPUTS = ["contributions", "logits"]
-
 OVERLAY_PX = 224  # side of a picture, at most: 28 pixels eight times as large
-STRENGTH = 0.7  # how much of the picture the colour takes where the map is strongest
+STRENGTH = 0.7  # the opacity of the colour where the heatmap is strongest
 # Orange speaks for the label, blue against it: two colours that most of the colour-blind tell apart.
 FOR, AGAINST = (255, 120, 0), (0, 90, 255)
 
@@ -34,6 +33,14 @@ class Explained:
     bias: NDArray[np.float32]
 
 
+class Phrase(NamedTuple):
+    """The words `first` up to, without, `stop`, and what they add together."""
+
+    first: int
+    stop: int
+    contribution: float
+
+
 class Explainer:
     """The session of explanation.onnx, beside the model that it explains."""
 
@@ -41,9 +48,9 @@ class Explainer:
         """Raises BundleInvalid where `content` is no graph that explains."""
         self.model = model
         self._session = open_session(EXPLANATION, content, threads)
-        found = [output.name for output in self._session.get_outputs()]
-        if found != OUTPUTS or len(self._session.get_inputs()) != 1:
-            raise BundleInvalid(f"{EXPLANATION} has outputs {found}, {OUTPUTS} are expected; export the bundle again")
+        outputs = [output.name for output in self._session.get_outputs()]
+        if outputs != OUTPUTS or len(self._session.get_inputs()) != 1:
+            raise BundleInvalid(f"{EXPLANATION} has outputs {outputs}, {OUTPUTS} are expected; export the bundle again")
         self._input_name: str = self._session.get_inputs()[0].name
 
     def run(self, batch: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -52,7 +59,7 @@ class Explainer:
         return contributions, logits
 
     def explain(self, array: NDArray[Any]) -> Explained:
-        """One prepared input. Raises ValueError where the model gives what is no number."""
+        """Explain one prepared input. Raises ValueError where the model gives NaN or infinity."""
         (contributions,), (logits,) = self.run(self.model.preprocessor.collate([array]))
         if not (np.isfinite(contributions).all() and np.isfinite(logits).all()):
             raise ValueError("the model gave a contribution that is no number")
@@ -61,15 +68,15 @@ class Explainer:
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """Logits (..., labels) -> probabilities."""
-    grown = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    found: NDArray[np.float32] = grown / grown.sum(axis=-1, keepdims=True)
-    return found
+    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    probabilities: NDArray[np.float32] = exponentials / exponentials.sum(axis=-1, keepdims=True)
+    return probabilities
 
 
 def open_explainer(predictor: Predictor, threads: int = 1) -> Explainer | None:
-    """Load what explains a predictor, when it is asked for first: many never are. None where its bundle has nothing.
+    """Load the explainer of a predictor, only when it is needed; None where its bundle has none.
 
-    Raises BundleInvalid where its folder holds another bundle by now than the predictor was loaded from.
+    Raises BundleInvalid where the folder by now holds another bundle than the one of the predictor.
     """
     if predictor.card.explanation is None:
         return None
@@ -93,65 +100,57 @@ def occlude(
             covered = pixels.copy()
             covered[top : top + side, left : left + side] = contract.neutral
             images.append(covered)
-    whole, *rest = model.probabilities(images)
-    falls = whole[:, np.newaxis] - np.stack(rest, axis=1)
-    return whole, falls.reshape(len(whole), contract.patches, contract.patches)
+    original, *occluded = model.probabilities(images)
+    falls = original[:, np.newaxis] - np.stack(occluded, axis=1)
+    return original, falls.reshape(len(original), contract.patches, contract.patches)
 
 
-def enlarge(found: NDArray[np.float32], size_px: int) -> NDArray[np.float32]:
-    """A map (rows, columns) -> (size_px, size_px), straight lines between the middles of its places."""
-    image = Image.fromarray(np.ascontiguousarray(found, dtype=np.float32))
+def enlarge(heatmap: NDArray[np.float32], size_px: int) -> NDArray[np.float32]:
+    """A heatmap (rows, columns) -> (size_px, size_px), interpolated linearly between the middles of its places."""
+    image = Image.fromarray(np.ascontiguousarray(heatmap, dtype=np.float32))
     return np.asarray(image.resize((size_px, size_px), Image.Resampling.BILINEAR))
 
 
-def draw_overlay(pixels: NDArray[np.uint8], found: NDArray[np.float32]) -> bytes:
-    """The image (size, size, channels) in grey with the map (rows, columns) over it in colours, as a PNG."""
+def draw_overlay(pixels: NDArray[np.uint8], heatmap: NDArray[np.float32]) -> bytes:
+    """The image (size, size, channels) in grey under the heatmap (rows, columns) in colours, as a PNG."""
     size = len(pixels)
     side = max(OVERLAY_PX // size, 1) * size if size <= OVERLAY_PX else OVERLAY_PX
     image = Image.fromarray(pixels.squeeze()).convert("L")
-    # What is enlarged keeps its pixels: they are what the model saw.
+    # An enlarged image keeps its pixels as squares: they are what the model read.
     grey = image.resize((side, side), Image.Resampling.NEAREST if side >= size else Image.Resampling.LANCZOS)
-    heat = enlarge(found, side)
-    opacity = STRENGTH * np.abs(heat) / max(float(np.abs(heat).max()), 1e-12)  # a map of zeros colours nothing
+    heat = enlarge(heatmap, side)
+    opacity = STRENGTH * np.abs(heat) / max(float(np.abs(heat).max()), 1e-12)  # a heatmap of zeros colours nothing
     speaks_for = Image.fromarray((heat > 0).astype(np.uint8) * 255)
-    # By Pillow, and hardly compressed: all else takes ten times as long as the model.
+    # By Pillow, and hardly compressed: any other way takes ten times as long as the model.
     colours = Image.composite(Image.new("RGB", grey.size, FOR), Image.new("RGB", grey.size, AGAINST), speaks_for)
     blended = Image.composite(colours, grey.convert("RGB"), Image.fromarray((255 * opacity).astype(np.uint8)))
     return encode_png(np.asarray(blended), QUICK)
 
 
-class Phrase(NamedTuple):
-    """The words `first` up to, without, `stop`, and what they add together."""
-
-    first: int
-    stop: int
-    contribution: float
-
-
-def word_contributions(found: NDArray[np.float32], widths: Sequence[int]) -> NDArray[np.float64]:
+def word_contributions(contributions: NDArray[np.float32], widths: Sequence[int]) -> NDArray[np.float64]:
     """Contributions (widths, words) of phrases, each at its first word -> (words,), with the same sum.
 
-    A phrase's is shared equally among its words; one that begins near the end has no more than are left.
+    A phrase's contribution is shared equally among its words; near the end it has only the words that are left.
     """
-    words = found.shape[1]
+    words = contributions.shape[1]
     total = np.zeros(words)
-    for row, width in zip(found, widths, strict=True):
+    for row, width in zip(contributions, widths, strict=True):
         shared = row / np.minimum(width, words - np.arange(words))
         for offset in range(min(width, words)):
             total[offset:] += shared[: words - offset]
     return total
 
 
-def strongest_phrases(found: NDArray[np.float32], widths: Sequence[int], most: int) -> list[Phrase]:
+def strongest_phrases(contributions: NDArray[np.float32], widths: Sequence[int], most: int) -> list[Phrase]:
     """Contributions (widths, words) -> the phrases that add most, for the label or against it, the strongest first.
 
-    None where a place of the network is a single word: the words themselves tell it all.
+    The list is empty where each place of the network is a single word: the words themselves are the explanation.
     """
     if max(widths) == 1:
         return []
-    words = found.shape[1]
+    words = contributions.shape[1]
     added: dict[tuple[int, int], float] = {}
-    for row, width in zip(found, widths, strict=True):
+    for row, width in zip(contributions, widths, strict=True):
         for first in np.flatnonzero(row).tolist():
             span = first, min(first + width, words)  # near the end several widths are the same words
             added[span] = added.get(span, 0.0) + float(row[first])

@@ -20,16 +20,16 @@ Prepared = PreparedImage | PreparedText
 
 
 class Model:
-    """The preprocessing and the ONNX session of one card, nothing proven yet."""
+    """The preprocessing and the ONNX session of one card; its examples are not checked."""
 
     def __init__(self, card: Card, files: dict[str, bytes], threads: int = 1) -> None:
         self.card = card
-        self.preprocessor = _preprocessor(card, files)
+        self.preprocessor = _open_preprocessor(card, files)
         self._session = open_session("model.onnx", files["model.onnx"], threads)
-        _check(self._session, card)
+        _check_graph(self._session, card)
         inputs = self._session.get_inputs()
-        self._input_names: list[str] = [each.name for each in inputs]
-        # How many numbers a model that reads a text in pieces carries from one to the next; 0 for all others.
+        self._input_names: list[str] = [node.name for node in inputs]
+        # How many numbers a model that reads a text in pieces carries between them; 0 for every other model.
         self.state_size: int = inputs[1].shape[1] if len(inputs) > 1 else 0
 
     def prepare(self, raw: bytes | str, **options: Any) -> Prepared:
@@ -52,8 +52,8 @@ class Model:
         """One collated batch -> (batch, labels) float32."""
         result: NDArray[np.float32]
         if self.state_size:
-            each_word, _ = self.step(batch, np.zeros((len(batch), self.state_size), np.float32))
-            result = each_word[:, -1]  # padding leaves it as it was after the last word
+            after_each_word, _ = self.step(batch, np.zeros((len(batch), self.state_size), np.float32))
+            result = after_each_word[:, -1]  # padding does not change it after the last word
         else:
             (result,) = self._session.run(None, {self._input_names[0]: batch})
         return result
@@ -61,17 +61,17 @@ class Model:
     def step(
         self, tokens: NDArray[Any], carried: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Token ids (streams, words) and what was carried -> probabilities after each word, and what to carry on.
+        """Token ids (streams, words) and the carried state -> probabilities after each word, and the state to carry on.
 
-        (streams, words, labels) and (streams, state_size), float32; zeros are carried before the first word. Only of a
-        model that carries a state. Where token ids are padded, nothing can follow.
+        (streams, words, labels) and (streams, state_size), float32; the state before the first word is zeros. Only for
+        a model that carries a state. Nothing can follow padded token ids.
         """
-        found = []
+        after_each_word = []
         for start in range(0, tokens.shape[1], LONGEST_RUN):
             part = tokens[:, start : start + LONGEST_RUN]
             probabilities, carried = self._session.run(None, dict(zip(self._input_names, (part, carried), strict=True)))
-            found.append(probabilities)
-        return np.concatenate(found, axis=1), carried
+            after_each_word.append(probabilities)
+        return np.concatenate(after_each_word, axis=1), carried
 
     def replay(self, inputs: Sequence[str]) -> NDArray[np.float32]:
         """The probabilities of raw inputs as examples.json holds them: texts, or PNGs in base64."""
@@ -80,7 +80,7 @@ class Model:
 
 
 class Predictor(Model):
-    """The model of a checked bundle that has reproduced its own examples, and so is warm."""
+    """The model of a checked bundle that has reproduced its own examples, which also warmed it up."""
 
     def __init__(self, folder: Path, threads: int = 1) -> None:
         """Load `folder`. Raises BundleInvalid for a bundle that is altered or does not reproduce its examples."""
@@ -89,39 +89,28 @@ class Predictor(Model):
         self.folder = folder
         self.digest: str = bundle.digest
         try:
-            self._prove(bundle)
+            self._check_examples(bundle)
         except BundleInvalid:
             raise
-        except Exception as error:  # malformed examples, or a graph that takes no input: each library has its own
-            what = f"{type(error).__name__}: {error}"
+        except Exception as error:  # malformed examples, or a graph that takes no input: each library raises its own
+            cause = f"{type(error).__name__}: {error}"
             raise BundleInvalid(
-                f"{folder}: examples.json cannot be replayed ({what}); export the bundle again"
+                f"{folder}: examples.json cannot be replayed ({cause}); export the bundle again"
             ) from None
 
-    def _prove(self, bundle: Bundle) -> None:
+    def _check_examples(self, bundle: Bundle) -> None:
         """Reproduce the examples. Raises BundleInvalid."""
         folder = self.folder
         if not bundle.examples:
             raise BundleInvalid(f"{folder}: examples.json holds no example; export the bundle again")
-        found = self.replay([example.input for example in bundle.examples])
+        replayed = self.replay([example.input for example in bundle.examples])
         expected = np.array([example.probabilities for example in bundle.examples])
-        difference = float(np.abs(found - expected).max())
+        difference = float(np.abs(replayed - expected).max())
         if not difference <= REPLAY_TOLERANCE:  # also true for NaN
             raise BundleInvalid(
                 f"{folder} does not reproduce its own examples: "
                 f"probabilities differ by {difference:.2g}, at most {REPLAY_TOLERANCE} is allowed"
             )
-
-
-def _preprocessor(card: Card, files: dict[str, bytes]) -> ImagePreprocessor | TextPreprocessor:
-    if isinstance(card.preprocessing, ImagePreprocessing):
-        return ImagePreprocessor(card.preprocessing)
-    if "tokenizer.json" not in files:
-        raise BundleInvalid("tokenizer.json is missing from the bundle; export it again")
-    try:
-        return TextPreprocessor(card.preprocessing, files["tokenizer.json"])
-    except Exception as error:  # tokenizers raises Exception itself
-        raise BundleInvalid(f"tokenizer.json cannot be read: {error}; export the bundle again") from None
 
 
 def open_session(name: str, onnx_bytes: bytes, threads: int) -> ort.InferenceSession:
@@ -133,19 +122,31 @@ def open_session(name: str, onnx_bytes: bytes, threads: int) -> ort.InferenceSes
     # Spinning threads would take the core from the server between two requests.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        # From bytes: the digest covers all that runs, no file outside the bundle can be pulled in.
+        # From bytes: the digest covers all that runs, and no file outside the bundle can be loaded.
         return ort.InferenceSession(onnx_bytes, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises a family of its own, without a common base
+    except Exception as error:  # onnxruntime raises errors of its own, without a common base
         raise BundleInvalid(f"{name} cannot be loaded: {error}") from None
 
 
-def _check(session: ort.InferenceSession, card: Card) -> None:
+def _open_preprocessor(card: Card, files: dict[str, bytes]) -> ImagePreprocessor | TextPreprocessor:
+    if isinstance(card.preprocessing, ImagePreprocessing):
+        return ImagePreprocessor(card.preprocessing)
+    if "tokenizer.json" not in files:
+        raise BundleInvalid("tokenizer.json is missing from the bundle; export it again")
+    try:
+        return TextPreprocessor(card.preprocessing, files["tokenizer.json"])
+    except Exception as error:  # tokenizers raises Exception itself
+        raise BundleInvalid(f"tokenizer.json cannot be read: {error}; export the bundle again") from None
+
+
+def _check_graph(session: ort.InferenceSession, card: Card) -> None:
     inputs, outputs = session.get_inputs(), session.get_outputs()
-    carries = card.task == "text-stream"  # a second of each, the state, of one size
-    if len(inputs) != 1 + carries or len(outputs) != 1 + carries or outputs[0].shape[-1] != len(card.labels):
+    carries_state = card.task == "text-stream"
+    count = 2 if carries_state else 1  # the state is the second input and the second output
+    if len(inputs) != count or len(outputs) != count or outputs[0].shape[-1] != len(card.labels):
         raise BundleInvalid(
             f"model.onnx has outputs {[(output.name, output.shape) for output in outputs]}, "
-            f"one of {len(card.labels)} probabilities is expected" + (" and one of the state" if carries else "")
+            f"one of {len(card.labels)} probabilities is expected" + (" and one of the state" if carries_state else "")
         )
-    if carries and not isinstance(inputs[1].shape[1], int):
+    if carries_state and not isinstance(inputs[1].shape[1], int):
         raise BundleInvalid(f"model.onnx has a state of shape {inputs[1].shape}, its size is expected; export it again")

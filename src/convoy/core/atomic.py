@@ -14,10 +14,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # of a write, which does not know the file's name
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # errors of a write carry no file name
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
-CANNOT_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)  # an old kernel; NFS and some others
-ASIDE = ".aside"
+CANNOT_SWAP = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)  # an old kernel; NFS and some other file systems
+ASIDE_SUFFIX = ".aside"
 
 
 def sha256_of(path: Path) -> str:
@@ -27,6 +27,7 @@ def sha256_of(path: Path) -> str:
 
 
 def sync(path: Path) -> None:
+    """Flush a file or a folder to the disk. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -38,9 +39,9 @@ def sync(path: Path) -> None:
 def new_file(path: Path) -> Iterator[Path]:
     """Give a temporary path to write to; on success it replaces `path` in one step, on error nothing is left.
 
-    An OSError names `path`, whose temporary name would tell nobody anything.
+    An OSError names `path`, not the temporary name.
     """
-    with _beside(path, _make_file) as temporary:
+    with _locked_temporary(path, _make_file) as temporary:
         try:
             yield temporary
             temporary.chmod(0o644)  # mkstemp gives 0600, which another user's server could not read
@@ -74,31 +75,31 @@ def write_json(path: Path, content: Any) -> None:
 def new_folder(path: Path) -> Iterator[Path]:
     """Give a temporary folder to fill; on success it takes the place of `path`, on error nothing is left.
 
-    What was there is removed after that. Raises OSError, with the old in its place, for a mount point (EBUSY) and for
-    a folder of a container's lower layer (EXDEV), which cannot be renamed.
+    The old folder is removed after that. Raises OSError, with the old folder in its place, for a mount point (EBUSY)
+    and for a folder of a container's lower layer (EXDEV): neither can be renamed.
     """
-    with _beside(path, _make_folder) as temporary:
+    with _locked_temporary(path, _make_folder) as temporary:
         try:
             yield temporary
             temporary.chmod(0o755)
-            for inside in temporary.rglob("*"):
+            for entry in temporary.rglob("*"):
                 # Whatever the umask: another user's server must be able to read it.
-                inside.chmod(0o755 if inside.is_dir() else 0o644)
-                sync(inside)
+                entry.chmod(0o755 if entry.is_dir() else 0o644)
+                sync(entry)
             sync(temporary)
-            _put(temporary, path)
+            _move_into_place(temporary, path)
             sync(path.parent)
         finally:
             with suppress(OSError):
                 _remove(temporary)
 
 
-def _put(new: Path, path: Path) -> None:
-    """Rename a folder to `path`; what was there has the other's name then."""
+def _move_into_place(new: Path, path: Path) -> None:
+    """Rename the folder `new` to `path`; what was at `path` gets the name of `new`."""
     if not os.path.lexists(path):
         new.rename(path)
-    elif not _exchange(new, path):
-        aside = path.with_name(f".{path.name}{ASIDE}")
+    elif not _swap(new, path):
+        aside = path.with_name(f".{path.name}{ASIDE_SUFFIX}")
         path.rename(aside)
         try:
             new.rename(path)
@@ -108,8 +109,8 @@ def _put(new: Path, path: Path) -> None:
         aside.rename(new)
 
 
-def _exchange(new: Path, path: Path) -> bool:
-    """Let two folders change their names in one step, or say False: nothing has happened, the system cannot."""
+def _swap(new: Path, path: Path) -> bool:
+    """Swap the names of two folders in one step; False, with nothing changed, where the system cannot."""
     try:
         renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
     except AttributeError:  # macOS, musl
@@ -117,7 +118,7 @@ def _exchange(new: Path, path: Path) -> bool:
     if renameat2(AT_FDCWD, os.fsencode(new), AT_FDCWD, os.fsencode(path), RENAME_EXCHANGE) == 0:
         return True
     code = ctypes.get_errno()
-    if code in CANNOT_EXCHANGE:
+    if code in CANNOT_SWAP:
         return False
     raise OSError(code, os.strerror(code), str(path))
 
@@ -127,24 +128,25 @@ def _remove(path: Path) -> None:
 
 
 @contextmanager
-def _beside(path: Path, make: Callable[[Path], tuple[int, Path]]) -> Iterator[Path]:
-    """A temporary name beside `path`, locked while this process lives; those that a kill left behind are removed."""
+def _locked_temporary(path: Path, make: Callable[[Path], tuple[int, Path]]) -> Iterator[Path]:
+    """A temporary name beside `path`, locked while this process lives; leftovers of killed processes are removed."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(path)
+        _remove_leftovers(path)
         descriptor, temporary = make(path)
         try:
-            while not (_locked(descriptor) and temporary.exists()):  # swept between its making and its lock
+            # Another process may have removed it before it was locked.
+            while not (_wait_for_lock(descriptor) and temporary.exists()):
                 os.close(descriptor)
-                descriptor = -1  # where `make` fails its number may be another thread's file by now
+                descriptor = -1  # if `make` fails, this number may already be another thread's file
                 descriptor, temporary = make(path)
             yield temporary
         finally:
             if descriptor >= 0:
                 os.close(descriptor)
     except OSError as error:
-        named = [Path(name).name for name in (error.filename, error.filename2) if isinstance(name, (str, Path))]
-        if any(name.startswith(f".{path.name}.") for name in named) or (not named and error.errno in DISK_ERRORS):
+        names = [Path(name).name for name in (error.filename, error.filename2) if isinstance(name, (str, Path))]
+        if any(name.startswith(f".{path.name}.") for name in names) or (not names and error.errno in DISK_ERRORS):
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
@@ -159,17 +161,17 @@ def _make_folder(path: Path) -> tuple[int, Path]:
     return os.open(folder, os.O_RDONLY), Path(folder)
 
 
-def _sweep(path: Path) -> None:
+def _remove_leftovers(path: Path) -> None:
     """Remove the temporary files and folders of `path` whose process is dead: nobody holds their lock.
 
-    A folder that was put aside, and then nothing in its place, takes that again.
+    A folder that was put aside moves back where nothing took its place.
     """
-    aside = path.with_name(f".{path.name}{ASIDE}")
+    aside = path.with_name(f".{path.name}{ASIDE_SUFFIX}")
     if os.path.lexists(aside):
         with suppress(OSError):
             _remove(aside) if os.path.lexists(path) else aside.rename(path)
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.{'[a-z0-9_]' * 8}"):
-        with suppress(OSError):  # gone, or another's
+        with suppress(OSError):  # it is gone, or another process holds it
             descriptor = os.open(leftover, os.O_RDONLY)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -178,7 +180,8 @@ def _sweep(path: Path) -> None:
                 os.close(descriptor)
 
 
-def _locked(descriptor: int) -> bool:
-    with suppress(OSError):  # a file system without locks: then nothing is swept either
+def _wait_for_lock(descriptor: int) -> bool:
+    """Lock an open file when it is free; always True."""
+    with suppress(OSError):  # a file system without locks: then no leftover is removed either
         fcntl.flock(descriptor, fcntl.LOCK_EX)
     return True

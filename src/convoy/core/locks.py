@@ -1,9 +1,9 @@
 """Lock files: each held by one process at a time, and free again when that process ends, however it ends.
 
-`filelock.lock_descriptor` is the system's lock (flock) of an open file. Its lock on a path, `FileLock`, is left aside:
-it makes folders that are missing, and stage.py reads and writes what is in the file. Two locks are not taken here:
-those of atomic.py and serving/log_file.py are of a file of data that is open anyway, wait in the system's queue rather
-than look every 50 ms, and must not wait for ever where a file system refuses all locks.
+`filelock.lock_descriptor` is the system's lock (flock) of an open file. `FileLock`, its lock of a path, is not used: it
+makes missing folders, and stage.py reads and writes the content of the file. Two locks are taken elsewhere, in
+atomic.py and serving/log_file.py: they lock a data file that is open anyway, wait in the system's queue instead of
+polling every 50 ms, and must not wait for ever where a file system refuses all locks.
 """
 
 from collections.abc import Callable, Iterator
@@ -48,11 +48,11 @@ def hold_when_free(path: Path, on_wait: Callable[[], None] | None = None) -> Ite
 
 
 @contextmanager
-def hold_deployed(waiting: Say) -> Iterator[None]:
-    """Hold deployed/, and with it MLflow's store, for this process alone; `waiting` is told where another has it."""
+def hold_deployed(say: Say) -> Iterator[None]:
+    """Hold deployed/, and with it MLflow's store, for this process alone; `say` gets one line where another has it."""
     DEPLOYED.mkdir(parents=True, exist_ok=True)
-    told = "waiting for another publish, promote or rollback to end"
-    with hold_when_free(DEPLOYED / ".lock", lambda: waiting(told)):
+    line = "waiting for another publish, promote or rollback to end"
+    with hold_when_free(DEPLOYED / ".lock", lambda: say(line)):
         yield
 
 

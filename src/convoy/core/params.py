@@ -19,10 +19,10 @@ class ParamsInvalid(ValueError):
     """params.yaml lacks a key, has one too many, or a value is out of range."""
 
 
-S = TypeVar("S", bound=Section)
+SectionType = TypeVar("SectionType", bound=Section)
 
 
-def read_section(model: type[S], *keys: str, path: Path = paths.PARAMS) -> S:
+def read_section(model: type[SectionType], *keys: str, path: Path = paths.PARAMS) -> SectionType:
     """Read the section under `keys` as `model`.
 
     Raises ParamsInvalid, which names the file, the key, the value and what was expected.
@@ -38,13 +38,13 @@ def read_section(model: type[S], *keys: str, path: Path = paths.PARAMS) -> S:
     try:
         return model.model_validate(section)
     except ValidationError as error:
-        raise ParamsInvalid("\n".join(_explain(path, keys, fault) for fault in error.errors())) from None
+        raise ParamsInvalid("\n".join(_describe(path, keys, detail) for detail in error.errors())) from None
 
 
-def _explain(path: Path, keys: tuple[str, ...], fault: Any) -> str:
-    name = ".".join([*keys, *map(str, fault["loc"])])
-    if fault["type"] == "missing":
+def _describe(path: Path, keys: tuple[str, ...], error: Any) -> str:
+    name = ".".join([*keys, *map(str, error["loc"])])
+    if error["type"] == "missing":
         return f"{path}: {name} is missing"
-    if fault["type"] == "extra_forbidden":
+    if error["type"] == "extra_forbidden":
         return f"{path}: {name} is not a known key; remove it or correct its spelling"
-    return f"{path}: {name} is {fault['input']!r}: {fault['msg']}"
+    return f"{path}: {name} is {error['input']!r}: {error['msg']}"

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Literal, get_args
 
-Task = Literal["image", "text", "text-stream"]  # what is built, published and served
-DataKind = Literal["image", "text"]  # of data; `text-stream` learns from what is prepared for `text`
+Task = Literal["image", "text", "text-stream"]  # what is built, published and deployed
+DataKind = Literal["image", "text"]  # `text-stream` learns from the data prepared for `text`
 Architecture = Literal["cnn", "lstm"]
 Split = Literal["train", "validation", "calibration", "gate", "test"]
 TASKS: tuple[Task, ...] = get_args(Task)
@@ -19,12 +19,12 @@ TOKENIZER = Path("data/prepared/text/contract/tokenizer.json")
 
 
 def kind_of(task: Task) -> DataKind:
-    """What a task's data is."""
+    """The kind of a task's data."""
     return "image" if task == "image" else "text"
 
 
 def architectures(task: Task) -> tuple[Architecture, ...]:
-    """The candidates of a task; where there is one alone nothing is chosen."""
+    """The candidates of a task; with only one, no stage chooses."""
     return ("lstm",) if task == "text-stream" else ARCHITECTURES
 
 
@@ -54,12 +54,12 @@ def reports(task: Task) -> Path:
 
 
 def data_reports(task: Task) -> Path:
-    """Folder of what was found in a task's data."""
+    """Folder of the reports about a task's data."""
     return reports(kind_of(task))
 
 
 def baselines(task: Task) -> Path:
-    """Table of what each baseline of a task's data says of the test split."""
+    """Table of the predictions of each baseline for the test split of a task's data."""
     return Path("reports/baselines", f"{kind_of(task)}.csv")
 
 
@@ -69,5 +69,5 @@ def choice(task: Task) -> Path:
 
 
 def bundle(task: Task) -> Path:
-    """Folder of a task's bundle, all that serving reads."""
+    """Folder of a task's bundle, which has all that serving reads."""
     return Path("bundles", task)

@@ -1,4 +1,4 @@
-"""This process and others: the cores it may use, who it is, whether one still lives, and how it reports progress."""
+"""Processes: the cores this one may use, how to identify one, whether it still runs, and how it reports progress."""
 
 import os
 import socket
@@ -6,38 +6,38 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-PID, HOST, _BORN = "convoy.pid", "convoy.host", "convoy.process_started"
-_SAME_START_S = 5  # psutil reckons the start of a process from the clock, which may have been set since
+PID, HOST, _STARTED = "convoy.pid", "convoy.host", "convoy.process_started"
+_START_TOLERANCE_S = 5  # psutil computes the start from the clock, which may have been set since
 
 Say = Callable[[str], None]  # takes one line, without its end
 
 
 def usable_cores() -> int:
-    """How many cores this process is bound to, all of the machine's where the system knows no such bound."""
+    """How many cores this process may use: all of the machine where the system has no such limit."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def process_tags(pid: int | None = None) -> dict[str, str]:
-    """What tells a process, this one without a `pid`, from all others: host, number, and when it began.
+    """What identifies a process, this one without a `pid`: host, number, and when it began.
 
-    Numbers are used again; 0.0 stands for the beginning of a process that had ended by then.
+    The system uses numbers again. A process that has already ended began at 0.0.
     """
     pid = os.getpid() if pid is None else pid
-    return {HOST: socket.gethostname(), PID: str(pid), _BORN: f"{began_s(pid):.1f}"}
+    return {HOST: socket.gethostname(), PID: str(pid), _STARTED: f"{began_s(pid):.1f}"}
 
 
 def is_alive(tags: dict[str, str]) -> bool:
-    """Whether the process that these tags name runs, on this machine; tags that name none are of a dead one."""
+    """Whether the process that these tags name runs on this machine; False for tags that name none."""
     try:
-        return is_same(int(tags[PID]), float(tags[_BORN]))
+        return is_same(int(tags[PID]), float(tags[_STARTED]))
     except (KeyError, ValueError):
         return False
 
 
 def is_same(pid: int, began: float) -> bool:
-    """Whether the process that has this number now is the one that began then, in seconds of the clock."""
-    now_s = began_s(pid)
-    return now_s > 0 and abs(now_s - began) < _SAME_START_S
+    """Whether the process with this number began at this time, in seconds of the clock."""
+    started_s = began_s(pid)
+    return started_s > 0 and abs(started_s - began) < _START_TOLERANCE_S
 
 
 def began_s(pid: int) -> float:
@@ -52,7 +52,7 @@ def began_s(pid: int) -> float:
 
 
 def runs_here(pid: int, module: str) -> bool:
-    """Whether that process runs this module in this folder: not another, in a container of its own or long after."""
+    """Whether this process runs this module in this folder; another process may have the same number."""
     import psutil
 
     with suppress(psutil.Error):
@@ -62,7 +62,7 @@ def runs_here(pid: int, module: str) -> bool:
 
 
 def exists(pid: int) -> bool:
-    """Whether a process has this number, were it another user's, or one that has ended and is not waited for yet."""
+    """Whether a process has this number, also another user's, or one that has ended but is not reaped yet."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

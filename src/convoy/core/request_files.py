@@ -1,13 +1,13 @@
-"""Where logged requests lie: the file or folder that CONVOY_REQUEST_LOG names -> its files, the newest first."""
+"""The file or folder that CONVOY_REQUEST_LOG names -> the files of logged requests, the newest first."""
 
 from pathlib import Path
 
 VARIABLE = "CONVOY_REQUEST_LOG"
-NAME = "requests.jsonl"  # in a folder
+NAME = "requests.jsonl"  # where the variable names a folder
 
 
 def current(named: str) -> Path:
-    """The file that lines are added to; `named` is a file, or a folder where it ends in / or is one already."""
+    """The file that lines are added to; `named` is a folder if it ends in / or exists as one, else a file."""
     path = Path(named).absolute()
     return path / NAME if named.endswith("/") or path.is_dir() else path
 

@@ -1,4 +1,4 @@
-"""The names that dvc.yaml gives the stages of a task: whatever names a stage takes its name from here."""
+"""The names of a task's stages in dvc.yaml: all code that names a stage takes the name from here."""
 
 import re
 from typing import TypeGuard
@@ -8,8 +8,8 @@ from convoy.core.paths import DATA_KINDS, TASKS, Architecture, DataKind, Task, a
 BASELINES = "baselines"  # one stage for the data of all tasks
 
 _SUFFIX: dict[DataKind, str] = {"image": "images", "text": "text"}
-_OF_DATA = re.compile(r"(?:fetch_|prepare_|[a-z]+@)(image|text)")
-_OF_STREAM = re.compile(r"[a-z]+_stream")
+_DATA_STAGE = re.compile(r"(?:fetch_|prepare_|[a-z]+@)(image|text)")
+_STREAM_STAGE = re.compile(r"[a-z]+_stream")
 
 
 def fetch(task: Task) -> str:
@@ -24,7 +24,7 @@ def prepare(task: Task) -> str:
 
 def train(task: Task, architecture: Architecture) -> str:
     """The stage that trains one candidate."""
-    return _of(task, "train", architecture)
+    return _stage_name(task, "train", architecture)
 
 
 def is_chosen(task: Task) -> TypeGuard[DataKind]:
@@ -33,23 +33,23 @@ def is_chosen(task: Task) -> TypeGuard[DataKind]:
 
 
 def choose(task: DataKind) -> str:
-    """The stage that names a task's winner; only where `is_chosen` says so there is one."""
-    return _of(task, "choose")
+    """The stage that names a task's winner; it exists only where `is_chosen`."""
+    return _stage_name(task, "choose")
 
 
 def export(task: Task) -> str:
     """The stage that makes a task's bundle."""
-    return _of(task, "export")
+    return _stage_name(task, "export")
 
 
 def evaluate(task: Task) -> str:
-    """The last stage of a task, which judges its bundle."""
-    return _of(task, "evaluate")
+    """The last stage of a task, which evaluates its bundle."""
+    return _stage_name(task, "evaluate")
 
 
 def to_bundle(task: Task) -> list[str]:
-    """The stages that train a task's candidates and make its bundle of one, in their order."""
-    return [*_trained(task), *_bundled(task)]
+    """The stages that train a task's candidates and make a bundle of one of them, in their order."""
+    return [*_train_stages(task), *_choose_and_export(task)]
 
 
 def up_to_bundle(task: Task) -> list[str]:
@@ -59,21 +59,21 @@ def up_to_bundle(task: Task) -> list[str]:
 
 def of_reports(task: Task) -> list[str]:
     """All stages that a task's bundle and its reports come from, in their order."""
-    return [fetch(task), prepare(task), *_trained(task), BASELINES, *_bundled(task), evaluate(task)]
+    return [fetch(task), prepare(task), *_train_stages(task), BASELINES, *_choose_and_export(task), evaluate(task)]
 
 
 def behind(task: Task) -> list[str]:
-    """The same, after what makes the data of other tasks, which the stage of the baselines reads with them."""
-    others = [name for other in DATA_KINDS if other != kind_of(task) for name in (fetch(other), prepare(other))]
-    return [*others, *of_reports(task)]
+    """The same, after the stages that make the data of other tasks: the stage of the baselines reads all data."""
+    other_data = [name for kind in DATA_KINDS if kind != kind_of(task) for name in (fetch(kind), prepare(kind))]
+    return [*other_data, *of_reports(task)]
 
 
 def task_of(stage: str) -> Task | None:
     """The task that a stage belongs to, also one of an older dvc.yaml; None for a stage of all tasks."""
-    if _OF_STREAM.fullmatch(stage):
+    if _STREAM_STAGE.fullmatch(stage):
         return "text-stream"
-    named = _OF_DATA.match(stage)
-    return next((task for task in TASKS if named and task == named[1]), None)
+    match = _DATA_STAGE.match(stage)
+    return next((task for task in TASKS if match and task == match[1]), None)
 
 
 def module_of(stage: str) -> str:
@@ -86,14 +86,14 @@ def training_section(task: Task, architecture: Architecture) -> tuple[str, ...]:
     return ("train_stream",) if task == "text-stream" else ("train", task, architecture)
 
 
-def _of(task: Task, entry: str, *key: str) -> str:
-    """One of a matrix over data and architectures, or the one of `text-stream`, which is in no matrix."""
+def _stage_name(task: Task, entry: str, *key: str) -> str:
+    """A stage's name in the matrix over data and architectures; `text-stream` has one stage, outside the matrix."""
     return f"{entry}_stream" if task == "text-stream" else f"{entry}@{'-'.join((task, *key))}"
 
 
-def _trained(task: Task) -> list[str]:
+def _train_stages(task: Task) -> list[str]:
     return [train(task, architecture) for architecture in architectures(task)]
 
 
-def _bundled(task: Task) -> list[str]:
+def _choose_and_export(task: Task) -> list[str]:
     return [*([choose(task)] if is_chosen(task) else []), export(task)]

@@ -1,1 +1,1 @@
-"""All that is known of images and of texts: contract, prepared form, data sets, networks, baselines."""
+"""What the code knows about images and texts: contract, prepared form, data sets, networks, baselines."""

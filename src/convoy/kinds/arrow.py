@@ -16,7 +16,7 @@ def encode_labels(labels: NDArray[np.int64], names: tuple[str, ...]) -> pa.Array
 
 
 def decode_labels(table: pa.Table) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """What `encode_labels` took."""
+    """The labels (n,) and names that `encode_labels` took."""
     column = table["label"].combine_chunks()
     return column.indices.to_numpy().astype(np.int64), tuple(column.dictionary.to_pylist())
 

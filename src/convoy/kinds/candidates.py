@@ -32,7 +32,7 @@ class Description(Section):
 
 
 class Dataset(Protocol):
-    """One split of a task, as the module `dataset` of its kind gives it."""
+    """One split of a task, as the data set modules of its kind give it."""
 
     arrays: Any
     labels: NDArray[np.int64]
@@ -50,19 +50,19 @@ class Dataset(Protocol):
 def open_dataset(task: Task, path: Path) -> Dataset:
     """Open a prepared split. Task and module have the same name, so that a stage loads only its own task's code."""
     words = task.split("-")
-    dataset: Dataset = getattr(_data(task), "".join(map(str.capitalize, words)) + "Dataset")(path)
+    dataset: Dataset = getattr(_dataset_module(task), "".join(map(str.capitalize, words)) + "Dataset")(path)
     return dataset
 
 
 def batch_model(task: Task) -> type[Section]:
-    """What the section `batches` of a task's candidates must be."""
-    model: type[Section] = _data(task).BatchParams
+    """The model of the section `batches` of a task's candidates."""
+    model: type[Section] = _dataset_module(task).BatchParams
     return model
 
 
 def network_model(task: Task, architecture: Architecture) -> type[Section]:
-    """What the section `network` of a candidate must be."""
-    model: type[Section] = _network(task, architecture).NetworkParams
+    """The model of the section `network` of a candidate."""
+    model: type[Section] = _network_module(task, architecture).NetworkParams
     return model
 
 
@@ -74,7 +74,7 @@ def batch_params(task: Task, params: dict[str, Any]) -> Any:
 def describe(
     task: Task, architecture: Architecture, network: dict[str, Any], data: Dataset, training: dict[str, Any]
 ) -> Description:
-    """What candidate.json says of a network for inputs and labels like those of `data`."""
+    """The content of candidate.json for a network whose inputs and labels are like those of `data`."""
     return Description(
         task=task,
         architecture=architecture,
@@ -87,17 +87,17 @@ def describe(
 
 def build(description: Description) -> nn.Module:
     """The network of a candidate, untrained."""
-    module = _network(description.task, description.architecture)
+    module = _network_module(description.task, description.architecture)
     params = module.NetworkParams.model_validate(description.network)
     network: nn.Module = module.Network(params, labels=len(description.labels), **description.dimensions)
     return network
 
 
 def pretrain(network: nn.Module, dataset: Dataset, seed: int) -> None:
-    """Let a network that can learn from inputs without their labels begin so; image networks have nothing to do."""
-    learn = getattr(network, "pretrain", None)
-    if learn is not None:
-        learn(dataset.arrays, seed)
+    """Pretrain a network that can learn from inputs without labels; image networks have nothing to do."""
+    pretrain_network = getattr(network, "pretrain", None)
+    if pretrain_network is not None:
+        pretrain_network(dataset.arrays, seed)
 
 
 def save(folder: Path, description: Description, network: nn.Module) -> None:
@@ -116,38 +116,38 @@ def load(folder: Path) -> tuple[Description, nn.Module]:
 
 
 def probabilities(network: nn.Module, dataset: Dataset) -> NDArray[np.float32]:
-    """What a network in eval mode says of every item, (n, labels) float32, in the dataset's own order."""
+    """The probabilities of every item, (n, labels) float32, in the dataset's own order; the network is in eval mode."""
     return softmax(logits(network, dataset))
 
 
-def softmax(of_logits: NDArray[np.float32]) -> NDArray[np.float32]:
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """Logits (n, labels) -> probabilities, as the exported graph computes them."""
-    found: NDArray[np.float32] = torch.from_numpy(of_logits).softmax(dim=1).numpy()
-    return found
+    result: NDArray[np.float32] = torch.from_numpy(logits).softmax(dim=1).numpy()
+    return result
 
 
 @torch.inference_mode()
 def logits(network: nn.Module, dataset: Dataset) -> NDArray[np.float32]:
     """The logits of every item, (n, labels) float32, in the dataset's own order; the network is in eval mode."""
     device = next(network.parameters()).device
-    found = [network(inputs).float().cpu() for inputs, _ in dataset.evaluation_batches(EVALUATION_BATCH, device)]
+    batches = [network(inputs).float().cpu() for inputs, _ in dataset.evaluation_batches(EVALUATION_BATCH, device)]
     result = np.empty((len(dataset.labels), len(dataset.names)), dtype=np.float32)
-    result[dataset.evaluation_order] = torch.cat(found).numpy()
+    result[dataset.evaluation_order] = torch.cat(batches).numpy()
     return result
 
 
-def _data(task: Task) -> Any:
-    return _module(task, f"{_variant(task)}dataset")
+def _dataset_module(task: Task) -> Any:
+    return _import_module(task, f"{_module_prefix(task)}dataset")
 
 
-def _network(task: Task, architecture: Architecture) -> Any:
-    return _module(task, f"networks.{_variant(task)}{architecture}")
+def _network_module(task: Task, architecture: Architecture) -> Any:
+    return _import_module(task, f"networks.{_module_prefix(task)}{architecture}")
 
 
-def _variant(task: Task) -> str:
-    """`stream_` of text-stream, nothing of a task that is named after its kind."""
+def _module_prefix(task: Task) -> str:
+    """`stream_` for text-stream, empty for a task that is named after its kind."""
     return "".join(f"{word}_" for word in task.split("-")[1:])
 
 
-def _module(task: Task, name: str) -> Any:
+def _import_module(task: Task, name: str) -> Any:
     return import_module(f"convoy.kinds.{kind_of(task)}.{name}")

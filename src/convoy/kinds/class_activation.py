@@ -1,12 +1,12 @@
-"""Features of places -> what each place adds to each logit, where one linear layer reads their maximum and mean."""
+"""Features of places -> what each place adds to each logit of a linear layer over their maximum and mean."""
 
 from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
 
-# Places whose features differ by no more than rounding share the maximum: a plain background, or rows that repeat, give
-# equal features, and which of them comes out greatest would differ between processors.
+# Places whose features differ by no more than rounding share the maximum: a plain background or repeated rows give
+# equal features, and which of them is the greatest would depend on the processor.
 ROUNDING = 1e-5
 
 
@@ -16,7 +16,7 @@ class PlaceNetwork(nn.Module, ABC):
     A class activation map (Zhou et al. 2016, arXiv:1512.04150), for the maximum over places as well as for their mean.
     """
 
-    widths: tuple[int, ...] = (1,)  # of a text: how many words the places of each row are about
+    widths: tuple[int, ...] = (1,)  # of a text: how many words a place in each row covers
 
     @abstractmethod
     def contributions(self, inputs: Tensor) -> Tensor:
@@ -28,18 +28,18 @@ class PlaceNetwork(nn.Module, ABC):
 
 
 def spread_greatest(features: Tensor) -> Tensor:
-    """(batch, features, places) -> the same: each feature's maximum at the places that have it, shared equally.
+    """(batch, features, places) -> the same: each feature's maximum at the places that reach it, shared equally.
 
     At a place that does not count the features are -inf; at least one place of each input counts.
     """
     greatest = features.amax(dim=2, keepdim=True)
-    has_it = (features >= greatest - ROUNDING * (1 + greatest.abs())).to(greatest.dtype)
-    return greatest * has_it / has_it.sum(dim=2, keepdim=True)
+    is_greatest = (features >= greatest - ROUNDING * (1 + greatest.abs())).to(greatest.dtype)
+    return greatest * is_greatest / is_greatest.sum(dim=2, keepdim=True)
 
 
 def contribute(classify: nn.Linear, greatest: Tensor, mean: Tensor) -> Tensor:
-    """Of (batch, features, places) each, as they are spread over the places -> (batch, labels, places).
+    """Maxima and means spread over the places, (batch, features, places) each -> (batch, labels, places).
 
-    `classify` reads the features' maxima first, then their means; what it says is the sum over places and its bias.
+    `classify` reads the features' maxima first, then their means; its output is the sum over the places and its bias.
     """
     return classify.weight @ torch.cat([greatest, mean], dim=1)

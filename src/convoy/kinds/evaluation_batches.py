@@ -1,4 +1,4 @@
-"""A split -> all of its items once, in batches that are read as they are asked for"""
+"""A split -> all of its items once, in batches that are read when they are needed."""
 
 from collections.abc import Iterator
 from typing import Protocol
@@ -12,7 +12,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 class Dataset(Protocol):
-    """One split, `evaluation_order` (n,) the rows in the order in which they are best read."""
+    """One split; `evaluation_order` (n,) has its rows in the order that is fastest to read."""
 
     evaluation_order: NDArray[np.int64]
 
@@ -21,7 +21,7 @@ class Dataset(Protocol):
 
 
 class EvaluationBatches:
-    """An iterable of all (inputs, labels) of a split, as they are."""
+    """An iterable of all (inputs, labels) of a split, without augmentation."""
 
     def __init__(self, dataset: Dataset, size: int, device: torch.device) -> None:
         self._dataset, self._size, self._device = dataset, size, device

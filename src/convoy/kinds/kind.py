@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Indices = NDArray[np.int64]
-# An item that has as many neighbours in one split is known to leak; the rest would only make the list long: n * n
-# entries where all items are alike.
+# An item with this many neighbours in one split leaks. More would only make the list longer: n * n entries where
+# all items are alike.
 PAIRS_PER_ITEM = 10
 
 
@@ -23,7 +23,7 @@ class InputRejected(ValueError):
 
 
 class NearPair(NamedTuple):
-    """Two items by their index, `first` < `second`, and how far they are apart; 0 is equal to the search."""
+    """Two items by their index, `first` < `second`, and their distance; at 0 the search cannot tell them apart."""
 
     first: int
     second: int
@@ -32,7 +32,7 @@ class NearPair(NamedTuple):
 
 @dataclass(frozen=True)
 class NearPairs:
-    """The pairs that were found, each once, by index, and where the search ended early.
+    """The near pairs, each once, by index, and how many items were not searched to the end.
 
     `with_more` items have further neighbours than the PAIRS_PER_ITEM of a split that are listed; `cut_short` items had
     more candidates than are compared, so that a neighbour of theirs can be missing.
@@ -44,23 +44,25 @@ class NearPairs:
     cut_short: int = 0
 
     def renumbered(self, items: Indices) -> "NearPairs":
-        """The same pairs where what was searched as number i is `items[i]` elsewhere."""
+        """The same pairs, with the index i of each searched item replaced by `items[i]`."""
         pairs = ((int(items[pair.first]), int(items[pair.second]), pair.distance) for pair in self.pairs)
-        return gather(pairs, self.method, self.with_more, self.cut_short)
+        return collect_pairs(pairs, self.method, self.with_more, self.cut_short)
 
 
-def opposite_sides(split_of: Indices) -> Iterator[tuple[Indices, Indices]]:
-    """(seekers, others) of every two splits, as indices of items; the seekers are those of the later split.
+def split_pairs(split_of: Indices) -> Iterator[tuple[Indices, Indices]]:
+    """(queries, references) of every two splits, as indices of items; the queries are the items of the later split.
 
-    Split 0 is train, so that every held-out item looks for itself in train. A negative split is none: left out.
+    Split 0 is train, so that every held-out item is searched for in train. Items of a negative split are left out.
     """
     splits = [np.flatnonzero(split_of == split) for split in np.unique(split_of[split_of >= 0])]
-    for later, seekers in enumerate(splits):
-        for others in splits[:later]:
-            yield seekers, others
+    for later, queries in enumerate(splits):
+        for references in splits[:later]:
+            yield queries, references
 
 
-def gather(found: Iterable[tuple[int, int, float]], method: str, with_more: int, cut_short: int) -> NearPairs:
-    """Put what was found into one order, whatever the order of the search."""
-    pairs = sorted(NearPair(min(a, b), max(a, b), round(float(distance), 4)) for a, b, distance in found)
-    return NearPairs(tuple(pairs), method, with_more, cut_short)
+def collect_pairs(pairs: Iterable[tuple[int, int, float]], method: str, with_more: int, cut_short: int) -> NearPairs:
+    """Sort the pairs, so that the result does not depend on the order of the search."""
+    ordered = sorted(
+        NearPair(min(first, second), max(first, second), round(float(distance), 4)) for first, second, distance in pairs
+    )
+    return NearPairs(tuple(ordered), method, with_more, cut_short)

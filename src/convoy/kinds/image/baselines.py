@@ -70,7 +70,7 @@ def train(params: ImageBaseline, split: ImageSplit, seed: int, title: str) -> nn
     for _ in tqdm(range(params.epochs), title, unit="epoch", mininterval=interval_s, maxinterval=interval_s):
         for rows in torch.split(torch.randperm(len(labels)), params.batch_size):
             optimizer.zero_grad()
-            loss: Tensor = nn.functional.cross_entropy(network(_take(split.images, rows)), labels[rows])
+            loss: Tensor = nn.functional.cross_entropy(network(_to_tensor(split.images, rows)), labels[rows])
             torch.autograd.backward(loss)
             optimizer.step()
     return network.eval()
@@ -79,20 +79,20 @@ def train(params: ImageBaseline, split: ImageSplit, seed: int, title: str) -> nn
 @torch.inference_mode()
 def predict(network: nn.Module, images: NDArray[np.uint8]) -> NDArray[np.int64]:
     """The label (n,) that a network in eval mode gives each image."""
-    found = np.empty(len(images), dtype=np.int64)  # a list of parts would lie where the next batch wants to
+    labels = np.empty(len(images), dtype=np.int64)  # a list of parts would fragment the memory of the next batch
     for rows in torch.split(torch.arange(len(images)), EVALUATION_BATCH):
-        found[rows] = network(_take(images, rows)).argmax(dim=1).numpy()
-    return found
-
-
-def _take(images: NDArray[np.uint8], rows: Tensor) -> Tensor:
-    """These images out of a file that is mapped, which may be larger than memory."""
-    return torch.from_numpy(images[rows.numpy()])
+        labels[rows] = network(_to_tensor(images, rows)).argmax(dim=1).numpy()
+    return labels
 
 
 def predictions(
     baselines: Mapping[str, ImageBaseline], split: ImageSplit, images: NDArray[np.uint8], seed: int
 ) -> Iterator[tuple[str, NDArray[np.int64]]]:
-    """Train each baseline on `split`; its name and the labels (n,) that it gives `images`."""
+    """Train each baseline on `split` and yield its name and the labels (n,) that it gives `images`."""
     for name, params in baselines.items():
         yield name, predict(train(params, split, seed, name), images)
+
+
+def _to_tensor(images: NDArray[np.uint8], rows: Tensor) -> Tensor:
+    """These images, read from a mapped file that may be larger than memory."""
+    return torch.from_numpy(images[rows.numpy()])

@@ -13,6 +13,9 @@ from convoy.core.params import Section
 from convoy.kinds.evaluation_batches import Batch, EvaluationBatches
 from convoy.kinds.image.prepared import read_images
 
+# A split up to this size is kept whole on a GPU, which then never waits for the host; Fashion-MNIST's has 43 MB.
+RESIDENT_BYTES = 2_000_000_000
+
 
 class BatchParams(Section):
     """How training batches are drawn: their size, mirrored or not, shifted by up to so many pixels."""
@@ -20,10 +23,6 @@ class BatchParams(Section):
     size: int = Field(ge=1)
     flip: bool
     shift_px: int = Field(ge=0)
-
-
-# A split up to this size is kept whole on a GPU, which then never waits for the host; Fashion-MNIST's has 43 MB.
-RESIDENT_BYTES = 2_000_000_000
 
 
 class ImageDataset:
@@ -76,7 +75,7 @@ class TrainingBatches:
 
 
 def augment(images: Tensor, params: BatchParams, generator: np.random.Generator) -> Tensor:
-    """Mirror half of the images and shift each by its own number of pixels; what comes in from outside is 0."""
+    """Mirror half of the images and shift each by its own number of pixels; pixels from outside the image are 0."""
     device, (count, height, width, _) = images.device, images.shape
     rows, columns = (torch.arange(length, device=device).repeat(count, 1) for length in (height, width))
     if params.flip:
@@ -87,5 +86,5 @@ def augment(images: Tensor, params: BatchParams, generator: np.random.Generator)
         images = torch.nn.functional.pad(images, (0, 0, margin, margin, margin, margin))
         shifts = torch.from_numpy(generator.integers(0, 2 * margin + 1, size=(2, count, 1))).to(device)
         rows, columns = rows + shifts[0], columns + shifts[1]
-    item = torch.arange(count, device=device)[:, None, None]
-    return images[item, rows[:, :, None], columns[:, None, :]]
+    indices = torch.arange(count, device=device)[:, None, None]
+    return images[indices, rows[:, :, None], columns[:, None, :]]

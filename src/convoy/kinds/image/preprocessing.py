@@ -21,11 +21,11 @@ FORMATS = ("PNG", "JPEG", "WEBP")
 # A progressive JPEG goes over all its pixels once per scan: about ten in practice, 600,000 fit into 20 MB (an hour).
 MAX_JPEG_SCANS = 100
 _JPEG_SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")  # the marker and its length
-# Pillow joins the Exif segments of a JPEG one by one: 20 MB of small ones take minutes. Of a PNG it unpacks each of
-# these chunks, up to 1 MB; its limit of 64 MB leaves out profiles, texts without a name and texts that are no UTF-8.
+# Pillow joins the Exif segments of a JPEG one by one: 20 MB of small ones take minutes. It unpacks each of these chunks
+# of a PNG, up to 1 MB; its limit of 64 MB does not count profiles, unnamed texts and texts that are no UTF-8.
 MAX_COSTLY_PARTS = 100
 _COSTLY_PARTS = {b"\xff\xd8": (b"Exif\x00\x00",), b"\x89P": (b"iCCP", b"iTXt", b"zTXt")}
-_LIGHT = bytes(value > 127 for value in range(256))
+_IS_LIGHT = bytes(value > 127 for value in range(256))
 Polarity = Literal["light_on_dark", "dark_on_light"]
 
 
@@ -63,18 +63,18 @@ class ImagePreprocessor:
 
     def convert(self, image: Image.Image, polarity: Polarity | None = None) -> PreparedImage:
         """Convert and fit one decoded image."""
-        wanted = self.contract.polarity
-        given = polarity or wanted
-        background = 255 if given == "dark_on_light" else 0
+        expected = self.contract.polarity
+        actual = polarity or expected
+        background = 255 if actual == "dark_on_light" else 0
         flat = _flatten(image, self.contract.channels, background)
-        inverted = "any" not in (given, wanted) and given != wanted
+        inverted = "any" not in (actual, expected) and actual != expected
         if inverted:
             flat = ImageOps.invert(flat)
             background = 255 - background
         fitted = fit(flat, self.contract.size_px, self.contract.fit, background)
         pixels = fitted.tobytes()
         grey = pixels if fitted is flat and flat.mode == "L" else None
-        warnings = _polarity_warnings(flat, grey, wanted, inverted)
+        warnings = _polarity_warnings(flat, grey, expected, inverted)
         array = np.frombuffer(pixels, dtype=np.uint8).reshape(self.contract.size_px, self.contract.size_px, -1)
         return PreparedImage(array, warnings)
 
@@ -85,22 +85,35 @@ class ImagePreprocessor:
 
 def decode(encoded: bytes, max_pixels: int) -> Image.Image:
     """Read one image, its first frame, upright; the size is checked from the header, before any pixel is unpacked."""
-    with _opened(encoded, max_pixels) as image:
+    with _open_checked(encoded, max_pixels) as image:
         image.load()
-        # Looking for an orientation takes longer than to decode a small image; few have anything that could hold one.
-        turned = any("exif" in name.lower() or "xmp" in name.lower() for name in map(str, image.info))
-        return ImageOps.exif_transpose(image) if turned else image
+        # To search for an orientation takes longer than to decode a small image; few images can hold one.
+        may_be_turned = any("exif" in name.lower() or "xmp" in name.lower() for name in map(str, image.info))
+        return ImageOps.exif_transpose(image) if may_be_turned else image
 
 
 def read_size(encoded: bytes, max_pixels: int) -> tuple[int, int]:
-    """Width and height as the header tells them, no pixel unpacked; refuses what `decode` refuses by the header."""
-    with _opened(encoded, max_pixels) as image:
+    """Width and height from the header, no pixel unpacked; raises what `decode` raises for the header."""
+    with _open_checked(encoded, max_pixels) as image:
         return image.size
 
 
+def fit(image: Image.Image, size_px: int, how: Literal["pad", "crop", "stretch"], background: int) -> Image.Image:
+    """Bring an image to size_px x size_px; one that already has this size is left as it is."""
+    size = (size_px, size_px)
+    if image.size == size:
+        return image
+    if how == "stretch":
+        return image.resize(size, Image.Resampling.LANCZOS)
+    if how == "crop":
+        return ImageOps.fit(image, size, Image.Resampling.LANCZOS)
+    colour: Any = background if image.mode == "L" else (background,) * 3
+    return ImageOps.pad(image, size, Image.Resampling.LANCZOS, color=colour)
+
+
 @contextmanager
-def _opened(encoded: bytes, max_pixels: int) -> Iterator[Image.Image]:
-    """An image of an allowed size; what goes wrong with it, now or while it is used, is an InputRejected."""
+def _open_checked(encoded: bytes, max_pixels: int) -> Iterator[Image.Image]:
+    """An open image of an allowed size; any error in it, now or while it is used, becomes an InputRejected."""
     if not encoded:
         raise InputRejected("undecodable_image", "the image is empty (0 bytes)")
     if any(encoded.count(name) > MAX_COSTLY_PARTS for name in _COSTLY_PARTS.get(encoded[:2], ())):
@@ -108,7 +121,7 @@ def _opened(encoded: bytes, max_pixels: int) -> Iterator[Image.Image]:
             "undecodable_image", f"the image has more than {MAX_COSTLY_PARTS} Exif segments, profiles or texts"
         )
     try:
-        # Pillow only warns about a decompression bomb between one and two times its own limit, hence our check.
+        # Pillow only warns about a decompression bomb between one and two times its own limit, hence this check.
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
             if image.width * image.height > max_pixels:
                 raise InputRejected(
@@ -131,21 +144,8 @@ def _has_too_many_scans(encoded: bytes) -> bool:
     return encoded.startswith(b"\xff\xd8") and any(islice(_JPEG_SCAN.finditer(encoded), MAX_JPEG_SCANS, None))
 
 
-def fit(image: Image.Image, size_px: int, how: Literal["pad", "crop", "stretch"], background: int) -> Image.Image:
-    """Bring an image to size_px x size_px; one that already has this size is left as it is."""
-    size = (size_px, size_px)
-    if image.size == size:
-        return image
-    if how == "stretch":
-        return image.resize(size, Image.Resampling.LANCZOS)
-    if how == "crop":
-        return ImageOps.fit(image, size, Image.Resampling.LANCZOS)
-    colour: Any = background if image.mode == "L" else (background,) * 3
-    return ImageOps.pad(image, size, Image.Resampling.LANCZOS, color=colour)
-
-
 def _flatten(image: Image.Image, channels: int, background: int) -> Image.Image:
-    """Any mode -> L or RGB, transparency laid on the background, 16 bits scaled to 8."""
+    """Any mode -> L or RGB, transparent pixels over the background, 16 bits scaled to 8."""
     if image.mode.startswith(("I", "F")):
         # PNG's 16 bits; convert("L") would clip them to white.
         scaled = (np.asarray(image, dtype=np.float32) / 257).round().clip(0, 255)
@@ -158,16 +158,16 @@ def _flatten(image: Image.Image, channels: int, background: int) -> Image.Image:
     return image if image.mode == mode else image.convert(mode)
 
 
-def _polarity_warnings(image: Image.Image, grey: bytes | None, wanted: str, inverted: bool) -> tuple[str, ...]:
-    if wanted == "any" or min(image.size) < 3:
+def _polarity_warnings(image: Image.Image, grey: bytes | None, expected: str, inverted: bool) -> tuple[str, ...]:
+    if expected == "any" or min(image.size) < 3:
         return ()
     width = image.width
     if grey is None:
         grey = (image if image.mode == "L" else image.convert("L")).tobytes()
     border = grey[:width] + grey[-width:] + grey[::width] + grey[width - 1 :: width]
-    looks = "dark_on_light" if border.translate(_LIGHT).count(1) * 2 > len(border) else "light_on_dark"
-    if looks == wanted:
+    polarity = "dark_on_light" if border.translate(_IS_LIGHT).count(1) * 2 > len(border) else "light_on_dark"
+    if polarity == expected:
         return ()
     if inverted:
-        return (f"the image looked {wanted} before ?polarity={looks} inverted it",)
-    return (f"the image looks {looks}, the model expects {wanted}; ?polarity={looks} would convert it",)
+        return (f"the image looked {expected} before ?polarity={polarity} inverted it",)
+    return (f"the image looks {polarity}, the model expects {expected}; ?polarity={polarity} would convert it",)

@@ -13,7 +13,7 @@ from sklearn.svm import LinearSVC
 from convoy.core.params import Section
 from convoy.kinds.text.prepared import TextSplit
 
-Counts = Any  # a sparse matrix (texts, n-grams): how often each n-gram stands in each text
+Counts = Any  # a sparse matrix (texts, n-grams): how often each n-gram occurs in each text
 
 
 class CountingParams(Section):
@@ -27,7 +27,7 @@ class CountingParams(Section):
 class NbSvmParams(Section):
     """alpha, C and beta of Wang & Manning 2012 (aclanthology.org/P12-2018).
 
-    The interpolation pulls the weights to those of naive Bayes; with `pull_intercept` the intercept too, to 0.
+    The interpolation pulls the weights to those of naive Bayes, and with `pull_intercept` the intercept to 0.
     """
 
     smoothing: float = Field(gt=0)
@@ -55,44 +55,30 @@ class TextBaselines(Section):
 def predictions(
     params: TextBaselines, split: TextSplit, texts: Sequence[str], seed: int
 ) -> Iterator[tuple[str, NDArray[np.int64]]]:
-    """Train each baseline on `split`; its name and the labels (n,) that it gives `texts`. Both see whole texts."""
+    """Train each baseline on `split` on whole texts and yield its name and the labels (n,) that it gives `texts`."""
     counter = CountVectorizer(
         token_pattern=params.counting.token_pattern,
         ngram_range=(1, params.counting.longest),
         min_df=params.counting.min_texts,
         dtype=np.float64,
     )
-    known, asked = counter.fit_transform(split.texts), counter.transform(texts)
-    yield "nb-svm", nb_svm(params.nb_svm, known, split.labels, asked, seed)
-    yield "nb-svm-published", nb_svm(params.nb_svm_published, known, split.labels, asked, seed)
-    yield "tfidf-lr", _tfidf_lr(params.tfidf_lr, known, split.labels, asked, seed)
+    train_counts, counts = counter.fit_transform(split.texts), counter.transform(texts)
+    yield "nb-svm", nb_svm(params.nb_svm, train_counts, split.labels, counts, seed)
+    yield "nb-svm-published", nb_svm(params.nb_svm_published, train_counts, split.labels, counts, seed)
+    yield "tfidf-lr", _tfidf_lr(params.tfidf_lr, train_counts, split.labels, counts, seed)
 
 
 def nb_svm(
-    params: NbSvmParams, known: Counts, labels: NDArray[np.int64], asked: Counts, seed: int
+    params: NbSvmParams, train_counts: Counts, labels: NDArray[np.int64], counts: Counts, seed: int
 ) -> NDArray[np.int64]:
-    """The labels (n,) of `asked`, each label against the rest; the one of two is the rest of the other."""
-    present, wanted = known.sign(), asked.sign()
+    """The labels (n,) of `counts`, one label against the rest; of two labels, one model scores both."""
+    train_presence, presence = train_counts.sign(), counts.sign()
     classes = np.unique(labels)
     against_rest = classes if len(classes) > 2 else classes[1:]
-    scores = [_nb_svm_score(params, present, labels == label, wanted, seed) for label in against_rest]
+    scores = [_nb_svm_score(params, train_presence, labels == label, presence, seed) for label in against_rest]
     best = np.argmax(scores if len(scores) > 1 else [-scores[0], scores[0]], axis=0)
-    found: NDArray[np.int64] = classes[best]
-    return found
-
-
-def _nb_svm_score(
-    params: NbSvmParams, present: Counts, positive: NDArray[np.bool_], wanted: Counts, seed: int
-) -> NDArray[np.float64]:
-    """A linear SVM on n-grams that each weigh as naive Bayes says, pulled to naive Bayes itself (all weights equal)."""
-    ratio = log_count_ratio(present, positive, params.smoothing)
-    machine = LinearSVC(C=params.inverse_regularisation, random_state=seed)
-    machine.fit(present.multiply(ratio).tocsr(), positive)
-    weights, beta = machine.coef_[0], params.interpolation
-    mixed = (1 - beta) * np.abs(weights).mean() + beta * weights
-    intercept = machine.intercept_[0] * (beta if params.pull_intercept else 1)
-    scores: NDArray[np.float64] = wanted @ (ratio * mixed) + intercept
-    return scores
+    predicted: NDArray[np.int64] = classes[best]
+    return predicted
 
 
 def log_count_ratio(present: Counts, positive: NDArray[np.bool_], smoothing: float) -> NDArray[np.float64]:
@@ -102,11 +88,25 @@ def log_count_ratio(present: Counts, positive: NDArray[np.bool_], smoothing: flo
     return ratio
 
 
+def _nb_svm_score(
+    params: NbSvmParams, train_presence: Counts, positive: NDArray[np.bool_], presence: Counts, seed: int
+) -> NDArray[np.float64]:
+    """Scores of a linear SVM on n-grams weighted by naive Bayes, pulled to naive Bayes itself (all weights equal)."""
+    ratio = log_count_ratio(train_presence, positive, params.smoothing)
+    svm = LinearSVC(C=params.inverse_regularisation, random_state=seed)
+    svm.fit(train_presence.multiply(ratio).tocsr(), positive)
+    weights, beta = svm.coef_[0], params.interpolation
+    mixed = (1 - beta) * np.abs(weights).mean() + beta * weights
+    intercept = svm.intercept_[0] * (beta if params.pull_intercept else 1)
+    scores: NDArray[np.float64] = presence @ (ratio * mixed) + intercept
+    return scores
+
+
 def _tfidf_lr(
-    params: TfidfLrParams, known: Counts, labels: NDArray[np.int64], asked: Counts, seed: int
+    params: TfidfLrParams, train_counts: Counts, labels: NDArray[np.int64], counts: Counts, seed: int
 ) -> NDArray[np.int64]:
-    weighing = TfidfTransformer(sublinear_tf=params.sublinear)
+    weighting = TfidfTransformer(sublinear_tf=params.sublinear)
     regression = LogisticRegression(C=params.inverse_regularisation, random_state=seed, max_iter=1000)
-    regression.fit(weighing.fit_transform(known), labels)
-    found: NDArray[np.int64] = regression.predict(weighing.transform(asked))
-    return found
+    regression.fit(weighting.fit_transform(train_counts), labels)
+    predicted: NDArray[np.int64] = regression.predict(weighting.transform(counts))
+    return predicted

@@ -12,7 +12,7 @@ from convoy.core.params import Section
 from convoy.kinds.evaluation_batches import Batch, EvaluationBatches
 from convoy.kinds.text.prepared import read_texts
 
-LENGTH_STEP = 8  # batches come in few lengths: oneDNN prepares its kernels anew for each one
+LENGTH_STEP = 8  # batches have few lengths: oneDNN prepares its kernels again for each length
 
 
 class BatchParams(Section):
@@ -43,7 +43,7 @@ class TextDataset:
         return EvaluationBatches(self, size, device)
 
     def take(self, rows: NDArray[np.int64], device: torch.device) -> Batch:
-        """These texts padded to the longest of them or a little more, (batch, tokens) int64, and their labels."""
+        """These texts padded to one length, a multiple of LENGTH_STEP, (batch, tokens) int64, and their labels."""
         longest = -(-int(self.lengths[rows].max()) // LENGTH_STEP) * LENGTH_STEP
         tokens = np.full((len(rows), longest), self.dimensions["pad_id"], dtype=np.int64)
         for target, row in zip(tokens, rows, strict=True):
@@ -76,5 +76,5 @@ class TrainingBatches:
             rows = order[start : start + bucket]
             rows = rows[np.argsort(self._dataset.lengths[rows], kind="stable")]
             batches += [rows[first : first + size] for first in range(0, len(rows), size)]
-        whole = [batch for batch in batches if len(batch) == size] or batches
-        return [whole[index] for index in self._generator.permutation(len(whole))][: len(self)]
+        full = [batch for batch in batches if len(batch) == size] or batches
+        return [full[index] for index in self._generator.permutation(len(full))][: len(self)]

@@ -26,8 +26,32 @@ class TextSplit:
     pad_id: int
 
 
-class _Texts(Sequence[str]):
-    """Texts that stay in their file until they are asked for."""
+def write_texts(path: Path, parts: Iterable[TextSplit]) -> None:
+    """Write one split of texts, a part at a time, at least one; the same parts give the same bytes."""
+    parts = iter(parts)
+    first = next(parts)
+    batch = _to_record_batch(first)
+    metadata = {"vocabulary": str(first.vocabulary), "pad_id": str(first.pad_id)}
+    schema = batch.schema.with_metadata(metadata)
+    with atomic.new_file(path) as temporary, pa.ipc.new_file(str(temporary), schema) as writer:
+        writer.write_batch(batch)
+        for part in parts:
+            writer.write_batch(_to_record_batch(part))
+
+
+def read_texts(path: Path) -> TextSplit:
+    """Read one split of texts; texts and token ids stay in the file, mapped into memory."""
+    table = read(path)
+    labels, names = decode_labels(table)
+    tokens: list[NDArray[np.int32]] = []
+    for chunk in table["tokens"].chunks:
+        tokens += np.split(chunk.values.to_numpy(), chunk.offsets.to_numpy()[1:-1])
+    token_numbers = {key: int(table.schema.metadata[key.encode()]) for key in ("vocabulary", "pad_id")}
+    return TextSplit(_MappedTexts(table["text"]), tokens, labels, names, **token_numbers)
+
+
+class _MappedTexts(Sequence[str]):
+    """Texts that stay in their file until they are read."""
 
     def __init__(self, column: pa.ChunkedArray) -> None:
         self._column = column
@@ -40,40 +64,16 @@ class _Texts(Sequence[str]):
     @overload
     def __getitem__(self, index: slice) -> list[str]: ...
     def __getitem__(self, index: int | slice) -> str | list[str]:
-        found: str | list[str]
-        found = self._column[index].to_pylist() if isinstance(index, slice) else self._column[index].as_py()
-        return found
+        texts: str | list[str]
+        texts = self._column[index].to_pylist() if isinstance(index, slice) else self._column[index].as_py()
+        return texts
 
     def __iter__(self) -> Iterator[str]:
         return chain.from_iterable(chunk.to_pylist() for chunk in self._column.chunks)
 
 
-def write_texts(path: Path, parts: Iterable[TextSplit]) -> None:
-    """Write one split of texts, a part at a time, at least one; the same parts give the same bytes."""
-    parts = iter(parts)
-    first = next(parts)
-    batch = _batch(first)
-    metadata = {"vocabulary": str(first.vocabulary), "pad_id": str(first.pad_id)}
-    schema = batch.schema.with_metadata(metadata)
-    with atomic.new_file(path) as temporary, pa.ipc.new_file(str(temporary), schema) as writer:
-        writer.write_batch(batch)
-        for part in parts:
-            writer.write_batch(_batch(part))
-
-
-def _batch(part: TextSplit) -> pa.RecordBatch:
+def _to_record_batch(part: TextSplit) -> pa.RecordBatch:
     offsets = np.cumsum([0, *map(len, part.tokens)], dtype=np.int32)
     tokens = pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate(part.tokens).astype(np.int32)))
     columns = [pa.array(part.texts, pa.string()), tokens, encode_labels(part.labels, part.names)]
     return pa.record_batch(columns, names=["text", "tokens", "label"])
-
-
-def read_texts(path: Path) -> TextSplit:
-    """Read one split of texts; texts and token ids stay in the file, mapped into memory."""
-    table = read(path)
-    labels, names = decode_labels(table)
-    tokens: list[NDArray[np.int32]] = []
-    for chunk in table["tokens"].chunks:
-        tokens += np.split(chunk.values.to_numpy(), chunk.offsets.to_numpy()[1:-1])
-    numbers = {key: int(table.schema.metadata[key.encode()]) for key in ("vocabulary", "pad_id")}
-    return TextSplit(_Texts(table["text"]), tokens, labels, names, **numbers)

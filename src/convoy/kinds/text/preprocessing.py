@@ -16,11 +16,11 @@ from convoy.kinds.kind import InputRejected
 
 T = TypeVar("T")
 
-# Words that a model which carries its state reads at once; a longer text goes on with the state. A power of 2, since
+# Words that a model which carries its state reads at once; a longer text continues from the state. A power of 2, as
 # the model's graph finds the greatest value so far by doubling its reach (convoy.kinds.text.networks.stream_lstm).
 LONGEST_RUN = 128
 _SURROGATE = re.compile("[\ud800-\udfff]")
-MOST_OF_ONE = 18  # characters that Unicode's NFKC, which tokenizers apply, makes of one: of U+FDFA
+LONGEST_NFKC = 18  # characters that Unicode's NFKC, which tokenizers apply, makes of one character, U+FDFA
 
 
 class TextPreprocessing(Section):
@@ -39,7 +39,7 @@ class TextPreprocessing(Section):
         return self.max_tokens
 
     def keep(self, words: list[T]) -> list[T]:
-        """The head and the tail of what is too long."""
+        """The words, or the head and the tail of too many."""
         tail = self.max_tokens - self.head_tokens
         return words if len(words) <= self.max_tokens else words[: self.head_tokens] + words[len(words) - tail :]
 
@@ -68,7 +68,7 @@ class StreamPreprocessing(Section):
     def without_cutting(
         cls, prepared: TextPreprocessing, max_pending_characters: int, max_words: int
     ) -> "StreamPreprocessing":
-        """What texts were prepared with, but for the cutting."""
+        """The contract that texts were prepared with, without cutting."""
         return cls(
             kind="text-stream",
             max_characters=prepared.max_characters,
@@ -102,7 +102,7 @@ class PreparedText:
 
 @dataclass(frozen=True)
 class LocatedText:
-    """A prepared text, and of each of its words where it stands: start and end, in characters of the text."""
+    """A prepared text, and the start and end of each of its words, in characters of the text."""
 
     prepared: PreparedText
     spans: list[tuple[int, int]]
@@ -121,22 +121,15 @@ def check_characters(text: str, contract: TextContract) -> None:
     limit = contract.max_characters
     if len(text) > limit:
         raise InputRejected("text_too_long", f"the text has {len(text)} characters, at most {limit} are allowed")
-    plain = len(text.encode("ascii", "ignore"))
-    most = plain + MOST_OF_ONE * (len(text) - plain)  # few texts need more than this quick bound
-    if most > limit and (length := _normalized_length(text)) > limit:
+    ascii_characters = len(text.encode("ascii", "ignore"))
+    # Few texts need more than this quick bound.
+    upper_bound = ascii_characters + LONGEST_NFKC * (len(text) - ascii_characters)
+    if upper_bound > limit and (length := _normalized_length(text)) > limit:
         raise InputRejected(
             "text_too_long", f"the text has {length} characters after Unicode's NFKC, at most {limit} are allowed"
         )
     if not text.isascii() and _SURROGATE.search(text):
         raise InputRejected("invalid_text", "the text holds a lone surrogate, which no Unicode text has")
-
-
-def _normalized_length(text: str) -> int:
-    """How many characters the tokenizer reads, before accents join their letters.
-
-    Each character by itself: `normalize` takes quadratic time where accents of a text stand in an unusual order.
-    """
-    return sum(len(unicodedata.normalize("NFKC", character)) * n for character, n in Counter(text).items())
 
 
 class TextPreprocessor:
@@ -149,17 +142,17 @@ class TextPreprocessor:
     def prepare(self, text: str) -> PreparedText:
         """Encode one text. Raises InputRejected where it is blank, too long, or holds a lone surrogate."""
         check(text, self.contract)
-        # Where each word stood in the text is not asked for; without that it takes three quarters of the time.
+        # Without the offsets of the words it takes three quarters of the time.
         (encoding,) = self.tokenizer.encode_batch_fast([text], add_special_tokens=False)
         return self._truncate(encoding.ids)
 
     def locate(self, text: str) -> LocatedText:
-        """What `prepare` gives, and where each of its words stands in the text; raises what that raises."""
+        """The result of `prepare`, and the start and end of each word. Raises InputRejected as `prepare` does."""
         check(text, self.contract)
         encoding = self.tokenizer.encode(text, add_special_tokens=False)
         spans = self.contract.keep(encoding.offsets)
         omitted = len(encoding.offsets) - len(spans)
-        # The one unknown word that stands for a text of dropped characters is all of it.
+        # A text of nothing but dropped characters is one unknown word, which covers all of it.
         return LocatedText(self._truncate(encoding.ids), spans or [(0, len(text))], omitted)
 
     def prepare_all(self, texts: list[str]) -> list[PreparedText]:
@@ -170,7 +163,7 @@ class TextPreprocessor:
         return [self._truncate(encoding.ids) for encoding in encodings]
 
     def words(self, text: str) -> tuple[list[str], NDArray[np.int64]]:
-        """The words of a text as they stand in it, and their ids, (words,) int64; there may be none."""
+        """The words of a text as written, and their ids, (words,) int64; there may be none."""
         encoding = self.tokenizer.encode(text, add_special_tokens=False)
         return [text[start:end] for start, end in encoding.offsets], np.array(encoding.ids, dtype=np.int64)
 
@@ -185,3 +178,11 @@ class TextPreprocessor:
         kept = self.contract.keep(ids)
         # A text of nothing but characters that the tokenizer drops still gets an answer: one unknown word.
         return PreparedText(np.array(kept or [self.contract.unknown_id], dtype=np.int64), len(kept) < len(ids))
+
+
+def _normalized_length(text: str) -> int:
+    """How many characters the tokenizer reads, before accents join their letters.
+
+    It normalises each character by itself: `normalize` takes quadratic time for accents in an unusual order.
+    """
+    return sum(len(unicodedata.normalize("NFKC", character)) * count for character, count in Counter(text).items())

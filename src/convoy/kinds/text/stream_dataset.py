@@ -1,4 +1,4 @@
-"""Prepared texts -> padded batches of whole texts, nothing cut off, as a model reads them that takes them in pieces."""
+"""Prepared texts -> padded batches of uncut texts, for the model that reads a text in pieces."""
 
 from itertools import islice
 from pathlib import Path
@@ -13,31 +13,31 @@ from convoy.kinds.text.preprocessing import StreamPreprocessing, TextPreprocessi
 
 __all__ = ["BatchParams", "TextStreamDataset"]
 
-AT_ONCE = 250  # texts encoded at once; the tokenizer takes up to 90 kB for each while it does
-EVALUATED_AT_ONCE = 64  # of 2,500 words: 60 MB for each array of 96 numbers a word
+ENCODED_AT_ONCE = 250  # texts encoded at once; the tokenizer takes up to 90 kB for each while it does
+LARGEST_EVALUATION_BATCH = 64  # of 2,500 words: 60 MB for each array of 96 numbers a word
 
 
 class TextStreamDataset(TextDataset):
-    """One split whose token ids are made anew from its texts: those of the file are cut to what `text` reads."""
+    """One split whose token ids are made again from its texts: those in the file are cut for the task `text`."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        preprocessor = _whole_texts(path.parent / "contract")
+        preprocessor = _open_preprocessor(path.parent / "contract")
         texts = iter(read_texts(path).texts)
         self.arrays = []
-        while part := list(islice(texts, AT_ONCE)):
+        while part := list(islice(texts, ENCODED_AT_ONCE)):
             self.arrays += [prepared.array.astype(np.int32) for prepared in preprocessor.prepare_all(part)]
         self.lengths = np.array([len(tokens) for tokens in self.arrays])
         self.evaluation_order = np.argsort(self.lengths, kind="stable")
 
     def evaluation_batches(self, size: int, device: torch.device) -> EvaluationBatches:
-        """All items once, the shortest first; fewer at once, some being eight times as long as one that is cut."""
-        return super().evaluation_batches(min(size, EVALUATED_AT_ONCE), device)
+        """All items once, the shortest first; in smaller batches, since some are eight times as long as a cut text."""
+        return super().evaluation_batches(min(size, LARGEST_EVALUATION_BATCH), device)
 
 
-def _whole_texts(folder: Path) -> TextPreprocessor:
-    """The tokenizer that the texts were prepared with, for texts of any length that the contract lets in."""
+def _open_preprocessor(folder: Path) -> TextPreprocessor:
+    """The preprocessor of the prepared texts, without cutting: for texts of any length that the contract accepts."""
     contract = TextPreprocessing.model_validate_json((folder / "preprocessing.json").read_bytes())
-    most = contract.max_characters
-    whole = StreamPreprocessing.without_cutting(contract, max_pending_characters=most, max_words=most)
-    return TextPreprocessor(whole, (folder / "tokenizer.json").read_bytes())
+    longest = contract.max_characters
+    uncut = StreamPreprocessing.without_cutting(contract, max_pending_characters=longest, max_words=longest)
+    return TextPreprocessor(uncut, (folder / "tokenizer.json").read_bytes())

@@ -22,10 +22,10 @@ class NetworkParams(Section):
 
 
 class Network(PlaceNetwork):
-    """A small residual network (He et al. 2016, arXiv:1512.03385); the same weights look at every place of the image.
+    """A small residual network (He et al. 2016, arXiv:1512.03385); the same weights read every place of the image.
 
-    Each stage halves the resolution by a convolution of stride 2 and refines what it found in residual blocks. What is
-    left is summed up by its maximum and its mean over all places, so that no weight depends on `size_px`: the same
+    Each stage halves the resolution by a convolution of stride 2 and refines the features in residual blocks. Their
+    maximum and mean over all places sum them up, so that no weight depends on `size_px`: the same
     network takes images of any size.
     """
 
@@ -46,10 +46,10 @@ class Network(PlaceNetwork):
     def forward(self, images: Tensor) -> Tensor:
         """(batch, height, width, channels) uint8 -> (batch, labels) logits."""
         if self.training or not self.flip_averaging:
-            return self._look(images)
-        return (self._look(images) + self._look(images.flip(2))) / 2
+            return self._compute_logits(images)
+        return (self._compute_logits(images) + self._compute_logits(images.flip(2))) / 2
 
-    def _look(self, images: Tensor) -> Tensor:
+    def _compute_logits(self, images: Tensor) -> Tensor:
         features = self.features(self.pixels(images))  # (batch, channels of the last stage, height, width)
         summary = torch.cat([features.amax(dim=(2, 3)), features.mean(dim=(2, 3))], dim=1)
         logits: Tensor = self.classify(self.dropout(summary))
@@ -68,12 +68,12 @@ class Network(PlaceNetwork):
     def _contribute(self, images: Tensor) -> Tensor:
         features = self.features(self.pixels(images))
         places = features.flatten(2)
-        found = contribute(self.classify, spread_greatest(places), places / places.shape[2])
-        return found.reshape(*found.shape[:2], *features.shape[2:])
+        contributions = contribute(self.classify, spread_greatest(places), places / places.shape[2])
+        return contributions.reshape(*contributions.shape[:2], *features.shape[2:])
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions whose result is added to what came in; at the start they add nothing."""
+    """Two 3x3 convolutions whose result is added to their input; at the start they add nothing."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

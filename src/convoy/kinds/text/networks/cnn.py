@@ -16,7 +16,7 @@ from convoy.kinds.text.networks.input_layer import WordVectors
 class NetworkParams(Section):
     """Size of the word vectors, filters of each width in words, dropout.
 
-    The vectors begin with what the training texts tell of words up to `context_window` apart; 0: at random.
+    The vectors are learnt first from words up to `context_window` apart in the training texts; 0: they are random.
     """
 
     embedding: int = Field(ge=1)
@@ -29,7 +29,7 @@ class NetworkParams(Section):
 class Network(PlaceNetwork):
     """Filters slide over neighbouring words, each finds its phrase wherever it stands; the best match counts.
 
-    Padding has the zero vector and its windows are masked, so that it cannot be seen in the answer.
+    Padding has the zero vector and its windows are masked, so that it cannot change the answer.
     """
 
     def __init__(self, params: NetworkParams, *, vocabulary: int, pad_id: int, labels: int) -> None:
@@ -43,7 +43,7 @@ class Network(PlaceNetwork):
         self.classify = nn.Linear(params.filters * len(params.widths), labels)
 
     def pretrain(self, texts: Sequence[NDArray[Any]], seed: int) -> None:
-        """Let the word vectors begin with what the training texts tell without labels."""
+        """Learn the word vectors from the training texts, without labels."""
         self.vectors.learn(texts, self.context_window, seed)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -55,21 +55,21 @@ class Network(PlaceNetwork):
     def contributions(self, tokens: Tensor) -> Tensor:
         """(batch, tokens) int64 -> (batch, labels, widths, tokens): a place is a window, named by its first word."""
         weights = self.classify.weight.chunk(len(self.widths), dim=1)  # as many filters of each width
-        found = [
+        by_width = [
             weight @ spread_greatest(matches).relu()
             for weight, matches in zip(weights, self._match(tokens), strict=True)
         ]
-        return torch.stack(found, dim=2)
+        return torch.stack(by_width, dim=2)
 
     def bias(self) -> Tensor:
         """(labels,): what no place adds."""
         return self.classify.bias
 
     def _match(self, tokens: Tensor) -> Iterator[Tensor]:
-        """For each width how well each window fits each filter, (batch, filters, tokens); -inf where no word begins."""
+        """For each width the match of each window and filter, (batch, filters, tokens); -inf where no word begins."""
         words = (tokens != self.pad_id).unsqueeze(1)  # (batch, 1, tokens)
         vectors = self.vectors(tokens).transpose(1, 2) * words
         for width, filters in zip(self.widths, self.filters, strict=True):
-            # Zeros around, so that every word, the first and the last too, starts a window of each width.
+            # Zeros at the end, so that every word, the last too, starts a window of each width.
             matches = filters(nn.functional.pad(vectors, (0, width - 1)))
             yield matches.masked_fill(~words, float("-inf"))

@@ -1,4 +1,4 @@
-"""Token ids -> word vectors, learnt before training from the company words keep, and vectors of word pairs."""
+"""Token ids -> word vectors, learnt before training from words that occur together, and vectors of word pairs."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +17,7 @@ from convoy.core.params import Section
 CONTEXT_POWER = 0.75  # rare context words count a little more, as in word2vec
 EIGENVALUE_POWER = 0.5  # singular values enter by their root
 
-NOBODY = -1  # the key of a place that no pair has
+NO_PAIR = -1  # the key of a place that no pair has
 
 
 class WordVectors(nn.Module):
@@ -28,15 +28,15 @@ class WordVectors(nn.Module):
         self.embed = nn.Embedding(vocabulary, size, padding_idx=pad_id)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, tokens: Tensor, beside: Tensor | None = None) -> Tensor:
-        """(batch, tokens) int64 -> (batch, tokens, size); what stands `beside`, of the same shape, is added first."""
-        vectors = self.embed(tokens) if beside is None else self.embed(tokens) + beside
+    def forward(self, tokens: Tensor, added: Tensor | None = None) -> Tensor:
+        """(batch, tokens) int64 -> (batch, tokens, size); `added`, of the same shape, is added before dropout."""
+        vectors = self.embed(tokens) if added is None else self.embed(tokens) + added
         dropped: Tensor = self.dropout(vectors)
         return dropped
 
     @torch.no_grad()
     def learn(self, texts: Sequence[NDArray[Any]], window: int, seed: int) -> None:
-        """Begin with what these texts (token ids each) tell without labels; a window of 0 keeps the random vectors."""
+        """Learn the vectors from texts (token ids each), without labels; a window of 0 keeps the random vectors."""
         if window:
             first_word = int(self.embed.padding_idx or 0) + 2  # after padding and the unknown word
             vocabulary, size = self.embed.weight.shape
@@ -56,8 +56,8 @@ class PairVectors(nn.Module):
     """A vector for each frequent pair, zero at first; the others have the zero vector.
 
     Word pairs as features of a recurrent network: Johnson & Zhang 2016, arXiv:1602.02373, learn such vectors of
-    regions. A pair's place is a remainder, as in fastText (Joulin et al. 2017, arXiv:1607.01759); unlike there, of
-    pairs that meet in one place the most frequent has it alone, so that a rare pair never gets another one's vector.
+    regions. A pair's place is a remainder, as in fastText (Joulin et al. 2017, arXiv:1607.01759); unlike there, the
+    most frequent of the pairs with one place has it alone, so that a rare pair never gets another pair's vector.
     """
 
     def __init__(self, params: PairParams, vocabulary: int, size: int, pad_id: int) -> None:
@@ -65,30 +65,30 @@ class PairVectors(nn.Module):
         self.vocabulary, self.pad_id = vocabulary, pad_id
         self.places, self.min_count, self.dropout = params.places, params.min_count, params.dropout
         self.keys: Tensor
-        self.register_buffer("keys", torch.full((params.places,), NOBODY))
+        self.register_buffer("keys", torch.full((params.places,), NO_PAIR))
         self.embed = nn.Embedding(params.places + 1, size, padding_idx=params.places)
         nn.init.zeros_(self.embed.weight)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(batch, tokens) int64 -> (batch, tokens, size): at each word what it has together with the next one."""
+        """(batch, tokens) int64 -> (batch, tokens, size): at each word the vector of its pair with the next word."""
         following = nn.functional.pad(tokens[:, 1:], (0, 1), value=self.pad_id)
         pairs = tokens * self.vocabulary + following
         places = pairs % self.places
-        known = self.keys[places] == pairs
+        has_vector = self.keys[places] == pairs
         if self.training and self.dropout:
-            known = known & (torch.rand(known.shape, device=known.device) >= self.dropout)
-        vectors: Tensor = self.embed(torch.where(known, places, self.places))
+            has_vector = has_vector & (torch.rand(has_vector.shape, device=has_vector.device) >= self.dropout)
+        vectors: Tensor = self.embed(torch.where(has_vector, places, self.places))
         return vectors
 
     def learn(self, texts: Sequence[NDArray[Any]]) -> None:
         """Give each place to the most frequent of its pairs in these texts (token ids each)."""
         pairs = [text[:-1].astype(np.int64) * self.vocabulary + text[1:] for text in texts if len(text) > 1]
-        found, counts = np.unique(np.concatenate(pairs or [np.zeros(0, np.int64)]), return_counts=True)
+        unique_pairs, counts = np.unique(np.concatenate(pairs or [np.zeros(0, np.int64)]), return_counts=True)
         frequent = counts >= self.min_count
-        found, counts = found[frequent], counts[frequent]
+        unique_pairs, counts = unique_pairs[frequent], counts[frequent]
         order = np.argsort(counts, kind="stable")  # the last one written to a place keeps it
-        keys = np.full(self.places, NOBODY, dtype=np.int64)
-        keys[found[order] % self.places] = found[order]
+        keys = np.full(self.places, NO_PAIR, dtype=np.int64)
+        keys[unique_pairs[order] % self.places] = unique_pairs[order]
         self.keys.copy_(torch.from_numpy(keys))
 
 
@@ -99,7 +99,7 @@ def learn_word_vectors(
 
     Positive pointwise mutual information of words at most `window` apart, nearer ones counting more, by a truncated
     singular value decomposition (Levy & Goldberg 2014, Neural Word Embedding as Implicit Matrix Factorization).
-    Words that no other word stands beside get the zero vector, as does every row where texts are fewer than `size`.
+    Words that occur beside no other word get the zero vector, as does every row where texts are fewer than `size`.
     """
     counts = _count_pairs(texts, vocabulary, window, first_word)
     information = _positive_information(counts)
@@ -107,8 +107,8 @@ def learn_word_vectors(
     if information.nnz == 0:
         return vectors
     left, values, _ = randomized_svd(information, size, n_iter=3, random_state=seed)
-    met = information.getnnz(axis=1) > 0  # the others get rounding errors, which would be scaled up
-    vectors[met, : left.shape[1]] = (left * values**EIGENVALUE_POWER)[met]
+    has_neighbours = information.getnnz(axis=1) > 0  # other words get rounding errors, which would be scaled up
+    vectors[has_neighbours, : left.shape[1]] = (left * values**EIGENVALUE_POWER)[has_neighbours]
     spread = float(vectors[first_word:].std())
     return vectors / spread if spread else vectors
 

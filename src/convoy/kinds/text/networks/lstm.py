@@ -12,16 +12,16 @@ from convoy.core.params import Section
 from convoy.kinds.class_activation import PlaceNetwork, contribute, spread_greatest
 from convoy.kinds.text.networks.input_layer import PairParams, PairVectors, WordVectors
 
-SMALLEST_NORM = 1e-12  # a text whose loss does not change has no direction to go
+SMALLEST_NORM = 1e-12  # the least divisor, for a text without gradient
 
 
 class NetworkParams(Section):
     """Size of the word vectors, units per direction, dropout.
 
     `adversarial` is how far a text's vectors are moved against the training, as a share of their norm; 0: not at all.
-    Each of `context_windows` is one member of the ensemble: its word vectors begin with what the training texts tell
-    of words up to so far apart; 0: at random. With `pairs` each word's vector is the sum of its own and of the one
-    that it has together with the word that follows it in the text.
+    Each of `context_windows` is one member of the ensemble: its word vectors are learnt first from words up to so far
+    apart in the training texts; 0: they are random. With `pairs` each word's vector is the sum of its own and
+    of the vector of its pair with the word that follows it in the text.
     """
 
     embedding: int = Field(ge=1)
@@ -47,7 +47,7 @@ class Network(PlaceNetwork):
         self.members = nn.ModuleList(Reader(params, vocabulary, pad_id, labels) for _ in params.context_windows)
 
     def pretrain(self, texts: Sequence[NDArray[Any]], seed: int) -> None:
-        """Let the word vectors begin with what the training texts tell without labels."""
+        """Learn the word vectors from the training texts, without labels."""
         for member, window in zip(self.members, self.context_windows, strict=True):
             assert isinstance(member, Reader)
             member.vectors.learn(texts, window, seed)
@@ -103,8 +103,8 @@ class Reader(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """(batch, tokens) int64, padded at the end, at least one word each -> (batch, labels) logits."""
         words = tokens != self.pad_id
-        ahead, back, _ = self._read(tokens, words)
-        states = torch.cat([ahead, back], dim=2)  # (batch, tokens, 2 * units)
+        forward_states, backward_states, _ = self._read(tokens, words)
+        states = torch.cat([forward_states, backward_states], dim=2)  # (batch, tokens, 2 * units)
         mask = words.unsqueeze(2)
         greatest = states.masked_fill(~mask, float("-inf")).amax(dim=1)
         mean = (states * mask).sum(dim=1) / mask.sum(dim=1)
@@ -112,25 +112,26 @@ class Reader(nn.Module):
         return logits
 
     def contributions(self, tokens: Tensor) -> Tensor:
-        """(batch, tokens) int64 -> (batch, labels, tokens): what both states at a word add to each logit."""
+        """(batch, tokens) int64 -> (batch, labels, tokens): what the states at a word add to each logit."""
         words = tokens != self.pad_id
-        ahead, back, order = self._read(tokens, words)
-        states = torch.cat([ahead, _take(back, order)], dim=2).transpose(1, 2)  # (batch, 2 * units, tokens)
+        forward_states, backward_states, order = self._read(tokens, words)
+        states = torch.cat([forward_states, _gather_vectors(backward_states, order)], dim=2)
+        states = states.transpose(1, 2)  # (batch, 2 * units, tokens)
         mask = words.unsqueeze(1)
         greatest = spread_greatest(states.masked_fill(~mask, float("-inf")))
         return contribute(self.classify, greatest, states * mask / mask.sum(dim=2, keepdim=True))
 
     def _read(self, tokens: Tensor, words: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The states after each word, (batch, tokens, units), of both LSTMs; the order in which the second reads."""
-        beside = self._beside(tokens)
+        added = self._added_vectors(tokens)
         order = _reversed_positions(words)
-        ahead, _ = self.forwards(self.vectors(tokens, beside))
-        reversed_beside = None if beside is None else _take(beside, order)
-        back, _ = self.backwards(self.vectors(tokens.gather(1, order), reversed_beside))
-        return ahead, back, order
+        forward_states, _ = self.forwards(self.vectors(tokens, added))
+        reversed_added = None if added is None else _gather_vectors(added, order)
+        backward_states, _ = self.backwards(self.vectors(tokens.gather(1, order), reversed_added))
+        return forward_states, backward_states, order
 
-    def _beside(self, tokens: Tensor) -> Tensor | None:
-        """What is added to the words' own vectors, (batch, tokens, embedding)."""
+    def _added_vectors(self, tokens: Tensor) -> Tensor | None:
+        """The vectors that are added to the words' own, (batch, tokens, embedding); None: nothing."""
         pairs: Tensor | None = None if self.pairs is None else self.pairs(tokens)
         if self.adversary is None or not self.training:
             return pairs
@@ -182,7 +183,7 @@ def _norms(vectors: Tensor) -> Tensor:
     return norms
 
 
-def _take(vectors: Tensor, places: Tensor) -> Tensor:
+def _gather_vectors(vectors: Tensor, places: Tensor) -> Tensor:
     """Of (batch, tokens, size) the vectors at (batch, tokens) places."""
     return vectors.gather(1, places.unsqueeze(2).expand(vectors.shape))
 

@@ -18,7 +18,7 @@ NOTHING = float("-inf")  # below any value of a state
 class NetworkParams(Section):
     """Size of the word vectors, units, dropout.
 
-    The vectors begin with what the training texts tell of words up to `context_window` apart; 0: at random.
+    The vectors are learnt first from words up to `context_window` apart in the training texts; 0: they are random.
     """
 
     embedding: int = Field(ge=1)
@@ -30,8 +30,8 @@ class NetworkParams(Section):
 class Network(nn.Module):
     """One LSTM (Hochreiter & Schmidhuber 1997) whose states are pooled over the words so far: greatest value and mean.
 
-    Both go on word by word, as the LSTM's own state does, so that a text can be read in pieces: `step` gives after
-    each word what `forward` says of the text up to it. It is trained by `forward` on whole texts.
+    Both are updated word by word, as the LSTM's own state is, so that a text can be read in pieces: after each word
+    `step` gives what `forward` gives for the text up to that word. It is trained by `forward` on whole texts.
     """
 
     def __init__(self, params: NetworkParams, *, vocabulary: int, pad_id: int, labels: int) -> None:
@@ -43,7 +43,7 @@ class Network(nn.Module):
         self.classify = nn.Linear(2 * params.units, labels)
 
     def pretrain(self, texts: Sequence[NDArray[Any]], seed: int) -> None:
-        """Let the word vectors begin with what the training texts tell without labels."""
+        """Learn the word vectors from the training texts, without labels."""
         self.vectors.learn(texts, self.context_window, seed)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -56,14 +56,14 @@ class Network(nn.Module):
         return logits
 
     def begin(self, streams: int) -> Tensor:
-        """What is carried before the first word: (streams, 4 * units + 1) zeros."""
+        """The state before the first word: (streams, 4 * units + 1) zeros."""
         return torch.zeros(streams, 4 * self.units + 1)
 
     def step(self, tokens: Tensor, carried: Tensor) -> tuple[Tensor, Tensor]:
-        """(streams, words) int64 and what was carried -> (streams, words, labels) logits, and what to carry on.
+        """(streams, words) int64 and the carried state -> (streams, words, labels) logits, and the state to carry on.
 
-        At most LONGEST_RUN words. Carried are the LSTM's hidden and cell state, of its outputs so far the greatest
-        value and the sum, and the number of words. Padding at the end leaves the last three and the logits as they
+        At most LONGEST_RUN words. The state has the LSTM's hidden and cell state, the greatest value and the sum of
+        its outputs so far, and the number of words. Padding at the end leaves the last three and the logits as they
         were, but not the LSTM's own state: after a padded run nothing can follow.
         """
         hidden, cell, greatest, total, count = torch.split(carried, [self.units] * 4 + [1], dim=1)
@@ -84,7 +84,7 @@ class Network(nn.Module):
 def _greatest_so_far(values: Tensor) -> Tensor:
     """(streams, words, size) -> at each word the greatest of it and all before, for at most LONGEST_RUN words.
 
-    By doubling its reach (Hillis & Steele 1986), since ONNX has a running sum and no running maximum.
+    It doubles its reach in each step (Hillis & Steele 1986): ONNX has a running sum and no running maximum.
     """
     reach = 1
     while reach < LONGEST_RUN:
