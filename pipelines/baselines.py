@@ -1,4 +1,4 @@
-"""Train split -> what simple, well-known models say of the test split: the measure of every candidate of both tasks."""
+"""Train split -> predictions of simple, well-known models on the test split, with which candidates are compared."""
 
 from collections.abc import Iterator, Sequence
 
@@ -26,23 +26,23 @@ class Params(Section):
 
 
 def main() -> None:
-    """Train all baselines, the quick ones of texts first."""
+    """Train all baselines; those of texts, which are quick, come first."""
     params = read_section(Params, "baselines")
-    texts, asked_texts = (read_texts(paths.prepared("text", split)) for split in ("train", "test"))
-    images, asked_images = (read_images(paths.prepared("image", split)) for split in ("train", "test"))
-    of_texts = text_baselines.predictions(params.text, texts, asked_texts.texts, params.seed)
-    of_images = image_baselines.predictions(params.image, images, asked_images.images, params.seed)
+    train_texts, test_texts = (read_texts(paths.prepared("text", split)) for split in ("train", "test"))
+    train_images, test_images = (read_images(paths.prepared("image", split)) for split in ("train", "test"))
+    text_predictions = text_baselines.predictions(params.text, train_texts, test_texts.texts, params.seed)
+    image_predictions = image_baselines.predictions(params.image, train_images, test_images.images, params.seed)
     report = {
-        "text": _judge("text", of_texts, asked_texts.labels, texts.names),
-        "image": _judge("image", of_images, asked_images.labels, images.names),
+        "text": _measure("text", text_predictions, test_texts.labels, train_texts.names),
+        "image": _measure("image", image_predictions, test_images.labels, train_images.names),
     }
     atomic.write_json(paths.BASELINES, report)
 
 
-def _judge(
+def _measure(
     task: Task, predictions: Predictions, labels: NDArray[np.int64], names: Sequence[str]
 ) -> dict[str, dict[str, float | int]]:
-    """Figures of each baseline; writes the table of its predictions, which evaluate compares item by item."""
+    """Measure each baseline, and write the table of the predictions, which evaluate compares item by item."""
     figures, columns = {}, {"actual": labels}
     for name, predicted in predictions:
         figures[name], columns[name] = accuracy(predicted == labels), predicted

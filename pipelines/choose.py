@@ -11,7 +11,7 @@ from convoy.core.paths import Task
 
 
 class SelectionParams(Section):
-    """What the winner is best at on the validation split."""
+    """The metric on the validation split by which the winner is chosen."""
 
     metric: Literal["accuracy", "macro_f1", "log_loss"]
 
@@ -25,7 +25,7 @@ def choose_winner(metrics: Mapping[str, Mapping[str, float]], metric: str) -> st
 
 
 def main(task: Task) -> None:
-    """Choose by files that DVC tracks, so that the choice can be repeated."""
+    """Choose by files that DVC tracks, so that the choice is reproducible."""
     params = read_section(SelectionParams, "choose")
     files = {name: paths.reports(task) / name / "metrics.json" for name in paths.ARCHITECTURES}
     metrics: dict[str, dict[str, float]] = {
@@ -33,7 +33,8 @@ def main(task: Task) -> None:
     }
     winner = choose_winner(metrics, params.metric)
     atomic.write_json(paths.choice(task), {"architecture": winner, "metric": params.metric, "candidates": metrics})
-    print(f"{task}: {winner} wins by {params.metric}: { {name: row[params.metric] for name, row in metrics.items()} }")
+    values = {name: figures[params.metric] for name, figures in metrics.items()}
+    print(f"{task}: {winner} wins by {params.metric}: {values}")
 
 
 if __name__ == "__main__":

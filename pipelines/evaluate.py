@@ -1,4 +1,7 @@
-"""The bundle, through the predictor that serves, on the test split, which baselines alone reads too. Argument: task."""
+"""Evaluate the bundle on the test split, through the predictor of the server. Argument: task.
+
+No other stage but baselines reads the test split.
+"""
 
 import sys
 from typing import Any
@@ -23,22 +26,18 @@ class Params(Section):
 
 
 def main(task: DataKind) -> None:
-    """Judge the bundle as it will be served, every candidate beside it, and what it explains."""
+    """Evaluate the bundle as it will be served, every candidate beside it, and its explanations."""
     params = read_section(Params, "evaluate")
 
-    def report_more(predictor: Predictor, arrays: list[NDArray[Any]]) -> None:
-        _explain(task, predictor, arrays, params.deletion)
+    def report_faithfulness(predictor: Predictor, arrays: list[NDArray[Any]]) -> None:
+        """Measure whether the predictions depend on the parts that the explanations mark."""
+        explainer = open_explainer(predictor, threads=2)
+        assert explainer is not None, "export writes no bundle without explanation.onnx"
+        report = measure_deletion(explainer, arrays, params.deletion)
+        atomic.write_json(paths.reports(task) / "explanation.json", report)
+        print(f"{task}: deletion {report}", flush=True)
 
-    write_report(task, params.max_probability_difference, report_more)
-
-
-def _explain(task: DataKind, predictor: Predictor, arrays: list[NDArray[Any]], params: DeletionParams) -> None:
-    """Whether what the explanations point at is what the predictions rest on."""
-    explainer = open_explainer(predictor, threads=2)
-    assert explainer is not None, "export writes no bundle without explanation.onnx"
-    report = measure_deletion(explainer, arrays, params)
-    atomic.write_json(paths.reports(task) / "explanation.json", report)
-    print(f"{task}: deletion {report}", flush=True)
+    write_report(task, params.max_probability_difference, report_faithfulness)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The bundle that reads a text in pieces, through the predictor that serves, on the test split of the texts."""
+"""Evaluate the bundle that reads a text in pieces on the test split of texts, through the predictor of the server."""
 
 from pydantic import Field
 
@@ -14,7 +14,7 @@ class Params(Section):
 
 
 def main() -> None:
-    """Judge it by whole texts, as the bundle of `text` is."""
+    """Evaluate it on whole texts, as the bundle of `text` is."""
     write_report("text-stream", read_section(Params, "evaluate_stream").max_probability_difference)
 
 

@@ -1,4 +1,4 @@
-"""The winner's weights -> a calibrated, proven bundle: ONNX and its explanation, contract, examples. Argument: task."""
+"""The winner's weights -> a calibrated, checked bundle: ONNX, explanation, contract, examples. Argument: task."""
 
 import json
 import sys
@@ -14,7 +14,7 @@ from convoy.export.to_onnx import Explaining
 
 
 class Explanations(Section):
-    """How the models explain what they say."""
+    """How the models explain their predictions."""
 
     image: Occlusion
     text: Reading
@@ -29,12 +29,12 @@ class Params(BundleParams):
 
 
 def main(task: DataKind) -> None:
-    """Export the candidate that was chosen, and what explains it."""
+    """Export the candidate that was chosen, and its explanation."""
     params = read_section(Params, "export")
     architecture: Architecture = json.loads(paths.choice(task).read_bytes())["architecture"]
     preprocessing = json.loads(paths.contract(task).read_bytes())
-    how: Occlusion | Reading = params.explanation.image if task == "image" else params.explanation.text
-    explaining = Explaining(how, params.max_contribution_difference)
+    method: Occlusion | Reading = params.explanation.image if task == "image" else params.explanation.text
+    explaining = Explaining(method, params.max_contribution_difference)
     build_bundle(task, architecture, preprocessing, params.limits[task], params, explaining=explaining)
 
 

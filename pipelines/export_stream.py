@@ -23,17 +23,17 @@ class Params(BundleParams):
 
 
 def main() -> None:
-    """Export it, and prove besides that texts in pieces have the answers of the same texts at once."""
+    """Export it, and check also that texts in pieces get the answers of the same texts at once."""
     params = read_section(Params, "export_stream")
 
-    def prove_pieces(model: Model) -> dict[str, Agreement]:
+    def check_pieces(model: Model) -> dict[str, Agreement]:
         texts = read_texts(paths.prepared("text-stream", "validation")).texts[: params.piece_texts]
         pieces = compare_pieces(model, texts)
         return {"pieces": require_agreement(pieces, params.max_piece_difference, "texts at once and in pieces")}
 
     prepared = TextPreprocessing.model_validate_json(paths.contract("text-stream").read_bytes())
     contract = StreamPreprocessing.without_cutting(prepared, params.max_pending_characters, params.max_words)
-    build_bundle("text-stream", "lstm", contract.model_dump(mode="json"), params.limits, params, prove_pieces)
+    build_bundle("text-stream", "lstm", contract.model_dump(mode="json"), params.limits, params, check_pieces)
 
 
 if __name__ == "__main__":

@@ -17,13 +17,13 @@ class Params(SourceParams):
 
 
 def main() -> None:
-    """Read the source once; nothing after this stage knows what it was."""
+    """Read the source once; no later stage depends on its kind."""
     params = read_section(Params, "fetch_text")
-    found, labels = _read(params)
-    raw.write(paths.raw("text"), "text", found, params.labels or labels)
+    entries, labels = _read_source(params)
+    raw.write(paths.raw("text"), "text", entries, params.labels or labels)
 
 
-def _read(params: Params) -> tuple[ItemsAndRejections, tuple[str, ...] | None]:
+def _read_source(params: Params) -> tuple[ItemsAndRejections, tuple[str, ...] | None]:
     """The items, and the order of their labels where the source has one."""
     match params.source:
         case "imdb-reviews":

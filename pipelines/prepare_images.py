@@ -5,7 +5,7 @@ from convoy.core.params import read_section
 from convoy.data.findings import PreflightLimits
 from convoy.data.image_preparation import convert, gather, take_census
 from convoy.data.raw import RawItems
-from convoy.data.report import DataRefused, rejections_told, summary, write_report
+from convoy.data.report import DataRefused, rejections_reported, summary, write_report
 from convoy.data.splits import DivisionParams, DivisionRefused, divide, require_usable
 from convoy.kinds.image.prepared import ImageSplit, write_images
 from convoy.kinds.image.preprocessing import ImagePreprocessing
@@ -19,13 +19,13 @@ class Params(DivisionParams):
 
 
 def main() -> None:
-    """Prepare the images: as the model will see them, each in one split."""
+    """Prepare the images as the model will see them, each in one split."""
     params = read_section(Params, "prepare_images")
     raw = RawItems(paths.raw("image"))
     scratch = paths.prepared("image", "train").parent
     converted = convert(raw, params.preprocessing, scratch)
     labels = raw.label_of[converted.rows]
-    with rejections_told("image", [*raw.rejections, *converted.rejections]):
+    with rejections_reported("image", [*raw.rejections, *converted.rejections]):
         require_usable(raw.given, converted.rows)
         division = divide(converted.keys, labels, raw.given[converted.rows], raw.labels, params)
     census = take_census(raw, converted, division)

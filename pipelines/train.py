@@ -15,7 +15,7 @@ class Params(CandidateParams):
 
 
 def main(task: DataKind, architecture: Architecture) -> None:
-    """Train one candidate, or go on where a training of the same was interrupted, and write what it gave."""
+    """Train one candidate, or resume its interrupted training, and write the results."""
     trainer = read_section(TrainerParams, "train", "trainer")
     section = ("train", task, architecture)
     train_candidate(Candidate(task, architecture, section), trainer, read_section(Params, *section))

@@ -289,7 +289,7 @@ def test_a_size_below_zero_is_no_way_back_in_a_tar(tmp_path: Path) -> None:
 
 def test_of_the_headers_of_a_tar_few_are_in_memory_at_once(tmp_path: Path) -> None:
     many(tmp_path / "set.tar", 200)
-    for headers in (archives._headers(tmp_path / "set.tar"), archives.tar_members(tmp_path / "set.tar")):
+    for headers in (archives._read_headers(tmp_path / "set.tar"), archives.tar_members(tmp_path / "set.tar")):
         for _ in range(150):
             next(headers)
         assert sum(type(one) is tarfile.TarInfo for one in gc.get_objects()) < 10

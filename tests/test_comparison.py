@@ -56,7 +56,7 @@ def test_each_baseline_of_the_table_is_compared(tmp_path: Path) -> None:
 def test_baselines_with_odd_labels_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names, actual = ("a\rb", 'say "hi", you', "line\nbreak"), np.array([0, 1, 2, 0])
-    baselines._judge("text", iter([("weak", np.array([0, 2, 2, 1]))]), actual, names)
+    baselines._measure("text", iter([("weak", np.array([0, 2, 2, 1]))]), actual, names)
     found = against_baselines(np.array([True, True, False, False]), paths.baselines("text"))
     assert (found["weak"]["wins"], found["weak"]["losses"]) == (1, 1)
 

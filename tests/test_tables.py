@@ -88,7 +88,7 @@ def test_every_bad_line_is_told_by_its_number_and_the_good_ones_are_kept(tmp_pat
         "t.csv:4": "3 cells, the first line names 2 columns",
         "t.csv:5": "1 cells, the first line names 2 columns",
         "t.csv:6": "a NUL character",
-        "t.csv:9": f"line 9 is no row of a table: ',' expected after '\"'; {lines.CLOSE}",
+        "t.csv:9": f"line 9 is no row of a table: ',' expected after '\"'; {lines.REMEDY}",
         "t.csv:11": "no label in the column 'label'",
     }
 
@@ -96,7 +96,7 @@ def test_every_bad_line_is_told_by_its_number_and_the_good_ones_are_kept(tmp_pat
 def test_a_quote_that_is_never_closed_costs_its_line_alone_however_long_the_file(tmp_path: Path) -> None:
     rows = b"".join(b"text %d,a\n" % number for number in range(3 * lines.MAX_ROW_LINES))
     found = read(table(tmp_path / "t.csv", b'text,label\n"open,a\n' + rows))
-    reason = f"line 2 is no row of a table: a quote is not closed within {lines.MAX_ROW_LINES} lines; {lines.CLOSE}"
+    reason = f"line 2 is no row of a table: a quote is not closed within {lines.MAX_ROW_LINES} lines; {lines.REMEDY}"
     assert told(found) == {"t.csv:2": reason}
     assert [item.name for item in found[1:]] == [f"t.csv:{number + 3}" for number in range(3 * lines.MAX_ROW_LINES)]
 

@@ -1,4 +1,4 @@
-"""All that preparation knows of its items: what the findings are made of."""
+"""A census: what preparation records of each item; and the findings about the content of its images or texts."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,12 +12,12 @@ from convoy.kinds.kind import Indices, NearPairs
 from convoy.sources.items import Rejection
 
 BINS = 24
-COMMONEST = 20
+MOST_FREQUENT = 20
 
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """Of each image (n,): how it came, and the mean of its prepared pixels, 0 to 255; `size_px` is their side."""
+    """Of each image (n,): how it came, and the mean of its prepared pixels, 0 to 255; `size_px` is its side."""
 
     widths: Indices
     heights: Indices
@@ -44,9 +44,9 @@ class Census:
 
     `names` are files, or rows as `table.csv:12`. `keys` are equal for exactly equal content (`splits.digest`).
     `splits` has the items of each split by index, train first, in the order in which it was written. `copies` has
-    those that are in none since another has their content, with the reason. `near` counts the items as here. The
-    facts of a dropped item may be anything: only those of items kept are used. Raises
-    ValueError where something has not one entry per item.
+    the items that are left out because another has their content, with the reason. `near` has the same indices. The
+    facts of a dropped item may be anything: only those of items kept are used. Raises ValueError where a field lacks
+    an entry per item.
     """
 
     names: Sequence[str]
@@ -70,7 +70,7 @@ class Census:
 
     @property
     def split_of(self) -> Indices:
-        """The number of each item's split (n,), train is 0; -1 was dropped."""
+        """The number of each item's split (n,): 0 is train, -1 is dropped."""
         numbers = np.full(len(self.labels), -1, dtype=np.int64)
         for number, items in enumerate(self.splits.values()):
             numbers[items] = number
@@ -78,12 +78,12 @@ class Census:
 
 
 def readable(name: str) -> str:
-    """A name that every file can hold: bytes that are no text, as a file name may have, are spelt out."""
+    """A name as valid UTF-8: bytes that are no text, as a file name may have, become escapes."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 class Spread(BaseModel):
-    """How values are spread; the bins are equally wide up to the 99th percentile, the last has all above it too."""
+    """The distribution of values; bins are equally wide up to the 99th percentile, the last has all above it too."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     least: float
@@ -112,8 +112,8 @@ class ImageFindings(BaseModel):
 
 
 class TextFindings(BaseModel):
-    """Of the texts kept: lengths, letters per script, texts by the script that most of their letters have;
-    of each split the share of texts that were cut, and of tokens that the vocabulary does not know."""
+    """Of the texts kept: lengths, letters per script, texts by the script of most of their letters; of each split
+    the share of texts that were cut, and the share of tokens that the vocabulary lacks."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     characters: Spread
@@ -126,14 +126,14 @@ class TextFindings(BaseModel):
 
 
 def spread(values: NDArray[np.float64] | NDArray[np.int64]) -> Spread:
-    """Values (n,); all zero where there are none."""
+    """The distribution of values (n,); all zero where there are none."""
     array = values.astype(np.float64) if len(values) else np.zeros(1)
     least, quarter, median, three_quarters, high, most = np.quantile(array, [0, 0.25, 0.5, 0.75, 0.99, 1]).round(3)
     end = high if high > least else least + 1
     counts, _ = np.histogram(np.minimum(array, end), BINS, (least, end))
-    named = {"least": least, "quarter": quarter, "median": median, "three_quarters": three_quarters, "most": most}
-    named |= {"mean": array.mean().round(3), "bins_from": least, "bins_to": end}
-    return Spread(**{name: float(value) for name, value in named.items()}, bins=tuple(counts.tolist()))
+    fields = {"least": least, "quarter": quarter, "median": median, "three_quarters": three_quarters, "most": most}
+    fields |= {"mean": array.mean().round(3), "bins_from": least, "bins_to": end}
+    return Spread(**{name: float(value) for name, value in fields.items()}, bins=tuple(counts.tolist()))
 
 
 def image_findings(census: Census, facts: ImageFacts) -> ImageFindings:
@@ -143,27 +143,27 @@ def image_findings(census: Census, facts: ImageFacts) -> ImageFindings:
     return ImageFindings(
         width_px=spread(widths),
         height_px=spread(heights),
-        sizes=_commonest(sizes),
-        modes=_commonest(Counter(readable(facts.modes[index]) for index in kept.tolist())),
+        sizes=_most_frequent(sizes),
+        modes=_most_frequent(Counter(readable(facts.modes[index]) for index in kept.tolist())),
         enlarged=int((np.maximum(widths, heights) < facts.size_px).sum()),
         brightness=spread(facts.brightness[kept]),
-        brightness_per_label=_medians(census, facts.brightness, kept),
+        brightness_per_label=_medians_per_label(census, facts.brightness, kept),
     )
 
 
 def text_findings(census: Census, facts: TextFacts) -> TextFindings:
     kept = np.flatnonzero(census.split_of >= 0)
     letters: Counter[str] = Counter()
-    main: Counter[str] = Counter()
+    main_scripts: Counter[str] = Counter()
     for index in kept.tolist():
         scripts = facts.scripts[index]
         letters.update(scripts)
-        main[max(sorted(scripts), key=lambda name: scripts[name]) if scripts else "no letters"] += 1
+        main_scripts[max(sorted(scripts), key=lambda name: scripts[name]) if scripts else "no letters"] += 1
     return TextFindings(
         characters=spread(facts.characters[kept]),
         tokens=spread(facts.tokens[kept]),
-        letters_per_script=_commonest(letters),
-        texts_per_script=_commonest(main),
+        letters_per_script=_most_frequent(letters),
+        texts_per_script=_most_frequent(main_scripts),
         truncated_share={
             split: round(float(facts.truncated[items].mean()), 4) if len(items) else 0.0
             for split, items in census.splits.items()
@@ -172,18 +172,18 @@ def text_findings(census: Census, facts: TextFacts) -> TextFindings:
             split: round(float(facts.unknown[items].sum() / max(facts.tokens[items].sum(), 1)), 4)
             for split, items in census.splits.items()
         },
-        tokens_per_label=_medians(census, facts.tokens, kept),
+        tokens_per_label=_medians_per_label(census, facts.tokens, kept),
     )
 
 
-def _commonest(counts: Counter[str]) -> dict[str, int]:
-    """The most frequent, and the rest as one; ties by name, so that the order of the items does not matter."""
+def _most_frequent(counts: Counter[str]) -> dict[str, int]:
+    """The most frequent names, all others as one entry; ties go by name: the order of the items does not matter."""
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    rest = sum(count for _, count in ordered[COMMONEST:])
-    return dict(ordered[:COMMONEST]) | ({"others": rest} if rest else {})
+    remaining = sum(count for _, count in ordered[MOST_FREQUENT:])
+    return dict(ordered[:MOST_FREQUENT]) | ({"others": remaining} if remaining else {})
 
 
-def _medians(
+def _medians_per_label(
     census: Census, values: NDArray[np.float64] | NDArray[np.int64], kept: NDArray[np.int64]
 ) -> dict[str, float | None]:
     """Label -> the median of its items, None where it has none."""

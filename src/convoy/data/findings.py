@@ -1,4 +1,4 @@
-"""The findings of a data report, the same JSON for the same content, and the limits of params.yaml they must keep."""
+"""The findings of a data report, the same JSON for the same content, and the limits of params.yaml for them."""
 
 from collections.abc import Iterable, Iterator
 
@@ -8,6 +8,7 @@ from convoy.core.params import Section
 from convoy.data.census import ImageFindings, TextFindings
 
 EXAMPLES = 5
+_Violation = tuple[str, float, str, str]  # key, limit, cause, remedy
 
 
 class Finding(BaseModel):
@@ -32,7 +33,7 @@ class Rejection(Finding):
 
 
 class Rejections(Finding):
-    """What could not be used; the share is of all inputs."""
+    """Inputs that could not be used; the share is of all inputs."""
 
     items: int
     share: float
@@ -63,7 +64,7 @@ class Leak(Finding):
 
 
 class Nearness(Finding):
-    """Near-duplicates over splits; what `with_more` and `cut_short` count is said at NearPairs."""
+    """Near-duplicates over splits; NearPairs says what `with_more` and `cut_short` count."""
 
     method: str
     pairs: int
@@ -77,8 +78,8 @@ class Nearness(Finding):
 
 
 class Balance(Finding):
-    """Labels of the items kept: largest count over smallest, None where a label has no item; and who lacks in which
-    split."""
+    """Labels of the items kept: largest count over smallest, None where a label has no item; `missing` has the labels
+    that a split lacks."""
 
     largest: int
     smallest: int
@@ -87,9 +88,9 @@ class Balance(Finding):
 
 
 class Order(Finding):
-    """How often the label changes from one item to the next, and how often it would where chance had ordered them.
+    """How often the label changes from one item to the next, and how often it would in a random order.
 
-    Less than half of that is called sorted: a training that takes the items as they come would see one label at a time.
+    Less than half of that is called sorted: a training in the items' order would see one label at a time.
     """
 
     changes: int
@@ -98,10 +99,10 @@ class Order(Finding):
 
 
 class Findings(Finding):
-    """All that was found.
+    """All findings of a census.
 
-    `counts` are split -> label -> items, `order` is the source's and that of each split; `ignored` was never meant to
-    be an item, by its code.
+    `counts` are split -> label -> items, `order` is the source's and that of each split; `ignored` counts inputs that
+    were never meant to be items, by their code.
     """
 
     items: int
@@ -130,7 +131,7 @@ class Findings(Finding):
 
 
 class PreflightLimits(Section):
-    """The limits of one task's data; what is null is only told in the report."""
+    """The limits of one task's data; for a limit of null the report has the figure, and nothing is refused."""
 
     max_rejected_share: float | None = Field(ge=0, le=1)  # of all inputs
     max_duplicate_share: float | None = Field(ge=0, le=1)  # repeats, of all items
@@ -142,93 +143,92 @@ class PreflightLimits(Section):
 
 
 def violations(findings: Findings, limits: PreflightLimits, section: str) -> list[str]:
-    """A sentence per limit that is not kept; `section` is where the limits stand, as prepare_images.limits."""
-    found = [
-        *_rejected(findings, limits),
-        *_equal(findings, limits),
-        *_leaked(findings, limits),
-        *_labels(findings, limits),
-        *_unknown(findings, limits),
+    """A sentence per limit that is passed; `section` is the place of the limits, as prepare_images.limits."""
+    violated = [
+        *_check_rejected(findings, limits),
+        *_check_equal(findings, limits),
+        *_check_leaked(findings, limits),
+        *_check_labels(findings, limits),
+        *_check_unknown(findings, limits),
     ]
-    return [f"{section}.{key} is {limit:g}, but {what}; {remedy}" for key, limit, what, remedy in found]
+    return [f"{section}.{key} is {limit:g}, but {cause}; {remedy}" for key, limit, cause, remedy in violated]
 
 
-_Violation = tuple[str, float, str, str]  # key, limit, what was found, remedy
-
-
-def _rejected(findings: Findings, limits: PreflightLimits) -> Iterator[_Violation]:
+def _check_rejected(findings: Findings, limits: PreflightLimits) -> Iterator[_Violation]:
     limit, rejected = limits.max_rejected_share, findings.rejected
     if limit is not None and rejected.share > limit:
-        what = f"{rejected.items:,} inputs ({_share(rejected.share)} of all) could not be used, "
-        what += _examples(f"{each.name} ({each.reason})" for each in rejected.examples)
-        yield "max_rejected_share", limit, what, "mend or remove these, or raise the limit"
+        cause = f"{rejected.items:,} inputs ({_percent(rejected.share)} of all) could not be used, "
+        cause += _list_examples(f"{rejection.name} ({rejection.reason})" for rejection in rejected.examples)
+        yield "max_rejected_share", limit, cause, "mend or remove these, or raise the limit"
 
 
-def _equal(findings: Findings, limits: PreflightLimits) -> Iterator[_Violation]:
+def _check_equal(findings: Findings, limits: PreflightLimits) -> Iterator[_Violation]:
     limit, groups = limits.max_duplicate_share, findings.duplicates
     if limit is not None and groups.share > limit:
-        what = f"{groups.items:,} items ({_share(groups.share)} of all) repeat another one, "
-        what += _examples(_pair(group[0], group[1]) for group in groups.examples)
-        yield "max_duplicate_share", limit, what, "remove the repeats from the source, or raise the limit"
+        cause = f"{groups.items:,} items ({_percent(groups.share)} of all) repeat another one, "
+        cause += _list_examples(_name_pair(group[0], group[1]) for group in groups.examples)
+        yield "max_duplicate_share", limit, cause, "remove the repeats from the source, or raise the limit"
     limit, groups = limits.max_conflicting_share, findings.conflicting
     if limit is not None and groups.share > limit:
-        what = f"{groups.items:,} items ({_share(groups.share)} of all) have equal content and different labels, "
-        what += _examples(
-            " and ".join(f"{each.name} ({each.label})" for each in group[:3]) for group in groups.examples
+        cause = f"{groups.items:,} items ({_percent(groups.share)} of all) have equal content and different labels, "
+        cause += _list_examples(
+            " and ".join(f"{item.name} ({item.label})" for item in group[:3]) for group in groups.examples
         )
-        yield "max_conflicting_share", limit, what, "decide for one label each, or raise the limit"
+        yield "max_conflicting_share", limit, cause, "decide for one label each, or raise the limit"
 
 
-def _leaked(findings: Findings, limits: PreflightLimits) -> Iterator[_Violation]:
+def _check_leaked(findings: Findings, limits: PreflightLimits) -> Iterator[_Violation]:
     limit = limits.max_leakage_share
     for split, leak in findings.near.leaked.items():
         if limit is not None and leak.share > limit:
-            what = f"{leak.items:,} items of the split {split} ({_share(leak.share)}) have a near-duplicate in train, "
-            what += _examples(_pair(pair.first, pair.second) for pair in findings.near.leak_examples[split])
+            cause = (
+                f"{leak.items:,} items of the split {split} ({_percent(leak.share)}) have a near-duplicate in train, "
+            )
+            cause += _list_examples(_name_pair(pair.first, pair.second) for pair in findings.near.leak_examples[split])
             remedy = "keep one of each pair, or raise the limit; figures of this split are too good by what it leaks"
-            yield "max_leakage_share", limit, what, remedy
+            yield "max_leakage_share", limit, cause, remedy
 
 
-def _labels(findings: Findings, limits: PreflightLimits) -> Iterator[_Violation]:
-    counts = sorted((sum(each[name] for each in findings.counts.values()), name) for name in findings.labels)
-    told = [f"{name} ({count:,})" for count, name in counts]
+def _check_labels(findings: Findings, limits: PreflightLimits) -> Iterator[_Violation]:
+    counts = sorted((sum(labels[name] for labels in findings.counts.values()), name) for name in findings.labels)
+    described = [f"{name} ({count:,})" for count, name in counts]
     limit, balance = limits.max_imbalance, findings.balance
     if limit is not None and (balance.ratio is None or balance.ratio > limit):
         ratio = "infinite" if balance.ratio is None else f"{balance.ratio:g}"
-        what = (
+        cause = (
             f"the largest label has {balance.largest:,} items and the smallest {balance.smallest:,}, a ratio that is "
         )
-        what += f"{ratio}, {_examples(told)}"
-        yield "max_imbalance", limit, what, "add items of the rare labels or join labels, or raise the limit"
+        cause += f"{ratio}, {_list_examples(described)}"
+        yield "max_imbalance", limit, cause, "add items of the rare labels or join labels, or raise the limit"
     least = limits.min_per_label
-    rare = [text for (count, _), text in zip(counts, told, strict=True) if least is not None and count < least]
+    rare = [text for (count, _), text in zip(counts, described, strict=True) if least is not None and count < least]
     if least is not None and rare:
-        what = f"{len(rare):,} of {len(counts):,} labels have fewer items, {_examples(rare)}"
-        yield "min_per_label", least, what, "add items, join labels or leave the label out, or lower the limit"
+        cause = f"{len(rare):,} of {len(counts):,} labels have fewer items, {_list_examples(rare)}"
+        yield "min_per_label", least, cause, "add items, join labels or leave the label out, or lower the limit"
 
 
-def _unknown(findings: Findings, limits: PreflightLimits) -> Iterator[_Violation]:
+def _check_unknown(findings: Findings, limits: PreflightLimits) -> Iterator[_Violation]:
     limit, content = limits.max_unknown_share, findings.content
     if limit is None or not isinstance(content, TextFindings):
         return
-    over = [f"{split} ({_share(each)})" for split, each in content.unknown_share.items() if each > limit]
-    if over:
-        what = f"the vocabulary does not know so many of the tokens, {_examples(over)}"
+    exceeding = [f"{split} ({_percent(share)})" for split, share in content.unknown_share.items() if share > limit]
+    if exceeding:
+        cause = f"the vocabulary does not know so many of the tokens, {_list_examples(exceeding)}"
         yield (
             "max_unknown_share",
             limit,
-            what,
+            cause,
             "raise vocabulary_size, look at the scripts in the report, or raise the limit",
         )
 
 
-def _share(share: float) -> str:
+def _percent(share: float) -> str:
     return f"{100 * share:.3g} %"
 
 
-def _pair(one: Item, other: Item) -> str:
-    return f"{one.name} and {other.name}"
+def _name_pair(first: Item, second: Item) -> str:
+    return f"{first.name} and {second.name}"
 
 
-def _examples(names: Iterable[str]) -> str:
+def _list_examples(names: Iterable[str]) -> str:
     return "for example " + ", ".join([name for name, _ in zip(names, range(EXAMPLES), strict=False)])

@@ -1,4 +1,4 @@
-"""Raw images -> pixels as the model sees them, by the code that serving uses, and what could not be read."""
+"""Raw images -> pixels as the model sees them, by the code that serving uses, their rejections, and their census."""
 
 import math
 import os
@@ -22,12 +22,12 @@ from convoy.kinds.image.preprocessing import ImagePreprocessing, ImagePreprocess
 from convoy.kinds.kind import InputRejected
 from convoy.sources.items import Rejection
 
-GATHERED = 1_000  # images copied at once
+BLOCK_IMAGES = 1_000  # images copied at once
 
 
 @dataclass(frozen=True)
 class ConvertedImages:
-    """What became of raw images: `rows` (n,) int64 are those that could be read."""
+    """The result of `convert`: `rows` (n,) int64 are the raw images that could be read."""
 
     rows: NDArray[np.int64]
     pixels: NDArray[np.uint8]  # (n, size, size, channels), a nameless file mapped into memory
@@ -39,12 +39,12 @@ class ConvertedImages:
 
 
 def take_census(raw: RawItems, converted: ConvertedImages, division: Division) -> Census:
-    """All that is known of the images that could be read, near-duplicates included, and of those that could not."""
+    """The census of the images that could be read, near-duplicates included, and the rejections of the others."""
     signatures = ImageSignatures()
     for start in tqdm(
-        range(0, len(converted.pixels), GATHERED), "image: comparing", unit=f" x {GATHERED}", mininterval=1
+        range(0, len(converted.pixels), BLOCK_IMAGES), "image: comparing", unit=f" x {BLOCK_IMAGES}", mininterval=1
     ):
-        signatures.add(converted.pixels[start : start + GATHERED])
+        signatures.add(converted.pixels[start : start + BLOCK_IMAGES])
     split_of = division.split_of(len(converted.rows))
     return Census(
         names=[raw.name(row) for row in converted.rows.tolist()],
@@ -67,7 +67,7 @@ def take_census(raw: RawItems, converted: ConvertedImages, division: Division) -
 
 
 @dataclass(frozen=True)
-class _Converted:
+class _ConvertedImage:
     pixels: NDArray[np.uint8]
     size_px: tuple[int, int]
     mode: str
@@ -76,54 +76,60 @@ class _Converted:
 def convert(raw: RawItems, contract: ImagePreprocessing, scratch: Path) -> ConvertedImages:
     """Decode, convert and fit all images, on all cores; pixels go to a file in the folder `scratch`, not to memory."""
     preprocessor = ImagePreprocessor(contract)
-    pixels = _new_file((len(raw), contract.size_px, contract.size_px, contract.channels), scratch)
+    pixels = _map_new_file((len(raw), contract.size_px, contract.size_px, contract.channels), scratch)
     rows: list[int] = []
     keys: list[bytes] = []
-    converted: list[tuple[tuple[int, int], str]] = []
+    sizes: list[tuple[int, int]] = []
+    modes: list[str] = []
     brightness: list[float] = []
     rejections: list[Rejection] = []
-    progress = tqdm(_converted(raw, preprocessor), "image: converting", len(raw), unit="", mininterval=1)
-    for row, found in enumerate(progress):
-        if isinstance(found, InputRejected):
-            rejections.append(Rejection(raw.name(row), found.code, found.message))
+    progress = tqdm(_convert_all(raw, preprocessor), "image: converting", len(raw), unit="", mininterval=1)
+    for row, outcome in enumerate(progress):
+        if isinstance(outcome, InputRejected):
+            rejections.append(Rejection(raw.name(row), outcome.code, outcome.message))
             continue
-        pixels[len(rows)] = found.pixels
+        pixels[len(rows)] = outcome.pixels
         rows.append(row)
-        keys.append(digest(found.pixels.tobytes()))
-        converted.append((found.size_px, found.mode))
-        brightness.append(float(found.pixels.mean()))
-    sizes = np.array([size for size, _ in converted], dtype=np.int64).reshape(-1, 2)
-    modes = [mode for _, mode in converted]
+        keys.append(digest(outcome.pixels.tobytes()))
+        sizes.append(outcome.size_px)
+        modes.append(outcome.mode)
+        brightness.append(float(outcome.pixels.mean()))
     return ConvertedImages(
-        np.array(rows, dtype=np.int64), pixels[: len(rows)], keys, sizes, modes, np.array(brightness), rejections
+        np.array(rows, dtype=np.int64),
+        pixels[: len(rows)],
+        keys,
+        np.array(sizes, dtype=np.int64).reshape(-1, 2),
+        modes,
+        np.array(brightness),
+        rejections,
     )
 
 
 def gather(pixels: NDArray[np.uint8], rows: NDArray[np.int64], scratch: Path) -> NDArray[np.uint8]:
     """These rows in this order, again as a nameless file mapped into memory."""
-    gathered = _new_file((len(rows), *pixels.shape[1:]), scratch)
-    for start in range(0, len(rows), GATHERED):
-        block = slice(start, start + GATHERED)
+    gathered = _map_new_file((len(rows), *pixels.shape[1:]), scratch)
+    for start in range(0, len(rows), BLOCK_IMAGES):
+        block = slice(start, start + BLOCK_IMAGES)
         gathered[block] = pixels[rows[block]]
     return gathered
 
 
-def _converted(raw: RawItems, preprocessor: ImagePreprocessor) -> Iterator[_Converted | InputRejected]:
-    def convert_one(encoded: bytes | str) -> _Converted | InputRejected:
+def _convert_all(raw: RawItems, preprocessor: ImagePreprocessor) -> Iterator[_ConvertedImage | InputRejected]:
+    def convert_image(encoded: bytes | str) -> _ConvertedImage | InputRejected:
         assert isinstance(encoded, bytes)
         try:
             image = decode(encoded, preprocessor.contract.max_pixels)
-            return _Converted(preprocessor.convert(image).array, image.size, image.mode)
+            return _ConvertedImage(preprocessor.convert(image).array, image.size, image.mode)
         except InputRejected as rejection:
             return rejection
 
     with ThreadPoolExecutor(usable_cores()) as pool:
         for encoded in raw.contents():
-            yield from pool.map(convert_one, encoded)
+            yield from pool.map(convert_image, encoded)
 
 
-def _new_file(shape: tuple[int, ...], folder: Path) -> NDArray[np.uint8]:
-    """Zeros that live in a file without a name, which is gone with the process, however that ends.
+def _map_new_file(shape: tuple[int, ...], folder: Path) -> NDArray[np.uint8]:
+    """Zeros in a file without a name, mapped into memory; the file is gone when the process ends, however it ends.
 
     Raises OSError, which names the folder and the bytes, where the disk has no room for them.
     """
@@ -136,6 +142,6 @@ def _new_file(shape: tuple[int, ...], folder: Path) -> NDArray[np.uint8]:
             try:
                 os.posix_fallocate(file.fileno(), 0, needed)
             except OSError as error:
-                told = f"{error.strerror}, {needed:,} bytes are needed"
-                raise OSError(error.errno, told, str(folder)) from None
+                message = f"{error.strerror}, {needed:,} bytes are needed"
+                raise OSError(error.errno, message, str(folder)) from None
         return np.memmap(file, dtype=np.uint8, mode="w+", shape=shape)

@@ -1,4 +1,4 @@
-"""A census -> its findings: counted and compared, nothing is judged."""
+"""A census -> its findings. It counts and compares; the limits are checked in convoy.data.findings."""
 
 from collections import Counter
 
@@ -25,27 +25,27 @@ SAMPLES_PER_LABEL, LABELS_WITH_SAMPLES = 8, 20
 
 
 def inspect_census(census: Census) -> Findings:
-    """Count and compare; nothing is judged here."""
+    """Count and compare the items; no limit is checked here."""
     names, facts = tuple(map(readable, census.label_names)), census.facts
     counts = {
         split: dict(zip(names, np.bincount(census.labels[items], minlength=len(names)).tolist(), strict=True))
         for split, items in census.splits.items()
     }
-    duplicates, conflicting = _equal_groups(census)
+    duplicates, conflicting = _find_equal_groups(census)
     return Findings(
         items=len(census.labels),
         counts=counts,
         dropped=dict(census.dropped),
-        rejected=_rejections(census),
-        ignored=dict(sorted(Counter(one.code for one in census.rejections if one.ignored).items())),
+        rejected=_summarize_rejections(census),
+        ignored=dict(sorted(Counter(rejection.code for rejection in census.rejections if rejection.ignored).items())),
         duplicates=duplicates,
         conflicting=conflicting,
-        near=_nearness(census),
-        balance=_balance(counts, names),
-        order={"source": _order(census.labels)}
-        | {split: _order(census.labels[items]) for split, items in census.splits.items()},
+        near=_summarize_near(census),
+        balance=_measure_balance(counts, names),
+        order={"source": _measure_order(census.labels)}
+        | {split: _measure_order(census.labels[items]) for split, items in census.splits.items()},
         content=image_findings(census, facts) if isinstance(facts, ImageFacts) else text_findings(census, facts),
-        samples=_samples(census),
+        samples=_choose_samples(census),
     )
 
 
@@ -53,7 +53,7 @@ def _share(part: int | float, whole: int) -> float:
     return round(part / whole, 6) if whole else 0.0
 
 
-def _item(census: Census, index: int, split_of: Indices) -> Item:
+def _describe_item(census: Census, index: int, split_of: Indices) -> Item:
     split = int(split_of[index])
     return Item(
         index=index,
@@ -63,24 +63,26 @@ def _item(census: Census, index: int, split_of: Indices) -> Item:
     )
 
 
-def _rejections(census: Census) -> Rejections:
-    found = [
-        Rejection(name=readable(one.name), code=one.code, reason=readable(one.message))
-        for one in census.rejections
-        if not one.ignored
+def _summarize_rejections(census: Census) -> Rejections:
+    rejections = [
+        Rejection(name=readable(rejection.name), code=rejection.code, reason=readable(rejection.message))
+        for rejection in census.rejections
+        if not rejection.ignored
     ]
-    codes = dict(sorted(Counter(rejection.code for rejection in found).items()))
-    seen: Counter[str] = Counter()
+    codes = dict(sorted(Counter(rejection.code for rejection in rejections).items()))
+    numbers: Counter[str] = Counter()
     examples = []
-    for rejection in found:  # of every code some, not only of the one that comes first
-        seen[rejection.code] += 1
-        if seen[rejection.code] <= max(EXAMPLES // len(codes), 1):
+    for rejection in rejections:  # some of every code, not only of the one that comes first
+        numbers[rejection.code] += 1
+        if numbers[rejection.code] <= max(EXAMPLES // len(codes), 1):
             examples.append(rejection)
-    whole = len(census.labels) + len(found)
-    return Rejections(items=len(found), share=_share(len(found), whole), codes=codes, examples=tuple(examples))
+    whole = len(census.labels) + len(rejections)
+    return Rejections(
+        items=len(rejections), share=_share(len(rejections), whole), codes=codes, examples=tuple(examples)
+    )
 
 
-def _equal_groups(census: Census) -> tuple[Groups, Groups]:
+def _find_equal_groups(census: Census) -> tuple[Groups, Groups]:
     """Repeats (all but one of a group count) and groups whose labels disagree (all of them count)."""
     members: dict[bytes, list[int]] = {}
     for index, key in enumerate(census.keys):
@@ -90,29 +92,32 @@ def _equal_groups(census: Census) -> tuple[Groups, Groups]:
     repeated = [group for group, is_conflicting in zip(groups, disagree, strict=True) if not is_conflicting]
     conflicting = [group for group, is_conflicting in zip(groups, disagree, strict=True) if is_conflicting]
     repeats = sum(map(len, repeated)) - len(repeated)
-    return _groups(census, repeated, repeats), _groups(census, conflicting, sum(map(len, conflicting)))
+    conflicts = sum(map(len, conflicting))
+    return _summarize_groups(census, repeated, repeats), _summarize_groups(census, conflicting, conflicts)
 
 
-def _groups(census: Census, groups: list[list[int]], items: int) -> Groups:
+def _summarize_groups(census: Census, groups: list[list[int]], items: int) -> Groups:
     split_of = census.split_of
-    shown = [tuple(_item(census, index, split_of) for index in group[:EXAMPLES]) for group in groups[:EXAMPLES]]
-    return Groups(groups=len(groups), items=items, share=_share(items, len(census.labels)), examples=tuple(shown))
+    examples = tuple(
+        tuple(_describe_item(census, index, split_of) for index in group[:EXAMPLES]) for group in groups[:EXAMPLES]
+    )
+    return Groups(groups=len(groups), items=items, share=_share(items, len(census.labels)), examples=examples)
 
 
-def _nearness(census: Census) -> Nearness:
+def _summarize_near(census: Census) -> Nearness:
     split_of, splits = census.split_of, list(census.splits)
     between: Counter[str] = Counter()
     leaked: dict[str, set[int]] = {split: set() for split in splits[1:]}
     leaks: dict[str, list[NearPair]] = {split: [] for split in splits[1:]}
     nearest = sorted(census.near.pairs, key=lambda pair: (pair.distance, pair.first, pair.second))
     for pair in nearest:
-        one, other = sorted((int(split_of[item]), item) for item in (pair.first, pair.second))
-        if one[0] < 0:
+        (split, _), (later_split, item) = sorted((int(split_of[item]), item) for item in (pair.first, pair.second))
+        if split < 0:
             raise ValueError(f"items {pair.first} and {pair.second} are called near, but one of them is in no split")
-        between[f"{splits[one[0]]} and {splits[other[0]]}"] += 1
-        if one[0] == 0:
-            leaked[splits[other[0]]].add(other[1])
-            leaks[splits[other[0]]].append(pair)
+        between[f"{splits[split]} and {splits[later_split]}"] += 1
+        if split == 0:
+            leaked[splits[later_split]].add(item)
+            leaks[splits[later_split]].append(pair)
     shares = {
         split: Leak(items=len(items), share=_share(len(items), len(census.splits[split])))
         for split, items in leaked.items()
@@ -125,30 +130,36 @@ def _nearness(census: Census) -> Nearness:
         leaked=shares,
         with_more=census.near.with_more,
         cut_short=census.near.cut_short,
-        examples=_near_examples(census, nearest[:EXAMPLES]),
-        leak_examples={split: _near_examples(census, pairs[:LEAK_EXAMPLES]) for split, pairs in leaks.items()},
+        examples=_describe_pairs(census, nearest[:EXAMPLES]),
+        leak_examples={split: _describe_pairs(census, pairs[:LEAK_EXAMPLES]) for split, pairs in leaks.items()},
     )
 
 
-def _near_examples(census: Census, pairs: list[NearPair]) -> tuple[NearExample, ...]:
+def _describe_pairs(census: Census, pairs: list[NearPair]) -> tuple[NearExample, ...]:
     split_of = census.split_of
     return tuple(
-        NearExample(first=_item(census, a, split_of), second=_item(census, b, split_of), distance=distance)
-        for a, b, distance in pairs
+        NearExample(
+            first=_describe_item(census, first, split_of),
+            second=_describe_item(census, second, split_of),
+            distance=distance,
+        )
+        for first, second, distance in pairs
     )
 
 
-def _balance(counts: dict[str, dict[str, int]], names: tuple[str, ...]) -> Balance:
+def _measure_balance(counts: dict[str, dict[str, int]], names: tuple[str, ...]) -> Balance:
     totals = [sum(of_split[name] for of_split in counts.values()) for name in names]
     smallest, largest = min(totals), max(totals)
     missing = {
-        split: tuple(name for name, count in of_split.items() if count == 0) for split, of_split in counts.items()
+        split: tuple(name for name, count in of_split.items() if count == 0)
+        for split, of_split in counts.items()
+        if 0 in of_split.values()
     }
     ratio = round(largest / smallest, 4) if smallest else None
-    return Balance(largest=largest, smallest=smallest, ratio=ratio, missing={k: v for k, v in missing.items() if v})
+    return Balance(largest=largest, smallest=smallest, ratio=ratio, missing=missing)
 
 
-def _order(labels: Indices) -> Order:
+def _measure_order(labels: Indices) -> Order:
     n = len(labels)
     changes = int(np.count_nonzero(labels[1:] != labels[:-1]))
     counts = np.bincount(labels).astype(np.float64) if n else np.zeros(1)
@@ -156,13 +167,13 @@ def _order(labels: Indices) -> Order:
     return Order(changes=changes, expected=round(expected, 1), is_sorted=changes < expected / 2)
 
 
-def _samples(census: Census) -> dict[str, tuple[Item, ...]]:
+def _choose_samples(census: Census) -> dict[str, tuple[Item, ...]]:
     """The first items of train, as it was shuffled, of each of the first labels."""
     split_of, train = census.split_of, next(iter(census.splits.values()))
     labels = census.labels[train]
     return {
         readable(name): tuple(
-            _item(census, int(index), split_of) for index in train[labels == label][:SAMPLES_PER_LABEL]
+            _describe_item(census, int(index), split_of) for index in train[labels == label][:SAMPLES_PER_LABEL]
         )
         for label, name in enumerate(census.label_names[:LABELS_WITH_SAMPLES])
     }

@@ -1,4 +1,4 @@
-"""Whatever source the data comes from: one Arrow file of its items, a list of what could not be one, and the labels."""
+"""Raw data, the same for every source: one Arrow file of items, a list of rejections, and the labels."""
 
 import csv
 import json
@@ -19,20 +19,20 @@ from convoy.sources.items import Item, ItemsAndRejections, Rejection, SourceRefu
 
 ITEMS, REJECTED, LABELS = "items.arrow", "rejected.csv", "labels.json"
 BATCH = 500  # items in memory at once, or fewer:
-BATCH_BYTES = 64_000_000  # the one that passes this is a batch's last; a column of one cannot hold 2 GiB
+BATCH_BYTES = 64_000_000  # the item that passes this is a batch's last; a column of a batch cannot hold 2 GiB
 MAX_LABELS = 1_000
 REJECTED_COLUMNS = ("name", "ignored", "code", "message")
 
 
 class RawItems:
-    """What a fetch stage wrote: items in the source's order, mapped into memory, and the rejections."""
+    """The output of a fetch stage: items in the source's order, mapped into memory, and the rejections."""
 
     def __init__(self, folder: Path) -> None:
         self._table = arrow.read(folder / ITEMS)
         self.labels: tuple[str, ...] = tuple(json.loads((folder / LABELS).read_bytes()))
         self.rejections = read_rejections(folder / REJECTED)
-        self.label_of = _indices(self._table["label"], self.labels)
-        self.given = _indices(self._table["split"], SPLITS)  # -1 where the source does not say
+        self.label_of = _to_indices(self._table["label"], self.labels)
+        self.given = _to_indices(self._table["split"], SPLITS)  # -1 where the source does not say
 
     def __len__(self) -> int:
         return len(self.label_of)
@@ -43,8 +43,8 @@ class RawItems:
 
     def content(self, row: int) -> bytes | str:
         """An encoded image or a text."""
-        found: bytes | str = self._table["content"][row].as_py()
-        return found
+        content: bytes | str = self._table["content"][row].as_py()
+        return content
 
     def contents(self) -> Iterator[list[bytes | str]]:
         """All contents in their order, as many at a time as the fetch stage held: some hundred, or about 64 MB."""
@@ -52,17 +52,17 @@ class RawItems:
             yield batch["content"].to_pylist()
 
 
-def write(folder: Path, task: Task, found: ItemsAndRejections, labels: tuple[str, ...] | None) -> None:
-    """Write what a source gives as a folder that appears whole or not at all; labels of None are put in order here.
+def write(folder: Path, task: Task, entries: ItemsAndRejections, labels: tuple[str, ...] | None) -> None:
+    """Write what a source yields as a folder that appears whole or not at all; labels of None are sorted here.
 
     Raises SourceRefused where there are fewer than two labels or too many, or two that differ in their case alone;
-    what was rejected until then is listed beside the folder, where that is not made.
+    then no folder is made, and the rejections are listed beside it.
     """
     kind = pa.binary() if task == "image" else pa.string()
     schema = pa.schema([("name", pa.string()), ("label", pa.string()), ("split", pa.string()), ("content", kind)])
     rejections: list[Rejection] = []
     counts: Counter[str] = Counter()
-    items = sieve(tqdm(found, desc=f"{task}: reading", unit="", mininterval=1), rejections, labels)
+    items = sieve(tqdm(entries, desc=f"{task}: reading", unit="", mininterval=1), rejections, labels)
     with atomic.new_folder(folder) as temporary:
         with pa.ipc.new_file(str(temporary / ITEMS), schema) as writer:
             for batch in _batches(items):
@@ -72,21 +72,21 @@ def write(folder: Path, task: Task, found: ItemsAndRejections, labels: tuple[str
         try:
             names = require_labels(counts, labels)
         except SourceRefused as error:
-            raise SourceRefused(f"{error}; {explain(rejections)}{_list_whole(folder, rejections)}") from None
+            raise SourceRefused(f"{error}; {explain(rejections)}{_write_refused_list(folder, rejections)}") from None
         (temporary / LABELS).write_bytes(atomic.to_json(names))
         (temporary / REJECTED).write_bytes(to_csv(rejections))
-    _listed(folder).unlink(missing_ok=True)
+    _refused_list_path(folder).unlink(missing_ok=True)
     print(f"{task}: {counts.total()} items of {len(names)} labels; {explain(rejections)}")
 
 
 def to_csv(rejections: list[Rejection]) -> bytes:
-    """One line per rejection, for people and for the next stage."""
-    rows = [(one.name, int(one.ignored), one.code, one.message) for one in rejections]
+    """A table of one line per rejection, for people and for the next stage."""
+    rows = [(rejection.name, int(rejection.ignored), rejection.code, rejection.message) for rejection in rejections]
     return spreadsheet.to_csv([REJECTED_COLUMNS, *rows]).encode("utf-8", "backslashreplace")
 
 
 def read_rejections(path: Path) -> list[Rejection]:
-    """What `to_csv` wrote."""
+    """The rejections in a file that `to_csv` wrote."""
     with path.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     plain = spreadsheet.unescape
@@ -94,30 +94,30 @@ def read_rejections(path: Path) -> list[Rejection]:
 
 
 def explain(rejections: list[Rejection]) -> str:
-    """How many were rejected and ignored, by their code."""
+    """How many inputs were rejected and ignored, by their code."""
     parts = []
     for word, ignored in (("rejected", False), ("ignored", True)):
-        counts = Counter(one.code for one in rejections if one.ignored is ignored)
+        counts = Counter(rejection.code for rejection in rejections if rejection.ignored is ignored)
         parts.append(f"{counts.total()} {word}" + (f" {dict(counts.most_common())}" if counts else ""))
     return ", ".join(parts)
 
 
 def sieve(
-    found: Iterable[Item | Rejection], rejections: list[Rejection], labels: tuple[str, ...] | None
+    entries: Iterable[Item | Rejection], rejections: list[Rejection], labels: tuple[str, ...] | None
 ) -> Iterator[Item]:
-    """The items that can be kept; all else goes to `rejections`."""
-    for one in found:
-        if isinstance(one, Rejection):
-            rejections.append(one)
-        elif labels is not None and one.label not in labels:
-            told = f"the label {one.label[:80]!r} is not among the labels of params.yaml"
-            rejections.append(Rejection(one.name, "label_not_wanted", told, ignored=True))
-        elif _has_surrogate(one.label):
-            rejections.append(Rejection(one.name, "invalid_label", "the label holds a lone surrogate"))
-        elif isinstance(one.content, str) and _has_surrogate(one.content):
-            rejections.append(Rejection(one.name, "invalid_text", "the text holds a lone surrogate"))
+    """The items that can be kept; all others are appended to `rejections`."""
+    for entry in entries:
+        if isinstance(entry, Rejection):
+            rejections.append(entry)
+        elif labels is not None and entry.label not in labels:
+            message = f"the label {entry.label[:80]!r} is not among the labels of params.yaml"
+            rejections.append(Rejection(entry.name, "label_not_wanted", message, ignored=True))
+        elif _has_surrogate(entry.label):
+            rejections.append(Rejection(entry.name, "invalid_label", "the label holds a lone surrogate"))
+        elif isinstance(entry.content, str) and _has_surrogate(entry.content):
+            rejections.append(Rejection(entry.name, "invalid_text", "the text holds a lone surrogate"))
         else:
-            yield one
+            yield entry
 
 
 def _has_surrogate(text: str) -> bool:
@@ -143,9 +143,9 @@ def require_labels(counts: Counter[str], labels: tuple[str, ...] | None) -> tupl
     Raises SourceRefused where there are fewer than two or too many, or two that differ in their case alone.
     """
     if len(counts) < 2:
-        one = f"only the label {next(iter(counts))!r}" if counts else "no usable item"
+        names = f"only the label {next(iter(counts))!r}" if counts else "no usable item"
         raise SourceRefused(
-            f"{one} was found, at least two labels are expected: a folder per label, or a table with a column of them"
+            f"{names} was found, at least two labels are expected: a folder per label, or a table with a column of them"
         )
     if len(counts) > MAX_LABELS:
         raise SourceRefused(
@@ -156,37 +156,37 @@ def require_labels(counts: Counter[str], labels: tuple[str, ...] | None) -> tupl
         alike[unicodedata.normalize("NFKC", label).casefold()].append(label)
     for group in alike.values():
         if len(group) > 1:
-            told = ", ".join(f"{label!r} ({counts[label]} items)" for label in group)
-            raise SourceRefused(f"the labels {told} differ in case or spelling alone; make them one, or rename them")
+            listed = ", ".join(f"{label!r} ({counts[label]} items)" for label in group)
+            raise SourceRefused(f"the labels {listed} differ in case or spelling alone; make them one, or rename them")
     missing = [label for label in labels or () if not counts[label]]
     if missing:
         raise SourceRefused(
             f"no item has the label {missing[0]!r}, which params.yaml lists; found: {', '.join(sorted(counts))}"
         )
-    return labels or tuple(sorted(counts, key=_order))
+    return labels or tuple(sorted(counts, key=_label_order))
 
 
-def _order(label: str) -> tuple[bool, int, str]:
+def _label_order(label: str) -> tuple[bool, int, str]:
     """Whole numbers by their value, before all other names."""
-    number = label.isascii() and label.isdigit()
-    return (not number, int(label) if number else 0, label)
+    is_number = label.isascii() and label.isdigit()
+    return (not is_number, int(label) if is_number else 0, label)
 
 
-def _listed(folder: Path) -> Path:
+def _refused_list_path(folder: Path) -> Path:
     """Where a refused source's rejections are listed: DVC, which keeps the folder, knows nothing of it."""
     return folder.with_name(f"{folder.name}.{REJECTED}")
 
 
-def _list_whole(folder: Path, rejections: list[Rejection]) -> str:
-    """List what was rejected, and say where the list is and how it begins; nothing where nothing was."""
+def _write_refused_list(folder: Path, rejections: list[Rejection]) -> str:
+    """Write the list of rejections; returns where it is and how it begins, '' where there are none."""
     if not rejections:
-        _listed(folder).unlink(missing_ok=True)  # an earlier run's
+        _refused_list_path(folder).unlink(missing_ok=True)  # an earlier run's
         return ""
-    atomic.write_bytes(_listed(folder), to_csv(rejections))
-    first = "".join(f"\n  {one.name}: {one.message}" for one in rejections[:5])
-    return f"\n  {_listed(folder)} names each with its reason, first:{first}"
+    atomic.write_bytes(_refused_list_path(folder), to_csv(rejections))
+    examples = "".join(f"\n  {rejection.name}: {rejection.message}" for rejection in rejections[:5])
+    return f"\n  {_refused_list_path(folder)} names each with its reason, first:{examples}"
 
 
-def _indices(column: pa.ChunkedArray, names: tuple[str, ...]) -> NDArray[np.int64]:
-    known = {name: index for index, name in enumerate(names)}
-    return np.array([known.get(name, -1) for name in column.to_pylist()], dtype=np.int64)
+def _to_indices(column: pa.ChunkedArray, names: tuple[str, ...]) -> NDArray[np.int64]:
+    index_of = {name: index for index, name in enumerate(names)}
+    return np.array([index_of.get(name, -1) for name in column.to_pylist()], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""A census -> the data report: JSON, an HTML page that runs nothing, and its judgement by params.yaml's limits."""
+"""A census -> the data report: JSON, an HTML page without scripts, rejected.csv; refused past params.yaml's limits."""
 
 import base64
 import hashlib
@@ -28,6 +28,55 @@ NAME_CHARACTERS = 120
 Shown = NDArray[np.uint8] | str
 
 
+class DataRefused(ValueError):
+    """Findings pass a limit; the message has a sentence for each such limit, and names the report."""
+
+
+def write_report(task: Task, census: Census, limits: PreflightLimits, show: Callable[[int], Shown]) -> Findings:
+    """Write data.html, findings.json and rejected.csv; `show` returns the pixels or the text of an item of the census.
+
+    rejected.csv has the rejections, then each item that is left out as a copy, but not the items over a max. Raises
+    DataRefused after all files are written: the page says more than the message can.
+    """
+    folder = paths.reports(task)
+    findings = inspect_census(census)
+    shown = {index: show(index) for index in findings.items_to_show()}
+    atomic.write_bytes(folder / "data.html", render(findings, shown, f"{task}: the data"))
+    atomic.write_json(folder / "findings.json", findings.model_dump(mode="json"))
+    _write_rejected(task, [*census.rejections, *_list_copies(census)])
+    print(f"{task}: {explain(list(census.rejections))}; {folder / 'data.html'} has what was found")
+    section = "prepare_images" if task == "image" else "prepare_text"
+    violated = violations(findings, limits, f"{section}.limits")
+    if violated:
+        raise DataRefused("\n  ".join([f"the data passes a limit; see {folder / 'data.html'}", *violated]))
+    return findings
+
+
+@contextmanager
+def rejections_reported(task: Task, rejections: Sequence[Rejection]) -> Iterator[None]:
+    """Run the division in this context: where it is refused, rejected.csv is written, and the error counts its lines.
+
+    A label may be rare because its files are broken. DVC leaves the output of a failed stage, but does not track it.
+    """
+    try:
+        yield
+    except DivisionRefused as error:
+        path = _write_rejected(task, rejections)
+        message = f"{error}\n  before that: {explain(list(rejections))}; {path} names each with its reason"
+        raise type(error)(message) from None
+
+
+def summary(findings: Findings, raw: int) -> dict[str, object]:
+    """What `dvc metrics show` prints about the data."""
+    return {
+        "raw": raw,
+        "rejected": findings.rejected.items,
+        "dropped": findings.dropped,
+        "leaked": {split: leak.items for split, leak in findings.near.leaked.items()},
+        "splits": {split: {"n": sum(counts.values()), **counts} for split, counts in findings.counts.items()},
+    }
+
+
 def render(findings: Findings, shown: Mapping[int, Shown], title: str) -> bytes:
     """The page as UTF-8; the same content gives the same bytes.
 
@@ -39,88 +88,23 @@ def render(findings: Findings, shown: Mapping[int, Shown], title: str) -> bytes:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_printable
     )
-    environment.filters |= {"count": _count, "percent": _percent, "number": _number, "clip": _clip}
+    formats = {"count": _format_count, "percent": _format_percent, "number": _format_number, "clip": _shorten}
+    environment.filters |= formats
     template = environment.from_string(files.joinpath("page.html").read_text(encoding="utf-8"))
     html = template.render(
-        f=findings,
+        findings=findings,
         title=title,
         style=Markup(style),
         style_sha256=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
         pictures={index: _data_url(item) for index, item in shown.items() if not isinstance(item, str)},
-        texts={index: _clip(item, EXCERPT_CHARACTERS) for index, item in shown.items() if isinstance(item, str)},
+        texts={index: _shorten(item, EXCERPT_CHARACTERS) for index, item in shown.items() if isinstance(item, str)},
         kept=sum(sum(of_split.values()) for of_split in findings.counts.values()),
         labels_with_samples=LABELS_WITH_SAMPLES,
     )
     return html.encode("utf-8")
 
 
-def _data_url(pixels: NDArray[np.uint8]) -> str:
-    return "data:image/png;base64," + base64.b64encode(encode_png(pixels)).decode()
-
-
-def _clip(text: str, characters: int = NAME_CHARACTERS) -> str:
-    return text if len(text) <= characters else text[:characters] + " \u2026"
-
-
-def _printable(value: Any) -> Any:
-    """What goes into the page, without the characters that no page may hold: control characters, lone surrogates."""
-    if not isinstance(value, str) or isinstance(value, Markup):
-        return value
-    printable = "".join(each if each >= " " and not "\x7f" <= each <= "\x9f" else " " for each in value)
-    return printable.encode("utf-8", "replace").decode("utf-8")
-
-
-def _count(value: int) -> str:
-    return f"{value:,}"
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.3g} %"
-
-
-def _number(value: Any) -> str:
-    return "none" if value is None else f"{value:,.6g}"
-
-
-class DataRefused(ValueError):
-    """Findings pass a limit; the message has a sentence for each, and says where the report is."""
-
-
-@contextmanager
-def rejections_told(task: Task, rejections: Sequence[Rejection]) -> Iterator[None]:
-    """Around the division: where that is refused, rejected.csv is written all the same, and the error counts its lines.
-
-    A label may be too rare because its files are broken. DVC does not keep what a failed stage wrote, but leaves it.
-    """
-    try:
-        yield
-    except DivisionRefused as error:
-        path = _write_rejected(task, rejections)
-        told = f"{error}\n  before that: {explain(list(rejections))}; {path} names each with its reason"
-        raise type(error)(told) from None
-
-
-def write_report(task: Task, census: Census, limits: PreflightLimits, show: Callable[[int], Shown]) -> Findings:
-    """Write data.html, findings.json and rejected.csv; `show` gives the pixels or the text of an item of the census.
-
-    rejected.csv has, after what could not be used, each item that is left out as a copy; those over a max it has not.
-    Raises DataRefused after that, so that the page says more than the message can.
-    """
-    folder = paths.reports(task)
-    findings = inspect_census(census)
-    shown = {index: show(index) for index in findings.items_to_show()}
-    atomic.write_bytes(folder / "data.html", render(findings, shown, f"{task}: the data"))
-    atomic.write_json(folder / "findings.json", findings.model_dump(mode="json"))
-    _write_rejected(task, [*census.rejections, *_copies(census)])
-    print(f"{task}: {explain(list(census.rejections))}; {folder / 'data.html'} has what was found")
-    section = "prepare_images" if task == "image" else "prepare_text"
-    found = violations(findings, limits, f"{section}.limits")
-    if found:
-        raise DataRefused("\n  ".join([f"the data passes a limit; see {folder / 'data.html'}", *found]))
-    return findings
-
-
-def _copies(census: Census) -> Iterator[Rejection]:
+def _list_copies(census: Census) -> Iterator[Rejection]:
     """A line for each item that is left out as a copy, with another item that has its content."""
     split_of, splits, labels = census.split_of, list(census.splits), census.labels.tolist()
     wanted = {census.keys[item] for item in census.copies}
@@ -134,14 +118,14 @@ def _copies(census: Census) -> Iterator[Rejection]:
     for item, code in sorted(census.copies.items()):
         key, label = census.keys[item], labels[item]
         if key in originals:
-            other = originals[key]
-            split = int(split_of[other])
-            told = f"is in {splits[split]}" if split >= 0 else "is over the max of its split"
+            original = originals[key]
+            split = int(split_of[original])
+            reason = f"is in {splits[split]}" if split >= 0 else "is over the max of its split"
         else:
-            other = next(first for its_label, first in labelled[key].items() if its_label != label)
-            told = f"has the label {census.label_names[labels[other]]!r}, not {census.label_names[label]!r}"
+            original = next(first for its_label, first in labelled[key].items() if its_label != label)
+            reason = f"has the label {census.label_names[labels[original]]!r}, not {census.label_names[label]!r}"
         yield Rejection(
-            census.names[item], code, f"has the content of {census.names[other]}, which {told}", ignored=True
+            census.names[item], code, f"has the content of {census.names[original]}, which {reason}", ignored=True
         )
 
 
@@ -151,12 +135,31 @@ def _write_rejected(task: Task, rejections: Sequence[Rejection]) -> Path:
     return path
 
 
-def summary(findings: Findings, raw: int) -> dict[str, object]:
-    """What `dvc metrics show` tells of the data."""
-    return {
-        "raw": raw,
-        "rejected": findings.rejected.items,
-        "dropped": findings.dropped,
-        "leaked": {split: leak.items for split, leak in findings.near.leaked.items()},
-        "splits": {split: {"n": sum(counts.values()), **counts} for split, counts in findings.counts.items()},
-    }
+def _data_url(pixels: NDArray[np.uint8]) -> str:
+    return "data:image/png;base64," + base64.b64encode(encode_png(pixels)).decode()
+
+
+def _shorten(text: str, characters: int = NAME_CHARACTERS) -> str:
+    return text if len(text) <= characters else text[:characters] + " \u2026"
+
+
+def _printable(value: Any) -> Any:
+    """A value for the page, without the characters that no page may hold: control characters, lone surrogates."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    printable = "".join(
+        character if character >= " " and not "\x7f" <= character <= "\x9f" else " " for character in value
+    )
+    return printable.encode("utf-8", "replace").decode("utf-8")
+
+
+def _format_count(value: int) -> str:
+    return f"{value:,}"
+
+
+def _format_percent(value: float) -> str:
+    return f"{100 * value:.3g} %"
+
+
+def _format_number(value: Any) -> str:
+    return "none" if value is None else f"{value:,.6g}"

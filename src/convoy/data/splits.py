@@ -14,14 +14,14 @@ from convoy.core.paths import SPLITS, Split
 
 Indices = NDArray[np.int64]
 HELD_OUT: tuple[Split, ...] = ("test", "validation", "calibration", "gate")
-_OTHERWISE = (
+_OTHER_REMEDY = (
     "remove it from the source, so that it is cut from train, or set `given_splits: false` in the section fetch_* of "
     "params.yaml, which divides all anew"
 )
 
 
 class DivisionParams(Section):
-    """How items are divided: shares of those that the source does not put anywhere; a max of null is all."""
+    """How items are divided: shares of the items to which the source gives no split; a max of null takes all."""
 
     seed: int = Field(ge=0)
     validation_share: float = Field(gt=0, lt=1)
@@ -34,14 +34,16 @@ class DivisionParams(Section):
     max_gate: int | None = Field(ge=1)
     max_test: int | None = Field(ge=1)
 
-    @field_validator("test_share")  # the last of them: the others stand in `others.data`, if they are valid
+    @field_validator("test_share")  # the last of them: the others stand in `info.data`, if they are valid
     @classmethod
-    def _leaves_some_to_train(cls, share: float, others: ValidationInfo) -> float:
-        shares = {name: value for name, value in others.data.items() if name.endswith("_share")} | {"test_share": share}
+    def _leave_some_to_train(cls, share: float, info: ValidationInfo) -> float:
+        shares = {name: value for name, value in info.data.items() if name.endswith("_share")} | {"test_share": share}
         total = math.fsum(shares.values())
         if total >= 1:
-            told = ", ".join(f"{name} {value:g}" for name, value in shares.items())
-            raise ValueError(f"the sum of {told} is {total:g}, must be below 1: train is what they leave; lower some")
+            summands = ", ".join(f"{name} {value:g}" for name, value in shares.items())
+            raise ValueError(
+                f"the sum of {summands} is {total:g}, must be below 1: train is what they leave; lower some"
+            )
         return share
 
 
@@ -54,12 +56,12 @@ class LabelTooRare(DivisionRefused):
 
 
 class SplitEmpty(DivisionRefused):
-    """A split that the source gives has nothing of its own."""
+    """A split that the source gives has no item of its own."""
 
 
 @dataclass(frozen=True)
 class Division:
-    """Indices of each split's items, and how many items are in none, by the reason.
+    """Indices of each split's items, and how many items are in no split, by the reason.
 
     `copies` has the reason of each item that is left out because another has its content: all of `dropped` but those
     over a max.
@@ -70,7 +72,7 @@ class Division:
     copies: dict[int, str]
 
     def split_of(self, count: int) -> Indices:
-        """Of each of `count` items (count,) the index of its split in SPLITS, or -1."""
+        """The index in SPLITS of the split of each of `count` items (count,), or -1."""
         numbers = np.full(count, -1, dtype=np.int64)
         for name, rows in self.rows.items():
             numbers[rows] = SPLITS.index(name)
@@ -86,31 +88,32 @@ def divide(
 ) -> Division:
     """Divide items with content digests `keys` and `labels` (n,); `given` (n,) is an index of SPLITS, or -1.
 
-    What is held out by the source stays whole, but for what is in another such split; train loses what is in any of
-    them. Held-out splits that the source lacks are cut from train. Raises LabelTooRare and SplitEmpty.
+    Splits that the source holds out stay whole, but for copies of items of another such split; train loses the copies
+    of items of any of them. Held-out splits that the source lacks are cut from train. Raises LabelTooRare and
+    SplitEmpty.
     """
-    rows, taken = _given(keys, given)
-    in_none = given > 0
-    for own in rows.values():
-        in_none[own] = False
-    copies = dict.fromkeys(np.flatnonzero(in_none).tolist(), "duplicate_of_held_out")
+    rows, taken = _take_held_out(keys, given)
+    left_out = given > 0
+    for members in rows.values():
+        left_out[members] = False
+    copies = dict.fromkeys(np.flatnonzero(left_out).tolist(), "duplicate_of_held_out")
     pool = np.flatnonzero(given <= 0)
-    kept, of_pool = distinct([keys[index] for index in pool], labels[pool], taken)
-    copies |= {int(pool[index]): reason for index, reason in of_pool.items()}
+    kept, pool_copies = distinct([keys[index] for index in pool], labels[pool], taken)
+    copies |= {int(pool[index]): reason for index, reason in pool_copies.items()}
     dropped = Counter({"duplicate_of_held_out": 0, "duplicate": 0, "conflicting_labels": 0})
     dropped.update(copies.values())
     missing = [name for name in HELD_OUT if name not in rows]
-    _require_enough(labels[pool[kept]], names, missing)
-    rows |= _cut_out(pool[kept], labels, missing, params)
+    _require_enough_per_label(labels[pool[kept]], names, missing)
+    rows |= _cut_from_train(pool[kept], labels, missing, params)
     whole = {name: rows[name] for name in SPLITS}
     cut_rows, over_max = cut(whole, {name: getattr(params, f"max_{name}") for name in SPLITS}, params.seed)
     return Division(cut_rows, {**dropped, "over_max": over_max}, copies)
 
 
 def require_usable(given: NDArray[np.int64], usable: NDArray[np.int64]) -> None:
-    """Of `given` (n,) as for `divide` each held-out split has one of the `usable` items (indices). Raises SplitEmpty.
+    """Raise SplitEmpty where a held-out split of `given` (n,), as in `divide`, has no item in `usable` (indices).
 
-    Else it would be cut from train, as if the source had none.
+    Such a split would be cut from train, as if the source did not have it.
     """
     left = {SPLITS[place] for place in given[usable] if place > 0}
     for name in HELD_OUT:
@@ -118,34 +121,34 @@ def require_usable(given: NDArray[np.int64], usable: NDArray[np.int64]) -> None:
         if count and name not in left:
             raise SplitEmpty(
                 f"the split {name!r} that the source gives has {count} items, and none of them can be used; mend them, "
-                f"or {_OTHERWISE}"
+                f"or {_OTHER_REMEDY}"
             )
 
 
-def _given(keys: list[bytes], given: NDArray[np.int64]) -> tuple[dict[Split, Indices], set[bytes]]:
+def _take_held_out(keys: list[bytes], given: NDArray[np.int64]) -> tuple[dict[Split, Indices], set[bytes]]:
     rows: dict[Split, Indices] = {}
     taken: dict[bytes, Split] = {}
     for name in HELD_OUT:
-        found = np.flatnonzero(given == SPLITS.index(name)).tolist()
-        if found:
-            own = [index for index in found if keys[index] not in taken]
-            if not own:
-                raise SplitEmpty(_explain_empty(name, Counter(taken[keys[index]] for index in found)))
-            rows[name] = np.array(own, dtype=np.int64)
-            taken |= {keys[index]: name for index in own}
+        members = np.flatnonzero(given == SPLITS.index(name)).tolist()
+        if members:
+            kept = [index for index in members if keys[index] not in taken]
+            if not kept:
+                raise SplitEmpty(_explain_empty(name, Counter(taken[keys[index]] for index in members)))
+            rows[name] = np.array(kept, dtype=np.int64)
+            taken |= {keys[index]: name for index in kept}
     return rows, set(taken)
 
 
 def _explain_empty(name: Split, copies: Counter[Split]) -> str:
-    told = ", ".join(f"{count} of {other}" for other, count in copies.items())
+    counts = ", ".join(f"{count} of {split}" for split, count in copies.items())
     return (
         f"the split {name!r} that the source gives has {copies.total()} items, and none is left: all are copies of "
-        f"items of other splits that are held out ({told}), which keep them; put other items into {name!r}, or "
-        f"{_OTHERWISE}"
+        f"items of other splits that are held out ({counts}), which keep them; put other items into {name!r}, or "
+        f"{_OTHER_REMEDY}"
     )
 
 
-def _require_enough(labels: NDArray[np.int64], names: tuple[str, ...], missing: list[Split]) -> None:
+def _require_enough_per_label(labels: NDArray[np.int64], names: tuple[str, ...], missing: list[Split]) -> None:
     counts = np.bincount(labels, minlength=len(names))
     least = 1 + len(missing)
     rare = [f"{names[label]!r} {counts[label]}" for label in np.flatnonzero(counts < least)]
@@ -157,19 +160,19 @@ def _require_enough(labels: NDArray[np.int64], names: tuple[str, ...], missing: 
         )
 
 
-def _cut_out(
+def _cut_from_train(
     pool: Indices, labels: NDArray[np.int64], missing: list[Split], params: DivisionParams
 ) -> dict[Split, Indices]:
     rows: dict[Split, Indices] = {}
-    left = 1.0
+    remaining_share = 1.0
     if "test" in missing:
-        rest, test = stratified(labels[pool], params.test_share, params.seed, least=1, left=len(missing))
-        left -= params.test_share
-        rows["test"], pool = pool[test], pool[rest]
-    others = [name for name in missing if name != "test"]
-    shares = [getattr(params, f"{name}_share") / left for name in others]
+        remaining, test = stratified(labels[pool], params.test_share, params.seed, least=1, left=len(missing))
+        remaining_share -= params.test_share
+        rows["test"], pool = pool[test], pool[remaining]
+    names = [name for name in missing if name != "test"]
+    shares = [getattr(params, f"{name}_share") / remaining_share for name in names]
     parts = held_out(labels[pool], shares, params.seed)
-    return rows | {name: pool[part] for name, part in zip(("train", *others), parts, strict=True)}
+    return rows | {name: pool[part] for name, part in zip(("train", *names), parts, strict=True)}
 
 
 def digest(content: bytes) -> bytes:
@@ -182,24 +185,24 @@ def distinct(
 ) -> tuple[Indices, dict[int, str]]:
     """Indices of the items to keep, in order, and of those dropped, with the reason of each.
 
-    Kept is the first of equal items; all of them go where their labels disagree, or where `taken` has them already.
+    The first of equal items is kept; none is kept where their labels disagree, or where `taken` has their key.
     """
-    found: dict[bytes, set[int]] = {}
+    labels_of: dict[bytes, set[int]] = {}
     for key, label in zip(keys, labels.tolist(), strict=True):
-        found.setdefault(key, set()).add(label)
+        labels_of.setdefault(key, set()).add(label)
     kept: list[int] = []
-    seen: set[bytes] = set()
+    kept_keys: set[bytes] = set()
     dropped: dict[int, str] = {}
     for index, key in enumerate(keys):
         if taken and key in taken:
             dropped[index] = "duplicate_of_held_out"
-        elif len(found[key]) > 1:
+        elif len(labels_of[key]) > 1:
             dropped[index] = "conflicting_labels"
-        elif key in seen:
+        elif key in kept_keys:
             dropped[index] = "duplicate"
         else:
             kept.append(index)
-            seen.add(key)
+            kept_keys.add(key)
     return np.array(kept, dtype=np.int64), dropped
 
 
@@ -229,17 +232,17 @@ def held_out(labels: NDArray[np.int64], shares: list[float], seed: int) -> list[
     train, aside = stratified(labels, sum(shares), seed, least=len(shares))
     parts = [train]
     for place, share in enumerate(shares[:-1]):
-        behind = len(shares) - 1 - place
-        rest, part = stratified(labels[aside], share / sum(shares[place:]), seed, left=behind)
+        parts_left = len(shares) - 1 - place
+        remaining, part = stratified(labels[aside], share / sum(shares[place:]), seed, left=parts_left)
         parts.append(aside[part])
-        aside = aside[rest]
+        aside = aside[remaining]
     return [*parts, aside]
 
 
 def cut(splits: dict[Split, Indices], most: dict[Split, int | None], seed: int) -> tuple[dict[Split, Indices], int]:
-    """`most` items of each split, all where it is None, and how many that leaves out.
+    """At most `most` items of each split, all where it is None, and how many are left out.
 
-    They are drawn, in their order: a split that the source gives may be sorted by its labels.
+    The items are drawn at random and keep their order: a split that the source gives may be sorted by its labels.
     """
     kept = {}
     for name, indices in splits.items():

@@ -1,4 +1,4 @@
-"""A text -> how many of its letters belong to which of Unicode's scripts: what can be told of its language for sure."""
+"""Raw texts -> the tokenizer, the encoded splits, rejections, and the census of the texts."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,21 +22,23 @@ from convoy.kinds.text.preprocessing import TextPreprocessing, TextPreprocessor,
 from convoy.sources.items import Rejection
 
 PAD, UNKNOWN = "[PAD]", "[UNK]"
-
-PART = 250  # texts encoded at once; the tokenizer takes up to 90 kB for each while it does
+BLOCK_TEXTS = 250  # texts encoded at once; the tokenizer takes up to 90 kB for each while it does
 
 
 def count_scripts(text: str) -> dict[str, int]:
-    """Letters per script, by its name, as `Latin`, the most frequent first; digits, signs and spaces have none."""
+    """Letters per Unicode script, by its name, as `Latin`, the most frequent first; digits, signs and spaces have none.
+
+    Of a text's language only the script is certain.
+    """
     scripts: Counter[str] = Counter()
     for character, count in Counter(text).items():
         if character.isalpha():
-            scripts[_script(character)] += count
+            scripts[_script_of(character)] += count
     return dict(sorted(scripts.items(), key=lambda item: (-item[1], item[0])))
 
 
 @lru_cache(1 << 16)
-def _script(character: str) -> str:
+def _script_of(character: str) -> str:
     return str(unicodedata.script_name(unicodedata.script(character))).replace("_", " ")
 
 
@@ -62,7 +64,7 @@ def build_tokenizer(texts: Iterable[str], vocabulary_size: int) -> str:
 
 @dataclass(frozen=True)
 class UsableTexts:
-    """What became of raw texts: `rows` (n,) int64 are those that can be used."""
+    """The result of `check_texts`: `rows` (n,) int64 are the raw texts that can be used."""
 
     rows: NDArray[np.int64]
     keys: list[bytes]  # digests of the texts
@@ -71,7 +73,7 @@ class UsableTexts:
 
 
 def check_texts(raw: RawItems, contract: TextPreprocessing) -> UsableTexts:
-    """Refuse what serving would refuse."""
+    """Reject the texts that the server would reject."""
     rows: list[int] = []
     keys: list[bytes] = []
     characters: list[int] = []
@@ -94,8 +96,8 @@ def check_texts(raw: RawItems, contract: TextPreprocessing) -> UsableTexts:
     return UsableTexts(np.array(rows, dtype=np.int64), keys, np.array(characters, dtype=np.int64), rejections)
 
 
-class TextsOf(Sequence[str]):
-    """The texts of these rows (n,) of the raw items, each read when it is asked for."""
+class LazyTexts(Sequence[str]):
+    """The texts of these rows (n,) of the raw items, each read at its access."""
 
     def __init__(self, raw: RawItems, rows: NDArray[np.int64]) -> None:
         self._raw, self._rows = raw, rows
@@ -126,21 +128,23 @@ class Encoder:
     def encode(self, rows: NDArray[np.int64], name: str) -> Iterator[TextSplit]:
         """The texts of these rows as parts of one split."""
         contract = self._preprocessor.contract
-        for start in tqdm(range(0, len(rows), PART), f"text {name}: encoding", unit=f" x {PART}", mininterval=1):
-            part = rows[start : start + PART]
-            texts = TextsOf(self._raw, part)[:]
+        for start in tqdm(
+            range(0, len(rows), BLOCK_TEXTS), f"text {name}: encoding", unit=f" x {BLOCK_TEXTS}", mininterval=1
+        ):
+            block = rows[start : start + BLOCK_TEXTS]
+            texts = LazyTexts(self._raw, block)[:]
             prepared = self._preprocessor.prepare_all(texts)
             tokens = [text.array.astype(np.int32) for text in prepared]
-            self.tokens[part] = [len(ids) for ids in tokens]
-            self.unknown[part] = [np.count_nonzero(ids == contract.unknown_id) for ids in tokens]
-            self.truncated[part] = [text.truncated for text in prepared]
-            labels = self._raw.label_of[part]
+            self.tokens[block] = [len(ids) for ids in tokens]
+            self.unknown[block] = [np.count_nonzero(ids == contract.unknown_id) for ids in tokens]
+            self.truncated[block] = [text.truncated for text in prepared]
+            labels = self._raw.label_of[block]
             yield TextSplit(texts, tokens, labels, self._raw.labels, self.vocabulary, contract.pad_id)
 
 
 def take_census(raw: RawItems, usable: UsableTexts, division: Division, encoder: Encoder) -> Census:
-    """All that is known of the usable texts, near-duplicates included, and of those that are none; after encoding."""
-    texts = TextsOf(raw, usable.rows)
+    """The census of the usable texts, near-duplicates included, and the rejections; after `encoder` did all splits."""
+    texts = LazyTexts(raw, usable.rows)
     print("text: comparing all texts", flush=True)
     return Census(
         names=[raw.name(row) for row in usable.rows.tolist()],

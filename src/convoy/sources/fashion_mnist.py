@@ -15,7 +15,7 @@ from convoy.sources.items import Item, ItemsAndRejections
 
 
 class Publication(Section):
-    """What fashion-mnist.yaml says: where the four files are, what they must be, and the names of their labels."""
+    """The content of fashion-mnist.yaml: where the four files are, their sha256, and the names of their labels."""
 
     labels: tuple[str, ...]
     installed: Path
@@ -25,7 +25,7 @@ class Publication(Section):
 
 
 def describe(path: Path) -> Publication:
-    """What the file at `path` says. Raises ParamsInvalid where it is another kind of file."""
+    """Read the file at `path`. Raises ParamsInvalid where it is another kind of file."""
     return read_section(Publication, path=path)
 
 
@@ -41,7 +41,7 @@ def read(published: Publication) -> ItemsAndRejections:
 
 
 def fetch(published: Publication, folder: Path) -> None:
-    """Put the four files into `folder`: from Debian's package, installed or downloaded, else from the set's home."""
+    """Put the four files into `folder`: from Debian's package, installed or downloaded, else from the authors' site."""
     with tempfile.TemporaryDirectory() as scratch:
         for name, sha256 in published.sha256.items():
             ways: list[Way] = [
@@ -78,20 +78,20 @@ def _download_package(scratch: Path, package: str) -> None:
         # No package lists yet: fetch them into a folder of our own, which needs no root.
         lists = scratch / "lists"
         (lists / "partial").mkdir(parents=True, exist_ok=True)
-        own = ["-o", f"Dir::State::lists={lists}", "-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache="]
-        _run("apt-get", *own, "update", "-q", folder=scratch)
-        _run("apt-get", *own, "download", "-q", package, folder=scratch)
+        options = ["-o", f"Dir::State::lists={lists}", "-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache="]
+        _run("apt-get", *options, "update", "-q", folder=scratch)
+        _run("apt-get", *options, "download", "-q", package, folder=scratch)
 
 
 def _run(*command: str, folder: Path) -> None:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
-    if done.returncode != 0:
-        raise OSError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"{command[0]} failed")
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    if result.returncode != 0:
+        raise OSError(result.stderr.strip().splitlines()[-1] if result.stderr.strip() else f"{command[0]} failed")
 
 
 def _download(url: str) -> Callable[[Path], None]:
     def download(target: Path) -> None:
-        with urllib.request.urlopen(url, timeout=60) as answer, target.open("wb") as stream:
-            shutil.copyfileobj(answer, stream)
+        with urllib.request.urlopen(url, timeout=60) as response, target.open("wb") as stream:
+            shutil.copyfileobj(response, stream)
 
     return download

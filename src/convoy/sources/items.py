@@ -1,4 +1,4 @@
-"""What a source gives, one at a time: items with their label, and what could not be one, with the reason."""
+"""What a source yields: items with their label, and rejections with the reason; the settings of a source."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from pydantic import Field
 
 from convoy.core.params import Section
 
-# Names that people give to the parts of a division, in folders and in a column of a table.
+# Names that people give to splits, in folders and in a column of a table.
 SPLIT_NAMES = {
     "train": "train",
     "training": "train",
@@ -29,7 +29,7 @@ class SourceRefused(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One labelled input; `name` says where it stands (`cat/1.png`, `reviews.csv:12`), `split` is '' if not told."""
+    """One labelled input; `name` is its place (`cat/1.png`, `reviews.csv:12`), `split` is '' if the source has none."""
 
     name: str
     label: str
@@ -39,7 +39,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """What is no item: a fault of the data, or (`ignored`) something that was never meant to be one, as .DS_Store."""
+    """What is no item: an error in the data, or (`ignored`) something that was never meant to be one, as .DS_Store."""
 
     name: str
     code: str
@@ -51,7 +51,7 @@ ItemsAndRejections = Iterator[Item | Rejection]
 
 
 def label_name(cell: object) -> str:
-    """A label as a name: numbers as they are written, whole ones without a point; '' for what is none, as NaN."""
+    """A label as a name: numbers as they are written, whole ones without a point; '' for no label, as NaN."""
     if isinstance(cell, bytes):
         try:
             cell = cell.decode()
@@ -75,7 +75,7 @@ class TableParams(Section):
 
 
 class SourceParams(Section):
-    """What the two sections fetch_* of params.yaml share; a labels of null takes them all."""
+    """What the two sections fetch_* of params.yaml share; `labels` of null takes all labels."""
 
     path: Path
     given_splits: bool

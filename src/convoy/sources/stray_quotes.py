@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-MAX_VALUES = 10_000  # of a column; one with more of them, as ids, is known by their shape alone
+MAX_VALUES = 10_000  # of a column; of one with more, as ids, only their shape counts
 MAX_CHARACTERS = 64  # of a value; longer cells are texts
 MAX_SLIPS, MAX_SLIP_SHARE = 2, 0.1  # cells of a column that are the only one of their value: rare labels, slips
 _DIGITS = re.compile(r"\d+")
-_COMMA_OF_A_TABLE = re.compile(r",(?!\s)")  # one of a text has a blank after it
+_TABLE_COMMA = re.compile(r",(?!\s)")  # a comma of a text has a blank after it
 
 
 @dataclass(frozen=True)
@@ -26,22 +26,22 @@ class UsualValues:
 
     @classmethod
     def of(cls, rows: Iterable[Sequence[str]], width: int) -> "UsualValues":
-        """Those of the rows that have `width` cells."""
-        values, shapes = _Counts(width), _Counts(width)
+        """Count the values and shapes of the rows that have `width` cells."""
+        values, shapes = _ValueCounts(width), _ValueCounts(width)
         spaced = 0
         for cells in rows:
             if len(cells) == width:
                 spaced += 1 if all(cell.startswith(" ") for cell in cells[1:]) else -1
                 values.add(cells)
-                shapes.add([cell if len(cell) > MAX_CHARACTERS else _shape(cell) for cell in cells])
-        whole = {column: kept for column, kept in values.recurring().items() if kept != {""}}
-        others = {column: kept for column, kept in shapes.recurring().items() if column not in whole}
-        return cls(whole, others, is_spaced=spaced > 0)
+                shapes.add([cell if len(cell) > MAX_CHARACTERS else _shape_of(cell) for cell in cells])
+        whole_values = {column: usual for column, usual in values.recurring().items() if usual != {""}}
+        other_shapes = {column: usual for column, usual in shapes.recurring().items() if column not in whole_values}
+        return cls(whole_values, other_shapes, is_spaced=spaced > 0)
 
     def agree(self, cells: dict[int, str]) -> bool:
-        """Whether none of these cells, by column, is one that its column never has."""
+        """Whether each of these cells, by column, has a value or shape that recurs in its column, if any does."""
         return all(
-            cell in self.values[column] if column in self.values else _shape(cell) in self.shapes[column]
+            cell in self.values[column] if column in self.values else _shape_of(cell) in self.shapes[column]
             for column, cell in cells.items()
             if column in self.values or column in self.shapes
         )
@@ -55,17 +55,17 @@ class UsualValues:
         return any(cell for column, cell in cells.items() if column in self.values or column in self.shapes)
 
     def is_empty(self) -> bool:
-        """Whether nothing recurs but empty cells, so that only delimiters tell what a row is."""
-        return not any(any(kept) for kept in (*self.values.values(), *self.shapes.values()))
+        """Whether nothing recurs but empty cells, so that only delimiters show what a row is."""
+        return not any(any(usual) for usual in (*self.values.values(), *self.shapes.values()))
 
     def are_delimited(self, cells: dict[int, str]) -> bool:
-        """Whether these cells stand between delimiters rather than a text's own commas: no blank begins them."""
+        """Whether these cells stand between delimiters rather than between a text's own commas, which blanks follow."""
         _, *others = cells.values()
         is_written = self.is_spaced or not any(cell[:1].isspace() for cell in others)
         return is_written and all(cell or column in self.shapes for column, cell in cells.items())
 
 
-class _Counts:
+class _ValueCounts:
     """How often each column has each value."""
 
     def __init__(self, width: int) -> None:
@@ -81,42 +81,42 @@ class _Counts:
                     self._counters[column] = None
 
     def recurring(self) -> dict[int, frozenset[str]]:
-        """By column, what is there more than once, where hardly anything else is."""
-        found = {}
+        """By column, the values that are there more than once, where hardly any others are."""
+        recurring = {}
         for column, counter in enumerate(self._counters):
-            kept = {value: count for value, count in (counter or {}).items() if count > 1}
-            usual = sum(kept.values())
+            repeated = {value: count for value, count in (counter or {}).items() if count > 1}
+            usual = sum(repeated.values())
             if usual > self._rows - usual <= max(MAX_SLIPS, self._rows * MAX_SLIP_SHARE):
-                found[column] = frozenset(kept)
-        return found
+                recurring[column] = frozenset(repeated)
+        return recurring
 
 
-def swallow_rows(cells: Sequence[str], width: int, delimiter: str, usual: UsualValues) -> bool:
+def holds_rows(cells: Sequence[str], width: int, delimiter: str, usual: UsualValues) -> bool:
     """Whether lines within a cell are rows by themselves: they have `width` cells, with the usual values.
 
     One line with a usual word, as a label, in the right place is enough: a text has none between two delimiters.
-    Numbers, and so ids and dates, texts do have there, then more than half of the lines must be rows. Where nothing
-    recurs, tabs in most lines decide, as texts have few, or commas without a blank after them. In one column each line
-    could be a row.
+    Texts may have numbers there, and so ids and dates: then more than half of the lines must be rows. Where nothing
+    recurs, tabs in most lines decide, as texts have few, or commas without a blank after them. In a table of one column
+    each line could be a row.
     """
     if width < 2:
         return True
 
-    def is_row(found: dict[int, str]) -> bool:
-        is_whole = len(found) > 1 and (delimiter == "\t" or (usual.is_empty() and usual.are_delimited(found)))
-        return usual.agree(found) and (is_whole or usual.has_any(found))
+    def is_row(reading: dict[int, str]) -> bool:
+        is_whole = len(reading) > 1 and (delimiter == "\t" or (usual.is_empty() and usual.are_delimited(reading)))
+        return usual.agree(reading) and (is_whole or usual.has_any(reading))
 
-    lines = [line for column, cell in enumerate(cells[:width]) for line in _lines(cell, column, width)]
-    read = [_read(line, columns, delimiter) for line, columns in lines]
-    if any(usual.agree(found) and usual.has_word(found) for many in read for found in many):
+    lines = [line for column, cell in enumerate(cells[:width]) for line in _lines_of_cell(cell, column, width)]
+    readings_of = [_read_line(line, columns, delimiter) for line, columns in lines]
+    if any(usual.agree(reading) and usual.has_word(reading) for readings in readings_of for reading in readings):
         return True
-    return 2 * sum(any(is_row(found) for found in many) for many in read) > len(read)
+    return 2 * sum(any(map(is_row, readings)) for readings in readings_of) > len(readings_of)
 
 
-def _lines(cell: str, column: int, width: int) -> Iterator[tuple[str, range]]:
-    """The lines of a cell of several, each with the columns that it has if it is a row, or the rest or start of one.
+def _lines_of_cell(cell: str, column: int, width: int) -> Iterator[tuple[str, range]]:
+    """The lines of a cell of several lines, each with the columns that it has if it is a row, or a part of one.
 
-    Not the first line where it ends its row, and the last one where it starts it: there the text's own cell is all.
+    The first line is left out where it ends its row, the last one where it starts it: they are the text's own cell.
     """
     if "\n" not in cell:
         return
@@ -128,17 +128,17 @@ def _lines(cell: str, column: int, width: int) -> Iterator[tuple[str, range]]:
         yield last, range(column + 1)
 
 
-def _read(line: str, columns: range, delimiter: str) -> list[dict[int, str]]:
-    """A line's cells by their column, in each way to read it; none where they are too few.
+def _read_line(line: str, columns: range, delimiter: str) -> list[dict[int, str]]:
+    """A line's cells by their column, in each way to read it; nothing where they are too few.
 
-    As csv does; where commas before a blank are a text's own; and of too many cells the last one alone.
+    The ways: as csv reads it; with commas before a blank as a text's own; of too many cells the last one alone.
     """
     if line.count(delimiter) < len(columns) - 1:  # nearly all lines of texts, and csv takes longer
         return []
     cells = split_line(line, delimiter)
-    readings = [cells, _COMMA_OF_A_TABLE.split(line)] if delimiter == "," else [cells]
-    read = [dict(zip(columns, found, strict=True)) for found in readings if len(found) == len(columns)]
-    return [*read, {columns[-1]: cells[-1]}] if len(cells) > len(columns) else read
+    readings = [cells, _TABLE_COMMA.split(line)] if delimiter == "," else [cells]
+    fitting = [dict(zip(columns, reading, strict=True)) for reading in readings if len(reading) == len(columns)]
+    return [*fitting, {columns[-1]: cells[-1]}] if len(cells) > len(columns) else fitting
 
 
 def split_line(line: str, delimiter: str) -> list[str]:
@@ -149,5 +149,5 @@ def split_line(line: str, delimiter: str) -> list[str]:
         return next(csv.reader([line], delimiter=delimiter, quoting=csv.QUOTE_NONE), [])
 
 
-def _shape(cell: str) -> str:
+def _shape_of(cell: str) -> str:
     return _DIGITS.sub("9", cell)

@@ -37,11 +37,14 @@ def read(params: SourceParams, task: Task) -> ItemsAndRejections:
         elif missing := [column for column in wanted if column not in row]:  # of JSON
             yield Rejection(name, "no_row", f"no {missing[0]!r}")
         else:
-            yield _look(name, row, path.parent, params, task)
+            yield _to_item(name, row, path.parent, params, task)
 
 
 def find(params: SourceParams, task: Task) -> Path:
-    """The table itself. Images' is in a folder with them, which is what DVC then watches."""
+    """The table's path. A table of images is in a folder with them: DVC watches that folder.
+
+    Raises SourceRefused where there is no table, or more than one to choose from.
+    """
     path = params.path
     if path.is_file() and task == "image":
         raise SourceRefused(f"{path}: name the folder that holds it and the images, so that a changed image is seen")
@@ -49,8 +52,8 @@ def find(params: SourceParams, task: Task) -> Path:
         tables = sorted(file.name for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
         chosen = [params.table.file] if params.table.file else tables
         if len(chosen) != 1:
-            found = ", ".join(tables) or "none"
-            raise SourceRefused(f"{path}: one table is expected, found: {found}; name it as table.file in params.yaml")
+            listed = ", ".join(tables) or "none"
+            raise SourceRefused(f"{path}: one table is expected, found: {listed}; name it as table.file in params.yaml")
         path = path / chosen[0]
     if not path.is_file():
         raise SourceRefused(f"{path} does not exist; correct the path in params.yaml")
@@ -60,9 +63,8 @@ def find(params: SourceParams, task: Task) -> Path:
 def rows_of(path: Path, encoding: str, wanted: Sequence[str] = (), also: Sequence[str] = ()) -> Iterator[Numbered]:
     """The rows of a table, each with its number and its cells, or with what is wrong with it.
 
-    Without `wanted` all columns are read; else no others than those and, where they are there, those of `also`.
-    Raises SourceRefused where it is no table, cannot be read to its end, or has no wanted column; a line of JSON that
-    has none is the caller's to judge.
+    Without `wanted` all columns are read; else only those and, where they exist, those of `also`. Raises SourceRefused
+    where it is no table, cannot be read to its end, or lacks a wanted column; columns of JSON are not checked.
     """
     try:
         match path.suffix.lower():
@@ -77,14 +79,14 @@ def rows_of(path: Path, encoding: str, wanted: Sequence[str] = (), also: Sequenc
             case _:
                 raise SourceRefused(f"{path} is no table; known are {', '.join(SUFFIXES)}")
     except UnicodeError as error:
-        told = "state its encoding (table.encoding in params.yaml, or --encoding)"
-        raise SourceRefused(f"{path} is not {encoding}: {error}; {told}") from None
+        remedy = "state its encoding (table.encoding in params.yaml, or --encoding)"
+        raise SourceRefused(f"{path} is not {encoding}: {error}; {remedy}") from None
     except LookupError:
         raise SourceRefused(f"{encoding!r} is no encoding that Python knows; utf-8 mostly is") from None
 
 
 def _read_parquet(path: Path, wanted: Sequence[str], also: Sequence[str]) -> Iterator[Numbered]:
-    """As a stream: 6 MiB for a row group of 160 MiB, which by default is read at once."""
+    """Read as a stream: it takes 6 MiB for a row group of 160 MiB, which by default is read at once."""
     number = 0
     try:
         with parquet.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as file:
@@ -97,7 +99,7 @@ def _read_parquet(path: Path, wanted: Sequence[str], also: Sequence[str]) -> Ite
         raise SourceRefused(f"{path} cannot be read after row {number}: {error}") from None
 
 
-def _look(name: str, row: dict[str, object], folder: Path, params: SourceParams, task: Task) -> Item | Rejection:
+def _to_item(name: str, row: dict[str, object], folder: Path, params: SourceParams, task: Task) -> Item | Rejection:
     columns = params.table
     label = label_name(row[columns.label])
     if not label:
@@ -106,19 +108,19 @@ def _look(name: str, row: dict[str, object], folder: Path, params: SourceParams,
         return Rejection(name, "label_not_wanted", f"the label {label[:80]!r} is not in params.yaml", ignored=True)
     split = ""
     if params.given_splits and columns.split in row:
-        told = str(row[columns.split]).strip()[:80]
-        if told.lower() not in SPLIT_NAMES:
-            return Rejection(name, "unknown_split", f"{told!r} is no split; known are {', '.join(SPLIT_NAMES)}")
-        split = SPLIT_NAMES[told.lower()]
+        split_name = str(row[columns.split]).strip()[:80]
+        if split_name.lower() not in SPLIT_NAMES:
+            return Rejection(name, "unknown_split", f"{split_name!r} is no split; known are {', '.join(SPLIT_NAMES)}")
+        split = SPLIT_NAMES[split_name.lower()]
     content = row[columns.content]
     if not isinstance(content, str):
         return Rejection(name, "no_content", f"no text in the column {columns.content!r}")
     if task == "text":
         return Item(name, label, split, content)
-    return _open_image(name, label, split, folder, content)
+    return _read_image(name, label, split, folder, content)
 
 
-def _open_image(name: str, label: str, split: str, folder: Path, relative: str) -> Item | Rejection:
+def _read_image(name: str, label: str, split: str, folder: Path, relative: str) -> Item | Rejection:
     try:
         path = (folder / relative.strip()).resolve()
         if not relative.strip() or not path.is_relative_to(folder.resolve()):

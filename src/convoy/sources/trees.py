@@ -42,27 +42,27 @@ class Tree:
 
 
 def open_tree(path: Path) -> Tree:
-    """A folder, its files sorted, or a .zip or .tar.*, in its order.
+    """The files of a folder, sorted, or of a .zip or .tar.*, in its order.
 
-    An archive's one outermost folder is left out of the names. Raises SourceRefused for what is neither, and for an
+    An archive's one outermost folder is left out of the names. Raises SourceRefused for anything else, and for an
     archive that is damaged, encrypted, a bomb, or that holds links, devices or names that lead out of it.
     """
     if path.is_dir():
         outermost = frozenset(file.name for file in path.iterdir() if file.is_dir())
-        return Tree(frozenset(name for name in outermost if not _is_hidden(name)), _walk(path))
+        return Tree(frozenset(name for name in outermost if not _is_hidden(name)), _walk_folder(path))
     if not path.exists():
         raise SourceRefused(f"{path} does not exist; correct the path in params.yaml")
     if is_archive(path):
         with readable(path):
             names = refuse_hostile(path)
-        seen = [name for name in names if name and not any(map(_is_hidden, PurePosixPath(name).parts))]
-        root = _root(seen)
-        inner = [name[len(root) :] for name in seen]
-        return Tree(frozenset(name.partition("/")[0] for name in inner if "/" in name), _unpacked(path, root))
+        visible = [name for name in names if name and not any(map(_is_hidden, PurePosixPath(name).parts))]
+        root = _common_folder(visible)
+        inner = [name[len(root) :] for name in visible]
+        return Tree(frozenset(name.partition("/")[0] for name in inner if "/" in name), _walk_archive(path, root))
     raise SourceRefused(f"{path} is neither a folder nor a .zip or .tar archive of one")
 
 
-def _walk(root: Path) -> Iterator[TreeFile]:
+def _walk_folder(root: Path) -> Iterator[TreeFile]:
     inside = root.resolve()
     for path, is_folder in paths_below(root):
         name = printable(path.relative_to(root))
@@ -75,17 +75,17 @@ def _walk(root: Path) -> Iterator[TreeFile]:
 
 
 def paths_below(root: Path) -> Iterator[tuple[Path, bool]]:
-    """Everything below a folder in an order that stays, and whether it is a folder; links to folders are not followed.
+    """Everything below a folder, in a fixed order, and whether it is a folder; links to folders are not followed.
 
     Raises OSError for a folder that cannot be read.
     """
-    for folder, folders, files in os.walk(root, onerror=_raise):
+    for folder, folders, files in os.walk(root, onerror=_raise_error):
         folders.sort()
         yield from ((Path(folder, name), True) for name in folders)
         yield from ((Path(folder, name), False) for name in sorted(files))
 
 
-def _raise(error: OSError) -> None:
+def _raise_error(error: OSError) -> None:
     raise error  # os.walk would go on without that folder
 
 
@@ -99,9 +99,9 @@ def read_file(path: Path, max_bytes: int = MAX_FILE_BYTES) -> bytes:
 
 
 def printable(path: PurePath | str) -> str:
-    """A name that is no UTF-8 can be opened, but neither written to a table nor shown.
+    """The name as text that can be printed and written to a table; bytes that are no UTF-8 become escapes.
 
-    In the locale C Python gives every other byte as a surrogate, of names that are UTF-8 too.
+    In the locale C, Python decodes every byte that is not ASCII as a surrogate, even in names that are UTF-8.
     """
     try:
         content = str(path).encode("utf-8", "surrogateescape")
@@ -110,37 +110,37 @@ def printable(path: PurePath | str) -> str:
     return content.decode("utf-8", "backslashreplace")
 
 
-def _problem_of(path: Path, inside: Path) -> str:
+def _problem_of(path: Path, root: Path) -> str:
     try:
-        if path.is_symlink() and not path.resolve(strict=True).is_relative_to(inside):
+        if path.is_symlink() and not path.resolve(strict=True).is_relative_to(root):
             return "a link that leads out of the folder"
         return "" if path.is_file() else "no regular file"
     except (OSError, RuntimeError):  # RuntimeError: a loop of links, in Python 3.11 and 3.12
         return "a link that leads nowhere"
 
 
-def _unpacked(path: Path, root: str) -> Iterator[TreeFile]:
+def _walk_archive(path: Path, root: str) -> Iterator[TreeFile]:
     with readable(path):
         for name, size, read in zip_members(path) if is_zip(path) else tar_members(path):
             inner = name.removeprefix(root)
             if inner:
                 problem = f"larger than {MAX_FILE_BYTES} bytes" if size > MAX_FILE_BYTES else ""
-                yield TreeFile(inner, _checked(read, path), problem)
+                yield TreeFile(inner, _refuse_damage(read, path), problem)
 
 
-def _root(names: list[str]) -> str:
-    """The one folder that everything stands in, with its /, or ''."""
-    first = {name.partition("/")[0] for name in names}
-    return f"{first.pop()}/" if len(first) == 1 and all("/" in name for name in names) else ""
+def _common_folder(names: list[str]) -> str:
+    """The one folder that holds everything, with its /, or ''."""
+    outermost = {name.partition("/")[0] for name in names}
+    return f"{outermost.pop()}/" if len(outermost) == 1 and all("/" in name for name in names) else ""
 
 
 def _is_hidden(part: str) -> bool:
     return part.startswith(".") or part.lower() in HIDDEN
 
 
-def _checked(read: Callable[[], bytes], path: Path) -> Callable[[], bytes]:
-    def checked() -> bytes:
+def _refuse_damage(read: Callable[[], bytes], path: Path) -> Callable[[], bytes]:
+    def read_checked() -> bytes:
         with readable(path):
             return read()
 
-    return checked
+    return read_checked
