@@ -11,7 +11,7 @@ from scipy.special import log_softmax, softmax
 
 from convoy.bundles.bundle import Calibration
 from convoy.evaluation import plots
-from convoy.evaluation.calibration import BOUNDS, LEAST_ROWS, calibrate, fit_temperature, halves, log_shares
+from convoy.evaluation.calibration import BOUNDS, LEAST_ROWS, calibrate, fit_temperature, log_shares, split_in_halves
 from convoy.evaluation.reliability import BINS, calibration_report, draw_reliability, reliability
 
 DISTANCE = 0.74  # of the means of two normal distributions from 0
@@ -58,7 +58,7 @@ def log_loss(labels: np.ndarray, logits: np.ndarray) -> float:
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=200))
 def test_halves_share_no_row_and_every_label(found: list[int]) -> None:
     labels = np.array(found)
-    one, other = halves(labels)
+    one, other = split_in_halves(labels)
     assert sorted([*one, *other]) == list(range(len(labels)))
     of_each = [np.bincount(labels[half], minlength=5) for half in (one, other)]
     assert np.abs(of_each[0] - of_each[1]).max() <= 1

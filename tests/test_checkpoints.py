@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from convoy.training.callbacks import Curves
-from convoy.training.checkpoints import KEPT, AtomicCheckpointIO, TrainingRunning, newest_whole, training_folder
+from convoy.training.checkpoints import KEPT, AtomicCheckpointIO, TrainingRunning, newest_readable, training_folder
 from pipelines import train
 
 TASK, ARCHITECTURE, NAME = "text", "lstm", "text-lstm"
@@ -100,7 +100,7 @@ def test_whatever_byte_is_flipped_a_checkpoint_is_refused_or_reads_the_same(tmp_
         broken[place] ^= 1 << rng.randrange(8)
         path.write_bytes(broken)
         with warnings.catch_warnings(action="ignore"):
-            found = newest_whole(tmp_path)
+            found = newest_readable(tmp_path)
         if found is None:
             refused += 1
         else:

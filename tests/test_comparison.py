@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convoy.core import paths
-from convoy.evaluation.significance import against_baselines, mcnemar
+from convoy.evaluation.significance import compare_with_baselines, mcnemar
 from pipelines import baselines
 
 pairs = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=200)
@@ -48,7 +48,7 @@ def test_equal_models_are_not_told_apart() -> None:
 def test_each_baseline_of_the_table_is_compared(tmp_path: Path) -> None:
     table = tmp_path / "text.csv"
     table.write_text("actual,weak,strong\na,b,a\nb,a,b\na,a,b\n")
-    found = against_baselines(np.array([True, True, False]), table)
+    found = compare_with_baselines(np.array([True, True, False]), table)
     assert (found["weak"]["wins"], found["weak"]["losses"]) == (2, 1)
     assert (found["strong"]["wins"], found["strong"]["losses"]) == (0, 0)
 
@@ -57,11 +57,11 @@ def test_baselines_with_odd_labels_are_compared(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     names, actual = ("a\rb", 'say "hi", you', "line\nbreak"), np.array([0, 1, 2, 0])
     baselines._measure("text", iter([("weak", np.array([0, 2, 2, 1]))]), actual, names)
-    found = against_baselines(np.array([True, True, False, False]), paths.baselines("text"))
+    found = compare_with_baselines(np.array([True, True, False, False]), paths.baselines("text"))
     assert (found["weak"]["wins"], found["weak"]["losses"]) == (1, 1)
 
 
 def test_a_table_of_another_split_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.csv").write_text("actual,weak\na,b\n")
     with pytest.raises(ValueError, match="1 rows, the test split 2"):
-        against_baselines(np.array([True, True]), tmp_path / "text.csv")
+        compare_with_baselines(np.array([True, True]), tmp_path / "text.csv")

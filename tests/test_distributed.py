@@ -17,7 +17,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from convoy.core.params import ParamsInvalid
 from convoy.lineage import workspace
 from convoy.tracking import mlflow_runs
-from convoy.training.callbacks import Curves, Following
+from convoy.training.callbacks import Curves, FollowerUpdates
 from convoy.training.checkpoints import training_folder
 from convoy.training.trainer import Share
 
@@ -91,7 +91,7 @@ def test_only_the_first_process_is_followed() -> None:
     follower: Any = SimpleNamespace(start=lambda **about: started.append(about))
     for rank in range(2):
         trainer: Any = SimpleNamespace(is_global_zero=rank == 0, callbacks=[Curves()])
-        Following(follower, task="text").on_fit_start(trainer, None)  # type: ignore[arg-type]
+        FollowerUpdates(follower, task="text").on_fit_start(trainer, None)  # type: ignore[arg-type]
     assert started == [{"task": "text", "rows": []}]
 
 

@@ -44,8 +44,8 @@ def test_an_interval_is_that_of_wilson() -> None:
 
 
 def test_the_surest_mistakes_come_first() -> None:
-    assert list(plots.worst(LABELS, PROBABILITIES, 10)) == [1, 3]
-    assert list(plots.worst(LABELS, PROBABILITIES, 1)) == [1]
+    assert list(plots.surest_mistakes(LABELS, PROBABILITIES, 10)) == [1, 3]
+    assert list(plots.surest_mistakes(LABELS, PROBABILITIES, 1)) == [1]
 
 
 def test_predictions_have_a_line_per_item() -> None:

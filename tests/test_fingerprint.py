@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from convoy.training import checkpoints as module
-from convoy.training.checkpoints import fingerprint, surroundings
+from convoy.training.checkpoints import fingerprint, training_environment
 
 PARAMS = {"learning": {"epochs": 2}}
 AROUND = {"torch": "2", "lightning": "2", "device": "cpu", "threads": 2}
@@ -45,5 +45,5 @@ def test_other_code_has_another(data: list[Path], tmp_path: Path, monkeypatch: p
 
 
 def test_the_surroundings_are_those_of_this_process() -> None:
-    assert surroundings("cpu")["device"] == "cpu"
-    assert set(surroundings("auto")) == set(AROUND)
+    assert training_environment("cpu")["device"] == "cpu"
+    assert set(training_environment("auto")) == set(AROUND)

@@ -98,7 +98,7 @@ def test_an_overflow_is_skipped_with_the_adversary_too(tmp_path: Path, monkeypat
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**24)
     # Lightning gives CPUs no 16-mixed by its name; this is what it is on a GPU.
     monkeypatch.setattr(trainer, "resolve_precision", lambda _: None)
-    monkeypatch.setattr(trainer, "_environment", lambda: [MixedPrecision("16-mixed", "cpu", scaler)])
+    monkeypatch.setattr(trainer, "_cluster_environments", lambda: [MixedPrecision("16-mixed", "cpu", scaler)])
     monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)  # it has no LSTM of 16 bits on most CPUs
     trained, validation = fit("text", "lstm", tmp_path, epochs=4)
     assert scaler.get_scale() < 2.0**24, "nothing overflowed: this shows nothing"

@@ -154,7 +154,7 @@ def test_the_trial_of_a_dead_worker_is_failed_and_tried_once_more(place: Path) -
     for again in range(3):
         trial = study.ask()
         trial.suggest_float("learning.learning_rate", 0.0008, 0.02, log=True)
-        studies.sign(trial)
+        studies.record_worker(trial)
         fail_dead(study)
         assert study.trials[again].state == TrialState.RUNNING, "its worker lives"
         trial.set_user_attr("process", [trial.user_attrs["process"][0], 0.0])  # the number is another's by now
@@ -200,7 +200,7 @@ def ask(study: optuna.Study, host: str) -> optuna.Trial:
         warnings.filterwarnings("ignore", "Heartbeat of storage")  # heartbeat() below gives it
         trial = study.ask()
     trial.suggest_float("learning.learning_rate", 0.0008, 0.02, log=True)
-    studies.sign(trial)
+    studies.record_worker(trial)
     trial.set_user_attr("host", host)
     return trial
 
@@ -243,7 +243,7 @@ def quick_worker(storage: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[], 
 
     def objective(trial: optuna.Trial) -> float:
         assert trial.user_attrs == {}, "those of a dead worker: this one would be judged by them"
-        studies.sign(trial)
+        studies.record_worker(trial)
         return trial.suggest_float("learning.learning_rate", 0.0008, 0.02, log=True)
 
     monkeypatch.setattr(tuning_worker, "Objective", lambda _: objective)

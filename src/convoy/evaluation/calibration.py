@@ -1,4 +1,4 @@
-"""Logits and labels of held-out rows -> the temperature and offsets of honest probabilities."""
+"""Logits and labels of held-out rows -> the temperature and the offsets that calibrate probabilities."""
 
 from typing import Any
 
@@ -9,83 +9,85 @@ from scipy.special import log_softmax
 
 from convoy.bundles.bundle import Calibration
 
-BOUNDS = (0.05, 20.0)
-UNCHANGED = 1.0
+BOUNDS = (0.05, 20.0)  # of the temperature
+NEUTRAL = 1.0  # the temperature that changes nothing
 LEAST_ROWS = 50  # with fewer the normal approximation below means little, and nothing is fitted
 FOLDS = 5
-SURE = 1.645  # standard errors: one-sided 95 %
+CONFIDENCE_Z = 1.645  # standard errors: one-sided 95 %
 
 Labels = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 
-def halves(labels: Labels) -> tuple[Labels, Labels]:
-    """The rows (n,) in two disjoint halves, as indices: every other row of each label; the first half has a row
-    more where their number is odd."""
+def split_in_halves(labels: Labels) -> tuple[Labels, Labels]:
+    """The rows (n,) in two disjoint halves, as indices: every second row of each label.
+
+    The first half has a row more where their number is odd.
+    """
     order = np.argsort(labels, kind="stable")
     return order[::2], order[1::2]
 
 
 def log_shares(labels: Labels, classes: int) -> tuple[float, ...]:
-    """The log of each label's share of the training rows; one that has none counts as if it had one.
+    """The log of each label's share of the training rows; a label without rows counts as if it had one.
 
-    A network that learnt with balanced weights predicts for labels that are equally frequent; these offsets give its
-    logits the frequencies of the data (Saerens et al. 2002; arXiv:2007.07314).
+    A network trained with balanced weights predicts for equally frequent labels; these offsets give its logits the
+    frequencies of the data (Saerens et al. 2002; arXiv:2007.07314).
     """
     counts = np.maximum(np.bincount(labels, minlength=classes), 1)
     return tuple(np.log(counts / len(labels)).round(6).tolist())
 
 
 def calibrate(labels: Labels, logits: NDArray[Any], offsets: tuple[float, ...] | None = None) -> Calibration:
-    """A calibration for labels (n,) and logits (n, labels) of rows that nothing else was chosen by.
+    """A calibration for labels (n,) and logits (n, labels) of rows that nothing else was fitted to or chosen by.
 
     Held-out rows decide (cross-validation, paired over rows): the offsets stay unless the log loss is clearly lower
     without them; the temperature is 1 unless the log loss is clearly lower with another one.
     """
     exact = logits.astype(np.float64)
     if len(labels) < LEAST_ROWS:
-        return Calibration(UNCHANGED, offsets, len(labels))
-    found = _held_out_losses(labels, exact, offsets)
-    if offsets is not None and _is_clearly_lower(without := _held_out_losses(labels, exact), found):
-        found, offsets = without, None
-    helps = _is_clearly_lower(found, _losses(labels, exact, UNCHANGED, offsets))
-    temperature = fit_temperature(labels, exact, offsets) if helps else UNCHANGED
+        return Calibration(NEUTRAL, offsets, len(labels))
+    losses = _held_out_losses(labels, exact, offsets)
+    if offsets is not None and _is_clearly_lower(without_offsets := _held_out_losses(labels, exact), losses):
+        losses, offsets = without_offsets, None
+    helps = _is_clearly_lower(losses, _losses(labels, exact, NEUTRAL, offsets))
+    temperature = fit_temperature(labels, exact, offsets) if helps else NEUTRAL
     return Calibration(temperature, offsets, len(labels))
 
 
 def fit_temperature(labels: Labels, logits: NDArray[Any], offsets: tuple[float, ...] | None = None) -> float:
     """The T within BOUNDS with the least log loss of softmax(logits / T + offsets) (arXiv:1706.04599).
 
-    Where the greatest logit of every row is right it would be 0, and every answer 100 %; then it is 1.
+    It is 1 where the greatest logit of every row is right: the least loss would be at 0, with every answer 100 %.
     """
     if (logits.argmax(axis=1) == labels).all():
-        return UNCHANGED
+        return NEUTRAL
     exact = logits.astype(np.float64)
 
     def log_loss(log_temperature: float) -> float:
         return float(_losses(labels, exact, np.exp(log_temperature), offsets).mean())
 
-    found = minimize_scalar(log_loss, bounds=tuple(np.log(BOUNDS)), method="bounded", options={"xatol": 1e-4})
-    return round(float(np.exp(found.x)), 4)
+    optimum = minimize_scalar(log_loss, bounds=tuple(np.log(BOUNDS)), method="bounded", options={"xatol": 1e-4})
+    return round(float(np.exp(optimum.x)), 4)
 
 
 def _losses(labels: Labels, logits: Floats, temperature: float, offsets: tuple[float, ...] | None) -> Floats:
     """The log loss of each row, in nats."""
-    found: Floats = -log_softmax(Calibration(temperature, offsets).logits(logits), axis=1)
-    return found[np.arange(len(labels)), labels]
+    losses: Floats = -log_softmax(Calibration(temperature, offsets).logits(logits), axis=1)
+    return losses[np.arange(len(labels)), labels]
 
 
 def _held_out_losses(labels: Labels, logits: Floats, offsets: tuple[float, ...] | None = None) -> Floats:
-    """The log loss of each row at the temperature that the other folds give."""
+    """The log loss of each row at the temperature fitted to the other folds."""
     folds = np.arange(len(labels)) % FOLDS
-    found = np.empty(len(labels))
+    losses = np.empty(len(labels))
     for fold in range(FOLDS):
-        others, held_out = folds != fold, folds == fold
-        temperature = fit_temperature(labels[others], logits[others], offsets)
-        found[held_out] = _losses(labels[held_out], logits[held_out], temperature, offsets)
-    return found
+        fitted, held_out = folds != fold, folds == fold
+        temperature = fit_temperature(labels[fitted], logits[fitted], offsets)
+        losses[held_out] = _losses(labels[held_out], logits[held_out], temperature, offsets)
+    return losses
 
 
-def _is_clearly_lower(losses: Floats, others: Floats) -> bool:
-    gains = others - losses
-    return bool(gains.mean() > SURE * gains.std(ddof=1) / np.sqrt(len(gains)))
+def _is_clearly_lower(losses: Floats, reference: Floats) -> bool:
+    gains = reference - losses
+    return bool(gains.mean() > CONFIDENCE_Z * gains.std(ddof=1) / np.sqrt(len(gains)))

@@ -1,4 +1,4 @@
-"""An explainer on the rows of a split -> how much what it points at matters: deleted, against as much at random."""
+"""An explainer and rows of a split -> how far probabilities fall as its places are deleted, against random places."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from convoy.core.params import Section
 
 
 class DeletionParams(Section):
-    """Which share of an input is deleted, of how many rows, and the seed of both draws: of rows, and what is random."""
+    """Which share of an input is deleted, of how many rows, and the seed of both draws: of rows, of random places."""
 
     share: float = Field(gt=0, lt=1)
     rows: int = Field(ge=2)
@@ -25,11 +25,11 @@ def measure_deletion(
 ) -> dict[str, float | int]:
     """Prepared inputs -> how far the probability of the predicted label falls (Samek et al. 2015, arXiv:1509.06321).
 
-    Of an image pixels get the neutral colour, of a text words are taken out: the `share` that contributions point at
-    most, and as many at random. Of an image those have the same shape, somewhere else: single pixels all over it, told
-    as `fall_of_scattered`, are noise, which a network minds wherever it is. `difference` is the mean of pointed less
-    random over rows, with its paired 95 % interval (Student's t). Texts of one word are left out; with fewer than 2
-    rows there is nothing but `n`.
+    Pixels of an image get the neutral colour, words of a text are removed: the `share` with the highest contributions,
+    and as many at random. The random pixels of an image have the same shape, shifted. Single pixels all over it,
+    reported as `fall_of_scattered`, are noise, which lowers a network's probability wherever it is. `difference` is
+    the mean of pointed less random over rows, with its paired 95 % interval (Student's t). Texts of one word are left
+    out; with fewer than 2 rows there is only `n` and `share`.
     """
     generator = np.random.default_rng(params.seed)
     usable = [index for index, array in enumerate(arrays) if len(array) > 1]
@@ -42,49 +42,51 @@ def measure_deletion(
         explained = explainer.explain(arrays[row])
         labels.append(int(explained.probabilities.argmax()))
         before.append(float(explained.probabilities[labels[-1]]))
-        scores = _score(explainer, explained, labels[-1], arrays[row])
+        scores = _place_scores(explainer, explained, labels[-1], arrays[row])
         count = min(max(1, round(params.share * len(scores))), len(scores) - 1)  # a text keeps a word
-        most = np.argsort(-scores, kind="stable")[:count]
-        for name, places in {"pointed": most, **_draw(most, arrays[row], generator)}.items():
-            deleted.setdefault(name, []).append(_delete(explainer, arrays[row], places))
-    chosen = np.arange(len(rows)), labels
+        pointed = np.argsort(-scores, kind="stable")[:count]
+        for name, places in {"pointed": pointed, **_draw_places(pointed, arrays[row], generator)}.items():
+            deleted.setdefault(name, []).append(_delete_places(explainer, arrays[row], places))
+    predicted = np.arange(len(rows)), labels
     falls = {
-        name: np.array(before) - explainer.model.probabilities(each)[chosen].astype(np.float64)
-        for name, each in deleted.items()
+        name: np.array(before) - explainer.model.probabilities(inputs)[predicted].astype(np.float64)
+        for name, inputs in deleted.items()
     }
     return {
         "n": len(rows),
         "share": params.share,
         "probability": round(float(np.mean(before)), 6),
         **{f"fall_of_{name}": round(float(fall.mean()), 6) for name, fall in falls.items()},
-        **_interval(falls["pointed"] - falls["random"]),
+        **_mean_with_interval(falls["pointed"] - falls["random"]),
     }
 
 
-def _score(explainer: Explainer, explained: Explained, label: int, array: NDArray[Any]) -> NDArray[Any]:
-    """How much each pixel, or each word, speaks for the label."""
+def _place_scores(explainer: Explainer, explained: Explained, label: int, array: NDArray[Any]) -> NDArray[Any]:
+    """Each pixel's, or each word's, contribution to the label."""
     contract = explainer.model.card.explanation
     assert contract is not None
-    found = explained.contributions[label]
+    contributions = explained.contributions[label]
     if isinstance(contract, ImageExplanation):
-        return enlarge(found, len(array)).ravel()
-    return word_contributions(found, contract.widths)
+        return enlarge(contributions, len(array)).ravel()
+    return word_contributions(contributions, contract.widths)
 
 
-def _draw(most: NDArray[np.int64], array: NDArray[Any], generator: np.random.Generator) -> dict[str, NDArray[np.int64]]:
-    """As many places as `most`, at random."""
+def _draw_places(
+    pointed: NDArray[np.int64], array: NDArray[Any], generator: np.random.Generator
+) -> dict[str, NDArray[np.int64]]:
+    """As many places as `pointed`, at random."""
     if array.ndim == 1:
-        return {"random": generator.choice(len(array), len(most), replace=False)}
+        return {"random": generator.choice(len(array), len(pointed), replace=False)}
     size = len(array)
     down, right = generator.integers(size, size=2)
-    rows, columns = np.divmod(most, size)
+    rows, columns = np.divmod(pointed, size)
     return {
         "random": (rows + down) % size * size + (columns + right) % size,
-        "scattered": generator.choice(size * size, len(most), replace=False),
+        "scattered": generator.choice(size * size, len(pointed), replace=False),
     }
 
 
-def _delete(explainer: Explainer, array: NDArray[Any], places: NDArray[np.int64]) -> NDArray[Any]:
+def _delete_places(explainer: Explainer, array: NDArray[Any], places: NDArray[np.int64]) -> NDArray[Any]:
     contract = explainer.model.card.explanation
     if not isinstance(contract, ImageExplanation):
         return np.delete(array, places)
@@ -93,7 +95,7 @@ def _delete(explainer: Explainer, array: NDArray[Any], places: NDArray[np.int64]
     return deleted
 
 
-def _interval(differences: NDArray[np.float64]) -> dict[str, float]:
+def _mean_with_interval(differences: NDArray[np.float64]) -> dict[str, float]:
     mean, n = float(differences.mean()), len(differences)
     half = float(t.ppf(0.975, n - 1) * differences.std(ddof=1) / np.sqrt(n))
     return {"difference": round(mean, 6), "low": round(mean - half, 6), "high": round(mean + half, 6)}

@@ -1,4 +1,4 @@
-"""The proof that torch and ONNX Runtime say the same, and that an answer does not depend on the rest of the batch."""
+"""Proof that torch and ONNX Runtime give the same probabilities, whatever the batch and however a text is cut."""
 
 import random
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,8 +15,8 @@ from convoy.bundles.predictor import Model
 from convoy.bundles.streaming import begin, read
 from convoy.kinds.image.preprocessing import ImagePreprocessing
 
-BATCHES = (1, 2, 3, 7, 32)
-LENGTHS = (1, 2, 3, 5, 17, 64)  # and the longest that the model is given at once
+BATCH_SIZES = (1, 2, 3, 7, 32)
+LENGTHS = (1, 2, 3, 5, 17, 64)  # and the longest that the model takes in one run
 LONGEST_PIECE = 40  # characters
 
 
@@ -33,12 +33,12 @@ class Agreement:
     n: int
 
 
-def compare(one: NDArray[Any], other: NDArray[Any]) -> Agreement:
+def compare(first: NDArray[Any], second: NDArray[Any]) -> Agreement:
     """Compare probabilities (n, labels)."""
     return Agreement(
-        max_difference=float(np.abs(one - other).max()),
-        class_flips=int((one.argmax(axis=1) != other.argmax(axis=1)).sum()),
-        n=len(one),
+        max_difference=float(np.abs(first - second).max()),
+        class_flips=int((first.argmax(axis=1) != second.argmax(axis=1)).sum()),
+        n=len(first),
     )
 
 
@@ -63,10 +63,10 @@ def require_close(difference: float, limit: float) -> float:
 def compare_sizes(network: nn.Module, model: Model, arrays: Sequence[NDArray[Any]]) -> Agreement:
     """torch against ONNX Runtime on a grid of batch sizes and, for texts, lengths, cut from real inputs.
 
-    `network` gives probabilities. Texts of nothing but unknown words are in it too.
+    `network` gives probabilities. A text of nothing but unknown words is in it too.
     """
-    return _together(
-        compare(network(torch.from_numpy(batch)).numpy(), model.run(batch)) for batch in _grid(model, arrays)
+    return _combine(
+        compare(network(torch.from_numpy(batch)).numpy(), model.run(batch)) for batch in _size_grid(model, arrays)
     )
 
 
@@ -74,18 +74,19 @@ def compare_sizes(network: nn.Module, model: Model, arrays: Sequence[NDArray[Any
 def compare_explanations(
     network: nn.Module, explainer: Explainer, arrays: Sequence[NDArray[Any]]
 ) -> tuple[Agreement, float]:
-    """What explanation.onnx sums up against what model.onnx says, on the same grid; and torch against it.
+    """The probabilities of explanation.onnx against those of model.onnx, on the same grid; its contributions
+    against torch's.
 
-    `network` gives contributions and logits as that graph does. The second figure is the mean difference of their
+    `network` gives contributions and logits as that graph does. The second figure is the mean difference of
     contributions: a single one may be far off where two places have nearly the same maximum.
     """
     agreements, differences = [], []
-    for batch in _grid(explainer.model, arrays):
+    for batch in _size_grid(explainer.model, arrays):
         contributions, logits = explainer.run(batch)
         agreements.append(compare(explainer.model.run(batch), softmax(logits)))
-        ours, _ = network(torch.from_numpy(batch))
-        differences.append(float(np.abs(ours.numpy() - contributions).mean()))
-    return _together(agreements), float(np.max(differences))
+        expected, _ = network(torch.from_numpy(batch))
+        differences.append(float(np.abs(expected.numpy() - contributions).mean()))
+    return _combine(agreements), float(np.max(differences))
 
 
 def compare_batches(model: Model, arrays: Sequence[NDArray[Any]]) -> Agreement:
@@ -98,15 +99,15 @@ def compare_batches(model: Model, arrays: Sequence[NDArray[Any]]) -> Agreement:
 
 
 def compare_pieces(model: Model, texts: Sequence[str], seed: int = 0) -> Agreement:
-    """Each text at once against the same text cut anywhere, within words too: the probabilities after every word.
+    """Each text at once against the same text in random pieces, cut within words too: probabilities after every word.
 
-    Only of a model that carries a state. Raises ParityBroken where the pieces have other words.
+    Only for a model that carries a state. Raises ParityBroken where the pieces have other words.
     """
-    drawn = random.Random(seed)
+    generator = random.Random(seed)
     at_once, in_pieces = [], []
     for text in texts:
         whole = read(model, begin(model), text, final=True)
-        parts = list(_read_in_pieces(model, text, drawn))
+        parts = list(_read_in_pieces(model, text, generator))
         if [word for words, _ in parts for word in words] != whole.words:
             raise ParityBroken("a text in pieces has other words than the same text at once")
         at_once.append(whole.probabilities)
@@ -114,16 +115,18 @@ def compare_pieces(model: Model, texts: Sequence[str], seed: int = 0) -> Agreeme
     return compare(np.concatenate(at_once), np.concatenate(in_pieces))
 
 
-def _read_in_pieces(model: Model, text: str, drawn: random.Random) -> Iterator[tuple[list[str], NDArray[np.float32]]]:
+def _read_in_pieces(
+    model: Model, text: str, generator: random.Random
+) -> Iterator[tuple[list[str], NDArray[np.float32]]]:
     state, start = begin(model), 0
     while start < len(text):
-        end = start + drawn.randint(1, LONGEST_PIECE)
+        end = start + generator.randint(1, LONGEST_PIECE)
         reading = read(model, state, text[start:end], final=end >= len(text))
         yield reading.words, reading.probabilities
         state, start = reading.state, end
 
 
-def _grid(model: Model, arrays: Sequence[NDArray[Any]]) -> Iterator[NDArray[Any]]:
+def _size_grid(model: Model, arrays: Sequence[NDArray[Any]]) -> Iterator[NDArray[Any]]:
     contract = model.card.preprocessing
     lengths: tuple[int | None, ...] = (None,)
     if not isinstance(contract, ImagePreprocessing):
@@ -132,20 +135,20 @@ def _grid(model: Model, arrays: Sequence[NDArray[Any]]) -> Iterator[NDArray[Any]
         lengths = (*LENGTHS, longest, *((longest + 1, 3 * longest) if model.state_size else ()))
         arrays = [*arrays, np.full(longest, contract.unknown_id)]
     for length in lengths:
-        for size in BATCHES:
-            yield _cut(arrays, size, length)
+        for size in BATCH_SIZES:
+            yield _cut_batch(arrays, size, length)
 
 
-def _together(agreements: Iterable[Agreement]) -> Agreement:
-    found = list(agreements)
+def _combine(agreements: Iterable[Agreement]) -> Agreement:
+    parts = list(agreements)
     return Agreement(
-        max_difference=max(agreement.max_difference for agreement in found),
-        class_flips=sum(agreement.class_flips for agreement in found),
-        n=sum(agreement.n for agreement in found),
+        max_difference=max(part.max_difference for part in parts),
+        class_flips=sum(part.class_flips for part in parts),
+        n=sum(part.n for part in parts),
     )
 
 
-def _cut(arrays: Sequence[NDArray[Any]], size: int, length: int | None) -> NDArray[Any]:
+def _cut_batch(arrays: Sequence[NDArray[Any]], size: int, length: int | None) -> NDArray[Any]:
     if length is None:
         return np.stack([arrays[index % len(arrays)] for index in range(size)])
     stream = np.concatenate([arrays[index % len(arrays)] for index in range(size * length)][: size * length])

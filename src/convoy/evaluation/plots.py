@@ -13,9 +13,10 @@ from sklearn.metrics import confusion_matrix
 from convoy.core import atomic, spreadsheet
 from convoy.evaluation.metrics import Slices
 
-matplotlib.rcParams["text.parse_math"] = False  # a label may well hold dollar signs
-WRITTEN_LABELS = 40  # of more no picture can hold the names and the counts
+WRITTEN_LABELS = 40  # a confusion matrix of more has no room for names and counts
 DRAWN_SLICES = 40  # of a kind; of more those with the lowest accuracy
+
+matplotlib.rcParams["text.parse_math"] = False  # a label may hold dollar signs
 
 
 def save_figure(figure: Figure, path: Path) -> None:
@@ -25,7 +26,7 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def draw_confusion(labels: NDArray[np.int64], probabilities: NDArray[Any], names: Sequence[str], title: str) -> Figure:
-    """Share of each true label (row) that was given each label (column); of many labels the colours alone."""
+    """Share of each true label (row) that was predicted as each label (column); with many labels the colours alone."""
     classes = range(len(names))
     counts = confusion_matrix(labels, probabilities.argmax(axis=1), labels=list(classes))
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -45,22 +46,22 @@ def draw_confusion(labels: NDArray[np.int64], probabilities: NDArray[Any], names
     return figure
 
 
-def worst(labels: NDArray[np.int64], probabilities: NDArray[Any], most: int) -> NDArray[np.int64]:
-    """Indices of the wrong predictions, the surest first."""
+def surest_mistakes(labels: NDArray[np.int64], probabilities: NDArray[Any], count: int) -> NDArray[np.int64]:
+    """Indices of at most `count` wrong predictions, the most probable first."""
     predicted = probabilities.argmax(axis=1)
     wrong = np.flatnonzero(predicted != labels)
     order = np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")
-    return wrong[order][:most]
+    return wrong[order][:count]
 
 
 def draw_wrong_images(
     images: NDArray[np.uint8], labels: NDArray[np.int64], probabilities: NDArray[Any], names: Sequence[str]
 ) -> Figure:
-    """The surest mistakes: images (n, height, width, channels) with their true and their given label."""
-    rows = worst(labels, probabilities, 25)
+    """The surest mistakes: images (n, height, width, channels) with their true and their predicted label."""
+    rows = surest_mistakes(labels, probabilities, 25)
     figure = Figure(figsize=(10, 11), layout="constrained")
-    for place, row in enumerate(rows):
-        axes = figure.add_subplot(5, 5, place + 1)
+    for position, row in enumerate(rows):
+        axes = figure.add_subplot(5, 5, position + 1)
         axes.imshow(images[row].squeeze(), cmap="gray", vmin=0, vmax=255)
         axes.set_axis_off()
         axes.set_title(_caption(labels[row], probabilities[row], names), fontsize=8)
@@ -70,16 +71,32 @@ def draw_wrong_images(
 def draw_wrong_texts(
     texts: Sequence[str], labels: NDArray[np.int64], probabilities: NDArray[Any], names: Sequence[str]
 ) -> Figure:
-    """The surest mistakes: the start and the end of each text with its true and its given label."""
-    rows = worst(labels, probabilities, 10)
+    """The surest mistakes: the start and the end of each text with its true and its predicted label."""
+    rows = surest_mistakes(labels, probabilities, 10)
     figure = Figure(figsize=(12, 1 + 0.9 * max(len(rows), 1)))
-    for place, row in enumerate(rows):
+    for position, row in enumerate(rows):
         text = " ".join(texts[row].replace("<br />", " ").split())
-        shown = text if len(text) <= 300 else f"{text[:150]} [...] {text[-145:]}"
-        height = 1 - (place + 0.5) / max(len(rows), 1)
+        excerpt = text if len(text) <= 300 else f"{text[:150]} [...] {text[-145:]}"
+        height = 1 - (position + 0.5) / max(len(rows), 1)
         caption = _caption(labels[row], probabilities[row], names).replace("\n", ", ")
         figure.text(0.01, height, caption, fontsize=9, weight="bold", va="bottom")
-        figure.text(0.01, height, _wrap(shown, 170), fontsize=8, va="top")
+        figure.text(0.01, height, _wrap(excerpt, 170), fontsize=8, va="top")
+    return figure
+
+
+def draw_slices(slices: Mapping[str, Slices], title: str) -> Figure:
+    """A panel per kind of slice, a bar per slice with its 95 % interval and n; of many slices the least accurate."""
+    slices = {kind: _worst_slices(groups) for kind, groups in slices.items()}
+    tallest = max(map(len, slices.values()))
+    figure = Figure(figsize=(11, 1.5 + 0.4 * tallest), layout="constrained")
+    for axes, (kind, groups) in zip(figure.subplots(1, len(slices), squeeze=False)[0], slices.items(), strict=True):
+        bars = list(groups.values())
+        accuracies = np.array([bar["accuracy"] for bar in bars])
+        errors = np.array([[bar["accuracy"] - bar["low"], bar["high"] - bar["accuracy"]] for bar in bars])
+        axes.barh(range(len(bars)), accuracies, xerr=np.maximum(errors, 0).T, color="tab:blue", alpha=0.6, capsize=3)
+        axes.set_yticks(range(len(bars)), [_slice_caption(name, bar) for name, bar in groups.items()], fontsize=8)
+        axes.invert_yaxis()
+        axes.set(xlabel="accuracy", title=f"{title}, per {kind}", xlim=(0, 1))
     return figure
 
 
@@ -91,8 +108,8 @@ def predictions_csv(labels: NDArray[np.int64], probabilities: NDArray[Any], name
 
 
 def _caption(label: int, probabilities: NDArray[Any], names: Sequence[str]) -> str:
-    given = int(probabilities.argmax())
-    return f"{names[label]}\ntaken for {names[given]} ({probabilities[given]:.0%})"
+    predicted = int(probabilities.argmax())
+    return f"{names[label]}\ntaken for {names[predicted]} ({probabilities[predicted]:.0%})"
 
 
 def _wrap(text: str, width: int) -> str:
@@ -102,22 +119,6 @@ def _wrap(text: str, width: int) -> str:
             lines.append("")
         lines[-1] += word + " "
     return "\n".join(lines)
-
-
-def draw_slices(slices: Mapping[str, Slices], title: str) -> Figure:
-    """A panel per kind of slice, a bar per slice with its 95 % interval and n; of many slices the worst."""
-    slices = {kind: _worst_slices(groups) for kind, groups in slices.items()}
-    tallest = max(map(len, slices.values()))
-    figure = Figure(figsize=(11, 1.5 + 0.4 * tallest), layout="constrained")
-    for axes, (kind, groups) in zip(figure.subplots(1, len(slices), squeeze=False)[0], slices.items(), strict=True):
-        found = list(groups.values())
-        shares = np.array([each["accuracy"] for each in found])
-        sides = np.array([[each["accuracy"] - each["low"], each["high"] - each["accuracy"]] for each in found])
-        axes.barh(range(len(found)), shares, xerr=np.maximum(sides, 0).T, color="tab:blue", alpha=0.6, capsize=3)
-        axes.set_yticks(range(len(found)), [_slice_caption(name, each) for name, each in groups.items()], fontsize=8)
-        axes.invert_yaxis()
-        axes.set(xlabel="accuracy", title=f"{title}, per {kind}", xlim=(0, 1))
-    return figure
 
 
 def _worst_slices(groups: Slices) -> Slices:

@@ -1,4 +1,4 @@
-"""Labels and probabilities -> how far they can be trusted: calibration error, reliability plot, coverage of sets."""
+"""Labels and probabilities -> calibration error, reliability plot, coverage of prediction sets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,6 @@ from convoy.bundles.bundle import Calibration, Sets
 from convoy.bundles.conformal import prediction_sets, rank
 
 BINS = 15  # of equal width, as in arXiv:1706.04599
-
 BAND = 0.99  # of the coverages that chance gives
 
 
@@ -28,7 +27,7 @@ class Reliability:
 
     @property
     def error(self) -> float:
-        """The expected calibration error: how far the two are apart in a bin, averaged over rows."""
+        """The expected calibration error: how far confidence and accuracy of a bin are apart, averaged over rows."""
         return float(np.abs(self.confidence - self.accuracy) @ self.counts / self.counts.sum())
 
 
@@ -49,7 +48,7 @@ def calibration_report(
 ) -> dict[str, float | int]:
     """What the calibration changed: expected calibration error and log loss (nats) without and with it.
 
-    `fitted_n` rows, others than these `n`, chose the temperature and whether the label frequencies were restored.
+    The temperature and whether to restore the label frequencies were chosen on `fitted_n` rows, none of these `n`.
     """
     report: dict[str, float | int] = {
         "temperature": calibration.temperature,
@@ -69,18 +68,18 @@ def calibration_report(
 def draw_reliability(labels: NDArray[np.int64], before: NDArray[Any], after: NDArray[Any], title: str) -> Figure:
     """Share of right answers by their probability, before and after the calibration, above the number of rows."""
     figure = Figure(figsize=(6, 7), layout="constrained")
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-    above.plot([0, 1], [0, 1], color="grey", linestyle=":", label="honest")
+    curve_axes, count_axes = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    curve_axes.plot([0, 1], [0, 1], color="grey", linestyle=":", label="honest")
     edges = np.linspace(0, 1, BINS + 1)
     for name, probabilities, colour in (("before", before, "tab:orange"), ("after", after, "tab:blue")):
-        found = reliability(labels, probabilities)
-        filled = found.counts > 0
-        caption = f"{name} calibration, error {found.error:.4f}"
-        above.plot(found.confidence[filled], found.accuracy[filled], marker="o", color=colour, label=caption)
-        below.stairs(found.counts, edges, color=colour)
-    above.set(ylabel="share that is right", title=f"{title}, n = {len(labels)}", ylim=(0, 1.02))
-    above.legend(loc="upper left")
-    below.set(xlabel="probability of the label given", ylabel="rows", yscale="log", xlim=(0, 1))
+        binned = reliability(labels, probabilities)
+        filled = binned.counts > 0
+        caption = f"{name} calibration, error {binned.error:.4f}"
+        curve_axes.plot(binned.confidence[filled], binned.accuracy[filled], marker="o", color=colour, label=caption)
+        count_axes.stairs(binned.counts, edges, color=colour)
+    curve_axes.set(ylabel="share that is right", title=f"{title}, n = {len(labels)}", ylim=(0, 1.02))
+    curve_axes.legend(loc="upper left")
+    count_axes.set(xlabel="probability of the label given", ylabel="rows", yscale="log", xlim=(0, 1))
     return figure
 
 
@@ -100,38 +99,38 @@ def coverage_band(n: int, calibration: int, coverage: float) -> tuple[float, flo
 def sets_report(
     labels: NDArray[np.int64], probabilities: NDArray[Any], sets: Sets, names: Sequence[str]
 ) -> dict[str, Any]:
-    """How often sets hold the true label, how large they are, and the same of the rows of each label.
+    """How often sets hold the true label and how large they are, for all rows and for the rows of each label.
 
-    `low` is the least coverage that chance allows, and `reached` is whether the sets have it: the promise is about all
-    rows together, or with a threshold per label about each label. `below_threshold` is the share of rows whose most
-    likely label is in the set only because it always is.
+    `low` is the least coverage that chance allows, and `reached` is whether the sets have it: for all rows together,
+    or with a threshold per label for each label. `below_threshold` is the share of rows whose most likely label is in
+    the set only because it always is.
     """
-    chosen = prediction_sets(probabilities, sets.threshold)
+    members = prediction_sets(probabilities, sets.threshold)
     below = probabilities.max(axis=1) < np.broadcast_to(sets.threshold, len(names))[probabilities.argmax(axis=1)]
-    each = {name: labels == label for label, name in enumerate(names)}
+    groups = {name: labels == label for label, name in enumerate(names)}
     calibrated = dict(zip(names, sets.n_per_label or (), strict=False))
     promised = None if calibrated else sets.n
     return {
         "target": sets.coverage,
-        **_covered(labels, chosen, sets.coverage, promised),
+        **_coverage_report(labels, members, sets.coverage, promised),
         "fitted_n": sets.n,
-        "single": round(float((chosen.sum(axis=1) == 1).mean()), 6),
+        "single": round(float((members.sum(axis=1) == 1).mean()), 6),
         "below_threshold": round(float(below.mean()), 6),
         "per_label": {
-            name: _covered(labels[rows], chosen[rows], sets.coverage, calibrated.get(name))
-            for name, rows in each.items()
-            if rows.any()
+            name: _coverage_report(labels[group], members[group], sets.coverage, calibrated.get(name))
+            for name, group in groups.items()
+            if group.any()
         },
     }
 
 
-def _covered(
-    labels: NDArray[np.int64], chosen: NDArray[np.bool_], coverage: float, calibrated: int | None
+def _coverage_report(
+    labels: NDArray[np.int64], members: NDArray[np.bool_], coverage: float, calibrated: int | None
 ) -> dict[str, float | int]:
-    """Coverage and mean size of sets (n, labels); `low` and `reached` where `calibrated` rows promise the coverage."""
-    found = float(chosen[np.arange(len(labels)), labels].mean())
-    report = {"coverage": round(found, 6), "n": len(labels), "mean_size": round(float(chosen.sum(axis=1).mean()), 4)}
+    """Coverage and mean size of sets (n, labels); `low` and `reached` where `calibrated` rows gave the threshold."""
+    covered = float(members[np.arange(len(labels)), labels].mean())
+    report = {"coverage": round(covered, 6), "n": len(labels), "mean_size": round(float(members.sum(axis=1).mean()), 4)}
     if calibrated is not None:
         low = coverage_band(len(labels), calibrated, coverage)[0]
-        report |= {"low": round(low, 6), "reached": found >= low}
+        report |= {"low": round(low, 6), "reached": covered >= low}
     return report

@@ -1,4 +1,4 @@
-"""Two models on the same items -> how much better one is, whether that may be chance, and which drop a test finds."""
+"""Two models on the same items -> their difference in accuracy, whether it may be chance, which drop a test finds."""
 
 import csv
 import math
@@ -10,24 +10,25 @@ from scipy.optimize import brentq
 from scipy.stats import binom, binomtest
 
 POWER = 0.8  # the usual one (Cohen 1988): a true drop of this size is found in four of five cases
-_TAIL = 1e-9  # numbers of disagreements that are rarer than this are left out of a sum
+_NEGLIGIBLE = 1e-9  # a number of disagreements that is less probable is left out of a sum
 
 
 def mcnemar(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> dict[str, float | int]:
-    """The exact test of McNemar 1947 for correct (n,) of two models: only where one alone is right does it count.
+    """The exact test of McNemar 1947 for correct (n,) of two models: only items that one alone has right count.
 
     difference: our accuracy less theirs. wins, losses: items that we alone, they alone have right. p: how often
     equally good models would be at least so far apart, two-sided.
     """
     wins, losses = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
-    p = float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
-    return {"difference": round((wins - losses) / len(ours), 6), "wins": wins, "losses": losses, "p": p}
+    difference = round((wins - losses) / len(ours), 6)
+    return {"difference": difference, "wins": wins, "losses": losses, "p": paired_p(wins, losses)}
 
 
-def against_baselines(correct: NDArray[np.bool_], predictions: Path) -> dict[str, dict[str, float | int]]:
-    """Baseline -> `mcnemar` of correct (n,) against it, by the table that the stage baselines wrote of the same items.
+def compare_with_baselines(correct: NDArray[np.bool_], predictions: Path) -> dict[str, dict[str, float | int]]:
+    """Baseline -> `mcnemar` of correct (n,) against it; `predictions` is the table of the stage baselines, of the same
+    items.
 
-    Raises ValueError where that table is of other items.
+    Raises ValueError where the numbers of items differ.
     """
     with predictions.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
@@ -36,12 +37,12 @@ def against_baselines(correct: NDArray[np.bool_], predictions: Path) -> dict[str
             f"{predictions} has {len(rows)} rows, the test split {len(correct)}: run `dvc repro baselines`"
         )
     names = [name for name in rows[0] if name != "actual"]
-    found = {name: np.array([row[name] == row["actual"] for row in rows]) for name in names}
-    return {name: mcnemar(correct, theirs) for name, theirs in found.items()}
+    baselines = {name: np.array([row[name] == row["actual"] for row in rows]) for name in names}
+    return {name: mcnemar(correct, theirs) for name, theirs in baselines.items()}
 
 
 def paired_p(wins: int, losses: int) -> float:
-    """That of McNemar's exact test, two-sided; 1 where the models never differ."""
+    """The p of McNemar's exact test, two-sided; 1 where the models never differ."""
     return float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
 
 
@@ -59,10 +60,10 @@ def detectable_drop(rows: int, disagreements: int, significance: float) -> float
     if rows < fewest_losses(significance):
         return math.inf
 
-    def lacks(drop: float) -> float:
-        return POWER - _found(rows, disagreements / rows, drop, significance)
+    def missing_power(drop: float) -> float:
+        return POWER - _power(rows, disagreements / rows, drop, significance)
 
-    return float(brentq(lacks, 0.0, 1.0, xtol=1e-6))
+    return float(brentq(missing_power, 0.0, 1.0, xtol=1e-6))
 
 
 def pass_rate(rows: int, disagreements: int, drop: float, least: float) -> float:
@@ -72,8 +73,8 @@ def pass_rate(rows: int, disagreements: int, drop: float, least: float) -> float
     return float((chances * binom.cdf(allowed, counts, loss)).sum())
 
 
-def _found(rows: int, share: float, drop: float, significance: float) -> float:
-    """How often the test finds a true drop."""
+def _power(rows: int, share: float, drop: float, significance: float) -> float:
+    """How often the test finds a true drop that large."""
     counts, chances, loss = _disagreements(rows, share, drop)
     critical = binom.isf(significance / 2, counts, 0.5)  # more losses than that are significant
     return float((chances * binom.sf(critical, counts, loss)).sum())
@@ -83,8 +84,8 @@ def _disagreements(rows: int, share: float, drop: float) -> tuple[NDArray[np.int
     """Numbers of rows on which the models may differ, their probabilities, and how often such a row is a loss."""
     drop = min(max(drop, -1.0), 1.0)
     share = max(share, abs(drop))
-    if share < _TAIL:
+    if share < _NEGLIGIBLE:
         return np.zeros(1, dtype=np.int64), np.ones(1), 0.5
-    low, high = binom.ppf(_TAIL, rows, share), binom.isf(_TAIL, rows, share)
+    low, high = binom.ppf(_NEGLIGIBLE, rows, share), binom.isf(_NEGLIGIBLE, rows, share)
     counts = np.arange(int(low), int(high) + 1)
     return counts, binom.pmf(counts, rows, share), (1 + drop / share) / 2

@@ -1,1 +1,1 @@
-"""A trained candidate to a bundle: ONNX, and the proof that it says the same as torch."""
+"""A trained candidate to a bundle: ONNX, and the proof that it gives the same probabilities as torch."""

@@ -1,4 +1,4 @@
-"""A trained candidate and its task's contract -> a calibrated, proven bundle: ONNX, its explanation, examples."""
+"""A trained candidate and its preprocessing -> a calibrated, proven bundle: ONNX files, card, examples."""
 
 import base64
 from collections.abc import Callable
@@ -19,22 +19,22 @@ from convoy.core.atomic import sha256_of
 from convoy.core.params import Section
 from convoy.core.paths import Architecture, Task
 from convoy.core.png import encode_png
-from convoy.evaluation.calibration import calibrate, halves, log_shares
+from convoy.evaluation.calibration import calibrate, log_shares, split_in_halves
 from convoy.evaluation.parity import Agreement, compare, compare_batches, compare_sizes, require_agreement
-from convoy.export.to_onnx import Explaining, Probabilities, export, export_both
+from convoy.export.to_onnx import Explaining, Probabilities, export, export_with_explanation
 from convoy.kinds import candidates
 from convoy.kinds.candidates import Description
 from convoy.kinds.image.prepared import read_images
 from convoy.kinds.text.prepared import read_texts
 
 EXPORT_BATCH = 4  # any size but 1, which the exporter takes for a constant
-BATCH_SAMPLE = 320  # inputs tried alone and among others: ten batches
+BATCH_SAMPLE = 320  # inputs compared alone and in a batch: ten batches
 
 Proof = Callable[[Model], dict[str, Agreement]]
 
 
 class BundleParams(Section):
-    """What every section of an export holds."""
+    """The keys that every section of an export holds."""
 
     examples: int = Field(ge=1)
     max_probability_difference: float = Field(gt=0)
@@ -54,19 +54,19 @@ def build_bundle(
 ) -> None:
     """Calibrate, export, prove on the whole validation split and on a grid of sizes, then write the bundle.
 
-    `prove_more` gives what else was compared, by name, for the report; it raises where that does not agree. Without
+    `prove_more` gives further comparisons for the report, by name; it raises where one does not agree. Without
     `explaining` the bundle explains nothing.
     """
     folder = paths.candidate(task, architecture)
     description, network = candidates.load(folder)
     dataset = candidates.open_dataset(task, paths.prepared(task, "validation"))
-    unseen = candidates.open_dataset(task, paths.prepared(task, "calibration"))  # neither learnt from nor chosen by
-    rows_for_sets, rows_to_calibrate = halves(unseen.labels)
+    unseen = candidates.open_dataset(task, paths.prepared(task, "calibration"))  # used neither to train nor to choose
+    rows_for_sets, rows_to_calibrate = split_in_halves(unseen.labels)
     calibration = _calibrate(task, description, network, unseen, rows_to_calibrate)
     example, _ = next(iter(dataset.evaluation_batches(EXPORT_BATCH, next(network.parameters()).device)))
     print(f"{task}: exporting {architecture}; an LSTM takes up to a minute", flush=True)
-    files = _export(network, folder, example, task, calibration, explaining is not None)
-    card = _card(task, description, preprocessing, limits, calibration, params.coverage)
+    files = _export_files(network, folder, example, task, calibration, explaining is not None)
+    card = _draft_card(task, description, preprocessing, limits, calibration, params.coverage)
     if explaining is not None:
         card = card.model_copy(update={"explanation": explaining.describe(task, network)})
     model = Model(card, files, threads=2)
@@ -78,16 +78,16 @@ def build_bundle(
     files["examples.json"] = atomic.to_json(_draw_examples(task, model, params.examples))
     card = card.model_copy(update={"sets": _fit_sets(model, unseen, rows_for_sets, params)})
     digest = write_bundle(paths.bundle(task), card, files)
-    Predictor(paths.bundle(task))  # what cannot be loaded must not leave this stage
+    Predictor(paths.bundle(task))  # a bundle that cannot be loaded must not leave this stage
     atomic.write_json(paths.reports(task) / "parity.json", report)
     print(f"{task}: bundle {digest[:12]}, {calibration}, {card.sets}, {report}")
 
 
-def _export(
+def _export_files(
     network: nn.Module, folder: Path, example: Tensor, task: Task, calibration: Calibration, explains: bool
 ) -> dict[str, bytes]:
     if explains:
-        files = export_both(network, folder, example, task, calibration)
+        files = export_with_explanation(network, folder, example, task, calibration)
     else:
         files = {"model.onnx": export(network, example, task, calibration)}
     if paths.kind_of(task) == "text":
@@ -95,7 +95,7 @@ def _export(
     return files
 
 
-def _card(
+def _draft_card(
     task: Task,
     description: Description,
     preprocessing: dict[str, Any],
@@ -113,7 +113,7 @@ def _card(
             "temperature": calibration.temperature,
             "logit_offsets": calibration.offsets,
             "calibration_n": calibration.n,
-            # Until the model that ships has said more.
+            # Until `_fit_sets` has run the exported model.
             "sets": Sets(coverage=coverage, threshold=ALL_LABELS, n=0),
             "architecture": description.architecture,
             "params": description.model_dump(mode="json"),
@@ -125,7 +125,7 @@ def _card(
 def _calibrate(
     task: Task, description: Description, network: nn.Module, data: candidates.Dataset, rows: NDArray[np.int64]
 ) -> Calibration:
-    """After training with balanced weights the logits get the frequencies of the training labels back."""
+    """After training with balanced weights the offsets restore the frequencies of the training labels."""
     offsets = None
     if description.training["learning"]["class_weights"] == "balanced":
         offsets = log_shares(_training_labels(task), len(description.labels))
@@ -138,7 +138,7 @@ def _training_labels(task: Task) -> NDArray[np.int64]:
 
 
 def _fit_sets(model: Model, data: candidates.Dataset, rows: NDArray[np.int64], params: BundleParams) -> Sets:
-    """By the model that ships, on rows that neither training nor the choice nor the calibration has seen."""
+    """Thresholds from the exported model, on rows used neither to train nor to choose nor to calibrate."""
     labels, probabilities = data.labels[rows], model.probabilities([data.arrays[row] for row in rows])
     if params.sets == "marginal":
         threshold = fit_threshold(labels, probabilities, params.coverage)
@@ -174,11 +174,11 @@ def _draw_examples(task: Task, model: Model, count: int) -> list[dict[str, Any]]
         if task == "image"
         else read_texts(path).texts[:count]
     )
-    found = model.replay(inputs)
+    probabilities = model.replay(inputs)
     labels = model.card.labels
     return [
         Example(input=text, label=labels[int(row.argmax())], probabilities=tuple(map(float, row))).model_dump()
-        for text, row in zip(inputs, found, strict=True)
+        for text, row in zip(inputs, probabilities, strict=True)
     ]
 
 

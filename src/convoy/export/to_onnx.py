@@ -1,4 +1,4 @@
-"""A trained network -> model.onnx and explanation.onnx, each one file that names no place of its making; proven."""
+"""A trained network -> model.onnx and explanation.onnx, each one file without paths of the machine; proven."""
 
 import logging
 import os
@@ -25,8 +25,8 @@ from convoy.kinds import candidates
 from convoy.kinds.class_activation import PlaceNetwork
 from convoy.kinds.image.prepared import read_images
 
-# The inputs of each graph, and what of their sizes varies from request to request: the batch, and the length of texts.
-SYMBOLIC: dict[Task, dict[str, tuple[int, ...]]] = {
+# The inputs of each graph, and which of their dimensions vary between requests: the batch, and the length of texts.
+DYNAMIC_DIMENSIONS: dict[Task, dict[str, tuple[int, ...]]] = {
     "image": {"input": (0,)},
     "text": {"input": (0, 1)},
     "text-stream": {"input": (0, 1), "state": (0,)},
@@ -34,7 +34,7 @@ SYMBOLIC: dict[Task, dict[str, tuple[int, ...]]] = {
 
 
 class ExportFailed(RuntimeError):
-    """The exported graph is not what serving needs: a frozen size, data outside the file."""
+    """The exported graph cannot be deployed: a frozen size, data outside the file."""
 
 
 class Calibrated(nn.Module):
@@ -56,7 +56,7 @@ class Calibrated(nn.Module):
 
 
 class Probabilities(Calibrated):
-    """A network with the calibration and the softmax that serving would otherwise have to add."""
+    """A network with the calibration and the softmax, so that the server adds neither."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Inputs of the network -> (batch, labels) probabilities."""
@@ -64,10 +64,10 @@ class Probabilities(Calibrated):
 
 
 class StepProbabilities(Calibrated):
-    """The same of a network that goes on with what it carries, after each word."""
+    """The same for a network that carries a state from word to word."""
 
     def forward(self, inputs: Tensor, carried: Tensor) -> tuple[Tensor, Tensor]:
-        """(streams, words) token ids and what was carried -> (streams, words, labels), and what to carry on."""
+        """(streams, words) token ids and the state -> (streams, words, labels) probabilities and the next state."""
         logits, carried = self.network.step(inputs, carried)  # type: ignore[operator]
         return self.calibrate(logits).softmax(dim=2), carried
 
@@ -75,8 +75,8 @@ class StepProbabilities(Calibrated):
 class Contributions(Calibrated):
     """What each place adds to the logits whose softmax `Probabilities` gives, and these logits.
 
-    Softmax sees only differences between labels, so that what a place adds to all of them alike says nothing: all is
-    relative to the mean of the labels. The logits are the sum of what is shown, so that parity proves both.
+    Softmax depends on differences between labels only, so contributions are relative to the mean over labels. The
+    logits are the sum of the contributions, so that parity proves both.
     """
 
     def __init__(self, network: nn.Module, calibration: Calibration) -> None:
@@ -99,23 +99,30 @@ def export(network: nn.Module, example: Tensor, task: Task, calibration: Calibra
     a second LSTM in the same process silently gets a frozen length. Raises ExportFailed.
     """
     if task != "text-stream":
-        return _export(Probabilities(network, calibration), (example,), task, ["probabilities"])
+        return _export_graph(Probabilities(network, calibration), (example,), task, ["probabilities"])
     begun = network.begin(len(example))  # type: ignore[operator]
-    return _export(StepProbabilities(network, calibration), (example, begun), task, ["probabilities", "next_state"])
+    return _export_graph(
+        StepProbabilities(network, calibration), (example, begun), task, ["probabilities", "next_state"]
+    )
 
 
 def export_explanation(network: nn.Module, example: Tensor, task: Task, calibration: Calibration) -> bytes:
-    """The graph that explains what `export` gives, under the same rules: a file of its own, since ONNX Runtime runs a
-    whole graph, whichever of its outputs are asked for.
+    """The graph that explains the graph of `export`, under the same rules.
+
+    It is a file of its own, since ONNX Runtime runs a whole graph, whichever of its outputs are requested.
     """
-    return _export(Contributions(network, calibration), (example,), task, ["contributions", "logits"])
+    return _export_graph(Contributions(network, calibration), (example,), task, ["contributions", "logits"])
 
 
-def _export(module: nn.Module, examples: tuple[Tensor, ...], task: Task, outputs: list[str]) -> bytes:
-    sizes = tuple(dict.fromkeys(dimensions, torch.export.Dim.DYNAMIC) for dimensions in SYMBOLIC[task].values())
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, whose operators we do not use
+def _export_graph(module: nn.Module, examples: tuple[Tensor, ...], task: Task, outputs: list[str]) -> bytes:
+    sizes = tuple(
+        dict.fromkeys(dimensions, torch.export.Dim.DYNAMIC) for dimensions in DYNAMIC_DIMENSIONS[task].values()
+    )
+    logging.getLogger("torch.onnx").setLevel(
+        logging.ERROR
+    )  # it warns of a missing torchvision, whose operators no network uses
     with warnings.catch_warnings():
-        # The exporter's own use of torch, and that an LSTM keeps its weights in a list too.
+        # Of the exporter's own use of torch, and of the list in which an LSTM keeps its weights.
         warnings.filterwarnings("ignore", category=FutureWarning)
         warnings.filterwarnings("ignore", ".*_flat_weights.*", UserWarning)
         program = torch.onnx.export(
@@ -123,67 +130,67 @@ def _export(module: nn.Module, examples: tuple[Tensor, ...], task: Task, outputs
             examples,
             dynamo=True,
             dynamic_shapes=sizes,
-            input_names=list(SYMBOLIC[task]),
+            input_names=list(DYNAMIC_DIMENSIONS[task]),
             output_names=outputs,
             external_data=False,
             verbose=False,
         )
     assert program is not None
     model = program.model_proto
-    _strip(model)
+    _strip_debug_info(model)
     onnx.checker.check_model(model, full_check=True)
     _check_sizes(model, task)
     return bytes(model.SerializeToString(deterministic=True))
 
 
-def _strip(model: onnx.ModelProto) -> None:
-    """Take out what the exporter writes for its own debugging: stack traces with source paths, names of scopes."""
-    _strip_each([model, *model.functions])
+def _strip_debug_info(model: onnx.ModelProto) -> None:
+    """Remove what the exporter writes for its own debugging: stack traces with source paths, names of scopes."""
+    _strip_messages([model, *model.functions])
     for function in model.functions:
-        _strip_each(function.node)
-        _strip_each(function.value_info)
-    for graph in _graphs(model.graph):
-        _strip_each([graph])
-        for things in (graph.node, graph.value_info, graph.input, graph.output, graph.initializer):
-            _strip_each(things)
+        _strip_messages(function.node)
+        _strip_messages(function.value_info)
+    for graph in _all_graphs(model.graph):
+        _strip_messages([graph])
+        for messages in (graph.node, graph.value_info, graph.input, graph.output, graph.initializer):
+            _strip_messages(messages)
 
 
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """The graph and those inside its nodes."""
+def _all_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """The graph and the graphs inside its nodes."""
     yield graph
     for node in graph.node:
         for attribute in node.attribute:
             for inner in [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]:
-                yield from _graphs(inner)
+                yield from _all_graphs(inner)
 
 
-def _strip_each(things: Iterable[Any]) -> None:
-    for thing in things:
-        del thing.metadata_props[:]
-        thing.doc_string = ""
+def _strip_messages(messages: Iterable[Any]) -> None:
+    for message in messages:
+        del message.metadata_props[:]
+        message.doc_string = ""
 
 
 def _check_sizes(model: onnx.ModelProto, task: Task) -> None:
-    for graph_input, dimensions in zip(model.graph.input, SYMBOLIC[task].values(), strict=True):
+    for graph_input, dimensions in zip(model.graph.input, DYNAMIC_DIMENSIONS[task].values(), strict=True):
         shape = graph_input.type.tensor_type.shape.dim
         frozen = [index for index in dimensions if not shape[index].dim_param]
         if frozen:
             name = f"{graph_input.name} dimension {frozen} of {task}"
             raise ExportFailed(f"the graph froze {name} at the example's size")
-    tensors = [tensor for graph in _graphs(model.graph) for tensor in graph.initializer]
+    tensors = [tensor for graph in _all_graphs(model.graph) for tensor in graph.initializer]
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in tensors):
         raise ExportFailed("the graph keeps weights outside the file")
 
 
 @dataclass(frozen=True)
 class Explaining:
-    """How a model explains what it says, and how far its contributions may be from torch's, in the mean."""
+    """How a model explains its predictions, and how far its contributions may be from torch's, in the mean."""
 
     how: Occlusion | Reading
     max_contribution_difference: float
 
     def describe(self, task: Task, network: nn.Module) -> ImageExplanation | TextExplanation:
-        """For the card."""
+        """The explanation section of the card."""
         if isinstance(self.how, Occlusion):
             mean = read_images(paths.prepared(task, "train")).images.mean(axis=(0, 1, 2))
             neutral = tuple(map(round, mean.tolist()))
@@ -194,7 +201,10 @@ class Explaining:
     def prove(
         self, network: nn.Module, model: Model, content: bytes, arrays: Sequence[NDArray[Any]], max_difference: float
     ) -> dict[str, Any]:
-        """What explanation.onnx, `content`, sums up against what model.onnx says; its contributions against torch's."""
+        """The probabilities of `content`, explanation.onnx, against model.onnx; its contributions against torch's.
+
+        Raises ParityBroken where either differs by more than is allowed.
+        """
         contributions, explainer = Contributions(network, model.card.calibration), Explainer(model, content, threads=2)
         sums, difference = compare_explanations(contributions, explainer, arrays)
         return {
@@ -203,10 +213,10 @@ class Explaining:
         }
 
 
-def export_both(
+def export_with_explanation(
     network: nn.Module, folder: Path, example: Tensor, task: Task, calibration: Calibration
 ) -> dict[str, bytes]:
-    """What predicts and what explains, each from a process of its own, at the same time; `folder` has the candidate."""
+    """model.onnx and explanation.onnx, each from a process of its own, in parallel; `folder` holds the candidate."""
     # Spawned: a fork would hang in the threads that torch has started.
     with ProcessPoolExecutor(1, get_context("spawn"), stage.end_with_parent, (os.getpid(),)) as pool:
         explanation = pool.submit(_export_explanation, folder, example.cpu().numpy(), task, calibration)

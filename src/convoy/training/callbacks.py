@@ -1,4 +1,4 @@
-"""What happens beside the steps of a training: figures, best weights, random state, signs of divergence, signals."""
+"""Lightning callbacks: progress, curves, best weights, early stopping, seeds, divergence, follower, signals."""
 
 import math
 import signal
@@ -24,14 +24,14 @@ class Diverged(RuntimeError):
 
 
 class Progress(pl.Callback):
-    """One bar for the whole training: what, how far, how long to go, and how good it is by now."""
+    """One bar for the whole training: its title, the batches done, the time left, the last validation figures."""
 
     def __init__(self, title: str) -> None:
         self.title = title
         self._bar: Any = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """In a log a line each half minute is enough."""
+        """Begin the bar; in a log a line each half minute is enough."""
         interval_s = 0.5 if sys.stderr.isatty() else 30
         self._bar = tqdm(
             total=int(trainer.estimated_stepping_batches),
@@ -52,7 +52,7 @@ class Progress(pl.Callback):
         self._bar.update()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Show what validation said."""
+        """Show the figures of validation."""
         figures = {name: f"{trainer.callback_metrics[f'validation_{name}']:.4f}" for name in ("accuracy", "log_loss")}
         self._bar.set_postfix(figures)
 
@@ -61,20 +61,20 @@ class Progress(pl.Callback):
         self._bar.close()
 
     def on_exception(self, *_: Any) -> None:
-        """Leave the bar as it is, so that what is said next has a line of its own."""
+        """Leave the bar as it is, so that the next message has a line of its own."""
         if self._bar is not None:
             self._bar.close()
 
 
 class Curves(pl.Callback):
-    """Keeps a row of figures per epoch; its clock goes on where a resumed training was left."""
+    """Keeps a row of figures per epoch; the clock of a resumed training goes on where it stopped."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
         self._started_s = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Runs after validation, when all figures of the epoch are known."""
+        """Runs after validation, when all figures of the epoch exist."""
         figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         elapsed_s = round(time.perf_counter() - self._started_s, 2)
@@ -94,8 +94,8 @@ class Curves(pl.Callback):
 class BestWeights(pl.Callback):
     """Keeps the weights of the epoch with the lowest `monitor`, and its number (from 0).
 
-    They are part of every checkpoint, so that one file is all of a training: with Lightning's own second file, a kill
-    between the two writes leaves a record of best weights that are gone.
+    They are part of every checkpoint, so that one file holds all of a training: with Lightning's own second file, a
+    kill between the two writes leaves a record of best weights that are gone.
     """
 
     def __init__(self, network: nn.Module, monitor: str) -> None:
@@ -119,7 +119,7 @@ class BestWeights(pl.Callback):
         self.score, self.epoch, self.weights = state_dict["score"], state_dict["epoch"], state_dict["weights"]
 
 
-class Patience(EarlyStopping):
+class ResumableEarlyStopping(EarlyStopping):
     """Lightning's EarlyStopping, which forgets on resuming that it had already stopped."""
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -138,40 +138,40 @@ class SeedEachEpoch(pl.Callback):
         seed_epoch(self.seed, trainer.current_epoch, trainer.global_rank)
 
 
-class Divergence(pl.Callback):
-    """Ends a training whose loss is no finite number before a weight takes harm. Raises Diverged."""
+class DivergenceCheck(pl.Callback):
+    """Ends a training whose loss is not finite, before the weights change. Raises Diverged."""
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
-        """Looks at every step's loss."""
+        """Check every step's loss."""
         if not torch.isfinite(loss):
-            raise Diverged(f"the loss is {loss.item()} {_place(trainer)}")
+            raise Diverged(f"the loss is {loss.item()} {_describe_position(trainer)}")
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The last step of an epoch has no next loss to show what it did."""
+        """Check the weights: the last step of an epoch is followed by no loss."""
         for name, weight in pl_module.named_parameters():
             if not torch.isfinite(weight).all():
-                raise Diverged(f"{name} is no longer finite {_place(trainer)}")
+                raise Diverged(f"{name} is no longer finite {_describe_position(trainer)}")
 
 
-class Following(pl.Callback):
-    """Tells a Follower of each epoch once a checkpoint has it, so that no resumed training tells of it again."""
+class FollowerUpdates(pl.Callback):
+    """Sends a Follower each epoch once a checkpoint has it, so that no resumed training sends it again."""
 
-    def __init__(self, follower: Follower, **about: Any) -> None:
-        self.follower, self.about = follower, about
-        self._told = 0
+    def __init__(self, follower: Follower, **run: Any) -> None:
+        self.follower, self.run = follower, run
+        self._sent = 0
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin, with the epochs that a resumed training has behind it."""
-        rows = _rows(trainer)
-        self._told = len(rows)
-        if trainer.is_global_zero:  # a follower that was not started tells nobody
-            self.follower.start(**self.about, rows=rows)
+        rows = _curve_rows(trainer)
+        self._sent = len(rows)
+        if trainer.is_global_zero:  # a follower that was not started sends nothing
+            self.follower.start(**self.run, rows=rows)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Tell of the epoch before."""
-        for row in _rows(trainer)[self._told :]:
+        """Send the epoch before."""
+        for row in _curve_rows(trainer)[self._sent :]:
             self.follower.epoch(row)
-            self._told += 1
+            self._sent += 1
 
     on_train_end = on_train_epoch_start
 
@@ -185,28 +185,30 @@ class Interrupted(SystemExit):
 
 
 class Interruption(pl.Callback):
-    """Ends a training at once when SIGINT or SIGTERM comes; to be used as a context too. Raises Interrupted.
+    """Ends a training at once when SIGINT or SIGTERM comes; to be entered as a context too. Raises Interrupted.
 
-    With Lightning's own handlers the exit code is 1, and 0 not before the epoch ends. Nothing needs to be saved: what
-    counts is in the last checkpoint. Lightning puts its handlers in place as fit begins, this takes them back.
+    With Lightning's own handlers the exit code would be 1 or, after the epoch, 0. Nothing needs to be saved: the last
+    checkpoint is enough. Lightning sets its handlers as fit begins; this callback sets its own again.
     """
 
     def __init__(self) -> None:
         self._launcher: Any = None
-        self._before: dict[int, Any] = {}
+        self._previous_handlers: dict[int, Any] = {}
 
     def __enter__(self) -> "Interruption":
-        self._before = {number: signal.signal(number, self._end) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._previous_handlers = {
+            number: signal.signal(number, self._end) for number in (signal.SIGINT, signal.SIGTERM)
+        }
         return self
 
     def __exit__(self, *_: Any) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take the signals back."""
+        """Set the handlers again."""
         self._launcher = trainer.strategy.launcher
-        for number in self._before:
+        for number in self._previous_handlers:
             signal.signal(number, self._end)
 
     def _end(self, number: int, _: FrameType | None) -> None:
@@ -220,12 +222,12 @@ def seed_epoch(seed: int, epoch: int, rank: int = 0) -> None:
     torch.manual_seed(int(np.random.SeedSequence([seed, epoch, rank]).generate_state(1)[0]))
 
 
-def _rows(trainer: pl.Trainer) -> list[dict[str, float]]:
+def _curve_rows(trainer: pl.Trainer) -> list[dict[str, float]]:
     callbacks: list[pl.Callback] = getattr(trainer, "callbacks")  # noqa: B009 - Lightning sets it where mypy cannot see
     return next(callback.rows for callback in callbacks if isinstance(callback, Curves))
 
 
-def _place(trainer: pl.Trainer) -> str:
+def _describe_position(trainer: pl.Trainer) -> str:
     epoch, batch = trainer.current_epoch + 1, trainer.fit_loop.batch_idx + 1
     return (
         f"in epoch {epoch} of {trainer.max_epochs}, batch {batch} of {trainer.num_training_batches} "

@@ -27,15 +27,15 @@ class LearningParams(Section):
 
     @property
     def monitor(self) -> str:
-        """The figure of validation, the lower the better, that epochs are chosen by.
+        """The validation figure that epochs are chosen by, the lower the better.
 
-        With weighted labels it is the loss that is trained: log loss counts items, so it favours the frequent labels.
+        With weighted labels it is the trained loss: log loss counts items, so it favours frequent labels.
         """
         return "validation_log_loss" if self.class_weights == "none" else "validation_loss"
 
 
 def class_weights(labels: NDArray[np.int64], params: LearningParams, classes: int) -> Tensor | None:
-    """Of each label (classes,), 1 on the mean of the items: `balanced` lets every label count as much as any other."""
+    """The weight of each label (classes,), 1 in the mean over items; with `balanced` all labels count the same."""
     if params.class_weights == "none":
         return None
     counts = np.bincount(labels, minlength=classes)
@@ -65,22 +65,22 @@ class Classifier(pl.LightningModule):
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         if self._weights is None:
             return nn.functional.cross_entropy(logits, labels, label_smoothing=self.params.label_smoothing)
-        # By the number of items, not by their weights as torch's mean: so the parts of a batch that several processes
-        # take have the loss of the whole on the mean.
+        # The mean over items, not over weights as torch takes it: so the mean over the parts of a batch, one part per
+        # process, is the loss of the whole batch.
         return self._weighted_losses(self._weights, logits, labels).mean()
 
     def _weighted_losses(self, weights: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
         """The loss of each item (n,), times the weight of its label.
 
-        torch's own `weight` weighs the smoothing's share of each label too: with smoothing e and C labels, beyond
-        1 + C (1 - e) / e items to one the least loss is to say the rare label of everything.
+        torch's own `weight` also weighs each label's share of the smoothing: with smoothing e and C labels, beyond
+        1 + C (1 - e) / e items to one, predicting the rare label for every item has the least loss.
         """
         smoothing = self.params.label_smoothing
         losses = nn.functional.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
         return weights.to(labels.device)[labels] * losses
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
-        """Keep what the network says, to judge the whole split at once."""
+        """Keep the probabilities, to evaluate the whole split at once."""
         inputs, labels = batch
         logits = self.network(inputs).float()
         self._outcomes.append((logits.softmax(dim=1).cpu(), labels.cpu()))
@@ -98,7 +98,7 @@ class Classifier(pl.LightningModule):
             self._losses.clear()
 
     def configure_optimizers(self) -> Any:
-        """AdamW, with Muon for kernels if asked for; one cycle of their rates (arXiv:1708.07120)."""
+        """AdamW, with Muon for kernels where its rate is set; one cycle of their rates (arXiv:1708.07120)."""
         params, decay = self.params, self.params.weight_decay
         optimizer: torch.optim.Optimizer
         if params.muon_learning_rate is None:

@@ -1,4 +1,4 @@
-"""How a training goes, told to a side process that shows it in MLflow; training never waits for it."""
+"""Sends the progress of a training to a side process that shows it in MLflow; training never waits for it."""
 
 import json
 import os
@@ -14,13 +14,13 @@ from convoy.core.paths import Architecture, Task
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 NICE = 15  # 3 % at most of a core that training fills; at 19, 1.5 %, MLflow would take minutes to be imported
-GRACE_S = 2  # what the end of a training may wait for the last points; `python -m convoy publish` adds what is missing
+GRACE_S = 2  # wait of an ending training for the last points; `python -m convoy publish` adds missing ones
 
 
 class Follower:
     """The training's end of a pipe to `python -m convoy follow`, which alone imports MLflow.
 
-    Nothing here raises or blocks: what the pipe does not take now is kept and offered again with the next line.
+    Nothing here raises or blocks: bytes that the pipe does not take now are kept and written with the next line.
     CONVOY_FOLLOW=0 in the environment switches it off.
     """
 
@@ -36,27 +36,27 @@ class Follower:
         params: Mapping[str, Any],
         rows: Sequence[Mapping[str, float]] = (),
     ) -> None:
-        """Begin to follow; `rows` are the epochs that a resumed training has behind it, `params` may be nested."""
+        """Start the side process; `rows` are the epochs before a training resumed, `params` may be nested."""
         if os.environ.get("CONVOY_FOLLOW") == "0":
             return
         elapsed_s = rows[-1]["elapsed_s"] if rows else 0.0
         started_ms = round((time.time() - elapsed_s) * 1000)
         with suppress(Exception):
-            self.process = _side_process(Path(f".run/training/{task}-{architecture}.log"))
-        about = {"task": task, "architecture": architecture, "fingerprint": fingerprint, "pid": os.getpid()}
-        self._tell("start", **about, started_ms=started_ms, params=params, rows=rows)
+            self.process = _start_side_process(Path(f".run/training/{task}-{architecture}.log"))
+        run = {"task": task, "architecture": architecture, "fingerprint": fingerprint, "pid": os.getpid()}
+        self._send("start", **run, started_ms=started_ms, params=params, rows=rows)
 
     def epoch(self, row: Mapping[str, float]) -> None:
-        """Tell the figures of an epoch."""
-        self._tell("epoch", row=row)
+        """Send the figures of an epoch."""
+        self._send("epoch", row=row)
 
     def end(self, status: Status, reason: str = "") -> None:
-        """Tell how it ended and wait GRACE_S at most.
+        """Send how the training ended and wait GRACE_S at most.
 
-        A side process that needs longer is killed where the training finished, since publish completes the run; else
-        nobody but it knows the reason, so it is left to tell it and ends by itself.
+        A side process that needs longer is killed where the training finished, since publish completes the run. After
+        any other end only the side process has the reason, so it is left to record it and ends by itself.
         """
-        self._tell("end", status=status, reason=reason)
+        self._send("end", status=status, reason=reason)
         process, self.process = self.process, None
         if process is None or process.stdin is None:
             return
@@ -68,7 +68,7 @@ class Follower:
             if status == "FINISHED" or self._unsent:
                 _kill(process)
 
-    def _tell(self, event: str, **content: Any) -> None:
+    def _send(self, event: str, **content: Any) -> None:
         if self.process is None or self.process.stdin is None:
             return
         try:
@@ -76,12 +76,12 @@ class Follower:
             self._unsent = self._unsent[os.write(self.process.stdin.fileno(), self._unsent) :]
         except BlockingIOError:
             pass  # the pipe is full
-        except Exception:  # it has died: publish does its work
+        except Exception:  # the side process has died: publish does its work
             _kill(self.process)
             self.process = None
 
 
-def _side_process(log: Path) -> "subprocess.Popen[bytes]":
+def _start_side_process(log: Path) -> "subprocess.Popen[bytes]":
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as stream:
         process = subprocess.Popen(
@@ -91,7 +91,7 @@ def _side_process(log: Path) -> "subprocess.Popen[bytes]":
             stderr=stream,
             bufsize=0,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
-            process_group=0,  # Ctrl-C is the training's; a session of its own would void the priority below
+            process_group=0,  # Ctrl-C is for the training; a session of its own would void the priority below
         )
     assert process.stdin is not None
     os.set_blocking(process.stdin.fileno(), False)

@@ -1,4 +1,4 @@
-"""Muon for what multiplies vectors, AdamW for the rest: two optimizers that step as one."""
+"""Muon for kernels of hidden convolutions, AdamW for all other weights: two optimizers that step as one."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 MOMENTUM = 0.95
-QUINTIC = (3.4445, -4.7750, 2.0315)  # Jordan's: the steepest at 0, so that small singular values grow fast
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # Jordan's quintic: steepest at 0, so that small singular values grow fast
 ITERATIONS = 5
 
 
@@ -24,9 +24,9 @@ class Muon(torch.optim.Optimizer):
     """Every step of a kernel is nearly `orthogonal`, so that directions with small gradients learn too.
 
     Muon (Jordan 2024, kellerjordan.github.io/posts/muon) with the steps scaled to the size of AdamW's (Liu et al. 2025,
-    arXiv:2502.16982). A kernel (outputs, inputs, height, width) is seen as a matrix (outputs, inputs * area). It does
-    what torch.optim.Muon does, but not in bfloat16, which a CPU without instructions for it emulates: on two AVX2 cores
-    310 of the 650 ms of a training step, against 16 in float32.
+    arXiv:2502.16982). A kernel (outputs, inputs, height, width) is taken as a matrix (outputs, inputs * area). It
+    does what torch.optim.Muon does, but not in bfloat16, which a CPU without instructions for it emulates: on two AVX2
+    cores 310 of the 650 ms of a training step, against 16 in float32.
     """
 
     def __init__(self, kernels: list[nn.Parameter], learning_rate: float, weight_decay: float) -> None:
@@ -40,14 +40,14 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             for kernel in group["params"]:
                 if kernel.grad is not None:
-                    self._step(kernel, kernel.grad, group["lr"], group["weight_decay"])
+                    self._update(kernel, kernel.grad, group["lr"], group["weight_decay"])
         return loss
 
-    def _step(self, kernel: Tensor, gradient: Tensor, rate: float, decay: float) -> None:
+    def _update(self, kernel: Tensor, gradient: Tensor, rate: float, decay: float) -> None:
         state = self.state[kernel]
         momentum = state.setdefault("momentum", torch.zeros_like(kernel))
         momentum.lerp_(gradient, 1 - MOMENTUM)
-        update = gradient.lerp(momentum, MOMENTUM).flatten(1)  # Nesterov's
+        update = gradient.lerp(momentum, MOMENTUM).flatten(1)  # Nesterov momentum
         kernel.mul_(1 - rate * decay)
         scaled_rate = rate * 0.2 * math.sqrt(max(update.shape))
         kernel.add_(orthogonal(update).view(kernel.shape), alpha=-scaled_rate)
@@ -60,15 +60,15 @@ def orthogonal(matrix: Tensor) -> Tensor:
     values of at least 0.0015 of the Frobenius norm come to between 0.68 and 1.21, smaller ones grow up to 485 times,
     zeros stay. On a GPU bfloat16 adds its rounding.
     """
-    a, b, c = QUINTIC
+    a, b, c = COEFFICIENTS
     wide = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
-    found = wide.bfloat16() if matrix.is_cuda else wide
-    found = found / found.norm().clamp(min=1e-7)
+    estimate = wide.bfloat16() if matrix.is_cuda else wide
+    estimate = estimate / estimate.norm().clamp(min=1e-7)
     for _ in range(ITERATIONS):
-        gram = found @ found.T
-        found = torch.addmm(found, torch.addmm(gram, gram, gram, beta=b, alpha=c), found, beta=a)
-    found = found.to(matrix.dtype)
-    return found.T if wide is not matrix else found
+        gram = estimate @ estimate.T
+        estimate = torch.addmm(estimate, torch.addmm(gram, gram, gram, beta=b, alpha=c), estimate, beta=a)
+    estimate = estimate.to(matrix.dtype)
+    return estimate.T if wide is not matrix else estimate
 
 
 class MuonWithAdamW(torch.optim.Optimizer):
@@ -78,9 +78,9 @@ class MuonWithAdamW(torch.optim.Optimizer):
         self, network: nn.Module, muon_learning_rate: float, learning_rate: float, weight_decay: float
     ) -> None:
         super().__init__(network.parameters(), {})
-        kernels = [weight for weight in network.parameters() if _is_kernel(weight)]
-        others = [weight for weight in network.parameters() if not _is_kernel(weight)]
-        self.parts: list[torch.optim.Optimizer] = [adamw(others, learning_rate, weight_decay)]
+        kernels = [weight for weight in network.parameters() if _is_hidden_kernel(weight)]
+        other_weights = [weight for weight in network.parameters() if not _is_hidden_kernel(weight)]
+        self.parts: list[torch.optim.Optimizer] = [adamw(other_weights, learning_rate, weight_decay)]
         if kernels:
             self.parts.append(Muon(kernels, muon_learning_rate, weight_decay))
         self._share_groups()
@@ -98,16 +98,16 @@ class MuonWithAdamW(torch.optim.Optimizer):
         return {"parts": [part.state_dict() for part in self.parts]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take back what `state_dict` gave."""
+        """Restore what `state_dict` gave."""
         for part, state in zip(self.parts, state_dict["parts"], strict=True):
             part.load_state_dict(state)
         self._share_groups()
 
     def _share_groups(self) -> None:
-        """The same dictionaries here as in the parts, so that a schedule that changes a rate here changes it there."""
+        """Use the same dictionaries here as in the parts, so that a schedule that sets a rate here sets it there."""
         self.param_groups = [group for part in self.parts for group in part.param_groups]
 
 
-def _is_kernel(weight: Tensor) -> bool:
-    """Kernels of a hidden convolution; the first one, which sees the pixels, is left to AdamW, as Jordan does."""
+def _is_hidden_kernel(weight: Tensor) -> bool:
+    """Kernels of a hidden convolution; the first convolution, of pixels, is left to AdamW, as Jordan does."""
     return weight.ndim > 2 and weight.shape[1] > 3

@@ -25,18 +25,24 @@ from convoy.training.callbacks import (
     CURVES,
     BestWeights,
     Curves,
-    Divergence,
+    DivergenceCheck,
     Interruption,
-    Patience,
     Progress,
+    ResumableEarlyStopping,
     SeedEachEpoch,
 )
-from convoy.training.checkpoints import AtomicCheckpointIO, epochs_done, every_epoch, is_first_process, newest_whole
+from convoy.training.checkpoints import (
+    AtomicCheckpointIO,
+    epochs_done,
+    is_first_process,
+    make_checkpoint_callback,
+    newest_readable,
+)
 from convoy.training.classifier import Classifier, LearningParams, class_weights
 
 
 class TrainerParams(Section):
-    """Where and how exactly training runs."""
+    """The device and the precision of training."""
 
     seed: int
     accelerator: Literal["auto", "cpu", "gpu", "mps"]
@@ -51,7 +57,7 @@ class TrainerParams(Section):
 
 @dataclass(frozen=True)
 class Trained:
-    """What training gives: the network with its best weights, its epoch (from 0), and a row of figures per epoch."""
+    """The result of a training: the network with its best weights, their epoch (from 0), and a row per epoch."""
 
     network: nn.Module
     best_epoch: int
@@ -59,47 +65,47 @@ class Trained:
 
 
 class Splits(pl.LightningDataModule):
-    """Batches for the Trainer. Each epoch's are drawn from (seed, epoch), so that no random state need be kept."""
+    """Batches for the Trainer. Those of an epoch are drawn from (seed, epoch), so that no random state is kept."""
 
     def __init__(self, train: Dataset, validation: Dataset, batches: Any, seed: int) -> None:
         super().__init__()
         self.train, self.validation, self.batches, self.seed = train, validation, batches, seed
-        self.replays = 1  # how often in a row each batch comes; a network may want more (`train`)
+        self.replays = 1  # how often in a row each batch comes; `train` takes it from the network
 
     def train_dataloader(self) -> Any:
-        """This epoch's batches; the Trainer asks anew for each epoch."""
+        """This epoch's batches; the Trainer calls this for each epoch."""
         assert self.trainer is not None
         device = self.trainer.strategy.root_device
         batches = self.train.training_batches(self.batches, self.seed, self.trainer.current_epoch, device)
-        world = self.trainer.world_size
-        shared = batches if world == 1 else Share(batches, self.trainer.global_rank, world)
+        processes = self.trainer.world_size
+        shared = batches if processes == 1 else Share(batches, self.trainer.global_rank, processes)
         return shared if self.replays == 1 else Replay(shared, self.replays)
 
     def val_dataloader(self) -> Any:
-        """The whole validation split, in order; of several processes each judges all of it, which needs no exchange."""
+        """The whole validation split, in order; each of several processes evaluates all of it by itself."""
         assert self.trainer is not None
         return self.validation.evaluation_batches(EVALUATION_BATCH, self.trainer.strategy.root_device)
 
 
 class Share:
-    """The part of each batch that one of `world` processes takes: together they do the work of one process.
+    """The part of each batch that one of several processes takes: together they do the work of one process.
 
-    Whole blocks, so that in a network that treats every n-th input alike, as an ensemble does, each input is where it
-    would be without other processes, if n divides the block.
+    A part is a contiguous block. So in a network that treats every n-th input alike, as an ensemble does, each input
+    is where it would be in one process, if n divides the block. Raises ParamsInvalid for a batch that does not divide.
     """
 
-    def __init__(self, batches: Any, rank: int, world: int) -> None:
-        self._batches, self._rank, self._world = batches, rank, world
+    def __init__(self, batches: Any, rank: int, processes: int) -> None:
+        self._batches, self._rank, self._processes = batches, rank, processes
 
     def __len__(self) -> int:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for inputs, labels in self._batches:
-            block, left = divmod(len(labels), self._world)
-            if left:
+            block, remainder = divmod(len(labels), self._processes)
+            if remainder:
                 raise ParamsInvalid(
-                    f"{paths.PARAMS}: batches.size is {len(labels)}, which {self._world} processes "
+                    f"{paths.PARAMS}: batches.size is {len(labels)}, which {self._processes} processes "
                     "(train.trainer.devices x num_nodes) cannot share evenly; choose a multiple"
                 )
             rows = slice(self._rank * block, (self._rank + 1) * block)
@@ -131,69 +137,29 @@ def train(
 ) -> Trained:
     """Train until the last epoch or until validation has not improved for `patience` epochs; keep the best weights.
 
-    With a `folder` each epoch is kept there, and a training that was interrupted goes on from the last whole one.
+    With a `folder` the last epochs are kept there, and an interrupted training resumes from the last readable one.
     Raises Diverged for a loss that is not finite, Interrupted where SIGINT or SIGTERM comes.
     """
-    _hush()
+    _silence_lightning()
     torch.set_float32_matmul_precision(params.float32_matmul_precision)
     splits.replays = getattr(network, "replays", 1)
     curves, best = Curves(), BestWeights(network, learning.monitor)
-    patience = Patience(learning.monitor, patience=learning.patience)
-    own = [best, curves, patience, Divergence(), SeedEachEpoch(params.seed)]
-    kept = [every_epoch(folder)] if folder else []
-    unfinished = newest_whole(folder) if folder else None
+    early_stopping = ResumableEarlyStopping(learning.monitor, patience=learning.patience)
+    own_callbacks = [best, curves, early_stopping, DivergenceCheck(), SeedEachEpoch(params.seed)]
+    checkpointing = [make_checkpoint_callback(folder)] if folder else []
+    unfinished = newest_readable(folder) if folder else None
     if unfinished is None:
         candidates.pretrain(network, splits.train, params.seed)
     elif is_first_process():
         print(f"{title}: goes on after epoch {epochs_done(unfinished)} of {learning.epochs} ({unfinished})", flush=True)
     with Interruption() as interruption:
-        trainer = _trainer(params, learning.epochs, [*own, *callbacks, *kept, Progress(title), interruption])
+        all_callbacks = [*own_callbacks, *callbacks, *checkpointing, Progress(title), interruption]
+        trainer = _build_trainer(params, learning.epochs, all_callbacks)
         weights = class_weights(splits.train.labels, learning, len(splits.train.names))
-        model = Classifier(_prepared(network, params), learning, weights)
+        model = Classifier(_prepare_network(network, params), learning, weights)
         trainer.fit(model, datamodule=splits, ckpt_path=unfinished, weights_only=True)
     network.load_state_dict(best.weights)
     return Trained(network.cpu().eval(), best.epoch, curves.rows)
-
-
-def _trainer(params: TrainerParams, epochs: int, callbacks: list[pl.Callback]) -> pl.Trainer:
-    on_gpu = params.accelerator in ("auto", "gpu") and torch.cuda.is_available()
-    # With `deterministic` torch fills what it allocates, for code that reads what it never wrote: 8 % of a step here.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    return pl.Trainer(
-        accelerator=params.accelerator,
-        devices=params.devices,
-        num_nodes=params.num_nodes,
-        strategy=params.strategy,
-        precision=resolve_precision(params),
-        sync_batchnorm=on_gpu and params.devices * params.num_nodes > 1,  # torch has it for GPUs only
-        max_epochs=epochs,
-        callbacks=callbacks,
-        plugins=[AtomicCheckpointIO(), *_environment()],
-        reload_dataloaders_every_n_epochs=1,
-        num_sanity_val_steps=0,
-        deterministic=True,
-        logger=False,
-        enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
-        enable_model_summary=False,
-        enable_progress_bar=False,
-    )
-
-
-def _environment() -> list[SLURMEnvironment]:
-    """SLURM's, where Lightning would take it, but without its own file for a job that is queued again.
-
-    Lightning would write that one into the working folder, never remove it, and begin every later training with it,
-    of whatever candidate: ours go on from their own checkpoints.
-    """
-    found = SLURMEnvironment.detect() and not TorchElasticEnvironment.detect()
-    return [SLURMEnvironment(auto_requeue=False)] if found else []
-
-
-def _prepared(network: nn.Module, params: TrainerParams) -> nn.Module:
-    """The network as its steps run; its weights stay those of `network`, whose names know nothing of compilation."""
-    if params.channels_last:
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return cast(nn.Module, torch.compile(network)) if params.compile else network
 
 
 def resolve_precision(params: TrainerParams) -> Any:
@@ -205,7 +171,7 @@ def resolve_precision(params: TrainerParams) -> Any:
 
 
 def curves_csv(rows: list[dict[str, float]]) -> bytes:
-    """A line per epoch, as `dvc plots` reads it."""
+    """A CSV line per epoch, for `dvc plots`."""
     stream = io.StringIO(newline="")
     writer = csv.DictWriter(stream, CURVES, lineterminator="\n")
     writer.writeheader()
@@ -213,8 +179,49 @@ def curves_csv(rows: list[dict[str, float]]) -> bytes:
     return stream.getvalue().encode()
 
 
-def _hush() -> None:
-    """No tips of Lightning, nor its old way to ask torch for tree leaves, nor advice to average equal figures."""
+def _build_trainer(params: TrainerParams, epochs: int, callbacks: list[pl.Callback]) -> pl.Trainer:
+    on_gpu = params.accelerator in ("auto", "gpu") and torch.cuda.is_available()
+    # With `deterministic` torch fills the memory it allocates, for code that reads before it writes: 8 % of a step.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    return pl.Trainer(
+        accelerator=params.accelerator,
+        devices=params.devices,
+        num_nodes=params.num_nodes,
+        strategy=params.strategy,
+        precision=resolve_precision(params),
+        sync_batchnorm=on_gpu and params.devices * params.num_nodes > 1,  # torch has it for GPUs only
+        max_epochs=epochs,
+        callbacks=callbacks,
+        plugins=[AtomicCheckpointIO(), *_cluster_environments()],
+        reload_dataloaders_every_n_epochs=1,
+        num_sanity_val_steps=0,
+        deterministic=True,
+        logger=False,
+        enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
+        enable_model_summary=False,
+        enable_progress_bar=False,
+    )
+
+
+def _cluster_environments() -> list[SLURMEnvironment]:
+    """SLURM's, where Lightning would choose it, but without its checkpoint for a job that is queued again.
+
+    Lightning would write that checkpoint into the working folder, never remove it, and begin every later training of
+    any candidate with it; here a training resumes from its own checkpoints.
+    """
+    on_slurm = SLURMEnvironment.detect() and not TorchElasticEnvironment.detect()
+    return [SLURMEnvironment(auto_requeue=False)] if on_slurm else []
+
+
+def _prepare_network(network: nn.Module, params: TrainerParams) -> nn.Module:
+    """The network as training runs it, with the weights of `network`, whose names compilation does not change."""
+    if params.channels_last:
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return cast(nn.Module, torch.compile(network)) if params.compile else network
+
+
+def _silence_lightning() -> None:
+    """Hide Lightning's tips, its deprecated use of torch, and its advice to average figures that are equal."""
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)

@@ -1,4 +1,4 @@
-"""The section tune of params.yaml -> which numbers of a candidate are tried, in which range, and as what to type."""
+"""The section tune of params.yaml -> the params of a candidate that are tried, their ranges, the command to build."""
 
 import copy
 import json
@@ -64,17 +64,17 @@ class TuneParams(Section):
 
 
 class Tree(Section):
-    """A section whose keys its user checks."""
+    """A section whose keys its reader checks."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
 
 def read_space(task: Task, architecture: Architecture) -> Space:
-    """What is tried of a candidate. Raises ParamsInvalid where it names a key that the candidate lacks."""
+    """The params of a candidate that are tried. Raises ParamsInvalid where it names a key that the candidate lacks."""
     space: Space = getattr(read_section(TuneParams, "tune"), task).get(architecture, {})
     if not space:
         raise ParamsInvalid(f"{PARAMS}: tune.{task}.{architecture} is missing: there is nothing to try")
-    changed(read_candidate(task, architecture), dict.fromkeys(space), f"{task}.{architecture}")
+    apply_values(read_candidate(task, architecture), dict.fromkeys(space), f"{task}.{architecture}")
     return space
 
 
@@ -83,14 +83,14 @@ def read_candidate(task: Task, architecture: Architecture) -> dict[str, Any]:
     return read_section(Tree, *stages.training_section(task, architecture)).model_dump()
 
 
-def changed(candidate: Mapping[str, Any], drawn: Mapping[str, Any], name: str) -> dict[str, Any]:
+def apply_values(candidate: Mapping[str, Any], drawn: Mapping[str, Any], name: str) -> dict[str, Any]:
     """A candidate's params with the values drawn, each under its dotted key."""
     result: dict[str, Any] = copy.deepcopy(dict(candidate))
     for key, value in drawn.items():
-        *folders, last = key.split(".")
+        *parents, last = key.split(".")
         section: Any = result
-        for folder in folders:
-            section = section.get(folder) if isinstance(section, dict) else None
+        for parent in parents:
+            section = section.get(parent) if isinstance(section, dict) else None
         if not isinstance(section, dict) or last not in section:
             raise ParamsInvalid(f"{PARAMS}: tune.{name} names {key}, but train.{name} has no such key")
         section[last] = value
@@ -98,12 +98,12 @@ def changed(candidate: Mapping[str, Any], drawn: Mapping[str, Any], name: str) -
 
 
 def values(params: Mapping[str, Any], space: Space) -> dict[str, Any]:
-    """What a trial drew, from what its storage holds."""
+    """The values that a trial drew, from the params that its storage holds."""
     return {key: json.loads(value) if isinstance(space[key], Choices) else value for key, value in params.items()}
 
 
 def exp_run(task: Task, architecture: Architecture, drawn: Mapping[str, Any]) -> str:
-    """The line that builds everything with these values, without an edit of params.yaml."""
+    """The command line that builds everything with these values, without an edit of params.yaml."""
     texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in drawn.items()}
-    words = [f"train.{task}.{architecture}.{key}={text}" for key, text in texts.items()]
-    return shlex.join(["dvc", "exp", "run", *[word for each in words for word in ("-S", each)]])
+    assignments = [f"train.{task}.{architecture}.{key}={text}" for key, text in texts.items()]
+    return shlex.join(["dvc", "exp", "run", *[word for assignment in assignments for word in ("-S", assignment)]])

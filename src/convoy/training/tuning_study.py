@@ -28,15 +28,15 @@ from convoy.core.paths import Architecture, Task
 from convoy.training.tuning_space import METRICS, Tree, TuneParams, read_candidate, read_space
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
-HEARTBEAT_S = 60  # tells other machines that a worker lives; two that stay away fail its trial
-UNNAMED = timedelta(seconds=HEARTBEAT_S)  # a trial says who runs it at once, or its worker was killed before that
+HEARTBEAT_S = 60  # shows other machines that a worker lives; two missing ones fail its trial
+UNRECORDED_LIMIT = timedelta(seconds=HEARTBEAT_S)  # a worker records itself at once, or was killed before that
 
-# Drivers that pip has under another name.
-PACKAGES = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "mysqldb": "mysqlclient"}
+# Drivers whose package has another name.
+DRIVER_PACKAGES = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "mysqldb": "mysqlclient"}
 
 
 class StorageUnusable(ValueError):
-    """The storage is a database that does not answer, or that no driver here can speak to."""
+    """The storage is a database that does not answer, or whose driver is not installed."""
 
 
 class StudyChanged(ValueError):
@@ -54,7 +54,7 @@ class Subject:
 
     @property
     def name(self) -> str:
-        """The study's name: trials of other lengths are not compared."""
+        """The study's name: trials of different lengths are not compared."""
         return f"{self.task}-{self.architecture}" + (f"-{self.epochs}-epochs" if self.epochs else "")
 
     @property
@@ -68,8 +68,11 @@ class Subject:
         return {**params, "learning": {**params["learning"], "epochs": self.epochs}} if self.epochs else params
 
     def digest(self) -> str:
-        """Of all that makes values comparable: params, space, metric and data."""
-        space = {key: each.model_dump() for key, each in read_space(self.task, self.architecture).items()}
+        """sha256 (hex) of all that makes values comparable: params, space, metric and data.
+
+        Raises FileNotFoundError where a split is missing.
+        """
+        space = {key: tried.model_dump() for key, tried in read_space(self.task, self.architecture).items()}
         trainer = read_section(Tree, "train", "trainer").model_dump()
         files = [paths.prepared(self.task, "train"), paths.prepared(self.task, "validation")]
         for path in files:
@@ -81,11 +84,11 @@ class Subject:
 
 
 def open_study(subject: Subject, worker: int = 0) -> Study:
-    """The study of a subject, made where it is missing.
+    """The study of a subject, created where it is missing.
 
-    Each worker, each start and, in a database, each host draws from a seed of its own: with one alone all would draw
-    the same. What comes again is what one worker draws, begun at the same number of trials, in a database on a host of
-    the same name; several workers also see each other's trials, in the order in which they happen to end.
+    Each worker, each start and, in a database, each host draws from a seed of its own: with one seed all would draw the
+    same. One worker draws the same again when started at the same number of trials and, in a database, on a host of the
+    same name. Several workers also use each other's trials, in the order in which they happen to end.
     Raises StudyChanged, StorageUnusable.
     """
     params, storage = read_section(TuneParams, "tune"), _open_storage(subject)
@@ -93,11 +96,11 @@ def open_study(subject: Subject, worker: int = 0) -> Study:
     study = optuna.create_study(
         study_name=subject.name, storage=storage, direction=METRICS[params.metric], load_if_exists=True
     )
-    known, digest = study.user_attrs.get("digest"), subject.digest()
-    if known is None:
+    stored_digest, digest = study.user_attrs.get("digest"), subject.digest()
+    if stored_digest is None:
         study.set_user_attr("key", uuid.uuid4().hex)
         study.set_user_attr("digest", digest)
-    elif known != digest:
+    elif stored_digest != digest:
         raise StudyChanged(
             f"the study {subject.name} in {subject.place} compared other params, data or ranges than those of now: "
             "its values say nothing about them. Name another --storage, or delete that one."
@@ -110,25 +113,25 @@ def open_study(subject: Subject, worker: int = 0) -> Study:
     return study
 
 
-def sign(trial: optuna.Trial) -> None:
-    """Write down who runs this trial, so that others can tell when it is dead."""
+def record_worker(trial: optuna.Trial) -> None:
+    """Record the host and the process of this trial, so that others can see when its worker is dead."""
     pid = os.getpid()
     trial.set_user_attr("host", socket.gethostname())
     trial.set_user_attr("process", [pid, process.began_s(pid)])
 
 
 def fail_dead(study: Study) -> None:
-    """Fail the trials whose worker is dead, and let each be tried once more.
+    """Fail the trials whose worker is dead, and queue each once more.
 
-    A worker of this machine is looked for; one of another, in a database, is known by its heartbeat.
+    A worker of this machine is checked by its process; one of another machine, in a database, by its heartbeat.
     """
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         if _is_dead(trial):
             study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-            _try_again(study, trial)
+            _queue_again(study, trial)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        optuna.storages.fail_stale_trials(study)  # else only a worker that begins a trial does it
+        optuna.storages.fail_stale_trials(study)  # otherwise only a worker that begins a trial does it
 
 
 def counts(study: Study) -> tuple[int, int]:
@@ -138,15 +141,15 @@ def counts(study: Study) -> tuple[int, int]:
 
 
 def running(study: Study) -> list[FrozenTrial]:
-    """The trials that a worker is about to end.
+    """The trials that a live worker may still end.
 
-    In a file, which has no heartbeats, those of another host are left out: this machine had that name before, as a
-    container has that was started again, and nobody will ever end them.
+    In a file, which has no heartbeats, trials of another host are left out: this machine had that name before, as a
+    restarted container does, and no worker will ever end them.
     """
-    found = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    trials = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     if isinstance(study._storage, JournalStorage):
-        found = [trial for trial in found if "host" not in trial.user_attrs or is_here(trial)]
-    return found
+        trials = [trial for trial in trials if "host" not in trial.user_attrs or is_here(trial)]
+    return trials
 
 
 def is_here(trial: FrozenTrial) -> bool:
@@ -157,14 +160,14 @@ def is_here(trial: FrozenTrial) -> bool:
 def _is_dead(trial: FrozenTrial) -> bool:
     if "process" not in trial.user_attrs:
         started = trial.datetime_start
-        return started is not None and datetime.now(started.tzinfo) - started > UNNAMED
+        return started is not None and datetime.now(started.tzinfo) - started > UNRECORDED_LIMIT
     if not is_here(trial):
         return False
     return not process.is_same(*trial.user_attrs["process"])
 
 
 def _open_storage(subject: Subject) -> optuna.storages.BaseStorage:
-    """A file, which processes of one machine share, or the URL of a database."""
+    """A journal file, which processes of one machine share, or a database by its URL. Raises StorageUnusable."""
     if "://" not in subject.storage:
         Path(subject.storage).parent.mkdir(parents=True, exist_ok=True)
         return JournalStorage(JournalFileBackend(os.path.abspath(subject.storage)))
@@ -172,11 +175,11 @@ def _open_storage(subject: Subject) -> optuna.storages.BaseStorage:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # heartbeats
             return RDBStorage(
-                subject.storage, heartbeat_interval=HEARTBEAT_S, heartbeat_stale_trial_callback=_try_again
+                subject.storage, heartbeat_interval=HEARTBEAT_S, heartbeat_stale_trial_callback=_queue_again
             )
     except ImportError:
         driver = make_url(subject.storage).get_driver_name()
-        install = f"pip install '{PACKAGES.get(driver, driver)}'"
+        install = f"pip install '{DRIVER_PACKAGES.get(driver, driver)}'"
         raise StorageUnusable(f"--storage {subject.place} needs {driver}; `{install}` brings it") from None
     except SQLAlchemyError as error:
         reason = str(error).splitlines()[0]
@@ -185,11 +188,11 @@ def _open_storage(subject: Subject) -> optuna.storages.BaseStorage:
         ) from None
 
 
-def _try_again(study: Study, trial: FrozenTrial) -> None:
-    """Queue a failed trial anew, where it has not been so before, without what says who ran it."""
+def _queue_again(study: Study, trial: FrozenTrial) -> None:
+    """Queue a failed trial again, once at most, without the record of its worker."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         retry = optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=1)
-    again = copy.deepcopy(trial)
-    again.user_attrs = {}
-    retry(study, again)
+    unrecorded = copy.deepcopy(trial)
+    unrecorded.user_attrs = {}
+    retry(study, unrecorded)

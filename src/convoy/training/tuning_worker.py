@@ -1,4 +1,4 @@
-"""One worker of a study: draws params, trains, judges on validation, again and again. Argument: a task as JSON."""
+"""One worker of a study: draws params, trains and validates, trial after trial. Argument: those of `main` as JSON."""
 
 import json
 import os
@@ -16,8 +16,8 @@ from convoy.kinds import candidates
 from convoy.training.callbacks import Diverged
 from convoy.training.classifier import LearningParams
 from convoy.training.trainer import Splits, TrainerParams, train
-from convoy.training.tuning_space import TuneParams, changed, read_space
-from convoy.training.tuning_study import StorageUnusable, StudyChanged, Subject, counts, open_study, sign
+from convoy.training.tuning_space import TuneParams, apply_values, read_space
+from convoy.training.tuning_study import StorageUnusable, StudyChanged, Subject, counts, open_study, record_worker
 
 HOPELESS = 3  # exit status of an error that every other worker would meet too
 
@@ -29,7 +29,7 @@ class Pruning(pl.Callback):
         self.trial, self.metric, self.pruned = trial, metric, False
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lightning ends the training after this epoch, so that its curves are kept whole."""
+        """Lightning ends the training after this epoch, so that its curves are complete."""
         self.trial.report(float(trainer.callback_metrics[self.metric]), trainer.current_epoch)
         self.pruned = self.trial.should_prune()
         trainer.should_stop = trainer.should_stop or self.pruned
@@ -38,8 +38,8 @@ class Pruning(pl.Callback):
 class Objective:
     """Trains a candidate with drawn params as `dvc repro` would; its value is the best epoch's on validation.
 
-    That epoch is the one that training keeps. The value is the metric of section tune, whatever the labels weigh, so
-    that trials compare even where class_weights is among what is tried.
+    That epoch is the one that training keeps. The value is the metric of section tune, whatever the class weights, so
+    that trials compare even where class_weights is tried.
     """
 
     def __init__(self, subject: Subject) -> None:
@@ -47,18 +47,18 @@ class Objective:
         self.params = subject.candidate()
         self.space = read_space(subject.task, subject.architecture)
         self.metric = f"validation_{read_section(TuneParams, 'tune').metric}"
-        # More devices serve more workers; Lightning would start this module again as the other processes of a trial.
-        alone = {"devices": 1, "num_nodes": 1, "strategy": "auto"}
-        self.trainer = read_section(TrainerParams, "train", "trainer").model_copy(update=alone)
+        # More devices are for more workers; Lightning would start this module again as further processes of a trial.
+        one_device = {"devices": 1, "num_nodes": 1, "strategy": "auto"}
+        self.trainer = read_section(TrainerParams, "train", "trainer").model_copy(update=one_device)
         self.train, self.validation = (
             candidates.open_dataset(subject.task, paths.prepared(subject.task, split))
             for split in ("train", "validation")
         )
 
     def __call__(self, trial: optuna.Trial) -> float:
-        """Raises TrialPruned for one that was stopped, or whose loss is no longer a number."""
-        sign(trial)
-        drawn = {key: each.draw(trial, key) for key, each in self.space.items()}
+        """Raises TrialPruned for a trial that was stopped, or whose loss is not finite."""
+        record_worker(trial)
+        drawn = {key: tried.draw(trial, key) for key, tried in self.space.items()}
         pl.seed_everything(self.trainer.seed, workers=True, verbose=False)
         network, splits, learning = self._build(drawn)
         pruning = Pruning(trial, self.metric)
@@ -74,7 +74,7 @@ class Objective:
 
     def _build(self, drawn: dict[str, Any]) -> tuple[Any, Splits, LearningParams]:
         task, architecture = self.subject.task, self.subject.architecture
-        params = changed(self.params, drawn, f"{task}.{architecture}")
+        params = apply_values(self.params, drawn, f"{task}.{architecture}")
         try:
             batches = candidates.batch_params(task, params["batches"])
             learning = LearningParams.model_validate(params["learning"])
@@ -87,7 +87,7 @@ class Objective:
 def main(subject: Subject, number: int, trials: int, timeout_s: float | None, parent: int) -> None:
     """Work until `trials` are finished or running, the time is over, or the process that started this is gone.
 
-    A trial that fails ends the worker: the next one starts with clean memory.
+    A trial that fails ends the worker: the next worker starts with clean memory.
     """
     study = open_study(subject, number)
 
@@ -101,9 +101,9 @@ def main(subject: Subject, number: int, trials: int, timeout_s: float | None, pa
 
 
 if __name__ == "__main__":
-    task = json.loads(sys.argv[1])
+    arguments = json.loads(sys.argv[1])
     try:
-        main(Subject(**task.pop("subject")), **task)
+        main(Subject(**arguments.pop("subject")), **arguments)
     except (ParamsInvalid, StorageUnusable, StudyChanged, FileNotFoundError) as error:
         print(error, file=sys.stderr)
         raise SystemExit(HOPELESS) from None
