@@ -40,7 +40,7 @@ def found(look: Callable[[], Any], about: str = "") -> Check:
 @pytest.fixture(autouse=True)
 def no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Importing torch takes seconds; one test asks it."""
-    monkeypatch.setattr(machine, "_TORCH", "print('[\"2.13.0\", null, false]')")
+    monkeypatch.setattr(machine, "_TORCH_SCRIPT", "print('[\"2.13.0\", null, false]')")
 
 
 def test_every_finding_that_is_not_well_has_a_remedy_and_one_line(place: Path) -> None:
@@ -53,19 +53,19 @@ def test_floors_are_those_of_pyproject(place: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(REPOSITORY)
     assert found(versions.check_python).state == "ok"
     assert {finding.state for finding in versions.check_packages()} <= {"ok", "warning"}
-    real = versions._installed
-    monkeypatch.setattr(versions, "_installed", lambda name: "12.3.0" if name == "pillow" else real(name))
+    real = versions._installed_version
+    monkeypatch.setattr(versions, "_installed_version", lambda name: "12.3.0" if name == "pillow" else real(name))
     old = found(versions.check_packages, "packages of base")
     assert old.state == "broken" and "pillow 12.3.0 (>=13.0.0 is needed)" in old.says
     assert old.remedy == "`uv pip install -c requirements.lock '.'`"
     assert "pillow 12.3.0 (==" in found(versions.check_lock).says
-    monkeypatch.setattr(versions, "_installed", lambda name: None if name == "mlflow" else real(name))
+    monkeypatch.setattr(versions, "_installed_version", lambda name: None if name == "mlflow" else real(name))
     missing = found(versions.check_packages, "packages of train")
     assert missing.state == "warning" and "missing: mlflow" in missing.says
 
 
 def test_elsewhere_the_floors_are_those_of_the_installed_convoy(place: Path) -> None:
-    floors = versions._project()
+    floors = versions._read_project()
     assert any(line.startswith("pillow>=13") for line in floors["dependencies"])
     assert any(line.strip().startswith("mlflow>=3.17.2") for line in floors["optional-dependencies"]["train"])
     assert all(";" not in line for lines in floors["optional-dependencies"].values() for line in lines)
@@ -195,10 +195,10 @@ def test_a_gpu_that_torch_does_not_see_is_told_with_the_remedy(place: Path, monk
         ('["2.13.0", "13.0", false]', "but torch 2.13.0 does not see it", "CUDA 13.0: update the driver"),
         ('["2.13.0", "13.0", "H100"]', "H100, NVIDIA H100, driver 580.1, torch 2.13.0", ""),
     ):
-        monkeypatch.setattr(machine, "_TORCH", f"print('{torch}')")
+        monkeypatch.setattr(machine, "_TORCH_SCRIPT", f"print('{torch}')")
         finding = found(machine.check_gpu)
         assert says in finding.says and remedy in finding.remedy
-    monkeypatch.setattr(machine, "_TORCH", "import torch_is_not_here")
+    monkeypatch.setattr(machine, "_TORCH_SCRIPT", "import torch_is_not_here")
     assert "No module named 'torch_is_not_here'" in found(machine.check_gpu).says
 
 
@@ -216,7 +216,7 @@ def test_where_a_part_is_missing_the_rest_is_looked_at(missing: str, monkeypatch
             monkeypatch.delitem(sys.modules, module)
     again = importlib.import_module("convoy.operations.doctor.doctor")
     monkeypatch.setattr(builtins, "__import__", without)
-    findings = again.examine(free_port(), free_port())
+    findings = again.run_checks(free_port(), free_port())
     assert any("is not installed" in finding.says for finding in findings) or missing == "mlflow"
     assert {finding.about.split()[0] for finding in findings} >= {"git", "GPU", "threads", "disk", "port"}
 

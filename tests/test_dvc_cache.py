@@ -104,7 +104,7 @@ def test_tags_of_mlflow_name_neither_paths_nor_options(repository: Path) -> None
     outside = Path(f"{dvc_cache.ROOTS.parent}{beyond}.dvc")
     outside.parent.mkdir(parents=True)
     Path("here:.").mkdir()
-    dvc_cache._lay_roots(cache, {f"..{beyond}", md5_of("1")})  # its first two characters are a folder of the cache
+    dvc_cache._create_roots(cache, {f"..{beyond}", md5_of("1")})  # its first two characters are a folder of the cache
     assert [path.name for path in dvc_cache.ROOTS.glob("?*.dvc")] == [f"{md5_of('1')}.dvc"]
     assert not outside.exists()
     dvc_cache.collect({"--output=here"}, set(), True, print)

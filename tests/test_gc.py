@@ -102,7 +102,7 @@ def copied(four: Path, folder: Path) -> Place:
     """A copy in which to work; MLflow notes absolute paths, which move with it as a restore moves them."""
     shutil.copytree(four, folder, symlinks=True)
     os.chdir(folder)
-    restore._move_paths(Path("mlflow-store"), (four / "mlruns").as_uri())
+    restore._rewrite_paths(Path("mlflow-store"), (four / "mlruns").as_uri())
     return Place()
 
 

@@ -194,7 +194,7 @@ def test_when_the_pipe_or_terminal_is_closed_under_it_all_is_ended(
                 left.kill()
 
 
-class _Endless(supervisor._Runner):
+class _Endless(supervisor._ServerManager):
     """Starts one process that ends by no signal but SIGKILL."""
 
     def __init__(self) -> None:

@@ -670,7 +670,7 @@ def test_up_starts_beside_a_task_that_failed(place: Place, tmp_path: Path, capfd
     built_pipeline.lay(tmp_path, "text")
     _link_is_a_folder(tmp_path)
     Path("mlflow-store/mlflow.db").unlink()
-    assert supervisor._make_store(print) == 0
+    assert supervisor._create_store(print) == 0
     assert "image was not published: " in capfd.readouterr().err
     assert deployment.current_digest("text") == digest_of(Path("bundles/text"))
 

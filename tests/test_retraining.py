@@ -49,7 +49,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.slow
 def test_new_data_becomes_a_new_version_and_a_report(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commands: list[tuple[str, ...]] = []
-    real = retrain._run
+    real = retrain._run_module
 
     def run(*words: str, shown: bool = True) -> tuple[str, int]:
         """All for real, but for the stages, which take half an hour, and publishing, which is called here."""
@@ -64,7 +64,7 @@ def test_new_data_becomes_a_new_version_and_a_report(place: Path, monkeypatch: p
             return real(*words, shown=shown)
         return "", 0
 
-    monkeypatch.setattr(retrain, "_run", run)
+    monkeypatch.setattr(retrain, "_run_module", run)
     client = open_empty_store()
     retrain.write_report(client, Path("first.md"), retrain.champions(client), retrain.rebuild(print)[0])
     (place.parent / "origin.csv").write_text("one\ntwo\n")
@@ -104,7 +104,7 @@ def test_a_worse_one_is_reported_with_the_reason_and_the_command(place: Path) ->
 
 def test_a_step_that_fails_ends_it_with_what_it_said(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(retrain.RetrainingFailed, match="`nothing` ended with 1"):
-        retrain._run_whole("nothing")
+        retrain._run_required("nothing")
     assert "No module named nothing" in capfd.readouterr().err
 
 
@@ -114,7 +114,7 @@ def test_a_publish_that_fails_is_told_and_reported(
     """All for real, but for the stages; a folder in the place of the link keeps the images from being deployed."""
     built_pipeline.lay(place, "image")
     Path("deployed/image/current").mkdir(parents=True)
-    monkeypatch.setattr(retrain, "_run_whole", lambda *words: None)
+    monkeypatch.setattr(retrain, "_run_required", lambda *words: None)
     with pytest.raises(typer.Exit):
         maintain.retrain(Path("report.md"))
     assert "`convoy publish` ended with 1" in capfd.readouterr().err

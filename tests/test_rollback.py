@@ -246,13 +246,13 @@ def test_a_history_cut_here_and_in_mlflow_is_noticed(place: Path) -> None:
     """With the release of before, as where a folder is brought back from an older copy."""
     path = journal.path_of("image")
     [shown] = Path("mlruns", registry_sync.EXPERIMENT).glob(f"*/artifacts/{registry_sync.LINES}")
-    assert not list(stores._histories())
+    assert not list(stores._check_histories())
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
     forget()
-    [finding] = stores._histories()
+    [finding] = stores._check_histories()
     assert finding.state == "warning" and "1 lines that follow" in finding.says
     shown.write_bytes(path.read_bytes())
-    [finding] = stores._histories()
+    [finding] = stores._check_histories()
     assert finding.state == "broken" and "had 4 lines" in finding.says and "delete the tag" in finding.remedy
     for _ in range(2):  # what tells of it stays
         assert "had 4 lines" in publish()
@@ -271,7 +271,7 @@ def test_another_machine_s_lines_are_no_loss(place: Path, monkeypatch: pytest.Mo
         if mine != own:
             own.rename(other)
             mine.rename(own)
-        assert not [each for each in stores._histories() if each.state == "broken"]
+        assert not [each for each in stores._check_histories() if each.state == "broken"]
         assert registry_sync.HISTORY not in publish() and len(journal.read_history("image").lines) > 4
 
 

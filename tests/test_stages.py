@@ -103,7 +103,7 @@ def test_trace_names_a_stage_that_exists(task: Task, pipeline: dict[str, Pipelin
 def test_trace_brings_back_nothing_of_no_task() -> None:
     state = State(None, revision="a" * 40)
     assert trace.commands(state) == []
-    assert not any("To bring it back" in line for line in trace._state(state))
+    assert not any("To bring it back" in line for line in trace._format_state(state))
 
 
 @pytest.mark.parametrize("task", TASKS)

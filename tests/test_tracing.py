@@ -71,7 +71,7 @@ def traced(
 
 def names(world: Index | None = None) -> dict[str, str]:
     """An ID of each kind, for the one state that there is."""
-    known, lock = (world or Index()).known, Lock.read()
+    known, lock = (world or Index()).mlflow, Lock.read()
     [version] = known.versions
     return {
         "version": "image/1",
@@ -261,12 +261,12 @@ def test_a_report_outside_reports_is_refused(tmp_path: Path, monkeypatch: pytest
 @pytest.mark.parametrize("tag", ["--output=/tmp/x", "main~1", "main; touch x", "a" * 39, "A" * 40, "a" * 40 + "\n"])
 def test_a_revision_that_is_no_hash_never_reaches_git(tag: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    real = GitRecord._run
-    monkeypatch.setattr(GitRecord, "_run", lambda git, words, stdin: asked.extend(words) or real(git, words, stdin))
+    real = GitRecord._execute
+    monkeypatch.setattr(GitRecord, "_execute", lambda git, words, stdin: asked.extend(words) or real(git, words, stdin))
     world = Index()
-    for run in world.known.runs.values():
+    for run in world.mlflow.runs.values():
         run.tags["convoy.git_revision"] = tag
-    for version in world.known.versions:
+    for version in world.mlflow.versions:
         version.tags["convoy.git_revision"] = tag
     _, answer = traced("image/1", world=world)
     [state] = answer["states"]
@@ -380,7 +380,7 @@ def test_where_no_revision_was_published_a_committed_lock_leads_to_it(
     publish.publish(open_empty_store(), lambda line: None, ["image"])
     for build in (True, False):
         if not build:  # of a version that was published before builds were recorded
-            known = Index().known
+            known = Index().mlflow
             assert known.client is not None
             known.client.delete_run(known.versions[0].tags["convoy.build_run"])
             Path("dvc.lock").unlink()

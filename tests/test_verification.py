@@ -135,9 +135,9 @@ def test_fifty_of_fifty_damages_of_the_cache_are_found(root: Path) -> None:
         kept, mode = file.read_bytes(), file.stat().st_mode
         damage(file, how, rng)
         found, said = verify()
-        assert [item.file for _, item in found.faults] == [file], f"{how} of {file}: {said}"
-        assert found.faults[0][0] == ("missing" if how == "missing" else "damaged")
-        assert f"stage {found.faults[0][1].stage}" in said[0]
+        assert [item.file for _, item in found.problems] == [file], f"{how} of {file}: {said}"
+        assert found.problems[0][0] == ("missing" if how == "missing" else "damaged")
+        assert f"stage {found.problems[0][1].stage}" in said[0]
         file.unlink(missing_ok=True)
         file.write_bytes(kept)
         file.chmod(mode)
@@ -159,7 +159,7 @@ def test_what_cannot_be_read_is_told_and_never_removed(root: Path) -> None:
         assert done.exit_code == 1 and isinstance(done.exception, SystemExit), repr(done.exception)
         (told,) = [line for line in done.output.splitlines() if "cannot be read" in line]
         assert one.name in told and "cannot be read (Input/output error)" in told and "give yourself the right" in told
-        assert [fault for fault, _ in verify()[0].faults] == ["unreadable"]
+        assert [fault for fault, _ in verify()[0].problems] == ["unreadable"]
         done = CliRunner().invoke(app, ["verify", "--mend"])
         assert done.exit_code == 1 and one.is_symlink(), "nothing is mended"
         one.unlink()
@@ -199,7 +199,7 @@ def test_dvc_alone_would_use_a_damaged_object_and_verify_keeps_it_from_that(root
     repro(root)
     assert outs(root) != expected  # the reason for all this; where DVC looks by itself one day, verify may go
     found, _ = verify(mend=True)
-    assert {fault for fault, _ in found.faults} == {"damaged", "differs"}
+    assert {fault for fault, _ in found.problems} == {"damaged", "differs"}
     repro(root)
     assert outs(root) == expected
 
@@ -209,7 +209,7 @@ def test_a_changed_file_in_the_working_tree_is_found_though_its_time_and_size_ar
     before = file.stat()
     file.write_bytes(flip(file.read_bytes(), random.Random(0)))
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
-    ((fault, item),) = verify()[0].faults
+    ((fault, item),) = verify()[0].problems
     assert (fault, item.file.name, item.stage) == ("differs", "3.bin", "make")
 
 

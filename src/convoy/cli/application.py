@@ -1,4 +1,4 @@
-"""The typer application of all verbs, their shared options, and what a person can mend as one sentence on stderr."""
+"""The typer application of all commands, their shared options, and errors as one sentence on stderr."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 @contextmanager
 def open_mlflow() -> Iterator[Any]:
-    """An MLflow client, for one process at a time; what a user can mend is said in a sentence, without a traceback."""
+    """An MLflow client for one process at a time; expected errors are one sentence, without a traceback."""
     with mlflow_refusals():
         from sqlalchemy.exc import SQLAlchemyError
 
@@ -28,7 +28,7 @@ def open_mlflow() -> Iterator[Any]:
         from convoy.tracking.provenance import GitFailed, LockInvalid
 
         try:
-            with locks.hold_deployed(typer.echo):  # the store too: two at once would race to make its tables
+            with locks.hold_deployed(typer.echo):  # for the store too: two at once would race to create its tables
                 yield open_store()
         except SQLAlchemyError as error:
             reason = str(error).splitlines()[0]
@@ -46,7 +46,7 @@ def open_mlflow() -> Iterator[Any]:
 
 @contextmanager
 def mlflow_refusals() -> Iterator[None]:
-    """What MLflow's client and the registry may refuse, in a sentence; needs nothing that a serving machine lacks."""
+    """Errors of MLflow's client and the registry as one sentence; needs nothing that a serving machine lacks."""
     settings.apply()
     import logging
 
@@ -71,7 +71,7 @@ def mlflow_refusals() -> Iterator[None]:
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """What a file or a person's word may be refused for, in a sentence; needs no MLflow."""
+    """Errors of files and of refused approvals as one sentence; needs no MLflow."""
     from convoy.bundles.bundle import BundleInvalid
     from convoy.release.approval import ApprovalRefused
     from convoy.release.journal import DecisionsBroken

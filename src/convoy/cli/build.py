@@ -23,13 +23,13 @@ def init(
 ) -> None:
     """Look at data of your own and propose the params for it; `dvc repro` then does the rest."""
     from convoy.core.params import ParamsInvalid
-    from convoy.operations.init import init as onboarding
     from convoy.operations.init.columns import Columns
+    from convoy.operations.init.init import init as run_init
     from convoy.sources.items import SourceRefused
 
     wanted = tuple(label.strip() for label in labels.split(",")) if labels else None
     try:
-        onboarding.init(task, source, encoding, wanted, Columns(content, label, split), write, typer.echo)
+        run_init(task, source, encoding, wanted, Columns(content, label, split), write, typer.echo)
     except (OSError, ParamsInvalid, SourceRefused) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
@@ -45,14 +45,14 @@ def verify(
     from convoy.lineage import cache_integrity
 
     try:
-        found = cache_integrity.verify(mend, typer.echo)
+        verification = cache_integrity.verify(mend, typer.echo)
     except DvcException as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
     except OSError as error:
         typer.echo(f"DVC's own files cannot be read or changed: {error}; see to your rights and to the disk", err=True)
         raise typer.Exit(1) from None
-    raise typer.Exit(0 if found.whole or (mend and not found.reasons) else 1)
+    raise typer.Exit(0 if verification.whole or (mend and not verification.reasons) else 1)
 
 
 @app.command()
@@ -77,8 +77,8 @@ def tune(
     chosen = architecture or ("cnn" if task == "image" else "lstm")
     place = storage or f".run/tune/{task}-{chosen}.journal"
     try:
-        wanted = trials or read_section(TuneParams, "tune").trials
-        tuner = Tuner(Subject(task, chosen, place, epochs), wanted, workers, timeout, typer.echo)
+        finished = trials or read_section(TuneParams, "tune").trials
+        tuner = Tuner(Subject(task, chosen, place, epochs), finished, workers, timeout, typer.echo)
     except (ParamsInvalid, StorageUnusable, StudyChanged, FileNotFoundError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None

@@ -16,10 +16,10 @@ def status(
     json: Annotated[bool, typer.Option("--json", help="The same for programs.")] = False,
 ) -> None:
     """What is built, published, deployed and serving, and what to type next where these differ."""
-    from convoy.operations import status as standing
+    from convoy.operations import status as task_status
 
-    found = standing.read_status(port)
-    typer.echo(standing.to_json(found)) if json else standing.print_status(found, typer.echo)
+    statuses = task_status.read_status(port)
+    typer.echo(task_status.to_json(statuses)) if json else task_status.print_status(statuses, typer.echo)
 
 
 @app.command()
@@ -30,16 +30,16 @@ def doctor(
 ) -> None:
     """Ports, git, DVC, MLflow, GPU, threads, disk, versions: each finding with its remedy; exit code 1 where broken."""
     settings.apply()
-    from convoy.operations.doctor import doctor as examination
+    from convoy.operations.doctor import doctor as doctor_checks
 
-    found = examination.run_checks(port, mlflow_port)
-    typer.echo(examination.to_json(found)) if json else examination.print_checks(found, typer.echo)
-    raise typer.Exit(1 if any(finding.state == "broken" for finding in found) else 0)
+    checks = doctor_checks.run_checks(port, mlflow_port)
+    typer.echo(doctor_checks.to_json(checks)) if json else doctor_checks.print_checks(checks, typer.echo)
+    raise typer.Exit(1 if any(check.state == "broken" for check in checks) else 0)
 
 
 @app.command()
 def trace(
-    asked: Annotated[
+    name: Annotated[
         str,
         typer.Argument(
             metavar="ID",
@@ -75,7 +75,7 @@ def trace(
             return yes or (sys.stdin.isatty() and typer.confirm(question, err=True))
 
         try:
-            status = tracing.trace(asked, Index(requests), checkout, verify, as_json, typer.echo, progress, confirm)
+            status = tracing.trace(name, Index(requests), checkout, verify, as_json, typer.echo, progress, confirm)
         except (IdUnresolved, CheckoutRefused) as error:
             typer.echo(str(error), err=True)
             status = 1

@@ -21,9 +21,9 @@ def retrain(
     try:
         with open_mlflow() as client:
             before = retraining.champions(client)
-        said, status = retraining.rebuild(typer.echo)
+        published, status = retraining.rebuild(typer.echo)
         with open_mlflow() as client:
-            retraining.write_report(client, report, before, said)
+            retraining.write_report(client, report, before, published)
     except (retraining.RetrainingFailed, OSError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
@@ -46,26 +46,26 @@ def gc(
 
     from convoy.core.params import read_section
     from convoy.operations.cleanup import dvc_cache
-    from convoy.operations.cleanup import gc as collection
+    from convoy.operations.cleanup import gc as cleanup
     from convoy.operations.cleanup.retention import ClockSuspicious, KeepParams
     from convoy.operations.cleanup.run_cleanup import RetiringFailed
 
-    def look(client: Any) -> collection.Plan:
-        return collection.plan(client, read_section(KeepParams, "keep"), datetime.now(UTC), clock_is_right)
+    def make_plan(client: Any) -> cleanup.Plan:
+        return cleanup.plan(client, read_section(KeepParams, "keep"), datetime.now(UTC), clock_is_right)
 
     try:
         with open_mlflow() as client:
-            plan = look(client)
-            collection.print_plan(plan, typer.echo)
+            plan = make_plan(client)
+            cleanup.print_plan(plan, typer.echo)
             dvc_cache.collect(plan.revisions, plan.hashes, True, typer.echo)
         if not yes and not (sys.stdin.isatty() and typer.confirm("Remove what goes?")):
             typer.echo("nothing was removed; `python -m convoy gc --yes` does it")
             return
-        told = {thing.key for thing in plan.going}
+        printed = {thing.key for thing in plan.going}
         with open_mlflow() as client:
-            again = look(client)  # others may have published or promoted while the question stood
-            collection.carry_out(client, [thing for thing in again.going if thing.key in told], typer.echo)
-            after = look(client)
+            renewed = make_plan(client)  # others may have published or promoted while the question stood
+            cleanup.carry_out(client, [thing for thing in renewed.going if thing.key in printed], typer.echo)
+            after = make_plan(client)
             dvc_cache.collect(after.revisions, after.hashes, False, typer.echo)
     except (dvc_cache.CacheRefused, ClockSuspicious, RetiringFailed) as error:
         typer.echo(str(error), err=True)

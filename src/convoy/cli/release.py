@@ -31,11 +31,11 @@ def promote(
     """Let a registered version serve; a service that is running follows within seconds."""
     from convoy.release import deployment
 
-    seen = deployment.current_digest(task)  # before the lock: of two at once the second is told so
+    digest_before = deployment.current_digest(task)  # before the lock: of two at once the second is refused
     with open_mlflow() as client:
         from convoy.release import promote as promoting
 
-        promoting.promote(client, typer.echo, task, version, reason, seen)
+        promoting.promote(client, typer.echo, task, version, reason, digest_before)
 
 
 @app.command()
@@ -47,14 +47,14 @@ def rollback(
     """Let the model serve again that did before, in a second and without MLflow; nothing brings the other one back."""
     from convoy.release import deployment
 
-    seen = deployment.current_digest(task)
+    digest_before = deployment.current_digest(task)
     with refusals():
         from convoy.core import locks
-        from convoy.release import rollback as way_back
+        from convoy.release.rollback import rollback as roll_back
 
         with locks.hold_deployed(typer.echo):
-            way_back.rollback(typer.echo, task, version, reason, seen)
-    settings.apply(impatient=True)  # it serves already; nobody should wait for an MLflow that is away
+            roll_back(typer.echo, task, version, reason, digest_before)
+    settings.apply(impatient=True)  # it serves already; do not wait for an MLflow that is away
     try:
         with open_mlflow() as client:
             from convoy.release import promote as promoting
@@ -99,6 +99,6 @@ def pull(
         if every is not None:
             pulling.follow(client, tasks, every, typer.echo)
         with locks.hold_deployed(typer.echo):
-            failed = [each for each in tasks if not pulling.try_pull(client, each, typer.echo, complain)]
+            failed = [name for name in tasks if not pulling.try_pull(client, name, typer.echo, complain)]
         if failed:
             raise typer.Exit(1)

@@ -1,1 +1,1 @@
-"""From one name to all others: trace, rebuild, and DVC's records proven and mended."""
+"""From an ID to the state that it names: trace, check-out, rebuild; and DVC's records verified and mended."""

@@ -1,7 +1,7 @@
-"""What dvc.lock names, read and hashed anew: DVC's cache and the working tree; what is damaged is found before its use.
+"""Hashes again what dvc.lock names, in DVC's cache and in the working tree: finds damage before the files are used.
 
-DVC takes a cache object that is read-only for whole, and a file whose time and size it knows (treeverse/dvc #9641,
-#9652). `mend` leaves to the next `dvc repro` or `dvc pull` what these do by themselves: make or fetch what is missing.
+DVC does not check a cache object that is read-only, nor a file whose time and size it knows (treeverse/dvc #9641,
+#9652). `mend` makes and fetches nothing: the next `dvc repro` makes what is missing, `dvc pull` fetches it.
 """
 
 from collections.abc import Iterator
@@ -22,8 +22,8 @@ from convoy.lineage.lock_repair import LOCK
 
 MEND = "`python -m convoy verify --mend`, then `dvc repro`"
 
-Fault = Literal["damaged", "missing", "differs", "unreadable"]
-SAYS: dict[Fault, str] = {
+Problem = Literal["damaged", "missing", "differs", "unreadable"]
+DESCRIPTIONS: dict[Problem, str] = {
     "damaged": "damaged",
     "missing": "missing",
     "differs": "not what dvc.lock says",
@@ -38,166 +38,170 @@ class Item:
     file: Path
     md5: str
     cached: bool
-    path: str  # what it is of, in the working tree
+    path: str  # in the working tree, of the out that it belongs to
     stage: str
 
 
 @dataclass
 class Verification:
-    """What is wrong, and how much was read."""
+    """The problems of a run, and how much was read."""
 
-    faults: list[tuple[Fault, Item]] = field(default_factory=list)
+    problems: list[tuple[Problem, Item]] = field(default_factory=list)
     records: list[str] = field(default_factory=list)  # DVC's own files that DVC could not read
-    reasons: dict[Path, str] = field(default_factory=dict)  # the system's, of each file that cannot be read
+    reasons: dict[Path, str] = field(default_factory=dict)  # the system's error, of each file that cannot be read
     items: list[Item] = field(default_factory=list)
     bytes: int = 0
 
     @property
     def whole(self) -> bool:
-        """Whether all is as dvc.lock names it."""
-        return not self.faults and not self.records
+        """Whether everything is as dvc.lock says."""
+        return not self.problems and not self.records
 
-    def refuse(self, item: Item, error: OSError) -> None:
+    def add_unreadable(self, item: Item, error: OSError) -> None:
         """Note that a file cannot be read."""
-        self.faults.append(("unreadable", item))
+        self.problems.append(("unreadable", item))
         self.reasons[item.file] = error.strerror or str(error)
 
 
 def verify(mend: bool, say: Say) -> Verification:
-    """Hash all that dvc.lock names, and say what is not as it names it.
+    """Hash all that dvc.lock names, and say what differs from it.
 
-    With `mend` damaged cache objects are removed, files in the working tree are touched, so that DVC looks at them
-    itself, and records of DVC's that a kill has torn are put aside. What cannot be read stays: it may be whole. Raises
-    DvcException outside a repository, OSError where DVC's own files cannot be read.
+    With `mend` damaged cache objects are removed; files in the working tree are touched, so that DVC hashes them
+    itself; and DVC's records that a kill has torn are put aside. A file that cannot be read stays: it may be whole.
+    Raises DvcException outside a repository, OSError where DVC's own files cannot be read.
     """
-    found = Verification()
+    verification = Verification()
     with Repo() as repo:
         root = Path(repo.root_dir)
-        found.records = list(lock_repair.torn_records(root, mend))
-        if found.records and not mend:
-            _tell(found, root, mend, say)
-            return found
+        verification.records = list(lock_repair.torn_records(root, mend))
+        if verification.records and not mend:
+            _print_result(verification, root, mend, say)
+            return verification
         with repo.lock:
-            found.items = list(_items(repo, found))
-            if found.faults:  # a listing cannot say what it named
-                found.items += _others(repo, found)
-            _compare(found)
+            verification.items = list(_items_of_lock(repo, verification))
+            if verification.problems:  # a listing cannot say what it named
+                verification.items += _unlisted_objects(repo, verification)
+            _compare_hashes(verification)
             if mend:
-                _mend(found)
-    _tell(found, root, mend, say)
-    return found
+                _apply_mend(verification)
+    _print_result(verification, root, mend, say)
+    return verification
 
 
-def _items(repo: Any, found: Verification) -> Iterator[Item]:
-    """All files behind the outs of dvc.lock, each cache object once; a damaged listing of a folder is found here."""
-    objects = set()
+def _items_of_lock(repo: Any, verification: Verification) -> Iterator[Item]:
+    """All files behind the outs of dvc.lock, each cache object once; and problems of folder listings."""
+    yielded = set()
     for stage in repo.index.stages:
         for out in stage.outs:
             if not out.hash_info or out.hash_info.name != "md5":
                 continue
-            about = str(out), stage.addressing
-            for md5, below in _files(out, about, found):
-                yield Item(Path(out.fs_path, below), md5, False, *about)
-                if out.use_cache and md5 not in objects:
-                    objects.add(md5)
-                    yield Item(Path(out.cache.oid_to_path(md5)), md5, True, str(Path(str(out), below)), about[1])
+            origin = str(out), stage.addressing
+            for md5, subpath in _files_of_out(out, origin, verification):
+                yield Item(Path(out.fs_path, subpath), md5, False, *origin)
+                if out.use_cache and md5 not in yielded:
+                    yielded.add(md5)
+                    yield Item(Path(out.cache.oid_to_path(md5)), md5, True, str(Path(str(out), subpath)), origin[1])
 
 
-def _others(repo: Any, found: Verification) -> list[Item]:
+def _unlisted_objects(repo: Any, verification: Verification) -> list[Item]:
     """All other objects of the cache, whose names are their hashes too."""
-    known = {item.file for item in [*found.items, *(item for _, item in found.faults)]}
+    checked = {item.file for item in [*verification.items, *(item for _, item in verification.problems)]}
     files = sorted(Path(repo.cache.local.path).glob("??/*"))
     return [
         Item(file, (file.parent.name + file.name).removesuffix(".dir"), True, "what no readable listing names", "?")
         for file in files
-        if file not in known
+        if file not in checked
     ]
 
 
-def _files(out: Any, about: tuple[str, str], found: Verification) -> Iterator[tuple[str, str]]:
+def _files_of_out(out: Any, origin: tuple[str, str], verification: Verification) -> Iterator[tuple[str, str]]:
     """md5 and path below the out, of the out itself or, where it is a folder, of all that its listing names."""
     if not out.hash_info.isdir:
         yield out.hash_info.value, ""
         return
     oid = out.hash_info.value
-    listing = Item(Path(out.cache.oid_to_path(oid)), oid, True, *about)
+    listing = Item(Path(out.cache.oid_to_path(oid)), oid, True, *origin)
     try:
-        whole = file_md5(str(listing.file)) == oid.removesuffix(".dir")
-        tree = Tree.load(out.cache, out.hash_info) if whole else None
+        is_whole = file_md5(str(listing.file)) == oid.removesuffix(".dir")
+        tree = Tree.load(out.cache, out.hash_info) if is_whole else None
     except FileNotFoundError:
-        found.faults.append(("missing", listing))
+        verification.problems.append(("missing", listing))
         return
     except ObjectFormatError:
         tree = None
     except OSError as error:
-        found.refuse(listing, error)
+        verification.add_unreadable(listing, error)
         return
     if tree is None:
-        found.faults.append(("damaged", listing))
+        verification.problems.append(("damaged", listing))
         return
     for key, (_, hash_info) in tree.iteritems():  # type: ignore[no-untyped-call]
         yield hash_info.value, "/".join(key)
 
 
-def _compare(found: Verification) -> None:
-    sizes = [_size(item, found) for item in found.items]
-    found.bytes = sum(size or 0 for size in sizes)
-    with tqdm(total=found.bytes, desc="verify", unit="B", unit_scale=True, disable=None) as progress:
-        for item, size in zip(found.items, sizes, strict=True):
+def _compare_hashes(verification: Verification) -> None:
+    sizes = [_size_of(item, verification) for item in verification.items]
+    verification.bytes = sum(size or 0 for size in sizes)
+    with tqdm(total=verification.bytes, desc="verify", unit="B", unit_scale=True, disable=None) as progress:
+        for item, size in zip(verification.items, sizes, strict=True):
             if size is None:
                 continue
             try:
                 if file_md5(str(item.file)) != item.md5:
-                    found.faults.append(("damaged" if item.cached else "differs", item))
+                    verification.problems.append(("damaged" if item.cached else "differs", item))
             except OSError as error:
-                found.refuse(item, error)
+                verification.add_unreadable(item, error)
             progress.update(size)
 
 
-def _size(item: Item, found: Verification) -> int | None:
-    """Bytes, or None where there is nothing to read; of the working tree DVC sees by itself what is missing."""
+def _size_of(item: Item, verification: Verification) -> int | None:
+    """Bytes, or None where there is no file; in the working tree DVC finds by itself what is missing."""
     try:
         if item.file.is_file():
             return item.file.stat().st_size
     except OSError as error:
-        found.refuse(item, error)
+        verification.add_unreadable(item, error)
         return None
     if item.cached:
-        found.faults.append(("missing", item))
+        verification.problems.append(("missing", item))
     return None
 
 
-def _mend(found: Verification) -> None:
-    for fault, item in found.faults:
+def _apply_mend(verification: Verification) -> None:
+    for problem, item in verification.problems:
         with suppress(FileNotFoundError):
-            if fault == "damaged":
+            if problem == "damaged":
                 item.file.unlink()
-            elif fault == "differs":
+            elif problem == "differs":
                 item.file.touch()
 
 
-def _tell(found: Verification, root: Path, mend: bool, say: Say) -> None:
-    for record in found.records:
+def _print_result(verification: Verification, root: Path, mend: bool, say: Say) -> None:
+    for record in verification.records:
         say(record + (", put aside" if mend else f"; {MEND}"))
-    objects = len({item.file for item in [*found.items, *(item for _, item in found.faults)] if item.cached})
-    missing = sum(fault == "missing" for fault, _ in found.faults)
+    items = [*verification.items, *(item for _, item in verification.problems)]
+    objects = len({item.file for item in items if item.cached})
+    missing = sum(problem == "missing" for problem, _ in verification.problems)
     if missing == objects > 0:
         say(f"nothing of {LOCK} is in the cache; `dvc pull` fetches it, `dvc repro` makes it")
-    for fault, item in found.faults:
-        if fault == "missing" and missing == objects:
+    for problem, item in verification.problems:
+        if problem == "missing" and missing == objects:
             continue
-        where = item.file.relative_to(root) if item.file.is_relative_to(root) else item.file
-        of = f" (of {item.path})" if item.cached else ""
-        why = f" ({found.reasons[item.file]})" if fault == "unreadable" else ""
-        say(f"{where}{of}, stage {item.stage}: {SAYS[fault]}{why}; {_remedy(fault, mend)}")
-    say(f"{len(found.items)} files, {found.bytes / 1e6:,.0f} MB: {len(found.faults)} not as {LOCK} names them")
+        path = item.file.relative_to(root) if item.file.is_relative_to(root) else item.file
+        owner = f" (of {item.path})" if item.cached else ""
+        reason = f" ({verification.reasons[item.file]})" if problem == "unreadable" else ""
+        say(f"{path}{owner}, stage {item.stage}: {DESCRIPTIONS[problem]}{reason}; {_remedy(problem, mend)}")
+    say(
+        f"{len(verification.items)} files, {verification.bytes / 1e6:,.0f} MB: "
+        f"{len(verification.problems)} not as {LOCK} names them"
+    )
 
 
-def _remedy(fault: Fault, mend: bool) -> str:
-    if fault == "missing":
+def _remedy(problem: Problem, mend: bool) -> str:
+    if problem == "missing":
         return "`dvc pull` fetches it, `dvc repro` makes it"
-    if fault == "unreadable":
+    if problem == "unreadable":
         return "give yourself the right to it, or where the disk is at fault remove it, then `dvc pull` or `dvc repro`"
-    if fault == "differs":
+    if problem == "differs":
         return "the next `dvc repro` looks at it anew" if mend else MEND
     return "removed; `dvc pull` fetches it, `dvc repro` makes it" if mend else MEND

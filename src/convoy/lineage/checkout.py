@@ -18,15 +18,15 @@ from convoy.lineage.index import GitRecord, GitRefused, Index
 from convoy.lineage.state import PATCH, State, code_of
 from convoy.tracking.provenance import LOCK, Lock, same_file
 
-# In the header of a patch: a mode that is no plain file's. Lines of content begin with +, - or a space.
-_SPECIAL = re.compile(rb"^(?:(?:new|new file) mode |index [0-9a-f]+\.\.[0-9a-f]+ )(?!100(?:644|755)\r?$).*", re.M)
+# In the header of a patch: the mode of anything but a plain file. Lines of content begin with +, - or a space.
+_SPECIAL_MODE = re.compile(rb"^(?:(?:new|new file) mode |index [0-9a-f]+\.\.[0-9a-f]+ )(?!100(?:644|755)\r?$).*", re.M)
 
-_ENTRY = {"path", "hash", "md5", "size", "nfiles", "isexec"}
+_ENTRY_KEYS = {"path", "hash", "md5", "size", "nfiles", "isexec"}
 _MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
 
 
 class CheckoutRefused(RuntimeError):
-    """A state that cannot be brought back, or a folder that is taken; says what would help."""
+    """A state that cannot be checked out, or a folder that exists; says what would help."""
 
 
 def cache_folder() -> Path | None:
@@ -41,63 +41,63 @@ def cache_folder() -> Path | None:
         return None
 
 
-def check_out(state: State, folder: Path, world: Index, say: Say) -> None:
-    """Make `folder` hold the state; what serves or lies here is not touched. Raises CheckoutRefused.
+def check_out(state: State, folder: Path, index: Index, say: Say) -> None:
+    """Make `folder` hold the state; the deployed models and the files here are not touched. Raises CheckoutRefused.
 
-    Where a step fails, nothing is left.
+    Where a step fails, the folder is removed.
     """
-    made = "the data and models"
-    with new_worktree(state, folder, world, say):
+    brought = "the data and models"
+    with new_worktree(state, folder, index, say):
         if why := bring_data(state, folder, stages.behind(state.task) if state.task else []):
-            made = "what DVC's cache has of the data and models"
+            brought = "what DVC's cache has of the data and models"
             say(f"not all of it can be brought ({why}); `dvc pull` there fetches it, or `dvc repro` makes it anew")
-    say(f"{folder} holds {state.name}: sources, dvc.lock, reports and {made}; to work there:")
+    say(f"{folder} holds {state.name}: sources, dvc.lock, reports and {brought}; to work there:")
     say(f"  cd {folder} && export PYTHONPATH=src:.   # its own code, not that of here")
     say(f"to take it away again: git worktree remove --force {folder}")
 
 
 @contextmanager
-def new_worktree(state: State, folder: Path, world: Index, say: Say) -> Iterator[None]:
+def new_worktree(state: State, folder: Path, index: Index, say: Say) -> Iterator[None]:
     """`folder` with the sources, dvc.lock and reports of a state, and DVC's cache of here; removed on an error."""
     if os.path.lexists(folder):
         raise CheckoutRefused(f"{folder} is there already; name a folder that is not")
     if state.revision is None or state.task is None:
-        why = "; ".join(state.missing) or "no git revision is known of it"
-        raise CheckoutRefused(f"{state.name} cannot be brought back: {why}")
+        reason = "; ".join(state.missing) or "no git revision is known of it"
+        raise CheckoutRefused(f"{state.name} cannot be brought back: {reason}")
     if state.edits.startswith("made"):
         raise CheckoutRefused(
             f"{state.name} was made from {state.revision} with edits that were not kept (a patch of more than 2 MB, or "
             f"MLflow has lost it): `git worktree add --detach {folder} {state.revision}` gives what is known"
         )
-    _git(world.git, "worktree", "add", "--detach", "--quiet", str(folder), state.revision)
+    _run_git(index.git, "worktree", "add", "--detach", "--quiet", str(folder), state.revision)
     try:
-        _fill(state, folder, world, say)
+        _fill_worktree(state, folder, index, say)
         yield
     except BaseException:
-        remove(folder, world.git)
+        remove_worktree(folder, index.git)
         raise
 
 
-def remove(folder: Path, git: GitRecord) -> None:
-    """Take a worktree away, with all that was made in it."""
-    _git(git, "worktree", "remove", "--force", str(folder))
+def remove_worktree(folder: Path, git: GitRecord) -> None:
+    """Remove a worktree and everything in it."""
+    _run_git(git, "worktree", "remove", "--force", str(folder))
 
 
-def bring_data(state: State, folder: Path, wanted: list[str]) -> str:
-    """Let DVC bring what these stages made from its cache; gives why where it does not have all of it."""
-    known = [name for name in wanted if state.lock and name in state.lock.stages]
-    done = run_dvc(folder, "checkout", *known)
-    if done.returncode:
-        errors = [line.removeprefix("ERROR: ") for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
-        return " ".join(errors) or f"dvc checkout ends with {done.returncode}"
-    unknown = [name for name in wanted if name not in known]
-    return f"no dvc.lock that is kept names {', '.join(unknown)}" if unknown else ""
+def bring_data(state: State, folder: Path, names: list[str]) -> str:
+    """Let DVC check out the outs of these stages from its cache; gives the reason where the cache lacks some."""
+    in_lock = [name for name in names if state.lock and name in state.lock.stages]
+    process = run_dvc(folder, "checkout", *in_lock)
+    if process.returncode:
+        errors = [line.removeprefix("ERROR: ") for line in process.stderr.splitlines() if line.startswith("ERROR: ")]
+        return " ".join(errors) or f"dvc checkout ends with {process.returncode}"
+    not_in_lock = [name for name in names if name not in in_lock]
+    return f"no dvc.lock that is kept names {', '.join(not_in_lock)}" if not_in_lock else ""
 
 
-def run_dvc(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
-    """DVC in a worktree, importing nothing from it: its files may come from whoever can write to MLflow."""
+def run_dvc(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run DVC in a worktree and import nothing from it: anyone who can write to MLflow may have written its files."""
     return subprocess.run(
-        [sys.executable, "-P", "-m", "dvc", *words],
+        [sys.executable, "-P", "-m", "dvc", *arguments],
         cwd=folder,
         env=workspace.environment_without_code(),
         capture_output=True,
@@ -106,42 +106,45 @@ def run_dvc(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-def _fill(state: State, folder: Path, world: Index, say: Say) -> None:
+def _fill_worktree(state: State, folder: Path, index: Index, say: Say) -> None:
     if state.patch is not None:
         _refuse_special_files(state)
-        _git(GitRecord(folder), "apply", "--whitespace=nowarn", "-", stdin=state.patch)
+        _run_git(GitRecord(folder), "apply", "--whitespace=nowarn", "-", stdin=state.patch)
     if state.lock is not None:
-        _refuse_odd_entries(state.lock, state)
+        _refuse_unknown_entries(state.lock, state)
         _write_lock(state.lock, folder)
-        _write_reports(state, folder, world)
+        _write_reports(state, folder, index)
     if cache := cache_folder():
-        done = run_dvc(folder, "cache", "dir", "--local", str(cache))
-        if done.returncode:
-            raise CheckoutRefused(f"DVC's cache cannot be shared: {done.stderr.strip()}")
-    other = [path for path, md5 in code_of(state).items() if not same_file(folder / path, md5)]
-    if other:
-        say(f"{len(other)} source files, {other[0]} first, are not what made it: `dvc repro` there reruns their stages")
-    for name in _other_params(state, folder):
+        process = run_dvc(folder, "cache", "dir", "--local", str(cache))
+        if process.returncode:
+            raise CheckoutRefused(f"DVC's cache cannot be shared: {process.stderr.strip()}")
+    changed = [path for path, md5 in code_of(state).items() if not same_file(folder / path, md5)]
+    if changed:
+        say(
+            f"{len(changed)} source files, {changed[0]} first, are not what made it: "
+            "`dvc repro` there reruns their stages"
+        )
+    for name in _changed_params(state, folder):
         say(f"params.yaml: {name} is not what {state.name} was made with; {LOCK} there has the values")
 
 
 def _refuse_special_files(state: State) -> None:
-    """A link or a submodule in a patch could lead what is written later out of the worktree."""
-    if state.patch is not None and (found := _SPECIAL.search(state.patch)):
-        line = found[0].decode(errors="replace")
+    """A link or a submodule in a patch could lead later writes out of the worktree."""
+    if state.patch is not None and (match := _SPECIAL_MODE.search(state.patch)):
+        line = match[0].decode(errors="replace")
         raise CheckoutRefused(
             f"{PATCH} of {state.name} makes something other than a plain file ({line!r}), as a symbolic link or a "
             f"submodule; `git worktree add --detach FOLDER {state.revision}` gives that state without the edits"
         )
 
 
-def _refuse_odd_entries(lock: Lock, state: State) -> None:
-    """DVC takes a hash for a path in its cache, and writes what an entry lists to wherever it says."""
+def _refuse_unknown_entries(lock: Lock, state: State) -> None:
+    """DVC uses a hash as a path in its cache, and writes an entry's outs to any path that it names."""
     for name, stage in lock.stages.items():
         for entry in [*stage.get("deps", ()), *stage.get("outs", ())]:
             path, md5 = PurePosixPath(str(entry.get("path", "/"))), str(entry.get("md5", ""))
             is_inside = not path.is_absolute() and ".." not in path.parts and "\\" not in str(path)
-            if not (set(entry) <= _ENTRY and is_inside and (_MD5.fullmatch(md5) or "md5" not in entry)):
+            if not (set(entry) <= _ENTRY_KEYS and is_inside and (_MD5.fullmatch(md5) or "md5" not in entry)):
                 raise CheckoutRefused(
                     f"{LOCK} of {state.name} ({state.lock_from}) has an entry in the stage {name!r} that DVC does not "
                     f"write, {str(entry)[:200]!r}; nothing of that state is used"
@@ -149,55 +152,55 @@ def _refuse_odd_entries(lock: Lock, state: State) -> None:
 
 
 def _write_lock(lock: Lock, folder: Path) -> None:
-    """The state's stages in place of the revision's: dvc.lock is often committed later than it is published."""
-    known = Lock.read(folder / LOCK).stages
-    content = {"schema": "2.0", "stages": {**known, **lock.stages}}
+    """Write the state's stages over the revision's: dvc.lock is often committed later than it is published."""
+    committed = Lock.read(folder / LOCK).stages
+    content = {"schema": "2.0", "stages": {**committed, **lock.stages}}
     atomic.write_bytes(folder / LOCK, yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode())
 
 
-def _write_reports(state: State, folder: Path, world: Index) -> None:
-    """Reports that git keeps and DVC's cache does not, as the build has them, where the revision's are others."""
+def _write_reports(state: State, folder: Path, index: Index) -> None:
+    """Write the build's reports where the revision's differ: git keeps reports, DVC's cache does not."""
     if state.build is None or state.lock is None or state.task is None:
         return
-    written = {path: md5 for name in stages.behind(state.task) for path, md5 in state.lock.outs(name).items()}
-    for path in world.known.artifacts(state.build.id, "reports"):
+    hashes = {path: md5 for name in stages.behind(state.task) for path, md5 in state.lock.outs(name).items()}
+    for path in index.mlflow.artifacts(state.build.id, "reports"):
         if not (folder / path).resolve().is_relative_to((folder / "reports").resolve()):
             raise CheckoutRefused(f"MLflow names a report outside reports/: {path!r}; nothing of {state.name} is used")
-        if path in written and not same_file(folder / path, written[path]):
-            content = world.known.artifact(state.build.id, path)
-            if content is not None and hashlib.md5(content, usedforsecurity=False).hexdigest() == written[path]:
+        if path in hashes and not same_file(folder / path, hashes[path]):
+            content = index.mlflow.artifact(state.build.id, path)
+            if content is not None and hashlib.md5(content, usedforsecurity=False).hexdigest() == hashes[path]:
                 atomic.write_bytes(folder / path, content)
 
 
-def _other_params(state: State, folder: Path) -> list[str]:
-    """Sections of params.yaml that differ from what the stages were given, by their names in it."""
+def _changed_params(state: State, folder: Path) -> list[str]:
+    """Keys of params.yaml whose values differ from those that the stages ran with."""
     if state.lock is None or state.task is None:
         return []
     content = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
-    given = {key: value for name in stages.of_reports(state.task) for key, value in state.lock.params(name).items()}
-    return [key for key, value in given.items() if _as_locked(_at(content, key)) != _as_locked(value)]
+    used = {key: value for name in stages.of_reports(state.task) for key, value in state.lock.params(name).items()}
+    return [key for key, value in used.items() if _with_numbers(_value_at(content, key)) != _with_numbers(value)]
 
 
-def _at(content: object, key: str) -> object:
+def _value_at(content: object, key: str) -> object:
     for part in key.split("."):
         content = content.get(part) if isinstance(content, dict) else None
     return content
 
 
-def _as_locked(value: object) -> object:
+def _with_numbers(value: object) -> object:
     """Numbers as numbers: DVC writes 1e-05, which YAML reads as text."""
     if isinstance(value, dict):
-        return {key: _as_locked(each) for key, each in value.items()}
+        return {key: _with_numbers(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_as_locked(each) for each in value]
+        return [_with_numbers(item) for item in value]
     try:
         return float(value) if isinstance(value, str) else value
     except ValueError:
         return value
 
 
-def _git(git: GitRecord, *arguments: str, stdin: bytes = b"") -> None:
+def _run_git(git: GitRecord, *arguments: str, stdin: bytes = b"") -> None:
     try:
-        git.do(*arguments, stdin=stdin)
+        git.run(*arguments, stdin=stdin)
     except GitRefused as error:
         raise CheckoutRefused(str(error)) from None

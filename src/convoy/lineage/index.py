@@ -1,4 +1,4 @@
-"""Everything that `trace` searches, read once: MLflow, git, dvc.lock, the bundles here, the request log."""
+"""Everything that `trace` searches, read once: MLflow, git, dvc.lock, local bundles, the request log."""
 
 import hashlib
 import shutil
@@ -21,7 +21,7 @@ MAX_LOCK_BYTES = 5_000_000  # ours has 80 kB
 
 
 class _WithoutAliases(yaml.SafeLoader):
-    """DVC writes no aliases; a few hundred bytes of nested ones would become gigabytes."""
+    """Refuses aliases: DVC writes none, and a few hundred bytes of nested ones would become gigabytes."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -30,7 +30,7 @@ class _WithoutAliases(yaml.SafeLoader):
 
 
 class GitRefused(RuntimeError):
-    """git did not do what it was asked."""
+    """A git command failed."""
 
 
 @dataclass
@@ -42,67 +42,76 @@ class GitRecord:
     @property
     def is_there(self) -> bool:
         """Whether there is a repository with a commit."""
-        return shutil.which("git") is not None and self._ask("rev-parse", "--verify", "--quiet", "HEAD") is not None
+        return (
+            shutil.which("git") is not None
+            and self._output_or_none("rev-parse", "--verify", "--quiet", "HEAD") is not None
+        )
 
     def resolve(self, name: str) -> str | None:
         """The full revision that a name or the beginning of a hash means; None where it means none, or several."""
         if name.startswith("-") or any(character.isspace() for character in name):
             return None
-        found = self._ask("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
-        return found.decode().strip() if found else None
+        revision = self._output_or_none("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
+        return revision.decode().strip() if revision else None
 
     def recent(self, count: int = 200) -> list[str]:
         """The newest revisions of all branches."""
-        return (self._ask("log", "--all", "--format=%H", f"--max-count={count}") or b"").decode().split()
+        return (self._output_or_none("log", "--all", "--format=%H", f"--max-count={count}") or b"").decode().split()
 
     def about(self, revision: str) -> str:
-        """When a revision was made, and its first line."""
-        return (self._ask("log", "-1", "--format=%cI %s", revision) or b"").decode().strip()
+        """The date of a revision, and the first line of its message."""
+        return (self._output_or_none("log", "-1", "--format=%cI %s", revision) or b"").decode().strip()
 
     def lock_at(self, revision: str) -> Lock | None:
         """dvc.lock as it stands at a revision; None where there is none that can be read."""
-        return lock_of(self._ask("show", f"{revision}:./{LOCK}"))
+        return lock_of(self._output_or_none("show", f"{revision}:./{LOCK}"))
 
     def revisions_with(self, md5: str) -> list[str]:
         """The revisions, newest first, whose dvc.lock was the first to hold a hash, or to hold it again."""
-        found = (self._ask("log", "--all", "--format=%H", f"-S{md5}", "--", str(LOCK)) or b"").decode().split()
-        return [revision for revision in found if md5 in (self._ask("show", f"{revision}:./{LOCK}") or b"").decode()]
+        revisions = (
+            (self._output_or_none("log", "--all", "--format=%H", f"-S{md5}", "--", str(LOCK)) or b"").decode().split()
+        )
+        return [
+            revision
+            for revision in revisions
+            if md5 in (self._output_or_none("show", f"{revision}:./{LOCK}") or b"").decode()
+        ]
 
-    def other_code(self, revision: str, code: dict[str, str]) -> list[str]:
-        """Of these files (path -> md5) those that are not the same at a revision."""
+    def changed_code(self, revision: str, code: dict[str, str]) -> list[str]:
+        """Those of these files (path -> md5) that differ at a revision."""
         names = "".join(f"{revision}:./{path}\n" for path in code)
-        answer = self._ask("cat-file", "--batch", stdin=names.encode()) or b""
-        other = []
+        output = self._output_or_none("cat-file", "--batch", stdin=names.encode()) or b""
+        changed = []
         for path, md5 in code.items():
-            head, _, answer = answer.partition(b"\n")
-            size = int(head.split()[-1]) if head.split()[-1:] and head.split()[-1].isdigit() else -1
-            content, answer = (answer[:size], answer[size + 1 :]) if size >= 0 else (b"", answer)
+            header, _, output = output.partition(b"\n")
+            size = int(header.split()[-1]) if header.split()[-1:] and header.split()[-1].isdigit() else -1
+            content, output = (output[:size], output[size + 1 :]) if size >= 0 else (b"", output)
             if size < 0 or hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
-                other.append(path)
-        return other
+                changed.append(path)
+        return changed
 
-    def do(self, *arguments: str, stdin: bytes = b"") -> bytes:
-        """What git answers. Raises GitRefused, with what it says."""
-        done = self._run(arguments, stdin)
-        if done.returncode:
-            raise GitRefused(f"git {' '.join(arguments[:2])} failed: {done.stderr.decode(errors='replace').strip()}")
-        return done.stdout
+    def run(self, *arguments: str, stdin: bytes = b"") -> bytes:
+        """The output of a git command. Raises GitRefused with its error."""
+        process = self._execute(arguments, stdin)
+        if process.returncode:
+            raise GitRefused(f"git {' '.join(arguments[:2])} failed: {process.stderr.decode(errors='replace').strip()}")
+        return process.stdout
 
-    def _ask(self, *arguments: str, stdin: bytes = b"") -> bytes | None:
-        done = self._run(arguments, stdin)
-        return None if done.returncode else done.stdout
+    def _output_or_none(self, *arguments: str, stdin: bytes = b"") -> bytes | None:
+        process = self._execute(arguments, stdin)
+        return None if process.returncode else process.stdout
 
-    def _run(self, arguments: tuple[str, ...], stdin: bytes) -> "subprocess.CompletedProcess[bytes]":
+    def _execute(self, arguments: tuple[str, ...], stdin: bytes) -> "subprocess.CompletedProcess[bytes]":
         return subprocess.run(["git", *arguments], cwd=self.root, input=stdin, capture_output=True, check=False)
 
 
 def lock_of(content: bytes | None) -> Lock | None:
-    """The Lock that these bytes of a dvc.lock are; None where they are none."""
+    """The Lock in these bytes of a dvc.lock; None where they cannot be read."""
     if content is None or len(content) > MAX_LOCK_BYTES:
         return None
     try:
-        read: Any = yaml.load(content, Loader=_WithoutAliases)
-        return Lock(dict(read["stages"]))
+        mapping: Any = yaml.load(content, Loader=_WithoutAliases)
+        return Lock(dict(mapping["stages"]))
     except (yaml.YAMLError, KeyError, TypeError, ValueError):
         return None
 
@@ -118,15 +127,15 @@ class BundleFolder:
 
 
 class Index:
-    """What there is to look into; each part is read when it is first asked for."""
+    """The sources that `trace` searches; each is read when it is first needed."""
 
     def __init__(self, request_log: str = "") -> None:
         self.request_log = request_log
         self.git = GitRecord()
 
     @cached_property
-    def known(self) -> StoreContents:
-        """What MLflow knows."""
+    def mlflow(self) -> StoreContents:
+        """All runs and versions in MLflow."""
         return read_all()
 
     @cached_property
@@ -139,8 +148,8 @@ class Index:
 
     @cached_property
     def places(self) -> list[BundleFolder]:
-        """The bundles that lie here, built or deployed."""
-        found = [
+        """The built and the deployed bundles of this folder."""
+        bundles = [
             BundleFolder(task, paths.bundle(task), digest_of(paths.bundle(task))) for task in TASKS if _is_bundle(task)
         ]
         for task in TASKS:
@@ -148,15 +157,15 @@ class Index:
             for folder in sorted((DEPLOYED / task).glob("*/manifest.json")):
                 if folder.parent.name != deployment.CURRENT:
                     digest = folder.parent.name
-                    since = _since(folder.parent) if digest == current else None
-                    found.append(BundleFolder(task, folder.parent, digest, since))
-        return found
+                    since = _promoted_at(folder.parent) if digest == current else None
+                    bundles.append(BundleFolder(task, folder.parent, digest, since))
+        return bundles
 
     @cached_property
-    def looked_at(self) -> list[str]:
-        """Where an ID is looked for, and how much there is, in words."""
-        known, log = self.known, request_files.existing(self.request_log) if self.request_log else []
-        mlflow = known.trouble or f"{len(known.versions)} versions and {len(known.runs)} runs in {known.where}"
+    def searched(self) -> list[str]:
+        """The sources in words, each with its size."""
+        store, log = self.mlflow, request_files.existing(self.request_log) if self.request_log else []
+        mlflow = store.trouble or f"{len(store.versions)} versions and {len(store.runs)} runs in {store.where}"
         lock = f"dvc.lock, here ({len(self.lock.stages)} stages) and as git has it"
         if not self.git.is_there:
             lock = f"dvc.lock here ({len(self.lock.stages)} stages); there is no git repository with a commit"
@@ -167,22 +176,22 @@ class Index:
 
     def run(self, run_id: str | None) -> RunRecord | None:
         """A run by its id."""
-        return self.known.runs.get(run_id) if run_id else None
+        return self.mlflow.runs.get(run_id) if run_id else None
 
     def versions_of(self, run_id: str) -> list[VersionRecord]:
-        """The versions that a run has given."""
-        return [version for version in self.known.versions if version.run_id == run_id]
+        """The versions that were registered of a run."""
+        return [version for version in self.mlflow.versions if version.run_id == run_id]
 
     def version_with(self, digest: str) -> VersionRecord | None:
         """The version that holds a bundle."""
-        return next((version for version in self.known.versions if version.digest == digest), None)
+        return next((version for version in self.mlflow.versions if version.digest == digest), None)
 
 
 def _is_bundle(task: Task) -> bool:
     return (paths.bundle(task) / "manifest.json").is_file()
 
 
-def _since(folder: Path) -> str:
+def _promoted_at(folder: Path) -> str:
     try:
         release = read_release(folder)
     except BundleInvalid:

@@ -1,7 +1,7 @@
-"""DVC's own records -> those that a kill has torn are put aside, so that the next `dvc repro` goes on.
+"""Puts aside the records of DVC that a kill has torn, so that the next `dvc repro` continues.
 
-DVC writes dvc.lock and .dvc/tmp/rwlock in place, so that a kill there leaves half of one, at which it then ends
-(treeverse/dvc #7615); no setting of its own avoids that.
+DVC writes dvc.lock and .dvc/tmp/rwlock in place. A kill during that leaves half a file, and the next DVC fails on it
+(treeverse/dvc #7615); no setting of DVC avoids that.
 """
 
 import json
@@ -22,9 +22,9 @@ DAMAGED = Path(".run/damaged")
 
 
 def torn_records(root: Path, mend: bool) -> Iterator[str]:
-    """Say of each torn record that it is; with `mend` the next DVC finds none, or the committed one, in its place.
+    """Yield a line for each torn record; with `mend` it is removed, or replaced by the committed one.
 
-    Both are done under DVC's own locks, so that a record that a living DVC is just writing is none of them. Raises
+    Reads and repairs under DVC's own locks, so that a record that a running DVC is writing is not reported. Raises
     dvc.lock.LockError where another DVC holds one for more than 3 s.
     """
     with make_lock(str(root / f"{RWLOCK}.lock")):
@@ -32,14 +32,14 @@ def torn_records(root: Path, mend: bool) -> Iterator[str]:
             yield f"{RWLOCK} is torn by a kill"
             if mend:
                 (root / RWLOCK).unlink()
-    if not _refusal(root / LOCK):  # most often; that takes 0.3 s, in which nobody need wait
+    if not _parse_error(root / LOCK):  # the usual case: 0.3 s, without the lock
         return
     with make_lock(str(root / TEMPORARY / "lock")):
-        refusal = _refusal(root / LOCK)
-        if refusal:
-            yield f"{LOCK} is torn by a kill ({refusal})"
+        parse_error = _parse_error(root / LOCK)
+        if parse_error:
+            yield f"{LOCK} is torn by a kill ({parse_error})"
             if mend:
-                _renew(root)
+                _restore_committed(root)
 
 
 def _is_json(path: Path) -> bool:
@@ -51,8 +51,8 @@ def _is_json(path: Path) -> bool:
         return False
 
 
-def _refusal(lock: Path) -> str:
-    """What DVC says where it cannot read this dvc.lock; nothing where it can."""
+def _parse_error(lock: Path) -> str:
+    """DVC's error where it cannot read this dvc.lock; empty where it can."""
     try:
         strictyaml.load(str(lock), COMPILED_LOCKFILE_SCHEMA)
     except FileNotFoundError:
@@ -62,11 +62,11 @@ def _refusal(lock: Path) -> str:
     return ""
 
 
-def _renew(root: Path) -> None:
-    """The committed dvc.lock, or none: what has been run since then DVC finds in its run cache."""
-    aside = root / DAMAGED / LOCK
-    aside.parent.mkdir(parents=True, exist_ok=True)
-    (root / LOCK).replace(aside)
+def _restore_committed(root: Path) -> None:
+    """Restore the committed dvc.lock, or leave none: DVC finds later runs in its run cache."""
+    damaged = root / DAMAGED / LOCK
+    damaged.parent.mkdir(parents=True, exist_ok=True)
+    (root / LOCK).replace(damaged)
     committed = subprocess.run(["git", "show", f"HEAD:./{LOCK}"], cwd=root, capture_output=True, check=False)
     if committed.returncode == 0:
         atomic.write_bytes(root / LOCK, committed.stdout)

@@ -1,7 +1,7 @@
-"""The end of a DVC, however it ends -> its torn records mended, by a process that outlives it: nobody else is there.
+"""Waits for the end of a DVC, however it ends, and mends its torn records: a process that outlives it.
 
-A stage starts it (convoy.stage), once per DVC. A kill of DVC before its first stage has started, of the whole container
-or of the machine leaves none; `python -m convoy verify --mend`, which `make repro` runs first, mends the same.
+A stage starts it (convoy.core.stage), once per DVC. It does not run where DVC is killed before its first stage, or the
+whole container or machine ends; `python -m convoy verify --mend`, which `make repro` runs first, mends the same.
 """
 
 import sys
@@ -16,12 +16,12 @@ LOCKS = Path(".run/stages")
 
 
 def watch(pid: int) -> None:
-    """Wait for the end of the DVC that is process `pid` or an ancestor of it, and mend what it leaves torn here.
+    """Wait for the end of the DVC that is process `pid` or an ancestor of it, and mend the records that it leaves torn.
 
-    Nothing where another one waits for it already. psutil waits by pidfd on Linux and by kqueue on macOS, which tell
-    at once; elsewhere it looks every 40 ms.
+    Does nothing where another process waits for it already. psutil waits by pidfd on Linux and by kqueue on macOS,
+    without delay; elsewhere it polls every 40 ms.
     """
-    dvc = _dvc(pid)
+    dvc = _find_dvc(pid)
     LOCKS.mkdir(parents=True, exist_ok=True)
     lock = LOCKS / f"dvc-{dvc.pid if dvc else pid}.lock"
     with locks.hold(lock) as is_first:
@@ -37,15 +37,15 @@ def watch(pid: int) -> None:
             lock.unlink(missing_ok=True)
 
 
-def _dvc(pid: int) -> psutil.Process | None:
-    """None where it has died before this looks: `pid` is gone then, or that of init, which takes orphans over."""
+def _find_dvc(pid: int) -> psutil.Process | None:
+    """None where it has ended already: `pid` is then gone, or that of init, which adopts orphans."""
     with suppress(psutil.Error):
         process = psutil.Process(pid)
-        for each in [process, *process.parents()]:  # a shell may lie between
-            names = [Path(word).name for word in each.cmdline()]
-            # Not all that name it are DVC: init may be `tini -- dvc repro`.
+        for candidate in [process, *process.parents()]:  # a shell may be between them
+            names = [Path(word).name for word in candidate.cmdline()]
+            # Not every command line with dvc is DVC: init may be `tini -- dvc repro`.
             if "dvc" in names and names[0].startswith(("dvc", "python")):
-                return each
+                return candidate
     return None
 
 

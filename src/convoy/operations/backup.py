@@ -1,4 +1,4 @@
-"""mlflow.db, its artifacts and deployed/ with its history -> one archive in which every file has its sha256."""
+"""Backs up mlflow.db, its artifacts and deployed/ with its history in one archive with a sha256 of every file."""
 
 import hashlib
 import io
@@ -22,13 +22,13 @@ from convoy.core.process import Say
 from convoy.tracking import settings
 
 DATABASE, ARTIFACTS, CONTENTS = "mlflow.db", "mlruns", "manifest.json"
-# A restore reads the whole list into memory, whoever wrote it. An entry has about 220 bytes: this is 150,000 files.
+# A restore reads the whole list into memory, from any author. An entry has about 220 bytes: this is 150,000 files.
 MAX_CONTENTS_BYTES = 1 << 25
-_COMPRESSION = 1  # the quickest: the 86 MB of a small pipeline became 7, in 3 s
+_COMPRESSION = 1  # the fastest: 86 MB of a small pipeline became 7, in 3 s
 
 
 class BackupRefused(RuntimeError):
-    """There is nothing to back up, it changes while it is read, or the archive's name is taken."""
+    """There is nothing to back up, a file changes while it is read, or the archive exists."""
 
 
 class Entry(BaseModel):
@@ -41,14 +41,14 @@ class Entry(BaseModel):
 
 
 class Contents(BaseModel):
-    """What an archive holds; stands in it as its last member, since digests are known after the reading."""
+    """The content of an archive; its last member, since the digests are known after reading."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     made_at: str
-    artifact_root: str  # MLflow notes absolute paths, so a restore elsewhere has to know the one of before
+    artifact_root: str  # MLflow stores absolute paths: a restore elsewhere needs the old one
     files: dict[str, Entry]
-    links: dict[str, str]  # what serves: deployed/<task>/current -> a digest; archives of strangers have no links
+    links: dict[str, str]  # the deployed models: deployed/<task>/current -> a digest; the tar itself has no links
 
 
 def back_up(target: Path, say: Say) -> Contents:
@@ -56,17 +56,17 @@ def back_up(target: Path, say: Say) -> Contents:
 
     Raises BackupRefused.
     """
-    _check(target)
-    with _snapshot(say) as database:
+    _refuse_target(target)
+    with _copy_database(say) as database:
         files = {DATABASE: database} if database else {}
-        files |= _files(Path(ARTIFACTS), say)
+        files |= _find_files(Path(ARTIFACTS), say)
         for task in TASKS:
-            files |= _files(DEPLOYED / task, say)
+            files |= _find_files(DEPLOYED / task, say)
         links = {str(link): os.readlink(link) for task in TASKS if (link := DEPLOYED / task / "current").is_symlink()}
         if not files:
             raise BackupRefused(f"there is neither {DATABASE} nor {ARTIFACTS}/ nor {DEPLOYED}/ here to back up")
         with atomic.new_file(target) as temporary:
-            contents = _write(temporary, files, links)
+            contents = _write_archive(temporary, files, links)
     say(
         f"{target}: {len(files)} files, {sum(entry.size for entry in contents.files.values()) / 1e6:,.1f} MB of content"
     )
@@ -74,7 +74,7 @@ def back_up(target: Path, say: Say) -> Contents:
     return contents
 
 
-def _check(target: Path) -> None:
+def _refuse_target(target: Path) -> None:
     if target.exists():
         raise BackupRefused(f"{target} exists; name another file, or move it away")
     if any(target.absolute().is_relative_to(Path(folder).absolute()) for folder in (ARTIFACTS, DEPLOYED)):
@@ -82,8 +82,8 @@ def _check(target: Path) -> None:
 
 
 @contextmanager
-def _snapshot(say: Say) -> Iterator[Path | None]:
-    """A copy of MLflow's SQLite file by SQLite itself: whole, whoever writes to it meanwhile."""
+def _copy_database(say: Say) -> Iterator[Path | None]:
+    """A copy of MLflow's SQLite file by SQLite itself: whole, even while others write to it."""
     database = settings.database()
     if database is None:
         say(
@@ -96,10 +96,10 @@ def _snapshot(say: Say) -> Iterator[Path | None]:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder, DATABASE)
         try:
-            source, written = sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True), sqlite3.connect(copy)
-            with closing(source), closing(written):
-                source.backup(written)
-                (verdict,) = written.execute("PRAGMA quick_check").fetchone()
+            source, destination = sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True), sqlite3.connect(copy)
+            with closing(source), closing(destination):
+                source.backup(destination)
+                (verdict,) = destination.execute("PRAGMA quick_check").fetchone()
         except sqlite3.Error as error:
             raise BackupRefused(f"{database} cannot be read ({error}); it is no whole SQLite file") from None
         if verdict != "ok":
@@ -107,21 +107,21 @@ def _snapshot(say: Say) -> Iterator[Path | None]:
         yield copy
 
 
-def _files(folder: Path, say: Say) -> dict[str, Path]:
-    """Name in the archive -> file, of all that is there; half-written files in deployed/ begin with a dot."""
-    found = {}
+def _find_files(folder: Path, say: Say) -> dict[str, Path]:
+    """Name in the archive -> file, without files in deployed/ that begin with a dot: they are half written."""
+    files = {}
     for path in sorted(folder.rglob("*")):
-        kind = path.lstat().st_mode
+        mode = path.lstat().st_mode
         if path.is_relative_to(DEPLOYED) and any(part.startswith(".") for part in path.parts):
             continue
-        if stat.S_ISREG(kind):
-            found[path.as_posix()] = path
-        elif not stat.S_ISDIR(kind) and path.name != "current":
+        if stat.S_ISREG(mode):
+            files[path.as_posix()] = path
+        elif not stat.S_ISDIR(mode) and path.name != "current":
             say(f"{path} is no file, it is left out")
-    return found
+    return files
 
 
-class _Hashing:
+class _HashingReader:
     """A file that is hashed while tarfile reads it."""
 
     def __init__(self, stream: BinaryIO, progress: "tqdm[Any]") -> None:
@@ -135,7 +135,7 @@ class _Hashing:
         return block
 
 
-def _write(target: Path, files: dict[str, Path], links: dict[str, str]) -> Contents:
+def _write_archive(target: Path, files: dict[str, Path], links: dict[str, str]) -> Contents:
     entries = {}
     total = sum(path.stat().st_size for path in files.values())
     with (
@@ -143,7 +143,7 @@ def _write(target: Path, files: dict[str, Path], links: dict[str, str]) -> Conte
         tarfile.open(target, "w:gz", compresslevel=_COMPRESSION) as tar,
     ):
         for name, path in files.items():
-            entries[name] = _add(tar, name, path, progress)
+            entries[name] = _add_file(tar, name, path, progress)
         contents = Contents(
             made_at=datetime.now(UTC).isoformat(timespec="seconds"),
             artifact_root=settings.artifact_root().as_uri(),
@@ -162,12 +162,12 @@ def _write(target: Path, files: dict[str, Path], links: dict[str, str]) -> Conte
     return contents
 
 
-def _add(tar: tarfile.TarFile, name: str, path: Path, progress: "tqdm[Any]") -> Entry:
+def _add_file(tar: tarfile.TarFile, name: str, path: Path, progress: "tqdm[Any]") -> Entry:
     with path.open("rb") as stream:
         member = tarfile.TarInfo(name)
-        found = os.fstat(stream.fileno())
-        member.size, member.mtime = found.st_size, found.st_mtime  # gate reports are ordered by it
-        hashing = _Hashing(stream, progress)
+        status = os.fstat(stream.fileno())
+        member.size, member.mtime = status.st_size, status.st_mtime  # orders the gate reports
+        hashing = _HashingReader(stream, progress)
         try:
             tar.addfile(member, hashing)
         except OSError as error:

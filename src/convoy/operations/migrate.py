@@ -1,4 +1,4 @@
-"""A bundle of an older format -> one of today's that answers the same and says what it was never made for."""
+"""Migrates a bundle of an older format to today's: the same answers, and a list of what it cannot do."""
 
 import hashlib
 import json
@@ -28,76 +28,76 @@ from convoy.release import decision, deployment, journal
 from convoy.tracking import provenance
 
 Contents = dict[str, Any]
-# The coverage is a number that a card must have; with n = 0 nobody promises it, and the service gives no sets.
+# A card must have a coverage; with n = 0 it promises nothing, and the service gives no sets.
 _NO_SETS = Sets(coverage=0.95, threshold=0.0, n=0)
 
 
 class MigrationRefused(RuntimeError):
-    """A bundle that needs no migration, that this release cannot migrate, or a place that is taken."""
+    """A bundle that needs no migration, that this release cannot migrate, or a target that exists."""
 
 
-def _from_1(card: Contents) -> tuple[Contents, list[str]]:
-    """Format 1 had no temperature, its graph divided by none; and nothing had been calibrated for prediction sets."""
-    lacks = ["it cannot give prediction sets (/v1/*/sets say so): its thresholds were never calibrated"]
-    return {**card, "format_version": 2, "temperature": 1.0, "sets": _NO_SETS.model_dump()}, lacks
+def _migrate_from_1(card: Contents) -> tuple[Contents, list[str]]:
+    """Format 1 had no temperature (that is, 1), and no calibration for prediction sets."""
+    limitations = ["it cannot give prediction sets (/v1/*/sets say so): its thresholds were never calibrated"]
+    return {**card, "format_version": 2, "temperature": 1.0, "sets": _NO_SETS.model_dump()}, limitations
 
 
-_STEPS: dict[int, Callable[[Contents], tuple[Contents, list[str]]]] = {1: _from_1}
+_MIGRATIONS: dict[int, Callable[[Contents], tuple[Contents, list[str]]]] = {1: _migrate_from_1}
 
 
 def migrate(folder: Path, target: Path | None, say: Say) -> Path:
-    """Write today's form of the bundle in `folder` to `target`, or beside it in deployed/, where it then serves too.
+    """Write today's form of the bundle in `folder` to `target`, or beside it in deployed/, where it takes its place.
 
-    The bundle in `folder` stays. Raises BundleInvalid where it is damaged or, migrated, would not reproduce its own
-    examples; MigrationRefused as above. The caller holds locks.hold_deployed().
+    The bundle in `folder` stays. Raises BundleInvalid where it is damaged or, once migrated, does not reproduce its
+    own examples; MigrationRefused. The caller holds locks.hold_deployed().
     """
     if target is not None and target.exists():
         raise MigrationRefused(f"{target} exists; name a new folder with --into, or remove it")
     task = _deployed_task(folder)
     if target is None and task is None:
         raise MigrationRefused(f"{folder} is not below {DEPLOYED}/<task>/; say with --into where today's form goes")
-    card, files, lacks = _read(folder)
+    card, files, limitations = _read_old_bundle(folder)
     with tempfile.TemporaryDirectory() as temporary:
-        proven = Path(temporary, "bundle")
-        digest = write_bundle(proven, card, files)
-        Predictor(proven)
+        bundle = Path(temporary, "bundle")
+        digest = write_bundle(bundle, card, files)
+        Predictor(bundle)
         if target is not None:
             write_bundle(target, card, files)
         elif task is not None:
-            target = _deploy(task, folder, proven, digest, say)
+            target = _deploy(task, folder, bundle, digest, say)
     assert target is not None
     say(f"{folder} -> {target}: format {card.format_version}, digest {digest[:12]}; it reproduces its examples")
-    for lack in lacks:
-        say(f"  {lack}")
+    for limitation in limitations:
+        say(f"  {limitation}")
     return target
 
 
 def _deployed_task(folder: Path) -> Task | None:
-    found = folder.resolve()
-    return next((task for task in TASKS if found.parent == (DEPLOYED / task).resolve()), None)
+    resolved = folder.resolve()
+    return next((task for task in TASKS if resolved.parent == (DEPLOYED / task).resolve()), None)
 
 
-def _deploy(task: Task, folder: Path, proven: Path, digest: str, say: Say) -> Path:
-    """Put the new form beside the old one; where that serves, its history says that the new form does from now on."""
+def _deploy(task: Task, folder: Path, bundle: Path, digest: str, say: Say) -> Path:
+    """Deploy the new form beside the old one; where the old one is current, the new one becomes so, by a decision."""
     release = read_release(folder)
     if release is None:
         raise MigrationRefused(f"{folder / RELEASE} is missing, so nobody knows which version it is; promote again")
     old = os.path.basename(folder.resolve())
     release = release.model_copy(update={"digest": digest})
     journal.finish_interrupted(task, say)
-    serves = deployment.current_digest(task) == old
-    if serves:
+    is_current = deployment.current_digest(task) == old
+    if is_current:
         release = release.model_copy(update={"promoted_at": decision.utc_now()})
-    deployment.put(task, proven, release)
-    if serves:
-        why = f"format {FORMAT_VERSION} of the same model; it reproduces the examples"
-        journal.decide(task, release, decision.Grounds("migration", why, revision=provenance.revision()))
+    deployment.put(task, bundle, release)
+    if is_current:
+        reason = f"format {FORMAT_VERSION} of the same model; it reproduces the examples"
+        journal.decide(task, release, decision.Grounds("migration", reason, revision=provenance.revision()))
     return deployment.folder_of(task, digest)
 
 
-def _read(folder: Path) -> tuple[Card, dict[str, bytes], list[str]]:
-    """Today's card and the other files of an old bundle, every byte as its manifest names it; what the card lacks."""
-    files = _read_files(folder)
+def _read_old_bundle(folder: Path) -> tuple[Card, dict[str, bytes], list[str]]:
+    """Today's card of an old bundle, its other files as its manifest proves them, and its limitations."""
+    files = _read_proven_files(folder)
     try:
         content: Contents = json.loads(files.pop("card.json"))
         version = content["format_version"]
@@ -105,22 +105,22 @@ def _read(folder: Path) -> tuple[Card, dict[str, bytes], list[str]]:
         raise BundleInvalid(f"{folder / 'card.json'} cannot be read ({error}); export the bundle again") from None
     if version == FORMAT_VERSION:
         raise MigrationRefused(f"{folder} has format {version}, today's; there is nothing to do")
-    lacks: list[str] = []
-    while content["format_version"] in _STEPS:
-        content, without = _STEPS[content["format_version"]](content)
-        lacks += without
+    limitations: list[str] = []
+    while content["format_version"] in _MIGRATIONS:
+        content, added = _MIGRATIONS[content["format_version"]](content)
+        limitations += added
     if content["format_version"] != FORMAT_VERSION:
         raise MigrationRefused(
-            f"{folder} has format {version!r}, this release migrates {', '.join(map(str, _STEPS))} to "
+            f"{folder} has format {version!r}, this release migrates {', '.join(map(str, _MIGRATIONS))} to "
             f"{FORMAT_VERSION}; a newer format wants a newer release of Convoy"
         )
     try:
-        return Card.model_validate_json(atomic.to_json(content)), files, lacks
+        return Card.model_validate_json(atomic.to_json(content)), files, limitations
     except ValidationError as error:
         raise BundleInvalid(f"{folder / 'card.json'} is not a card of format {version}: {error}") from None
 
 
-def _read_files(folder: Path) -> dict[str, bytes]:
+def _read_proven_files(folder: Path) -> dict[str, bytes]:
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
         files = {name: (folder / name).read_bytes() for name in manifest if os.path.basename(name) == name}

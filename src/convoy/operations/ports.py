@@ -1,4 +1,4 @@
-"""Ports -> a clear error where one is taken; runs before any set-up, so it needs the standard library alone."""
+"""Checks that ports are free, with a clear error; runs before any set-up, so it needs the standard library alone."""
 
 import os
 import socket
@@ -20,23 +20,22 @@ def check(ports: dict[str, int]) -> None:
         if not 1 <= port <= 65535:
             raise PortTaken(f"{port} is no port; choose {name}=<1 to 65535>")
         with socket.socket() as probe:
-            probe.setsockopt(
-                socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-            )  # as the servers do: one that just ended is free
+            # As the servers do: the port of one that has just ended is free.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((HOST, port))
             except PermissionError:
                 raise PortTaken(f"port {port} may not be used by this user; choose {name}=<1024 or more>") from None
             except OSError:
                 raise PortTaken(
-                    f"port {port} is taken{_holder(port)}; end that, or choose {name}=<a free one>"
+                    f"port {port} is taken{_describe_holder(port)}; end that, or choose {name}=<a free one>"
                 ) from None
 
 
-def _holder(port: int) -> str:
-    """Who listens on a port, as far as Linux lets this user know; empty elsewhere."""
+def _describe_holder(port: int) -> str:
+    """The process that listens on a port, as far as Linux shows it to this user; empty elsewhere."""
     try:
-        sockets = {f"socket:[{inode}]" for inode in _listening(port)}
+        sockets = {f"socket:[{inode}]" for inode in _listening_inodes(port)}
         for process in Path("/proc").iterdir():
             if process.name.isdigit() and process.name != str(os.getpid()) and _has_open(process, sockets):
                 command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
@@ -46,7 +45,7 @@ def _holder(port: int) -> str:
     return ""
 
 
-def _listening(port: int) -> list[str]:
+def _listening_inodes(port: int) -> list[str]:
     rows = [row.split() for table in ("tcp", "tcp6") for row in Path("/proc/net", table).read_text().splitlines()[1:]]
     return [row[9] for row in rows if row[3] == "0A" and int(row[1].rsplit(":", 1)[1], 16) == port]
 

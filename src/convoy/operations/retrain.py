@@ -1,4 +1,4 @@
-"""New data -> a new build, its place in MLflow, and a report of it in Markdown, for whoever decides: on a schedule."""
+"""Fetches new data, builds, publishes and reports it in Markdown for the person who decides: on a schedule."""
 
 import subprocess
 import sys
@@ -22,46 +22,46 @@ _DECISION = "decision"  # tag that `publish` gives a version
 
 
 class RetrainingFailed(RuntimeError):
-    """A step ended with an error, which it has told itself."""
+    """A step ended with an error, which it has printed itself."""
 
 
 def rebuild(say: Say) -> tuple[str, int]:
-    """Fetch new data, build what depends on it, publish; gives what publishing said, and its exit status.
+    """Fetch new data, build what depends on it, publish; gives the output of publishing and its exit status.
 
-    Raises RetrainingFailed for a step before it. Where publishing fails for one task the others have changed all the
-    same, and a report tells of them.
+    Raises RetrainingFailed where an earlier step fails. Where publishing fails for one task, the others have changed
+    all the same, and the report describes them.
 
-    New data is what DVC's imports have at their origin (`dvc import-url`), and whatever has changed at the `path` that
-    params.yaml names, which DVC looks at by itself.
+    New data is what DVC's imports have at their origin (`dvc import-url`), and what has changed at the `path` in
+    params.yaml, which DVC checks by itself.
     """
-    imports = _imports()
+    imports = _imported_files()
     if imports:
-        _run_whole("dvc", "update", *imports)
+        _run_required("dvc", "update", *imports)
     say(f"imports that were looked at anew: {', '.join(imports) or 'none'}")
-    _run_whole("convoy", "verify", "--mend")
-    _run_whole("dvc", "repro")
-    said, status = _run("convoy", "publish", shown=False)
-    say(said.rstrip())
-    return said, status
+    _run_required("convoy", "verify", "--mend")
+    _run_required("dvc", "repro")
+    output, status = _run_module("convoy", "publish", shown=False)
+    say(output.rstrip())
+    return output, status
 
 
 def champions(client: MlflowClient) -> Champions:
-    """Who serves now."""
+    """The champion of each task."""
     return {task: registry.version_with(client, task, "champion") for task in TASKS}
 
 
-def write_report(client: MlflowClient, path: Path, before: Champions, said: str) -> None:
-    """What was built, what served before, and what was decided, as Markdown; `said` is what publishing said."""
+def write_report(client: MlflowClient, path: Path, before: Champions, published: str) -> None:
+    """Write a Markdown report of builds, earlier champions and decisions; `published` is the output of publishing."""
     lines = [f"# Retrained on {datetime.now(UTC):%Y-%m-%d}", ""]
     for task in TASKS:
-        lines += [f"## {task}", "", *_task(client, task, before[task]), ""]
-    fenced = said.rstrip().replace("```", "'''")
+        lines += [f"## {task}", "", *_report_task(client, task, before[task]), ""]
+    fenced = published.rstrip().replace("```", "'''")
     lines += ["## What `python -m convoy publish` said", "", "```", *fenced.splitlines(), "```", ""]
-    lines += ["## Figures against the last commit", "", *_metrics()]
+    lines += ["## Figures against the last commit", "", *_changed_metrics()]
     atomic.write_bytes(path, ("\n".join(lines) + "\n").encode())
 
 
-def _imports() -> list[str]:
+def _imported_files() -> list[str]:
     """The .dvc files of data that was imported from elsewhere."""
     from dvc.repo import Repo
 
@@ -69,34 +69,34 @@ def _imports() -> list[str]:
         return sorted(stage.path_in_repo for stage in repo.index.stages if stage.is_import)
 
 
-def _task(client: MlflowClient, task: Task, before: ModelVersion | None) -> Iterator[str]:
+def _report_task(client: MlflowClient, task: Task, before: ModelVersion | None) -> Iterator[str]:
     try:
-        built = read_bundle(paths.bundle(task)).digest
+        digest = read_bundle(paths.bundle(task)).digest
     except BundleInvalid as error:
         yield f"There is no bundle to publish: {error}"
         return
-    version = registry.find_version(client, task, built)
-    serves = deployment.current_digest(task) == built
+    version = registry.find_version(client, task, digest)
+    is_deployed = deployment.current_digest(task) == digest
     yield "| | version | bundle |"
     yield "|---|---|---|"
     if before is not None:
         yield f"| champion before | {before.version} | {registry.digest_of_version(before)[:12]} |"
     if version is None:
-        yield f"| built | not registered | {built[:12]} |"
+        yield f"| built | not registered | {digest[:12]} |"
         return
-    yield f"| built, {'serves now' if serves else 'does not serve'} | {version.version} | {built[:12]} |"
+    yield f"| built, {'serves now' if is_deployed else 'does not serve'} | {version.version} | {digest[:12]} |"
     yield ""
     yield f"Decision: {version.tags.get(_DECISION, 'none yet, it is asked for')}."
-    yield from _gates(task, built)
-    if not serves:
+    yield from _report_gates(task, digest)
+    if not is_deployed:
         yield ""
         yield f"To let it serve all the same: `python -m convoy promote --task {task} --version {version.version}`."
 
 
-def _gates(task: Task, digest: str) -> Iterator[str]:
-    """The last judgement of a bundle that is kept, a line for each gate."""
-    kept = [each.report for each in run.read_stored_report(gate_reports.folder_of(task))]
-    reports = [report for report in kept if report.challenger.digest == digest]
+def _report_gates(task: Task, digest: str) -> Iterator[str]:
+    """The last stored gate report of a bundle, a line for each gate."""
+    stored = [entry.report for entry in run.read_stored_report(gate_reports.folder_of(task))]
+    reports = [report for report in stored if report.challenger.digest == digest]
     if not reports:
         return
     yield from ("", reports[-1].title, "", "| gate | | |", "|---|---|---|")
@@ -104,28 +104,32 @@ def _gates(task: Task, digest: str) -> Iterator[str]:
         yield f"| {verdict.gate} | {verdict.outcome} | {verdict.sentence.replace('|', ' ')} |"
 
 
-def _metrics() -> list[str]:
-    """DVC's comparison with HEAD; outside git there is nothing to compare with."""
+def _changed_metrics() -> list[str]:
+    """DVC's comparison of the metrics with HEAD; none outside git."""
     command = [sys.executable, "-m", "dvc", "metrics", "diff", "--md", "HEAD"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.splitlines() if done.returncode == 0 and done.stdout.strip() else ["The same, or no commit yet."]
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    return (
+        process.stdout.splitlines()
+        if process.returncode == 0 and process.stdout.strip()
+        else ["The same, or no commit yet."]
+    )
 
 
-def _run_whole(*words: str) -> None:
-    """Run a step that the next one needs. Raises RetrainingFailed."""
-    _, status = _run(*words)
+def _run_required(*words: str) -> None:
+    """Run a step that later steps need. Raises RetrainingFailed."""
+    _, status = _run_module(*words)
     if status:
         raise RetrainingFailed(f"`{' '.join(words[:2])}` ended with {status}; the deployed models stay as they are")
 
 
-def _run(*words: str, shown: bool = True) -> tuple[str, int]:
-    """Run a module as a user would: its output, which goes where ours goes or is given back, and its exit status."""
+def _run_module(*words: str, shown: bool = True) -> tuple[str, int]:
+    """Run a module as a user would; gives its output where it is not `shown`, and its exit status."""
     sys.stdout.flush()
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", *words],
         stdout=None if shown else subprocess.PIPE,
         stderr=None if shown else subprocess.STDOUT,
         text=True,
         check=False,
     )
-    return done.stdout or "", done.returncode
+    return process.stdout or "", process.returncode

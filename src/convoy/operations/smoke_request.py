@@ -1,4 +1,4 @@
-"""A running service -> for each task one real request as a curl line, and the answer it gave."""
+"""Sends a running service one real request per task, printed as a curl line with its answer."""
 
 import json
 import shlex
@@ -20,34 +20,42 @@ TEXT = "A warm and funny film with a wonderful cast."
 
 
 def is_deployed(task: Task) -> bool:
-    """Whether a bundle of this task is there to be served."""
+    """Whether a bundle of this task is deployed."""
     return (DEPLOYED / task / deployment.CURRENT).exists()
 
 
 def wait_until_ready(urls: list[str], within_s: float, given_up: Callable[[], bool]) -> bool:
-    """Ask until all answer 200; False where that took longer than `within_s`, or was given up."""
+    """Poll until all answer 200; False where that takes longer than `within_s`, or `given_up` says so."""
     deadline = time.monotonic() + within_s
     waiting = list(urls)
     while waiting and time.monotonic() < deadline and not given_up():
-        waiting = [url for url in waiting if not _answers(url)]
+        waiting = [url for url in waiting if not _is_ready(url)]
         if waiting:
             time.sleep(0.3)
     return not waiting
 
 
+def _is_ready(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
 def print_predictions(service: str, ui: str, say: Say) -> None:
     """Print the addresses and, for each task that is deployed, a request with its answer."""
     addresses = f"MLflow UI    {ui}\npredictions  {service} (its page describes every route)"
-    answers = [_answer(task, service) for task in TASKS]
+    answers = [_format_answer(task, service) for task in TASKS]
     say("\n\n".join(["", addresses, *answers, "Ctrl-C ends both.\n"]))  # at once, so that no log line comes between
 
 
-def _answer(task: Task, service: str) -> str:
+def _format_answer(task: Task, service: str) -> str:
     if not is_deployed(task):
         return f"{task}: nothing is deployed yet; `make repro` builds and publishes it"
     try:
         words = request(task, service)
-        return f"$ {shlex.join(words)}\n{_ask(words)}"
+        return f"$ {shlex.join(words)}\n{_send(words)}"
     except (BundleInvalid, OSError, subprocess.SubprocessError) as error:
         return f"{task}: no answer: {error}"
 
@@ -66,23 +74,15 @@ def request(task: Task, service: str) -> list[str]:
     return ["curl", "-s", url, "-H", "Content-Type: image/png", "--data-binary", f"@{IMAGE.absolute()}"]
 
 
-def _ask(words: list[str]) -> str:
+def _send(words: list[str]) -> str:
     """Run the command; where there is no curl, send the same bytes without it."""
     if shutil.which("curl"):
         return subprocess.run(words, capture_output=True, text=True, timeout=60, check=True).stdout.strip()
     url, header, body = words[2], words[4], words[6]
     content = Path(body[1:]).read_bytes() if body.startswith("@") else body.encode()
-    sent = urllib.request.Request(url, content, dict([header.split(": ", 1)]))
+    http_request = urllib.request.Request(url, content, dict([header.split(": ", 1)]))
     try:
-        with urllib.request.urlopen(sent, timeout=60) as answer:
+        with urllib.request.urlopen(http_request, timeout=60) as answer:
             return str(answer.read().decode().strip())
     except urllib.error.HTTPError as error:
         return error.read().decode().strip()
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=2) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False

@@ -28,11 +28,14 @@ READY_WITHIN_S = 180  # a cold disk and a busy machine; both are ready in about 
 
 
 def up(port: int, mlflow_port: int, say: Say) -> int:
-    """Run both until Ctrl-C, SIGTERM or the end of one; gives the exit status. MLflow's UI only for a local store."""
+    """Run both until Ctrl-C, SIGTERM or the end of one; gives the exit status.
+
+    MLflow's UI is started for a local store only.
+    """
     local = settings.is_local(settings.tracking_uri())
-    wanted = {"PORT": port, **({"MLFLOW_PORT": mlflow_port} if local else {})}
+    required = {"PORT": port, **({"MLFLOW_PORT": mlflow_port} if local else {})}
     try:
-        ports.check(wanted)
+        ports.check(required)
     except ports.PortTaken as error:
         say(str(error))
         return 1
@@ -40,7 +43,7 @@ def up(port: int, mlflow_port: int, say: Say) -> int:
     if not deployed:
         say("nothing is deployed; `make run` builds it, or `dvc repro` and `python -m convoy publish`")
         return 1
-    if status := _make_store(say):
+    if status := _create_store(say):
         return status
     service = f"http://{HOST}:{port}"
     ui = f"http://{HOST}:{mlflow_port}" if local else settings.tracking_uri()
@@ -48,7 +51,7 @@ def up(port: int, mlflow_port: int, say: Say) -> int:
     probe = "readyz" if len(deployed) == len(TASKS) else "livez"
     checks = [f"{service}/{probe}", *([f"{ui}/health"] if local else [])]
 
-    def announce(runner: "_Runner") -> None:
+    def announce(runner: "_ServerManager") -> None:
         from convoy.operations import smoke_request
 
         if smoke_request.wait_until_ready(checks, READY_WITHIN_S, lambda: runner.ending):
@@ -57,7 +60,7 @@ def up(port: int, mlflow_port: int, say: Say) -> int:
             say(f"not ready after {READY_WITHIN_S} s: {' or '.join(checks)}; the lines above say why")
             os.kill(os.getpid(), signal.SIGTERM)
 
-    runner = _Runner(lambda runner: _while_heard(lambda: announce(runner), runner))
+    runner = _ServerManager(lambda runner: _end_if_output_closed(lambda: announce(runner), runner))
     commands = {"serving": command("serve", port), **({"mlflow": command("mlflow", mlflow_port)} if local else {})}
     for name, words in commands.items():
         runner.add_process(name, f"exec {shlex.join(words)}", env=environment())
@@ -65,15 +68,26 @@ def up(port: int, mlflow_port: int, say: Say) -> int:
     return runner.run()
 
 
-def _while_heard(work: Callable[[], None], runner: "_Runner") -> None:
-    """Do what prints; where the terminal or the pipe is closed under it, end everything instead."""
+def _end_if_output_closed(work: Callable[[], None], runner: "_ServerManager") -> None:
+    """Run work that prints; where the terminal or the pipe is closed, end everything."""
     try:
         work()
     except OSError:
-        runner.output_lost()
+        runner.drop_output()
     except RuntimeError as error:  # a signal's handler printed in the middle of another line
         if "reentrant" not in str(error):
             raise
+
+
+def _create_store(say: Say) -> int:
+    """Publish where the local store is missing: a server would show an empty one, or half of one if it is killed."""
+    database = settings.database()
+    if database is None or database.exists():
+        return 0
+    say(f"{database} is missing: publishing what there is")
+    sys.stdout.flush()
+    status = subprocess.run([sys.executable, "-m", "convoy", "publish"], env=environment(), check=False).returncode
+    return 0 if database.exists() else status  # one task that could not be published must not stop the others
 
 
 def exec_server(name: str, port: int, say: Say) -> int:
@@ -83,7 +97,7 @@ def exec_server(name: str, port: int, say: Say) -> int:
     except ports.PortTaken as error:
         say(str(error))
         return 1
-    if name == "mlflow" and (status := _make_store(say)):
+    if name == "mlflow" and (status := _create_store(say)):
         return status
     say(f"http://{HOST}:{port} (Ctrl-C ends it)")
     sys.stdout.flush()
@@ -91,19 +105,8 @@ def exec_server(name: str, port: int, say: Say) -> int:
     os.execve(words[0], words, environment())
 
 
-def _make_store(say: Say) -> int:
-    """Publish where the local store is missing: a server would show an empty one, or half of one if it is killed."""
-    database = settings.database()
-    if database is None or database.exists():
-        return 0
-    say(f"{database} is missing: publishing what there is")
-    sys.stdout.flush()
-    status = subprocess.run([sys.executable, "-m", "convoy", "publish"], env=environment(), check=False).returncode
-    return 0 if database.exists() else status  # a task that could not be published keeps no other from being served
-
-
 def demo(folder: Path, port: int, mlflow_port: int, say: Say) -> int:
-    """Lay `folder` with demo.yaml, build, publish and serve there; returns only where something fails."""
+    """Create a workspace in `folder` with demo.yaml, build, publish and serve there; returns only on a failure."""
     try:
         ports.check({"PORT": port, "MLFLOW_PORT": mlflow_port})
         workspace.create(folder, Path("demo.yaml"))
@@ -139,36 +142,27 @@ def command(name: str, port: int) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """What both processes get: MLflow's settings, no telemetry, output as it comes."""
+    """The environment of both processes: MLflow's settings, no telemetry, unbuffered output."""
     fixed = {"BENTOML_DO_NOT_TRACK": "True", "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore::UserWarning"}
     return {**settings.ENVIRONMENT, **os.environ, **fixed}
 
 
-def _family(pid: int) -> list[psutil.Process]:
-    """A process and all below it; empty where it has ended."""
-    try:
-        parent = psutil.Process(pid)
-        return [parent, *parent.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []
-
-
 class _Printer(Printer):  # type: ignore[misc]
-    """honcho's Printer that outlives its terminal: a line that cannot be printed ends the servers, not the loop."""
+    """A honcho Printer that outlives its terminal: a line that cannot be printed ends the servers, not the loop."""
 
-    def __init__(self, runner: "_Runner") -> None:
+    def __init__(self, runner: "_ServerManager") -> None:
         super().__init__(sys.stdout)
         self._runner = runner
 
     def write(self, message: object) -> None:
         """Print a line."""
-        _while_heard(lambda: Printer.write(self, message), self._runner)
+        _end_if_output_closed(lambda: Printer.write(self, message), self._runner)
 
 
-class _Runner(Manager):  # type: ignore[misc]
-    """honcho's Manager that ends grandchildren too: bentoml's workers have sessions of their own."""
+class _ServerManager(Manager):  # type: ignore[misc]
+    """A honcho Manager that ends grandchildren too: bentoml's workers have sessions of their own."""
 
-    def __init__(self, announce: Callable[["_Runner"], None]) -> None:
+    def __init__(self, announce: Callable[["_ServerManager"], None]) -> None:
         super().__init__(_Printer(self))
         self.returncode: int | None = None
         self.ending = False
@@ -184,12 +178,12 @@ class _Runner(Manager):  # type: ignore[misc]
         return self.exit_status()
 
     def exit_status(self) -> int:
-        """That of the process that ended first, 128 + n for signal n; to end by itself is a failure in any case."""
+        """The status of the process that ended first, 128 + n for signal n; never 0, since a server should not end."""
         status = int(self.returncode or 0)
         return 128 - status if status < 0 else status or 1
 
-    def output_lost(self) -> None:
-        """Begin to end, as a shell does with what writes into a closed pipe; further lines go nowhere."""
+    def drop_output(self) -> None:
+        """Begin to end, as a process that writes into a closed pipe; drop further lines."""
         if self.returncode is None:
             self.returncode = 128 + signal.SIGPIPE
         self.ending = True
@@ -198,24 +192,24 @@ class _Runner(Manager):  # type: ignore[misc]
         os.close(nowhere)
 
     def terminate(self) -> None:
-        """End all; a signal that comes while they are being started waits until honcho knows them."""
+        """End all; a signal during the start waits until honcho has registered all processes."""
         self.ending = True
         if self._all_started():
-            self.look_after_descendants()
+            self.note_descendants()
             super().terminate()
 
     def kill(self) -> None:
-        """End by force what is left, grandchildren included."""
+        """Kill the processes that are left, grandchildren included."""
         super().kill()
         self.end_descendants()
 
     def end_all(self) -> None:
-        """Kill and reap what is left, however the loop ended; nothing is left where it ended as it should."""
+        """Kill and reap what is left, however the loop ended; after a regular end nothing is left."""
         self.ending = True
         states = [state for state in self._processes.values() if "process" in state]
         forks = [state["process"].pid for state in states if state["process"].is_alive()]
         servers = [state["pid"] for state in states if "pid" in state and "returncode" not in state]
-        left = [process for pid in forks + servers for process in _family(pid)]
+        left = [process for pid in forks + servers for process in _process_tree(pid)]
         for process in left:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
@@ -223,12 +217,12 @@ class _Runner(Manager):  # type: ignore[misc]
         psutil.wait_procs(left, timeout=REAPED_WITHIN_S)
 
     def end_descendants(self) -> None:
-        """Kill what outlived its parent."""
+        """Kill descendants that outlived their parent."""
         for name in self._descendants:
             self._end_descendants_of(name)
 
-    def look_after_descendants(self) -> None:
-        """Note who they are while their parent lives; one killed from outside would leave them with its port."""
+    def note_descendants(self) -> None:
+        """Note the descendants while their parent lives; a parent killed from outside leaves them with its port."""
         for name, state in self._processes.items():
             try:
                 parent = psutil.Process(state["pid"])
@@ -250,13 +244,22 @@ class _Runner(Manager):  # type: ignore[misc]
         super()._start()
         # After the forks: a fork beside a thread could inherit its locks.
         threading.Thread(target=self._announce, args=(self,), daemon=True).start()
-        threading.Thread(target=self._look_after, daemon=True).start()
+        threading.Thread(target=self._watch_descendants, daemon=True).start()
 
-    def _look_after(self) -> None:
+    def _watch_descendants(self) -> None:
         while not self.ending:
-            self.look_after_descendants()
+            self.note_descendants()
             time.sleep(1)
 
     def _any_stopped(self) -> bool:
-        """Asked by honcho's loop in each round: True starts its countdown to kill(), also where none has ended yet."""
+        """honcho's loop calls this in each round: True starts its countdown to kill(), even before any has ended."""
         return self.ending or bool(super()._any_stopped())
+
+
+def _process_tree(pid: int) -> list[psutil.Process]:
+    """A process and its descendants; empty where it has ended."""
+    try:
+        parent = psutil.Process(pid)
+        return [parent, *parent.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []

@@ -1,1 +1,1 @@
-"""`python -m convoy gc`: what may go, and its removal."""
+"""`python -m convoy gc`: what may be removed, and its removal."""

@@ -1,4 +1,4 @@
-"""What deployed/, MLflow and unfinished trainings hold -> what of it goes by the retention: told first, then done."""
+"""Plans which bundles, versions, runs and unfinished trainings go by the retention, prints the plan, removes them."""
 
 import shutil
 from collections import Counter
@@ -19,14 +19,14 @@ from convoy.release import journal
 from convoy.tracking import build_state, mlflow_runs, registry, settings
 from convoy.tracking.provenance import Lock
 
-TRAININGS = Path(".run/training")  # convoy.training.checkpoints.HOME, which needs torch to be imported
+TRAININGS = Path(".run/training")  # convoy.training.checkpoints.HOME; importing that needs torch
 _ELSEWHERE = "its files lie outside the artifact root, where nothing is removed"
 _SETTLING = f"what serves changed less than {retention.GRACE_S} s ago, a service may still read it"
 
 
 @dataclass
 class Plan:
-    """What was found, judged; `revisions` and `hashes` are what the runs that stay were made from."""
+    """A verdict on everything that was found; `revisions` and `hashes` are what the kept runs were made from."""
 
     judged: list[Verdict] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -36,60 +36,64 @@ class Plan:
     @property
     def going(self) -> list[Removable]:
         """What goes."""
-        return [each.thing for each in self.judged if each.goes]
+        return [verdict.thing for verdict in self.judged if verdict.goes]
 
 
 def plan(client: MlflowClient, params: KeepParams, now: datetime, clock_is_right: bool = False) -> Plan:
-    """Look at everything and judge it; changes nothing. The caller holds locks.hold_deployed().
+    """Judge everything, change nothing. The caller holds locks.hold_deployed().
 
-    Raises ClockSuspicious unless `clock_is_right`, and decisions.DecisionsBroken.
+    Raises ClockSuspicious unless `clock_is_right`, and journal.DecisionsBroken.
     """
-    made = Plan()
+    result = Plan()
     local = settings.is_local(client.tracking_uri)
     if not local:
-        made.notes.append(
+        result.notes.append(
             f"MLflow's own ({client.tracking_uri}) is left alone: its runs and versions may be of other folders too; "
             "on its machine `mlflow gc` removes what is in its bin"
         )
     lock = Lock.read()
     for task in TASKS:
         kept = retention.kept_digests(client, task, params.days, now)
-        made.judged += judge(_bundles(task, kept), params.bundles, params.days, now)
+        result.judged += judge(_removable_bundles(task, kept), params.bundles, params.days, now)
         if local:
-            made.judged += _judge_store(client, task, lock, kept, params, now, made)
-    made.judged += judge(list(_trainings()), 0, params.training_days, now)
+            result.judged += _judge_versions_and_runs(client, task, lock, kept, params, now, result)
+    result.judged += judge(list(_removable_trainings()), 0, params.training_days, now)
     if not clock_is_right:
-        check_clock(_newest(made.judged), params.days, now)
-    return made
+        check_clock(_newest_time(result.judged), params.days, now)
+    return result
 
 
-def _newest(judged: Sequence[Verdict]) -> datetime | None:
-    """The time of the newest record of all: of a thing, or of a decision."""
-    last = [decision for task in TASKS for decision in journal.read(task)[-1:]]
-    decided = [retention.in_utc(datetime.fromisoformat(decision.at)) for decision in last]
-    return max([*(each.thing.at for each in judged), *decided], default=None)
+def _newest_time(judged: Sequence[Verdict]) -> datetime | None:
+    """The time of the newest record: of a thing or of a decision."""
+    decisions = [decision for task in TASKS for decision in journal.read(task)[-1:]]
+    decided_at = [retention.in_utc(datetime.fromisoformat(decision.at)) for decision in decisions]
+    return max([*(verdict.thing.at for verdict in judged), *decided_at], default=None)
 
 
-def print_plan(made: Plan, say: Say) -> None:
-    """A table of all that goes and all that stays, with sizes and reasons; runs that stay for one reason are a line."""
-    rows = [_row(each) for each in made.judged if each.goes or each.thing.kind != "run"]
-    staying = [each for each in made.judged if not each.goes and each.thing.kind == "run"]
-    for why, count in Counter(each.why for each in staying).items():
-        together = sum(each.thing.size for each in staying if each.why == why)
-        rows.append(("stays", f"{count} run{'s' * (count > 1)}", _mb(together), "", why))
+def print_plan(cleanup_plan: Plan, say: Say) -> None:
+    """A table of what goes and what stays, with sizes and reasons; runs that stay for the same reason are one line."""
+    rows = [_table_row(verdict) for verdict in cleanup_plan.judged if verdict.goes or verdict.thing.kind != "run"]
+    staying = [verdict for verdict in cleanup_plan.judged if not verdict.goes and verdict.thing.kind == "run"]
+    for why, count in Counter(verdict.why for verdict in staying).items():
+        size_of_runs = sum(verdict.thing.size for verdict in staying if verdict.why == why)
+        rows.append(("stays", f"{count} run{'s' * (count > 1)}", _format_mb(size_of_runs), "", why))
     widths = [max((len(row[column]) for row in rows), default=0) for column in range(4)]
     for goes, name, size, at, why in rows:
         say(f"{goes:<{widths[0]}}  {name:<{widths[1]}}  {size:>{widths[2]}}  {at:<{widths[3]}}  {why}")
-    for note in made.notes:
+    for note in cleanup_plan.notes:
         say(note)
-    freed = sum(thing.size for thing in made.going)
-    say(f"{len(made.going)} of {len(made.judged)} go, {_mb(freed)}" if made.going else "nothing goes")
+    freed = sum(thing.size for thing in cleanup_plan.going)
+    say(
+        f"{len(cleanup_plan.going)} of {len(cleanup_plan.judged)} go, {_format_mb(freed)}"
+        if cleanup_plan.going
+        else "nothing goes"
+    )
 
 
 def carry_out(client: MlflowClient, going: Sequence[Removable], say: Say) -> None:
-    """Remove what goes. Each thing is there or it is not, whenever this is killed; the next gc goes on.
+    """Remove what goes. A kill leaves each thing whole or gone; the next gc continues.
 
-    The caller holds locks.hold_deployed(). Raises retired.RetiringFailed.
+    The caller holds locks.hold_deployed(). Raises run_cleanup.RetiringFailed.
     """
     for task in TASKS:
         if settings.is_local(client.tracking_uri) and (count := run_cleanup.finish(client, task)):
@@ -106,10 +110,10 @@ def carry_out(client: MlflowClient, going: Sequence[Removable], say: Say) -> Non
             run_cleanup.retire_version(client, client.get_model_version(name, number))
     run_cleanup.retire_runs(client, [thing.key for thing in going if thing.kind == "run"])
     if going:
-        say(f"{len(going)} are gone, {_mb(sum(thing.size for thing in going))}")
+        say(f"{len(going)} are gone, {_format_mb(sum(thing.size for thing in going))}")
 
 
-def _bundles(task: Task, kept: dict[str, str]) -> list[Removable]:
+def _removable_bundles(task: Task, kept: dict[str, str]) -> list[Removable]:
     settling = _SETTLING if retention.is_settling(task) else ""
     return [
         Removable(
@@ -124,13 +128,13 @@ def _bundles(task: Task, kept: dict[str, str]) -> list[Removable]:
     ]
 
 
-def _judge_store(
-    client: MlflowClient, task: Task, lock: Lock, kept: dict[str, str], params: KeepParams, now: datetime, made: Plan
+def _judge_versions_and_runs(
+    client: MlflowClient, task: Task, lock: Lock, kept: dict[str, str], params: KeepParams, now: datetime, result: Plan
 ) -> list[Verdict]:
-    """Versions first: a run stays as long as its version does; a version's bundle is not counted with its run again."""
+    """Versions first: a run stays as long as its version; a version's bundle does not count in its run's size."""
     runs = run_cleanup.runs(client, task)
-    sizes = {each.run_id: each.model_sizes for each in runs}
-    elsewhere = {each.run_id for each in runs if each.folder is None}
+    sizes = {stored.run_id: stored.model_sizes for stored in runs}
+    elsewhere = {stored.run_id for stored in runs if stored.folder is None}
     things = [
         Removable(
             "version",
@@ -144,45 +148,49 @@ def _judge_store(
         for version in run_cleanup.versions(client, task)
     ]
     versions = judge(things, params.versions, params.days, now)
-    staying = {each.thing.key for each in versions if not each.goes}
-    holds = {
+    staying = {verdict.thing.key for verdict in versions if not verdict.goes}
+    used = {
         str(version.run_id): f"version {version.version} is of it"
         for version in run_cleanup.versions(client, task)
         if f"{version.name}/{version.version}" in staying
     }
-    judged = judge(list(_runs(task, lock, runs, holds)), params.runs, params.days, now)
-    going = {each.thing.key for each in judged if each.goes}
-    for each in runs:
-        if each.run_id not in going:
-            made.revisions |= {each.run.data.tags.get("convoy.git_revision", "")} - {""}
-            made.hashes |= {md5 for tag, md5 in each.run.data.tags.items() if tag.startswith("convoy.dvc.")}
+    judged = judge(list(_removable_runs(task, lock, runs, used)), params.runs, params.days, now)
+    going = {verdict.thing.key for verdict in judged if verdict.goes}
+    for stored in runs:
+        if stored.run_id not in going:
+            result.revisions |= {stored.run.data.tags.get("convoy.git_revision", "")} - {""}
+            result.hashes |= {md5 for tag, md5 in stored.run.data.tags.items() if tag.startswith("convoy.dvc.")}
     return [*versions, *judged]
 
 
-def _runs(task: Task, lock: Lock, runs: Sequence[run_cleanup.StoredRun], holds: dict[str, str]) -> Iterator[Removable]:
-    """The runs that `publish` made and that nobody writes to; others are not ours to judge."""
+def _removable_runs(
+    task: Task, lock: Lock, runs: Sequence[run_cleanup.StoredRun], used: dict[str, str]
+) -> Iterator[Removable]:
+    """The ended runs that `publish` made; other runs are left alone."""
     current = build_state.keys_of_lock(task, lock)
-    for each in runs:
-        if each.is_ours:
-            is_current = each.run.data.tags[mlflow_runs.RUN_KEY] in current
-            protected = holds.get(each.run_id) or ("dvc.lock names it" if is_current else "")
-            protected = protected or ("" if each.folder else _ELSEWHERE)
-            name = f"run {each.run.info.run_name} {each.run_id[:12]}"
-            yield Removable("run", name, each.run_id, each.size - sum(each.model_sizes.values()), each.at, protected)
+    for stored in runs:
+        if stored.is_ours:
+            is_current = stored.run.data.tags[mlflow_runs.RUN_KEY] in current
+            protected = used.get(stored.run_id) or ("dvc.lock names it" if is_current else "")
+            protected = protected or ("" if stored.folder else _ELSEWHERE)
+            name = f"run {stored.run.info.run_name} {stored.run_id[:12]}"
+            yield Removable(
+                "run", name, stored.run_id, stored.size - sum(stored.model_sizes.values()), stored.at, protected
+            )
 
 
-def _trainings() -> Iterator[Removable]:
-    """Checkpoints of trainings that did not end; the newest file says when one was last gone on with."""
+def _removable_trainings() -> Iterator[Removable]:
+    """Checkpoints of trainings that did not end; the newest file has the time of the last step."""
     for folder in sorted(path for path in TRAININGS.glob("*") if path.is_dir()):
         times = [path.stat().st_mtime for path in [folder, *folder.rglob("*")]]
-        with _lock_of(folder) as free:
-            protected = "" if free else "it is being trained"
+        with _training_lock(folder) as is_free:
+            protected = "" if is_free else "it is being trained"
         at = datetime.fromtimestamp(max(times), UTC)
         yield Removable("training", f"training {folder.name}", str(folder), run_cleanup.size_of(folder), at, protected)
 
 
 def _remove_folder(folder: Path) -> None:
-    """It is out of the way in one step, so that nobody takes half a bundle for a bundle."""
+    """Rename it first, in one step, so that nobody reads half a bundle."""
     gone = folder.with_name(f".gone-{folder.name}")
     folder.rename(gone)
     atomic.sync(folder.parent)  # before any of its files goes, so that no power cut leaves half a bundle
@@ -190,21 +198,21 @@ def _remove_folder(folder: Path) -> None:
 
 
 def _remove_training(folder: Path) -> None:
-    with _lock_of(folder) as free:
-        if free:
+    with _training_lock(folder) as is_free:
+        if is_free:
             shutil.rmtree(folder)
 
 
-def _lock_of(folder: Path) -> AbstractContextManager[bool]:
-    """The lock that a training holds on its folder; False where one runs."""
+def _training_lock(folder: Path) -> AbstractContextManager[bool]:
+    """The lock that a training holds on its folder; False while it runs."""
     path = folder / "lock"
-    return locks.hold(path) if path.exists() else nullcontext(True)  # looking makes no file
+    return locks.hold(path) if path.exists() else nullcontext(True)  # reading makes no file
 
 
-def _row(each: Verdict) -> tuple[str, str, str, str, str]:
-    thing = each.thing
-    return "goes" if each.goes else "stays", thing.name, _mb(thing.size), f"{thing.at:%Y-%m-%d}", each.why
+def _table_row(verdict: Verdict) -> tuple[str, str, str, str, str]:
+    thing = verdict.thing
+    return "goes" if verdict.goes else "stays", thing.name, _format_mb(thing.size), f"{thing.at:%Y-%m-%d}", verdict.why
 
 
-def _mb(size: int) -> str:
+def _format_mb(size: int) -> str:
     return f"{size / 1e6:,.1f} MB"

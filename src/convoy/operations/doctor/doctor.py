@@ -16,7 +16,7 @@ INSTALL = "`uv pip install -c requirements.lock '.[train,serve]'`"
 
 @dataclass(frozen=True)
 class Check:
-    """One finding; `broken` is what keeps a verb from working, `warning` what a person should know."""
+    """One finding: `broken` keeps a command from working, `warning` is for a person to know."""
 
     about: str
     state: State
@@ -28,68 +28,68 @@ CheckFunction = Callable[[], Iterator[Check]]
 
 
 def ok(about: str, says: str) -> Check:
-    """It is as it should be."""
+    """A finding without a problem."""
     return Check(about, "ok", says)
 
 
 def warning(about: str, says: str, remedy: str) -> Check:
-    """It works, and a person should know."""
+    """A finding that a person should know."""
     return Check(about, "warning", says, remedy)
 
 
 def broken(about: str, says: str, remedy: str) -> Check:
-    """Something will not work."""
+    """A finding that keeps a command from working."""
     return Check(about, "broken", says, remedy)
 
 
 def run_checks(port: int, mlflow_port: int) -> list[Check]:
-    """Look at everything; what cannot be looked at is a finding too, and keeps nothing else from being looked at."""
-    found = []
-    for about, look in _looks(port, mlflow_port).items():
+    """Run every check; a check that fails is a finding too, and does not stop the others."""
+    checks = []
+    for name, check in _check_functions(port, mlflow_port).items():
         try:
-            found += list(look())
-        except ImportError as error:  # a machine that only serves lacks most of it
-            found.append(warning(about, f"{error.name or error} is not installed", INSTALL))
-        except Exception as error:  # whatever is so broken that looking at it fails
+            checks += list(check())
+        except ImportError as error:  # a machine that only serves lacks most packages
+            checks.append(warning(name, f"{error.name or error} is not installed", INSTALL))
+        except Exception as error:  # so broken that its check fails
             reason = f"looking at it failed: {type(error).__name__}: {error}"
-            found.append(broken(about, reason, "mend what that names, then ask again"))
-    return found
+            checks.append(broken(name, reason, "mend what that names, then ask again"))
+    return checks
 
 
-def print_checks(found: list[Check], say: Say) -> None:
+def print_checks(checks: list[Check], say: Say) -> None:
     """For people: one line each, and the remedy below."""
-    for finding in found:
-        say(f"{MARKS[finding.state]:<7} {finding.about}: {finding.says}")
-        if finding.remedy:
-            say(f"{'':<7} -> {finding.remedy}")
-    counts = {state: sum(finding.state == state for finding in found) for state in MARKS}
+    for check in checks:
+        say(f"{MARKS[check.state]:<7} {check.about}: {check.says}")
+        if check.remedy:
+            say(f"{'':<7} -> {check.remedy}")
+    counts = {state: sum(check.state == state for check in checks) for state in MARKS}
     say(f"{counts['ok']} are well, {counts['warning']} to know, {counts['broken']} broken")
 
 
-def to_json(found: list[Check]) -> str:
+def to_json(checks: list[Check]) -> str:
     """For programs."""
-    return json.dumps([asdict(finding) for finding in found], indent=2, ensure_ascii=False)
+    return json.dumps([asdict(check) for check in checks], indent=2, ensure_ascii=False)
 
 
-def _looks(port: int, mlflow_port: int) -> dict[str, CheckFunction]:
-    """What is looked at. Each imports what it needs when it looks: any of it may be missing."""
+def _check_functions(port: int, mlflow_port: int) -> dict[str, CheckFunction]:
+    """The checks by name. Each imports what it needs when it runs: any package may be missing."""
 
-    def of(module: str, name: str, *arguments: int) -> Iterator[Check]:
+    def load_and_run(module: str, name: str, *arguments: int) -> Iterator[Check]:
         from importlib import import_module
 
-        look: Callable[..., Iterator[Check]] = getattr(import_module(f"convoy.operations.doctor.{module}"), name)
-        yield from look(*arguments)
+        check: Callable[..., Iterator[Check]] = getattr(import_module(f"convoy.operations.doctor.{module}"), name)
+        yield from check(*arguments)
 
     return {
-        "Python": partial(of, "versions", "look_at_python"),
-        "packages": partial(of, "versions", "look_at_packages"),
-        "requirements.lock": partial(of, "versions", "look_at_lock"),
-        "git": partial(of, "stores", "look_at_git"),
-        "DVC": partial(of, "stores", "look_at_dvc"),
-        "MLflow's store": partial(of, "stores", "look_at_mlflow"),
-        "deployed": partial(of, "stores", "look_at_deployed"),
-        "ports": partial(of, "machine", "look_at_ports", port, mlflow_port),
-        "GPU": partial(of, "machine", "look_at_gpu"),
-        "threads": partial(of, "machine", "look_at_threads"),
-        "disk": partial(of, "machine", "look_at_disk"),
+        "Python": partial(load_and_run, "versions", "check_python"),
+        "packages": partial(load_and_run, "versions", "check_packages"),
+        "requirements.lock": partial(load_and_run, "versions", "check_lock"),
+        "git": partial(load_and_run, "stores", "check_git"),
+        "DVC": partial(load_and_run, "stores", "check_dvc"),
+        "MLflow's store": partial(load_and_run, "stores", "check_mlflow"),
+        "deployed": partial(load_and_run, "stores", "check_deployed"),
+        "ports": partial(load_and_run, "machine", "check_ports", port, mlflow_port),
+        "GPU": partial(load_and_run, "machine", "check_gpu"),
+        "threads": partial(load_and_run, "machine", "check_threads"),
+        "disk": partial(load_and_run, "machine", "check_disk"),
     }

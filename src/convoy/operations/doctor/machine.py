@@ -1,4 +1,4 @@
-"""This machine -> findings: ports, GPU, threads and disk; with the standard library alone."""
+"""Checks of this machine: ports, GPU, threads and disk; with the standard library alone."""
 
 import json
 import os
@@ -20,7 +20,7 @@ FULL_DISK_BYTES = 500_000_000  # a training's checkpoints and a bundle of every 
 ANSWERS_WITHIN_S = 2
 TORCH_WITHIN_S = 120  # importing torch from a cold disk
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-_TORCH = (
+_TORCH_SCRIPT = (
     "import json, torch; there = torch.cuda.is_available(); "
     "print(json.dumps([torch.__version__, torch.version.cuda, there and torch.cuda.get_device_name()]))"
 )
@@ -34,14 +34,14 @@ def check_ports(port: int, mlflow_port: int) -> Iterator[Check]:
             ports.check({name: number})
             yield ok(about, "free")
         except ports.PortTaken as error:
-            if _answers(f"http://{ports.HOST}:{number}/{path}"):
+            if _is_answering(f"http://{ports.HOST}:{number}/{path}"):
                 yield ok(about, f"answers /{path}")
             else:
                 what, _, remedy = str(error).partition("; ")
                 yield warning(about, what, remedy)
 
 
-def _answers(url: str) -> bool:
+def _is_answering(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=ANSWERS_WITHIN_S):
             return True
@@ -50,15 +50,15 @@ def _answers(url: str) -> bool:
 
 
 def check_gpu() -> Iterator[Check]:
-    """What the driver shows, and what torch sees of it; by processes of their own, since a broken driver hangs."""
-    drivers = _nvidia()
-    done = _run([sys.executable, "-c", _TORCH], TORCH_WITHIN_S)
-    if done is None or done.returncode:
-        said = done.stderr.strip().splitlines()[-1:] if done else ["it took too long"]
+    """What the driver shows, and what torch sees; in processes of their own, since a broken driver hangs."""
+    drivers = _nvidia_drivers()
+    process = _run_command([sys.executable, "-c", _TORCH_SCRIPT], TORCH_WITHIN_S)
+    if process is None or process.returncode:
+        errors = process.stderr.strip().splitlines()[-1:] if process else ["it took too long"]
         install = "`uv pip install -c requirements.lock '.[train]'`; a machine that only serves needs none"
-        yield warning("torch", f"cannot be imported: {' '.join(said) or 'no reason given'}", install)
+        yield warning("torch", f"cannot be imported: {' '.join(errors) or 'no reason given'}", install)
         return
-    version, cuda, device = json.loads(done.stdout.splitlines()[-1])
+    version, cuda, device = json.loads(process.stdout.splitlines()[-1])
     if device:
         yield ok("GPU", f"{device}, {'; '.join(drivers) or 'no NVIDIA driver'}, torch {version}")
     elif drivers:
@@ -77,19 +77,19 @@ def _gpu_remedy(cuda: str | None) -> str:
     )
 
 
-def _nvidia() -> list[str]:
+def _nvidia_drivers() -> list[str]:
     """Name and driver of each GPU that the driver shows."""
     if shutil.which("nvidia-smi") is None:
         return []
-    done = _run(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"], 20)
-    if done is None or done.returncode:
+    process = _run_command(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"], 20)
+    if process is None or process.returncode:
         return ["an NVIDIA driver that does not answer"]
-    return [line.replace(", ", ", driver ", 1) for line in done.stdout.splitlines() if line]
+    return [line.replace(", ", ", driver ", 1) for line in process.stdout.splitlines() if line]
 
 
-def _run(words: list[str], within_s: float) -> "subprocess.CompletedProcess[str] | None":
+def _run_command(command: list[str], within_s: float) -> "subprocess.CompletedProcess[str] | None":
     try:
-        return subprocess.run(words, capture_output=True, text=True, check=False, timeout=within_s)
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=within_s)
     except (OSError, subprocess.TimeoutExpired):
         return None
 
@@ -98,26 +98,26 @@ def check_threads() -> Iterator[Check]:
     """How many cores this process may use, and what the environment allows."""
     cores = usable_cores()
     allowed = {name: os.environ[name] for name in THREADS if os.environ.get(name)}
-    wrong = {name: value for name, value in allowed.items() if not value.isdigit() or int(value) != cores}
-    said = ", ".join(f"{name}={value}" for name, value in allowed.items()) or "no limit set"
-    if wrong:
-        names = " ".join(wrong)
+    unexpected = {name: value for name, value in allowed.items() if not value.isdigit() or int(value) != cores}
+    listed = ", ".join(f"{name}={value}" for name, value in allowed.items()) or "no limit set"
+    if unexpected:
+        names = " ".join(unexpected)
         yield warning(
             "threads",
-            f"{said}, with {cores} cores",
+            f"{listed}, with {cores} cores",
             f"`unset {names}`; a training goes on after a kill only with the number of threads that it began with",
         )
     else:
-        yield ok("threads", f"{cores} cores, {said}")
+        yield ok("threads", f"{cores} cores, {listed}")
 
 
 def check_disk() -> Iterator[Check]:
     """The space where this folder, DVC's cache and temporary files are."""
-    seen = set()
+    devices = set()
     for folder in (Path(), Path(".dvc/cache"), Path("deployed"), Path(os.environ.get("TMPDIR", "/tmp"))):
-        if not folder.exists() or folder.stat().st_dev in seen:
+        if not folder.exists() or folder.stat().st_dev in devices:
             continue
-        seen.add(folder.stat().st_dev)
+        devices.add(folder.stat().st_dev)
         free = shutil.disk_usage(folder).free
         about = f"disk of {folder.absolute()}"
         says = f"{free / 1e9:.1f} GB are free"

@@ -1,4 +1,4 @@
-"""git, DVC, MLflow's store and deployed/ -> findings; each is looked at, none is changed."""
+"""Checks of git, DVC, MLflow's store and deployed/; they change nothing."""
 
 import importlib.metadata
 import json
@@ -20,28 +20,28 @@ PUBLISH = "`python -m convoy publish`"
 
 
 def check_git() -> Iterator[Check]:
-    """The repository, its revision, and whether the working tree is the one of it."""
+    """The repository, its revision, and whether the working tree differs from it."""
     if shutil.which("git") is None:
         yield broken("git", "is not installed", "`apt-get install git`; DVC keeps its record beside it")
         return
-    head = _git("rev-parse", "--short=12", "HEAD")
-    if head.returncode:
-        says = (head.stderr.strip().splitlines() or ["no commit"])[0]
+    result = _run_git("rev-parse", "--short=12", "HEAD")
+    if result.returncode:
+        says = (result.stderr.strip().splitlines() or ["no commit"])[0]
         yield warning("git", says, "`git init`, then commit: runs are published without a revision until then")
         return
-    changed = _git("status", "--porcelain").stdout.splitlines()
-    about = f"revision {head.stdout.strip()}"
+    changed = _run_git("status", "--porcelain").stdout.splitlines()
+    revision = f"revision {result.stdout.strip()}"
     if changed:
         yield warning(
             "git",
-            f"{about}, {len(changed)} files differ from it or are new",
+            f"{revision}, {len(changed)} files differ from it or are new",
             "`git status` names them; commit them, or their runs are published with a patch beside the revision",
         )
     else:
-        yield ok("git", f"{about}, clean")
+        yield ok("git", f"{revision}, clean")
 
 
-def _git(*words: str) -> "subprocess.CompletedProcess[str]":
+def _run_git(*words: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(["git", *words], capture_output=True, text=True, check=False, timeout=60)
 
 
@@ -58,12 +58,12 @@ def check_dvc() -> Iterator[Check]:
         return
     with repo:
         yield ok("DVC", f"{version}, cache {repo.cache.local.path}")
-        yield _rwlock(Path(repo.root_dir))
-        yield _remote(repo.config)
+        yield _check_rwlock(Path(repo.root_dir))
+        yield _check_remote(repo.config)
 
 
-def _rwlock(root: Path) -> Check:
-    """A kill of DVC tears it (treeverse/dvc #7615)."""
+def _check_rwlock(root: Path) -> Check:
+    """Whether the file is whole: a kill of DVC tears it (treeverse/dvc #7615)."""
     try:
         if isinstance(json.loads((root / RWLOCK).read_bytes()), dict):
             return ok("DVC's locks", "whole")
@@ -74,7 +74,7 @@ def _rwlock(root: Path) -> Check:
     return broken("DVC's locks", f"{RWLOCK} is torn by a kill", "`python -m convoy verify --mend`")
 
 
-def _remote(config: dict[str, dict[str, dict[str, str]]]) -> Check:
+def _check_remote(config: dict[str, dict[str, dict[str, str]]]) -> Check:
     name = config["core"].get("remote")
     if not name:
         add = "`dvc remote add -d store /some/folder`, then `dvc push`"
@@ -86,35 +86,35 @@ def _remote(config: dict[str, dict[str, dict[str, str]]]) -> Check:
 
 
 def check_mlflow() -> Iterator[Check]:
-    """Whether the store is there, is MLflow's of this version, and answers."""
+    """Whether the store exists, has the schema of this MLflow, and answers."""
     uri, database = settings.tracking_uri(), settings.database()
     version = importlib.metadata.version("mlflow-skinny")
     if database is None:
-        yield from _server(uri)
+        yield from _check_server(uri)
         return
     if settings.OLDER_DATABASE.exists():
-        yield _older_place(database)
+        yield _check_older_store(database)
     if not database.exists():
         yield warning("MLflow's store", f"{database} is missing", f"{PUBLISH} makes it from DVC's record")
         return
-    away = f"move it away and run {PUBLISH}, which brings all of it back from DVC's record"
+    replace = f"move it away and run {PUBLISH}, which brings all of it back from DVC's record"
     try:
         with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True, timeout=2)) as connection:
             damage = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
             schema = connection.execute("SELECT version_num FROM alembic_version").fetchone()[0]
     except sqlite3.Error as error:
-        yield broken("MLflow's store", f"{database} cannot be read ({error})", away)
+        yield broken("MLflow's store", f"{database} cannot be read ({error})", replace)
         return
     if damage != "ok":
-        yield broken("MLflow's store", f"{database} is damaged ({damage})", away)
+        yield broken("MLflow's store", f"{database} is damaged ({damage})", replace)
         return
-    opened = _opened(database, f"{database}, schema {schema}, MLflow {version}", away)
-    yield opened
-    if opened.state == "ok":
-        yield from _histories()
+    opening = _check_opening(database, f"{database}, schema {schema}, MLflow {version}", replace)
+    yield opening
+    if opening.state == "ok":
+        yield from _check_histories()
 
 
-def _older_place(database: Path) -> Check:
+def _check_older_store(database: Path) -> Check:
     older, place = settings.OLDER_DATABASE, settings.DATABASE
     about = "MLflow's older store"
     if database == older.absolute():
@@ -123,20 +123,20 @@ def _older_place(database: Path) -> Check:
     return warning(about, f"{older} is not used, {database} is", "move it away once it is needed no more")
 
 
-def _opened(database: Path, says: str, away: str) -> Check:
-    """Open it as every other verb does: MLflow compares the schema with its own."""
+def _check_opening(database: Path, says: str, replace: str) -> Check:
+    """Open the store as every command does: MLflow compares the schema with its own."""
     from convoy.tracking import mlflow_runs
 
     try:
         mlflow_runs.open_store().search_experiments(max_results=1)
     except Exception as error:  # MLflow's own, SQLAlchemy's, alembic's
         reason = str(error).splitlines()[0]
-        upgrade = f"`mlflow db upgrade sqlite:///{database}` where it is of an older MLflow, or {away}"
+        upgrade = f"`mlflow db upgrade sqlite:///{database}` where it is of an older MLflow, or {replace}"
         return broken("MLflow's store", f"{says}: {reason}", upgrade)
     return ok("MLflow's store", says)
 
 
-def _server(uri: str) -> Iterator[Check]:
+def _check_server(uri: str) -> Iterator[Check]:
     if not uri.startswith("http"):
         yield ok("MLflow's store", f"{uri.split('@')[-1]}, not looked at")
         return
@@ -147,11 +147,11 @@ def _server(uri: str) -> Iterator[Check]:
         remedy = f"start it, or unset MLFLOW_TRACKING_URI; what it misses {PUBLISH} adds later"
         yield broken("MLflow's store", f"{uri} does not answer ({getattr(error, 'reason', error)})", remedy)
         return
-    yield from _histories()
+    yield from _check_histories()
 
 
-def _histories() -> Iterator[Check]:
-    """What MLflow knows of the histories that is missing here; nothing where it knows no more."""
+def _check_histories() -> Iterator[Check]:
+    """Decisions that MLflow has and the histories here lack; nothing where they agree."""
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
@@ -163,17 +163,17 @@ def _histories() -> Iterator[Check]:
         try:
             missing, lost = registry_sync.missing_lines(MlflowClient(tracking_uri=uri, registry_uri=uri), task)
         except (journal.DecisionsBroken, MlflowException, OSError):
-            continue  # of a broken history look_at_deployed tells, and of a server that refuses the next verb
+            continue  # check_deployed reports a broken history, the next command a server that refuses
         if lost:
-            what, _, remedy = lost.partition(". ")
-            yield broken(f"history {task}", what, remedy)
+            problem, _, remedy = lost.partition(". ")
+            yield broken(f"history {task}", problem, remedy)
         elif missing:
             says = f"MLflow has {len(missing)} lines that follow on the last of {journal.path_of(task)}"
             yield warning(f"history {task}", says, f"{PUBLISH} brings them back")
 
 
 def check_deployed() -> Iterator[Check]:
-    """Whether what serves is whole, and its history unbroken."""
+    """Whether the deployed models are whole and their histories unbroken."""
     from convoy.bundles.bundle import BundleInvalid, read_bundle, read_release
     from convoy.release import deployment, journal
 
@@ -192,10 +192,10 @@ def check_deployed() -> Iterator[Check]:
                 yield broken(about, f"{folder} is not the bundle that it is named after, or has no release", PUBLISH)
                 continue
             torn = f", of which {history.torn} lines are cut off" if history.torn else ""
-            said = f"version {release.version}, digest {digest[:12]}, {len(history.decisions)} decisions{torn}"
-            yield ok(about, said)
+            summary = f"version {release.version}, digest {digest[:12]}, {len(history.decisions)} decisions{torn}"
+            yield ok(about, summary)
         except BundleInvalid as error:
             yield broken(about, str(error), f"{PUBLISH} mends it from MLflow's copy")
         except journal.DecisionsBroken as error:
-            what, _, remedy = str(error).partition(". ")
-            yield broken(about, what, remedy)
+            problem, _, remedy = str(error).partition(". ")
+            yield broken(about, problem, remedy)

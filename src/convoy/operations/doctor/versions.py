@@ -1,4 +1,4 @@
-"""Python and its packages -> findings: what is installed, beside what pyproject.toml and requirements.lock name."""
+"""Checks of Python and its packages against pyproject.toml and requirements.lock."""
 
 import importlib.metadata
 import platform
@@ -14,7 +14,7 @@ from convoy.operations.doctor.doctor import Check, broken, ok, warning
 
 PROJECT, LOCK = Path("pyproject.toml"), Path("requirements.lock")
 BASE = "base"
-OPTIONAL = ("dev", "pull")  # what no stage and no service needs
+OPTIONAL = ("dev", "pull")  # no stage and no service needs them
 SHOWN = 5
 
 
@@ -24,39 +24,40 @@ class Unreadable(ValueError):
 
 def check_python() -> Iterator[Check]:
     """Whether Python is one of those that are supported."""
-    wanted = SpecifierSet(str(_project()["requires-python"]))
+    supported = SpecifierSet(str(_read_project()["requires-python"]))
     version = platform.python_version()
-    if wanted.contains(version, prereleases=True):
+    if supported.contains(version, prereleases=True):
         yield ok("Python", version)
     else:
-        yield broken("Python", f"{version}, {PROJECT} asks for {wanted}", "name another: `make PYTHON=... set-up`")
+        yield broken("Python", f"{version}, {PROJECT} asks for {supported}", "name another: `make PYTHON=... set-up`")
 
 
 def check_packages() -> Iterator[Check]:
-    """For each extra: what is missing, and what is older than its floor, which often is a known hole."""
-    project = _project()
+    """For each extra: missing packages, and those below their floor, which often closes a known vulnerability."""
+    project = _read_project()
     extras = {BASE: project["dependencies"], **project["optional-dependencies"]}
     for extra, lines in extras.items():
-        wanted = [requirement for requirement in map(Requirement, lines) if _applies(requirement)]
-        installed = {requirement.name: _installed(requirement.name) for requirement in wanted}
+        requirements = [requirement for requirement in map(Requirement, lines) if _applies(requirement)]
+        installed = {requirement.name: _installed_version(requirement.name) for requirement in requirements}
         install = f"`uv pip install -c {LOCK} '{'.' if extra == BASE else f'.[{extra}]'}'`"
         about = f"packages of {extra}"
         old = [
-            f"{requirement.name} {found} ({requirement.specifier} is needed)"
-            for requirement in wanted
-            if (found := installed[requirement.name]) and not requirement.specifier.contains(found, prereleases=True)
+            f"{requirement.name} {version} ({requirement.specifier} is needed)"
+            for requirement in requirements
+            if (version := installed[requirement.name])
+            and not requirement.specifier.contains(version, prereleases=True)
         ]
-        missing = [name for name, found in installed.items() if not found]
+        missing = [name for name, version in installed.items() if not version]
         if old:
             yield broken(about, f"not of a version that {PROJECT} allows: {', '.join(old)}", install)
         if missing and extra == BASE:
             yield broken(about, f"missing: {', '.join(missing)}", install)
-        elif len(missing) == len(wanted) or (missing and extra in OPTIONAL):
-            yield ok(about, f"not all installed ({len(missing)} of {len(wanted)} are missing); {install} would")
+        elif len(missing) == len(requirements) or (missing and extra in OPTIONAL):
+            yield ok(about, f"not all installed ({len(missing)} of {len(requirements)} are missing); {install} would")
         elif missing:
             yield warning(about, f"missing: {', '.join(missing)}", install)
         elif not old:
-            yield ok(about, f"all {len(wanted)} are there, none below its floor")
+            yield ok(about, f"all {len(requirements)} are there, none below its floor")
 
 
 def check_lock() -> Iterator[Check]:
@@ -66,21 +67,21 @@ def check_lock() -> Iterator[Check]:
         return
     differing = []
     for line in LOCK.read_text(encoding="utf-8").splitlines():
-        if not line.strip() or line.startswith(("#", " ")):  # a line that is set in holds a hash
+        if not line.strip() or line.startswith(("#", " ")):  # an indented line holds a hash
             continue
         requirement = Requirement(line.removesuffix("\\"))
-        found = _installed(requirement.name) if _applies(requirement) else None
-        if found and not requirement.specifier.contains(found, prereleases=True):
-            differing.append(f"{requirement.name} {found} ({requirement.specifier})")
+        version = _installed_version(requirement.name) if _applies(requirement) else None
+        if version and not requirement.specifier.contains(version, prereleases=True):
+            differing.append(f"{requirement.name} {version} ({requirement.specifier})")
     if differing:
-        more = f" and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
-        says = f"not installed as named: {', '.join(differing[:SHOWN])}{more}"
+        remaining = f" and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
+        says = f"not installed as named: {', '.join(differing[:SHOWN])}{remaining}"
         yield warning("requirements.lock", says, "`make set-up` installs the exact versions")
     else:
         yield ok("requirements.lock", "what is installed is what it names")
 
 
-def _project() -> dict[str, Any]:
+def _read_project() -> dict[str, Any]:
     """What pyproject.toml says of the project: of this folder or, elsewhere, of the installed Convoy."""
     if PROJECT.exists():
         content = tomllib.loads(PROJECT.read_text(encoding="utf-8")).get("project", {})
@@ -102,7 +103,7 @@ def _applies(requirement: Requirement) -> bool:
     return requirement.marker is None or requirement.marker.evaluate()
 
 
-def _installed(name: str) -> str | None:
+def _installed_version(name: str) -> str | None:
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""A table -> its columns of content, label and split: those that an option or params.yaml names, else likely ones."""
+"""Chooses a table's columns of content, label and split: named by an option or params.yaml, else likely ones."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -10,7 +10,7 @@ from convoy.data.raw import MAX_LABELS
 from convoy.sources import tables
 from convoy.sources.items import SPLIT_NAMES, SourceRefused
 
-_NAMES = {
+_COMMON_NAMES = {
     "text": ("text", "review", "sentence", "content", "message", "body", "comment", "title", "document"),
     "image": ("path", "image", "file", "filename", "file_name", "image_path", "filepath"),
     "label": ("label", "class", "category", "target", "sentiment", "y", "labels", "classname"),
@@ -22,20 +22,20 @@ Rows = Sequence[Mapping[str, object]]
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of columns; None where nobody names one."""
+    """Names of columns; None where none is named."""
 
     content: str | None = None
     label: str | None = None
     split: str | None = None
 
     def named(self) -> dict[str, str]:
-        """By what they are for, those that are named."""
+        """The named columns, by their role."""
         return {key: name for key, name in asdict(self).items() if name is not None}
 
 
 @dataclass
 class Choice:
-    """The columns, why each of content and label is it ("" where params.yaml says so already), and what else may be."""
+    """The columns; why content and label were chosen ("" where params.yaml names them); which others are possible."""
 
     content: str = ""
     label: str = ""
@@ -45,7 +45,7 @@ class Choice:
 
 
 class Chooser:
-    """Chooses among the columns of one table, of which it has seen some rows."""
+    """Chooses among the columns of one table by some of its rows."""
 
     def __init__(self, task: Task, table: Path, encoding: str, rows: Rows, options: Columns, kept: Columns) -> None:
         self._task, self._table, self._encoding, self._rows = task, table, encoding, rows
@@ -54,79 +54,90 @@ class Chooser:
         for key, name in options.named().items():
             if name not in self._names:
                 raise SourceRefused(f"{table} has no column {name!r} (--{key}), it has {', '.join(self._names)}")
-        self._asked = options.named()
+        self._options = options.named()
         self._kept = {key: name for key, name in kept.named().items() if name in self._names}
 
     def choose(self) -> Choice:
         """Raises SourceRefused where a column is missing, or none looks like what is needed."""
-        self._choice.split = self._split()
-        self._choice.label = self._taken("label", self._split_like()) or self._label()
-        self._choice.content = self._taken("content", {self._choice.label}) or self._content()
+        self._choice.split = self._choose_split()
+        self._choice.label = self._preferred("label", self._split_like_columns()) or self._choose_label()
+        self._choice.content = self._preferred("content", {self._choice.label}) or self._choose_content()
         if self._choice.label == self._choice.content:
             raise SourceRefused(f"{self._table}: --label and --content name the same column {self._choice.label!r}")
         used = {self._choice.content, self._choice.label, self._choice.split}
         self._choice.doubts += [
             f"column {name!r} looks like a split and is not used; --split names one of train, test and so on"
             for name in self._names
-            if name in self._split_like() - used
+            if name in self._split_like_columns() - used
         ]
         return self._choice
 
-    def _taken(self, key: str, unfit: set[str]) -> str | None:
-        """The column that an option names, or else params.yaml, if it may."""
-        asked, kept = self._asked.get(key), self._kept.get(key)
-        if asked:
+    def _preferred(self, key: str, excluded: set[str]) -> str | None:
+        """The column that an option names, else the one of params.yaml unless it is excluded."""
+        option, kept = self._options.get(key), self._kept.get(key)
+        if option:
             self._choice.reasons[key] = f"as --{key} says"
-        elif kept and kept not in unfit and kept not in self._asked.values():
+        elif kept and kept not in excluded and kept not in self._options.values():
             self._choice.reasons[key] = ""
             return kept
         else:
             self._choice.reasons[key] = "as found in the table"
-        return asked
+        return option
 
-    def _split(self) -> str | None:
-        """The column of a division: named as one, and so is all that is in it; a `set` may be one of other things."""
-        asked = self._asked.get("split")
-        if asked and not self._names_splits(asked):
-            values = list(dict.fromkeys(str(row.get(asked)) for row in self._rows))[:5]
+    def _choose_split(self) -> str | None:
+        """The column of the split: its name and all its values are those of splits; a `set` may hold other things."""
+        option = self._options.get("split")
+        if option and not self._holds_splits(option):
+            values = list(dict.fromkeys(str(row.get(option)) for row in self._rows))[:5]
             raise SourceRefused(
-                f"{self._table}: --split {asked} has {', '.join(values)}; known are {', '.join(SPLIT_NAMES)}; "
+                f"{self._table}: --split {option} has {', '.join(values)}; known are {', '.join(SPLIT_NAMES)}; "
                 "without --split Convoy divides the data itself"
             )
-        by_name = [name for role in _NAMES["split"] for name in self._names if name.lower() == role]
+        by_name = [name for role in _COMMON_NAMES["split"] for name in self._names if name.lower() == role]
         kept = [self._kept["split"]] if "split" in self._kept else []
-        free = [name for name in [*kept, *by_name] if name not in self._asked.values()]
-        return asked or next((name for name in free if self._names_splits(name)), None)
+        free = [name for name in [*kept, *by_name] if name not in self._options.values()]
+        return option or next((name for name in free if self._holds_splits(name)), None)
 
-    def _names_splits(self, name: str) -> bool:
+    def _holds_splits(self, name: str) -> bool:
         return all(_is_split(row[name]) for row in self._rows if name in row)
 
-    def _split_like(self) -> set[str]:
-        """Columns that are never the label, unless an option says so: they tell train from test."""
-        return {name for name in self._names if _is_named_split(name) or self._names_splits(name)}
+    def _split_like_columns(self) -> set[str]:
+        """Columns that are never the label, unless an option says so: they separate train from test."""
+        return {name for name in self._names if _has_split_name(name) or self._holds_splits(name)}
 
-    def _label(self) -> str:
-        unfit = self._split_like() | {*self._asked.values()}
-        named = [name for role in _NAMES["label"] for name in self._names if name.lower() == role and name not in unfit]
+    def _choose_label(self) -> str:
+        excluded = self._split_like_columns() | {*self._options.values()}
+        named = [
+            name
+            for role in _COMMON_NAMES["label"]
+            for name in self._names
+            if name.lower() == role and name not in excluded
+        ]
         if named:
-            self._doubt("label", named[1:])
+            self._add_doubt("label", named[1:])
             return named[0]
         counts, total = _count_values(self._table, self._encoding)
         content = self._kept.get("content")
-        found = {name: n for name, n in counts.items() if name not in unfit and name != content and 1 < n <= MAX_LABELS}
-        if not found:
-            left = f" ({', '.join(sorted(self._split_like()))} looks like a split)" if self._split_like() else ""
+        candidates = {
+            name: n for name, n in counts.items() if name not in excluded and name != content and 1 < n <= MAX_LABELS
+        }
+        if not candidates:
+            left = (
+                f" ({', '.join(sorted(self._split_like_columns()))} looks like a split)"
+                if self._split_like_columns()
+                else ""
+            )
             raise SourceRefused(
                 f"{self._table}: no column looks like labels among {', '.join(self._names)}{left}; "
                 "name the one that holds them with --label"
             )
-        best = min(found, key=lambda name: found[name])
-        # What hardly repeats itself, as ids and texts, is no label either.
-        self._doubt("label", [name for name, n in found.items() if name != best and 2 * n <= total])
+        best = min(candidates, key=lambda name: candidates[name])
+        # Columns whose values hardly repeat, as ids and texts, are no labels either.
+        self._add_doubt("label", [name for name, n in candidates.items() if name != best and 2 * n <= total])
         return best
 
-    def _content(self) -> str:
-        taken = {self._choice.label, self._choice.split, *self._asked.values()}
+    def _choose_content(self) -> str:
+        taken = {self._choice.label, self._choice.split, *self._options.values()}
         free = [name for name in self._names if name not in taken]
         if not free:
             raise SourceRefused(
@@ -135,21 +146,21 @@ class Chooser:
             )
         lengths = {name: sum(len(str(row.get(name))) for row in self._rows) for name in free}
         longest = max(lengths, key=lambda name: lengths[name])
-        named = [name for role in _NAMES[self._task] for name in free if name.lower() == role]
+        named = [name for role in _COMMON_NAMES[self._task] for name in free if name.lower() == role]
         if self._task == "image":
             of_files = [name for name in files_in(self._rows, self._table.parent) if name in free]
             return next(iter([*named, *of_files]), longest)
         if named and longest != named[0]:
-            self._doubt("content", [longest])
+            self._add_doubt("content", [longest])
         return named[0] if named else longest
 
-    def _doubt(self, key: str, others: Sequence[str]) -> None:
+    def _add_doubt(self, key: str, others: Sequence[str]) -> None:
         if others:
             self._choice.doubts.append(f"the {key} could also be {' or '.join(map(repr, others))}: --{key} names it")
 
 
 def files_in(rows: Rows, folder: Path) -> list[str]:
-    """The columns that name files, from the table's folder."""
+    """The columns that name files relative to the table's folder."""
     return [name for name in rows[0] if any(isfile(folder / str(row.get(name))) for row in rows)]
 
 
@@ -157,21 +168,23 @@ def _is_split(cell: object) -> bool:
     return str(cell).strip().lower() in SPLIT_NAMES
 
 
-def _is_named_split(name: str) -> bool:
-    return name.lower() in _NAMES["split"] or not _SPLIT_WORDS.isdisjoint(name.lower().replace("-", "_").split("_"))
+def _has_split_name(name: str) -> bool:
+    return name.lower() in _COMMON_NAMES["split"] or not _SPLIT_WORDS.isdisjoint(
+        name.lower().replace("-", "_").split("_")
+    )
 
 
 def _count_values(table: Path, encoding: str) -> tuple[dict[str, int], int]:
-    """Different values by column, at most one more than labels may be, and all rows; not of columns that tell splits.
+    """The number of distinct values by column, without split columns, and the number of rows.
 
-    The whole table is read, which may be sorted by its label.
+    Counts to one more than the labels may be. Reads the whole table, which may be sorted by its label.
     """
     values: dict[str, set[str]] = {}
     total = 0
     for _, row in tables.rows_of(table, encoding):
         total += 1
         for name, cell in row.items() if isinstance(row, dict) else ():
-            seen = values.setdefault(str(name), set())
-            if len(seen) <= MAX_LABELS:
-                seen.add(str(cell))
-    return {name: len(seen) for name, seen in values.items() if not all(map(_is_split, seen))}, total
+            distinct = values.setdefault(str(name), set())
+            if len(distinct) <= MAX_LABELS:
+                distinct.add(str(cell))
+    return {name: len(distinct) for name, distinct in values.items() if not all(map(_is_split, distinct))}, total

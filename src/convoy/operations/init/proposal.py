@@ -1,4 +1,4 @@
-"""A survey -> the params that suit it, each with its reason."""
+"""The params that suit a survey, each with its reason."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from convoy.operations.init.survey import READ, Detected, Survey
 
 SIDES_PX = (16, 28, 32, 48, 64)  # a network's time grows with the square of the side
 STEPS = 1_200  # of a small set's training: below it, the one-cycle rate has hardly begun to fall
-MOST_EPOCHS = 60
+MAX_EPOCHS = 60
 FEW = 20_000  # below so many items, larger shares are held out, or their figures would say little
 SHARES = {"validation": 0.15, "calibration": 0.1, "gate": 0.1, "test": 0.15}  # of few
 UNEVEN = 5.0  # largest label over smallest, above which labels are weighted
@@ -28,25 +28,29 @@ class Change:
 
 
 def propose(task: Task, detected: Detected, survey: Survey) -> list[Change]:
-    """Everything that should differ from the packaged data set's params; the rest suits most data."""
-    changes = [*_source(stages.fetch(task), detected, survey), *_shares(stages.prepare(task), survey)]
-    trained = _trained(survey)
+    """Every value that should differ from the params of the packaged data set; the others suit most data."""
+    changes = [*_propose_source(stages.fetch(task), detected, survey), *_propose_shares(stages.prepare(task), survey)]
+    trained = _training_items(survey)
     if task == "image":
-        changes += _images(survey)
+        changes += _propose_images(survey)
     else:
-        changes += _texts(survey)
-    for section in _sections(task):
-        changes += _learning(section, 128 if task == "image" else 64, trained, survey)
+        changes += _propose_texts(survey)
+    for section in _training_sections(task):
+        changes += _propose_learning(section, 128 if task == "image" else 64, trained, survey)
     return changes
 
 
-def _sections(task: Task) -> list[tuple[str, ...]]:
-    """Of all candidates that learn from this data."""
-    alike = [each for each in paths.TASKS if paths.kind_of(each) == task]
-    return [stages.training_section(each, name) for each in alike for name in paths.architectures(each)]
+def _training_sections(task: Task) -> list[tuple[str, ...]]:
+    """The training sections of all candidates that learn from this data."""
+    tasks = [task_of_kind for task_of_kind in paths.TASKS if paths.kind_of(task_of_kind) == task]
+    return [
+        stages.training_section(task_of_kind, name)
+        for task_of_kind in tasks
+        for name in paths.architectures(task_of_kind)
+    ]
 
 
-def _source(section: str, detected: Detected, survey: Survey) -> Iterator[Change]:
+def _propose_source(section: str, detected: Detected, survey: Survey) -> Iterator[Change]:
     params, table = detected.params, detected.params.table
     yield Change((section, "source"), detected.kind, READ[detected.kind])
     yield Change((section, "path"), str(params.path), f"{survey.counts.total():,} items; DVC watches it")
@@ -63,22 +67,22 @@ def _source(section: str, detected: Detected, survey: Survey) -> Iterator[Change
         for key, reason in detected.reasons.items():
             if reason:  # else params.yaml says so already
                 yield Change((section, "table", key), getattr(table, key), reason)
-        found = "as found in the table" if survey.splits else "where there is one, and given_splits is true"
-        yield Change((section, "table", "split"), table.split, found)
+        split_reason = "as found in the table" if survey.splits else "where there is one, and given_splits is true"
+        yield Change((section, "table", "split"), table.split, split_reason)
     yield Change((section, "table", "encoding"), table.encoding, "as stated")
 
 
-def _shares(section: str, survey: Survey) -> Iterator[Change]:
+def _propose_shares(section: str, survey: Survey) -> Iterator[Change]:
     if survey.counts.total() >= FEW:
         return
-    why = f"of few: {survey.counts.total():,} items"
-    yield Change((section, "validation_share"), SHARES["validation"], f"{why}; more for choosing a model by")
-    yield Change((section, "calibration_share"), SHARES["calibration"], why)
-    yield Change((section, "gate_share"), SHARES["gate"], f"{why}; more for seeing a difference of two models")
-    yield Change((section, "test_share"), SHARES["test"], f"{why}; where the source has no test set")
+    reason = f"of few: {survey.counts.total():,} items"
+    yield Change((section, "validation_share"), SHARES["validation"], f"{reason}; more for choosing a model by")
+    yield Change((section, "calibration_share"), SHARES["calibration"], reason)
+    yield Change((section, "gate_share"), SHARES["gate"], f"{reason}; more for seeing a difference of two models")
+    yield Change((section, "test_share"), SHARES["test"], f"{reason}; where the source has no test set")
 
 
-def _trained(survey: Survey) -> int:
+def _training_items(survey: Survey) -> int:
     """About how many items will be trained on."""
     if survey.counts.total() >= FEW:
         return round(0.8 * (survey.splits["train"] or survey.counts.total()))
@@ -86,65 +90,65 @@ def _trained(survey: Survey) -> int:
     return max(1, round((1 - held_out) * (survey.splits["train"] or survey.counts.total())))
 
 
-def _images(survey: Survey) -> Iterator[Change]:
+def _propose_images(survey: Survey) -> Iterator[Change]:
     section = (stages.prepare("image"), "preprocessing")
     if not survey.sides_px:
         return
-    middle = float(np.median(survey.sides_px))
-    side = next((side for side in SIDES_PX if side >= middle), SIDES_PX[-1])
+    median = float(np.median(survey.sides_px))
+    side = next((side for side in SIDES_PX if side >= median), SIDES_PX[-1])
     coloured = survey.coloured / len(survey.sides_px) > 0.05
-    dark = survey.dark_borders / len(survey.sides_px)
+    dark_share = survey.dark_borders / len(survey.sides_px)
     yield Change(
         (*section, "size_px"),
         side,
-        f"the longer side is {middle:.0f} px in the middle; double it, and training takes four times as long",
+        f"the longer side is {median:.0f} px in the middle; double it, and training takes four times as long",
     )
     yield Change(
         (*section, "channels"), 3 if coloured else 1, "colours were seen" if coloured else "no colours were seen"
     )
-    polarity = "light_on_dark" if dark > 0.95 and not coloured else "any"
-    yield Change((*section, "polarity"), polarity, f"{dark:.0%} have a dark border")
-    most = max(16_000_000, survey.most_pixels)
-    yield Change((*section, "max_pixels"), most, f"the largest one of a sample has {survey.most_pixels:,}")
+    polarity = "light_on_dark" if dark_share > 0.95 and not coloured else "any"
+    yield Change((*section, "polarity"), polarity, f"{dark_share:.0%} have a dark border")
+    max_pixels = max(16_000_000, survey.most_pixels)
+    yield Change((*section, "max_pixels"), max_pixels, f"the largest one of a sample has {survey.most_pixels:,}")
     for architecture in paths.ARCHITECTURES:
         batches = (*stages.training_section("image", architecture), "batches")
         yield Change((*batches, "flip"), False, "is a mirror image's label the same? not known; true where it is")
         yield Change((*batches, "shift_px"), max(1, side // 14), "a fourteenth of the side; 0 where all stand alike")
 
 
-def _texts(survey: Survey) -> Iterator[Change]:
+def _propose_texts(survey: Survey) -> Iterator[Change]:
     if not survey.lengths:
         return
-    long = float(np.percentile(survey.lengths, 95))
-    tokens = int(min(400, max(16, -(-long // 8) * 8)))
-    known = sum(count > 1 for count in survey.words.values())
+    length = float(np.percentile(survey.lengths, 95))
+    tokens = int(min(400, max(16, -(-length // 8) * 8)))
+    repeated = sum(count > 1 for count in survey.words.values())
     yield Change(
         (stages.prepare("text"), "vocabulary_size"),
-        int(min(20_000, max(200, known))),
-        f"{known:,} words were seen twice in a sample",
+        int(min(20_000, max(200, repeated))),
+        f"{repeated:,} words were seen twice in a sample",
     )
     section = (stages.prepare("text"), "preprocessing")
     yield Change(
         (*section, "max_tokens"),
         tokens,
-        f"95 % have up to {long:.0f} words and marks; {tokens} at most, since an LSTM's time grows with it"
-        if long > tokens
-        else f"95 % have up to {long:.0f} words and marks; an LSTM's time grows with it",
+        f"95 % have up to {length:.0f} words and marks; {tokens} at most, since an LSTM's time grows with it"
+        if length > tokens
+        else f"95 % have up to {length:.0f} words and marks; an LSTM's time grows with it",
     )
     yield Change((*section, "head_tokens"), tokens // 3, "of a longer text its start and, more so, its end")
-    most = max(20_000, survey.characters * 2)
-    yield Change((*section, "max_characters"), most, f"the longest one of a sample has {survey.characters:,}")
+    max_characters = max(20_000, survey.characters * 2)
+    yield Change((*section, "max_characters"), max_characters, f"the longest one of a sample has {survey.characters:,}")
 
 
-def _learning(section: tuple[str, ...], usual: int, trained: int, survey: Survey) -> Iterator[Change]:
+def _propose_learning(section: tuple[str, ...], default_size: int, trained: int, survey: Survey) -> Iterator[Change]:
     largest, smallest = max(survey.counts.values()), min(survey.counts.values())
-    why = f"the largest label has {largest / smallest:.1f} times the items of the smallest"
+    reason = f"the largest label has {largest / smallest:.1f} times the items of the smallest"
     weights = "balanced" if largest / smallest > UNEVEN else "none"
-    yield Change((*section, "learning", "class_weights"), weights, why)
+    yield Change((*section, "learning", "class_weights"), weights, reason)
     if trained >= FEW:
         return
-    size = int(min(usual, max(8, 2 ** int(np.log2(max(8, trained / 20))))))
-    epochs = int(min(MOST_EPOCHS, max(8, -(-STEPS * size // trained))))
+    size = int(min(default_size, max(8, 2 ** int(np.log2(max(8, trained / 20))))))
+    epochs = int(min(MAX_EPOCHS, max(8, -(-STEPS * size // trained))))
     yield Change(
         (*section, "batches", "size"), size, f"{trained:,} items to train on: {max(1, trained // size)} steps per epoch"
     )

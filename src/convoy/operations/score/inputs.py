@@ -1,4 +1,4 @@
-"""A table or a folder -> the inputs to score, one after the other and in the same order each time."""
+"""The inputs to score from a table or a folder, one after the other and in the same order each time."""
 
 import errno
 import hashlib
@@ -17,12 +17,12 @@ from convoy.sources.tables import rows_of
 
 
 class ScoringRefused(RuntimeError):
-    """Input, output, options or the deployed model cannot be used as asked; nothing that was there is changed."""
+    """Input, output, options or the deployed model cannot be used; existing files stay unchanged."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """One row: its name, and what it holds, which is a text, the file of a text or an image, or why it has neither."""
+    """One row: its name and its content, which is a text, a file, or why it has neither."""
 
     name: str
     content: str | Path | InputRejected
@@ -30,7 +30,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What is to be scored, read anew each time it is iterated; memory holds a few rows, or the names of one folder."""
+    """The input, read again at each iteration; memory holds a few rows, or the names of one folder."""
 
     place: Path
     task: Task
@@ -38,50 +38,52 @@ class Inputs:
     encoding: str
 
     def __iter__(self) -> Iterator[Item]:
-        """Raises SourceRefused where a table cannot be read at all; what is wrong with one row is in that row."""
+        """Raises SourceRefused where a table cannot be read at all; a fault of one row is in that row."""
         if self.place.is_dir():
             yield from (Item(trees.printable(file.relative_to(self.place)), file) for file in self._files())
             return
         for number, (_, row) in enumerate(rows_of(self.place, self.encoding, [self.column])):
-            cell = _cell(row, self.column)
+            cell = _read_cell(row, self.column)
             if isinstance(cell, InputRejected) or self.task != "image":
                 yield Item(f"{self.place.name}#{number}", cell)
             else:
-                # May lead anywhere: who runs this may read whatever the table names, and could name it himself.
+                # Any path: the user who runs this may read each file that the table names.
                 yield Item(trees.printable(cell), self.place.parent / cell)
 
     def count(self) -> int:
         """The number of rows. A table that cannot be read to its end is refused here, before anything is scored."""
-        total, found = 0, False
+        total, has_value = 0, False
         for item in self:
             total += 1
-            found = found or not (isinstance(item.content, InputRejected) and item.content.code == "missing_value")
-        if total and not found:
+            has_value = has_value or not (
+                isinstance(item.content, InputRejected) and item.content.code == "missing_value"
+            )
+        if total and not has_value:
             raise ScoringRefused(
                 f"{self.place}: none of the {total} rows has a `{self.column}`; --column names another"
             )
         return total
 
     def fingerprint(self) -> dict[str, Any]:
-        """What changes when the input does: path, size and time of a table, or a sha256 over those of all files.
+        """A value that changes with the input: path, size and time of a table, or a sha256 over those of all files.
 
-        A table of images has both: the files that it names may change while it does not.
+        A table of images has both: its files may change while it does not.
         """
-        whole: dict[str, Any] = {"path": str(self.place.resolve())}
+        state: dict[str, Any] = {"path": str(self.place.resolve())}
         if not self.place.is_dir():
-            about = self.place.stat()
-            whole |= {"size": about.st_size, "mtime_ns": about.st_mtime_ns}
-        return whole | ({"files": self._digest_of_files()} if self.place.is_dir() or self.task == "image" else {})
+            status = self.place.stat()
+            state |= {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
+        return state | ({"files": self._digest_of_files()} if self.place.is_dir() or self.task == "image" else {})
 
     def _digest_of_files(self) -> str:
         digest = hashlib.sha256()
         if self.place.is_dir():
             for file in self._files():
-                about = file.lstat()
-                digest.update(os.fsencode(file) + f"\0{about.st_size}\0{about.st_mtime_ns}\0".encode())
+                status = file.lstat()
+                digest.update(os.fsencode(file) + f"\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
             return digest.hexdigest()
         for item in self:
-            digest.update(_about(item.content).encode() if isinstance(item.content, Path) else b"\0")
+            digest.update(_file_state(item.content).encode() if isinstance(item.content, Path) else b"\0")
         return digest.hexdigest()
 
     def _files(self) -> Iterator[Path]:
@@ -111,17 +113,17 @@ def decode(content: bytes, encoding: str) -> str:
         raise InputRejected("invalid_text", folders.explain(error)) from None
 
 
-def _about(file: Path) -> str:
-    """Size and time of a regular file; nothing of what is none, which is no input, and may change all the time."""
+def _file_state(file: Path) -> str:
+    """Size and time of a regular file; empty for anything else, which is no input and may change at any time."""
     try:
-        about = file.stat()
-    except (OSError, ValueError):  # there is none, or the name is one that no file can have
+        status = file.stat()
+    except (OSError, ValueError):  # no such file, or an impossible name
         return "\0"
-    return f"{about.st_size} {about.st_mtime_ns}\0" if stat.S_ISREG(about.st_mode) else "\0"
+    return f"{status.st_size} {status.st_mtime_ns}\0" if stat.S_ISREG(status.st_mode) else "\0"
 
 
-def _cell(row: Row, column: str) -> str | InputRejected:
-    """A text or a path as the table has it, or why there is none."""
+def _read_cell(row: Row, column: str) -> str | InputRejected:
+    """The text or path in a row, or why there is none."""
     if isinstance(row, str):
         return InputRejected("malformed_row", row)
     value = row.get(column)

@@ -1,4 +1,4 @@
-"""Many inputs -> one Parquet file of their predictions, part by part, so that after a kill the same command goes on."""
+"""Scores many inputs to one Parquet file, part by part, so that the same command continues after a kill."""
 
 import codecs
 import os
@@ -25,7 +25,16 @@ from convoy.kinds.text.preprocessing import PreparedText
 from convoy.operations.score.inputs import Inputs, Item, ScoringRefused, decode, read_file
 from convoy.operations.score.parts import Parts
 
-PART_ROWS = 4096  # what a kill may lose: 2 to 7 seconds of the models as they are built here, on 2 cores
+PART_ROWS = 4096  # lost at most by a kill: 2 to 7 seconds of work with these models on 2 cores
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How rows are scored; within a job only `threads` may change, since the others may change the last digits."""
+
+    batch_size: int
+    threads: int | None = None
+    restart: bool = False
 
 
 @dataclass(frozen=True)
@@ -38,13 +47,15 @@ class Scorer:
 
     @property
     def schema(self) -> pa.Schema:
-        """The columns of the output, and who made it."""
+        """The columns of the output, and the model that made it."""
         card = self.predictor.card
         fields = {"row": pa.int64(), "name": pa.string(), "label": pa.string(), "probability": pa.float32()}
-        each = {f"probability_{label}": pa.float32() for label in card.labels}
-        made_by = {"digest": self.predictor.digest, "task": card.task, "version": version("convoy")}
-        metadata = {f"convoy.{key}": value for key, value in made_by.items()}
-        return pa.schema({**fields, **each, "warning": pa.string(), "error": pa.string()}, metadata=metadata)
+        probability_fields = {f"probability_{label}": pa.float32() for label in card.labels}
+        origin = {"digest": self.predictor.digest, "task": card.task, "version": version("convoy")}
+        metadata = {f"convoy.{key}": value for key, value in origin.items()}
+        return pa.schema(
+            {**fields, **probability_fields, "warning": pa.string(), "error": pa.string()}, metadata=metadata
+        )
 
     def score(self, first_row: int, items: list[Item]) -> pa.Table:
         """One row per item, in order; an item that cannot be used has its reason in `error` and no probability."""
@@ -55,18 +66,18 @@ class Scorer:
                 prepared[index] = self._prepare(item)
             except InputRejected as rejection:
                 errors[index] = f"{rejection.code}: {rejection.message}"
-        found = np.full((len(items), len(self.predictor.card.labels)), np.nan, dtype=np.float32)
+        probabilities = np.full((len(items), len(self.predictor.card.labels)), np.nan, dtype=np.float32)
         if prepared:
-            found[list(prepared)] = self.predictor.probabilities([item.array for item in prepared.values()])
-        missing = np.isnan(found).any(axis=1)
+            probabilities[list(prepared)] = self.predictor.probabilities([item.array for item in prepared.values()])
+        missing = np.isnan(probabilities).any(axis=1)
         for index in np.flatnonzero(missing).tolist():
             errors[index] = errors[index] or "model_failed: the model gave a probability that is no number"
-        best = np.where(missing, 0, found.argmax(axis=1))
+        best = np.where(missing, 0, probabilities.argmax(axis=1))
         columns = [
             pa.array(range(first_row, first_row + len(items)), pa.int64()),
             pa.array([item.name for item in items], pa.string()),
             pa.array(np.array(self.predictor.card.labels, dtype=object)[best], pa.string(), mask=missing),
-            *(pa.array(column, pa.float32(), mask=missing) for column in (found.max(axis=1), *found.T)),
+            *(pa.array(column, pa.float32(), mask=missing) for column in (probabilities.max(axis=1), *probabilities.T)),
             pa.array([_warning_of(prepared.get(index)) for index in range(len(items))], pa.string()),
             pa.array(errors, pa.string()),
         ]
@@ -85,8 +96,18 @@ class Scorer:
         return self.predictor.prepare(raw, **({"polarity": self.polarity} if self.polarity else {}))
 
 
+def _warning_of(prepared: Prepared | None) -> str | None:
+    """The `warnings` and `truncated` of the REST answer."""
+    if prepared is None:
+        return None
+    warnings = [warning.replace("?polarity", "--polarity") for warning in prepared.warnings]
+    if isinstance(prepared, PreparedText) and prepared.truncated:
+        warnings.append("the text was cut")
+    return "; ".join(warnings) or None
+
+
 def load(task: Task) -> Predictor:
-    """What stands in deployed/, or in $CONVOY_DEPLOYED, for a task. Raises BundleInvalid with the remedy."""
+    """The model of a task in deployed/, or in $CONVOY_DEPLOYED. Raises BundleInvalid with the remedy."""
     current = Path(os.environ.get("CONVOY_DEPLOYED") or DEPLOYED, task, "current")
     if not current.exists():
         raise BundleInvalid(
@@ -100,33 +121,14 @@ def load(task: Task) -> Predictor:
     return predictor
 
 
-def _warning_of(prepared: Prepared | None) -> str | None:
-    """What REST says in `warnings` and `truncated`."""
-    if prepared is None:
-        return None
-    said = [warning.replace("?polarity", "--polarity") for warning in prepared.warnings]
-    if isinstance(prepared, PreparedText) and prepared.truncated:
-        said.append("the text was cut")
-    return "; ".join(said) or None
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How rows are scored; all but the number of threads may show in the last digits, and stay the same in a job."""
-
-    batch_size: int
-    threads: int | None = None
-    restart: bool = False
-
-
 def score(scorer: Scorer, inputs: Inputs, output: Path, settings: Settings, say: Say) -> None:
-    """Score all of `inputs` into `output`, a Parquet file that appears whole; what a kill left is gone on with.
+    """Score all of `inputs` into `output`, a Parquet file that appears whole; continues what a kill has left.
 
     Raises ScoringRefused where the input, the model or the options are not those that it was begun with, SourceRefused
     where a table cannot be read.
     """
-    _refuse_what_makes_no_sense(scorer, inputs.place, output)
-    job = _job(scorer, inputs, settings)
+    _refuse_invalid(scorer, inputs.place, output)
+    job = _describe_job(scorer, inputs, settings)
     total, parts = inputs.count(), Parts(output)
     with parts.begun(job, settings.restart):
         _score_parts(scorer, inputs, parts, settings, total)
@@ -136,51 +138,7 @@ def score(scorer: Scorer, inputs: Inputs, output: Path, settings: Settings, say:
     say(f"{output}: {total} rows, {rejected} of them without a prediction (column `error` says why)")
 
 
-def _score_parts(scorer: Scorer, inputs: Inputs, parts: Parts, settings: Settings, total: int) -> None:
-    number = parts.whole()
-    interval_s = 0.5 if sys.stderr.isatty() else 30
-    kept = min(number * PART_ROWS, total)
-    items = islice(iter(inputs), kept, None)
-    with (
-        ThreadPoolExecutor(settings.threads or usable_cores()) as pool,
-        tqdm(
-            total=total, initial=kept, desc="scoring", unit="row", mininterval=interval_s, maxinterval=interval_s
-        ) as bar,
-    ):
-        while part := list(islice(items, PART_ROWS)):
-            first_row = number * PART_ROWS
-            batches = list(_split(part, settings.batch_size))
-            first_rows = range(first_row, first_row + len(part), settings.batch_size)
-            tables = []
-            for table in pool.map(scorer.score, first_rows, batches):
-                tables.append(table)
-                bar.update(table.num_rows)
-            parts.write(number, pa.concat_tables(tables).combine_chunks())
-            number += 1
-
-
-def _split(items: list[Item], size: int) -> Iterator[list[Item]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
-
-
-def _job(scorer: Scorer, inputs: Inputs, settings: Settings) -> dict[str, Any]:
-    """What must be the same for parts to belong together."""
-    options = {
-        "column": inputs.column,
-        "encoding": inputs.encoding,
-        "polarity": scorer.polarity,
-        "batch_size": settings.batch_size,
-    }
-    return {
-        "input": inputs.fingerprint(),
-        "model": {"task": inputs.task, "digest": scorer.predictor.digest},
-        "options": options,
-        "convoy": {"version": version("convoy"), "part_rows": PART_ROWS},
-    }
-
-
-def _refuse_what_makes_no_sense(scorer: Scorer, place: Path, output: Path) -> None:
+def _refuse_invalid(scorer: Scorer, place: Path, output: Path) -> None:
     if scorer.polarity and scorer.predictor.card.task != "image":
         raise ScoringRefused(f"--polarity is for images; leave it out with --task {scorer.predictor.card.task}")
     if not place.exists():
@@ -195,3 +153,47 @@ def _refuse_what_makes_no_sense(scorer: Scorer, place: Path, output: Path) -> No
         raise ScoringRefused(f"{output} is to be a Parquet file; let its name end in .parquet")
     if place.resolve() in (output.resolve(), *output.resolve().parents):
         raise ScoringRefused(f"{output} is INPUT or within it; name a file elsewhere")
+
+
+def _describe_job(scorer: Scorer, inputs: Inputs, settings: Settings) -> dict[str, Any]:
+    """The settings that all parts of an output have in common."""
+    options = {
+        "column": inputs.column,
+        "encoding": inputs.encoding,
+        "polarity": scorer.polarity,
+        "batch_size": settings.batch_size,
+    }
+    return {
+        "input": inputs.fingerprint(),
+        "model": {"task": inputs.task, "digest": scorer.predictor.digest},
+        "options": options,
+        "convoy": {"version": version("convoy"), "part_rows": PART_ROWS},
+    }
+
+
+def _score_parts(scorer: Scorer, inputs: Inputs, parts: Parts, settings: Settings, total: int) -> None:
+    number = parts.whole()
+    interval_s = 0.5 if sys.stderr.isatty() else 30
+    scored = min(number * PART_ROWS, total)
+    items = islice(iter(inputs), scored, None)
+    with (
+        ThreadPoolExecutor(settings.threads or usable_cores()) as pool,
+        tqdm(
+            total=total, initial=scored, desc="scoring", unit="row", mininterval=interval_s, maxinterval=interval_s
+        ) as progress,
+    ):
+        while part := list(islice(items, PART_ROWS)):
+            first_row = number * PART_ROWS
+            batches = list(_split_batches(part, settings.batch_size))
+            first_rows = range(first_row, first_row + len(part), settings.batch_size)
+            tables = []
+            for table in pool.map(scorer.score, first_rows, batches):
+                tables.append(table)
+                progress.update(table.num_rows)
+            parts.write(number, pa.concat_tables(tables).combine_chunks())
+            number += 1
+
+
+def _split_batches(items: list[Item], size: int) -> Iterator[list[Item]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
