@@ -26,7 +26,7 @@ SERVES = """
 import sys, time
 from pathlib import Path
 from convoy.release.gates import rest_parity
-with rest_parity.serve(Path(sys.argv[1])) as url:
+with rest_parity.run_service(Path(sys.argv[1])) as url:
     print(url, flush=True)
     time.sleep(600)
 """
@@ -49,14 +49,14 @@ def test_another_bundle_answers_otherwise_and_what_cannot_be_answered_is_told(tm
     tiny_bundles.write_image_bundle(tmp_path / "other", shift=20)
     other, card = Predictor(tmp_path / "other"), read_bundle(tmp_path / "served").card
     inputs = [tiny_bundles.png(brightness) for brightness in (0, 100, 120)]
-    with rest_parity.serve(tmp_path / "served") as url:
-        found = rest_parity.ask(url, card, inputs)
+    with rest_parity.run_service(tmp_path / "served") as url:
+        found = rest_parity.predict(url, card, inputs)
         expected = other.probabilities([other.prepare(raw).array for raw in inputs])
         assert np.abs(found - expected).max() > 0.1
         with pytest.raises(rest_parity.AnswerRefused, match="the service answers 4"):
-            rest_parity.ask(url, card, [b"no image"])
+            rest_parity.predict(url, card, [b"no image"])
     with pytest.raises(rest_parity.AnswerRefused, match="does not answer"):
-        rest_parity.ask(url, card, inputs)
+        rest_parity.predict(url, card, inputs)
 
 
 def test_the_service_ends_with_a_publish_that_was_killed(tmp_path: Path) -> None:

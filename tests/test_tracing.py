@@ -337,12 +337,12 @@ def test_nested_aliases_of_a_lock_cost_nothing() -> None:
 
 
 def test_a_checkout_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("convoy.tracking.store.Known.artifact", lambda *_: b"no patch at all")
+    monkeypatch.setattr("convoy.tracking.store.StoreContents.artifact", lambda *_: b"no patch at all")
     with pytest.raises(CheckoutRefused, match="git apply"):
         traced("image/1", tmp_path / "then")
     assert not (tmp_path / "then").exists()
     assert built_pipeline.git(Path(), "worktree", "list").count("\n") == 1
-    monkeypatch.setattr("convoy.tracking.store.Known.artifact", lambda *_: None)
+    monkeypatch.setattr("convoy.tracking.store.StoreContents.artifact", lambda *_: None)
     with pytest.raises(CheckoutRefused, match="with edits that were not kept"):
         traced("image/1", tmp_path / "then")
 

@@ -377,7 +377,7 @@ from convoy.training.tuning_space import read_space
 from convoy.training.tuning_study import open_study
 from test_tuning import subject
 setattr(record.MlflowClient, sys.argv[1], lambda *_, **__: os._exit(9))
-record.Record(subject(), open_study(subject()), read_space("image", "lstm"), print).bring()
+record.TuningRuns(subject(), open_study(subject()), read_space("image", "lstm"), print).bring()
 """
 
 

@@ -1,1 +1,1 @@
-"""Gates, decisions, promotion, rollback and deployment: which model serves, and why."""
+"""Gates, decisions, promotion, rollback and deployment: which model is deployed, and why."""

@@ -1,4 +1,4 @@
-"""What a person asks for -> the grounds that are recorded: with a reason where something stands against the model."""
+"""A person's request -> the grounds to record; a reason is needed where something stands against the model."""
 
 from dataclasses import dataclass, field
 
@@ -11,52 +11,52 @@ SERVICE_FOLLOWS = "a service that is running here follows by itself, within seco
 
 
 class ApprovalRefused(ValueError):
-    """What a person asked for needs a reason, goes nowhere, or came second; who serves has not changed."""
+    """A request needs a reason, has no target, or came second; the deployed model has not changed."""
 
 
 @dataclass(frozen=True)
 class MlflowView:
-    """What MLflow shows of a version: what its gates said, and a refusal that no history here knows of."""
+    """What MLflow shows of a version: the figures of its gates, and a refusal that the history here lacks."""
 
     refusal: str = ""
     figures: dict[str, str] = field(default_factory=dict)
     gate_report: str | None = None
 
 
-NO_VIEW = MlflowView()
+_EMPTY_VIEW = MlflowView()
 
 
 def current_link(task: Task) -> str:
-    """Where what serves stands, as it is told."""
+    """The path of the deployed model, as messages name it."""
     return f"{DEPLOYED / task / deployment.CURRENT}"
 
 
-def refuse_second(task: Task, asked: Model, seen: str | None) -> None:
-    """Of two who decide at once the first wins: the second saw another digest serve, `seen`, and is recorded.
+def refuse_second(task: Task, model: Model, seen_digest: str | None) -> None:
+    """Of two simultaneous decisions the first wins; the second, made when `seen_digest` was deployed, is recorded.
 
-    Raises ApprovalRefused, except where what was asked for serves by the other's word.
+    Raises ApprovalRefused, except where the first decision has deployed the same model.
     """
-    before = journal.deployed_model(task)
-    if seen == (before.digest if before else None):
+    deployed = journal.deployed_model(task)
+    if seen_digest == (deployed.digest if deployed else None):
         return
-    last = journal.read_history(task).changes[-1:]
-    why = "while this was asked for, another was decided" + (f": {last[0].told}" if last else "")
-    journal.append(task, before, asked, Grounds("superseded", why, revision=provenance.revision()))
-    if before is None or before.digest != asked.digest:
-        raise ApprovalRefused(f"{asked} was not let serve: {why}. Ask again, if that is still what you want")
+    last_change = journal.read_history(task).changes[-1:]
+    why = "while this was asked for, another was decided" + (f": {last_change[0].told}" if last_change else "")
+    journal.append(task, deployed, model, Grounds("superseded", why, revision=provenance.revision()))
+    if deployed is None or deployed.digest != model.digest:
+        raise ApprovalRefused(f"{model} was not let serve: {why}. Ask again, if that is still what you want")
 
 
-def grounds_for(history: History, asked: Model, kind: Kind, reason: str, shown: MlflowView = NO_VIEW) -> Grounds:
-    """The grounds to record. What stands against a model makes it `forced`; without a reason raises ApprovalRefused."""
-    against = history.against(asked.digest)
-    standing = against.told if against else shown.refusal
-    if standing and not reason:
-        raise ApprovalRefused(f"{asked} needs --reason '...', which the history keeps; against it stands: {standing}")
-    figures = {**(against.figures if against else {}), **({"against": standing} if standing else shown.figures)}
+def grounds_for(history: History, model: Model, kind: Kind, reason: str, view: MlflowView = _EMPTY_VIEW) -> Grounds:
+    """The grounds to record. An objection to a model makes them `forced`; without a reason raises ApprovalRefused."""
+    decision = history.against(model.digest)
+    objection = decision.told if decision else view.refusal
+    if objection and not reason:
+        raise ApprovalRefused(f"{model} needs --reason '...', which the history keeps; against it stands: {objection}")
+    figures = {**(decision.figures if decision else {}), **({"against": objection} if objection else view.figures)}
     return Grounds(
-        "forced" if standing else kind,
+        "forced" if objection else kind,
         reason or "asked for by hand, without a reason",
         figures,
-        against.gate_report if against else shown.gate_report,
+        decision.gate_report if decision else view.gate_report,
         provenance.revision(),
     )

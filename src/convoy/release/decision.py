@@ -1,4 +1,4 @@
-"""A decision on which model is deployed, and the history of a task's decisions: who is deployed, and who was."""
+"""A decision on which model is deployed, and the history of a task's decisions: the champion, and those before."""
 
 import getpass
 import os
@@ -12,15 +12,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from convoy.core.paths import Task
 
 Kind = Literal["promotion", "forced", "refusal", "rollback", "superseded", "pull", "found", "restored", "migration"]
-# What changes who serves. `found`: deployed/ was changed by something that decides nothing, as a copy or a hand;
-# `restored`: deployed/ had been lost, and MLflow's champion serves again; `pull`: the registry's, brought here;
-# `migration`: the same model in today's format.
+# The kinds that change the deployed model. `found`: deployed/ was changed without a decision, by a copy or by hand;
+# `restored`: deployed/ had been lost, and MLflow's champion is deployed again; `pull`: the registry's champion is
+# deployed on this machine; `migration`: the same model in the present format.
 CHANGES = ("promotion", "forced", "rollback", "pull", "found", "restored", "migration")
-_ACTORS = ("GITHUB_ACTOR", "GITLAB_USER_LOGIN")  # who set off a CI job, whose own user says nothing
+_ACTOR_VARIABLES = ("GITHUB_ACTOR", "GITLAB_USER_LOGIN")  # who started a CI job, whose own user says nothing
 
 
 class Record(BaseModel):
-    """What every line says."""
+    """The fields of every line."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
@@ -32,7 +32,7 @@ class Record(BaseModel):
 
 
 class Model(BaseModel):
-    """A model as a decision names it: the digest says which, the version what MLflow called it then."""
+    """A model as a decision names it: its digest, and the version that MLflow gave it then."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -44,7 +44,7 @@ class Model(BaseModel):
 
 
 class Decision(Record):
-    """One decision: what served (`from`), what it was about (`to`), and what spoke for it."""
+    """One decision: the model deployed before (`from`), the model it is about (`to`), and its grounds."""
 
     kind: Kind
     task: Task
@@ -62,7 +62,7 @@ class Decision(Record):
 
 
 class Mark(Record):
-    """What became of a decision that changes who serves: deployed/ has followed it, or never could."""
+    """The outcome of a decision that changes the deployed model: deployed/ has followed it, or never could."""
 
     kind: Literal["done", "undone"]
     of: int
@@ -70,7 +70,7 @@ class Mark(Record):
 
 @dataclass(frozen=True)
 class Grounds:
-    """What a decision says beside who is concerned."""
+    """The content of a decision without its models."""
 
     kind: Kind
     why: str
@@ -90,9 +90,9 @@ def current_user() -> str:
         user = getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name
         user = str(os.getuid())
-    here = f"{user}@{socket.gethostname()}"
-    actor = next((os.environ[name] for name in _ACTORS if os.environ.get(name)), None)
-    return f"{actor} by {here}" if actor else here
+    user_at_host = f"{user}@{socket.gethostname()}"
+    actor = next((os.environ[name] for name in _ACTOR_VARIABLES if os.environ.get(name)), None)
+    return f"{actor} by {user_at_host}" if actor else user_at_host
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class History:
     decisions: tuple[Decision, ...] = ()
     marks: tuple[Mark, ...] = ()
     lines: tuple[bytes, ...] = ()  # as they stand in the file
-    torn: int = 0  # lines that a kill has cut off: they decided nothing, and stay where they are
+    torn: int = 0  # lines that a kill has cut off: they decide nothing, and stay in the file
 
     @property
     def unfinished(self) -> Decision | None:
@@ -120,35 +120,39 @@ class History:
 
     @property
     def changes(self) -> list[Decision]:
-        """The decisions that changed who serves."""
-        return [each for each in self.decisions if each.kind in CHANGES and each.number not in self.undone]
+        """The decisions that changed the deployed model."""
+        return [
+            decision for decision in self.decisions if decision.kind in CHANGES and decision.number not in self.undone
+        ]
 
     @property
     def champion(self) -> Model | None:
-        """Who serves by this history."""
+        """The deployed model by this history."""
         return self.changes[-1].after if self.changes else None
 
     @property
     def one_before(self) -> Model | None:
-        """The champion before this one: a rollback takes the way back, so that a second one goes one further."""
-        way: list[Model] = []
+        """The champion before this one: a rollback returns along the chain, so that a second one goes one further."""
+        chain: list[Model] = []
         for change in self.changes:
-            if change.kind == "migration":  # the same model, which loads no more as it was
-                left = change.before and change.before.digest
-                way = [change.after if model.digest == left else model for model in way]
-            elif not way and change.before is not None:
-                way.append(change.before)
-            digests = [model.digest for model in way]
+            if change.kind == "migration":  # the same model, which no longer loads in its old format
+                left_digest = change.before and change.before.digest
+                chain = [change.after if model.digest == left_digest else model for model in chain]
+            elif not chain and change.before is not None:
+                chain.append(change.before)
+            digests = [model.digest for model in chain]
             if change.kind == "rollback" and change.after.digest in digests:
-                way = way[: len(way) - digests[::-1].index(change.after.digest)]
-            elif not way or way[-1].digest != change.after.digest:
-                way.append(change.after)
-        return way[-2] if len(way) > 1 else None
+                chain = chain[: len(chain) - digests[::-1].index(change.after.digest)]
+            elif not chain or chain[-1].digest != change.after.digest:
+                chain.append(change.after)
+        return chain[-2] if len(chain) > 1 else None
 
     def about(self, digest: str) -> Decision | None:
-        """The last decision on a model: for it, against it, or one by which it stopped serving."""
-        counted = [each for each in self.decisions if each.kind != "superseded" and each.number not in self.undone]
-        return next((each for each in reversed(counted) if _concerns(each, digest)), None)
+        """The last decision on a model: for it, against it, or one that replaced it."""
+        for decision in reversed(self.decisions):
+            if decision.kind != "superseded" and decision.number not in self.undone and _concerns(decision, digest):
+                return decision
+        return None
 
     def against(self, digest: str) -> Decision | None:
         """What stands against a model: the gates' refusal or a rollback, where nothing was decided on it since."""
@@ -158,10 +162,10 @@ class History:
         return last if last.kind == "refusal" or last.after.digest != digest else None
 
     def has_served(self, digest: str) -> bool:
-        """Whether a model ever served by this history."""
-        return any(digest in (each.after.digest, each.before and each.before.digest) for each in self.changes)
+        """Whether a model was ever deployed by this history."""
+        return any(digest in (change.after.digest, change.before and change.before.digest) for change in self.changes)
 
 
 def _concerns(decision: Decision, digest: str) -> bool:
-    left = decision.kind in CHANGES and decision.before is not None and decision.before.digest == digest
-    return left or decision.after.digest == digest
+    is_replaced = decision.kind in CHANGES and decision.before is not None and decision.before.digest == digest
+    return is_replaced or decision.after.digest == digest

@@ -1,4 +1,4 @@
-"""The only writer of deployed/: a bundle is copied, proven and only then served, in one step."""
+"""The only writer of deployed/: a bundle is copied, verified and only then deployed, in one step."""
 
 import os
 import shutil
@@ -19,65 +19,65 @@ def folder_of(task: Task, digest: str) -> Path:
 
 
 def current_digest(task: Task) -> str | None:
-    """The digest that serves now, whether or not its folder is whole; None where nothing is deployed."""
+    """The digest of the deployed model, whether or not its folder is whole; None where nothing is deployed."""
     link = DEPLOYED / task / CURRENT
     return os.readlink(link) if link.is_symlink() else None
 
 
 def read_history_anchor(task: Task) -> Anchor | None:
-    """How far the history had come, by the release of the deployed model; None where that does not say."""
+    """The last line of the history, by the release of the deployed model; None where that does not say."""
     digest = current_digest(task)
-    known = _read_release(folder_of(task, digest)) if digest else None
-    return known.history if known else None
+    release = _read_release(folder_of(task, digest)) if digest else None
+    return release.history if release else None
 
 
 def write_history_anchor(task: Task, anchor: Anchor) -> None:
-    """Write to the release of the deployed model how far the history has come. The caller holds hold_deployed()."""
+    """Write the last line of the history to the release of the deployed model. The caller holds hold_deployed()."""
     digest = current_digest(task)
     if digest is None:
         return
     folder = folder_of(task, digest)
-    known = _read_release(folder)
-    if known is None or known.history == anchor:
+    release = _read_release(folder)
+    if release is None or release.history == anchor:
         return
     times = folder.stat()
-    _write_release(folder, known.model_copy(update={"history": anchor}))
+    _write_release(folder, release.model_copy(update={"history": anchor}))
     with suppress(PermissionError):  # another user's folder: services load the same model again, which does no harm
-        os.utime(folder, ns=(times.st_atime_ns, times.st_mtime_ns))  # services load again what has a new time
+        os.utime(folder, ns=(times.st_atime_ns, times.st_mtime_ns))  # services reload a folder that has a new time
 
 
 def deploy(task: Task, source: Path, release: Release) -> bool:
-    """Bring a bundle to deployed/ and let it serve; says whether anything changed.
+    """Copy a bundle to deployed/ and deploy it; returns whether anything changed.
 
-    A kill at any step leaves what served before, or the new one, whole. Raises BundleInvalid for a bundle that is not
+    A kill at any step leaves the former model or the new one, whole. Raises BundleInvalid for a bundle that is not
     the one of the release, or that does not reproduce its own examples.
     """
-    copied = put(task, source, release)
-    return switch(task, release.digest) or copied
+    changed = put(task, source, release)
+    return switch(task, release.digest) or changed
 
 
 def put(task: Task, source: Path, release: Release) -> bool:
-    """Copy and prove a bundle without letting it serve; one that is there already gets its release brought in line."""
-    _sweep(task)
-    _refuse_foreign(task)
+    """Copy and verify a bundle without deploying it; of one that is there already only the release is updated."""
+    _remove_leftovers(task)
+    _require_own_link(task)
     folder = folder_of(task, release.digest)
     if _is_whole(folder, release.digest):
-        return _put_release(folder, release)
+        return _update_release(folder, release)
     with atomic.new_folder(folder) as temporary:
         for name in [*read_bundle(source).files, MANIFEST]:
             shutil.copyfile(source / name, temporary / name)
         digest = Predictor(temporary).digest
         if digest != release.digest:
             raise BundleInvalid(f"{source} has the digest {digest}, the release names {release.digest}")
-        (temporary / RELEASE).write_bytes(_json(release))
+        (temporary / RELEASE).write_bytes(_release_json(release))
     return True
 
 
 def switch(task: Task, digest: str) -> bool:
-    """Let `digest` serve: the link `current` changes in one step; says whether it did."""
+    """Deploy `digest`: the link `current` changes in one step; returns whether it did."""
     if current_digest(task) == digest:
         return False
-    _refuse_foreign(task)
+    _require_own_link(task)
     link = DEPLOYED / task / CURRENT
     temporary = link.with_name(f".{CURRENT}.{os.getpid()}")
     temporary.unlink(missing_ok=True)
@@ -87,15 +87,15 @@ def switch(task: Task, digest: str) -> bool:
     return True
 
 
-def _refuse_foreign(task: Task) -> None:
+def is_whole(task: Task, digest: str) -> bool:
+    """Whether the bundle with this digest is complete in deployed/."""
+    return _is_whole(folder_of(task, digest), digest)
+
+
+def _require_own_link(task: Task) -> None:
     link = DEPLOYED / task / CURRENT
     if link.exists() and not link.is_symlink():
         raise BundleInvalid(f"{link} is not the link that Convoy makes; move it away and promote again")
-
-
-def is_whole(task: Task, digest: str) -> bool:
-    """Whether the bundle with this digest lies in deployed/ as it should."""
-    return _is_whole(folder_of(task, digest), digest)
 
 
 def _is_whole(folder: Path, digest: str) -> bool:
@@ -105,40 +105,40 @@ def _is_whole(folder: Path, digest: str) -> bool:
         return False
 
 
-def _put_release(folder: Path, release: Release) -> bool:
-    """Bring a release in line. How far the history had come is not the caller's to say: that stays."""
-    known = _read_release(folder)
-    if known is not None:
-        release = release.model_copy(update={"history": known.history})
-    if known == release:
+def _update_release(folder: Path, release: Release) -> bool:
+    """Update a release. Its line of the history stays: the caller does not know it."""
+    stored = _read_release(folder)
+    if stored is not None:
+        release = release.model_copy(update={"history": stored.history})
+    if stored == release:
         return False
     _write_release(folder, release)
     return True
 
 
 def _write_release(folder: Path, release: Release) -> None:
-    """In one step. Written outside the folder first: with a temporary file in it, a service would refuse the bundle."""
-    beside = folder.with_name(f".{folder.name}.{RELEASE}")
-    atomic.write_bytes(beside, _json(release))
-    beside.replace(folder / RELEASE)
+    """Write in one step, outside the folder first: with a temporary file in it, a service would refuse the bundle."""
+    temporary = folder.with_name(f".{folder.name}.{RELEASE}")
+    atomic.write_bytes(temporary, _release_json(release))
+    temporary.replace(folder / RELEASE)
     atomic.sync(folder)
 
 
 def _read_release(folder: Path) -> Release | None:
-    """None too where it is broken: then it is written again."""
+    """None also where it is broken: then it is written again."""
     try:
         return read_release(folder)
     except BundleInvalid:
         return None
 
 
-def _json(release: Release) -> bytes:
+def _release_json(release: Release) -> bytes:
     history = {"history": release.history.model_dump()} if release.history else {}
     return atomic.to_json({**release.model_dump(mode="json"), **history})
 
 
-def _sweep(task: Task) -> None:
-    """Remove what a killed promotion left half done; the caller holds the lock, so nobody is writing."""
+def _remove_leftovers(task: Task) -> None:
+    """Remove what a killed promotion left behind; the caller holds the lock, so nobody is writing."""
     for leftover in (DEPLOYED / task).glob(".*"):
         if leftover.is_dir() and not leftover.is_symlink():
             shutil.rmtree(leftover)

@@ -9,7 +9,7 @@ from convoy.release.decision import Decision, History, Mark
 
 
 def print_history(history: History, path: Path, as_json: bool, say: Say) -> None:
-    """Print each decision, the oldest first, and what of the file is no decision."""
+    """Print each decision, the oldest first, and the number of lines that a kill has cut off."""
     marks = {mark.of: mark for mark in history.marks}
     for decision in history.decisions:
         mark = marks.get(decision.number)
@@ -18,7 +18,7 @@ def print_history(history: History, path: Path, as_json: bool, say: Say) -> None
             content = {**decision.model_dump(mode="json", by_alias=True), "outcome": outcome}
             say(json.dumps(content, ensure_ascii=False))
         else:
-            for line in _lines(decision, mark):
+            for line in _decision_lines(decision, mark):
                 say(line)
     if as_json:
         return
@@ -28,40 +28,44 @@ def print_history(history: History, path: Path, as_json: bool, say: Say) -> None
         say(f"{path} holds {history.torn} lines that a kill has cut off; they decided nothing and stay there")
 
 
-def _lines(decision: Decision, mark: Mark | None) -> list[str]:
+def _decision_lines(decision: Decision, mark: Mark | None) -> list[str]:
     at = decision.at[:19].replace("T", " ")
     lines = [
         f"{at} UTC  {decision.kind:<10}  {decision.before or 'nothing'} -> {decision.after}  by {decision.who}",
         f"    why      {decision.why}",
     ]
-    for number, line in enumerate(_figures(decision.figures)):
+    for number, line in enumerate(_figure_lines(decision.figures)):
         lines.append(f"    {'' if number else 'figures':<7}  {line}")
-    rest = {"report": decision.gate_report, "git": decision.revision and decision.revision[:12]}
-    lines += [f"    {name:<7}  {value}" for name, value in rest.items() if value]
+    details = {"report": decision.gate_report, "git": decision.revision and decision.revision[:12]}
+    lines += [f"    {name:<7}  {value}" for name, value in details.items() if value]
     if mark is not None and mark.why:
         lines.append(f"    {mark.kind:<7}  {mark.at[:19].replace('T', ' ')} UTC by {mark.who}: {mark.why}")
     return lines
 
 
-def _figures(figures: dict[str, Any]) -> list[str]:
-    """A line of what belongs to no gate, and one for each gate with the figures of both models.
+def _figure_lines(figures: dict[str, Any]) -> list[str]:
+    """A line of the figures without a gate, and one for each gate with the figures of both models.
 
-    A history keeps them flat: what is of one model bears the name of the gate and the side.
+    A history keeps them flat: the figure of one model is named after the gate and the side.
     """
-    lines, rest = [], dict(figures)
+    lines, remaining = [], dict(figures)
     for gate in figures:
-        sides = {side: rest.pop(f"{gate}_{side}") for side in ("challenger", "champion") if f"{gate}_{side}" in rest}
+        sides = {
+            side: remaining.pop(f"{gate}_{side}")
+            for side in ("challenger", "champion")
+            if f"{gate}_{side}" in remaining
+        }
         if sides:
-            lines.append(f"{gate} {rest.pop(gate)}: {_joined(sides)}")
-    return [line for line in (_joined(rest), *lines) if line]
+            lines.append(f"{gate} {remaining.pop(gate)}: {_join_figures(sides)}")
+    return [line for line in (_join_figures(remaining), *lines) if line]
 
 
-def _joined(figures: dict[str, Any], prefix: str = "") -> str:
-    """Figures in one line: names joined by dots, numbers as short as they are exact enough to compare."""
+def _join_figures(figures: dict[str, Any], prefix: str = "") -> str:
+    """Figures in one line: names joined by dots, numbers with four digits."""
     parts = []
     for name, value in figures.items():
         if isinstance(value, dict):
-            parts.append(_joined(value, f"{prefix}{name}."))
+            parts.append(_join_figures(value, f"{prefix}{name}."))
         elif isinstance(value, float):
             parts.append(f"{prefix}{name} {value:.4g}")
         else:

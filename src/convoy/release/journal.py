@@ -25,7 +25,7 @@ class DecisionsBroken(ValueError):
 
 
 def path_of(task: Task) -> Path:
-    """Where the history of a task stands."""
+    """The file of a task's history."""
     return DEPLOYED / task / FILE
 
 
@@ -35,16 +35,15 @@ def read(task: Task) -> list[Decision]:
 
 
 def digests_named(task: Task, since: datetime | None = None) -> set[str]:
-    """The digests that decisions name, those of the last while alone where `since` says so."""
-    recent = [each for each in read(task) if since is None or datetime.fromisoformat(each.at) >= since]
-    return {model.digest for each in recent for model in (each.before, each.after) if model is not None}
+    """The digests that decisions name, with `since` only those of later decisions."""
+    recent = [decision for decision in read(task) if since is None or datetime.fromisoformat(decision.at) >= since]
+    return {model.digest for decision in recent for model in (decision.before, decision.after) if model is not None}
 
 
 def read_history(task: Task) -> History:
     """The history with chain and end checked. Raises DecisionsBroken, which names file and line, and OSError."""
-    anchor = deployment.read_history_anchor(
-        task
-    )  # read first: a decision in between makes the history longer, which is fine
+    # Read the anchor first: a decision in between makes the history longer, which is fine.
+    anchor = deployment.read_history_anchor(task)
     history = read_chain(task)
     if anchor is not None and not reaches(history, anchor):
         release = DEPLOYED / task / deployment.CURRENT / RELEASE
@@ -65,12 +64,12 @@ def read_chain(task: Task) -> History:
 
 def reaches(history: History, anchor: Anchor) -> bool:
     """Whether a history has the line that an anchor names."""
-    return len(history.lines) >= anchor.lines and link(history.lines[: anchor.lines]) == anchor.sha256
+    return len(history.lines) >= anchor.lines and hash_of_last(history.lines[: anchor.lines]) == anchor.sha256
 
 
 def anchor_of(history: History) -> Anchor:
-    """How far a history with one line at least has come."""
-    return Anchor(lines=len(history.lines), sha256=link(history.lines))
+    """The anchor that names the last line of a history, which has one at least."""
+    return Anchor(lines=len(history.lines), sha256=hash_of_last(history.lines))
 
 
 def parse(content: bytes, path: Path) -> History:
@@ -78,16 +77,16 @@ def parse(content: bytes, path: Path) -> History:
     records: list[Decision | Mark] = []
     lines: list[bytes] = []
     torn = 0
-    for place, line in enumerate(content.split(b"\n"), 1):
+    for number, line in enumerate(content.split(b"\n"), 1):
         if not line:
             continue
         record = record_of(line)
         if record is None:
             torn += 1
             continue
-        if record.previous != link(lines):
+        if record.previous != hash_of_last(lines):
             raise DecisionsBroken(
-                f"{path}, line {place}: this was not appended to the line before it, so one of the two was changed or "
+                f"{path}, line {number}: this was not appended to the line before it, so one of the two was changed or "
                 f"removed. Move the file away and run `python -m convoy publish`: MLflow's copy comes back, where it "
                 "has one"
             )
@@ -98,7 +97,7 @@ def parse(content: bytes, path: Path) -> History:
 
 
 def parse_apart(lines: Iterable[bytes]) -> list[Decision]:
-    """The decisions in lines of several histories, whose chains are not one."""
+    """The decisions in lines of several histories, whose chains are separate."""
     return [record for line in lines if isinstance(record := record_of(line), Decision)]
 
 
@@ -111,38 +110,38 @@ def record_of(line: bytes) -> Decision | Mark | None:
         return None
 
 
-def link(lines: Sequence[bytes]) -> str:
-    """What the line after these names as `previous`: the sha256 of the last; empty where there is none."""
+def hash_of_last(lines: Sequence[bytes]) -> str:
+    """The sha256 of the last line, which the next one names as `previous`; empty where there is none."""
     return hashlib.sha256(lines[-1]).hexdigest() if lines else ""
 
 
 def append(task: Task, before: Model | None, after: Model, grounds: Grounds, at: str | None = None) -> Decision:
-    """Append a decision; from then on it stands. The caller holds locks.hold_deployed()."""
-    content = {"task": task, "from": _plain(before), "to": _plain(after), "gate_report": grounds.gate_report}
+    """Append a decision, which is then final. The caller holds locks.hold_deployed()."""
+    content = {"task": task, "from": _model_json(before), "to": _model_json(after), "gate_report": grounds.gate_report}
     figures = json.loads(json.dumps(grounds.figures), parse_constant=lambda _: None)  # JSON knows no NaN
-    rest = {"kind": grounds.kind, **content, "figures": figures, "revision": grounds.revision}
-    return Decision.model_validate(_append(task, rest, grounds.why, at))
+    fields = {"kind": grounds.kind, **content, "figures": figures, "revision": grounds.revision}
+    return Decision.model_validate(_append_record(task, fields, grounds.why, at))
 
 
 def mark(task: Task, decision: Decision, kind: Literal["done", "undone"], why: str = "") -> None:
-    """Append what became of a decision. The caller holds locks.hold_deployed()."""
-    _append(task, {"kind": kind, "of": decision.number}, why)
+    """Append the outcome of a decision. The caller holds locks.hold_deployed()."""
+    _append_record(task, {"kind": kind, "of": decision.number}, why)
 
 
-def _plain(model: Model | None) -> dict[str, Any] | None:
+def _model_json(model: Model | None) -> dict[str, Any] | None:
     return model.model_dump() if model else None
 
 
-def _append(task: Task, rest: dict[str, Any], why: str, at: str | None = None) -> dict[str, Any]:
-    known = read_history(task).lines
-    first = {
-        "previous": link(known),
-        "number": len(known) + 1,
+def _append_record(task: Task, fields: dict[str, Any], why: str, at: str | None = None) -> dict[str, Any]:
+    lines = read_history(task).lines
+    common = {
+        "previous": hash_of_last(lines),
+        "number": len(lines) + 1,
         "at": at or utc_now(),
         "who": current_user(),
         "why": why,
     }
-    content = {**first, **rest}
+    content = {**common, **fields}
     write_lines(task, [json.dumps(content, ensure_ascii=False, allow_nan=False).encode("utf-8")])
     return content
 
@@ -150,8 +149,7 @@ def _append(task: Task, rest: dict[str, Any], why: str, at: str | None = None) -
 def write_lines(task: Task, lines: list[bytes]) -> None:
     """Append whole lines, which are on the disk when this returns; a line that a kill has cut off stays apart.
 
-    Then the release of the deployed model names the last of them. An anchor that the history
-    does not reach stays as it is.
+    Then the release of the deployed model names the last of them. An anchor that the history does not reach stays.
     """
     _append_lines(path_of(task), lines)
     history, anchor = read_chain(task), deployment.read_history_anchor(task)
@@ -166,7 +164,7 @@ def _append_lines(path: Path, lines: list[bytes]) -> None:
         size = os.fstat(descriptor).st_size
         is_ended = size == 0 or os.pread(descriptor, 1, size - 1) == b"\n"
         content = memoryview(b"".join([b"" if is_ended else b"\n", *(line + b"\n" for line in lines)]))
-        while content:  # a nearly full disk takes a part first, and says so at the rest
+        while content:  # a nearly full disk takes a part first, and fails at the next write
             content = content[os.write(descriptor, content) :]
         os.fsync(descriptor)
     except OSError as error:
@@ -177,10 +175,10 @@ def _append_lines(path: Path, lines: list[bytes]) -> None:
 
 
 def decide(task: Task, release: Release, grounds: Grounds) -> Decision:
-    """Decide that what `put` has brought to deployed/ serves.
+    """Decide to deploy the bundle that `deployment.put` has copied.
 
-    The appended line is the moment of the decision. Whoever is killed before it has changed nothing that answers; what
-    comes after it is the same however often it is done, and `settle` does it where a kill has kept it from being done.
+    The appended line is the moment of the decision. A kill before it leaves the deployed model as it was; the steps
+    after it can be repeated, and `finish_interrupted` completes them after a kill.
     """
     after = Model(version=release.version, digest=release.digest)
     decision = append(task, deployed_model(task), after, grounds, release.promoted_at)
@@ -190,19 +188,23 @@ def decide(task: Task, release: Release, grounds: Grounds) -> Decision:
 
 
 def finish_interrupted(task: Task, say: Say) -> bool:
-    """Complete or undo what a kill has cut off, and take note of what changed deployed/ without a decision.
+    """Complete or undo what a kill has cut off, and record a change of deployed/ that no decision made.
 
-    Says whether that was needed. The caller holds locks.hold_deployed(). Raises decisions.DecisionsBroken.
+    Returns whether that was needed. The caller holds locks.hold_deployed(). Raises DecisionsBroken.
     """
     history = read_history(task)
-    decision, now_serving = history.unfinished, deployed_model(task)
+    decision, deployed = history.unfinished, deployed_model(task)
     if decision is None:
-        known = history.champion
-        if now_serving is not None and (known is None or known.digest != now_serving.digest):
-            why = "deployed/ was changed by something that decides nothing" if known else "it serves; no history before"
-            append(task, known, now_serving, Grounds("found", why))
+        champion = history.champion
+        if deployed is not None and (champion is None or champion.digest != deployed.digest):
+            why = (
+                "deployed/ was changed by something that decides nothing"
+                if champion
+                else "it serves; no history before"
+            )
+            append(task, champion, deployed, Grounds("found", why))
         return False
-    if now_serving is None or now_serving.digest != decision.after.digest:
+    if deployed is None or deployed.digest != decision.after.digest:
         if not deployment.is_whole(task, decision.after.digest):
             mark(task, decision, "undone", "it was cut off, and its bundle is no longer whole in deployed/")
             say(f"a {decision.kind} was cut off and is undone, its bundle is no longer whole: {decision.told}")
@@ -214,16 +216,16 @@ def finish_interrupted(task: Task, say: Say) -> bool:
 
 
 def deployed_model(task: Task) -> Model | None:
-    """What serves now, by deployed/; None where nothing does."""
+    """The deployed model, by deployed/; None where there is none."""
     digest = deployment.current_digest(task)
     if digest is None:
         return None
-    known = release_of_bundle(task, digest)
-    return Model(version=known.version if known else None, digest=digest)
+    release = release_of_bundle(task, digest)
+    return Model(version=release.version if release else None, digest=digest)
 
 
 def release_of_bundle(task: Task, digest: str) -> Release | None:
-    """The release beside a deployed bundle; None where there is none that can be read."""
+    """The release of a bundle in deployed/; None where there is none that can be read."""
     try:
         return read_release(deployment.folder_of(task, digest))
     except BundleInvalid:

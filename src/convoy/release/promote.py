@@ -14,9 +14,9 @@ from convoy.tracking import registry
 
 
 def deploy_version(client: MlflowClient, task: Task, version: ModelVersion, grounds: Grounds) -> Decision:
-    """Let a version serve by a decision, which is appended; the alias follows.
+    """Deploy a version by a decision, which is appended; the alias follows.
 
-    What the decision names is proven first: raises BundleInvalid or VersionUnknown before anything is decided.
+    The bundle is verified first: raises BundleInvalid or VersionUnknown before anything is decided.
     """
     digest = registry.digest_of_version(version)
     release = release_of(task, version)
@@ -28,7 +28,7 @@ def deploy_version(client: MlflowClient, task: Task, version: ModelVersion, grou
 
 
 def align(client: MlflowClient, task: Task, version: ModelVersion) -> bool:
-    """Bring release and alias in line with a version that serves, and mend its bundle; says whether that was needed."""
+    """Update release and alias of the deployed version, and repair its bundle; returns whether that was needed."""
     digest = registry.digest_of_version(version)
     with registry.bundle_of(client, version, [deployment.folder_of(task, digest), paths.bundle(task)]) as folder:
         changed = deployment.put(task, folder, release_of(task, version))
@@ -36,36 +36,38 @@ def align(client: MlflowClient, task: Task, version: ModelVersion) -> bool:
 
 
 def release_of(task: Task, version: ModelVersion) -> Release:
-    """The release of a version; one that serves already keeps the time since when it does."""
+    """The release of a version; the deployed one keeps the time since when it is deployed."""
     digest = registry.digest_of_version(version)
-    known = journal.release_of_bundle(task, digest)
-    serves = known is not None and deployment.current_digest(task) == digest
+    stored = journal.release_of_bundle(task, digest)
+    is_deployed = stored is not None and deployment.current_digest(task) == digest
     return Release(
         name=version.name,
         version=str(version.version),
         run_id=str(version.run_id),
         digest=digest,
-        promoted_at=known.promoted_at if known and serves else utc_now(),
+        promoted_at=stored.promoted_at if stored and is_deployed else utc_now(),
     )
 
 
-def promote(client: MlflowClient, say: Say, task: Task, number: str | None, reason: str, seen: str | None) -> None:
-    """Let a version serve; without a number the challenger. `seen` is the digest that served when it was asked for.
+def promote(
+    client: MlflowClient, say: Say, task: Task, number: str | None, reason: str, seen_digest: str | None
+) -> None:
+    """Deploy a version; without a number the challenger. `seen_digest` was deployed at the time of the request.
 
     The caller holds locks.hold_deployed(). Raises ApprovalRefused, VersionUnknown and BundleInvalid.
     """
     registry_sync.restore_history(client, task, say)
     if journal.finish_interrupted(task, say):
-        seen = deployment.current_digest(task)
-    version = _chosen(client, task, number)
-    asked = Model(version=str(version.version), digest=registry.digest_of_version(version))
+        seen_digest = deployment.current_digest(task)
+    version = _version_to_promote(client, task, number)
+    model = Model(version=str(version.version), digest=registry.digest_of_version(version))
     try:
-        refuse_second(task, asked, seen)
-        if deployment.current_digest(task) == asked.digest:
+        refuse_second(task, model, seen_digest)
+        if deployment.current_digest(task) == model.digest:
             align(client, task, version)
             say(f"{version.name} version {version.version} serves from {current_link(task)}, as it did before")
             return
-        grounds = grounds_for(journal.read_history(task), asked, "promotion", reason, _shown(version))
+        grounds = grounds_for(journal.read_history(task), model, "promotion", reason, _view_of(version))
         deploy_version(client, task, version, grounds)
         say(f"{version.name} version {version.version} serves from {current_link(task)}")
         say(SERVICE_FOLLOWS)
@@ -73,7 +75,16 @@ def promote(client: MlflowClient, say: Say, task: Task, number: str | None, reas
         registry_sync.update_mlflow(client, task)
 
 
-def _chosen(client: MlflowClient, task: Task, number: str | None) -> ModelVersion:
+def align_and_update_mlflow(client: MlflowClient, task: Task) -> None:
+    """Update MLflow after a decision that was made without it, and the release with MLflow's number."""
+    digest = deployment.current_digest(task)
+    version = registry.find_version(client, task, digest) if digest else None
+    if version is not None:
+        align(client, task, version)
+    registry_sync.update_mlflow(client, task)
+
+
+def _version_to_promote(client: MlflowClient, task: Task, number: str | None) -> ModelVersion:
     if number is not None:
         return registry.get_version(client, task, number)
     version = registry.version_with(client, task, "challenger")
@@ -85,16 +96,7 @@ def _chosen(client: MlflowClient, task: Task, number: str | None) -> ModelVersio
     return version
 
 
-def _shown(version: ModelVersion) -> MlflowView:
+def _view_of(version: ModelVersion) -> MlflowView:
     tag, outcome = version.tags.get(registry_sync.DECISION, ""), version.tags.get(gate_reports.OUTCOME)
     refusal = tag if tag.startswith(("refused", "refusal")) else ""
     return MlflowView(refusal, {"gates": outcome} if outcome else {}, version.tags.get(gate_reports.REPORT))
-
-
-def align_and_update_mlflow(client: MlflowClient, task: Task) -> None:
-    """Bring MLflow in line after what was decided without it, and the release with the number that MLflow knows."""
-    digest = deployment.current_digest(task)
-    version = registry.find_version(client, task, digest) if digest else None
-    if version is not None:
-        align(client, task, version)
-    registry_sync.update_mlflow(client, task)

@@ -1,4 +1,4 @@
-"""What the pipeline built -> MLflow, and to deployed/ where nothing speaks against it; again and again to the same."""
+"""What the pipeline built -> MLflow, and deployed/ where no gate objects; a second run changes nothing."""
 
 import traceback
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from convoy.core.process import Say
 from convoy.release import deployment, gate_reports, journal, promote, registry_sync
 from convoy.release.approval import SERVICE_FOLLOWS
 from convoy.release.decision import Grounds, Model
-from convoy.release.gate_reports import Judged
+from convoy.release.gate_reports import Judgement
 from convoy.tracking import (
     build_runs,
     build_state,
@@ -35,8 +35,8 @@ from convoy.tracking.build_state import BuildState, Winner
 from convoy.tracking.provenance import Lock
 from convoy.tracking.run_content import RunContent
 
-# What a person can mend; anything else is a fault of Convoy's, whose traceback is printed.
-_REFUSALS = (
+# Errors that a person can resolve; any other is a fault of Convoy's, whose traceback is printed.
+_EXPECTED_ERRORS = (
     ArtifactRefused,
     BundleInvalid,
     journal.DecisionsBroken,
@@ -55,10 +55,10 @@ class PublishFailed(RuntimeError):
 
 
 def publish(client: MlflowClient, say: Say, tasks: Sequence[Task] = TASKS) -> None:
-    """Bring MLflow and deployed/ to what dvc.lock says was built, and say in plain words what that took.
+    """Bring MLflow and deployed/ to what dvc.lock says was built, and say in plain words what changed.
 
     The caller holds locks.hold_deployed(), so that nothing is made twice. Raises PublishFailed once all other tasks
-    are published, and at once what concerns them all: LockInvalid, GitFailed, StoreMoved, SQLAlchemyError.
+    are published, and at once an error that concerns them all: LockInvalid, GitFailed, StoreMoved, SQLAlchemyError.
     """
     lock, git = Lock.read(), provenance.read_git_state()
     for name in live_runs.close_orphaned_runs(client):
@@ -68,108 +68,109 @@ def publish(client: MlflowClient, say: Say, tasks: Sequence[Task] = TASKS) -> No
         say(f"{task}:")
         try:
             journal.read_chain(task)  # before anything changes; lines missing at its end may come back from MLflow
-            _Publication(
-                client, task, build_state.read_build_state(task, lock), git, lambda line: say(f"  {line}")
-            ).run()
+            state = build_state.read_build_state(task, lock)
+            _Publication(client, task, state, git, lambda line: say(f"  {line}")).run()
         except (SQLAlchemyError, StoreMoved):
             raise
-        except Exception as error:  # whatever it is, the other tasks do not wait for it
-            failed[task] = _reason(error)
+        except Exception as error:  # of any kind: the other tasks are published all the same
+            failed[task] = _failure_reason(error)
             say(f"  not published: {failed[task]}")
     if failed:
         raise PublishFailed(failed)
 
 
-def _reason(error: Exception) -> str:
+def _failure_reason(error: Exception) -> str:
     if isinstance(error, MlflowException):
         return f"MLflow ({settings.tracking_uri()}) refuses: {error.message}"
-    if isinstance(error, _REFUSALS):
+    if isinstance(error, _EXPECTED_ERRORS):
         return str(error)
     traceback.print_exception(error)
     return f"{type(error).__name__}: {error}"
 
 
 class _Publication:
-    """One task on its way from the build to what serves."""
+    """One task, from the build to the deployed model."""
 
     def __init__(
-        self, client: MlflowClient, task: Task, content: BuildState, git: provenance.GitState | None, say: Say
+        self, client: MlflowClient, task: Task, state: BuildState, git: provenance.GitState | None, say: Say
     ) -> None:
-        self.client, self.task, self.content, self.git, self.say = client, task, content, git, say
+        self.client, self.task, self.state, self.git, self.say = client, task, state, git, say
         self.experiment = mlflow_runs.experiment_of(client, task)
 
     @property
     def unproven(self) -> list[str]:
-        """The trainings that are not published; reports alone, which git brings, may be another machine's."""
-        absent = [f"{self.task}-{each}" for each in architectures(self.task) if each not in self.content.runs]
-        has_baselines = self.task in DATA_KINDS  # what reads texts in pieces is measured against those of `text`
-        return [*absent, stages.BASELINES] if has_baselines and not self.content.baselines else absent
+        """The trainings that are not published; reports alone, which are in git, may be another machine's."""
+        absent = [f"{self.task}-{name}" for name in architectures(self.task) if name not in self.state.runs]
+        has_baselines = self.task in DATA_KINDS  # a stream is measured against the baselines of `text`
+        return [*absent, stages.BASELINES] if has_baselines and not self.state.baselines else absent
 
     def run(self) -> None:
-        if self.content.missing:
+        if self.state.missing:
             remedy = "`dvc repro` makes what is missing, `dvc pull` fetches what another machine made"
-            self.say(f"not complete ({'; '.join(self.content.missing)}): {remedy}")
+            self.say(f"not complete ({'; '.join(self.state.missing)}): {remedy}")
         if self.unproven:
             self.say(f"not published, since no files here prove that they ran: {', '.join(self.unproven)}")
-        served_before = deployment.current_digest(self.task)
+        digest_before = deployment.current_digest(self.task)
         registry_sync.restore_history(self.client, self.task, self.say)
         journal.finish_interrupted(self.task, self.say)
         self._publish()
         registry_sync.update_mlflow(self.client, self.task)
-        if deployment.current_digest(self.task) != served_before:
+        if deployment.current_digest(self.task) != digest_before:
             self.say(SERVICE_FOLLOWS)
 
     def _publish(self) -> None:
-        runs = {architecture: self._complete(run) for architecture, run in self.content.runs.items()}
-        for baseline in self.content.baselines:
+        runs = {architecture: self._complete(run) for architecture, run in self.state.runs.items()}
+        for baseline in self.state.baselines:
             self._complete(baseline)
-        bundle = self._winning_bundle()
-        serving = self._keep_serving(bundle.digest if bundle else None)
-        if bundle is None or self.content.winner is None:
-            self.say("no bundle to publish" + (f"; version {serving.version} goes on serving" if serving else ""))
+        bundle = self._read_winner_bundle()
+        deployed = self._align_deployed(bundle.digest if bundle else None)
+        if bundle is None or self.state.winner is None:
+            self.say("no bundle to publish" + (f"; version {deployed.version} goes on serving" if deployed else ""))
             return
-        version = self._register(self.content.winner, bundle, runs[self.content.winner.architecture])
+        version = self._register(self.state.winner, bundle, runs[self.state.winner.architecture])
         self._record_build(
-            Build(self.task, self.content.lock, bundle.digest, runs, self.content.winner.architecture), version
+            Build(self.task, self.state.lock, bundle.digest, runs, self.state.winner.architecture), version
         )
-        self._decide(self.content.winner, version, bundle, serving)
+        self._decide(self.state.winner, version, bundle, deployed)
 
     def _complete(self, content: RunContent) -> Run:
-        """The run of a candidate, with the state of the sources when it was first published."""
-        known = mlflow_runs.find_run(self.client, self.experiment, content.key)
-        if known is None or mlflow_runs.SOURCES not in known.data.tags:
+        """Complete the run of a candidate, with the state of the sources when it was first published."""
+        stored = mlflow_runs.find_run(self.client, self.experiment, content.key)
+        if stored is None or mlflow_runs.SOURCES not in stored.data.tags:
             content = mlflow_runs.with_sources(content, self.git)
         run, added = mlflow_runs.complete_run(self.client, self.experiment, content)
-        what = ", ".join(f"{count} {name}" for name, count in added.items() if count and name != "run")
-        self.say(f"run {content.name}: {'new, with ' if added['run'] else 'added '}{what or 'nothing, it is complete'}")
+        additions = ", ".join(f"{count} {name}" for name, count in added.items() if count and name != "run")
+        self.say(
+            f"run {content.name}: {'new, with ' if added['run'] else 'added '}{additions or 'nothing, it is complete'}"
+        )
         return run
 
-    def _winning_bundle(self) -> Bundle | None:
-        if self.content.winner is None:
+    def _read_winner_bundle(self) -> Bundle | None:
+        if self.state.winner is None:
             return None
         try:
-            bundle = read_bundle(self.content.winner.folder)
+            bundle = read_bundle(self.state.winner.folder)
         except BundleInvalid as error:
             self.say(f"the bundle cannot be published: {error}")
             return None
-        if (bundle.card.task, bundle.card.architecture) != (self.task, self.content.winner.architecture):
+        if (bundle.card.task, bundle.card.architecture) != (self.task, self.state.winner.architecture):
             self.say(
                 f"the bundle holds {bundle.card.task}-{bundle.card.architecture}, the winner is "
-                f"{self.task}-{self.content.winner.architecture}: `dvc repro` exports it"
+                f"{self.task}-{self.state.winner.architecture}: `dvc repro` exports it"
             )
             return None
         return bundle
 
-    def _keep_serving(self, building: str | None) -> ModelVersion | None:
-        """Bring MLflow in line with what is deployed, or, where nothing is, deploy MLflow's champion again."""
+    def _align_deployed(self, built_digest: str | None) -> ModelVersion | None:
+        """Update MLflow by the deployed model, or, where there is none, deploy MLflow's champion again."""
         digest = deployment.current_digest(self.task)
-        if digest == building and digest is not None:
-            return None  # registered and aligned with the build
+        if digest == built_digest and digest is not None:
+            return None  # it is registered and aligned with the build
         if digest is None:
             version = registry.version_with(self.client, self.task, "champion")
             if version is not None:
-                why = Grounds("restored", "nothing was deployed; it is MLflow's champion")
-                promote.deploy_version(self.client, self.task, version, why)
+                grounds = Grounds("restored", "nothing was deployed; it is MLflow's champion")
+                promote.deploy_version(self.client, self.task, version, grounds)
                 self.say(f"{version.name} version {version.version} is what serves, again: nothing was deployed")
             return version
         version = registry.find_version(self.client, self.task, digest) or self._register_deployed(digest)
@@ -178,7 +179,7 @@ class _Publication:
         return version
 
     def _register_deployed(self, digest: str) -> ModelVersion | None:
-        """A version for a bundle that serves but that MLflow lacks, as after mlflow.db was deleted."""
+        """A version for the deployed bundle that MLflow lacks, as after mlflow.db was deleted."""
         folder = deployment.folder_of(self.task, digest)
         try:
             bundle = read_bundle(folder)
@@ -192,14 +193,14 @@ class _Publication:
         return version
 
     def _register(self, winner: Winner, bundle: Bundle, run: Run) -> ModelVersion:
-        known = registry.find_version(self.client, self.task, bundle.digest)
+        existing = registry.find_version(self.client, self.task, bundle.digest)
         mlflow_runs.tag_run(self.client, run, {"convoy.bundle_digest": bundle.digest})
         tags = {
             "architecture": winner.architecture,
             "convoy.run_key": run.data.tags[mlflow_runs.RUN_KEY],
         }
         version = registration.register(self.client, self.task, winner.folder, run.info.run_id, tags)
-        state = "new" if known is None else "known already"
+        state = "new" if existing is None else "known already"
         self.say(
             f"winner {self.task}-{winner.architecture}: bundle {bundle.digest[:12]} is "
             f"{version.name} version {version.version} ({state})"
@@ -211,48 +212,54 @@ class _Publication:
         state = build_runs.summary(run) if added["run"] else "known already"
         self.say(f"build {build.digest[:12]}: {state}")
 
-    def _decide(self, winner: Winner, version: ModelVersion, bundle: Bundle, serving: ModelVersion | None) -> None:
+    def _decide(self, winner: Winner, version: ModelVersion, bundle: Bundle, deployed: ModelVersion | None) -> None:
         gate_reports.restore_reports(self.client, self.task, version)
         if deployment.current_digest(self.task) == bundle.digest:
             changed = promote.align(self.client, self.task, version)
             self.say(f"version {version.version} serves" + (", deployed/ and MLflow agree again" if changed else ""))
             return
-        if decided := self._decided(version, bundle):
-            self._stays_challenger(version, serving, f"it was decided on before ({decided})")
+        if decision := self._earlier_decision(version, bundle):
+            self._keep_as_challenger(version, deployed, f"it was decided on before ({decision})")
             return
-        judged = gate_reports.judge(self.client, self.task, version, serving, winner, self.say)
-        if judged.report.objections:
-            self._object(version, bundle, serving, judged)
-        elif judged.asked and serving is not None:
-            self._stays_challenger(version, serving, "it passed every gate, and params.yaml has publish.promote: asked")
+        judgement = gate_reports.judge(self.client, self.task, version, deployed, winner, self.say)
+        if judgement.report.objections:
+            self._record_objections(version, bundle, deployed, judgement)
+        elif judgement.needs_person and deployed is not None:
+            self._keep_as_challenger(
+                version, deployed, "it passed every gate, and params.yaml has publish.promote: asked"
+            )
         else:
-            self._promote(version, serving, judged)
+            self._promote(version, deployed, judgement)
 
-    def _decided(self, version: ModelVersion, bundle: Bundle) -> str | None:
-        """What was decided on this bundle, here or, by MLflow's tag, elsewhere; then nothing is decided by itself."""
+    def _earlier_decision(self, version: ModelVersion, bundle: Bundle) -> str | None:
+        """The decision on this bundle, here or, by MLflow's tag, elsewhere; after it only a person decides."""
         last = journal.read_history(self.task).about(bundle.digest)
         return last.told if last else version.tags.get(registry_sync.DECISION)
 
-    def _object(self, version: ModelVersion, bundle: Bundle, serving: ModelVersion | None, judged: Judged) -> None:
-        """What failed a gate is refused for good; what could not be judged is no decision, and judged again."""
-        why = "; ".join(judged.report.objections)
-        if judged.report.outcome == "failed":
-            asked = Model(version=str(version.version), digest=bundle.digest)
-            journal.append(self.task, journal.deployed_model(self.task), asked, self._grounds("refusal", why, judged))
-        self._stays_challenger(version, serving, why)
+    def _record_objections(
+        self, version: ModelVersion, bundle: Bundle, deployed: ModelVersion | None, judgement: Judgement
+    ) -> None:
+        """Record a refusal where a gate failed; where one is undecided nothing is recorded, and it is judged again."""
+        why = "; ".join(judgement.report.objections)
+        if judgement.report.outcome == "failed":
+            challenger = Model(version=str(version.version), digest=bundle.digest)
+            journal.append(
+                self.task, journal.deployed_model(self.task), challenger, self._grounds("refusal", why, judgement)
+            )
+        self._keep_as_challenger(version, deployed, why)
 
-    def _promote(self, version: ModelVersion, serving: ModelVersion | None, judged: Judged) -> None:
-        why = f"it passed every gate beside version {serving.version}" if serving else "no champion before"
-        promote.deploy_version(self.client, self.task, version, self._grounds("promotion", why, judged))
-        over = f" over version {serving.version}" if serving else ": no champion before"
-        self.say(f"version {version.version} promoted{over}; it serves from {DEPLOYED / self.task}/current")
+    def _promote(self, version: ModelVersion, deployed: ModelVersion | None, judgement: Judgement) -> None:
+        why = f"it passed every gate beside version {deployed.version}" if deployed else "no champion before"
+        promote.deploy_version(self.client, self.task, version, self._grounds("promotion", why, judgement))
+        replaced = f" over version {deployed.version}" if deployed else ": no champion before"
+        self.say(f"version {version.version} promoted{replaced}; it serves from {DEPLOYED / self.task}/current")
 
-    def _grounds(self, kind: Literal["promotion", "refusal"], why: str, judged: Judged) -> Grounds:
-        return Grounds(kind, why, judged.report.figures, judged.file, self.git.revision if self.git else None)
+    def _grounds(self, kind: Literal["promotion", "refusal"], why: str, judgement: Judgement) -> Grounds:
+        return Grounds(kind, why, judgement.report.figures, judgement.file, self.git.revision if self.git else None)
 
-    def _stays_challenger(self, version: ModelVersion, serving: ModelVersion | None, why: str) -> None:
+    def _keep_as_challenger(self, version: ModelVersion, deployed: ModelVersion | None, why: str) -> None:
         registry.set_alias(self.client, self.task, "challenger", version.version)
-        now = f"version {serving.version}" if serving else "nothing"
-        self.say(f"version {version.version} stays challenger, {now} serves: {why}")
+        deployed_name = f"version {deployed.version}" if deployed else "nothing"
+        self.say(f"version {version.version} stays challenger, {deployed_name} serves: {why}")
         command = f"python -m convoy promote --task {self.task} --version {version.version} --reason '...'"
         self.say(f"to let it serve all the same: {command}")

@@ -1,4 +1,4 @@
-"""The registry's champion -> deployed/ of a machine that serves and has neither pipeline nor MLflow's server."""
+"""The registry's champion -> deployed/ of a machine that only serves, without pipeline and MLflow's server."""
 
 import time
 import traceback
@@ -20,7 +20,7 @@ from convoy.tracking.registry import VersionUnknown
 
 
 def pull(client: MlflowClient, task: Task, say: Say) -> bool:
-    """Let the champion serve here; says whether anything changed. What served before goes on where this fails.
+    """Deploy the champion here; returns whether anything changed. Where this fails, the deployed model stays.
 
     Raises VersionUnknown where there is no champion or its files are gone, BundleInvalid where they are not whole.
     """
@@ -43,7 +43,7 @@ def pull(client: MlflowClient, task: Task, say: Say) -> bool:
 
 
 def try_pull(client: MlflowClient, task: Task, say: Say, complain: Say) -> bool:
-    """`pull`, and whether it succeeded; why not is told, so that one task's failure does not keep the others."""
+    """`pull`, and whether it succeeded; a failure is printed, so that the other tasks are pulled all the same."""
     try:
         pull(client, task, say)
     except MlflowException as error:
@@ -58,19 +58,19 @@ def try_pull(client: MlflowClient, task: Task, say: Say, complain: Say) -> bool:
 
 
 def follow(client: MlflowClient, tasks: list[Task], every_s: float, say: Say) -> None:
-    """Pull again and again, for ever; what fails is told, and tried again the next time."""
-    said = dict.fromkeys(tasks, "")
+    """Pull for ever, every `every_s` seconds; a failure is printed, and tried again the next time."""
+    last_lines = dict.fromkeys(tasks, "")
 
-    def once(task: Task, line: str) -> None:
-        if line != said[task]:
+    def say_if_new(task: Task, line: str) -> None:
+        if line != last_lines[task]:
             say(line)
-        said[task] = line
+        last_lines[task] = line
 
     while True:
         for task in tasks:
             try:
                 with locks.hold_deployed(say):
-                    try_pull(client, task, partial(once, task), partial(once, task))
+                    try_pull(client, task, partial(say_if_new, task), partial(say_if_new, task))
             except OSError as error:  # of the lock: a full disk, say
-                once(task, f"{task}: {error}")
+                say_if_new(task, f"{task}: {error}")
         time.sleep(every_s)

@@ -1,4 +1,4 @@
-"""The history -> what MLflow shows of it: aliases, tags of versions, a table; and back again where it was lost."""
+"""The history -> MLflow: aliases, tags of versions and a table; and back again where the history was lost."""
 
 import json
 from contextlib import suppress
@@ -19,59 +19,59 @@ from convoy.tracking import artifacts, mlflow_runs, registry
 from convoy.tracking.artifacts import ArtifactRefused
 from convoy.tracking.run_content import RunContent
 
-DECISION = "decision"  # tag of a version: the last decision on it; each has a tag of its own too, decision.<number>
-EXPERIMENT = "convoy-decisions"  # apart from the trainings, whose charts it would be in
-HISTORY = "convoy.history"  # tag of the registered model: how far the history had come when it was last shown
+DECISION = "decision"  # tag of a version: the last decision on it; each also has a tag decision.<number>
+EXPERIMENT = "convoy-decisions"  # apart from the trainings, in whose charts it would show
+HISTORY = "convoy.history"  # tag of the registered model: the last line of the history at the last update
 LINES, TABLE = "decisions.jsonl", "decisions.json"
 _COLUMNS = ("number", "at", "who", "kind", "from", "to", "why", "figures", "gate report", "git revision")
 
 
 def update_mlflow(client: MlflowClient, task: Task) -> None:
-    """Bring what MLflow shows in line with deployed/ and its history; again and again to the same."""
+    """Update MLflow by deployed/ and its history; a second call changes nothing."""
     history = journal.read_history(task)
-    versions = _versions(client, task)
-    serving = versions.get(deployment.current_digest(task) or "")
-    if serving is not None:
-        registry.set_alias(client, task, "champion", serving.version)
+    versions = _versions_by_digest(client, task)
+    deployed = versions.get(deployment.current_digest(task) or "")
+    if deployed is not None:
+        registry.set_alias(client, task, "champion", deployed.version)
     for digest, version in versions.items():
-        for name, value in _tags(history, digest).items():
+        for name, value in _decision_tags(history, digest).items():
             if version.tags.get(name) != value:
                 client.set_model_version_tag(version.name, str(version.version), name, value)
     if history.decisions:
-        shown = _lines_in_mlflow(client, task)
-        _show_table(client, task, history, shown)
-        _show_anchor(client, task, history, shown)
+        mlflow_lines = _read_lines(client, task)
+        _put_table(client, task, history, mlflow_lines)
+        _set_anchor(client, task, history, mlflow_lines)
 
 
 def restore_history(client: MlflowClient, task: Task, say: Say) -> None:
-    """Append what MLflow knows to have followed on the last line here: all, where deployed/ was lost."""
-    missing, lost = missing_lines(client, task)
-    if missing:
-        journal.write_lines(task, missing)
-        say(f"{len(missing)} lines of the history were missing in {journal.path_of(task)}; MLflow had them")
-    if lost:
-        say(lost)
+    """Append MLflow's lines that follow the last line here: all, where deployed/ was lost."""
+    lines, warning = missing_lines(client, task)
+    if lines:
+        journal.write_lines(task, lines)
+        say(f"{len(lines)} lines of the history were missing in {journal.path_of(task)}; MLflow had them")
+    if warning:
+        say(warning)
 
 
 def missing_lines(client: MlflowClient, task: Task) -> tuple[list[bytes], str]:
-    """The lines that follow on the last one here, by MLflow's copy; and what of the history is in neither place.
+    """MLflow's lines that follow the last line here, and a sentence on what is in neither place.
 
-    The second is told in a sentence, empty where nothing is known to be lost.
+    The sentence is empty where nothing is known to be lost.
     """
-    local, shown = journal.read_chain(task).lines, _lines_in_mlflow(client, task)
-    anchor = _anchor_in_mlflow(client, task)
-    lost = "" if anchor is None or _has(anchor, [*local, *shown]) else _lost(task, anchor)
-    return _continuation(shown, journal.link(local)), lost
+    local, mlflow_lines = journal.read_chain(task).lines, _read_lines(client, task)
+    anchor = _read_anchor(client, task)
+    warning = "" if anchor is None or _contains(anchor, [*local, *mlflow_lines]) else _lost_message(task, anchor)
+    return _following_lines(mlflow_lines, journal.hash_of_last(local)), warning
 
 
-def _versions(client: MlflowClient, task: Task) -> dict[str, ModelVersion]:
+def _versions_by_digest(client: MlflowClient, task: Task) -> dict[str, ModelVersion]:
     """Digest -> the version that holds it, the oldest where there are several."""
-    found = client.search_model_versions(f"name = '{registry.model_name(task)}'")
-    ordered = sorted(found, key=lambda version: -int(version.version))
+    versions = client.search_model_versions(f"name = '{registry.model_name(task)}'")
+    ordered = sorted(versions, key=lambda version: -int(version.version))
     return {version.tags[registry.DIGEST]: version for version in ordered if registry.DIGEST in version.tags}
 
 
-def _tags(history: History, digest: str) -> dict[str, str]:
+def _decision_tags(history: History, digest: str) -> dict[str, str]:
     last = history.about(digest)
     tags = {DECISION: last.told} if last else {}
     for decision in history.decisions:
@@ -81,30 +81,30 @@ def _tags(history: History, digest: str) -> dict[str, str]:
     return tags
 
 
-def _show_anchor(client: MlflowClient, task: Task, history: History, shown: list[bytes]) -> None:
-    """Note how far the history has come, after its lines; an anchor whose line is lost stays, as what tells of it.
+def _set_anchor(client: MlflowClient, task: Task, history: History, mlflow_lines: list[bytes]) -> None:
+    """Write the last line of the history to MLflow, after the lines; an anchor whose line is lost stays as evidence.
 
-    Other machines may have appended to MLflow's copy, so theirs counts too.
+    Other machines may have appended to MLflow's copy, so their lines count too.
     """
     anchor = journal.anchor_of(history)
-    known = _anchor_in_mlflow(client, task)
-    if known != anchor and (known is None or _has(known, [*history.lines, *shown])):
+    stored = _read_anchor(client, task)
+    if stored != anchor and (stored is None or _contains(stored, [*history.lines, *mlflow_lines])):
         with suppress(MlflowException):  # no model is registered yet
             client.set_registered_model_tag(registry.model_name(task), HISTORY, anchor.model_dump_json())
 
 
-def _anchor_in_mlflow(client: MlflowClient, task: Task) -> Anchor | None:
+def _read_anchor(client: MlflowClient, task: Task) -> Anchor | None:
     try:
         return Anchor.model_validate_json(client.get_registered_model(registry.model_name(task)).tags[HISTORY])
     except (KeyError, ValidationError, MlflowException):
         return None
 
 
-def _has(anchor: Anchor, lines: list[bytes]) -> bool:
-    return any(journal.link([line]) == anchor.sha256 for line in lines)
+def _contains(anchor: Anchor, lines: list[bytes]) -> bool:
+    return any(journal.hash_of_last([line]) == anchor.sha256 for line in lines)
 
 
-def _lost(task: Task, anchor: Anchor) -> str:
+def _lost_message(task: Task, anchor: Anchor) -> str:
     return (
         f"tag {HISTORY} of MLflow's {registry.model_name(task)} says that the history had {anchor.lines} lines; "
         f"the last of them is neither in {journal.path_of(task)} nor in MLflow's copy. Put back the file of a "
@@ -112,14 +112,16 @@ def _lost(task: Task, anchor: Anchor) -> str:
     )
 
 
-def _show_table(client: MlflowClient, task: Task, history: History, shown: list[bytes]) -> None:
-    """One run per task, which holds the lines as they are and a table of them that the UI draws."""
+def _put_table(client: MlflowClient, task: Task, history: History, mlflow_lines: list[bytes]) -> None:
+    """Put one run per task, which holds the lines as they are and a table of them for the UI."""
     local = list(history.lines)
-    elsewhere = [line for line in shown if line not in set(local)]  # of other machines
-    known = journal.parse_apart([*local, *elsewhere])
-    known.sort(key=lambda decision: decision.at)
-    table = {"columns": list(_COLUMNS), "data": [_row(decision) for decision in known]}
-    began_ms, ended_ms = (int(datetime.fromisoformat(each.at).timestamp() * 1000) for each in (known[0], known[-1]))
+    elsewhere = [line for line in mlflow_lines if line not in set(local)]  # of other machines
+    decisions = journal.parse_apart([*local, *elsewhere])
+    decisions.sort(key=lambda decision: decision.at)
+    table = {"columns": list(_COLUMNS), "data": [_table_row(decision) for decision in decisions]}
+    began_ms, ended_ms = (
+        int(datetime.fromisoformat(end.at).timestamp() * 1000) for end in (decisions[0], decisions[-1])
+    )
     content = RunContent(
         name=task,
         key=f"decisions:{task}",
@@ -135,31 +137,31 @@ def _show_table(client: MlflowClient, task: Task, history: History, shown: list[
     mlflow_runs.complete_run(client, mlflow_runs.experiment_named(client, EXPERIMENT), content)
 
 
-def _row(decision: Decision) -> list[Any]:
+def _table_row(decision: Decision) -> list[Any]:
     content = decision.model_dump(mode="json", by_alias=True)
     figures = json.dumps(decision.figures, ensure_ascii=False)
     models = [str(decision.before or "nothing"), str(decision.after)]
-    about = [content["number"], content["at"], content["who"], content["kind"], *models]
-    return [*about, content["why"], figures, content["gate_report"], content["revision"]]
+    cells = [content["number"], content["at"], content["who"], content["kind"], *models]
+    return [*cells, content["why"], figures, content["gate_report"], content["revision"]]
 
 
-def _lines_in_mlflow(client: MlflowClient, task: Task) -> list[bytes]:
+def _read_lines(client: MlflowClient, task: Task) -> list[bytes]:
     experiment = client.get_experiment_by_name(EXPERIMENT)
     run = mlflow_runs.find_run(client, experiment.experiment_id, f"decisions:{task}") if experiment else None
     if run is None:
         return []
     try:
         content = artifacts.read(client, run.info.run_id, LINES)
-    except (ArtifactRefused, MlflowException, OSError):  # never put there, or lost; the next `show` puts it
+    except (ArtifactRefused, MlflowException, OSError):  # never put there, or lost; the next `_put_table` puts it
         return []
     return [line for line in content.split(b"\n") if line]
 
 
-def _continuation(lines: list[bytes], link: str) -> list[bytes]:
-    """The lines that follow on one with this sha256, each on the one before."""
+def _following_lines(lines: list[bytes], last_hash: str) -> list[bytes]:
+    """The lines that follow the line with this sha256, in the order of the chain."""
     following = {record.previous: line for line in lines if (record := journal.record_of(line))}
-    found = []
-    while link in following:
-        found.append(following.pop(link))
-        link = journal.link(found)
-    return found
+    ordered = []
+    while last_hash in following:
+        ordered.append(following.pop(last_hash))
+        last_hash = journal.hash_of_last(ordered)
+    return ordered

@@ -1,4 +1,4 @@
-"""The files of a run in MLflow: read, listed and put only where they may lie, within limits of size and time."""
+"""The files of a run in MLflow: read, listed and written only in allowed places, within limits of size and time."""
 
 import os
 import re
@@ -16,14 +16,14 @@ from mlflow.entities import Run
 
 from convoy.tracking import settings
 
-MAX_BYTES = 2_000_000_000  # the gate `bundle size` allows 100 MB: whatever is twenty times as large is no bundle
+MAX_BYTES = 2_000_000_000  # the gate `bundle size` allows 100 MB: a file twenty times as large is no bundle
 MAX_S = 600.0  # for that size over a line of 27 Mbit/s
 MAX_DEPTH = 10  # of folders below one another; ours have three
 _POLL_S = 0.05
-# Of a URL with these two libraries can name two hosts: urllib.parse, which looks here, and urllib3, which connects.
-_READ_DIFFERENTLY = re.compile(r"[\\@\s\x00-\x20\x7f]")
-# In a process of its own, which can be ended: MLflow's client knows no limit of size, nor of the time of a whole file.
-_DOWNLOAD = """
+# In a URL with these characters, urllib.parse (which checks) and urllib3 (which connects) can read two hosts.
+_AMBIGUOUS_URL = re.compile(r"[\\@\s\x00-\x20\x7f]")
+# Runs in a process that can be ended: MLflow's client limits neither the size nor the time of a whole file.
+_DOWNLOAD_SCRIPT = """
 import sys
 from mlflow.artifacts import download_artifacts
 print(download_artifacts(artifact_uri=sys.argv[1], tracking_uri=sys.argv[2], dst_path=sys.argv[3]))
@@ -46,11 +46,11 @@ def location(client: MlflowClient, run_id: str) -> str:
     """
     uri = str(client.get_run(run_id).info.artifact_uri)
     try:
-        named, server = urlsplit(uri), urlsplit(client.tracking_uri)
-        is_here = named.scheme in ("", "file") or (named.scheme == "mlflow-artifacts" and not named.netloc)
-        is_server = named.scheme in (server.scheme, "mlflow-artifacts") and server.scheme in ("http", "https")
-        is_plain = named.scheme in ("", "file") or not _READ_DIFFERENTLY.search(uri)
-        if is_plain and (is_here or (is_server and _host(named) == _host(server))):
+        artifact, server = urlsplit(uri), urlsplit(client.tracking_uri)
+        is_here = artifact.scheme in ("", "file") or (artifact.scheme == "mlflow-artifacts" and not artifact.netloc)
+        is_server = artifact.scheme in (server.scheme, "mlflow-artifacts") and server.scheme in ("http", "https")
+        is_plain = artifact.scheme in ("", "file") or not _AMBIGUOUS_URL.search(uri)
+        if is_plain and (is_here or (is_server and _host_and_port(artifact) == _host_and_port(server))):
             return uri
     except ValueError:  # no port that is a number, or half a bracket
         pass
@@ -67,8 +67,8 @@ def folder_of(run: Run) -> Path | None:
     """
     uri, root = urlparse(run.info.artifact_uri), settings.artifact_root()
     path = Path(unquote(uri.path).replace("\0", ""))
-    own = path.is_relative_to(root) and path.parts[-2:] == (run.info.run_id, "artifacts")
-    if uri.scheme not in ("", "file") or uri.netloc or not own:
+    is_own = path.is_relative_to(root) and path.parts[-2:] == (run.info.run_id, "artifacts")
+    if uri.scheme not in ("", "file") or uri.netloc or not is_own:
         return None
     return path if path.resolve() == root.resolve() / path.relative_to(root) else None
 
@@ -94,18 +94,18 @@ def download(
 ) -> Path:
     """The artifact `name` of a run, now below `folder`. Raises ArtifactRefused, MlflowException."""
     uri = f"{location(client, run_id).rstrip('/')}/{name}"
-    words = [sys.executable, "-P", "-c", _DOWNLOAD, uri, client.tracking_uri, str(folder)]
+    command = [sys.executable, "-P", "-c", _DOWNLOAD_SCRIPT, uri, client.tracking_uri, str(folder)]
     environment = {**os.environ, **settings.ENVIRONMENT}
-    with tempfile.TemporaryFile() as log, subprocess.Popen(words, env=environment, stdout=log, stderr=log) as child:
+    with tempfile.TemporaryFile() as log, subprocess.Popen(command, env=environment, stdout=log, stderr=log) as process:
         try:
-            _watch(child, folder, name, max_bytes, max_s)
+            _wait_for_download(process, folder, name, max_bytes, max_s)
         finally:
-            child.kill()
+            process.kill()
         log.seek(0)
-        said = log.read().decode(errors="replace").strip().splitlines() or ["no word"]
-    if child.returncode:
-        raise ArtifactRefused(f"{name} of run {run_id} cannot be downloaded: {said[-1][:300]}")
-    return Path(said[-1])
+        output = log.read().decode(errors="replace").strip().splitlines() or ["no word"]
+    if process.returncode:
+        raise ArtifactRefused(f"{name} of run {run_id} cannot be downloaded: {output[-1][:300]}")
+    return Path(output[-1])
 
 
 def read(client: MlflowClient, run_id: str, name: str) -> bytes:
@@ -127,27 +127,29 @@ def put_file(client: MlflowClient, run_id: str, name: str, content: bytes) -> No
 
 def list_files(client: MlflowClient, run_id: str, folder: str | None = None) -> dict[str, int | None]:
     """Artifact -> size in bytes, through all folders below `folder`. Raises ArtifactRefused."""
-    location(client, run_id)  # MLflow's client would ask any host that the run names
+    location(client, run_id)  # raises: MLflow's client would connect to any host that the run names
     return _list_files(client, run_id, folder, MAX_DEPTH)
 
 
 def _list_files(client: MlflowClient, run_id: str, folder: str | None, depth: int) -> dict[str, int | None]:
     if depth == 0:
         raise ArtifactRefused(f"run {run_id} has folders of artifacts below more than {MAX_DEPTH} others")
-    found: dict[str, int | None] = {}
+    sizes: dict[str, int | None] = {}
     entries: list[Any] = client.list_artifacts(run_id, folder)
     for entry in entries:
         if entry.is_dir:
-            found |= _list_files(client, run_id, entry.path, depth - 1)
+            sizes |= _list_files(client, run_id, entry.path, depth - 1)
         else:
-            found[entry.path] = entry.file_size
-    return found
+            sizes[entry.path] = entry.file_size
+    return sizes
 
 
-def _watch(child: "subprocess.Popen[bytes]", folder: Path, name: str, max_bytes: int, max_s: float) -> None:
-    """Wait for the end. Raises ArtifactRefused once one of the limits is passed."""
+def _wait_for_download(
+    process: "subprocess.Popen[bytes]", folder: Path, name: str, max_bytes: int, max_s: float
+) -> None:
+    """Wait until the process ends. Raises ArtifactRefused once a limit is passed."""
     deadline = time.monotonic() + max_s
-    while child.poll() is None:
+    while process.poll() is None:
         _refuse_too_large(folder, name, max_bytes)
         if time.monotonic() > deadline:
             raise ArtifactRefused(f"{name} took more than {max_s:g} s to download")
@@ -167,5 +169,5 @@ def _refuse_too_large(folder: Path, name: str, max_bytes: int) -> None:
         raise ArtifactRefused(f"{name} is larger than the {max_bytes:,} bytes that are allowed")
 
 
-def _host(uri: SplitResult) -> tuple[str | None, int | None]:
+def _host_and_port(uri: SplitResult) -> tuple[str | None, int | None]:
     return uri.hostname, uri.port or {"http": 80, "https": 443}.get(uri.scheme)

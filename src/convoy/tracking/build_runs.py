@@ -1,4 +1,4 @@
-"""A state of dvc.lock that is published -> a run `build` in MLflow, which says what of it ran and what was reused."""
+"""A published state of dvc.lock -> a run `build` in MLflow, which says which stages ran and which were reused."""
 
 import hashlib
 import json
@@ -23,15 +23,15 @@ BUILD = "convoy.build_run"  # of a version and of a candidate's run: the first b
 VERSION = "convoy.version"  # of a run: the version that holds what it made
 LOCK_DIGEST = "convoy.dvc_lock"  # sha256 of the part of dvc.lock that concerns a task
 STAGES = "convoy.stages"  # JSON, stage -> a digest of its entry in dvc.lock
-_STAGE = "convoy.stage."
-_DVC = "convoy.dvc."
-_KEPT = (".json", "/curves.csv")
-_REVISION = "convoy.git_revision"
+_STAGE_PREFIX = "convoy.stage."
+_DVC_PREFIX = "convoy.dvc."
+_REPORT_SUFFIXES = (".json", "/curves.csv")
+_REVISION_TAG = "convoy.git_revision"
 
 
 @dataclass(frozen=True)
 class Build:
-    """A bundle with all that dvc.lock says of how it came about."""
+    """A bundle with what dvc.lock says of how it was made."""
 
     task: Task
     lock: Lock
@@ -41,19 +41,21 @@ class Build:
 
     @property
     def stages(self) -> list[str]:
-        """The stages that this comes from in the order of the pipeline, as far as they have run."""
+        """The stages behind the bundle that have run, in the order of the pipeline."""
         return [name for name in stages.behind(self.task) if name in self.lock.stages]
 
     @property
     def excerpt(self) -> bytes:
-        """dvc.lock without what the other tasks alone come from."""
+        """dvc.lock without the stages that belong to other tasks alone."""
         return self.lock.excerpt(self.stages)
 
     @property
     def reports(self) -> dict[str, Path | bytes]:
-        """The small reports, which git keeps and DVC's cache does not: without them DVC would make all anew."""
+        """The small reports, which git keeps and DVC's cache does not: without them DVC would make everything again."""
         made = {path: md5 for name in self.stages for path, md5 in self.lock.outs(name).items()}
-        kept = {path: md5 for path, md5 in made.items() if path.startswith("reports/") and path.endswith(_KEPT)}
+        kept = {
+            path: md5 for path, md5 in made.items() if path.startswith("reports/") and path.endswith(_REPORT_SUFFIXES)
+        }
         return {path: Path(path) for path, md5 in kept.items() if same_file(Path(path), md5)}
 
     @property
@@ -65,33 +67,40 @@ class Build:
 def record(
     client: MlflowClient, experiment: str, build: Build, version: ModelVersion, git: GitState | None
 ) -> tuple[Run, mlflow_runs.Added]:
-    """Bring the build's run to MLflow, and let run, version and build name each other; again adds nothing."""
+    """Record the build's run in MLflow, and tag run, version and build with each other; a second call adds nothing."""
     content = _content(client, experiment, build, version)
-    known = mlflow_runs.find_run(client, experiment, content.key)
-    if known is None or mlflow_runs.SOURCES not in known.data.tags:
+    stored = mlflow_runs.find_run(client, experiment, content.key)
+    if stored is None or mlflow_runs.SOURCES not in stored.data.tags:
         content = mlflow_runs.with_sources(content, git)
     run, added = mlflow_runs.complete_run(client, experiment, content)
     trained = build.runs[build.winner]
     added += _link_version(client, version, run, trained)
-    for each in build.runs.values():
-        added += _link_run(client, each, {BUILD: run.info.run_id})
+    for candidate_run in build.runs.values():
+        added += _link_run(client, candidate_run, {BUILD: run.info.run_id})
     added += mlflow_runs.tag_run(client, trained, {VERSION: f"{version.name}/{version.version}"})
     return run, added
 
 
 def summary(run: Run) -> str:
     """How many stages ran for a build, and which were reused, in plain words."""
-    says = {name.removeprefix(_STAGE): text for name, text in run.data.tags.items() if name.startswith(_STAGE)}
-    reused = sorted(name for name, text in says.items() if text.startswith("reused"))
+    origins = {
+        name.removeprefix(_STAGE_PREFIX): text for name, text in run.data.tags.items() if name.startswith(_STAGE_PREFIX)
+    }
+    reused = sorted(name for name, text in origins.items() if text.startswith("reused"))
     if not reused:
-        return f"all {len(says)} stages are new"
-    return f"{len(says) - len(reused)} of {len(says)} stages ran, reused: {', '.join(reused)}"
+        return f"all {len(origins)} stages are new"
+    return f"{len(origins) - len(reused)} of {len(origins)} stages ran, reused: {', '.join(reused)}"
+
+
+def find_builds(client: MlflowClient, experiment: str) -> list[Run]:
+    """The builds of a task, the oldest first."""
+    return list(client.search_runs([experiment], f"tags.`{STAGES}` != ''", order_by=["attributes.start_time ASC"]))
 
 
 def _content(client: MlflowClient, experiment: str, build: Build, version: ModelVersion) -> RunContent:
     lock_digest = hashlib.sha256(build.excerpt).hexdigest()
-    earlier = [run for run in find_builds(client, experiment) if run.data.tags.get(LOCK_DIGEST) != lock_digest]
-    told = {name: _origin(name, entry, build, earlier) for name, entry in build.entries.items()}
+    earlier_builds = [run for run in find_builds(client, experiment) if run.data.tags.get(LOCK_DIGEST) != lock_digest]
+    origins = {name: _stage_origin(name, entry, build, earlier_builds) for name, entry in build.entries.items()}
     made_ms = int(LOCK.stat().st_mtime * 1000)
     return RunContent(
         name=NAME,
@@ -105,71 +114,67 @@ def _content(client: MlflowClient, experiment: str, build: Build, version: Model
             "convoy.winner_run": build.runs[build.winner].info.run_id,
             LOCK_DIGEST: lock_digest,
             STAGES: json.dumps(build.entries),
-            **{f"{_DVC}{path}": md5 for path, md5 in _data(build).items()},
-            **{_STAGE + name.replace("@", "/"): text for name, (text, _) in told.items()},
+            **{f"{_DVC_PREFIX}{path}": md5 for path, md5 in _data_hashes(build).items()},
+            **{_STAGE_PREFIX + name.replace("@", "/"): text for name, (text, _) in origins.items()},
             "mlflow.source.name": "dvc repro",
             "mlflow.source.type": "LOCAL",
         },
         files={"dvc.lock": build.excerpt, **build.reports},
-        note=_note(build, version, experiment, told),
+        note=_note(build, version, experiment, origins),
         changed_code=build.lock.changed_code(build.stages),
     )
 
 
-def find_builds(client: MlflowClient, experiment: str) -> list[Run]:
-    """The builds of a task, the oldest first."""
-    found = client.search_runs([experiment], f"tags.`{STAGES}` != ''", order_by=["attributes.start_time ASC"])
-    return list(found)
-
-
-def _origin(name: str, entry: str, build: Build, earlier: Iterable[Run]) -> tuple[str, str | None]:
+def _stage_origin(stage: str, entry: str, build: Build, earlier_builds: Iterable[Run]) -> tuple[str, str | None]:
     """Whether a stage ran for this build, in words, and the run that shows what it made."""
     trained = {stages.train(build.task, architecture): run for architecture, run in build.runs.items()}
-    run = trained.get(name)
-    first = next((each for each in earlier if json.loads(each.data.tags[STAGES]).get(name) == entry), None)
+    run = trained.get(stage)
+    first = next(
+        (earlier for earlier in earlier_builds if json.loads(earlier.data.tags[STAGES]).get(stage) == entry), None
+    )
     if first is None:
         return (f"ran: run {run.info.run_id}", run.info.run_id) if run else ("ran", None)
     shown = run or first
-    return f"reused run {shown.info.run_id} of {_when(shown)}", shown.info.run_id
+    return f"reused run {shown.info.run_id} of {_start_time(shown)}", shown.info.run_id
 
 
-def _when(run: Run) -> str:
+def _start_time(run: Run) -> str:
     return datetime.fromtimestamp(run.info.start_time / 1000, UTC).isoformat(sep=" ", timespec="minutes")
 
 
-def _note(build: Build, version: ModelVersion, experiment: str, told: Mapping[str, tuple[str, str | None]]) -> str:
+def _note(build: Build, version: ModelVersion, experiment: str, origins: Mapping[str, tuple[str, str | None]]) -> str:
     """What MLflow's UI shows as the run's description, in Markdown."""
 
-    def linked(text: str, run_id: str | None) -> str:
+    def with_link(text: str, run_id: str | None) -> str:
         return text.replace(run_id, f"[{run_id[:8]}](#/experiments/{experiment}/runs/{run_id})") if run_id else text
 
-    rows = [f"| {name} | {linked(text, run_id)} |" for name, (text, run_id) in told.items()]
+    rows = [f"| {name} | {with_link(text, run_id)} |" for name, (text, run_id) in origins.items()]
     title = f"[{version.name} {version.version}](#/models/{version.name}/versions/{version.version})"
-    head = f"What `dvc repro` built as {title}, bundle `{build.digest[:12]}`. A stage that DVC skipped was reused; "
-    return "\n".join([f"{head}`dvc.lock` among the artifacts has every hash.", "", "| stage | |", "|---|---|", *rows])
+    intro = f"What `dvc repro` built as {title}, bundle `{build.digest[:12]}`. A stage that DVC skipped was reused; "
+    return "\n".join([f"{intro}`dvc.lock` among the artifacts has every hash.", "", "| stage | |", "|---|---|", *rows])
 
 
-def _data(build: Build) -> dict[str, str]:
+def _data_hashes(build: Build) -> dict[str, str]:
     """Path -> md5 of the data that the bundle comes from, and of the bundle."""
-    bundle = build.lock.outs(stages.export(build.task)).get(str(paths.bundle(build.task)), "")
+    bundle_md5 = build.lock.outs(stages.export(build.task)).get(str(paths.bundle(build.task)), "")
     data = {**build.lock.outs(stages.fetch(build.task)), **build.lock.outs(stages.prepare(build.task))}
-    kept = {path: md5 for path, md5 in data.items() if path.startswith("data/")}
-    return {**kept, str(paths.bundle(build.task)): bundle}
+    data_files = {path: md5 for path, md5 in data.items() if path.startswith("data/")}
+    return {**data_files, str(paths.bundle(build.task)): bundle_md5}
 
 
 def _link_version(client: MlflowClient, version: ModelVersion, build: Run, trained: Run) -> mlflow_runs.Added:
-    """Tags and a description of the version; those of the first build that gave it stay, as its files do."""
-    named = version.tags.get(BUILD)
-    if named and _exists(client, named):
+    """Tag and describe the version; those of the first build that made it stay, as its files do."""
+    build_id = version.tags.get(BUILD)
+    if build_id and _exists(client, build_id):
         return mlflow_runs.Added()
-    kept = (LOCK_DIGEST, _REVISION, mlflow_runs.SOURCES)
-    tags = {name: text for name, text in build.data.tags.items() if name in kept or name.startswith(_DVC)}
+    copied = (LOCK_DIGEST, _REVISION_TAG, mlflow_runs.SOURCES)
+    tags = {name: text for name, text in build.data.tags.items() if name in copied or name.startswith(_DVC_PREFIX)}
     tags[BUILD] = build.info.run_id
-    wrong = {name: text for name, text in tags.items() if version.tags.get(name) != text}
-    for name, text in wrong.items():
+    changed = {name: text for name, text in tags.items() if version.tags.get(name) != text}
+    for name, text in changed.items():
         client.set_model_version_tag(version.name, str(version.version), name, text)
     client.update_model_version(version.name, str(version.version), _description(build, trained))
-    return mlflow_runs.Added({"tags of the version": len(wrong)})
+    return mlflow_runs.Added({"tags of the version": len(changed)})
 
 
 def _description(build: Run, trained: Run) -> str:
@@ -177,7 +182,7 @@ def _description(build: Run, trained: Run) -> str:
         f"[{run.info.run_name}](#/experiments/{run.info.experiment_id}/runs/{run.info.run_id})"
         for run in (trained, build)
     ]
-    revision = build.data.tags.get(_REVISION, "unknown")
+    revision = build.data.tags.get(_REVISION_TAG, "unknown")
     edited = {"false": "", "true": " with edits (`source.patch`)"}.get(build.data.tags.get(mlflow_runs.SOURCES, ""), "")
     return f"Trained as {links[0]}, built as {links[1]}, from git revision `{revision}`{edited}."
 

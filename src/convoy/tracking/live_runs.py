@@ -1,4 +1,4 @@
-"""The lines that a training sends -> its run in MLflow, while it goes on; MLflow may come, go and be slow."""
+"""The lines that a training sends -> its run in MLflow while it trains; MLflow may be away or slow."""
 
 import json
 import os
@@ -18,75 +18,75 @@ from convoy.tracking import mlflow_runs, settings
 from convoy.tracking.run_content import RunContent, curves_of, texts
 
 RETRY_S = 5  # while MLflow does not answer
-LINGER_S = 30  # what may be spent on telling MLflow after the training has ended
-_DEATH = {"event": "end", "status": "KILLED", "reason": "its process ended without a word"}
+LINGER_S = 30  # for writing to MLflow after the training has ended
+_KILLED_EVENT = {"event": "end", "status": "KILLED", "reason": "its process ended without a word"}
 
 Event = dict[str, Any]
 
 
 def close_orphaned_runs(client: MlflowClient) -> list[str]:
-    """Mark the abandoned runs of this machine KILLED, and give their names; other machines' are theirs to judge."""
-    experiments = [found.experiment_id for found in client.search_experiments(filter_string="name LIKE 'convoy-%'")]
+    """Mark the abandoned runs of this machine KILLED, and return their names; other machines' runs stay as they are."""
+    experiments = [entry.experiment_id for entry in client.search_experiments(filter_string="name LIKE 'convoy-%'")]
     if not experiments:
         return []
-    running = f"attributes.status = 'RUNNING' and tags.`{process.HOST}` = '{socket.gethostname()}'"
-    dead = [run for run in client.search_runs(experiments, running) if not process.is_alive(run.data.tags)]
-    for run in dead:
+    query = f"attributes.status = 'RUNNING' and tags.`{process.HOST}` = '{socket.gethostname()}'"
+    orphans = [run for run in client.search_runs(experiments, query) if not process.is_alive(run.data.tags)]
+    for run in orphans:
         reason = f"its process {run.data.tags.get(process.PID)} is no longer there"
         client.set_tag(run.info.run_id, mlflow_runs.END_REASON, reason)
         client.set_terminated(run.info.run_id, "KILLED")
-    return [str(run.info.run_name) for run in dead]
+    return [str(run.info.run_name) for run in orphans]
 
 
 def follow(lines: Iterable[str]) -> None:
-    """Bring to MLflow what is heard, until the end has been told there; LINGER_S after the last line it is given up.
+    """Write what the training sends to MLflow until the end is written; give up LINGER_S after the last line.
 
-    What does not arrive is added by `python -m convoy publish`, or, where the training failed, is lost.
+    `python -m convoy publish` adds what did not arrive; of a training that failed it is lost.
     """
-    heard: SimpleQueue[Event] = SimpleQueue()
+    events: SimpleQueue[Event] = SimpleQueue()
     done = threading.Event()
-    # Hearing never waits for MLflow, so the pipe never fills and training loses nothing.
-    threading.Thread(target=_listen, args=(lines, heard, done), daemon=True).start()
+    # Reading the lines never waits for MLflow, so the pipe never fills and training loses nothing.
+    threading.Thread(target=_read_lines, args=(lines, events, done), daemon=True).start()
     try:
-        start = heard.get()
+        start = events.get()
         if start["event"] == "start":
-            _follow(start, heard)
+            _follow_training(start, events)
     finally:
         done.set()
 
 
-def _follow(start: Event, heard: "SimpleQueue[Event]") -> None:
+def _follow_training(start: Event, events: "SimpleQueue[Event]") -> None:
     lock = Path(f".run/training/{start['task']}-{start['architecture']}.lock")
     lock.parent.mkdir(parents=True, exist_ok=True)
-    # After the follower of a training that was killed: it may yet mark the run that this one goes on with.
+    # Wait for the follower of a killed training: it may still mark the run that this training continues.
     with locks.hold_when_free(lock):
         run = _LiveRun(start)
-        run.bring()
-        while not run.is_told:
-            for event in _next(heard, None if run.is_up_to_date else RETRY_S):
-                run.hear(event)
-            run.bring()
+        run.write()
+        while not run.is_complete:
+            for event in _next_events(events, None if run.is_up_to_date else RETRY_S):
+                run.add(event)
+            run.write()
 
 
-def _listen(lines: Iterable[str], heard: "SimpleQueue[Event]", done: threading.Event) -> None:
+def _read_lines(lines: Iterable[str], events: "SimpleQueue[Event]", done: threading.Event) -> None:
     for line in lines:
         with suppress(ValueError):  # the half line of a training that was killed
-            heard.put(json.loads(line))
-    heard.put(_DEATH)
+            events.put(json.loads(line))
+    events.put(_KILLED_EVENT)
     if not done.wait(LINGER_S):
         os._exit(1)  # by force: MLflow's client may hang in a request
 
 
-def _next(heard: "SimpleQueue[Event]", timeout_s: float | None) -> Iterator[Event]:
-    """Wait for an event, then give all that have come; none where the time is over."""
+def _next_events(events: "SimpleQueue[Event]", timeout_s: float | None) -> Iterator[Event]:
+    """Wait for an event, then yield all that have arrived; none after the timeout."""
     with suppress(Empty):
-        yield heard.get(timeout=timeout_s)
+        yield events.get(timeout=timeout_s)
         while True:
-            yield heard.get_nowait()
+            yield events.get_nowait()
 
 
 class _LiveRun:
-    """All that was heard of one training, and how much of it MLflow has."""
+    """All that one training has sent, and whether MLflow has it."""
 
     def __init__(self, start: Event) -> None:
         self.start = start
@@ -98,12 +98,12 @@ class _LiveRun:
         self._run_id: str | None = None
 
     @property
-    def is_told(self) -> bool:
-        """Whether MLflow has all, the end included."""
+    def is_complete(self) -> bool:
+        """Whether MLflow has everything, the end included."""
         return self.end is not None and self.is_up_to_date
 
-    def hear(self, event: Event) -> None:
-        """Note an event; of two ends the first is the true one."""
+    def add(self, event: Event) -> None:
+        """Add an event; of two ends the first counts."""
         if event["event"] == "epoch":
             self.rows.append(event["row"])
         elif self.end is None:
@@ -112,20 +112,20 @@ class _LiveRun:
             return
         self.is_up_to_date = False
 
-    def bring(self) -> None:
-        """Add to MLflow what it lacks; where that fails, say why and leave it to the next time."""
+    def write(self) -> None:
+        """Add to MLflow what it lacks; where that fails, print why and leave it to the next call."""
         if self.is_up_to_date:
             return
         try:
-            self._bring()
+            self._write()
             self.is_up_to_date = True
-        except Exception as error:  # MLflow has many, and none may end the following
-            self._run_id = None  # another may be right by then
+        except Exception as error:  # MLflow raises many kinds, and none may end the follower
+            self._run_id = None  # by the next call another run may be the right one
             print(f"MLflow ({settings.tracking_uri()}): {error}", flush=True)
 
-    def _bring(self) -> None:
+    def _write(self) -> None:
         if self._client is None:
-            client = _open_store()
+            client = _open_or_make_store()
             close_orphaned_runs(client)
             self._client = client
         client, content = self._client, self._content()
@@ -137,10 +137,10 @@ class _LiveRun:
             client.set_terminated(self._run_id, self.end["status"])
 
     def _open_run(self, client: MlflowClient, content: RunContent) -> str:
-        """The run of this training, made or opened again, with the process that it lives and dies with."""
+        """The run of this training, made or reopened, tagged with the process of the training."""
         experiment = mlflow_runs.experiment_of(client, self.start["task"])
-        found = mlflow_runs.find_run(client, experiment, content.key)
-        run = found or mlflow_runs.make_run(client, experiment, content, content.tags)
+        run = mlflow_runs.find_run(client, experiment, content.key)
+        run = run or mlflow_runs.make_run(client, experiment, content, content.tags)
         mlflow_runs.reopen(client, run, content.tags)
         return str(run.info.run_id)
 
@@ -157,9 +157,9 @@ class _LiveRun:
         )
 
 
-def _open_store() -> MlflowClient:
+def _open_or_make_store() -> MlflowClient:
     database = settings.database()
     if database is None or database.exists():
         return mlflow_runs.open_store()
-    with locks.hold_deployed(print):  # publish may be about to make it too
+    with locks.hold_deployed(print):  # publish may be making it too
         return mlflow_runs.open_store()

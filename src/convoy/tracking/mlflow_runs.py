@@ -23,17 +23,17 @@ RUN_KEY = "convoy.run_key"
 SOURCES = "convoy.git_dirty"  # written once, when the run is first published
 END_REASON = "convoy.end_reason"  # why a training failed, or a run was killed
 MADE_FROM = "convoy.made_from"  # of a run that no training wrote while it went on
-FILES = "convoy.files"  # artifact -> md5, so that a report that changed is put again
-_FROM_FILES = "files that lay there when it was published; where they were made is not recorded"
-_BATCH = 100  # MLflow takes 100 params, 100 tags and 1,000 metrics at once
+FILES = "convoy.files"  # JSON, artifact -> digest of its content, so that a changed report is written again
+_MADE_FROM_FILES = "files that lay there when it was published; where they were made is not recorded"
+_BATCH_SIZE = 100  # MLflow takes 100 params, 100 tags and 1,000 metrics at once
 
 Added = Counter[str]
 
 
 def open_store() -> MlflowClient:
-    """A client of the store that mlflow_settings names, which is made where it is missing.
+    """A client of the store that tracking.settings names, which is made where it is missing.
 
-    The caller holds locks.hold_deployed(): MLflow's own making of its tables bears neither company nor a kill.
+    The caller holds locks.hold_deployed(): MLflow's making of its tables survives neither a second process nor a kill.
     """
     uri, database = settings.tracking_uri(), settings.database()
     if database is not None and not database.exists():
@@ -58,25 +58,25 @@ def experiment_named(client: MlflowClient, name: str) -> str:
     """The id of an experiment, made or brought back from the bin where needed. Raises StoreMoved."""
     local = settings.is_local(client.tracking_uri)
     location = (settings.artifact_root() / name).as_uri() if local else None
-    found = client.get_experiment_by_name(name)
-    if found is None:
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
         return str(client.create_experiment(name, artifact_location=location))
-    if location is not None and found.artifact_location != location:
-        kept = unquote(urlparse(found.artifact_location).path)
+    if location is not None and experiment.artifact_location != location:
+        stored_folder = unquote(urlparse(experiment.artifact_location).path)
         raise StoreMoved(
-            f"{settings.database()} keeps the files of {name} under {kept}, this folder's are under "
+            f"{settings.database()} keeps the files of {name} under {stored_folder}, this folder's are under "
             f"{settings.artifact_root()}: MLflow notes absolute paths. Move the repository back, or move "
             "the database and mlruns away and run `python -m convoy publish`, which makes them anew."
         )
-    if found.lifecycle_stage == "deleted":
-        client.restore_experiment(found.experiment_id)
-    return str(found.experiment_id)
+    if experiment.lifecycle_stage == "deleted":
+        client.restore_experiment(experiment.experiment_id)
+    return str(experiment.experiment_id)
 
 
 def find_runs(client: MlflowClient, experiment_id: str, key: str) -> list[Run]:
     """The runs with this key, the right one first; deleted ones do not count.
 
-    There is a second one only where a server made a run so late that its client had given up and asked again.
+    There is a second one only where a server made a run so late that its client had repeated the request.
     """
     runs = client.search_runs([experiment_id], f"tags.`{RUN_KEY}` = '{key}'", ViewType.ACTIVE_ONLY)
     return sorted(runs, key=lambda run: (run.info.status != "FINISHED", run.info.start_time, run.info.run_id))
@@ -88,12 +88,12 @@ def find_run(client: MlflowClient, experiment_id: str, key: str) -> Run | None:
 
 
 def complete_run(client: MlflowClient, experiment_id: str, content: RunContent) -> tuple[Run, Added]:
-    """Make the run where it is missing, add what it lacks, and say how much that was."""
+    """Make the run where it is missing, add what it lacks, and count what was added."""
     added = Added()
     runs = find_runs(client, experiment_id, content.key)
     for twin in runs[1:]:
         client.delete_run(twin.info.run_id)
-    run = runs[0] if runs else make_run(client, experiment_id, content, {MADE_FROM: _FROM_FILES})
+    run = runs[0] if runs else make_run(client, experiment_id, content, {MADE_FROM: _MADE_FROM_FILES})
     added["run"] = 0 if runs else 1
     if run.info.status == RunStatus.to_string(RunStatus.RUNNING):
         tag_run(client, run, process_tags())
@@ -110,16 +110,16 @@ def complete_run(client: MlflowClient, experiment_id: str, content: RunContent) 
 
 
 def make_run(client: MlflowClient, experiment_id: str, content: RunContent, tags: dict[str, str] | None = None) -> Run:
-    """A new run that can be found by its key from its first moment, with such tags as it must never lack.
+    """A new run that can be found by its key from the start, with the tags that it must never lack.
 
-    It is of this process where the tags name no other.
+    It belongs to this process where the tags name no other.
     """
     tags = {RUN_KEY: content.key, **process_tags(), **(tags or {})}
     return client.create_run(experiment_id, content.started_ms, tags, content.name)
 
 
 def reopen(client: MlflowClient, run: Run, tags: dict[str, str]) -> None:
-    """Let a run go on, whatever ended it, as that of the process which the tags name; again changes nothing."""
+    """Let an ended run continue as one of the process that the tags name; a second call changes nothing."""
     tag_run(client, run, tags)
     for outdated in {END_REASON, MADE_FROM} & set(run.data.tags):
         client.delete_tag(run.info.run_id, outdated)
@@ -130,11 +130,11 @@ def reopen(client: MlflowClient, run: Run, tags: dict[str, str]) -> None:
 def with_sources(content: RunContent, git: GitState | None) -> RunContent:
     """The content with the state of the sources: revision, whether they differed from it, and by what.
 
-    The state is that of now: where the code has changed since it made the content, neither is claimed.
+    The state is the present one: where the code has changed since it made the content, none is claimed.
     """
     if content.changed_code:
-        why = f"unknown: changed between training and publishing: {', '.join(content.changed_code)}"
-        return replace(content, tags={**content.tags, SOURCES: why})
+        reason = f"unknown: changed between training and publishing: {', '.join(content.changed_code)}"
+        return replace(content, tags={**content.tags, SOURCES: reason})
     if git is None:
         return replace(content, tags={**content.tags, SOURCES: "unknown: no git repository"})
     tags = {"convoy.git_revision": git.revision, "mlflow.source.git.commit": git.revision}
@@ -165,28 +165,28 @@ def run_of_bundle(bundle: Bundle, folder: Path) -> RunContent:
 
 
 def tag_run(client: MlflowClient, run: Run, tags: dict[str, str]) -> Added:
-    """Set the tags that a run lacks or has otherwise."""
-    wrong = {name: value for name, value in tags.items() if run.data.tags.get(name) != value}
-    for name, value in wrong.items():
+    """Set the tags that a run lacks or that differ."""
+    changed = {name: value for name, value in tags.items() if run.data.tags.get(name) != value}
+    for name, value in changed.items():
         client.set_tag(run.info.run_id, name, value)
-    return Added(tags=len(wrong)) if wrong else Added()
+    return Added(tags=len(changed)) if changed else Added()
 
 
 def add_values(client: MlflowClient, run: Run, content: RunContent, added: Added) -> None:
     """Add the params, points and figures that the run lacks.
 
-    Who adds at the same time does no harm: a point's time is fixed, and MLflow keeps equal points once.
+    Two processes may add at the same time: a point's time is fixed, and MLflow keeps equal points once.
     """
     params = [Param(name, value) for name, value in content.params.items() if name not in run.data.params]
     metrics = [*_missing_points(client, run, content), *_missing_metrics(client, run, content)]
-    for start in range(0, max(len(params), len(metrics)), _BATCH):
-        part = slice(start, start + _BATCH)
-        client.log_batch(run.info.run_id, metrics=metrics[part], params=params[part])
+    for start in range(0, max(len(params), len(metrics)), _BATCH_SIZE):
+        batch = slice(start, start + _BATCH_SIZE)
+        client.log_batch(run.info.run_id, metrics=metrics[batch], params=params[batch])
     added.update({"params": len(params), "metric points": len(metrics)})
 
 
 def _add_tags(client: MlflowClient, run: Run, wanted: dict[str, str], added: Added) -> None:
-    """Tags come after the files: a run that names its sources has its source.patch."""
+    """Add the tags after the files, so that a run that names its sources has its source.patch."""
     tags = [RunTag(name, value) for name, value in wanted.items() if name not in run.data.tags]
     if tags:
         client.log_batch(run.info.run_id, tags=tags)
@@ -194,22 +194,22 @@ def _add_tags(client: MlflowClient, run: Run, wanted: dict[str, str], added: Add
 
 
 def _missing_points(client: MlflowClient, run: Run, content: RunContent) -> list[Metric]:
-    """Points of curves whose step the history lacks; timestamps hang on the run's start, so they are stable."""
+    """Points of curves whose step MLflow lacks; timestamps count from the run's start, so they are stable."""
     missing = []
     for name, points in content.curves.items():
-        known: set[int] = set()
+        stored_steps: set[int] = set()
         if name in run.data.metrics:
-            known = {metric.step for metric in client.get_metric_history(run.info.run_id, name)}
+            stored_steps = {metric.step for metric in client.get_metric_history(run.info.run_id, name)}
         missing += [
             Metric(name, value, run.info.start_time + elapsed_ms, step)
             for step, elapsed_ms, value in points
-            if step not in known
+            if step not in stored_steps
         ]
     return missing
 
 
 def _missing_metrics(client: MlflowClient, run: Run, content: RunContent) -> list[Metric]:
-    """Final figures that are absent or have changed; a repeated evaluation is one step further, so it counts."""
+    """Final figures that are absent or have changed; a repeated evaluation gets the next step, so it is the latest."""
     ended_ms = run.info.start_time + content.ended_ms - content.started_ms
     missing = []
     for name, value in content.metrics.items():
@@ -222,8 +222,8 @@ def _missing_metrics(client: MlflowClient, run: Run, content: RunContent) -> lis
 
 
 def _add_data_sets(client: MlflowClient, run: Run, data_sets: list[DataSet], added: Added) -> None:
-    known = {(item.dataset.name, item.dataset.digest) for item in run.inputs.dataset_inputs} if run.inputs else set()
-    missing = [item for item in data_sets if (item.name, item.digest) not in known]
+    stored = {(item.dataset.name, item.dataset.digest) for item in run.inputs.dataset_inputs} if run.inputs else set()
+    missing = [item for item in data_sets if (item.name, item.digest) not in stored]
     inputs = [
         DatasetInput(
             Dataset(item.name, item.digest, "local", json.dumps({"uri": item.path})),
@@ -237,19 +237,19 @@ def _add_data_sets(client: MlflowClient, run: Run, data_sets: list[DataSet], add
 
 
 def _add_files(client: MlflowClient, run: Run, files: dict[str, Path | bytes], added: Added) -> None:
-    known = json.loads(run.data.tags.get(FILES, "{}"))
-    present = list_files(client, run.info.run_id)
+    digests = json.loads(run.data.tags.get(FILES, "{}"))
+    sizes = list_files(client, run.info.run_id)
     contents = {name: file if isinstance(file, bytes) else file.read_bytes() for name, file in files.items()}
     missing = {
         name: content
         for name, content in contents.items()
-        if present.get(name) != len(content) or known.get(name) != digest_of(content)
+        if sizes.get(name) != len(content) or digests.get(name) != digest_of(content)
     }
     for name, content in missing.items():
         put_file(client, run.info.run_id, name, content)
     if missing:
-        known |= {name: digest_of(content) for name, content in missing.items()}
-        client.set_tag(run.info.run_id, FILES, json.dumps(known, sort_keys=True))
+        digests |= {name: digest_of(content) for name, content in missing.items()}
+        client.set_tag(run.info.run_id, FILES, json.dumps(digests, sort_keys=True))
         added["files"] = len(missing)
 
 

@@ -14,13 +14,13 @@ from typing import Any
 import yaml
 
 LOCK = Path("dvc.lock")
-_CODE = ("src/", "pipelines/")
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # 40 ms instead of 300; not every build of PyYAML has it
+_CODE_FOLDERS = ("src/", "pipelines/")
+_YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # 40 ms instead of 300; not every build of PyYAML has it
 
-# What the pipeline itself rewrites is no edit: dvc.lock names it by hash.
-_MADE_BY_THE_PIPELINE = (":(exclude)dvc.lock", ":(exclude)reports")
-# Untracked files count as sources only here, so that no stray note or secret ends in MLflow.
-_NEW_SOURCES = ("src", "pipelines", "serving", "tests", "*.yaml", "*.toml", "Makefile")
+# Files that the pipeline itself writes are no edits: dvc.lock names them by hash.
+_PIPELINE_OUTPUTS = (":(exclude)dvc.lock", ":(exclude)reports")
+# Untracked files count as sources only if they match, so that no stray note or secret ends in MLflow.
+_SOURCE_PATTERNS = ("src", "pipelines", "serving", "tests", "*.yaml", "*.toml", "Makefile")
 REVISION = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")  # in full: SHA-1 or SHA-256
 MAX_PATCH_BYTES = 2_000_000  # sources are far smaller; a data file added by mistake is not
 
@@ -31,7 +31,7 @@ class LockInvalid(ValueError):
 
 @dataclass(frozen=True)
 class Lock:
-    """What DVC wrote down about each stage that it ran."""
+    """What dvc.lock says of each stage that has run."""
 
     stages: dict[str, dict[str, Any]]
 
@@ -41,7 +41,7 @@ class Lock:
         if not path.exists():
             return cls({})
         try:
-            content = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
+            content = yaml.load(path.read_text(encoding="utf-8"), Loader=_YAML_LOADER)
             return cls(dict(content["stages"]))
         except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
             raise LockInvalid(
@@ -62,13 +62,15 @@ class Lock:
         return {key: value for content in files.values() for key, value in content.items()}
 
     def outdated(self, stage: str) -> list[str]:
-        """Inputs of a stage that another stage has made anew since; empty for a stage that is up to date."""
+        """Inputs of a stage that another stage has made again since; empty for a stage that is up to date."""
         made = {path: md5 for name in self.stages for path, md5 in self.outs(name).items()}
         return [path for path, md5 in self.deps(stage).items() if made.get(path, md5) != md5]
 
     def changed_code(self, stages: list[str]) -> list[str]:
-        """Source files that are not what they were when these stages ran: those of now did not make the outputs."""
-        read = {(path, md5) for name in stages for path, md5 in self.deps(name).items() if path.startswith(_CODE)}
+        """Source files that have changed since these stages ran: the present ones did not make the outputs."""
+        read = {
+            (path, md5) for name in stages for path, md5 in self.deps(name).items() if path.startswith(_CODE_FOLDERS)
+        }
         return sorted({path for path, md5 in read if not same_file(Path(path), md5)})
 
     def excerpt(self, stages: list[str]) -> bytes:
@@ -82,7 +84,7 @@ class Lock:
 
 
 def same_file(path: Path, md5: str) -> bool:
-    """Whether a file or folder is the one that DVC wrote down."""
+    """Whether a file or folder is there and has this hash of DVC's."""
     return path.exists() and md5_of(path) == md5
 
 
@@ -94,8 +96,8 @@ def md5_of(path: Path) -> str:
 def _md5_of_folder(folder: Path) -> str:
     """DVC's hash of a folder: that of a JSON list of its files."""
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    listed = [{"md5": _md5(path.read_bytes()), "relpath": name} for name, path in sorted(files.items())]
-    return _md5(json.dumps(listed, sort_keys=True).encode()) + ".dir"
+    entries = [{"md5": _md5(path.read_bytes()), "relpath": name} for name, path in sorted(files.items())]
+    return _md5(json.dumps(entries, sort_keys=True).encode()) + ".dir"
 
 
 def _md5(content: bytes) -> str:
@@ -108,7 +110,7 @@ class GitFailed(RuntimeError):
 
 @dataclass(frozen=True)
 class GitState:
-    """Where the sources stand: the commit, whether they differ from it, and by what."""
+    """The state of the sources: the commit, whether they differ from it, and by what."""
 
     revision: str
     dirty: bool
@@ -119,8 +121,8 @@ def revision() -> str | None:
     """The commit that is checked out; None where there is none to name."""
     if shutil.which("git") is None:
         return None
-    head = _git("rev-parse", "HEAD", check=False)
-    return None if head.returncode else head.stdout.decode().strip()
+    completed = _git("rev-parse", "HEAD", check=False)
+    return None if completed.returncode else completed.stdout.decode().strip()
 
 
 def read_git_state() -> GitState | None:
@@ -128,15 +130,15 @@ def read_git_state() -> GitState | None:
 
     Raises GitFailed, with what git says.
     """
-    head = revision()
-    if head is None:
+    commit = revision()
+    if commit is None:
         return None
-    patch = _patch()
-    kept = patch if 0 < len(patch) <= MAX_PATCH_BYTES else None
-    return GitState(head, dirty=bool(patch), patch=kept)
+    patch = _make_patch()
+    stored_patch = patch if 0 < len(patch) <= MAX_PATCH_BYTES else None
+    return GitState(commit, dirty=bool(patch), patch=stored_patch)
 
 
-def _patch() -> bytes:
+def _make_patch() -> bytes:
     """Edits and new sources as one binary-safe patch, made beside the user's own index and object store."""
     objects = Path(_git("rev-parse", "--git-path", "objects").stdout.decode().strip()).absolute()
     with tempfile.TemporaryDirectory() as folder:
@@ -147,10 +149,10 @@ def _patch() -> bytes:
             "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(objects),
         }
         _git("read-tree", "HEAD", environment=environment)
-        _git("add", "--update", "--", ".", *_MADE_BY_THE_PIPELINE, environment=environment)
-        listed = _git("ls-files", "--others", "--exclude-standard", "-z", "--", *_NEW_SOURCES).stdout
-        if listed:
-            _git("add", "--pathspec-from-file=-", "--pathspec-file-nul", environment=environment, stdin=listed)
+        _git("add", "--update", "--", ".", *_PIPELINE_OUTPUTS, environment=environment)
+        new_files = _git("ls-files", "--others", "--exclude-standard", "-z", "--", *_SOURCE_PATTERNS).stdout
+        if new_files:
+            _git("add", "--pathspec-from-file=-", "--pathspec-file-nul", environment=environment, stdin=new_files)
         return _git("diff", "--cached", "--binary", "HEAD", environment=environment).stdout
 
 
@@ -158,7 +160,7 @@ def _git(
     *arguments: str, environment: dict[str, str] | None = None, stdin: bytes = b"", check: bool = True
 ) -> "subprocess.CompletedProcess[bytes]":
     environment = {**os.environ, "GIT_LITERAL_PATHSPECS": "0", **(environment or {})}
-    done = subprocess.run(["git", *arguments], env=environment, input=stdin, capture_output=True, check=False)
-    if check and done.returncode:
-        raise GitFailed(f"git {arguments[0]} failed: {done.stderr.decode(errors='replace').strip()}")
-    return done
+    completed = subprocess.run(["git", *arguments], env=environment, input=stdin, capture_output=True, check=False)
+    if check and completed.returncode:
+        raise GitFailed(f"git {arguments[0]} failed: {completed.stderr.decode(errors='replace').strip()}")
+    return completed

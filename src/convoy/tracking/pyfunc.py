@@ -9,7 +9,7 @@ import pandas as pd
 from convoy.bundles.predictor import Predictor, Prepared
 from convoy.kinds.kind import InputRejected
 
-_NAMED = 5  # rejected rows that an error names; a table may have millions
+_MAX_NAMED_ROWS = 5  # rejected rows that an error names; a table may have millions
 
 
 class RawInputModel:
@@ -25,12 +25,14 @@ class RawInputModel:
         Raises InputRejected, which names the rejected rows by their index.
         """
         labels = self._predictor.card.labels
-        found = self._predictor.probabilities([each.array for each in self._prepare_all(table[self._task])])
+        probabilities = self._predictor.probabilities(
+            [prepared.array for prepared in self._prepare_all(table[self._task])]
+        )
         return pd.DataFrame(
             {
-                "label": [labels[row.argmax()] for row in found],
-                "probability": [float(row.max()) for row in found],
-                "probabilities": [dict(zip(labels, map(float, row), strict=True)) for row in found],
+                "label": [labels[row.argmax()] for row in probabilities],
+                "probability": [float(row.max()) for row in probabilities],
+                "probabilities": [dict(zip(labels, map(float, row), strict=True)) for row in probabilities],
             },
             index=table.index,
         )
@@ -40,14 +42,14 @@ class RawInputModel:
         rejected: list[tuple[int, InputRejected]] = []
         for position, value in enumerate(column):
             try:
-                prepared.append(self._predictor.prepare(self._raw(value)))
+                prepared.append(self._predictor.prepare(self._raw_input(value)))
             except InputRejected as error:
                 rejected.append((position, error))
         if rejected:
-            raise _refusal(column.index, rejected)
+            raise _rejection(column.index, rejected)
         return prepared
 
-    def _raw(self, value: Any) -> bytes | str:
+    def _raw_input(self, value: Any) -> bytes | str:
         """A cell as the predictor takes it. Raises InputRejected for a missing value and for another type."""
         if self._task == "image" and isinstance(value, bytes | bytearray | memoryview):
             return bytes(value)
@@ -59,13 +61,13 @@ class RawInputModel:
         raise InputRejected("malformed_row", f"`{self._task}` is a {type(value).__name__}, {expected} expected")
 
 
-def _refusal(index: "pd.Index[Any]", rejected: list[tuple[int, InputRejected]]) -> InputRejected:
-    """One error for all rows that were rejected, given by their positions."""
-    shown = rejected[:_NAMED]
+def _rejection(index: "pd.Index[Any]", rejected: list[tuple[int, InputRejected]]) -> InputRejected:
+    """One error for all rejected rows, which are given by position."""
+    shown = rejected[:_MAX_NAMED_ROWS]
     names = index[[position for position, _ in shown]].tolist()  # as Python's numbers, which print as such
     rows = [f"row {reprlib.repr(name)}: {error.message}" for name, (_, error) in zip(names, shown, strict=True)]
-    more = f"; and {len(rejected) - _NAMED} more" if len(rejected) > _NAMED else ""
-    message = f"{len(rejected)} of {len(index)} rows cannot be used: {'; '.join(rows)}{more}"
+    remainder = f"; and {len(rejected) - _MAX_NAMED_ROWS} more" if len(rejected) > _MAX_NAMED_ROWS else ""
+    message = f"{len(rejected)} of {len(index)} rows cannot be used: {'; '.join(rows)}{remainder}"
     return InputRejected(rejected[0][1].code, message)
 
 

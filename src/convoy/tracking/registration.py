@@ -21,7 +21,7 @@ from convoy.tracking.artifacts import list_files, require_own_folder
 from convoy.tracking.registry import DIGEST, FOLDER, bundle_folder, find_version, model_folder, model_name
 
 # What convoy.tracking.pyfunc imports: a version carries it, so it loads where Convoy is not installed.
-_CODE = (
+_CODE_FILES = (
     "__init__.py",
     "bundles/__init__.py",
     "bundles/bundle.py",
@@ -43,14 +43,14 @@ _REQUIREMENTS = ("numpy", "onnxruntime", "pandas", "pillow", "pydantic", "pyyaml
 
 
 def register(client: MlflowClient, task: Task, folder: Path, run_id: str, tags: dict[str, str]) -> ModelVersion:
-    """The version of this bundle, made where it is missing: files first, so that no version is without them."""
+    """The version of this bundle, made where it is missing: its files first, so no version is without them."""
     bundle = read_bundle(folder)
     version = find_version(client, task, bundle.digest)
     if version is not None:
-        _store(client, str(version.run_id), model_folder(version), folder, bundle)
+        _store_model(client, str(version.run_id), model_folder(version), folder, bundle)
         return version
-    model = _free_folder(client, task, run_id, bundle)
-    _store(client, run_id, model, folder, bundle)
+    model = _unused_folder(client, task, run_id, bundle)
+    _store_model(client, run_id, model, folder, bundle)
     try:
         client.create_registered_model(model_name(task), description=f"Convoy's {task} model; `champion` serves.")
     except MlflowException as error:
@@ -60,23 +60,25 @@ def register(client: MlflowClient, task: Task, folder: Path, run_id: str, tags: 
     return client.create_model_version(model_name(task), source, run_id, tags={DIGEST: bundle.digest, **tags})
 
 
-def _free_folder(client: MlflowClient, task: Task, run_id: str, bundle: Bundle) -> str:
-    """`model`, or a name of its own where another export of the same training has that."""
+def _unused_folder(client: MlflowClient, task: Task, run_id: str, bundle: Bundle) -> str:
+    """`model`, or a name with the digest where another export of the same training has `model`."""
     versions = client.search_model_versions(f"name = '{model_name(task)}' and run_id = '{run_id}'")
     return f"{FOLDER}-{bundle.digest[:12]}" if versions else FOLDER
 
 
 def _is_stored(client: MlflowClient, run_id: str, model: str, bundle: Bundle) -> bool:
     stored, inside = list_files(client, run_id, model), bundle_folder(model)
-    wanted = {f"{inside}/{name}": len(content) for name, content in bundle.files.items()}
-    rest = (f"{inside}/manifest.json", f"{model}/MLmodel")
-    return all(stored.get(name) == size for name, size in wanted.items()) and all(name in stored for name in rest)
+    expected = {f"{inside}/{name}": len(content) for name, content in bundle.files.items()}
+    other_files = (f"{inside}/manifest.json", f"{model}/MLmodel")
+    return all(stored.get(name) == size for name, size in expected.items()) and all(
+        name in stored for name in other_files
+    )
 
 
-def _store(client: MlflowClient, run_id: str, model: str, folder: Path, bundle: Bundle) -> None:
+def _store_model(client: MlflowClient, run_id: str, model: str, folder: Path, bundle: Bundle) -> None:
     """Write the bundle as an MLflow model without a pickle: its own bytes, and the name of the module that loads it.
 
-    Nothing where it is whole already.
+    Writes nothing where it is complete already.
     """
     if _is_stored(client, run_id, model, bundle):
         return
@@ -87,7 +89,7 @@ def _store(client: MlflowClient, run_id: str, model: str, folder: Path, bundle: 
         data, code = Path(temporary, "bundle"), Path(temporary, "convoy")
         shutil.copytree(folder.resolve(), data, ignore=ignore)
         code.mkdir()
-        for name in _CODE:
+        for name in _CODE_FILES:
             (code / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(package / name, code / name)
         mlflow.pyfunc.save_model(
@@ -104,10 +106,10 @@ def _store(client: MlflowClient, run_id: str, model: str, folder: Path, bundle: 
 
 
 def _signature(task: Task) -> ModelSignature:
-    given = ColSpec(DataType.binary if task == "image" else DataType.string, task)
-    answer: list[ColSpec | TensorSpec] = [
+    input_column = ColSpec(DataType.binary if task == "image" else DataType.string, task)
+    output_columns: list[ColSpec | TensorSpec] = [
         ColSpec(DataType.string, "label"),
         ColSpec(DataType.double, "probability"),
         ColSpec(Map(DataType.double), "probabilities"),
     ]
-    return ModelSignature(inputs=Schema([given]), outputs=Schema(answer))
+    return ModelSignature(inputs=Schema([input_column]), outputs=Schema(output_columns))

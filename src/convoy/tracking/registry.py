@@ -1,6 +1,6 @@
-"""MLflow's registered models: each version found by its digest, its bundle fetched, and the aliases of who serves.
+"""MLflow's registered models: versions found by digest, their bundles fetched, and the aliases of deployed ones.
 
-Needs MLflow's client alone (mlflow-skinny): machines that serve read it too.
+Needs MLflow's client alone (mlflow-skinny): machines that only serve import it too.
 """
 
 import re
@@ -22,10 +22,10 @@ from convoy.tracking.artifacts import ArtifactRefused
 Alias = Literal["champion", "challenger"]
 DIGEST = store.DIGEST
 model_name = store.model_name
-FOLDER = "model"  # of the run's artifacts; of a second export of the same training it goes on with the digest
+FOLDER = "model"  # among the run's artifacts; a second export of the same training adds its digest
 _PATTERNS = {"version": r"[0-9]{1,9}", "run_id": r"[0-9a-f]{32}", "digest": r"[0-9a-f]{64}"}
-_MODEL = re.compile(rf"{FOLDER}(-[0-9a-f]+)?")
-_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # no such model, no such alias
+_MODEL_FOLDER = re.compile(rf"{FOLDER}(-[0-9a-f]+)?")
+_NOT_FOUND_CODES = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # no such model, no such alias
 
 
 class VersionUnknown(LookupError):
@@ -39,8 +39,8 @@ class VersionInvalid(VersionUnknown):
 def digest_of_version(version: ModelVersion) -> str:
     """The digest of a version's bundle. Raises VersionInvalid where it, its number or its run is malformed.
 
-    The number becomes a header of every answer, the digest a folder's name, and anybody who can write to MLflow can
-    have chosen them.
+    The number becomes a header of every answer and the digest a folder's name, and whoever can write to MLflow can
+    choose them.
     """
     values = {"version": version.version, "run_id": version.run_id, "digest": version.tags.get(DIGEST, "")}
     for name, value in values.items():
@@ -55,18 +55,19 @@ def digest_of_version(version: ModelVersion) -> str:
 
 def find_version(client: MlflowClient, task: Task, digest: str) -> ModelVersion | None:
     """The version that holds the bundle with this digest."""
-    found = client.search_model_versions(f"name = '{model_name(task)}' and tags.{DIGEST} = '{digest}'")
-    return min(found, key=lambda version: int(version.version), default=None)
+    versions = client.search_model_versions(f"name = '{model_name(task)}' and tags.{DIGEST} = '{digest}'")
+    return min(versions, key=lambda version: int(version.version), default=None)
 
 
 def get_version(client: MlflowClient, task: Task, version: str) -> ModelVersion:
-    """One version by its number. Raises VersionUnknown, which names those there are."""
+    """One version by its number. Raises VersionUnknown, which lists the existing ones."""
     try:
         return client.get_model_version(model_name(task), version)
     except MlflowException:
-        known = sorted(int(found.version) for found in client.search_model_versions(f"name = '{model_name(task)}'"))
+        versions = client.search_model_versions(f"name = '{model_name(task)}'")
+        numbers = sorted(int(registered.version) for registered in versions)
         raise VersionUnknown(
-            f"{model_name(task)} has no version {version}; there is {', '.join(map(str, known)) or 'none'}"
+            f"{model_name(task)} has no version {version}; there is {', '.join(map(str, numbers)) or 'none'}"
         ) from None
 
 
@@ -75,16 +76,16 @@ def version_with(client: MlflowClient, task: Task, alias: Alias) -> ModelVersion
     try:
         return client.get_model_version_by_alias(model_name(task), alias)
     except MlflowException as error:
-        if error.error_code not in _ABSENT:
+        if error.error_code not in _NOT_FOUND_CODES:
             raise
         return None
 
 
 def set_alias(client: MlflowClient, task: Task, alias: Alias, version: str) -> bool:
-    """Give `version` the alias; says whether it had another one before. A champion is no challenger any more."""
+    """Give `version` the alias; returns whether anything changed. A champion is no longer challenger."""
     changed = False
-    now = version_with(client, task, alias)
-    if now is None or str(now.version) != str(version):
+    current = version_with(client, task, alias)
+    if current is None or str(current.version) != str(version):
         client.set_registered_model_alias(model_name(task), alias, str(version))
         changed = True
     if alias == "champion":
@@ -98,7 +99,7 @@ def set_alias(client: MlflowClient, task: Task, alias: Alias, version: str) -> b
 def model_folder(version: ModelVersion) -> str:
     """Where a version's model lies among the artifacts of its run; empty where `publish` has not put it there."""
     name = str(version.source).rstrip("/").rpartition("/")[-1]
-    return name if _MODEL.fullmatch(name) else ""
+    return name if _MODEL_FOLDER.fullmatch(name) else ""
 
 
 def bundle_folder(model: str) -> str:
@@ -108,7 +109,7 @@ def bundle_folder(model: str) -> str:
 
 @contextmanager
 def bundle_of(client: MlflowClient, version: ModelVersion, nearby: list[Path]) -> Iterator[Path]:
-    """A folder with a version's bundle: a whole copy among `nearby`, or downloaded from MLflow for the while."""
+    """A folder with a version's bundle: a complete copy among `nearby`, or a temporary download from MLflow."""
     digest = digest_of_version(version)
     for folder in nearby:
         if _is_whole(folder, digest):
@@ -117,17 +118,19 @@ def bundle_of(client: MlflowClient, version: ModelVersion, nearby: list[Path]) -
     if not model_folder(version):
         raise VersionInvalid(
             f"{version.name} version {version.version} is in {str(version.source)[-80:]!r}, not in a folder "
-            f"{_MODEL.pattern} of its run; publish the model again"
+            f"{_MODEL_FOLDER.pattern} of its run; publish the model again"
         )
     with tempfile.TemporaryDirectory() as temporary:
         try:
-            kept = bundle_folder(model_folder(version))
-            folder = artifacts.download(client, str(version.run_id), kept, Path(temporary))
-            found = read_bundle(folder).digest
+            bundle_path = bundle_folder(model_folder(version))
+            folder = artifacts.download(client, str(version.run_id), bundle_path, Path(temporary))
+            stored_digest = read_bundle(folder).digest
         except (ArtifactRefused, MlflowException, OSError, BundleInvalid) as error:
             raise VersionUnknown(f"MLflow cannot give the files of {version.name} {version.version}: {error}") from None
-        if found != digest:
-            raise VersionUnknown(f"MLflow's files of {version.name} {version.version} are another bundle ({found})")
+        if stored_digest != digest:
+            raise VersionUnknown(
+                f"MLflow's files of {version.name} {version.version} are another bundle ({stored_digest})"
+            )
         yield folder
 
 

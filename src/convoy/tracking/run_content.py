@@ -17,8 +17,8 @@ from convoy.tracking.provenance import Lock, same_file
 # MLflow allows word characters and `-./ :`, no colon on Windows, and refuses a name that changes as a path does:
 # with `/` at an end, `//`, or a part `.` or `..`. `_x` begins an escape, so it is escaped itself.
 _ESCAPED = re.compile(r"[^\w./ -]|_(?=[xX])|\A/|/(?=/|\Z)|(?<![^/])\.(?=\.?(?:/|\Z))")
-# Of the 250 characters that a name may have; the rest is left to the keys around a label.
-_LONGEST = 150
+# A name may have 250 characters; the others are left to the keys around a label.
+_MAX_PART_LENGTH = 150
 _HASH_DIGITS = 32
 
 _CONTEXTS = {"train": "training", "validation": "validation", "test": "test"}
@@ -31,21 +31,21 @@ def metric_name_part(label: str) -> str:
     A part that would be too long is cut, and ends with a hash of the label. Only labels that differ in case alone,
     which convoy.data.raw refuses, have parts that differ in case alone: some stores compare names without regard to it.
     """
-    part = _ESCAPED.sub(lambda found: f"_x{ord(found[0]):x}_", label) or "_x_"
-    if len(part) < _LONGEST:
+    part = _ESCAPED.sub(lambda match: f"_x{ord(match[0]):x}_", label) or "_x_"
+    if len(part) < _MAX_PART_LENGTH:
         return part
     # All cut parts have the same length, which no other has.
     digest = hashlib.sha256(label.encode(errors="surrogatepass")).hexdigest()[:_HASH_DIGITS]
-    return f"{part[: _LONGEST - _HASH_DIGITS - 1]}_{digest}"
+    return f"{part[: _MAX_PART_LENGTH - _HASH_DIGITS - 1]}_{digest}"
 
 
 def flat_metrics(content: Any, prefix: str) -> dict[str, float]:
     """The numeric leaves of a report, named after the keys that lead to them, with `/` between."""
     if isinstance(content, dict):
-        found: dict[str, float] = {}
+        metrics: dict[str, float] = {}
         for key, value in content.items():
-            found |= flat_metrics(value, f"{prefix}/{metric_name_part(str(key))}".removeprefix("/"))
-        return found
+            metrics |= flat_metrics(value, f"{prefix}/{metric_name_part(str(key))}".removeprefix("/"))
+        return metrics
     is_number = isinstance(content, int | float) and not isinstance(content, bool)
     return {prefix: float(content)} if is_number else {}
 
@@ -75,7 +75,7 @@ class RunContent:
     data_sets: list[DataSet] = field(default_factory=list)
     files: dict[str, Path | bytes] = field(default_factory=dict)
     note: str = ""
-    changed_code: list[str] = field(default_factory=list)  # sources that were otherwise when this was made
+    changed_code: list[str] = field(default_factory=list)  # sources that have changed since this was made
 
 
 def read_json(path: Path) -> Any:
@@ -108,14 +108,14 @@ def texts(content: Any) -> dict[str, str]:
 def read_run(
     task: Task, architecture: Architecture, lock: Lock, evaluated: bool, is_winner: bool, missing: list[str]
 ) -> RunContent:
-    """All that is there of a candidate whose training.json is the one of dvc.lock; what is not is named."""
+    """What there is of a candidate whose training.json is the one of dvc.lock; `missing` lists what is not."""
     train = stages.train(task, architecture)
     reports = paths.reports(task) / architecture
     written = {**lock.outs(train), **lock.outs(stages.evaluate(task))}
     curves = _read_curves(reports / "curves.csv")
     elapsed_ms = max((point[1] for points in curves.values() for point in points), default=0)
     ended_ms = _made_at_ms(paths.candidate(task, architecture), reports)
-    files = _files(task, architecture, evaluated, is_winner, written, missing)
+    files = _report_files(task, architecture, evaluated, is_winner, written, missing)
     return RunContent(
         name=f"{task}-{architecture}",
         key=read_json(training_file(task, architecture))["fingerprint"],
@@ -133,28 +133,28 @@ def read_run(
 
 
 def _params(task: Task, architecture: Architecture, lock: Lock) -> dict[str, str]:
-    """The params that were in force at training, the same name for the same idea in every candidate."""
-    own = ".".join(stages.training_section(task, architecture))
-    names = {own: "", stages.prepare(task): "prepare", stages.fetch(task): "fetch"}
-    behind = [stages.fetch(task), stages.prepare(task), stages.train(task, architecture)]
-    found = {"architecture": str(architecture)}
-    for key, value in ((key, value) for name in behind for key, value in lock.params(name).items()):
+    """The params of the training; the same idea has the same name in every candidate."""
+    section = ".".join(stages.training_section(task, architecture))
+    names = {section: "", stages.prepare(task): "prepare", stages.fetch(task): "fetch"}
+    stage_names = [stages.fetch(task), stages.prepare(task), stages.train(task, architecture)]
+    params = {"architecture": str(architecture)}
+    for key, value in ((key, value) for stage in stage_names for key, value in lock.params(stage).items()):
         name = names.get(key, key.removeprefix("train."))
-        found |= texts({name: value} if name else value)
-    return found
+        params |= texts({name: value} if name else value)
+    return params
 
 
 def _tags(task: Task, architecture: Architecture, lock: Lock) -> dict[str, str]:
     train = stages.train(task, architecture)
     data = {path: md5 for path, md5 in lock.deps(train).items() if path.startswith("data/")}
-    made = {path: md5 for path, md5 in lock.outs(train).items() if path.startswith("candidates/")}
+    outputs = {path: md5 for path, md5 in lock.outs(train).items() if path.startswith("candidates/")}
     raw = {path: md5 for path, md5 in lock.outs(stages.fetch(task)).items()}
     return {
         "convoy.task": task,
         "convoy.architecture": architecture,
         "mlflow.source.name": f"dvc repro {train}",
         "mlflow.source.type": "LOCAL",
-        **{f"convoy.dvc.{path}": md5 for path, md5 in {**raw, **data, **made}.items()},
+        **{f"convoy.dvc.{path}": md5 for path, md5 in {**raw, **data, **outputs}.items()},
     }
 
 
@@ -166,7 +166,7 @@ def _read_curves(path: Path) -> dict[str, list[tuple[int, int, float]]]:
 
 
 def curves_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[tuple[int, int, float]]]:
-    """Rows of figures per epoch, as training tells or has written them -> points per curve, equal for both."""
+    """Rows of figures per epoch, as training sends or has written them -> points per curve, equal for both."""
     curves: dict[str, list[tuple[int, int, float]]] = {}
     for row in rows:
         elapsed_ms = round(float(row.get("elapsed_s") or 0) * 1000)
@@ -184,33 +184,33 @@ def _metrics(
     def figures(path: Path) -> Any:
         return read_json(path) if same_file(path, written.get(str(path), "")) else {}
 
-    found = flat_metrics(figures(paths.reports(task) / architecture / "metrics.json"), "")
+    metrics = flat_metrics(figures(paths.reports(task) / architecture / "metrics.json"), "")
     if evaluated:
-        found |= flat_metrics(figures(paths.reports(task) / "candidates.json").get(architecture, {}), "test")
+        metrics |= flat_metrics(figures(paths.reports(task) / "candidates.json").get(architecture, {}), "test")
     if evaluated and is_winner:
-        found |= flat_metrics(figures(paths.reports(task) / "test.json"), "test")
-        found |= flat_metrics(figures(paths.reports(task) / "slices.json"), "slices")
-        found |= flat_metrics(figures(paths.reports(task) / "explanation.json"), "explanation")
-    return {name: value for name, value in found.items() if not math.isnan(value)}
+        metrics |= flat_metrics(figures(paths.reports(task) / "test.json"), "test")
+        metrics |= flat_metrics(figures(paths.reports(task) / "slices.json"), "slices")
+        metrics |= flat_metrics(figures(paths.reports(task) / "explanation.json"), "explanation")
+    return {name: value for name, value in metrics.items() if not math.isnan(value)}
 
 
 def _data_sets(task: Task, architecture: Architecture, lock: Lock, evaluated: bool) -> list[DataSet]:
-    read = lock.deps(stages.train(task, architecture))
+    inputs = lock.deps(stages.train(task, architecture))
     if evaluated:
-        read = {**read, **lock.deps(stages.evaluate(task))}
+        inputs = {**inputs, **lock.deps(stages.evaluate(task))}
     return [
         DataSet(f"{task}-{split}", md5[:36], path, _CONTEXTS[split])
-        for path, md5 in read.items()
-        if path.startswith(f"data/prepared/{paths.kind_of(task)}/") and (split := split_of(path))
+        for path, md5 in inputs.items()
+        if path.startswith(f"data/prepared/{paths.kind_of(task)}/") and (split := _split_of(path))
     ]
 
 
-def split_of(path: str) -> str | None:
-    name = Path(path)
-    return name.stem if name.suffix == ".arrow" and name.stem in _CONTEXTS else None
+def _split_of(path: str) -> str | None:
+    file = Path(path)
+    return file.stem if file.suffix == ".arrow" and file.stem in _CONTEXTS else None
 
 
-def _files(
+def _report_files(
     task: Task,
     architecture: Architecture,
     evaluated: bool,
@@ -228,17 +228,17 @@ def _files(
         wanted += [*([paths.choice(task)] if stages.is_chosen(task) else []), folder / "parity.json"]
         pictures = ("reliability.png", "slices.png")
         wanted += [folder / name for name in ("test.json", "slices.json", *pictures) if evaluated]
-        # Not missing from what was evaluated before there were explanations.
+        # An evaluation from before there were explanations lacks nothing.
         wanted += [path for path in [folder / "explanation.json"] if evaluated and str(path) in written]
-    found: dict[str, Path | bytes] = {}
+    files: dict[str, Path | bytes] = {}
     for path in wanted:
         if not path.exists():
             missing.append(f"{path} is not there")
         elif str(path) in written and not same_file(path, written[str(path)]):
             missing.append(f"{path} is not the file that dvc.lock names")
         else:
-            found[f"reports/{path.name}"] = path
-    return found
+            files[f"reports/{path.name}"] = path
+    return files
 
 
 def _made_at_ms(*folders: Path) -> int:

@@ -17,9 +17,9 @@ ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
 }
-# Who follows a training tries again with the next epoch; and MLflow, which repeats a request that was answered too
-# late, could make a run twice.
-_IMPATIENT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+# The follower of a training tries again with the next epoch. MLflow would repeat a request that was answered too
+# late, and could so make a run twice.
+_SHORT_TIMEOUTS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 
 # The MLflow container may write in FOLDER, which `python -m convoy` has on its import path (it is in the repository's
 # root). The hyphen keeps a package of that name from being imported: MLflow's own name would be a way to run code here.
@@ -31,7 +31,7 @@ OLDER_DATABASE = Path("mlflow.db")  # its place until it got that folder
 def apply(impatient: bool = False) -> None:
     """Set ENVIRONMENT where the user has not; call it before MLflow is imported, which reads some of it then."""
     if impatient:
-        os.environ.update(_IMPATIENT)
+        os.environ.update(_SHORT_TIMEOUTS)
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
 
@@ -42,13 +42,13 @@ def tracking_uri() -> str:
 
 
 def default_database() -> Path:
-    """DATABASE, or OLDER_DATABASE where that holds Convoy's runs and is alone: it stays in use until moved."""
-    older_alone = OLDER_DATABASE.exists() and not DATABASE.exists()
-    return OLDER_DATABASE if older_alone and _is_convoys(OLDER_DATABASE) else DATABASE
+    """DATABASE, or OLDER_DATABASE where it alone exists and holds Convoy's runs: it stays in use until moved."""
+    is_older_alone = OLDER_DATABASE.exists() and not DATABASE.exists()
+    return OLDER_DATABASE if is_older_alone and _holds_convoy_runs(OLDER_DATABASE) else DATABASE
 
 
-def _is_convoys(database: Path) -> bool:
-    """False for what plain `mlflow` leaves in the root, its own default place; a file that cannot be read may be."""
+def _holds_convoy_runs(database: Path) -> bool:
+    """False for the file that plain `mlflow` makes in the root, its default place; True for one that cannot be read."""
     try:
         with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as connection:
             query = "SELECT 1 FROM experiments WHERE name LIKE 'convoy%' LIMIT 1"

@@ -1,6 +1,6 @@
 """MLflow's store, read: versions and champion in milliseconds, or the runs and versions of all tasks at once.
 
-MLflow's client takes 3 s to import, so only `read_known` imports it.
+MLflow's client takes 3 s to import, so only `read_all` imports it.
 """
 
 import base64
@@ -23,10 +23,9 @@ from convoy.tracking import settings
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-DIGEST = "digest"  # tag of a version: of its bundle
-ANSWERS_WITHIN_S = 1.0  # of a server for a look; publish waits longer
-
-_PAGE = 1000  # runs that MLflow gives at once
+DIGEST = "digest"  # tag of a version: the digest of its bundle
+ANSWERS_WITHIN_S = 1.0  # timeout of a server for `read_registry`; publish waits longer
+_PAGE_SIZE = 1000  # runs that MLflow gives at once
 
 
 class RegistryUnavailable(RuntimeError):
@@ -51,91 +50,11 @@ class Registry:
 
     def of_digest(self, digest: str) -> RegisteredVersion | None:
         """The version that holds a bundle, the oldest where there are several."""
-        return next((each for each in self.versions if each.digest == digest), None)
+        return next((version for version in self.versions if version.digest == digest), None)
 
     def of_number(self, number: str) -> RegisteredVersion | None:
         """The version with a number."""
-        return next((each for each in self.versions if each.version == number), None)
-
-
-def model_name(task: Task) -> str:
-    """The name of a task's registered model."""
-    return f"convoy-{task}"
-
-
-def read_registry(task: Task) -> Registry:
-    """What the registry holds now. Raises RegistryUnavailable, which says why it cannot be read."""
-    uri = settings.tracking_uri()
-    database = settings.database()
-    if database is not None:
-        return _of_file(database, model_name(task))
-    if uri.startswith(("http://", "https://")):
-        return _of_server(uri.rstrip("/"), model_name(task))
-    raise RegistryUnavailable(f"{uri.split(':')[0]} is a store that MLflow's client alone reads")
-
-
-def _of_file(database: Path, name: str) -> Registry:
-    if not database.exists():
-        raise RegistryUnavailable(f"{database} is missing")
-    try:
-        # Read only: a look must neither make a file nor wait for who writes.
-        with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True, timeout=1)) as connection:
-            versions = connection.execute(
-                "SELECT v.version, t.value, v.creation_time FROM model_versions v JOIN model_version_tags t "
-                "ON v.name = t.name AND v.version = t.version WHERE v.name = ? AND t.key = ? "
-                "AND v.current_stage != 'Deleted_Internal' ORDER BY v.version",
-                (name, DIGEST),
-            ).fetchall()
-            aliases = connection.execute(
-                "SELECT alias, version FROM registered_model_aliases WHERE name = ?", (name,)
-            ).fetchall()
-    except sqlite3.Error as error:
-        raise RegistryUnavailable(f"{database} cannot be read ({error})") from None
-    found = [RegisteredVersion(str(version), digest, _time(made_ms)) for version, digest, made_ms in versions]
-    return Registry(found, {alias: str(version) for alias, version in aliases})
-
-
-def _of_server(uri: str, name: str) -> Registry:
-    search = urllib.parse.urlencode({"filter": f"name='{name}'", "max_results": 10_000})
-    found = _ask(f"{uri}/api/2.0/mlflow/model-versions/search?{search}").get("model_versions", [])
-    model = _ask(f"{uri}/api/2.0/mlflow/registered-models/get?name={name}").get("registered_model", {})
-    versions = []
-    for each in sorted(found, key=lambda each: int(each["version"])):
-        tags = {tag["key"]: tag["value"] for tag in each.get("tags", [])}
-        if DIGEST in tags:
-            versions.append(
-                RegisteredVersion(str(each["version"]), tags[DIGEST], _time(int(each["creation_timestamp"])))
-            )
-    return Registry(versions, {each["alias"]: str(each["version"]) for each in model.get("aliases", [])})
-
-
-def _ask(url: str) -> dict[str, Any]:
-    request = urllib.request.Request(url, headers=_credentials())
-    try:
-        with urllib.request.urlopen(request, timeout=ANSWERS_WITHIN_S) as answer:
-            content: dict[str, Any] = json.loads(answer.read())
-            return content
-    except urllib.error.HTTPError as error:
-        with error:
-            if error.code == 404 and b"RESOURCE_DOES_NOT_EXIST" in error.read():
-                return {}
-        raise RegistryUnavailable(f"{url.split('/api/')[0]} answers {error.code} {error.reason}") from None
-    except (OSError, ValueError) as error:
-        raise RegistryUnavailable(f"{url.split('/api/')[0]} does not answer ({error})") from None
-
-
-def _credentials() -> dict[str, str]:
-    """As MLflow's client takes them from the environment."""
-    if token := os.environ.get("MLFLOW_TRACKING_TOKEN"):
-        return {"Authorization": f"Bearer {token}"}
-    user, password = (os.environ.get(f"MLFLOW_TRACKING_{name}", "") for name in ("USERNAME", "PASSWORD"))
-    if not user:
-        return {}
-    return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
-
-
-def _time(made_ms: int) -> str:
-    return datetime.fromtimestamp(made_ms / 1000, UTC).isoformat(timespec="seconds")
+        return next((version for version in self.versions if version.version == number), None)
 
 
 @dataclass(frozen=True)
@@ -160,7 +79,7 @@ class VersionRecord:
     registered_ms: int
     aliases: tuple[str, ...]
     tags: dict[str, str]
-    bundle: str  # where it lies among the artifacts of the run
+    bundle: str  # its folder among the artifacts of the run
 
     @property
     def digest(self) -> str:
@@ -170,7 +89,7 @@ class VersionRecord:
 
 @dataclass
 class StoreContents:
-    """All that MLflow knows; `trouble` says why where that is nothing."""
+    """All runs and versions in MLflow; where there are none, `trouble` says why."""
 
     where: str
     trouble: str = ""
@@ -186,7 +105,7 @@ class StoreContents:
 
         try:
             return artifacts.read(self.client, run_id, name)
-        except _refusals():
+        except _read_errors():
             return None
 
     def artifacts(self, run_id: str, folder: str) -> list[str]:
@@ -197,12 +116,28 @@ class StoreContents:
 
         try:
             return list(artifacts.list_files(self.client, run_id, folder))
-        except _refusals():
+        except _read_errors():
             return []
 
 
+def model_name(task: Task) -> str:
+    """The name of a task's registered model."""
+    return f"convoy-{task}"
+
+
+def read_registry(task: Task) -> Registry:
+    """What the registry holds now. Raises RegistryUnavailable, which says why it cannot be read."""
+    uri = settings.tracking_uri()
+    database = settings.database()
+    if database is not None:
+        return _read_database(database, model_name(task))
+    if uri.startswith(("http://", "https://")):
+        return _read_server(uri.rstrip("/"), model_name(task))
+    raise RegistryUnavailable(f"{uri.split(':')[0]} is a store that MLflow's client alone reads")
+
+
 def read_all() -> StoreContents:
-    """Read the store that mlflow_settings names; nothing is made or changed there."""
+    """Read the store that tracking.settings names; nothing is made or changed there."""
     database, where = settings.database(), settings.tracking_uri()
     if database is not None and not database.exists():
         return StoreContents(
@@ -212,12 +147,78 @@ def read_all() -> StoreContents:
 
     try:
         client = MlflowClient(tracking_uri=where, registry_uri=where)
-        return StoreContents(where, "", {run.id: run for run in _runs(client)}, list(_versions(client)), client)
-    except _refusals() as error:
+        return StoreContents(
+            where, "", {run.id: run for run in _read_runs(client)}, list(_read_versions(client)), client
+        )
+    except _read_errors() as error:
         return StoreContents(where, f"MLflow ({where}) does not answer: {str(error).splitlines()[0]}")
 
 
-def _refusals() -> tuple[type[Exception], ...]:
+def _read_database(database: Path, name: str) -> Registry:
+    if not database.exists():
+        raise RegistryUnavailable(f"{database} is missing")
+    try:
+        # Read only: reading must neither make a file nor wait for a writer.
+        with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True, timeout=1)) as connection:
+            rows = connection.execute(
+                "SELECT v.version, t.value, v.creation_time FROM model_versions v JOIN model_version_tags t "
+                "ON v.name = t.name AND v.version = t.version WHERE v.name = ? AND t.key = ? "
+                "AND v.current_stage != 'Deleted_Internal' ORDER BY v.version",
+                (name, DIGEST),
+            ).fetchall()
+            aliases = connection.execute(
+                "SELECT alias, version FROM registered_model_aliases WHERE name = ?", (name,)
+            ).fetchall()
+    except sqlite3.Error as error:
+        raise RegistryUnavailable(f"{database} cannot be read ({error})") from None
+    versions = [RegisteredVersion(str(version), digest, _iso_time(made_ms)) for version, digest, made_ms in rows]
+    return Registry(versions, {alias: str(version) for alias, version in aliases})
+
+
+def _read_server(uri: str, name: str) -> Registry:
+    search = urllib.parse.urlencode({"filter": f"name='{name}'", "max_results": 10_000})
+    entries = _get_json(f"{uri}/api/2.0/mlflow/model-versions/search?{search}").get("model_versions", [])
+    model = _get_json(f"{uri}/api/2.0/mlflow/registered-models/get?name={name}").get("registered_model", {})
+    versions = []
+    for entry in sorted(entries, key=lambda entry: int(entry["version"])):
+        tags = {tag["key"]: tag["value"] for tag in entry.get("tags", [])}
+        if DIGEST in tags:
+            versions.append(
+                RegisteredVersion(str(entry["version"]), tags[DIGEST], _iso_time(int(entry["creation_timestamp"])))
+            )
+    return Registry(versions, {entry["alias"]: str(entry["version"]) for entry in model.get("aliases", [])})
+
+
+def _get_json(url: str) -> dict[str, Any]:
+    request = urllib.request.Request(url, headers=_auth_headers())
+    try:
+        with urllib.request.urlopen(request, timeout=ANSWERS_WITHIN_S) as answer:
+            content: dict[str, Any] = json.loads(answer.read())
+            return content
+    except urllib.error.HTTPError as error:
+        with error:
+            if error.code == 404 and b"RESOURCE_DOES_NOT_EXIST" in error.read():
+                return {}
+        raise RegistryUnavailable(f"{url.split('/api/')[0]} answers {error.code} {error.reason}") from None
+    except (OSError, ValueError) as error:
+        raise RegistryUnavailable(f"{url.split('/api/')[0]} does not answer ({error})") from None
+
+
+def _auth_headers() -> dict[str, str]:
+    """The headers that MLflow's client would send, from the same variables."""
+    if token := os.environ.get("MLFLOW_TRACKING_TOKEN"):
+        return {"Authorization": f"Bearer {token}"}
+    user, password = (os.environ.get(f"MLFLOW_TRACKING_{name}", "") for name in ("USERNAME", "PASSWORD"))
+    if not user:
+        return {}
+    return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
+
+
+def _iso_time(made_ms: int) -> str:
+    return datetime.fromtimestamp(made_ms / 1000, UTC).isoformat(timespec="seconds")
+
+
+def _read_errors() -> tuple[type[Exception], ...]:
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -226,14 +227,14 @@ def _refusals() -> tuple[type[Exception], ...]:
     return (ArtifactRefused, MlflowException, SQLAlchemyError, OSError)
 
 
-def _runs(client: "MlflowClient") -> Iterator[RunRecord]:
+def _read_runs(client: "MlflowClient") -> Iterator[RunRecord]:
     from convoy.tracking import mlflow_runs
 
-    found = [client.get_experiment_by_name(mlflow_runs.experiment_name(task)) for task in TASKS]
-    experiments = [experiment.experiment_id for experiment in found if experiment is not None]
+    experiments = [client.get_experiment_by_name(mlflow_runs.experiment_name(task)) for task in TASKS]
+    experiment_ids = [experiment.experiment_id for experiment in experiments if experiment is not None]
     token: str | None = None
-    while experiments:
-        page: Any = client.search_runs(experiments, max_results=_PAGE, page_token=token)
+    while experiment_ids:
+        page: Any = client.search_runs(experiment_ids, max_results=_PAGE_SIZE, page_token=token)
         for run in page:
             info = run.info
             yield RunRecord(info.run_id, info.run_name, info.status, info.start_time, run.data.tags, run.data.params)
@@ -242,7 +243,7 @@ def _runs(client: "MlflowClient") -> Iterator[RunRecord]:
             return
 
 
-def _versions(client: "MlflowClient") -> Iterator[VersionRecord]:
+def _read_versions(client: "MlflowClient") -> Iterator[VersionRecord]:
     from convoy.tracking import registry
 
     for task in TASKS:
@@ -255,7 +256,9 @@ def _versions(client: "MlflowClient") -> Iterator[VersionRecord]:
             number = str(version.version)
             if not number.isascii() or not number.isdigit():
                 continue
-            held = tuple(sorted(aliases.get(number, ())))
+            own_aliases = tuple(sorted(aliases.get(number, ())))
             registered_ms = int(version.creation_timestamp or 0)
             bundle = registry.bundle_folder(registry.model_folder(version))
-            yield VersionRecord(name, int(number), str(version.run_id), registered_ms, held, dict(version.tags), bundle)
+            yield VersionRecord(
+                name, int(number), str(version.run_id), registered_ms, own_aliases, dict(version.tags), bundle
+            )

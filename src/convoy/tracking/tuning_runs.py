@@ -1,4 +1,4 @@
-"""Finished trials of a study -> nested MLflow runs, each found by its key; what MLflow lacks is added later."""
+"""Finished trials of a study -> nested MLflow runs, each found by its key; the next call adds what MLflow lacks."""
 
 import time
 from datetime import datetime
@@ -18,33 +18,33 @@ from convoy.tracking.run_content import curves_of, texts
 from convoy.training.tuning_space import Space, values
 from convoy.training.tuning_study import Subject, is_here
 
-_STATUS = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}
-LAST_WAIT_S = 10  # for another process that has the store
+LAST_WAIT_S = 10  # for another process that holds the store
+_RUN_STATUS = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}
 
 
 class TuningRuns:
-    """Brings MLflow to what the study says, never in the way of tuning: where MLflow refuses, it says so once."""
+    """Records the study in MLflow and never stops tuning: where MLflow refuses, it says so once."""
 
     def __init__(self, subject: Subject, study: Study, space: Space, say: Say) -> None:
         self.subject, self.study, self.space, self.say = subject, study, space, say
         self.refused = False
-        self._known: set[int] = set()
+        self._stored_trials: set[int] = set()
 
     def bring(self, status: str = "RUNNING") -> None:
         """Add the trials of this machine that are missing; `status` is that of the study's own run.
 
-        While another process has the store, as a long publish has, that is left to the next time; at the end it is
-        waited for, LAST_WAIT_S at most.
+        While another process holds the store, such as a long publish, this is left to the next call; at the end it
+        waits for that process, LAST_WAIT_S at most.
         """
         if self.refused and status == "RUNNING":
-            return  # each attempt may wait for a timeout; the last one is made when the study ends
+            return  # each attempt may run into a timeout; the last one is made when the study ends
         deadline_s = time.monotonic() + (0 if status == "RUNNING" else LAST_WAIT_S)
         try:
-            brought = self._bring_at_once(status)
-            while not brought and time.monotonic() < deadline_s:
+            is_recorded = self._record_if_free(status)
+            while not is_recorded and time.monotonic() < deadline_s:
                 time.sleep(0.2)
-                brought = self._bring_at_once(status)
-            if not brought and status != "RUNNING":
+                is_recorded = self._record_if_free(status)
+            if not is_recorded and status != "RUNNING":
                 self.say("a publish, promote or rollback has MLflow: the same command again adds what is missing there")
         except (MlflowException, SQLAlchemyError, StoreMoved, OSError) as error:
             if not self.refused:
@@ -52,49 +52,49 @@ class TuningRuns:
                 self.say(f"MLflow refuses ({reason}): tuning goes on; the same command again adds what is missing")
             self.refused = True
 
-    def _bring_at_once(self, status: str) -> bool:
-        with locks.hold_deployed_at_once() as free:
-            if free:
-                self._bring(open_store(), status)
-            return free
+    def _record_if_free(self, status: str) -> bool:
+        with locks.hold_deployed_at_once() as is_free:
+            if is_free:
+                self._record(open_store(), status)
+            return is_free
 
-    def _bring(self, client: MlflowClient, status: str) -> None:
+    def _record(self, client: MlflowClient, status: str) -> None:
         experiment = experiment_of(client, self.subject.task)
-        parent = self._parent(client, experiment)
+        parent = self._open_parent_run(client, experiment)
         for trial in self.study.get_trials(deepcopy=False):
-            if trial.state in _STATUS and is_here(trial) and trial.number not in self._known:
-                self._add(client, experiment, parent, trial)
-                self._known.add(trial.number)
+            if trial.state in _RUN_STATUS and is_here(trial) and trial.number not in self._stored_trials:
+                self._add_trial(client, experiment, parent, trial)
+                self._stored_trials.add(trial.number)
         if status != "RUNNING":
             client.set_terminated(parent, status)
 
-    def _parent(self, client: MlflowClient, experiment: str) -> str:
-        """The study's own run, made or opened again as this process's, so that it is closed if this one is killed."""
+    def _open_parent_run(self, client: MlflowClient, experiment: str) -> str:
+        """The study's own run, made or reopened as this process's, so that it is closed if this process is killed."""
         key, process = self.study.user_attrs["key"], process_tags()
         run = find_run(client, experiment, key)
         if run is None:
             run = client.create_run(experiment, tags={RUN_KEY: key, **process}, run_name=f"tune {self.subject.name}")
         reopen(client, run, process)
-        told = texts(self.subject.candidate())
-        params = [Param(name, text) for name, text in told.items() if name not in run.data.params]
+        wanted = texts(self.subject.candidate())
+        params = [Param(name, text) for name, text in wanted.items() if name not in run.data.params]
         if params:
             client.log_batch(run.info.run_id, params=params)
         return str(run.info.run_id)
 
-    def _add(self, client: MlflowClient, experiment: str, parent: str, trial: FrozenTrial) -> None:
+    def _add_trial(self, client: MlflowClient, experiment: str, parent: str, trial: FrozenTrial) -> None:
         key = f"{self.study.user_attrs['key']}/{trial.number}"
         run = find_run(client, experiment, key)
         if run is not None:
             if run.info.status != "RUNNING" and END_REASON not in run.data.tags:
                 return
-            client.delete_run(run.info.run_id)  # whoever wrote it was killed in the middle
-        started_ms, ended_ms = (_ms(moment) for moment in (trial.datetime_start, trial.datetime_complete))
+            client.delete_run(run.info.run_id)  # the process that wrote it was killed before it was complete
+        started_ms, ended_ms = (_unix_ms(moment) for moment in (trial.datetime_start, trial.datetime_complete))
         tags = {RUN_KEY: key, "mlflow.parentRunId": parent, "optuna.state": trial.state.name, **process_tags()}
         run = client.create_run(experiment, started_ms, tags, f"{self.subject.name} trial {trial.number}")
-        self._log(client, run, trial)
-        client.set_terminated(run.info.run_id, _STATUS[trial.state], ended_ms)
+        self._log_values(client, run, trial)
+        client.set_terminated(run.info.run_id, _RUN_STATUS[trial.state], ended_ms)
 
-    def _log(self, client: MlflowClient, run: Run, trial: FrozenTrial) -> None:
+    def _log_values(self, client: MlflowClient, run: Run, trial: FrozenTrial) -> None:
         params = [Param(name, text) for name, text in texts(values(trial.params, self.space)).items()]
         curves = curves_of(trial.user_attrs.get("curves", []))
         metrics = [
@@ -103,10 +103,10 @@ class TuningRuns:
             for epoch, elapsed_ms, value in points
         ]
         if trial.value is not None:
-            metrics.append(Metric("value", trial.value, _ms(trial.datetime_complete), 0))
+            metrics.append(Metric("value", trial.value, _unix_ms(trial.datetime_complete), 0))
         client.log_batch(run.info.run_id, metrics=metrics, params=params)
 
 
-def _ms(moment: datetime | None) -> int:
+def _unix_ms(moment: datetime | None) -> int:
     assert moment is not None, "a trial that ended has both times"
     return round(1000 * moment.timestamp())

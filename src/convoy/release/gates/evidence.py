@@ -81,14 +81,14 @@ class LogLossRise(Measured):
 
 
 class Best(Measured):
-    """The best figure that a champion before has shown on this gate split."""
+    """The best figure of an earlier champion on this gate split."""
 
     version: str
     value: float
 
 
 class Latency(Measured):
-    """Single inputs, prepared and answered in turns: medians (ms), and the median ratio with its 95 % interval."""
+    """Single inputs, prepared and predicted in turns: medians (ms), and the median ratio with its 95 % interval."""
 
     pairs: int
     champion_ms: float
@@ -107,7 +107,7 @@ class Difference(Measured):
 
 
 class Evidence(Measured):
-    """All that the gates judge by; None where it was not measured; `unknown` says why, by name.
+    """All figures that the gates use; None where it was not measured; `unknown` says why, by name.
 
     `obstacle` says why the two bundles cannot be compared by their answers, though these may have been measured.
     """
@@ -122,7 +122,7 @@ class Evidence(Measured):
     paired: Pair | None = None
     slices: tuple[Slice, ...] = ()
     log_loss_rise: LogLossRise | None = None
-    best_accuracy: Best | None = None  # of the champions before; None where there is none to compare with
+    best_accuracy: Best | None = None  # of earlier champions; None where there is none to compare with
     best_log_loss: Best | None = None
     latency: Latency | None = None
     onnx: Difference | None = None

@@ -1,4 +1,4 @@
-"""A bundle -> the probabilities that a real service gives for raw inputs, started for this alone and ended."""
+"""A bundle -> the probabilities that a real service gives for raw inputs; it is started and ended here."""
 
 import json
 import os
@@ -28,9 +28,9 @@ HOST = "127.0.0.1"
 JSON = "application/json"
 READY_WITHIN_S = 300.0  # about 6 s on two free cores; with ten other processes on them 120 were too few
 ENDED_WITHIN_S = 20.0
-# The service ends with whoever asked for it, even with one that was killed: then its standard input ends.
-_GUARD = 'exec 3<&0; "$@" 3<&- & s=$!; { cat <&3 >/dev/null; kill "$s" 2>/dev/null; } & wait "$s"'
-_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # never through a proxy
+# The service ends with the process that started it, even a killed one: then its standard input ends.
+_GUARD_SCRIPT = 'exec 3<&0; "$@" 3<&- & s=$!; { cat <&3 >/dev/null; kill "$s" 2>/dev/null; } & wait "$s"'
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # never through a proxy
 
 
 class ServiceUnavailable(RuntimeError):
@@ -42,58 +42,58 @@ class AnswerRefused(RuntimeError):
 
 
 @contextmanager
-def serve(folder: Path) -> Iterator[str]:
+def run_service(folder: Path) -> Iterator[str]:
     """The address of a `bentoml serve` that answers by the bundle in `folder` alone, on a free port of this machine.
 
     Raises ServiceUnavailable, with the last line of its log, or AnswerRefused where it does not take the bundle.
     """
-    found = find_spec("serving")
-    if found is None or found.origin is None:
+    spec = find_spec("serving")
+    if spec is None or spec.origin is None:
         raise ServiceUnavailable("the package serving is not here; run this in the repository's root")
     bundle = read_bundle(folder)
-    with tempfile.TemporaryDirectory() as name:
-        place = Path(name)
-        _deploy(place / "deployed", folder, bundle.card.task, bundle.digest)
+    with tempfile.TemporaryDirectory() as folder_name:
+        root = Path(folder_name)
+        _deploy(root / "deployed", folder, bundle.card.task, bundle.digest)
         port = _free_port()
-        words = [sys.executable, "-m", "bentoml", "serve", "serving.service:service"]
-        words += ["--host", HOST, "--port", str(port)]
-        with (place / "log").open("wb") as log:
+        command = [sys.executable, "-m", "bentoml", "serve", "serving.service:service"]
+        command += ["--host", HOST, "--port", str(port)]
+        with (root / "log").open("wb") as log:
             process = subprocess.Popen(
-                ["/bin/sh", "-c", _GUARD, "sh", *words],
-                cwd=Path(found.origin).parents[1],
-                env=_environment(place),
+                ["/bin/sh", "-c", _GUARD_SCRIPT, "sh", *command],
+                cwd=Path(spec.origin).parents[1],
+                env=_environment(root),
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
         try:
-            _wait_until_it_answers(f"http://{HOST}:{port}", bundle.card.task, process, place / "log")
+            _wait_until_ready(f"http://{HOST}:{port}", bundle.card.task, process, root / "log")
             yield f"http://{HOST}:{port}"
         finally:
-            _end(process)
+            _stop(process)
 
 
-def ask(url: str, card: Card, inputs: Sequence[bytes | str]) -> NDArray[np.float64]:
+def predict(url: str, card: Card, inputs: Sequence[bytes | str]) -> NDArray[np.float64]:
     """The probabilities (inputs, labels) that the service at `url` gives, in the order of the card's labels.
 
-    Images are sent one at a time, texts as many as one request may bring; a text that is read in pieces in two of them,
-    so that the state is part of what is judged. Raises AnswerRefused.
+    Images are sent one at a time, texts as many as a request may hold, and the text of a stream in two pieces, so that
+    its state is compared too. Raises AnswerRefused.
     """
     predictions: list[dict[str, Any]] = []
     if card.task == "image":
         for raw in inputs:
             predictions += _post(f"{url}/v1/images/predict", "image/png", raw)["predictions"]
     elif card.task == "text-stream":
-        predictions = [_ask_in_pieces(f"{url}/v1/texts/stream", str(raw)) for raw in inputs]
+        predictions = [_predict_in_pieces(f"{url}/v1/texts/stream", str(raw)) for raw in inputs]
     else:
         for start in range(0, len(inputs), card.limits.max_items):
             body = json.dumps({"texts": list(inputs[start : start + card.limits.max_items])}).encode()
             predictions += _post(f"{url}/v1/texts/predict", JSON, body)["predictions"]
-    return np.array([[each["probabilities"][label] for label in card.labels] for each in predictions])
+    return np.array([[prediction["probabilities"][label] for label in card.labels] for prediction in predictions])
 
 
-def _ask_in_pieces(url: str, text: str) -> dict[str, Any]:
+def _predict_in_pieces(url: str, text: str) -> dict[str, Any]:
     """The answer to the second half of a text, sent with the state that came with the first."""
     middle = len(text) // 2
     state = _post(url, JSON, json.dumps({"text": text[:middle]}).encode())["state"]
@@ -103,9 +103,9 @@ def _ask_in_pieces(url: str, text: str) -> dict[str, Any]:
 def _post(url: str, content_type: str, body: Any) -> dict[str, Any]:
     request = urllib.request.Request(url, body, {"Content-Type": content_type})
     try:
-        with _DIRECT.open(request, timeout=60) as answer:
-            found: dict[str, Any] = json.loads(answer.read())
-            return found
+        with _OPENER.open(request, timeout=60) as answer:
+            content: dict[str, Any] = json.loads(answer.read())
+            return content
     except urllib.error.HTTPError as error:
         with error:
             raise AnswerRefused(
@@ -116,19 +116,19 @@ def _post(url: str, content_type: str, body: Any) -> dict[str, Any]:
 
 
 def _deploy(root: Path, folder: Path, task: Task, digest: str) -> None:
-    """Lay deployed/ as a promotion does, in a place that nothing else serves from."""
-    place = root / task / digest
-    shutil.copytree(folder, place, ignore=shutil.ignore_patterns(RELEASE))
+    """Create deployed/ as a promotion does, in a folder that no other service uses."""
+    bundle_folder = root / task / digest
+    shutil.copytree(folder, bundle_folder, ignore=shutil.ignore_patterns(RELEASE))
     release = Release(name=f"convoy-{task}", version="0", run_id="gate", digest=digest, promoted_at="")
-    (place / RELEASE).write_text(release.model_dump_json(), encoding="utf-8")
+    (bundle_folder / RELEASE).write_text(release.model_dump_json(), encoding="utf-8")
     (root / task / "current").symlink_to(digest)
 
 
-def _environment(place: Path) -> dict[str, str]:
-    """This process's, without what a user has set for the real service: its key, its workers, its configuration."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("CONVOY_", "BENTOML_"))}
-    own = {"CONVOY_DEPLOYED": str(place / "deployed"), "BENTOML_HOME": str(place / "home")}
-    return {**kept, **own, "BENTOML_DO_NOT_TRACK": "True", "PYTHONUNBUFFERED": "1"}
+def _environment(root: Path) -> dict[str, str]:
+    """This process's environment, without the user's settings of the real service: key, workers, configuration."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("CONVOY_", "BENTOML_"))}
+    own = {"CONVOY_DEPLOYED": str(root / "deployed"), "BENTOML_HOME": str(root / "home")}
+    return {**inherited, **own, "BENTOML_DO_NOT_TRACK": "True", "PYTHONUNBUFFERED": "1"}
 
 
 def _free_port() -> int:
@@ -137,10 +137,10 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _wait_until_it_answers(url: str, task: Task, process: "subprocess.Popen[bytes]", log: Path) -> None:
+def _wait_until_ready(url: str, task: Task, process: "subprocess.Popen[bytes]", log: Path) -> None:
     deadline = time.monotonic() + READY_WITHIN_S
     while time.monotonic() < deadline and process.poll() is None:
-        with suppress(OSError, ValueError), _DIRECT.open(f"{url}/v1/models", timeout=5) as answer:
+        with suppress(OSError, ValueError), _OPENER.open(f"{url}/v1/models", timeout=5) as answer:
             model = json.loads(answer.read())[task]
             if model["state"] == "ready":
                 return
@@ -152,19 +152,19 @@ def _wait_until_it_answers(url: str, task: Task, process: "subprocess.Popen[byte
     raise ServiceUnavailable(f"the service {ended}: {lines[-1] if lines else 'its log is empty'}")
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    """Let it end by itself; what is left of it after a while is killed."""
-    family: list[psutil.Process] = []
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    """Let the service end by itself; what is left of it after a while is killed."""
+    processes: list[psutil.Process] = []
     with suppress(psutil.NoSuchProcess):
-        family = psutil.Process(process.pid).children(recursive=True)
+        processes = psutil.Process(process.pid).children(recursive=True)
     if process.stdin is not None:
         process.stdin.close()
     with suppress(subprocess.TimeoutExpired):
         process.wait(ENDED_WITHIN_S)
-    for left in [each for each in family if each.is_running()]:
+    for child in [member for member in processes if member.is_running()]:
         with suppress(psutil.NoSuchProcess):
-            left.kill()
-    psutil.wait_procs(family, timeout=5)
+            child.kill()
+    psutil.wait_procs(processes, timeout=5)
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

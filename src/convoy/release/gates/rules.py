@@ -1,4 +1,4 @@
-"""Evidence and limits -> for each gate whether it is passed, and by how much, in plain words; a pure function."""
+"""Evidence and limits -> a verdict for each gate, with the reason in plain words; a pure function."""
 
 from collections.abc import Iterator
 from typing import Literal
@@ -29,9 +29,9 @@ Unit = Literal["share", "nats", "difference", "bytes", "ms", "count"]
 
 
 class Verdict(Measured):
-    """One gate: what was measured of champion and challenger in `unit`, what is asked for, and what comes of it.
+    """One gate: what was measured of champion and challenger in `unit`, the limit, and the outcome.
 
-    undecided: it could not be measured, or must not be compared, and a person has to decide.
+    undecided: it could not be measured or must not be compared, and a person has to decide.
     """
 
     gate: str
@@ -44,18 +44,18 @@ class Verdict(Measured):
 
 
 def judge(evidence: Evidence, limits: PublishParams) -> list[Verdict]:
-    """Every gate in turn; those that compare are left out where there is no champion."""
-    found = [*_compared(evidence, limits)] if evidence.has_champion else []
-    return [*found, *_absolute(evidence, limits)]
+    """The verdicts of all gates; those that compare are left out where there is no champion."""
+    comparisons = [*_judge_comparisons(evidence, limits)] if evidence.has_champion else []
+    return [*comparisons, *_judge_challenger(evidence, limits)]
 
 
 def outcome_of(verdicts: list[Verdict]) -> Outcome:
-    """One that failed decides; else one that is undecided asks for a person."""
+    """`failed` where one gate failed, else `undecided` where one is undecided."""
     outcomes = {verdict.outcome for verdict in verdicts}
     return "failed" if "failed" in outcomes else "undecided" if "undecided" in outcomes else "passed"
 
 
-def _compared(evidence: Evidence, limits: PublishParams) -> Iterator[Verdict]:
+def _judge_comparisons(evidence: Evidence, limits: PublishParams) -> Iterator[Verdict]:
     pair, rise, obstacle = evidence.paired, evidence.log_loss_rise, evidence.obstacle
     if obstacle or pair is None or rise is None:
         yield _not_comparable(evidence)
@@ -67,7 +67,7 @@ def _compared(evidence: Evidence, limits: PublishParams) -> Iterator[Verdict]:
     yield _latency(evidence, limits.max_latency_ratio)
 
 
-def _absolute(evidence: Evidence, limits: PublishParams) -> Iterator[Verdict]:
+def _judge_challenger(evidence: Evidence, limits: PublishParams) -> Iterator[Verdict]:
     if evidence.challenger is None:
         yield _unknown(GATE, "share", "its answers", evidence)
     else:
@@ -84,7 +84,7 @@ def _paired_test(pair: Pair, significance: float) -> Verdict:
     counts = (
         f"of {pair.rows:,} rows it alone has {pair.wins} right, the champion alone {pair.losses} (p = {pair.p:.2g})"
     )
-    finds = _finds(pair, significance)
+    power = _detectable_drop(pair, significance)
     return Verdict(
         gate="paired test",
         unit="share",
@@ -92,27 +92,29 @@ def _paired_test(pair: Pair, significance: float) -> Verdict:
         challenger=pair.challenger,
         limit=f"p >= {significance:g}, or better",
         outcome="failed" if failed else "passed",
-        sentence=f"it is worse by {_points(-pair.difference)}, and not by chance: {counts}"
+        sentence=f"it is worse by {_as_points(-pair.difference)}, and not by chance: {counts}"
         if failed
-        else f"it is not worse than chance explains: {counts}; {finds}",
+        else f"it is not worse than chance explains: {counts}; {power}",
     )
 
 
-def _finds(pair: Pair, significance: float) -> str:
+def _detectable_drop(pair: Pair, significance: float) -> str:
     drop = detectable_drop(pair.rows, pair.wins + pair.losses, significance)
     if drop > 1:
         return "no drop would be found with so few rows"
-    return f"a true drop of {_points(drop)} would be found in {POWER:.0%} of cases"
+    return f"a true drop of {_as_points(drop)} would be found in {POWER:.0%} of cases"
 
 
 def _accuracy(pair: Pair, best: Best | None, least: float) -> Verdict:
-    """By the figures as they are: an interval would refuse most equal models, or let most worse ones pass.
+    """Compare the figures without an interval, which would refuse most equal models or pass most worse ones.
 
-    So that many small drops, each allowed, do not add up, the best champion before is a measure too; a gain that is
-    demanded over the champion is not demanded over it.
+    The challenger is also compared with the best earlier champion, so that many allowed drops do not add up; a gain
+    that is required over the champion is not required over that one.
     """
-    worse = f"{_points(abs(pair.difference))} {'worse' if pair.difference < 0 else 'better'}"
-    asked = f"at most {_points(-least)} worse is allowed" if least <= 0 else f"{_points(least)} better is asked for"
+    change = f"{_as_points(abs(pair.difference))} {'worse' if pair.difference < 0 else 'better'}"
+    requirement = (
+        f"at most {_as_points(-least)} worse is allowed" if least <= 0 else f"{_as_points(least)} better is asked for"
+    )
     far_below = best is not None and pair.challenger < best.value + min(least, 0) - 1e-12
     before = f"; the best champion before, version {best.version}, had {best.value:.2%}" if best else ""
     return Verdict(
@@ -122,13 +124,13 @@ def _accuracy(pair: Pair, best: Best | None, least: float) -> Verdict:
         challenger=pair.challenger,
         limit=f"{least * 100:+g} points",
         outcome="passed" if pair.difference >= least - 1e-12 and not far_below else "failed",
-        sentence=f"its accuracy is {pair.challenger:.2%}, the champion's {pair.champion:.2%}: {worse}, {asked}{before}"
-        f"; {_error_rates(pair, least)}",
+        sentence=f"its accuracy is {pair.challenger:.2%}, the champion's {pair.champion:.2%}: {change}, "
+        f"{requirement}{before}; {_error_rates(pair, least)}",
     )
 
 
 def _error_rates(pair: Pair, least: float) -> str:
-    """How often this comparison of two figures errs, at so many rows and disagreements."""
+    """How often this comparison of two figures errs, with these counts of rows and disagreements."""
     step = abs(least) or 0.01
 
     def passes(drop: float) -> float:
@@ -136,31 +138,34 @@ def _error_rates(pair: Pair, least: float) -> str:
 
     return (
         f"an equal model would be refused in {1 - passes(0):.0%} of cases, one that is truly worse by "
-        f"{_points(step / 2)} would pass in {passes(step / 2):.0%}, by {_points(2 * step)} in {passes(2 * step):.0%}"
+        f"{_as_points(step / 2)} would pass in {passes(step / 2):.0%}, "
+        f"by {_as_points(2 * step)} in {passes(2 * step):.0%}"
     )
 
 
 def _slices(slices: tuple[Slice, ...], limits: PublishParams) -> Verdict:
     """A slice fails where it is worse by more than the margin, and by more than chance.
 
-    The significance is shared among the slices (Bonferroni), so that many small ones do not fail one by chance; one
-    of fewer rows than could be significant is not judged.
+    The significance is divided among the slices (Bonferroni), so that none of many fails by chance; a slice with too
+    few rows to be significant is not judged.
     """
-    each = limits.significance / max(len(slices), 1)
-    judged = [one for one in slices if one.rows >= fewest_losses(each)]
-    failed = [one for one in judged if -one.difference > limits.max_slice_drop + 1e-12 and one.p < each]
-    worst = min(judged, key=lambda one: one.difference, default=None)
+    significance = limits.significance / max(len(slices), 1)
+    judged = [part for part in slices if part.rows >= fewest_losses(significance)]
+    failed = [part for part in judged if -part.difference > limits.max_slice_drop + 1e-12 and part.p < significance]
+    worst = min(judged, key=lambda part: part.difference, default=None)
     small = f"; {len(slices) - len(judged)} have too few rows to tell" if len(judged) < len(slices) else ""
     if failed:
-        told = sorted(failed, key=lambda one: one.difference)
-        sentence = "it is worse, and not by chance, in " + "; ".join(_told(one) for one in told[:NAMED])
+        worst_first = sorted(failed, key=lambda part: part.difference)
+        sentence = "it is worse, and not by chance, in " + "; ".join(
+            _describe_slice(part) for part in worst_first[:NAMED]
+        )
         sentence += f" and {len(failed) - NAMED} more" if len(failed) > NAMED else ""
-        sentence += f"; at most {_points(limits.max_slice_drop)} is allowed"
+        sentence += f"; at most {_as_points(limits.max_slice_drop)} is allowed"
     elif worst is None:
         sentence = "no class or slice has enough rows to tell"
     else:
-        sentence = f"no class or slice is worse by more than chance and {_points(limits.max_slice_drop)}{small}; "
-        sentence += f"the worst is {_told(worst)}, where {_finds(worst, each)}"
+        sentence = f"no class or slice is worse by more than chance and {_as_points(limits.max_slice_drop)}{small}; "
+        sentence += f"the worst is {_describe_slice(worst)}, where {_detectable_drop(worst, significance)}"
     return Verdict(
         gate="classes and slices",
         unit="share",
@@ -172,9 +177,9 @@ def _slices(slices: tuple[Slice, ...], limits: PublishParams) -> Verdict:
     )
 
 
-def _told(one: Slice) -> str:
-    name = one.name if one.kind == "class" else f"{one.kind} {one.name}"
-    return f"{name}: {one.challenger:.1%} against {one.champion:.1%} (n = {one.rows:,}, p = {one.p:.2g})"
+def _describe_slice(part: Slice) -> str:
+    name = part.name if part.kind == "class" else f"{part.kind} {part.name}"
+    return f"{name}: {part.challenger:.1%} against {part.champion:.1%} (n = {part.rows:,}, p = {part.p:.2g})"
 
 
 def _log_loss(evidence: Evidence, rise: LogLossRise, most: float) -> Verdict:
@@ -207,25 +212,25 @@ def _log_loss_error_rates(rise: LogLossRise, most: float) -> str:
 
 
 def _latency(evidence: Evidence, most: float) -> Verdict:
-    found = evidence.latency
-    if found is None:
+    latency = evidence.latency
+    if latency is None:
         return _unknown("latency", "ms", "the latency ratio", evidence)
     return Verdict(
         gate="latency",
         unit="ms",
-        champion=found.champion_ms,
-        challenger=found.challenger_ms,
+        champion=latency.champion_ms,
+        challenger=latency.challenger_ms,
         limit=f"{most:g} times",
-        outcome="passed" if found.ratio <= most else "failed",
-        sentence=f"an answer takes {found.ratio:.2f} times as long as the champion's (95 %: {found.low:.2f} to "
-        f"{found.high:.2f}, {found.pairs} pairs in turns), at most {most:g} times is allowed",
+        outcome="passed" if latency.ratio <= most else "failed",
+        sentence=f"an answer takes {latency.ratio:.2f} times as long as the champion's (95 %: {latency.low:.2f} to "
+        f"{latency.high:.2f}, {latency.pairs} pairs in turns), at most {most:g} times is allowed",
     )
 
 
 def _calibration(challenger: Alone, champion: Alone | None, most: float) -> Verdict:
-    """More than the margin and what chance adds to it: what is measured is at most what is true and chance together.
+    """Fail above the margin plus chance: the measured error is at most the true error and chance together.
 
-    So of models whose true error is the margin about one in 100 is refused, or fewer, however few the rows are.
+    So about one in 100 models whose true error is the margin is refused, or fewer, however few the rows are.
     """
     error, chance = challenger.calibration_error, challenger.calibration_by_chance
     return Verdict(
@@ -235,28 +240,28 @@ def _calibration(challenger: Alone, champion: Alone | None, most: float) -> Verd
         challenger=error,
         limit=f"{(most + chance) * 100:.2f} points",
         outcome="passed" if error <= most + chance else "failed",
-        sentence=f"its probabilities are off by {_points(error)} on average, {_points(most)} is allowed, and chance "
-        f"adds up to {_points(chance)} with as many rows",
+        sentence=f"its probabilities are off by {_as_points(error)} on average, {_as_points(most)} is allowed, "
+        f"and chance adds up to {_as_points(chance)} with as many rows",
     )
 
 
 def _agreement(
-    gate: str, found: Difference | str | None, evidence: Evidence, limits: PublishParams, of: str
+    gate: str, difference: Difference | str | None, evidence: Evidence, limits: PublishParams, compared: str
 ) -> Verdict:
     most = limits.max_probability_difference
-    if found is None:
-        return _unknown(gate, "difference", f"how far {of} agree", evidence)
-    if isinstance(found, str):
-        return Verdict(gate=gate, unit="difference", limit=f"{most:g}, no flip", outcome="failed", sentence=found)
-    agrees = found.max_difference <= most and not found.class_flips  # a NaN does not
+    if difference is None:
+        return _unknown(gate, "difference", f"how far {compared} agree", evidence)
+    if isinstance(difference, str):
+        return Verdict(gate=gate, unit="difference", limit=f"{most:g}, no flip", outcome="failed", sentence=difference)
+    agrees = difference.max_difference <= most and not difference.class_flips  # a NaN does not
     return Verdict(
         gate=gate,
         unit="difference",
-        challenger=found.max_difference,
+        challenger=difference.max_difference,
         limit=f"{most:g}, no flip",
         outcome="passed" if agrees else "failed",
-        sentence=f"{of} differ by up to {found.max_difference:.2g} on {found.n:,} inputs, at most {most:g} is allowed; "
-        f"{found.class_flips} labels flip",
+        sentence=f"{compared} differ by up to {difference.max_difference:.2g} on {difference.n:,} inputs, "
+        f"at most {most:g} is allowed; {difference.class_flips} labels flip",
     )
 
 
@@ -274,16 +279,16 @@ def _size(evidence: Evidence, most: int) -> Verdict:
 
 
 def _preflight(evidence: Evidence) -> Verdict:
-    found = evidence.preflight
-    if found is None:
+    violations = evidence.preflight
+    if violations is None:
         return _unknown(PREFLIGHT, "count", "what its data is like", evidence)
     return Verdict(
         gate=PREFLIGHT,
         unit="count",
-        challenger=len(found),
+        challenger=len(violations),
         limit="nothing",
-        outcome="failed" if found else "passed",
-        sentence="; ".join(found) if found else "its data keeps all limits of preparation",
+        outcome="failed" if violations else "passed",
+        sentence="; ".join(violations) if violations else "its data keeps all limits of preparation",
     )
 
 
@@ -293,9 +298,9 @@ def _unknown(gate: str, unit: Unit, what: str, evidence: Evidence) -> Verdict:
 
 
 def _not_comparable(evidence: Evidence) -> Verdict:
-    """Accuracy, classes, slices and log loss in one: all hang on both having been asked what neither knew."""
+    """One verdict for accuracy, classes, slices and log loss: all need rows that neither model has learnt from."""
     pair, why = evidence.paired, evidence.obstacle or evidence.unknown.get(GATE, "it was not measured")
-    shown = f" (as far as it goes: {pair.challenger:.2%} against {pair.champion:.2%} right)" if pair else ""
+    figures = f" (as far as it goes: {pair.challenger:.2%} against {pair.champion:.2%} right)" if pair else ""
     return Verdict(
         gate="comparison",
         unit="share",
@@ -303,10 +308,10 @@ def _not_comparable(evidence: Evidence) -> Verdict:
         challenger=evidence.challenger.accuracy if evidence.challenger else None,
         limit="same data and labels",
         outcome="undecided",
-        sentence=f"it cannot be said whether it is better than the champion: {why}{shown}; accuracy, classes, slices "
+        sentence=f"it cannot be said whether it is better than the champion: {why}{figures}; accuracy, classes, slices "
         "and log loss are not compared, the rest is judged",
     )
 
 
-def _points(share: float) -> str:
+def _as_points(share: float) -> str:
     return f"{share * 100:.2f} points"

@@ -28,7 +28,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class StoredReport:
-    """A report and where it lies: JSON and picture; nowhere where it could not be completed and is not kept."""
+    """A report and its files, JSON and picture; no files where it could not be completed and is not kept."""
 
     report: Report
     files: dict[str, Path] = field(default_factory=dict)
@@ -44,31 +44,33 @@ def judge_once(
     folder: Path,
     say: Say,
 ) -> StoredReport:
-    """The report on these two, on this gate split and by these limits; from `folder` where it has been judged before.
+    """The report on these two, on this gate split and by these limits; from `folder` where it was made before.
 
-    `recorded` is what the build left behind, as fields of Evidence: onnx, preflight, unknown. A judgement for which
-    something was missing is not kept, so that it is made again.
+    `recorded` is from the build, as fields of Evidence: onnx, preflight, unknown. A report for which something was
+    missing is not kept, so that it is made again.
     """
-    gate, why = _open(task, gate_split, challenger, recorded.get("unknown", {}))
-    kept = [each.report for each in read_stored_report(folder) if gate and each.report.gate_split == gate.sha256]
-    best = _best_before(kept, champion) if champion else {}
+    gate, reason = _open_gate_split(task, gate_split, challenger, recorded.get("unknown", {}))
+    reports = [
+        stored.report for stored in read_stored_report(folder) if gate and stored.report.gate_split == gate.sha256
+    ]
+    best = _best_before(reports, champion) if champion else {}
     content = {
         "challenger": challenger.party.digest,
         "champion": champion.party.digest if champion else None,
         "gate_split": gate.sha256 if gate else "",
         "limits": limits.model_dump(mode="json", exclude={"promote"}),
-        "recorded": {name: _plain(value) for name, value in recorded.items()},
-        **{name: found.value for name, found in best.items()},
+        "recorded": {name: _json_value(value) for name, value in recorded.items()},
+        **{name: figure.value for name, figure in best.items()},
     }
     key = key_of(content)
     files = _files(folder / f"{key[:16]}.json")
-    known = _read(files["report"])
-    if known is not None:
-        # Another MLflow numbers the same bundles otherwise.
-        numbers = {"challenger": challenger.party, "champion": champion.party if champion else None}
-        return _keep(known.model_copy(update=numbers), files)  # the picture too, where it is gone
+    stored_report = _read_report(files["report"])
+    if stored_report is not None:
+        # Another MLflow may number the same bundles differently.
+        parties = {"challenger": challenger.party, "champion": champion.party if champion else None}
+        return _write_missing(stored_report.model_copy(update=parties), files)  # the picture too, where it is gone
     if gate is None:
-        evidence = _without_gate(challenger, champion, recorded, why)
+        evidence = _evidence_without_gate(challenger, champion, recorded, reason)
     else:
         say(f"judging version {challenger.party.version} on {len(gate.labels):,} rows of the gate split")
         folders = challenger.folder, champion.folder if champion else None
@@ -79,7 +81,7 @@ def judge_once(
         challenger=challenger.party,
         champion=champion.party if champion else None,
         gate_split=gate.sha256 if gate else "",
-        judged_before=len(kept),
+        judged_before=len(reports),
         outcome=outcome_of(verdicts),
         verdicts=tuple(verdicts),
         limits=limits,
@@ -88,22 +90,22 @@ def judge_once(
     if evidence.unknown:
         return StoredReport(report)
     files["report"].unlink(missing_ok=True)  # of another format
-    return _keep(report, files)
+    return _write_missing(report, files)
 
 
 def read_stored_report(folder: Path) -> list[StoredReport]:
-    """All reports that are kept in a folder, the latest last; one of another format is left out."""
+    """All reports in a folder, the latest last; one of another format is left out."""
     paths = sorted(folder.glob("*.json"), key=lambda path: (path.stat().st_mtime_ns, path.name))
-    found = [(path, _read(path)) for path in paths]
-    return [_keep(report, _files(path)) for path, report in found if report is not None]
+    reports = [(path, _read_report(path)) for path in paths]
+    return [_write_missing(report, _files(path)) for path, report in reports if report is not None]
 
 
 def _best_before(reports: list[Report], champion: Contender) -> dict[str, Best]:
     """The best accuracy and log loss of other champions, by reports on the same gate split, as fields of Evidence.
 
-    A champion of other data may have learnt from rows of this split, and does not count.
+    A champion of other data may have learnt from rows of this split, so it does not count.
     """
-    shown = [
+    earlier = [
         (report.champion.version, report.evidence.champion)
         for report in reports
         if report.champion
@@ -111,17 +113,17 @@ def _best_before(reports: list[Report], champion: Contender) -> dict[str, Best]:
         and report.evidence.champion
         and not report.evidence.obstacle
     ]
-    if not shown:
+    if not earlier:
         return {}
-    right = max(shown, key=lambda one: one[1].accuracy)
-    sure = min(shown, key=lambda one: one[1].log_loss)
+    most_accurate = max(earlier, key=lambda entry: entry[1].accuracy)
+    least_loss = min(earlier, key=lambda entry: entry[1].log_loss)
     return {
-        "best_accuracy": Best(version=right[0], value=right[1].accuracy),
-        "best_log_loss": Best(version=sure[0], value=sure[1].log_loss),
+        "best_accuracy": Best(version=most_accurate[0], value=most_accurate[1].accuracy),
+        "best_log_loss": Best(version=least_loss[0], value=least_loss[1].log_loss),
     }
 
 
-def _open(
+def _open_gate_split(
     task: Task, path: Path, challenger: Contender, recorded_unknown: dict[str, str]
 ) -> tuple[GateSplit | None, str]:
     if GATE in recorded_unknown:
@@ -136,8 +138,10 @@ def _open(
     return gate, ""
 
 
-def _without_gate(challenger: Contender, champion: Contender | None, recorded: dict[str, Any], why: str) -> Evidence:
-    unknown = {**recorded.get("unknown", {}), GATE: why}
+def _evidence_without_gate(
+    challenger: Contender, champion: Contender | None, recorded: dict[str, Any], reason: str
+) -> Evidence:
+    unknown = {**recorded.get("unknown", {}), GATE: reason}
     return Evidence(
         rows=0,
         challenger=None,
@@ -147,8 +151,8 @@ def _without_gate(challenger: Contender, champion: Contender | None, recorded: d
     )
 
 
-def _keep(report: Report, files: dict[str, Path]) -> StoredReport:
-    """Write what is missing; the JSON last, since it says that this was judged."""
+def _write_missing(report: Report, files: dict[str, Path]) -> StoredReport:
+    """Write the missing files; the JSON last, since it marks the report as complete."""
     if not files["picture"].exists():
         save_figure(draw(report), files["picture"])
     if not files["report"].exists():
@@ -160,12 +164,12 @@ def _files(report: Path) -> dict[str, Path]:
     return {"report": report, "picture": report.with_suffix(".png")}
 
 
-def _read(path: Path) -> Report | None:
+def _read_report(path: Path) -> Report | None:
     try:
         return Report.model_validate_json(path.read_bytes())
     except (FileNotFoundError, ValidationError):
         return None
 
 
-def _plain(value: Any) -> Any:
+def _json_value(value: Any) -> Any:
     return value.model_dump(mode="json") if hasattr(value, "model_dump") else value

@@ -46,7 +46,7 @@ def read_gate_split(task: Task, path: Path) -> GateSplit:
 
 
 def kind_and_values(model: Model, gate: GateSplit, arrays: Sequence[NDArray[Any]]) -> tuple[str, NDArray[Any]]:
-    """What the stage evaluate slices by too: brightness of images, length of texts before anything is cut off."""
+    """What the stage evaluate also slices by: brightness of images, length of texts before they are cut."""
     if isinstance(model.preprocessor, TextPreprocessor):
         encodings = model.preprocessor.tokenizer.encode_batch(list(gate.raw), add_special_tokens=False)
         return "length_tokens", np.array([len(encoding.ids) for encoding in encodings])
