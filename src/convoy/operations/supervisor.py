@@ -8,13 +8,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import psutil
 from honcho.manager import Manager
 from honcho.printer import Printer
 
+from convoy.core import children
 from convoy.core.params import ParamsInvalid
 from convoy.core.paths import DEPLOYED, TASKS
 from convoy.core.process import Say
@@ -210,11 +210,8 @@ class _ServerManager(Manager):  # type: ignore[misc]
         forks = [state["process"].pid for state in states if state["process"].is_alive()]
         servers = [state["pid"] for state in states if "pid" in state and "returncode" not in state]
         left = [process for pid in forks + servers for process in _process_tree(pid)]
-        for process in left:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
         self.end_descendants()
-        psutil.wait_procs(left, timeout=REAPED_WITHIN_S)
+        children.kill(left, REAPED_WITHIN_S)
 
     def end_descendants(self) -> None:
         """Kill descendants that outlived their parent."""
@@ -234,11 +231,7 @@ class _ServerManager(Manager):  # type: ignore[misc]
                 continue
 
     def _end_descendants_of(self, name: str) -> None:
-        for process in self._descendants.get(name, []):
-            try:
-                process.kill()
-            except psutil.NoSuchProcess:
-                continue
+        children.kill(self._descendants.get(name, []))
 
     def _start(self) -> None:
         super()._start()
@@ -259,7 +252,6 @@ class _ServerManager(Manager):  # type: ignore[misc]
 def _process_tree(pid: int) -> list[psutil.Process]:
     """A process and its descendants; empty where it has ended."""
     try:
-        parent = psutil.Process(pid)
-        return [parent, *parent.children(recursive=True)]
+        return [psutil.Process(pid), *children.descendants(pid)]
     except psutil.NoSuchProcess:
         return []

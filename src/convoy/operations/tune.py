@@ -13,6 +13,7 @@ from pathlib import Path
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from convoy.core import children
 from convoy.core.process import Say, usable_cores
 from convoy.tracking.tuning_runs import TuningRuns
 from convoy.training.tuning_space import exp_run, read_space, values
@@ -53,7 +54,7 @@ class Tuner:
         try:
             status = self._run_workers()
         finally:
-            self._end_workers()
+            children.end(list(self._processes.values()), ENDED_WITHIN_S)
             fail_dead(self.study)
             self.record.bring("KILLED" if status else "FINISHED")
         self._print_best()
@@ -126,16 +127,6 @@ class Tuner:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-
-    def _end_workers(self) -> None:
-        for process in self._processes.values():
-            process.terminate()
-        for process in self._processes.values():
-            try:
-                process.wait(ENDED_WITHIN_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
 
     def _log_path(self, number: int) -> Path:
         return Path(".run/tune", self.subject.name, f"worker-{number}.log")

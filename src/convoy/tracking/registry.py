@@ -16,12 +16,12 @@ from mlflow.exceptions import MlflowException
 
 from convoy.bundles.bundle import BundleInvalid, digest_of, read_bundle
 from convoy.core.paths import Task
-from convoy.tracking import artifacts, store
+from convoy.tracking import artifacts
 from convoy.tracking.artifacts import ArtifactRefused
+from convoy.tracking.settings import DIGEST as DIGEST
+from convoy.tracking.settings import model_name as model_name
 
 Alias = Literal["champion", "challenger"]
-DIGEST = store.DIGEST
-model_name = store.model_name
 FOLDER = "model"  # among the run's artifacts; a second export of the same training adds its digest
 _PATTERNS = {"version": r"[0-9]{1,9}", "run_id": r"[0-9a-f]{32}", "digest": r"[0-9a-f]{64}"}
 _MODEL_FOLDER = re.compile(rf"{FOLDER}(-[0-9a-f]+)?")

@@ -1,9 +1,11 @@
-"""The environment of every process that runs MLflow, and where its store is; importable without MLflow."""
+"""What MLflow runs with: its environment, where its store is, and names in it; importable without MLflow."""
 
 import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+
+from convoy.core.paths import Task
 
 ENVIRONMENT = {
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",  # MLflow's default lets a model run code when it is loaded
@@ -21,6 +23,7 @@ ENVIRONMENT = {
 # late, and could so make a run twice.
 _SHORT_TIMEOUTS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 
+DIGEST = "digest"  # tag of a version: the digest of its bundle
 # The MLflow container may write in FOLDER, which `python -m convoy` has on its import path (it is in the repository's
 # root). The hyphen keeps a package of that name from being imported: MLflow's own name would be a way to run code here.
 FOLDER = Path("mlflow-store")
@@ -71,3 +74,8 @@ def database() -> Path | None:
 def is_local(uri: str) -> bool:
     """Whether this machine writes the artifacts itself, without a server in between."""
     return uri.startswith("sqlite:")
+
+
+def model_name(task: Task) -> str:
+    """The name of a task's registered model."""
+    return f"convoy-{task}"

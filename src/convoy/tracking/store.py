@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 from convoy.core.paths import TASKS, Task
 from convoy.tracking import settings
+from convoy.tracking.settings import DIGEST, model_name
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-DIGEST = "digest"  # tag of a version: the digest of its bundle
 ANSWERS_WITHIN_S = 1.0  # timeout of a server for `read_registry`; publish waits longer
 _PAGE_SIZE = 1000  # runs that MLflow gives at once
 
@@ -118,11 +118,6 @@ class StoreContents:
             return list(artifacts.list_files(self.client, run_id, folder))
         except _read_errors():
             return []
-
-
-def model_name(task: Task) -> str:
-    """The name of a task's registered model."""
-    return f"convoy-{task}"
 
 
 def read_registry(task: Task) -> Registry:

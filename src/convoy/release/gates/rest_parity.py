@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
 from convoy.bundles.bundle import RELEASE, Card, Release, read_bundle
+from convoy.core import children
 from convoy.core.paths import Task
 
 HOST = "127.0.0.1"
@@ -154,17 +154,12 @@ def _wait_until_ready(url: str, task: Task, process: "subprocess.Popen[bytes]", 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:
     """Let the service end by itself; what is left of it after a while is killed."""
-    processes: list[psutil.Process] = []
-    with suppress(psutil.NoSuchProcess):
-        processes = psutil.Process(process.pid).children(recursive=True)
+    workers = children.descendants(process.pid)
     if process.stdin is not None:
         process.stdin.close()
     with suppress(subprocess.TimeoutExpired):
         process.wait(ENDED_WITHIN_S)
-    for child in [member for member in processes if member.is_running()]:
-        with suppress(psutil.NoSuchProcess):
-            child.kill()
-    psutil.wait_procs(processes, timeout=5)
+    children.kill(workers, within_s=5)
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
