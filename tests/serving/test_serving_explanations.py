@@ -168,7 +168,7 @@ def test_one_image_is_explained_at_a_time(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "code", "told"),
+    ("body", "status", "code", "named"),
     [
         (b"{", 400, "malformed_json", "line 1"),
         (b'{"text": "a", "text": "b"}', 400, "malformed_json", "twice"),
