@@ -1,4 +1,4 @@
-"""Headers, path and body of a request -> what may come in, or the RequestError that it ends with."""
+"""Headers, path and body of a request -> accepted, or the RequestError that it ends with."""
 
 import asyncio
 import re
@@ -10,10 +10,10 @@ from starlette.types import Receive, Scope
 
 from serving.capacity import SMALL_BYTES, Budget
 from serving.errors import RequestError
-from serving.request_context import WHOLE, RequestContext
+from serving.request_context import WHOLE_BODY, RequestContext
 from serving.routes import BY_PATH, JSON, RouteSpec
 
-# From a request's whole body to its answer. 16 million pixels, the most that one may bring, take up to 0.7 s (WebP),
+# From a request's whole body to its answer. 16 million pixels, the limit of one request, take up to 0.7 s (WebP),
 # 20 MB of nothing but empty segments 5 s, in a form of several twice that; the rest is for waiting for a thread.
 TIMEOUT_S = 10
 # A body has the time to begin, and then what the largest allowed one takes at the slowest rate worth waiting for:
@@ -23,7 +23,7 @@ MIN_BODY_RATE = 500_000  # bytes per second, 4 Mbit/s: a plain DSL uplink
 MAX_HEADERS = 64
 MAX_HEADER_BYTES = 16_384
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-_ONCE = frozenset(
+_SINGLE_HEADERS = frozenset(
     {
         b"content-type",
         b"content-length",
@@ -41,24 +41,24 @@ class SenderGone(Exception):
     """The client left before its body was here; nobody waits for an answer."""
 
 
-def checked_headers(scope: Scope, exchange: RequestContext) -> dict[bytes, bytes]:
-    """The headers by name. Raises RequestError for too many, too long ones, and for two of a kind that must be one."""
+def checked_headers(scope: Scope, context: RequestContext) -> dict[bytes, bytes]:
+    """The headers by name. Raises RequestError for too many, too long ones, and for one repeated that must not be."""
     raw: list[tuple[bytes, bytes]] = scope["headers"]
     headers = dict(raw)
-    given = headers.get(b"x-request-id", b"")
-    exchange.request_id = given.decode() if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+    sent_id = headers.get(b"x-request-id", b"")
+    context.request_id = sent_id.decode() if _REQUEST_ID.fullmatch(sent_id) else secrets.token_hex(8)
     if len(raw) > MAX_HEADERS or sum(map(len, chain.from_iterable(raw))) > MAX_HEADER_BYTES:
         raise RequestError("headers_too_large", f"at most {MAX_HEADERS} headers of {MAX_HEADER_BYTES} bytes in all")
     if len(headers) != len(raw):
         names = [name for name, _ in raw]
-        if any(name in _ONCE and names.count(name) > 1 for name in headers):
+        if any(name in _SINGLE_HEADERS and names.count(name) > 1 for name in headers):
             raise RequestError("malformed_request", "a header stands twice that may stand once")
     if b"transfer-encoding" in headers and b"content-length" in headers:
         raise RequestError("malformed_request", "content-length and transfer-encoding exclude each other")
     return headers
 
 
-def checked_route(scope: Scope, headers: dict[bytes, bytes], exchange: RequestContext) -> RouteSpec:
+def checked_route(scope: Scope, headers: dict[bytes, bytes], context: RequestContext) -> RouteSpec:
     """The route of a request. Raises RequestError where there is none, or where it does not take what is sent."""
     route = BY_PATH.get(scope["path"])
     if route is None:
@@ -68,7 +68,7 @@ def checked_route(scope: Scope, headers: dict[bytes, bytes], exchange: RequestCo
         raise RequestError("method_not_allowed", f"{scope['path']} answers {allowed}", {"allow": allowed})
     if headers.get(b"content-encoding", b"identity").lower() != b"identity":
         raise RequestError("unsupported_media_type", "only bodies without content-encoding are read")
-    content_type = exchange.content_type = headers.get(b"content-type", b"").decode("latin-1")
+    content_type = context.content_type = headers.get(b"content-type", b"").decode("latin-1")
     media_type, _, options = content_type.lower().partition(";")
     media_type = media_type.strip(" \t")
     if route.media_types:
@@ -81,17 +81,17 @@ def checked_route(scope: Scope, headers: dict[bytes, bytes], exchange: RequestCo
     return route
 
 
-def checked_deadline_s(headers: dict[bytes, bytes], exchange: RequestContext) -> float:
-    """When the client will have gone, of time.monotonic(): what it says itself, at most what anyone gets."""
+def checked_deadline_s(headers: dict[bytes, bytes], context: RequestContext) -> float:
+    """When the client stops waiting, of time.monotonic(): as its header says, and TIMEOUT_S from now at the latest."""
     latest_s = time.monotonic() + TIMEOUT_S
-    given = headers.get(b"x-request-timeout-ms")
-    if given is None:
+    timeout_ms = headers.get(b"x-request-timeout-ms")
+    if timeout_ms is None:
         return latest_s
-    if not given.isdigit() or len(given) > 9 or int(given) == 0:
+    if not timeout_ms.isdigit() or len(timeout_ms) > 9 or int(timeout_ms) == 0:
         raise RequestError(
             "invalid_parameter", "x-request-timeout-ms must be a whole number of milliseconds, 1 or more"
         )
-    return min(exchange.arrived_s + int(given) / 1000, latest_s)
+    return min(context.arrived_s + int(timeout_ms) / 1000, latest_s)
 
 
 def body_timeout_s(max_bytes: int) -> float:
@@ -105,26 +105,26 @@ async def read_body(
     headers: dict[bytes, bytes],
     max_bytes: int,
     budget: Budget,
-    exchange: RequestContext,
+    context: RequestContext,
 ) -> None:
-    """Read the whole body into `exchange`. Raises RequestError as soon as it is too large or takes too long."""
+    """Read the whole body into `context`. Raises RequestError as soon as it is too large or takes too long."""
     declared = headers.get(b"content-length", b"0")
     if not declared.isdigit() or len(declared) > 20:
         raise RequestError("malformed_request", "content-length is not a number")
     if int(declared) > max_bytes:
         raise _too_large(max_bytes)
-    if WHOLE in scope:  # a timeout that cannot come is as dear as all that is checked of the head
-        await _receive_all(receive, max_bytes, budget, exchange)
+    if WHOLE_BODY in scope:  # a timeout that cannot expire costs as much as all checks of the headers
+        await _receive_all(receive, max_bytes, budget, context)
         return
     timeout_s = body_timeout_s(max_bytes)
     try:
         async with asyncio.timeout(timeout_s):
-            await _receive_all(receive, max_bytes, budget, exchange)
+            await _receive_all(receive, max_bytes, budget, context)
     except TimeoutError:
         raise RequestError("request_timeout", f"the body did not arrive within {timeout_s:g} s") from None
 
 
-async def _receive_all(receive: Receive, max_bytes: int, budget: Budget, exchange: RequestContext) -> None:
+async def _receive_all(receive: Receive, max_bytes: int, budget: Budget, context: RequestContext) -> None:
     chunks: list[bytes] = []
     length = 0
     while True:
@@ -136,12 +136,12 @@ async def _receive_all(receive: Receive, max_bytes: int, budget: Budget, exchang
         if length > max_bytes:
             raise _too_large(max_bytes)
         if length > SMALL_BYTES:
-            budget.hold(length - exchange.held)
-            exchange.held = length
+            budget.hold(length - context.held_bytes)
+            context.held_bytes = length
         if not message.get("more_body", False):
             break
-    exchange.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-    exchange.body_read = True
+    context.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    context.body_read = True
 
 
 def _too_large(max_bytes: int) -> RequestError:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from convoy.core.paths import Task
 from serving.deployed import Deployed
 from serving.errors import RequestError
-from serving.metrics_buffer import tally
+from serving.metrics_buffer import metrics_buffer
 from serving.threads import Threads, until
 
 # Inputs that run together. On one core, ms per text of 100 tokens: 0.59 alone, 0.42 by two, 0.38 by four or more; four
@@ -34,9 +34,9 @@ class _Item:
 
 
 class Batcher:
-    """A queue that never sleeps; what runs its batches, and when, is what the two kinds differ in.
+    """A queue of inputs; its subclasses differ in what runs its batches, and when.
 
-    A batch holds one model's inputs. The queue belongs to the event loop, so that nothing is locked.
+    A batch holds one model's inputs. Only the event loop touches the queue, so it needs no lock.
     """
 
     def __init__(self) -> None:
@@ -56,56 +56,56 @@ class Batcher:
                 item.row.cancel()
 
     async def _wait(self, items: list[_Item], deadline_s: float) -> Rows:
-        """See that what has been put into the queue runs; its rows."""
+        """Let the queue run, and give the rows of these items."""
         raise NotImplementedError
 
-    def _take(self, free: int = 1) -> list[_Item]:
-        """The oldest item and those nearest to its length; an equal part of all that wait for each free thread."""
+    def _take_batch(self, free_threads: int = 1) -> list[_Item]:
+        """The oldest item and those nearest to its length; each free thread gets an equal part of the queue."""
         self._waiting = [item for item in self._waiting if not item.row.done()]
         if not self._waiting:
             return []
         oldest = self._waiting[0]
         length = len(oldest.array)
-        fitting = [
+        similar = [
             item
             for item in self._waiting
             if item.model is oldest.model and length / SPREAD <= len(item.array) <= length * SPREAD
         ]
-        fitting.sort(key=lambda item: abs(len(item.array) - length))  # stable: the oldest stays first
+        similar.sort(key=lambda item: abs(len(item.array) - length))  # stable: the oldest stays first
         largest = LARGEST[oldest.model.predictor.card.task]
-        batch = fitting[: min(largest, math.ceil(len(self._waiting) / free))]
-        taken = set(map(id, batch))
-        self._waiting = [item for item in self._waiting if id(item) not in taken]
-        tally.observe(oldest.model.measures.batch_size, len(batch))
+        batch = similar[: min(largest, math.ceil(len(self._waiting) / free_threads))]
+        batch_ids = set(map(id, batch))
+        self._waiting = [item for item in self._waiting if id(item) not in batch_ids]
+        metrics_buffer.observe(oldest.model.metrics.batch_size, len(batch))
         return batch
 
 
-class TurnBatcher(Batcher):
-    """What is ready in one turn of the event loop runs in the next: for what a thread would cost more than it gains.
+class EventLoopBatcher(Batcher):
+    """Runs in the next turn of the event loop what came in this one: for models so quick that a thread costs more.
 
-    After a batch the loop turns: it answers, sees who has come, and refuses. So the deadline needs no timer, which
-    would cost as much as reading the body: what is late by its turn is refused there.
+    After each batch the loop turns: it sends answers, accepts requests, and refuses. So the deadline needs no timer,
+    which would cost as much as reading the body: an input that is late in its turn is refused there.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._turns = False  # whether the next turn runs what waits
+        self._is_scheduled = False  # whether the next turn runs a batch
 
     async def _wait(self, items: list[_Item], deadline_s: float) -> Rows:
-        self._turn()
-        return await _rows_of(items)
+        self._schedule()
+        return await _gather_rows(items)
 
-    def _turn(self) -> None:
-        if not self._turns:
-            self._turns = True
+    def _schedule(self) -> None:
+        if not self._is_scheduled:
+            self._is_scheduled = True
             asyncio.get_running_loop().call_soon(self._run)
 
     def _run(self) -> None:
-        self._turns = False
+        self._is_scheduled = False
         self._refuse_late()
-        if batch := self._take():
-            _give(batch, _run_together(batch[0].model, [item.array for item in batch]))
-            self._turn()  # behind those who have their rows now
+        if batch := self._take_batch():
+            _set_outcomes(batch, _run_batch(batch[0].model, [item.array for item in batch]))
+            self._schedule()  # after the coroutines that have their rows now
 
     def _refuse_late(self) -> None:
         now_s = time.monotonic()
@@ -115,7 +115,7 @@ class TurnBatcher(Batcher):
 
 
 class ThreadBatcher(Batcher):
-    """A free thread takes what waits at that moment."""
+    """A free thread takes a batch of the inputs that wait at that moment."""
 
     def __init__(self, threads: Threads) -> None:
         super().__init__()
@@ -123,38 +123,38 @@ class ThreadBatcher(Batcher):
         self._running: set[asyncio.Task[None]] = set()
 
     async def _wait(self, items: list[_Item], deadline_s: float) -> Rows:
-        self._fill()
+        self._start_batches()
         async with until(deadline_s):
-            return await _rows_of(items)
+            return await _gather_rows(items)
 
-    def _fill(self) -> None:
-        """Give every free thread something to do."""
-        while (free := self._threads.count - len(self._running)) > 0 and (batch := self._take(free)):
+    def _start_batches(self) -> None:
+        """Give every free thread a batch."""
+        while (free := self._threads.count - len(self._running)) > 0 and (batch := self._take_batch(free)):
             task = asyncio.get_running_loop().create_task(self._run(batch))
             self._running.add(task)
             task.add_done_callback(self._ended)
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         self._running.discard(task)
-        self._fill()
+        self._start_batches()
 
     async def _run(self, batch: list[_Item]) -> None:
         model, arrays = batch[0].model, [item.array for item in batch]
         try:
-            found: Sequence[Rows | Exception] = await self._threads.run(lambda: _run_together(model, arrays))
-        except Exception as error:  # the pool itself; nobody may wait for ever
-            found = [error] * len(batch)
-        _give(batch, found)
+            outcomes: Sequence[Rows | Exception] = await self._threads.run(lambda: _run_batch(model, arrays))
+        except Exception as error:  # of the pool itself; no input may wait for ever
+            outcomes = [error] * len(batch)
+        _set_outcomes(batch, outcomes)
 
 
-async def _rows_of(items: list[_Item]) -> Rows:
+async def _gather_rows(items: list[_Item]) -> Rows:
     if len(items) == 1:
         return (await items[0].row)[np.newaxis]
     return np.stack(await asyncio.gather(*(item.row for item in items)))
 
 
-def _give(batch: Sequence[_Item], found: Sequence[Rows | Exception]) -> None:
-    for item, row in zip(batch, found, strict=True):
+def _set_outcomes(batch: Sequence[_Item], outcomes: Sequence[Rows | Exception]) -> None:
+    for item, row in zip(batch, outcomes, strict=True):
         if item.row.done():
             continue
         if isinstance(row, Exception):
@@ -163,11 +163,11 @@ def _give(batch: Sequence[_Item], found: Sequence[Rows | Exception]) -> None:
             item.row.set_result(row)
 
 
-def _run_together(model: Deployed, arrays: Sequence[NDArray[Any]]) -> Sequence[Rows | Exception]:
-    """A row each. Where the batch fails as a whole each runs alone, so that a bad one takes no other with it."""
+def _run_batch(model: Deployed, arrays: Sequence[NDArray[Any]]) -> Sequence[Rows | Exception]:
+    """One row per input. Where the batch fails, each runs alone, so that a bad input fails no other."""
     try:
         return list(model.predictor.probabilities(arrays))
     except Exception as error:
         if len(arrays) == 1:
             return [error]
-    return [_run_together(model, [array])[0] for array in arrays]
+    return [_run_batch(model, [array])[0] for array in arrays]

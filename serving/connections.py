@@ -1,4 +1,4 @@
-"""What uvicorn leaves open before an ASGI app is asked: limits for the head of a request, who takes a connection."""
+"""What uvicorn does not limit before it calls the ASGI app: size and time of the headers, frames of a WebSocket."""
 
 import asyncio
 import secrets
@@ -17,35 +17,35 @@ from wsproto.events import BytesMessage, CloseConnection, Ping, Request, TextMes
 from serving.admission import MAX_HEADER_BYTES
 from serving.errors import RequestError
 from serving.metrics import errors_of
-from serving.metrics_buffer import tally
-from serving.request_context import NOSNIFF, WHOLE
+from serving.metrics_buffer import metrics_buffer
+from serving.request_context import NOSNIFF, WHOLE_BODY
 
 HEAD_TIMEOUT_S = 10.0  # from the connection, or from the first byte of the next request on it; nginx has the same
-# Beyond what the outer layer refuses in its own words; a head that comes at once, in one read, is always left to it.
+# Beyond what the middleware refuses in its own words; headers that come in one read are always left to it.
 MOST_HEAD_BYTES = 4 * MAX_HEADER_BYTES
-# Requests that wait on one connection for the answer to the one before. uvicorn reads on after each answer, however
+# Requests that wait on one connection for the answer before theirs. uvicorn reads on after each answer, however
 # many wait: 375,000 of 32 bytes took 600 MB.
 MOST_PIPELINED = 64
 # Of a message of a WebSocket: a piece of 20,000 characters, each written as two escapes, has 240,000.
 MOST_MESSAGE_BYTES = 262_144
 # Of a message: the longest one in frames of 1 KiB; browsers send one. 100,000 empty ones kept a worker busy for 0.8 s.
 MOST_FRAMES = 256
-# Read before the worker turns to others: some 700 empty frames, which take 10 ms. uvloop reads 256,000 bytes at once,
-# and as many frames as are in them kept a worker busy for 0.6 s.
+# Read before the worker turns to other connections: some 700 empty frames, which take 10 ms. uvloop reads 256,000 bytes
+# at once, and as many frames as are in them kept a worker busy for 0.6 s.
 PIECE_BYTES = 4096
 TOO_BIG = 1009  # close code of RFC 6455
 ABORT = "convoy.abort"  # in the ASGI scope of a WebSocket: ends the connection at once, whatever waits to be sent
 
 
 class _NoTrailers(list[tuple[bytes, bytes]]):
-    """Where uvicorn puts a header that comes after a chunk; a check of each header would cost every request."""
+    """Where uvicorn puts a header that comes after a chunk; a check of each header would slow down every request."""
 
     def append(self, _: tuple[bytes, bytes]) -> None:
         raise ValueError("trailers are not read")  # ends the parser, and send_400_response answers
 
 
 class Connection(HttpToolsProtocol):
-    """uvicorn's own protocol. A head that arrives in one piece, as nearly all do, starts no timer."""
+    """uvicorn's own protocol, with limits. Headers that arrive in one piece, as nearly all do, start no timer."""
 
     shared = False  # whether other workers listen at the same socket
     _in_head = True  # also while a new connection has sent nothing yet
@@ -59,7 +59,7 @@ class Connection(HttpToolsProtocol):
             # Some 50 us, in which another worker takes the next one. Without it a worker takes all that are waiting:
             # in 9 of 24 trials all 16 connections were with one of two workers, and the other one idle; with it in 0.
             time.sleep(1e-9)
-        self._timer = self.loop.call_later(HEAD_TIMEOUT_S, self._end_late)
+        self._timer = self.loop.call_later(HEAD_TIMEOUT_S, self._end_on_timeout)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
@@ -87,32 +87,32 @@ class Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._in_chunk_head = False
         super().on_message_complete()
-        self.scope[WHOLE] = True  # type: ignore[literal-required]
+        self.scope[WHOLE_BODY] = True  # type: ignore[literal-required]
 
     def data_received(self, data: bytes) -> None:
         if self._in_chunk_head:
-            self._head_bytes += len(data)  # before the parser takes it: a chunk may begin and end in it
+            self._head_bytes += len(data)  # before it is parsed: a chunk may begin and end in it
         super().data_received(data)
         if not (self._in_head or self._in_chunk_head) or self.transport.is_closing():
             return
         if self._in_head:
             self._head_bytes += len(data)
         if self._head_bytes > MOST_HEAD_BYTES:
-            self._end(RequestError("headers_too_large", f"at most {MAX_HEADER_BYTES} bytes in all"))
+            self._end_with(RequestError("headers_too_large", f"at most {MAX_HEADER_BYTES} bytes in all"))
         elif self._in_head and self._timer is None:
-            self._timer = self.loop.call_later(HEAD_TIMEOUT_S, self._end_late)
+            self._timer = self.loop.call_later(HEAD_TIMEOUT_S, self._end_on_timeout)
 
     def handle_websocket_upgrade(self) -> None:
         # wsproto reads these as ASCII; its exception would leave the connection among those that uvicorn keeps.
-        read = (value for name, value in self.headers if name == b"host" or name.startswith(b"sec-websocket-"))
-        if all(map(bytes.isascii, read)):
+        values = (value for name, value in self.headers if name == b"host" or name.startswith(b"sec-websocket-"))
+        if all(map(bytes.isascii, values)):
             super().handle_websocket_upgrade()
         else:
-            self._end(RequestError("malformed_request", "a header of the handshake is not ASCII"))
+            self._end_with(RequestError("malformed_request", "a header of the handshake is not ASCII"))
 
     def send_400_response(self, msg: str) -> None:
-        """Where uvicorn answers bytes that it cannot parse, in plain text."""
-        self._end(
+        """Called where uvicorn cannot parse; it would answer in plain text."""
+        self._end_with(
             RequestError("malformed_request", "this is not a request of HTTP/1.1, or it has trailers after its body")
         )
 
@@ -121,37 +121,37 @@ class Connection(HttpToolsProtocol):
             self._timer.cancel()
             self._timer = None
 
-    def _end_late(self) -> None:
+    def _end_on_timeout(self) -> None:
         self._timer = None
         if self._head_bytes:
-            self._end(RequestError("request_timeout", f"the head did not arrive within {HEAD_TIMEOUT_S:g} s"))
+            self._end_with(RequestError("request_timeout", f"the head did not arrive within {HEAD_TIMEOUT_S:g} s"))
         else:
             self.transport.close()
 
-    def _end(self, fault: RequestError) -> None:
-        """Answer in the form of every other error, and close; a request before it gets its own answer, and no more."""
+    def _end_with(self, error: RequestError) -> None:
+        """Answer in the form of every other error, and close; a request before it gets only its own answer."""
         if self.cycle is not None and not self.cycle.response_complete:
             if self.cycle.response_started or not self.cycle.more_body or self.pipeline:
                 self.shutdown()
                 return
             self.cycle.disconnected = True  # the app is not to answer as well
             self.cycle.message_event.set()
-        tally.count(errors_of(fault.code, "none"))
+        metrics_buffer.count(errors_of(error.code, "none"))
         request_id = secrets.token_hex(8)
-        body = fault.body(request_id, {})
+        body = error.body(request_id, {})
         head = (
             f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
             f"x-request-id: {request_id}\r\nconnection: close\r\n"
         ).encode()
-        self.transport.write(STATUS_LINE[fault.status] + head + b"%b: %b\r\n\r\n" % NOSNIFF + body)
+        self.transport.write(STATUS_LINE[error.status] + head + b"%b: %b\r\n\r\n" % NOSNIFF + body)
         self.transport.close()
 
 
 class Socket(WSProtocol):
-    """uvicorn's own protocol for WebSockets, which ends those that answer no ping; here with limits."""
+    """uvicorn's own protocol for WebSockets, with limits; it closes those that answer no ping."""
 
     _frames = 0  # of the message that is being read
-    _turn: asyncio.Handle | None = None  # in which the next piece of what has come is read
+    _next_read: asyncio.Handle | None = None  # reads the next piece of what was received
 
     def __init__(self, config: Config, *arguments: Any, **options: Any) -> None:
         config.ws_max_size = MOST_MESSAGE_BYTES
@@ -161,41 +161,41 @@ class Socket(WSProtocol):
         self._unread = bytearray()
 
     def data_received(self, data: bytes) -> None:
-        little = len(data) <= PIECE_BYTES and not self._unread
-        if little or self.conn.state is ConnectionState.CONNECTING:
+        is_small = len(data) <= PIECE_BYTES and not self._unread
+        if is_small or self.conn.state is ConnectionState.CONNECTING:
             super().data_received(data)
         else:
             self._unread += data
-            self._go_on()
+            self._read_on()
 
     async def receive(self) -> WebSocketEvent:
         message = await super().receive()
-        self._go_on()
+        self._read_on()
         return message
 
     async def send(self, message: ASGISendEvent) -> None:
         await super().send(message)
-        self._go_on()  # a farewell is waited for also where messages are not read
+        self._read_on()  # the close frame of the client is awaited also where messages are not read
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._unread.clear()
         super().connection_lost(exc)
 
-    def _go_on(self) -> None:
-        """Read what has come in pieces, each in its own turn, and nothing else from the network until then."""
+    def _read_on(self) -> None:
+        """Read the received bytes in pieces, one per turn of the event loop; meanwhile nothing from the network."""
         if self._unread and not self.transport.is_closing():
             self.transport.pause_reading()
-            if self._turn is None and not self.read_paused:
-                self._turn = self.loop.call_soon(self._read_piece)
+            if self._next_read is None and not self.read_paused:
+                self._next_read = self.loop.call_soon(self._read_piece)
 
     def _read_piece(self) -> None:
-        self._turn = None
+        self._next_read = None
         piece = bytes(self._unread[:PIECE_BYTES])
         del self._unread[:PIECE_BYTES]
         if piece and not self.transport.is_closing():
             super().data_received(piece)
             if self._unread:
-                self._go_on()
+                self._read_on()
             elif not (self.read_paused or self.transport.is_closing()):
                 self.transport.resume_reading()
 
@@ -213,14 +213,14 @@ class Socket(WSProtocol):
         super().handle_message(event)
 
     def handle_ping(self, event: Ping) -> None:
-        """Answer, unless the client leaves unread what it was sent: uvicorn would keep every pong in memory."""
+        """Answer, unless the client reads nothing of what it was sent: uvicorn would keep every pong in memory."""
         if self.writable.is_set():
             super().handle_ping(event)
         else:
             self.transport.abort()
 
     def _refuse(self, reason: str) -> None:
-        self.close_sent = True  # what it sends after this is not read
+        self.close_sent = True  # what the client sends after this is not read
         self.queue.put_nowait({"type": "websocket.disconnect", "code": TOO_BIG, "reason": reason})
         if not self.transport.is_closing():
             self.transport.write(self.conn.send(CloseConnection(code=TOO_BIG, reason=reason)))
@@ -228,7 +228,7 @@ class Socket(WSProtocol):
 
 
 def take_over_connections(workers: int) -> None:
-    """Let uvicorn, which BentoML starts with its defaults, take these protocols for its own."""
+    """Let uvicorn, which BentoML starts with its defaults, use these protocols."""
     Connection.shared = workers > 1
     auto.AutoHTTPProtocol = Connection
     websockets_auto.AutoWebSocketsProtocol = Socket

@@ -29,26 +29,26 @@ class Deployed:
 
     predictor: Predictor
     release: Release
-    run_s: float = 0.0  # of one image, or of the longest text that is given at once, as measured when it was loaded
+    run_s: float = 0.0  # of one image, or of the longest text in one run, as measured when it was loaded
 
     @cached_property
-    def measures(self) -> Metrics:
-        """What Prometheus sees of it."""
+    def metrics(self) -> Metrics:
+        """Its series in Prometheus."""
         return metrics_of(self.predictor.card.task, self.release.version, tuple(self.predictor.card.labels))
 
     @cached_property
     def explainer(self) -> Explainer | None:
-        """What explains it, if anything does; loaded when it is first asked for, by the one thread that explains."""
+        """None where the bundle has no explanation; loaded at the first use, by the one thread that explains."""
         return open_explainer(self.predictor)
 
     @cached_property
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """Who answers, for those who do not read the body."""
+        """Version and digest, for clients that do not read the body."""
         return [(b"x-model-version", self.release.version.encode()), (b"x-model-digest", self.release.digest.encode())]
 
     @cached_property
-    def answer_head(self) -> bytes:
-        """The part of every answer that is the same until the next release."""
+    def answer_prefix(self) -> bytes:
+        """The start of every answer, the same until the next release."""
         release = self.release
         model = {"name": release.name, "version": release.version, "run_id": release.run_id, "digest": release.digest}
         return b'{"model":' + orjson.dumps(model)
@@ -56,14 +56,14 @@ class Deployed:
 
 @dataclass(frozen=True)
 class Unavailable:
-    """Why nothing answers for a task; paths in `reason` start at the deployed folder."""
+    """Why a task has no model; paths in `reason` start at the deployed folder."""
 
     reason: str
     invalid: bool = True  # the bundle itself; False where the machine failed, such as for want of descriptors
 
 
 class DeployedModels:
-    """One reference per task; a reader takes it once per request."""
+    """The model of each task; a request reads it once, and keeps it."""
 
     def __init__(self, tasks: Mapping[Task, Deployed | Unavailable] | None = None) -> None:
         self.by_task: dict[Task, Deployed | Unavailable] = {task: Unavailable("not loaded yet") for task in TASKS}
@@ -81,12 +81,12 @@ def deployed_folder() -> Path:
 
 
 def load_task(root: Path, task: Task, logged_reason: str = "") -> Deployed | Unavailable:
-    """Load what `current` points at; a failure for `logged_reason` is not logged again.
+    """Load the bundle that `current` points at; a failure for `logged_reason` is not logged again.
 
-    Never raises: one bad bundle must not take the other task with it.
+    Never raises: one bad bundle must not fail the other tasks.
     """
     try:
-        return _load(root, task)
+        return _load_current(root, task)
     except BundleInvalid as error:
         reason = str(error).replace(f"{root.resolve()}{os.sep}", "")
         if reason != logged_reason:
@@ -99,11 +99,11 @@ def load_task(root: Path, task: Task, logged_reason: str = "") -> Deployed | Una
         return Unavailable(reason, invalid=False)
 
 
-def _load(root: Path, task: Task) -> Deployed:
+def _load_current(root: Path, task: Task) -> Deployed:
     current = root / task / "current"
     if not current.exists():
         raise BundleInvalid(f"{root.resolve() / task / 'current'} is missing: no model is deployed; promote one")
-    # Resolved once: `current` may move while the files are read.
+    # Resolved once: `current` may change while the files are read.
     folder = current.resolve()
     predictor = Predictor(folder, threads=1)
     release = read_release(folder)
@@ -114,19 +114,19 @@ def _load(root: Path, task: Task) -> Deployed:
     if predictor.card.task != task:
         raise BundleInvalid(f"{folder} is a bundle for {predictor.card.task}, not for {task}; deploy the right one")
     logger.info("%s: %s version %s, digest %s", task, release.name, release.version, release.digest[:12])
-    return Deployed(predictor, release, _time(predictor))
+    return Deployed(predictor, release, _time_runs(predictor))
 
 
-def _time(predictor: Predictor) -> float:
-    """The quickest of some runs of one image or of the longest text: what it takes where nothing disturbs it."""
+def _time_runs(predictor: Predictor) -> float:
+    """Seconds of the quickest of some runs of one image or of the longest text."""
     contract = predictor.card.preprocessing
     if isinstance(contract, ImagePreprocessing):
         batch = np.zeros((1, contract.size_px, contract.size_px, contract.channels), dtype=np.uint8)
     else:
         batch = predictor.preprocessor.collate([np.full(contract.longest_run, contract.unknown_id, dtype=np.int64)])
-    took_s = []
+    times_s = []
     for _ in range(TIMED_RUNS):
         began_s = time.perf_counter()
         predictor.run(batch)
-        took_s.append(time.perf_counter() - began_s)
-    return min(took_s)
+        times_s.append(time.perf_counter() - began_s)
+    return min(times_s)

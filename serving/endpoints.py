@@ -1,4 +1,4 @@
-"""Convoy's own routes as ASGI apps, in front of BentoML's."""
+"""Convoy's own routes as ASGI apps, and the router in front of BentoML's app."""
 
 import logging
 import time
@@ -14,7 +14,7 @@ from serving.deployed import DeployedModels
 from serving.errors import RequestError, from_rejection
 from serving.handlers import Handlers
 from serving.metrics import forget_dead_workers
-from serving.metrics_buffer import tally
+from serving.metrics_buffer import metrics_buffer
 from serving.predictions import answer_predictions, answer_sets
 from serving.request_context import RequestContext
 from serving.routes import (
@@ -43,53 +43,53 @@ logger = logging.getLogger("bentoml.convoy")
 Handler = Callable[[bytes, RequestContext], Awaitable[bytes]]
 
 
-class Front:
-    """Answers Convoy's own routes itself; BentoML's layers around a mounted app cost as much as a prediction."""
+class Router:
+    """Calls Convoy's own apps directly; BentoML's layers around a mounted app cost as much as a prediction."""
 
-    def __init__(self, own: Mapping[str, ASGIApp], bentoml_app: ASGIApp, socket: ASGIApp | None = None) -> None:
-        self._own, self._bentoml_app, self._socket = own, bentoml_app, socket
+    def __init__(self, apps: Mapping[str, ASGIApp], bentoml_app: ASGIApp, socket: ASGIApp | None = None) -> None:
+        self._apps, self._bentoml_app, self._socket = apps, bentoml_app, socket
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        app = self._own.get(scope["path"]) if scope["type"] == "http" else None
+        app = self._apps.get(scope["path"]) if scope["type"] == "http" else None
         if scope["type"] == "websocket":
             app = self._socket
         if app is None and scope.get("path") == METRICS.path:
-            tally.bring()
+            metrics_buffer.flush()
             forget_dead_workers()
         await (app or self._bentoml_app)(scope, receive, send)
 
 
 class Endpoint:
-    """A handler as an ASGI app. What it raises is answered here: a layer further out would not count it."""
+    """A handler as an ASGI app. What it raises is answered here: an outer layer would not count it."""
 
     def __init__(self, handler: Handler, explains: bool = False) -> None:
         self._handler, self._explains = handler, explains
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange: RequestContext = scope["convoy"]
+        context: RequestContext = scope["convoy"]
         try:
-            body = await self._handler(scope["query_string"], exchange)
-        except RequestError as fault:
-            exchange.fault = fault
+            body = await self._handler(scope["query_string"], context)
+        except RequestError as error:
+            context.error = error
         except InputRejected as rejection:
-            exchange.fault = from_rejection(rejection)
+            context.error = from_rejection(rejection)
         except Exception:
-            logger.exception("request %s failed", exchange.request_id, extra={"convoy_request_id": exchange.request_id})
-            exchange.fault = RequestError("internal_error")
-        if exchange.fault is not None:
-            # The outer layer writes the body.
-            await send({"type": "http.response.start", "status": exchange.fault.status, "headers": []})
+            logger.exception("request %s failed", context.request_id, extra={"convoy_request_id": context.request_id})
+            context.error = RequestError("internal_error")
+        if context.error is not None:
+            # The middleware writes the body.
+            await send({"type": "http.response.start", "status": context.error.status, "headers": []})
             await send({"type": "http.response.body", "body": b""})
             return
         headers = [(b"content-type", JSON.encode())]
-        if exchange.model is not None:
-            # Last, so that what comes before is the same for the same input.
-            exchange.answer = body
-            body = b'%b,"request_id":"%b"}' % (body[:-1], exchange.request_id.encode())
-            headers += exchange.model.headers
-            measures = exchange.model.measures
-            seconds = measures.explanation_seconds if self._explains else measures.seconds
-            tally.observe(seconds, time.monotonic() - exchange.arrived_s)
+        if context.model is not None:
+            # Last, so that the same input has the same bytes before it.
+            context.answer = body
+            body = b'%b,"request_id":"%b"}' % (body[:-1], context.request_id.encode())
+            headers += context.model.headers
+            metrics = context.model.metrics
+            histogram = metrics.explanation_seconds if self._explains else metrics.seconds
+            metrics_buffer.observe(histogram, time.monotonic() - context.arrived_s)
         headers.append((b"content-length", str(len(body)).encode()))
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
@@ -99,10 +99,10 @@ def own_routes(
     models: DeployedModels,
     request_log: RequestLogState | None = None,
     stream_threads: Threads | None = None,
-    seal: StateToken | None = None,
+    state_token: StateToken | None = None,
 ) -> dict[str, ASGIApp]:
     """Convoy's own apps by their path."""
-    handlers = Handlers(models, request_log or {"state": "off"}, stream_threads, seal)
+    handlers = Handlers(models, request_log or {"state": "off"}, stream_threads, state_token)
     return {
         PREDICT_IMAGES.path: Endpoint(partial(handlers.images, answer_predictions)),
         PREDICT_TEXTS.path: Endpoint(partial(handlers.texts, answer_predictions)),

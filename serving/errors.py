@@ -1,11 +1,11 @@
-"""Every way a request can fail -> its status, and the one JSON body that tells it."""
+"""Every way a request can fail -> its status, and the JSON body that all errors have."""
 
 import json
 from collections.abc import Mapping
 
 from convoy.kinds.kind import InputRejected
 
-# code -> (HTTP status, what it means). 5xx are our own faults only.
+# code -> (HTTP status, what it means). 5xx are errors of the service only.
 CODES: dict[str, tuple[int, str]] = {
     "malformed_json": (400, "the body is not JSON that every parser reads alike"),
     "malformed_multipart": (400, "the body is not the multipart form that its content type announces"),
@@ -45,10 +45,10 @@ CODES: dict[str, tuple[int, str]] = {
     "not_ready": (503, "a model is not loaded"),
     "deadline_exceeded": (504, "the answer was not ready in time"),
 }
-RETRY_AFTER_S = {429: 1, 503: 5}  # what is inside has its answers by then; a deployment is over by then
+RETRY_AFTER_S = {429: 1, 503: 5}  # accepted requests are answered by then; a deployment is over by then
 
-# For answers that are not ours (BentoML, Starlette): the code that fits the status they give.
-_CODE_OF_STATUS = {
+# For answers of BentoML and Starlette: the code that fits their status.
+_CODES_BY_STATUS = {
     400: "malformed_request",
     404: "not_found",
     405: "method_not_allowed",
@@ -61,10 +61,10 @@ _CODE_OF_STATUS = {
 
 
 class RequestError(Exception):
-    """A request that ends in a 4xx or 5xx; `message` is for people and repeats nothing of the input."""
+    """A request that ends in a 4xx or 5xx; `message` is for people and repeats no input."""
 
     def __init__(self, code: str, message: str = "", headers: Mapping[str, str] | None = None) -> None:
-        # A code that preprocessing has and this table does not is still an input that cannot be used.
+        # A code of preprocessing that this table lacks is still an input that cannot be used.
         self.status, meaning = CODES.get(code, (422, ""))
         self.code = code
         self.message = message or meaning
@@ -73,19 +73,19 @@ class RequestError(Exception):
             self.headers.setdefault("retry-after", str(RETRY_AFTER_S[self.status]))
         super().__init__(self.message)
 
-    def body(self, request_id: str, beside: Mapping[str, object]) -> bytes:
+    def body(self, request_id: str, extra: Mapping[str, object]) -> bytes:
         """The JSON of the error contract; `beside` stands next to `error`."""
         error = {"code": self.code, "message": self.message, "request_id": request_id}
-        return json.dumps({"error": error, **beside}, ensure_ascii=False).encode("utf-8")
+        return json.dumps({"error": error, **extra}, ensure_ascii=False).encode("utf-8")
 
 
 def from_rejection(rejection: InputRejected, name: str = "") -> RequestError:
-    """The fault of an input that preprocessing refuses; `name` says which input, as `texts[2]`."""
+    """The error of an input that preprocessing refuses; `name` says which input, as `texts[2]`."""
     return RequestError(rejection.code, f"{name}: {rejection.message}" if name else rejection.message)
 
 
 def from_status(status: int) -> RequestError:
-    """The fault that an answer of another layer stands for."""
-    if status in _CODE_OF_STATUS:
-        return RequestError(_CODE_OF_STATUS[status])
+    """The error that an answer of another layer stands for."""
+    if status in _CODES_BY_STATUS:
+        return RequestError(_CODES_BY_STATUS[status])
     return RequestError("internal_error" if status >= 500 else "malformed_request")

@@ -1,4 +1,4 @@
-"""Lines -> the end of a file that several workers share, kept from others' eyes and from growing without end."""
+"""Lines -> the end of a file that several workers share; private to its owner, and rotated at a size."""
 
 import fcntl
 import os
@@ -7,12 +7,12 @@ from pathlib import Path
 
 from convoy.core.request_files import older
 
-# Instead of a descriptor's number, from its close on: the next file or socket of any thread may have that number.
+# In place of a closed descriptor's number, which the next file or socket of any thread may have.
 CLOSED = -1
 
 
 class LogFile:
-    """A file that becomes FILE.1 when it is full, as FILE.1 becomes FILE.2, and so on; the oldest goes."""
+    """A file that becomes FILE.1 when it is full, as FILE.1 becomes FILE.2, and so on; the oldest is deleted."""
 
     def __init__(self, path: Path, max_bytes: int, files: int) -> None:
         self.path, self._max_bytes, self._files = path, max_bytes, files
@@ -41,7 +41,7 @@ class LogFile:
                 os.close(descriptor)
 
     def _open(self) -> int:
-        """The file at `path`, locked until it is closed: the one found may have been rotated while we waited."""
+        """The file at `path`, locked until it is closed; opened again where it was rotated while this waited."""
         while True:
             descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:

@@ -1,4 +1,4 @@
-"""What is noted of an answered request -> its line: who answered what; what was sent only where that is asked for."""
+"""An answered request -> its line in the log: model and answer; what was sent only where the settings say so."""
 
 import base64
 import time
@@ -13,7 +13,7 @@ MAX_PAYLOAD_BYTES = 1_000_000  # of one request; a larger one is noted by its si
 
 
 class Payload(NamedTuple):
-    """What was sent, where that is asked for."""
+    """What the client sent; kept only where the settings say so."""
 
     body: bytes | None  # None where it is too large to be kept
     size: int
@@ -32,7 +32,7 @@ class Entry(NamedTuple):
     status: int
     code: str | None
     model: tuple[str, str] | None  # version and digest
-    answer: bytes  # parsed when it is written, since that takes longer than to note it
+    answer: bytes  # parsed when it is written: parsing would slow down the request
     payload: Payload | None
 
     @property
@@ -41,24 +41,24 @@ class Entry(NamedTuple):
         return len(self.answer) + (len(self.payload.body) if self.payload and self.payload.body else 0)
 
 
-def entry_of(route: str, query: bytes, exchange: RequestContext, with_payload: bool) -> Entry:
+def entry_of(route: str, query: bytes, context: RequestContext, with_payload: bool) -> Entry:
     """The entry of a request of a model's route that has its answer."""
-    release = exchange.model.release if exchange.model else None
+    release = context.model.release if context.model else None
     payload = None
     if with_payload:
-        size = len(exchange.body)
-        body = exchange.body if size <= MAX_PAYLOAD_BYTES else None
-        payload = Payload(body, size, exchange.content_type, query)
+        size = len(context.body)
+        body = context.body if size <= MAX_PAYLOAD_BYTES else None
+        payload = Payload(body, size, context.content_type, query)
     return Entry(
         time.time(),
-        time.monotonic() - exchange.arrived_s,
+        time.monotonic() - context.arrived_s,
         route,
-        exchange.request_id,
-        exchange.task or "",
-        exchange.status,
-        exchange.fault.code if exchange.fault else None,
+        context.request_id,
+        context.task or "",
+        context.status,
+        context.error.code if context.error else None,
         (release.version, release.digest) if release else None,
-        exchange.answer,
+        context.answer,
         payload,
     )
 
@@ -78,38 +78,42 @@ def line_of(entry: Entry) -> bytes:
     if entry.code is not None:
         content["code"] = entry.code
     if entry.answer:
-        content |= _told(orjson.loads(entry.answer))
+        content |= _shorten_answer(orjson.loads(entry.answer))
     if entry.payload is not None:
-        content["payload"] = _payload(entry.payload)
+        content["payload"] = _describe_payload(entry.payload)
     return orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def _told(answer: dict[str, Any]) -> dict[str, object]:
-    """What is kept of the predictions, or of the explanation, which is of a label that the client may have chosen."""
+def _shorten_answer(answer: dict[str, Any]) -> dict[str, object]:
+    """What is kept of the predictions, or of the explanation, whose label the client may have chosen."""
     if "predictions" in answer:
-        return {"predictions": [_shortened(found) for found in answer["predictions"]]}
+        return {"predictions": [_shorten(prediction) for prediction in answer["predictions"]]}
     if "label" in answer:
-        return {"explanation": _shortened(answer)}
-    return {"predictions": _so_far(answer["probabilities"])}
+        return {"explanation": _shorten(answer)}
+    return {"predictions": _shorten_stream(answer["probabilities"])}
 
 
-def _so_far(probabilities: dict[str, float] | None) -> list[dict[str, object]]:
-    """Of a text in pieces what is known of it so far, and none of its words."""
+def _shorten_stream(probabilities: dict[str, float] | None) -> list[dict[str, object]]:
+    """The prediction for a text in pieces so far, and none of its words."""
     if probabilities is None:
         return []
     best = max(probabilities, key=probabilities.__getitem__)
-    return [_shortened({"label": best, "probability": probabilities[best]})]
+    return [_shorten({"label": best, "probability": probabilities[best]})]
 
 
-def _shortened(prediction: dict[str, object]) -> dict[str, object]:
+def _shorten(prediction: dict[str, object]) -> dict[str, object]:
     """The label and its probability, or the labels of a set with theirs."""
     if "label" in prediction:
         return {"label": prediction["label"], "probability": prediction["probability"]}
     return {"labels": prediction["labels"], "probabilities": prediction["probabilities"]}
 
 
-def _payload(payload: Payload) -> dict[str, object]:
-    about = {"content_type": payload.content_type, "query": payload.query.decode("latin-1"), "bytes": payload.size}
+def _describe_payload(payload: Payload) -> dict[str, object]:
+    description = {
+        "content_type": payload.content_type,
+        "query": payload.query.decode("latin-1"),
+        "bytes": payload.size,
+    }
     if payload.body is None:
-        return {**about, "left_out": f"more than {MAX_PAYLOAD_BYTES} bytes"}
-    return {**about, "base64": base64.b64encode(payload.body).decode()}
+        return {**description, "left_out": f"more than {MAX_PAYLOAD_BYTES} bytes"}
+    return {**description, "base64": base64.b64encode(payload.body).decode()}

@@ -1,4 +1,4 @@
-"""What is counted on the way of a request, brought to Prometheus a little later and all at once."""
+"""Counts and observations of requests, written to Prometheus' files a little later and all at once."""
 
 import logging
 import threading
@@ -10,74 +10,74 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from prometheus_client import Counter, Gauge, Histogram
 
-# An observation writes two numbers into a file that the workers share. A request makes ten of them, which cost it as
-# much as reading its image; for all requests of half a second together they cost as much as for one.
+# An observation writes two numbers into a file that Prometheus reads. A request makes ten of them, which cost as much
+# as reading its image; for all requests of half a second together they cost as much as for one.
 FLUSH_EVERY_S = 0.5
 logger = logging.getLogger("bentoml.convoy")
 
 
 class MetricsBuffer:
-    """Counts and observations since the last time, which a kill loses; any thread may add to it."""
+    """Counts and observations since the last flush, which a kill loses; any thread may add to it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts: Counts[Counter] = Counts()
-        self._observed: dict[Histogram, list[float]] = {}
-        self._shown: dict[Gauge, float] = {}
+        self._observations: dict[Histogram, list[float]] = {}
+        self._gauges: dict[Gauge, float] = {}
         self._failed: set[object] = set()
         self._stop = threading.Event()
 
     def count(self, counter: "Counter") -> None:
-        """One more."""
+        """Add one."""
         with self._lock:
             self._counts[counter] += 1
 
     def observe(self, histogram: "Histogram", value: float) -> None:
-        """One more value."""
+        """Add one value."""
         with self._lock:
-            self._observed.setdefault(histogram, []).append(value)
+            self._observations.setdefault(histogram, []).append(value)
 
-    def show(self, gauge: "Gauge", value: float) -> None:
-        """What holds from now on."""
+    def set_gauge(self, gauge: "Gauge", value: float) -> None:
+        """Set the value from now on."""
         with self._lock:
-            self._shown[gauge] = value
+            self._gauges[gauge] = value
 
-    def bring(self) -> None:
-        """Let Prometheus know. A value that cannot be counted is lost, and logged once for each metric."""
+    def flush(self) -> None:
+        """Write to Prometheus' files. A value that cannot be counted is lost, and logged once for each metric."""
         from serving.prometheus_private import observe_all  # late, as that module says
 
         with self._lock:
             counts, self._counts = self._counts, Counts()
-            observed, self._observed = self._observed, {}
-            shown, self._shown = self._shown, {}
+            observations, self._observations = self._observations, {}
+            gauges, self._gauges = self._gauges, {}
             for counter, count in counts.items():
-                self._try(counter, partial(counter.inc, count))
-            for histogram, values in observed.items():
-                self._try(histogram, partial(observe_all, histogram, values))
-            for gauge, value in shown.items():
-                self._try(gauge, partial(gauge.set, value))
+                self._write(counter, partial(counter.inc, count))
+            for histogram, values in observations.items():
+                self._write(histogram, partial(observe_all, histogram, values))
+            for gauge, value in gauges.items():
+                self._write(gauge, partial(gauge.set, value))
 
     def start(self) -> None:
-        """Bring it regularly, by a thread."""
+        """Flush regularly, by a thread."""
         self._stop = threading.Event()
-        threading.Thread(target=self._bring_regularly, args=(self._stop,), name="tally", daemon=True).start()
+        threading.Thread(target=self._flush_regularly, args=(self._stop,), name="metrics", daemon=True).start()
 
     def stop(self) -> None:
-        """Bring what is left, and no more."""
+        """Flush what is left, and stop the thread."""
         self._stop.set()
-        self.bring()
+        self.flush()
 
-    def _try(self, metric: object, step: Callable[[], None]) -> None:
+    def _write(self, metric: object, step: Callable[[], None]) -> None:
         try:
             step()
-        except Exception:  # whatever it is: the other metrics are still to be counted
+        except Exception:  # of any kind: the other metrics are still to be counted
             if metric not in self._failed:
                 logger.exception("%s cannot be counted", metric)
             self._failed.add(metric)
 
-    def _bring_regularly(self, stop: threading.Event) -> None:
+    def _flush_regularly(self, stop: threading.Event) -> None:
         while not stop.wait(FLUSH_EVERY_S):
-            self.bring()
+            self.flush()
 
 
-tally = MetricsBuffer()  # of this process
+metrics_buffer = MetricsBuffer()  # of this process

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
 FIELD = b"image"
-# curl, browsers and requests name what they guess from the file's name; the bytes decide in the end.
+# curl, browsers and requests guess the type from the file's name; the bytes decide in the end.
 PART_TYPES = frozenset({b"", b"application/octet-stream", b"image/png", b"image/jpeg", b"image/jpg", b"image/webp"})
 
 
@@ -23,7 +23,7 @@ class _Part:
 
 
 class _Form:
-    """The callbacks of the parser; keeps at most `max_items` parts, so that a hostile form costs nothing more."""
+    """The callbacks of the parser; keeps at most `max_items` parts, so that a hostile form costs no more."""
 
     def __init__(self, max_items: int) -> None:
         self.max_items = max_items

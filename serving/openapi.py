@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from serving import explanation_schemas, schemas
+from serving import schemas
 from serving.admission import TIMEOUT_S
 from serving.errors import CODES, RETRY_AFTER_S
 from serving.routes import IMAGE_TYPES, JSON, METHODS, MULTIPART, POLARITIES, ROUTES, RouteSpec
@@ -21,7 +21,7 @@ _MODEL_HEADERS: Json = {
     "X-Model-Version": {"description": "the registered version that answered", "schema": {"type": "string"}},
     "X-Model-Digest": {"description": "the digest of its bundle", "schema": {"type": "string"}},
 }
-_IMAGE_QUESTION: list[Json] = [
+_IMAGE_EXPLANATION: list[Json] = [
     {
         "name": "label",
         "in": "query",
@@ -49,7 +49,7 @@ Every answer of 4xx or 5xx is an `ErrorAnswer` with one of these codes:
 
 
 def document() -> Json:
-    """The whole document, made anew."""
+    """The whole document, built again at each call."""
     paths: Json = {}
     for route in ROUTES:
         paths[route.path] = {route.method.lower(): _operation(route)}
@@ -72,8 +72,8 @@ def _schemas() -> Json:
         schemas.TextsAnswer,
         schemas.ImageSetsAnswer,
         schemas.TextSetsAnswer,
-        explanation_schemas.ImageExplanationAnswer,
-        explanation_schemas.TextExplanationAnswer,
+        schemas.ImageExplanationAnswer,
+        schemas.TextExplanationAnswer,
         schemas.StreamAnswer,
         schemas.ModelsAnswer,
         schemas.NotReadyAnswer,
@@ -81,10 +81,10 @@ def _schemas() -> Json:
     adapters: list[tuple[str, Any, TypeAdapter[Any]]] = [
         (answer.__name__, "serialization", TypeAdapter(answer)) for answer in (*answers, schemas.ErrorAnswer)
     ]
-    requests = (schemas.TextsRequest, schemas.StreamRequest, explanation_schemas.TextToExplain)
+    requests = (schemas.TextsRequest, schemas.StreamRequest, schemas.TextToExplain)
     adapters += [(request.__name__, "validation", TypeAdapter(request)) for request in requests]
-    _, found = TypeAdapter.json_schemas(adapters, ref_template=_REFERENCE)
-    definitions: Json = found["$defs"]
+    _, generated = TypeAdapter.json_schemas(adapters, ref_template=_REFERENCE)
+    definitions: Json = generated["$defs"]
     definitions["ErrorDetail"]["properties"]["code"]["enum"] = list(CODES)
     return definitions
 
@@ -96,7 +96,7 @@ def _operation(route: RouteSpec) -> Json:
         **({"description": route.description} if route.description else {}),
         "operationId": (route.path.strip("/").replace("/", "_").replace(".", "_").replace("_{name}", "") or "page"),
         "parameters": _parameters(route),
-        "responses": {"200": _answer(route), **_fault_answers(route)},
+        "responses": {"200": _answer(route), **_error_answers(route)},
     }
     if route.guarded:
         operation["security"] = [{}, {"key": []}]
@@ -130,7 +130,7 @@ def _parameters(route: RouteSpec) -> list[Json]:
         }
         parameters.append(polarity)
     if route.task == "image" and route.explains:
-        parameters += _IMAGE_QUESTION
+        parameters += _IMAGE_EXPLANATION
     if route.path_values:
         names = {"type": "string", "enum": list(route.path_values)}
         parameters.append({"name": "name", "in": "path", "required": True, "schema": names})
@@ -168,21 +168,21 @@ def _answer(route: RouteSpec) -> Json:
     return {"description": "OK", "headers": headers, "content": content}
 
 
-def _fault_answers(route: RouteSpec) -> Json:
+def _error_answers(route: RouteSpec) -> Json:
     codes_by_status: dict[int, list[str]] = {}
-    for code in route.faults:
+    for code in route.error_codes:
         codes_by_status.setdefault(CODES[code][0], []).append(code)
     return {
         str(status): {
             "description": "; ".join(f"{code}: {CODES[code][1]}" for code in codes),
             "headers": _headers(status),
-            "content": {JSON: {"schema": {"$ref": _REFERENCE.format(model=_fault_schema(codes))}}},
+            "content": {JSON: {"schema": {"$ref": _REFERENCE.format(model=_error_schema(codes))}}},
         }
         for status, codes in sorted(codes_by_status.items())
     }
 
 
-def _fault_schema(codes: list[str]) -> str:
+def _error_schema(codes: list[str]) -> str:
     return "NotReadyAnswer" if "not_ready" in codes else "ErrorAnswer"
 
 

@@ -18,18 +18,17 @@ from serving.errors import RequestError, from_rejection
 from serving.json_bodies import read_request
 from serving.schemas import TextPrediction, TextSet, TextsRequest
 
-QUICK_BYTES = 64 * 1024  # an image or a form of them; a form is read in 0.1 ms
+QUICK_BYTES = 64 * 1024  # of an image or of a form; a form is read in 0.1 ms
 QUICK_PIXELS = 256 * 256  # decoded and classified in about a millisecond
 _PNG_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
-_PNG_HEAD_BYTES = 33  # the start, the rest of the head and its checksum
+_PNG_HEAD_BYTES = 33  # signature, header chunk and its checksum
 _PNG_CHUNK = struct.Struct(">I4s")  # length of the data, and name; the data and a checksum of 4 bytes follow
-# Pixels, and how they look in a few numbers. Others can hold what is dear to read: 1 kB of text unpacks to 1 MB.
+# Pixels and a few numbers on their colours. Other chunks can be costly to read: 1 kB of text unpacks to 1 MB.
 _QUICK_CHUNKS = frozenset({b"IDAT", b"PLTE", b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"pHYs"})
 MOST_QUICK_CHUNKS = 32  # 64 kB in chunks of 4 kB, which is smaller than encoders make them
 
-
 Rows = NDArray[np.float32]  # (inputs, labels) probabilities
-# What a route answers for prepared inputs and their probabilities; Prometheus is told of them too.
+# Makes a route's answer of prepared inputs and their probabilities; also counts them for Prometheus.
 Answer = Callable[[Deployed, Sequence[Prepared], Rows], bytes]
 
 
@@ -37,16 +36,16 @@ def answer_predictions(model: Deployed, prepared: Sequence[Prepared], rows: Rows
     """ImagesAnswer or TextsAnswer: the most probable label of each input."""
     labels = model.predictor.card.labels
     predictions: list[TextPrediction] = []
-    listed = rows.tolist()
-    for item, row, (index, probability) in zip(prepared, listed, _best(model, listed), strict=True):
+    row_lists = rows.tolist()
+    for item, row, (index, probability) in zip(prepared, row_lists, _count_best(model, row_lists), strict=True):
         prediction: TextPrediction = {
             "label": labels[index],
             "probability": probability,
             "probabilities": dict(zip(labels, row, strict=True)),
         }
-        _remark(prediction, item)
+        _add_remarks(prediction, item)
         predictions.append(prediction)
-    return _write(model.answer_head + b',"predictions":', predictions)
+    return _encode_answer(model.answer_prefix + b',"predictions":', predictions)
 
 
 def answer_sets(model: Deployed, prepared: Sequence[Prepared], rows: Rows) -> bytes:
@@ -57,15 +56,15 @@ def answer_sets(model: Deployed, prepared: Sequence[Prepared], rows: Rows) -> by
     card = model.predictor.card
     if card.sets.n == 0:
         raise RequestError("sets_uncalibrated")
-    _best(model, rows.tolist())
-    found: list[TextSet] = []
-    for item, row, chosen in zip(prepared, rows, prediction_sets(rows, card.sets.threshold), strict=True):
-        order = [index for index in np.argsort(-row, kind="stable").tolist() if chosen[index]]
+    _count_best(model, rows.tolist())
+    sets: list[TextSet] = []
+    for item, row, in_set in zip(prepared, rows, prediction_sets(rows, card.sets.threshold), strict=True):
+        order = [index for index in np.argsort(-row, kind="stable").tolist() if in_set[index]]
         labels = [card.labels[index] for index in order]
-        one: TextSet = {"labels": labels, "probabilities": dict(zip(labels, row[order].tolist(), strict=True))}
-        _remark(one, item)
-        found.append(one)
-    return _write(model.answer_head + b',"coverage":%r,"predictions":' % card.sets.coverage, found)
+        label_set: TextSet = {"labels": labels, "probabilities": dict(zip(labels, row[order].tolist(), strict=True))}
+        _add_remarks(label_set, item)
+        sets.append(label_set)
+    return _encode_answer(model.answer_prefix + b',"coverage":%r,"predictions":' % card.sets.coverage, sets)
 
 
 def predict_images(
@@ -75,7 +74,7 @@ def predict_images(
     name: str = "image",
     answer: Answer = answer_predictions,
 ) -> bytes:
-    """Encoded images -> what `answer` makes of them. Raises RequestError, which names the first bad one: `image[2]`."""
+    """Encoded images -> `answer` of their predictions. Raises RequestError that names the first bad one: `image[2]`."""
     prepared = prepare_images(model, images, polarity, name)
     return answer(model, prepared, model.predictor.probabilities([item.array for item in prepared]))
 
@@ -83,7 +82,7 @@ def predict_images(
 def prepare_images(
     model: Deployed, images: Sequence[bytes], polarity: Polarity | None, name: str = "image"
 ) -> list[Prepared]:
-    """Encoded images -> what the model takes. Raises RequestError that names the first bad one."""
+    """Encoded images -> the model's inputs. Raises RequestError that names the first bad one."""
     if len(images) > 1:
         _refuse_too_many_pixels(model, images, name)
     prepared: list[Prepared] = []
@@ -96,13 +95,13 @@ def prepare_images(
 
 
 def predict_texts(model: Deployed, texts: Sequence[str], answer: Answer = answer_predictions) -> bytes:
-    """Texts -> what `answer` makes of them. Raises RequestError that names the first bad one, as `texts[2]`."""
+    """Texts -> `answer` of their predictions. Raises RequestError that names the first bad one, as `texts[2]`."""
     prepared = prepare_texts(model, texts)
     return answer(model, prepared, model.predictor.probabilities([item.array for item in prepared]))
 
 
 def prepare_texts(model: Deployed, texts: Sequence[str]) -> list[Prepared]:
-    """Texts -> what the model takes. Raises RequestError that names the first bad one."""
+    """Texts -> the model's inputs. Raises RequestError that names the first bad one."""
     prepared: list[Prepared] = []
     for index, text in enumerate(texts):
         try:
@@ -113,24 +112,24 @@ def prepare_texts(model: Deployed, texts: Sequence[str]) -> list[Prepared]:
 
 
 def is_quick(encoded: bytes) -> bool:
-    """Whether an image is so small that a thread would cost more than it: a PNG of few pixels and nothing else."""
+    """Whether an image is so quick to read that a thread would cost more: a PNG of few pixels and nothing else."""
     if len(encoded) > QUICK_BYTES or not encoded.startswith(_PNG_START) or len(encoded) < 24:
         return False
     width, height = struct.unpack_from(">II", encoded, 16)
-    return width * height <= QUICK_PIXELS and _holds_pixels_alone(encoded)
+    return width * height <= QUICK_PIXELS and _has_only_pixel_chunks(encoded)
 
 
-def _holds_pixels_alone(png: bytes) -> bool:
-    place, last = _PNG_HEAD_BYTES, len(png) - _PNG_CHUNK.size
+def _has_only_pixel_chunks(png: bytes) -> bool:
+    offset, last_offset = _PNG_HEAD_BYTES, len(png) - _PNG_CHUNK.size
     for _ in range(MOST_QUICK_CHUNKS):
-        if place > last:
+        if offset > last_offset:
             return False
-        length, name = _PNG_CHUNK.unpack_from(png, place)
+        length, name = _PNG_CHUNK.unpack_from(png, offset)
         if name == b"IEND":
             return True
         if name not in _QUICK_CHUNKS:
             return False
-        place += _PNG_CHUNK.size + length + 4
+        offset += _PNG_CHUNK.size + length + 4
     return False
 
 
@@ -143,7 +142,7 @@ def read_texts(body: bytes, max_items: int) -> list[str]:
 
 
 def _refuse_too_many_pixels(model: Deployed, images: Sequence[bytes], name: str) -> None:
-    """The limit of one image holds for all of a request too, or a batch of large ones would outlast the deadline."""
+    """The limit of one image holds for a request's images together, or large ones would exceed the deadline."""
     contract = model.predictor.card.preprocessing
     assert isinstance(contract, ImagePreprocessing)
     total = 0
@@ -160,26 +159,26 @@ def _refuse_too_many_pixels(model: Deployed, images: Sequence[bytes], name: str)
         )
 
 
-def _remark(prediction: TextPrediction | TextSet, item: Prepared) -> None:
-    """Say what was special about an input."""
+def _add_remarks(prediction: TextPrediction | TextSet, item: Prepared) -> None:
+    """Add what was special about an input."""
     if isinstance(item, PreparedText) and item.truncated:
         prediction["truncated"] = True
     if item.warnings:
         prediction["warnings"] = list(item.warnings)
 
 
-def _best(model: Deployed, rows: list[list[float]]) -> list[tuple[int, float]]:
-    """The index of the most probable label and its probability; counted. numpy takes 4 us longer for a single row."""
+def _count_best(model: Deployed, rows: list[list[float]]) -> list[tuple[int, float]]:
+    """Count, and give, each row's most probable label as index and probability. numpy takes 4 us longer for one row."""
     best = []
     for row in rows:
-        # It must end as an error of ours, not as null, nor as a set without labels.
+        # It must end as an internal error, not as null, nor as a set without labels.
         if isnan(sum(row)):
             raise ValueError("the model gave a probability that is no number")
         probability = max(row)
         best.append((row.index(probability), probability))
-    model.measures.predicted(best)
+    model.metrics.count_predictions(best)
     return best
 
 
-def _write(head: bytes, predictions: Sequence[TextPrediction | TextSet]) -> bytes:
-    return head + orjson.dumps(predictions) + b"}"
+def _encode_answer(prefix: bytes, predictions: Sequence[TextPrediction | TextSet]) -> bytes:
+    return prefix + orjson.dumps(predictions) + b"}"

@@ -1,4 +1,4 @@
-"""All that is used of prometheus_client beyond its public names, which a release may change.
+"""All uses of private names of prometheus_client, which a release may change.
 
 Import it late: BentoML sets the folder that the workers' metrics share before prometheus_client may be imported.
 """
@@ -15,7 +15,7 @@ from prometheus_client import Histogram, values
 from prometheus_client.mmap_dict import MmapedDict
 
 FILE_BYTES = 1 << 16  # of a new file, as in prometheus_client; it doubles when it is full
-TRY_EVERY_S = 60.0  # how soon room is asked for again after a failure
+TRY_EVERY_S = 60.0  # how long after a failure room is reserved again
 logger = logging.getLogger("bentoml.convoy")
 
 
@@ -27,7 +27,7 @@ class ReservedFile(MmapedDict):
     """
 
     def __init__(self, filename: str, read_mode: bool = False) -> None:
-        assert not read_mode  # prometheus_client itself reads these files by another way
+        assert not read_mode  # prometheus_client itself reads these files in another way
         self._path = filename
         self._is_open = False
         self._positions: dict[str, int] = {}
@@ -105,7 +105,7 @@ def reserve_room() -> None:
 
 
 def observe_all(histogram: Histogram, observed: Sequence[float]) -> None:
-    """What `observe` does for one value, for many; there is no public method for that."""
+    """Observe many values at once; there is no public method for that."""
     bounds = histogram._upper_bounds
     for index, count in Counts(bisect_left(bounds, value) for value in observed).items():
         histogram._buckets[index].inc(count)

@@ -1,4 +1,4 @@
-"""What the outer layer and the routes tell each other about one request."""
+"""What the middleware and the routes share about one request."""
 
 import time
 from collections.abc import Mapping
@@ -8,9 +8,9 @@ from serving.deployed import Deployed
 from serving.errors import RequestError
 from serving.routes import JSON
 
-# A header of every answer: no browser may take one for another type than it says, such as JSON for a page.
+# A header of every answer: no browser may guess another type than it says, such as a page for JSON.
 NOSNIFF = (b"x-content-type-options", b"nosniff")
-WHOLE = "convoy.whole"  # in the ASGI scope of a request whose whole body came with its head; it need not be waited for
+WHOLE_BODY = "convoy.whole"  # in the ASGI scope of a request whose whole body came with its headers
 
 
 class RequestContext:
@@ -23,8 +23,8 @@ class RequestContext:
         "body_read",
         "content_type",
         "deadline_s",
-        "fault",
-        "held",
+        "error",
+        "held_bytes",
         "model",
         "request_id",
         "status",
@@ -34,33 +34,33 @@ class RequestContext:
     def __init__(self) -> None:
         self.request_id = ""
         self.content_type = ""
-        self.task: Task | None = None  # which model is asked
+        self.task: Task | None = None  # whose model the request is for
         self.body = b""
-        self.body_read = False  # whole; who is refused then may keep the connection
-        self.held = 0  # bytes of the body that the budget has counted
+        self.body_read = False  # whole; a request that is refused then may keep its connection
+        self.held_bytes = 0  # of the body, as the budget has counted
         self.arrived_s = time.monotonic()
         self.deadline_s = float("inf")
-        self.model: Deployed | None = None  # what answers; one value for all of the request
-        self.fault: RequestError | None = None  # set by a route; the outer layer writes it
-        self.status = 0  # of the answer, once it has begun
-        self.answer = b""  # with predictions, as a route gave it; for the request log
+        self.model: Deployed | None = None  # the one model of the whole request
+        self.error: RequestError | None = None  # set by a route; the middleware writes it
+        self.status = 0  # of the answer, once it has started
+        self.answer = b""  # of a model's route, without the request id; for the request log
 
     def refuse_if_late(self) -> None:
-        """Raise RequestError where nobody waits for the answer any more."""
+        """Raise RequestError where the deadline has passed."""
         if time.monotonic() >= self.deadline_s:
             raise RequestError("deadline_exceeded")
 
-    def refusal(
-        self, fault: RequestError, *more: tuple[bytes, bytes], beside: Mapping[str, object] | None = None
+    def error_response(
+        self, error: RequestError, *extra_headers: tuple[bytes, bytes], extra: Mapping[str, object] | None = None
     ) -> tuple[list[tuple[bytes, bytes]], bytes]:
-        """The headers, `more` included, and the body of an error's response; `beside` is as of RequestError.body."""
-        body = fault.body(self.request_id, beside or {})
+        """Headers, with `extra_headers`, and body of an error's response; `extra` is as in RequestError.body."""
+        body = error.body(self.request_id, extra or {})
         headers = [
             (b"content-type", JSON.encode()),
             (b"content-length", str(len(body)).encode()),
             (b"x-request-id", self.request_id.encode()),
             NOSNIFF,
-            *more,
-            *((name.encode(), value.encode()) for name, value in fault.headers.items()),
+            *extra_headers,
+            *((name.encode(), value.encode()) for name, value in error.headers.items()),
         ]
         return headers, body

@@ -1,4 +1,4 @@
-"""Answered requests -> one JSON line each, a little later and by a thread of its own; off where nobody asks for it."""
+"""Answered requests -> one JSON line each, a little later and by a thread of its own; off by default."""
 
 import logging
 import os
@@ -12,7 +12,7 @@ from convoy.core import request_files
 from serving.log_file import LogFile
 from serving.logged_requests import Entry, entry_of, line_of
 from serving.metrics import logged_of
-from serving.metrics_buffer import tally
+from serving.metrics_buffer import metrics_buffer
 from serving.request_context import RequestContext
 from serving.schemas import RequestLogState
 
@@ -20,7 +20,7 @@ SHARE_VARIABLE = f"{request_files.VARIABLE}_SHARE"
 PAYLOADS_VARIABLE = f"{request_files.VARIABLE}_PAYLOADS"
 MEGABYTES_VARIABLE = f"{request_files.VARIABLE}_MB"
 FILES_VARIABLE = f"{request_files.VARIABLE}_FILES"
-WRITE_EVERY_S = 0.5  # what a kill loses, as with the counts of tally.py
+WRITE_EVERY_S = 0.5  # what a kill loses, as with the counts of metrics_buffer.py
 # What may wait for the disk: a second and more of the fastest service measured, 3,000 requests per second.
 MOST_WAITING = 8192
 MOST_WAITING_BYTES = 16_000_000
@@ -30,7 +30,7 @@ logger = logging.getLogger("bentoml.convoy")
 
 @dataclass(frozen=True)
 class Settings:
-    """Where to, how many of the requests, whether with what was sent, and how much is kept."""
+    """Path, share of the requests, whether with their payloads, and how much is kept."""
 
     path: Path
     share: float = 1.0
@@ -39,25 +39,25 @@ class Settings:
     files: int = 5
 
     @classmethod
-    def of(cls, environment: Mapping[str, str] = os.environ) -> "Settings | None":
-        """What the environment says; None where nothing is to be logged. Raises ValueError, naming the variable."""
-        named = environment.get(request_files.VARIABLE, "")
-        if not named:
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings | None":
+        """The settings of the environment; None where no log is wanted. Raises ValueError, naming the variable."""
+        path_text = environment.get(request_files.VARIABLE, "")
+        if not path_text:
             return None
         payloads = environment.get(PAYLOADS_VARIABLE, "") or "0"
         if payloads not in ("0", "1"):
             raise ValueError(f"{PAYLOADS_VARIABLE} is {payloads!r}, 0 or 1 is expected")
         return cls(
-            path=request_files.current(named),
-            share=_number(environment, SHARE_VARIABLE, 1, 0, 1),
+            path=request_files.current(path_text),
+            share=_read_number(environment, SHARE_VARIABLE, 1, 0, 1),
             payloads=payloads == "1",
-            max_bytes=int(_number(environment, MEGABYTES_VARIABLE, 50, 0.001, 100_000) * 1e6),
-            files=int(_number(environment, FILES_VARIABLE, 5, 1, 1000)),
+            max_bytes=int(_read_number(environment, MEGABYTES_VARIABLE, 50, 0.001, 100_000) * 1e6),
+            files=int(_read_number(environment, FILES_VARIABLE, 5, 1, 1000)),
         )
 
 
 class RequestLog:
-    """Notes requests on the event loop, in microseconds, and writes them in a thread; what does not fit is counted."""
+    """Notes requests on the event loop, in microseconds, and writes them in a thread; it counts those that it drops."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -67,13 +67,13 @@ class RequestLog:
         self._waiting_bytes = 0
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._failing: str | None = None
-        self._misread = False
+        self._last_error: str | None = None
+        self._has_failed_line = False
 
     @classmethod
-    def of(cls, environment: Mapping[str, str] = os.environ) -> "RequestLog | None":
-        """The log that the environment asks for. Raises ValueError where it asks for what cannot be."""
-        settings = Settings.of(environment)
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "RequestLog | None":
+        """The log by the environment's settings. Raises ValueError for wrong ones, or a file that cannot be written."""
+        settings = Settings.from_environment(environment)
         if settings is None:
             return None
         log = cls(settings)
@@ -88,7 +88,7 @@ class RequestLog:
 
     @property
     def state(self) -> RequestLogState:
-        """What anyone may know of it."""
+        """The public part of the settings."""
         return {"state": "on", "share": self.settings.share, "payloads": self.settings.payloads}
 
     def start(self) -> None:
@@ -100,36 +100,36 @@ class RequestLog:
         self._thread.start()
 
     def stop(self) -> None:
-        """Write what is left, and no more."""
+        """Write what is left, and stop the thread."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
 
-    def note(self, route: str, query: bytes, exchange: RequestContext) -> None:
-        """Keep what is to be written of a request, if it has come to a model's route and has an answer."""
-        if exchange.task is None or not exchange.status or not self._is_chosen():
+    def note(self, route: str, query: bytes, context: RequestContext) -> None:
+        """Keep the entry of a request, if it has reached a model's route and has an answer."""
+        if context.task is None or not context.status or not self._is_sampled():
             return
-        entry = entry_of(route, query, exchange, self.settings.payloads)
+        entry = entry_of(route, query, context, self.settings.payloads)
         with self._lock:
             fits = len(self._waiting) < MOST_WAITING and self._waiting_bytes + entry.size <= MOST_WAITING_BYTES
             if fits:
                 self._waiting_bytes += entry.size
                 self._waiting.append(entry)
         if not fits:
-            tally.count(logged_of("dropped"))
+            metrics_buffer.count(logged_of("dropped"))
 
     def write(self) -> None:
-        """Write what waits."""
+        """Write the waiting lines."""
         with self._lock:
             waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
         for start in range(0, len(waiting), WRITTEN_AT_ONCE):
-            part = waiting[start : start + WRITTEN_AT_ONCE]
-            lines = [line for line in map(self._line, part) if line]
+            entries = waiting[start : start + WRITTEN_AT_ONCE]
+            lines = [line for line in map(self._format, entries) if line]
             written = len(lines) if self._append(b"".join(lines)) else 0
-            for index in range(len(part)):
-                tally.count(logged_of("written" if index < written else "failed"))
+            for index in range(len(entries)):
+                metrics_buffer.count(logged_of("written" if index < written else "failed"))
 
-    def _is_chosen(self) -> bool:
+    def _is_sampled(self) -> bool:
         return self.settings.share >= 1 or random.random() < self.settings.share
 
     def _write_regularly(self, stop: threading.Event) -> None:
@@ -137,34 +137,34 @@ class RequestLog:
             self.write()
         self.write()
 
-    def _line(self, entry: Entry) -> bytes:
-        """The line of a request; nothing for one that has none, which must not end the thread."""
+    def _format(self, entry: Entry) -> bytes:
+        """The line of a request; empty where it cannot be made, which must not end the thread."""
         try:
             return line_of(entry)
         except Exception:
-            if not self._misread:  # logged once, not for every request
+            if not self._has_failed_line:  # logged once, not for every request
                 logger.exception("request %s is answered and not logged", entry.request_id)
-            self._misread = True
+            self._has_failed_line = True
             return b""
 
     def _append(self, lines: bytes) -> bool:
         try:
             self._file.append(lines)
         except OSError as error:
-            if error.strerror != self._failing:  # told once, not for every request
+            if error.strerror != self._last_error:  # logged once, not for every request
                 logger.error("requests are answered and not logged: %s: %s", self.settings.path, error.strerror)
-            self._failing = error.strerror
+            self._last_error = error.strerror
             return False
-        self._failing = None
+        self._last_error = None
         return True
 
 
-def _number(environment: Mapping[str, str], name: str, default: float, least: float, most: float) -> float:
-    given = environment.get(name, "")
+def _read_number(environment: Mapping[str, str], name: str, default: float, lowest: float, highest: float) -> float:
+    text = environment.get(name, "")
     try:
-        value = float(given) if given else default
+        value = float(text) if text else default
     except ValueError:
         value = float("nan")
-    if not least <= value <= most:
-        raise ValueError(f"{name} is {given!r}, a number from {least:g} to {most:g} is expected")
+    if not lowest <= value <= highest:
+        raise ValueError(f"{name} is {text!r}, a number from {lowest:g} to {highest:g} is expected")
     return value

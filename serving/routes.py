@@ -1,4 +1,4 @@
-"""The one table of routes: what the outer layer lets through, the app answers and the document describes."""
+"""The one table of routes: the middleware checks by it, the app answers by it, the OpenAPI document describes it."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +12,7 @@ from convoy.kinds.image.preprocessing import Polarity
 STATIC_FOLDER = Path(bentoml_server.__file__).parent / "static_content"  # BentoML's own copy of Swagger UI
 STATIC_NAMES = tuple(sorted(path.name for path in STATIC_FOLDER.iterdir()))
 POLARITIES: tuple[Polarity, ...] = get_args(Polarity)
-# How an image is explained: by what the network sums up, or by what happens where a square covers it.
+# How an image is explained: by the terms of the network's sum, or by what a covering square changes.
 Method = Literal["contributions", "occlusion"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
@@ -20,7 +20,7 @@ MULTIPART = "multipart/form-data"
 JSON = "application/json"
 EXPLANATIONS = "explanation"
 PIECES = "text-stream-piece"  # of the WebSockets
-# image/jpg is registered nowhere and sent by many.
+# image/jpg is not registered, and many clients send it.
 IMAGE_TYPES = ("image/png", "image/jpeg", "image/webp", "image/jpg")
 
 # What any route can answer.
@@ -58,22 +58,22 @@ class RouteSpec:
     path: str
     summary: str
     answer: str  # the schema of a 200 in schemas.py, or the media type where it is not JSON
-    faults: tuple[str, ...] = _ANYWHERE
+    error_codes: tuple[str, ...] = _ANYWHERE
     task: Task | None = None  # set where the body goes to a model, whose card then limits it
     media_types: tuple[str, ...] = ()
     takes: str = "TextsRequest"  # the schema of a JSON body
     path_values: tuple[str, ...] = ()  # all values of {name} in `path`
-    explains: bool = False  # one input, and several runs of the model: let in by a count of its own
+    explains: bool = False  # one input, and several runs of the model: with a capacity of its own
     description: str = ""  # what the document says beside the summary
 
     @property
     def guarded(self) -> bool:
-        """Whether it tells of models or asks them: for known senders only."""
+        """Whether it uses or describes models: Host, Origin and key are checked."""
         return self.path.startswith("/v1/")
 
     @property
     def queue(self) -> str:
-        """Whose count lets it in: that of its task, or that of the explanations of both."""
+        """Whose capacity it takes: that of its task, or that of all explanations."""
         assert self.task is not None
         return EXPLANATIONS if self.explains else self.task
 
@@ -84,7 +84,7 @@ class RouteSpec:
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """The paths that it stands for, written out."""
+        """All its paths, with the values of {name}."""
         return tuple(self.path.replace("{name}", value) for value in self.path_values) or (self.path,)
 
 
@@ -117,7 +117,7 @@ SETS_IMAGES = replace(
     summary="The likely labels of one image or several",
     answer="ImageSetsAnswer",
     description=_SETS,
-    faults=(*PREDICT_IMAGES.faults, "sets_uncalibrated"),
+    error_codes=(*PREDICT_IMAGES.error_codes, "sets_uncalibrated"),
 )
 SETS_TEXTS = replace(
     PREDICT_TEXTS,
@@ -125,14 +125,14 @@ SETS_TEXTS = replace(
     summary="The likely labels of one text or several",
     answer="TextSetsAnswer",
     description=_SETS,
-    faults=(*PREDICT_TEXTS.faults, "sets_uncalibrated"),
+    error_codes=(*PREDICT_TEXTS.error_codes, "sets_uncalibrated"),
 )
 EXPLAIN_IMAGE = replace(
     PREDICT_IMAGES,
     path="/v1/images/explain",
     summary="Which places of an image speak for its label",
     answer="ImageExplanationAnswer",
-    faults=(*PREDICT_IMAGES.faults, "explanation_missing"),
+    error_codes=(*PREDICT_IMAGES.error_codes, "explanation_missing"),
     explains=True,
     description="Costs about 5 times a prediction, by occlusion about 40 times.",
 )
@@ -141,7 +141,7 @@ EXPLAIN_TEXT = replace(
     path="/v1/texts/explain",
     summary="Which words of a text speak for its label",
     answer="TextExplanationAnswer",
-    faults=(*(code for code in PREDICT_TEXTS.faults if code != "too_many_items"), "explanation_missing"),
+    error_codes=(*(code for code in PREDICT_TEXTS.error_codes if code != "too_many_items"), "explanation_missing"),
     takes="TextToExplain",
     explains=True,
     description="Costs about 15 times a prediction: the model reads the text anew up to some of its words.",
@@ -164,7 +164,7 @@ MODELS = RouteSpec(
     "ModelsAnswer",
     (*_OWN, "invalid_parameter"),
 )
-# Both say what may be asked and nothing of what was: a browser has no key before it has read them.
+# Open to all: a browser has no key before it has read them, and they show no data.
 DOCUMENT = RouteSpec("GET", "/docs.json", "This document", JSON)
 PAGE = RouteSpec("GET", "/", "This document as a page to try the routes", "text/html")
 METRICS = RouteSpec("GET", "/metrics", "Prometheus metrics", "text/plain")

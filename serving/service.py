@@ -1,88 +1,119 @@
-"""The BentoML service: `bentoml serve serving.service:service` serves what stands in deployed/."""
+"""The BentoML service, which serves the models in deployed/, and the image that `bentoml build` makes of it."""
 
 import gc
 import os
+import shutil
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import bentoml
 from bentoml import Service
+from bentoml._internal.utils import circus
+from bentoml.exceptions import BentoMLException
+from bentoml.images import Image
 from starlette.types import ASGIApp
 
-from serving import bento, json_log, metrics
+from convoy.core.paths import DEPLOYED, TASKS
+from serving import json_log, metrics
 from serving.admission import TIMEOUT_S
 from serving.connections import take_over_connections
 from serving.deployed import DeployedModels, deployed_folder
-from serving.endpoints import Front, own_routes
-from serving.metrics_buffer import tally
+from serving.endpoints import Router, own_routes
+from serving.metrics_buffer import metrics_buffer
 from serving.middleware import Middleware
 from serving.reloading import Reloader
 from serving.request_log import RequestLog
 from serving.security import Security
 from serving.sockets import StreamSocket
 from serving.stream_state import StateToken, share_key
-from serving.supervision import look_often
 from serving.threads import Threads
-from serving.traffic import Traffic
 
 WORKERS = int(os.environ.get("CONVOY_WORKERS") or 1)  # processes; each has the models in memory
+CHECK_EVERY_S = 1.0  # with the two seconds that a worker takes to start, a killed one is back within four
+CODE_FOLDER = "/home/bentoml/bento/src"  # where BentoML's own Dockerfile puts the code
 models = DeployedModels()
 share_key()
 try:
-    request_log, seal = RequestLog.of(), StateToken.of()
+    request_log, state_token = RequestLog.from_environment(), StateToken.from_environment()
 except ValueError as error:
-    raise SystemExit(str(error)) from None  # a wrong setting is a sentence, not a traceback
-look_often()
+    raise SystemExit(str(error)) from None  # a wrong setting ends in a sentence, without a traceback
+# For BentoML's supervisor, which is made after this module is loaded; by itself it looks for dead workers every 10 s.
+circus.create_standalone_arbiter = partial(circus.create_standalone_arbiter, check_delay=CHECK_EVERY_S)
 
 
-class ShelledService(Service[Any]):  # type: ignore[misc]  # bentoml exports it untyped
-    """A service whose whole app stands inside the outer layer, and beside Convoy's own routes."""
+class WrappedService(Service[Any]):  # type: ignore[misc]  # bentoml exports it untyped
+    """A service whose app is BentoML's, with Convoy's own routes and inside the middleware."""
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
         take_over_connections(WORKERS)
         app = super().to_asgi(is_main)
-        traffic = Traffic(app)
+        traffic = metrics.Traffic(app)
         stream_threads = Threads(name="stream")
-        routes = own_routes(models, request_log.state if request_log else None, stream_threads, seal)
+        routes = own_routes(models, request_log.state if request_log else None, stream_threads, state_token)
         socket = StreamSocket(models, stream_threads, request_log)
-        return Middleware(Front(routes, app, socket), models, Security.of(), traffic, request_log)
+        return Middleware(Router(routes, app, socket), models, Security.from_environment(), traffic, request_log)
+
+
+class BentoImage(Image):  # type: ignore[misc]  # bentoml exports it untyped
+    """Adds the deployed bundles: BentoML copies no link to a folder, such as `current`, and would add old ones."""
+
+    def freeze(self, bento_fs: Path, *arguments: Any, **options: Any) -> Any:
+        """Called once, when the code is in place. Raises BentoMLException where a task has no deployed model."""
+        for task in TASKS:
+            current = deployed_folder() / task / "current"
+            if not current.exists():
+                raise BentoMLException(f"{current} is missing: a Bento takes what is deployed; promote a model")
+            folder = bento_fs / "src" / DEPLOYED / task
+            shutil.copytree(current, folder / current.resolve().name)
+            os.symlink(current.resolve().name, folder / "current")
+        return super().freeze(bento_fs, *arguments, **options)
 
 
 class Convoy:
     """Predictions for images and texts, whole or in pieces, by the models that are deployed."""
 
     def __init__(self) -> None:
-        """Load all models and follow them; one that cannot be loaded makes /readyz 503, the others answer."""
+        """Load all models, and reload them as they change. Where one cannot be loaded, /readyz is 503; others serve."""
         json_log.set_up()
         metrics.set_up()
         self._reloader = Reloader(models, deployed_folder())
         self._reloader.start()
-        tally.start()
+        metrics_buffer.start()
         if request_log is not None:
             request_log.start()
-        # What stands now stays; walking through it at each full collection stops the process for 150 ms.
+        # The objects of now stay; each full collection would walk through them and stop the process for 150 ms.
         gc.collect()
         gc.freeze()
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     def stop(self) -> None:
-        """Follow the deployed models no longer, and keep no line and no count back."""
+        """Stop reloading, and write all lines and counts that wait."""
         self._reloader.stop()
         if request_log is not None:
             request_log.stop()
-        tally.stop()
+        metrics_buffer.stop()
 
     async def __is_ready__(self) -> bool:
         return models.ready
 
 
+def bento_image() -> BentoImage:
+    """Python, and this package with what serving needs, in the versions of the lock, as pyproject.toml has it."""
+    image = BentoImage(python_version="3.11", lock_python_packages=False)
+    image.build_include("pyproject.toml", "requirements.lock", "README.md", "LICENSE", "src")
+    image.python_packages(f"convoy[serve] @ file://{CODE_FOLDER}")
+    return image
+
+
 service = bentoml.service(
     name="convoy",
-    service_class=ShelledService,
-    image=bento.image(),
+    service_class=WrappedService,
+    image=bento_image(),
     http={"host": "127.0.0.1", "port": 3000},
     workers=WORKERS,
     traffic={"timeout": TIMEOUT_S},
     logging={"access": {"enabled": False}},  # a line per request costs more than a prediction; /metrics counts
-    # Without an exporter nobody sees the spans, and they cost twice a prediction; BENTOML_CONFIG can set it back.
+    # Without an exporter nobody sees the spans, and they cost twice a prediction; BENTOML_CONFIG can turn them on.
     tracing={"excluded_urls": ["."]},
 )(Convoy)

@@ -1,4 +1,4 @@
-"""A piece of a text and the state before it -> the JSON of what is known after it, and the state that it leaves."""
+"""A piece of a text and the state before it -> the JSON of the predictions after it, and the new state."""
 
 from collections.abc import Sequence
 
@@ -15,21 +15,21 @@ from serving.schemas import StreamMessage, StreamRequest
 from serving.stream_state import StateToken
 
 
-def answer_request(model: Deployed, seal: StateToken, body: bytes) -> bytes:
+def answer_request(model: Deployed, state_token: StateToken, body: bytes) -> bytes:
     """A StreamRequest -> StreamAnswer, up to its request id. Raises RequestError."""
     request = read_request(body, StreamRequest)
-    state = begin(model.predictor) if request.state is None else seal.open(request.state, model)
-    reading = _read(model, state, request)
-    return _write(model, reading, {"state": seal.close(reading.state, model)})
+    state = begin(model.predictor) if request.state is None else state_token.decode(request.state, model)
+    reading = _read_piece(model, state, request)
+    return _encode_answer(model, reading, {"state": state_token.encode(reading.state, model)})
 
 
 def answer_message(model: Deployed, state: StreamState, body: bytes) -> tuple[bytes, StreamState]:
-    """A StreamMessage -> the same without a state, which the connection keeps; also when this raises RequestError."""
-    reading = _read(model, state, read_request(body, StreamMessage))
-    return _write(model, reading, {}), reading.state
+    """A StreamMessage -> the same without a state, which the connection keeps. Raises RequestError."""
+    reading = _read_piece(model, state, read_request(body, StreamMessage))
+    return _encode_answer(model, reading, {}), reading.state
 
 
-def _read(model: Deployed, state: StreamState, message: StreamMessage) -> Reading:
+def _read_piece(model: Deployed, state: StreamState, message: StreamMessage) -> Reading:
     try:
         reading = read(model.predictor, state, message.text, message.final)
     except InputRejected as rejection:
@@ -38,19 +38,19 @@ def _read(model: Deployed, state: StreamState, message: StreamMessage) -> Readin
         raise ValueError("the model gave a probability that is no number")
     if message.final and len(reading.state.latest):
         best = int(reading.state.latest.argmax())
-        model.measures.predicted([(best, float(reading.state.latest[best]))])
+        model.metrics.count_predictions([(best, float(reading.state.latest[best]))])
     return reading
 
 
-def _write(model: Deployed, reading: Reading, beside: dict[str, str]) -> bytes:
+def _encode_answer(model: Deployed, reading: Reading, extra: dict[str, str]) -> bytes:
     labels, latest = model.predictor.card.labels, reading.state.latest
     words = [
-        {"word": word, "probabilities": _named(labels, row)}
+        {"word": word, "probabilities": _by_label(labels, row)}
         for word, row in zip(reading.words, reading.probabilities, strict=True)
     ]
-    answer = {"probabilities": _named(labels, latest) if len(latest) else None, "words": words, **beside}
-    return model.answer_head + b"," + orjson.dumps(answer)[1:]
+    answer = {"probabilities": _by_label(labels, latest) if len(latest) else None, "words": words, **extra}
+    return model.answer_prefix + b"," + orjson.dumps(answer)[1:]
 
 
-def _named(labels: Sequence[str], row: NDArray[np.float32]) -> dict[str, float]:
+def _by_label(labels: Sequence[str], row: NDArray[np.float32]) -> dict[str, float]:
     return dict(zip(labels, row.tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""Threads for what would keep the event loop too long: one per core, since onnxruntime leaves Python while it runs."""
+"""Threads for work that would block the event loop: one per core, since onnxruntime releases the GIL while it runs."""
 
 import asyncio
 import math
@@ -17,12 +17,12 @@ T = TypeVar("T")
 
 
 def usable_cores() -> int:
-    """How many cores this process may use: the lesser of what it is bound to and of its container's limit."""
+    """How many cores this process may use: the lesser of its affinity and its container's limit."""
     return max(1, min(process.usable_cores(), math.ceil(CpuResource.from_system())))
 
 
 class Threads:
-    """A pool whose work ends with its deadline: what waits is dropped, what runs keeps its thread until it is done."""
+    """A pool for work with deadlines: after them waiting work is dropped, running work keeps its thread to its end."""
 
     def __init__(self, count: int | None = None, name: str = "predict") -> None:
         self.count = count or usable_cores()
@@ -35,7 +35,7 @@ class Threads:
 
 @asynccontextmanager
 async def until(deadline_s: float) -> AsyncIterator[None]:
-    """Raises RequestError where what is inside has not ended at the deadline (time.monotonic())."""
+    """Raises RequestError where the block has not ended at the deadline (time.monotonic())."""
     left_s = deadline_s - time.monotonic()
     if left_s <= 0:
         raise RequestError("deadline_exceeded")

@@ -1,4 +1,4 @@
-"""The handshake of a WebSocket -> let in, if there is a place, or refused in the form of every other error."""
+"""The handshake of a WebSocket -> accepted, if there is room, or refused in the form of every other error."""
 
 import secrets
 from collections.abc import Iterator
@@ -9,56 +9,56 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from serving.admission import checked_headers
 from serving.errors import RequestError
 from serving.metrics import errors_of, open_streams
-from serving.metrics_buffer import tally
+from serving.metrics_buffer import metrics_buffer
 from serving.request_context import RequestContext
 from serving.routes import STREAM_TEXTS
 from serving.security import Security
 
-MAX_STREAMS = 256  # open at once in one worker; each holds its state of some 2 kB, and a connection
-RESPONSE = "websocket.http.response"  # ASGI's extension for an answer instead of a connection; uvicorn has it
+MAX_STREAMS = 256  # open at once in one worker; each holds a state of some 2 kB, and a connection
+RESPONSE = "websocket.http.response"  # ASGI's extension for an answer instead of a connection; uvicorn supports it
 
 
 class WebSocketGate:
-    """The outer layer of WebSockets: the same Host, Origin and key are wanted as of a request."""
+    """The outer layer of WebSockets: Host, Origin and key are checked as of a request."""
 
-    def __init__(self, app: ASGIApp, access: Security, most_streams: int = MAX_STREAMS) -> None:
-        self._app, self._access, self._most_streams = app, access, most_streams
+    def __init__(self, app: ASGIApp, security: Security, most_streams: int = MAX_STREAMS) -> None:
+        self._app, self._security, self._most_streams = app, security, most_streams
         self._open = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = scope["convoy"] = RequestContext()
-        exchange.request_id = secrets.token_hex(8)  # until the headers are known
+        context = scope["convoy"] = RequestContext()
+        context.request_id = secrets.token_hex(8)  # until the headers are read
         await receive()
         try:
             if scope["path"] != STREAM_TEXTS.path:
                 raise RequestError("not_found")
-            self._access.check(checked_headers(scope, exchange))
-            exchange.task = STREAM_TEXTS.task
+            self._security.check(checked_headers(scope, context))
+            context.task = STREAM_TEXTS.task
             if scope["query_string"]:
                 raise RequestError("invalid_parameter", "this route takes no parameter")
-            with self._place():
+            with self._count_open():
                 await self._app(scope, receive, send)
-        except RequestError as fault:  # all of them come before the connection is accepted
-            await _refuse(fault, exchange, scope, send)
+        except RequestError as error:  # all are raised before the connection is accepted
+            await _refuse(error, context, scope, send)
 
     @contextmanager
-    def _place(self) -> Iterator[None]:
+    def _count_open(self) -> Iterator[None]:
         if self._open >= self._most_streams:
             raise RequestError("overloaded", "as many streams as can be served are open; ask again after Retry-After")
         self._open += 1
-        tally.show(open_streams(), self._open)
+        metrics_buffer.set_gauge(open_streams(), self._open)
         try:
             yield
         finally:
             self._open -= 1
-            tally.show(open_streams(), self._open)
+            metrics_buffer.set_gauge(open_streams(), self._open)
 
 
-async def _refuse(fault: RequestError, exchange: RequestContext, scope: Scope, send: Send) -> None:
-    tally.count(errors_of(fault.code, exchange.task or "none"))
+async def _refuse(error: RequestError, context: RequestContext, scope: Scope, send: Send) -> None:
+    metrics_buffer.count(errors_of(error.code, context.task or "none"))
     if RESPONSE not in scope.get("extensions", {}):
         await send({"type": "websocket.close", "code": 1000, "reason": ""})
         return
-    headers, body = exchange.refusal(fault, (b"connection", b"close"))
-    await send({"type": f"{RESPONSE}.start", "status": fault.status, "headers": headers})
+    headers, body = context.error_response(error, (b"connection", b"close"))
+    await send({"type": f"{RESPONSE}.start", "status": error.status, "headers": headers})
     await send({"type": f"{RESPONSE}.body", "body": body})

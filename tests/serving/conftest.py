@@ -115,8 +115,8 @@ def service_of(root: Path) -> Iterator[TestClient]:
 @pytest.fixture(scope="module")
 def client(deployed: Path) -> Iterator[TestClient]:
     """The whole service as an ASGI app, without a server."""
-    with service_of(deployed) as found:
-        yield found
+    with service_of(deployed) as test_client:
+        yield test_client
 
 
 @dataclass(frozen=True)
@@ -132,8 +132,8 @@ class Server:
 @pytest.fixture(scope="session")
 def server(deployed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """`bentoml serve` as a process of its own, ready."""
-    with serve(deployed, tmp_path_factory.mktemp("server")) as found:
-        yield found
+    with serve(deployed, tmp_path_factory.mktemp("server")) as running:
+        yield running
 
 
 @contextmanager

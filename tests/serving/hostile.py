@@ -494,12 +494,12 @@ def heads() -> Iterator[Case]:
     no_urls = ("http://[", "http://]", "http://[::1")  # urlsplit raises ValueError for each
     for origin in (*no_urls, "http://evil.example", "null", "https://127.0.0.1", "file://", "http://localhost:1", ""):
         yield with_headers(f"origin {origin!r}", (403, "forbidden_origin"), ("origin", origin))
-    for given in ("", "0", "-1", "1.5", "1e3", "0x10", "ten", "9" * 30, "١٢"):
-        yield with_headers(f"timeout {given[:12]!r}", (422, "invalid_parameter"), ("x-request-timeout-ms", given))
-    for given in ("10000", "999999999"):
-        yield with_headers(f"timeout {given}", OK, ("x-request-timeout-ms", given))
-    for given in ("", "a b", "x" * 65, "<script>", 'a"b', "a\tb"):
-        yield with_headers(f"request id {given[:12]!r}", OK, ("x-request-id", given))
+    for sent in ("", "0", "-1", "1.5", "1e3", "0x10", "ten", "9" * 30, "١٢"):
+        yield with_headers(f"timeout {sent[:12]!r}", (422, "invalid_parameter"), ("x-request-timeout-ms", sent))
+    for sent in ("10000", "999999999"):
+        yield with_headers(f"timeout {sent}", OK, ("x-request-timeout-ms", sent))
+    for sent in ("", "a b", "x" * 65, "<script>", 'a"b', "a\tb"):
+        yield with_headers(f"request id {sent[:12]!r}", OK, ("x-request-id", sent))
     yield with_headers("a key that nobody asked for", OK, ("authorization", "Bearer x"))
     yield with_headers("a range", OK, ("range", "bytes=0-1,1-2,2-3"))
     yield with_headers("a cookie", OK, ("cookie", "a=" + "b" * 4000))

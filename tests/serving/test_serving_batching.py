@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Histogram
 
 from serving.batching import LARGEST as LARGEST_OF
-from serving.batching import SPREAD, Batcher, ThreadBatcher, TurnBatcher
+from serving.batching import SPREAD, Batcher, EventLoopBatcher, ThreadBatcher
 from serving.deployed import Deployed
 from serving.errors import RequestError
 from serving.threads import Threads
@@ -36,7 +36,7 @@ class Model:
         self.bad, self.takes_s = bad, takes_s
         self.predictor = self
         self.card = SimpleNamespace(task="text")
-        self.measures = SimpleNamespace(batch_size=Histogram("batch_size", "", registry=CollectorRegistry()))
+        self.metrics = SimpleNamespace(batch_size=Histogram("batch_size", "", registry=CollectorRegistry()))
 
     def probabilities(self, arrays: list[NDArray[Any]]) -> NDArray[np.float32]:
         self.free.wait(10)
@@ -58,7 +58,7 @@ def ones(length: int, first: int = 1) -> NDArray[Any]:
 
 
 KINDS: dict[str, Callable[[], Batcher]] = {
-    "in turns": TurnBatcher,
+    "in turns": EventLoopBatcher,
     "by one thread": lambda: ThreadBatcher(Threads(1)),
     "by three threads": lambda: ThreadBatcher(Threads(3)),
 }
@@ -88,10 +88,10 @@ def test_what_waits_while_a_thread_is_busy_runs_together_and_what_comes_first_ru
     async def one_then_many() -> None:
         batcher = ThreadBatcher(Threads(1))
         model.free.clear()
-        asked = [asyncio.create_task(ask(batcher, model, ones(10))) for _ in range(1 + 2 * LARGEST)]
+        tasks = [asyncio.create_task(ask(batcher, model, ones(10))) for _ in range(1 + 2 * LARGEST)]
         await asyncio.sleep(0.05)
         model.free.set()
-        await asyncio.gather(*asked)
+        await asyncio.gather(*tasks)
 
     asyncio.run(one_then_many())
     assert model.batches == [[10], [10] * LARGEST, [10] * LARGEST]
@@ -101,9 +101,9 @@ def test_what_is_ready_in_one_turn_runs_together_and_between_two_batches_the_loo
     model, seen = Model(), []
 
     async def many_and_one_who_looks() -> None:
-        batcher = TurnBatcher()
-        asked = [asyncio.create_task(ask(batcher, model, ones(10))) for _ in range(2 * LARGEST + 1)]
-        while not all(task.done() for task in asked):
+        batcher = EventLoopBatcher()
+        tasks = [asyncio.create_task(ask(batcher, model, ones(10))) for _ in range(2 * LARGEST + 1)]
+        while not all(task.done() for task in tasks):
             await asyncio.sleep(0)
             seen.append(len(model.batches))
         await ask(batcher, model, ones(3))
@@ -131,12 +131,12 @@ def test_a_bad_input_fails_its_own_request_and_no_other(kind: str) -> None:
 
     async def mixed() -> list[Any]:
         batcher = KINDS[kind]()
-        asked = [asyncio.create_task(ask(batcher, model, ones(4, first))) for first in (1, 1, 5, 1, 1)]
-        return await asyncio.gather(*asked, return_exceptions=True)
+        tasks = [asyncio.create_task(ask(batcher, model, ones(4, first))) for first in (1, 1, 5, 1, 1)]
+        return await asyncio.gather(*tasks, return_exceptions=True)
 
-    found = asyncio.run(mixed())
-    assert isinstance(found[2], ValueError)
-    assert [row[0, 0] for row in found if not isinstance(row, Exception)] == [4] * 4
+    outcomes = asyncio.run(mixed())
+    assert isinstance(outcomes[2], ValueError)
+    assert [row[0, 0] for row in outcomes if not isinstance(row, Exception)] == [4] * 4
 
 
 @of_each_kind
@@ -149,8 +149,8 @@ def test_what_comes_too_late_never_runs_though_everything_is_free(kind: str) -> 
             *(ask(batcher, model, ones(2), deadline_s=0) for _ in range(20)), return_exceptions=True
         )
 
-    found = asyncio.run(late())
-    assert [error.code for error in found if isinstance(error, RequestError)] == ["deadline_exceeded"] * 20
+    outcomes = asyncio.run(late())
+    assert [error.code for error in outcomes if isinstance(error, RequestError)] == ["deadline_exceeded"] * 20
     assert not model.batches
 
 
@@ -164,13 +164,13 @@ def test_what_nobody_waits_for_any_more_never_runs() -> None:
         await asyncio.sleep(0.02)
         soon = time.monotonic() + 0.05
         late = [asyncio.create_task(ask(batcher, model, ones(9), deadline_s=soon)) for _ in range(5)]
-        found = await asyncio.gather(*late, return_exceptions=True)
+        outcomes = await asyncio.gather(*late, return_exceptions=True)
         model.free.set()
         await running
-        return found
+        return outcomes
 
-    found = asyncio.run(late())
-    assert [error.code for error in found if isinstance(error, RequestError)] == ["deadline_exceeded"] * 5
+    outcomes = asyncio.run(late())
+    assert [error.code for error in outcomes if isinstance(error, RequestError)] == ["deadline_exceeded"] * 5
     assert model.batches == [[3]]
 
 
@@ -178,7 +178,7 @@ def test_what_is_late_by_its_turn_never_runs_and_fails_as_a_whole(caplog: pytest
     model = Model(takes_s=0.06)
 
     async def more_than_there_is_time_for() -> list[Any]:
-        batcher, soon = TurnBatcher(), time.monotonic() + 0.05
+        batcher, soon = EventLoopBatcher(), time.monotonic() + 0.05
         first = asyncio.create_task(ask(batcher, model, *[ones(10)] * LARGEST))
         late = [asyncio.create_task(ask(batcher, model, *[ones(10)] * count, deadline_s=soon)) for count in (1, 9, 1)]
         patient = asyncio.create_task(ask(batcher, model, ones(10)))

@@ -35,7 +35,7 @@ class Slow:
 
 
 async def request(
-    to: Middleware, body: bytes = b"x", *headers: tuple[bytes, bytes], path: str = "/v1/images/predict"
+    layer: Middleware, body: bytes = b"x", *headers: tuple[bytes, bytes], path: str = "/v1/images/predict"
 ) -> tuple[int, dict[bytes, bytes]]:
     """The status and the headers of the answer."""
     sent: list[Message] = []
@@ -52,7 +52,7 @@ async def request(
     async def send(message: Message) -> None:
         sent.append(message)
 
-    await to(scope, receive, send)
+    await layer(scope, receive, send)
     return sent[0]["status"], dict(sent[0]["headers"])
 
 
@@ -61,15 +61,15 @@ def test_more_requests_than_can_be_answered_in_time_get_429_at_once_and_the_othe
 ) -> None:
     async def flood() -> tuple[list[int], int, int]:
         app = Slow()
-        to = Middleware(app, DeployedModels({"image": image_model}))
-        most = to.capacities["image"].most_requests
-        asked = [asyncio.create_task(request(to)) for _ in range(most * 10)]
-        refused = [await one for one in asyncio.as_completed(asked[most:])]
+        layer = Middleware(app, DeployedModels({"image": image_model}))
+        most = layer.capacities["image"].most_requests
+        tasks = [asyncio.create_task(request(layer)) for _ in range(most * 10)]
+        refused = [await task for task in asyncio.as_completed(tasks[most:])]
         assert all(headers[b"retry-after"] == b"1" for _, headers in refused)
         assert {status for status, _ in refused} == {429}
         app.go.set()
-        first = await asyncio.gather(*asked[:most])
-        again, _ = await request(to)
+        first = await asyncio.gather(*tasks[:most])
+        again, _ = await request(layer)
         return [status for status, _ in first], app.most, again
 
     statuses, most, again = asyncio.run(flood())
@@ -79,17 +79,17 @@ def test_more_requests_than_can_be_answered_in_time_get_429_at_once_and_the_othe
 def test_large_bodies_are_bounded_together_and_small_ones_still_come_in(image_model: Deployed) -> None:
     async def fill() -> list[int]:
         app = Slow()
-        to = Middleware(app, DeployedModels({"image": image_model}))
-        to.budget.most_bytes = 3_000_000
-        large = [asyncio.create_task(request(to, bytes(1_000_000))) for _ in range(5)]
+        layer = Middleware(app, DeployedModels({"image": image_model}))
+        layer.budget.most_bytes = 3_000_000
+        large = [asyncio.create_task(request(layer, bytes(1_000_000))) for _ in range(5)]
         await asyncio.sleep(0.05)
-        small = asyncio.create_task(request(to, bytes(60_000)))
+        small = asyncio.create_task(request(layer, bytes(60_000)))
         await asyncio.sleep(0.05)
-        assert to.budget.bytes == 3_000_000 and app.inside == 4
+        assert layer.budget.bytes == 3_000_000 and app.inside == 4
         app.go.set()
-        statuses = [(await one)[0] for one in (*large, small)]
-        assert to.budget.bytes == to.capacities["image"].inside == 0
-        return [*statuses, (await request(to, bytes(3_000_000)))[0]]
+        statuses = [(await task)[0] for task in (*large, small)]
+        assert layer.budget.bytes == layer.capacities["image"].inside == 0
+        return [*statuses, (await request(layer, bytes(3_000_000)))[0]]
 
     assert asyncio.run(fill()) == [200, 200, 200, 429, 429, 200, 200]
 
@@ -123,11 +123,11 @@ def test_who_would_wait_for_more_than_half_of_his_time_is_not_let_in(monkeypatch
     assert late.value.code == "deadline_exceeded"
 
 
-@pytest.mark.parametrize(("given", "seconds"), [(None, 10), (b"250", 0.25), (b"1", 0.001), (b"99999999", 10)])
-def test_the_deadline_is_the_clients_own_and_never_later_than_ours(given: bytes | None, seconds: float) -> None:
-    exchange = middleware.RequestContext()
-    headers = {} if given is None else {b"x-request-timeout-ms": given}
-    left_s = admission.checked_deadline_s(headers, exchange) - time.monotonic()
+@pytest.mark.parametrize(("timeout_ms", "seconds"), [(None, 10), (b"250", 0.25), (b"1", 0.001), (b"99999999", 10)])
+def test_the_deadline_is_the_clients_own_and_never_later_than_ours(timeout_ms: bytes | None, seconds: float) -> None:
+    context = middleware.RequestContext()
+    headers = {} if timeout_ms is None else {b"x-request-timeout-ms": timeout_ms}
+    left_s = admission.checked_deadline_s(headers, context) - time.monotonic()
     assert left_s == pytest.approx(seconds, abs=0.05)
 
 
@@ -139,16 +139,16 @@ def test_at_its_deadline_a_request_ends_and_work_that_still_waits_never_runs() -
         threads = Threads(1)
         began_s = time.monotonic()
 
-        async def one(number: int) -> None:
+        async def run(number: int) -> None:
             async with until(began_s + 0.1):
                 await threads.run(lambda: (free.wait(10), ran.append(number)))
 
-        found = await asyncio.gather(*(one(number) for number in range(100)), return_exceptions=True)
+        outcomes = await asyncio.gather(*(run(number) for number in range(100)), return_exceptions=True)
         assert time.monotonic() - began_s < 0.3
         free.set()
         await threads.run(lambda: ran.append(-1))
-        return list(found)
+        return list(outcomes)
 
-    found = asyncio.run(crowd())
-    assert {error.code for error in found if isinstance(error, RequestError)} == {"deadline_exceeded"}
+    outcomes = asyncio.run(crowd())
+    assert {error.code for error in outcomes if isinstance(error, RequestError)} == {"deadline_exceeded"}
     assert ran == [0, -1]

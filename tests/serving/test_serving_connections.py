@@ -13,7 +13,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from serving import connections
-from serving.request_context import WHOLE
+from serving.request_context import WHOLE_BODY
 
 LIMIT_S = 0.4
 HEAD = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
@@ -40,7 +40,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["path"] == "/read":
         while (await receive()).get("more_body", False):
             pass
-    said = "answered, the body is here" if WHOLE in scope else "answered before the body"
+    said = "answered, the body is here" if WHOLE_BODY in scope else "answered before the body"
     await PlainTextResponse(said)(scope, receive, send)
 
 
@@ -68,7 +68,7 @@ def port() -> Iterator[int]:
             serving.join(10)
 
 
-def exchange(port: int, *parts: bytes, pause_s: float = 0.0) -> tuple[bytes, float]:
+def send_parts(port: int, *parts: bytes, pause_s: float = 0.0) -> tuple[bytes, float]:
     """All that comes back until the other side closes, and how long that took."""
     began_s = time.monotonic()
     with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
@@ -94,7 +94,7 @@ def error_of(answer: bytes) -> dict[str, str]:
 
 
 def test_a_connection_that_sends_nothing_is_closed_without_an_answer(port: int) -> None:
-    answer, took_s = exchange(port)
+    answer, took_s = send_parts(port)
     assert answer == b"" and LIMIT_S <= took_s < LIMIT_S + 2
 
 
@@ -115,7 +115,7 @@ def test_a_head_that_trickles_is_a_408_however_often_a_byte_comes(port: int) -> 
 
 
 def test_a_head_without_end_is_a_431(port: int) -> None:
-    answer, _ = exchange(
+    answer, _ = send_parts(
         port, HEAD, *[b"x-a: " + b"a" * 8000 + b"\r\n"] * (connections.MOST_HEAD_BYTES // 8000 + 1), pause_s=0.02
     )
     assert answer.startswith(b"HTTP/1.1 431 ")
@@ -123,7 +123,7 @@ def test_a_head_without_end_is_a_431(port: int) -> None:
 
 
 def test_the_second_request_of_a_connection_has_the_same_limits(port: int) -> None:
-    answer, took_s = exchange(port, HEAD + b"\r\n", HEAD, pause_s=0.1)
+    answer, took_s = send_parts(port, HEAD + b"\r\n", HEAD, pause_s=0.1)
     assert answer.startswith(b"HTTP/1.1 200 ") and b"HTTP/1.1 408 " in answer
     assert took_s < LIMIT_S + 2
 
@@ -149,14 +149,14 @@ def test_only_a_body_that_has_come_to_its_end_counts_as_here(port: int) -> None:
 
 
 def test_trailers_after_a_chunked_body_are_a_400(port: int) -> None:
-    answer, _ = exchange(port, CHUNKED, b"3\r\nabc\r\n", b"0\r\nx-a: b\r\n\r\n", pause_s=0.02)
+    answer, _ = send_parts(port, CHUNKED, b"3\r\nabc\r\n", b"0\r\nx-a: b\r\n\r\n", pause_s=0.02)
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert error_of(answer)["code"] == "malformed_request"
 
 
 def test_one_trailer_without_end_is_a_431(port: int) -> None:
     parts = [b"a" * 8000] * (connections.MOST_HEAD_BYTES // 8000 + 2)
-    answer, _ = exchange(port, CHUNKED, b"3\r\nabc\r\n0\r\nx-a: ", *parts, pause_s=0.02)
+    answer, _ = send_parts(port, CHUNKED, b"3\r\nabc\r\n0\r\nx-a: ", *parts, pause_s=0.02)
     assert answer.startswith(b"HTTP/1.1 431 ")
     assert error_of(answer)["code"] == "headers_too_large"
 
@@ -177,20 +177,20 @@ def test_chunks_of_any_size_are_read(port: int) -> None:
 
 
 def test_pipelined_requests_without_number_are_not_kept(port: int) -> None:
-    few, _ = exchange(port, SLOW * 3 + b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    few, _ = send_parts(port, SLOW * 3 + b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     assert few.count(b"HTTP/1.1 200 ") == 4
-    many, _ = exchange(port, SLOW + (HEAD + b"\r\n") * 3000)
+    many, _ = send_parts(port, SLOW + (HEAD + b"\r\n") * 3000)
     assert 1 <= many.count(b"HTTP/1.1 200 ") <= connections.MOST_PIPELINED + 2
 
 
 def test_bytes_that_are_no_request_are_a_400(port: int) -> None:
-    answer, _ = exchange(port, b"\x16\x03\x01 a client that wants TLS\r\n\r\n")
+    answer, _ = send_parts(port, b"\x16\x03\x01 a client that wants TLS\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert error_of(answer)["code"] == "malformed_request"
 
 
 def test_a_request_before_such_bytes_is_answered(port: int) -> None:
-    answer, _ = exchange(port, SLOW, b"no request\r\n\r\n")
+    answer, _ = send_parts(port, SLOW, b"no request\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 200 ") and answer.count(b"HTTP/1.1") == 1
 
 

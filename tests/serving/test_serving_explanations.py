@@ -15,7 +15,7 @@ from image_files import encode
 from PIL import Image
 from starlette.testclient import TestClient
 from test_serving_capacity import Slow
-from test_serving_capacity import request as ask_shell
+from test_serving_capacity import request as send_request
 
 from serving.capacity import MOST_EXPLANATIONS
 from serving.deployed import Deployed, DeployedModels
@@ -40,16 +40,16 @@ def post_image(client: TestClient, query: str = "", content: bytes = PNG) -> htt
 def test_an_image_is_explained_for_what_is_predicted_and_it_adds_up(client: TestClient) -> None:
     response = post_image(client)
     assert response.status_code == 200 and response.headers["x-model-version"] == "7"
-    found = response.json()
+    answer = response.json()
     predicted = client.post("/v1/images/predict", content=PNG, headers=AS_PNG).json()
-    assert found["model"] == predicted["model"]
-    assert found["label"] == predicted["predictions"][0]["label"]
-    assert found["probabilities"] == pytest.approx(predicted["predictions"][0]["probabilities"], abs=1e-5)
-    assert (found["method"], found["size_px"], np.shape(found["map"])) == ("contributions", 28, (7, 7))
-    assert np.sum(found["map"]) + found["bias"] == pytest.approx(
-        logit(found["probabilities"], found["label"]), abs=1e-3
+    assert answer["model"] == predicted["model"]
+    assert answer["label"] == predicted["predictions"][0]["label"]
+    assert answer["probabilities"] == pytest.approx(predicted["predictions"][0]["probabilities"], abs=1e-5)
+    assert (answer["method"], answer["size_px"], np.shape(answer["map"])) == ("contributions", 28, (7, 7))
+    assert np.sum(answer["map"]) + answer["bias"] == pytest.approx(
+        logit(answer["probabilities"], answer["label"]), abs=1e-3
     )
-    with Image.open(io.BytesIO(base64.b64decode(found["overlay"]))) as picture:
+    with Image.open(io.BytesIO(base64.b64decode(answer["overlay"]))) as picture:
         assert (picture.format, picture.size) == ("PNG", (224, 224))
 
 
@@ -64,11 +64,11 @@ def test_another_label_is_explained_where_it_is_asked_for(client: TestClient) ->
 def test_occlusion_tells_by_how_much_the_probability_falls(client: TestClient) -> None:
     pixels = np.full((28, 28), 120, dtype=np.uint8)
     pixels[14:, :14] = 255
-    found = post_image(client, "?method=occlusion&label=bright", encode(Image.fromarray(pixels))).json()
-    falls = np.array(found["map"])
-    assert falls.shape == (4, 4) and "bias" not in found
+    answer = post_image(client, "?method=occlusion&label=bright", encode(Image.fromarray(pixels))).json()
+    falls = np.array(answer["map"])
+    assert falls.shape == (4, 4) and "bias" not in answer
     assert falls[2:, :2].min() > falls[:2].max() > 0
-    assert falls.max() <= found["probability"]
+    assert falls.max() <= answer["probability"]
 
 
 def test_a_form_and_a_raw_body_get_the_same_and_a_warning_is_passed_on(client: TestClient) -> None:
@@ -83,45 +83,49 @@ def test_a_form_and_a_raw_body_get_the_same_and_a_warning_is_passed_on(client: T
 
 def test_a_text_is_explained_word_by_word_where_each_stands_and_it_adds_up(client: TestClient) -> None:
     text = "The GOOD  film, was bad!"
-    found = client.post(TEXT, json={"text": text}).json()
+    answer = client.post(TEXT, json={"text": text}).json()
     predicted = client.post("/v1/texts/predict", json={"texts": [text]}).json()["predictions"][0]
-    assert found["label"] == predicted["label"]
-    assert found["probabilities"] == pytest.approx(predicted["probabilities"], abs=1e-5)
-    assert [word["text"] for word in found["words"]] == ["The", "GOOD", "film", ",", "was", "bad", "!"]
-    assert all(text[word["start"] : word["end"]] == word["text"] for word in found["words"])
-    total = sum(word["contribution"] for word in found["words"]) + found["bias"]
-    assert total == pytest.approx(logit(found["probabilities"], found["label"]), abs=1e-4)
+    assert answer["label"] == predicted["label"]
+    assert answer["probabilities"] == pytest.approx(predicted["probabilities"], abs=1e-5)
+    assert [word["text"] for word in answer["words"]] == ["The", "GOOD", "film", ",", "was", "bad", "!"]
+    assert all(text[word["start"] : word["end"]] == word["text"] for word in answer["words"])
+    total = sum(word["contribution"] for word in answer["words"]) + answer["bias"]
+    assert total == pytest.approx(logit(answer["probabilities"], answer["label"]), abs=1e-4)
 
 
 def test_after_each_word_stands_what_the_model_says_of_the_text_up_to_it(client: TestClient) -> None:
     words = ["the", "good", "film", "bad", "bad", "film", "good", "good"]
-    found = client.post(TEXT, json={"text": " ".join(words), "label": "positive"}).json()["words"]
-    told = {
-        place: word["probability_after"] for place, word in enumerate(found) if word["probability_after"] is not None
+    answer = client.post(TEXT, json={"text": " ".join(words), "label": "positive"}).json()
+    after = {
+        place: word["probability_after"]
+        for place, word in enumerate(answer["words"])
+        if word["probability_after"] is not None
     }
-    assert len(told) == 5 and max(told) == 7  # as many as the card says, evenly spaced
-    texts = [" ".join(words[: place + 1]) for place in told]
+    assert len(after) == 5 and max(after) == 7  # as many as the card says, evenly spaced
+    texts = [" ".join(words[: place + 1]) for place in after]
     predicted = client.post("/v1/texts/predict", json={"texts": texts}).json()["predictions"]
-    assert list(told.values()) == pytest.approx([each["probabilities"]["positive"] for each in predicted], abs=1e-6)
+    assert list(after.values()) == pytest.approx(
+        [prediction["probabilities"]["positive"] for prediction in predicted], abs=1e-6
+    )
 
 
 def test_phrases_are_told_with_their_words_the_strongest_first(client: TestClient) -> None:
-    found = client.post(TEXT, json={"text": "the film was good film", "label": "positive"}).json()
-    phrases = found["phrases"]
+    answer = client.post(TEXT, json={"text": "the film was good film", "label": "positive"}).json()
+    phrases = answer["phrases"]
     assert len(phrases) == 3
     assert {phrase["text"] for phrase in phrases[:2]} == {"good", "good film"}
     for phrase in phrases:
-        words = found["words"][phrase["first"] : phrase["first"] + phrase["words"]]
+        words = answer["words"][phrase["first"] : phrase["first"] + phrase["words"]]
         assert " ".join(word["text"] for word in words) == phrase["text"]
 
 
 def test_of_a_long_text_the_words_that_are_not_read_are_told(client: TestClient) -> None:
     text = " ".join(f"{'good' if place == 10 else 'film'}" for place in range(30))
-    found = client.post(TEXT, json={"text": text}).json()
-    assert len(found["words"]) == 16 and found["omitted"]["words"] == 14
-    omitted = text[found["omitted"]["start"] : found["omitted"]["end"]]
+    answer = client.post(TEXT, json={"text": text}).json()
+    assert len(answer["words"]) == 16 and answer["omitted"]["words"] == 14
+    omitted = text[answer["omitted"]["start"] : answer["omitted"]["end"]]
     assert omitted.split() == text.split()[4:18] and "good" in omitted
-    assert found["words"][4]["start"] == found["omitted"]["end"]
+    assert answer["words"][4]["start"] == answer["omitted"]["end"]
     assert "omitted" not in client.post(TEXT, json={"text": "good"}).json()
 
 
@@ -164,7 +168,7 @@ def test_one_image_is_explained_at_a_time(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "code", "told"),
+    ("body", "status", "code", "named"),
     [
         (b"{", 400, "malformed_json", "line 1"),
         (b'{"text": "a", "text": "b"}', 400, "malformed_json", "twice"),
@@ -180,25 +184,25 @@ def test_one_image_is_explained_at_a_time(client: TestClient) -> None:
     ],
 )
 def test_a_bad_question_about_a_text_is_a_clear_4xx(
-    client: TestClient, body: bytes, status: int, code: str, told: str
+    client: TestClient, body: bytes, status: int, code: str, named: str
 ) -> None:
     response = client.post(TEXT, content=body, headers={"content-type": "application/json"})
     assert (response.status_code, error_of(response)["code"]) == (status, code)
-    assert told in error_of(response)["message"]
+    assert named in error_of(response)["message"]
     assert client.post(TEXT + "?x=1", json={"text": "a"}).status_code == 422
 
 
 def test_explanations_take_no_place_of_predictions_and_more_than_a_few_are_refused(image_model: Deployed) -> None:
     async def crowd() -> tuple[list[int], list[bytes], int]:
         app = Slow()
-        to = Middleware(app, DeployedModels({"image": image_model}))
-        explained = [asyncio.create_task(ask_shell(to, path=IMAGE)) for _ in range(MOST_EXPLANATIONS + 3)]
+        layer = Middleware(app, DeployedModels({"image": image_model}))
+        explained = [asyncio.create_task(send_request(layer, path=IMAGE)) for _ in range(MOST_EXPLANATIONS + 3)]
         await asyncio.sleep(0.05)
-        predicted = asyncio.create_task(ask_shell(to))
+        predicted = asyncio.create_task(send_request(layer))
         await asyncio.sleep(0.05)
-        assert (to.capacities["image"].inside, to.capacities["explanation"].inside) == (1, MOST_EXPLANATIONS)
+        assert (layer.capacities["image"].inside, layer.capacities["explanation"].inside) == (1, MOST_EXPLANATIONS)
         app.go.set()
-        answers = [await one for one in explained]
+        answers = [await task for task in explained]
         retry = [headers[b"retry-after"] for status, headers in answers if status == 429]
         return [status for status, _ in answers], retry, (await predicted)[0]
 

@@ -22,20 +22,20 @@ import os, sys
 from contextlib import suppress
 from pathlib import Path
 from serving import prometheus_private
-from serving.metrics import faults_of
+from serving.metrics import errors_of
 """
 CHILD = """
 prometheus_private.TRY_EVERY_S = 0
 disk = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
 if "full" in sys.argv:
     fill(disk)
-faults_of("first", "text").inc()
+errors_of("first", "text").inc()
 fill(disk)
 for number in range(2_000):
-    faults_of(f"code {number}", "text").inc(2)
+    errors_of(f"code {number}", "text").inc(2)
 (disk / "filler").unlink()
 for code in ("first", "code 1999"):
-    faults_of(code, "text").inc()
+    errors_of(code, "text").inc()
 """
 
 
@@ -84,8 +84,8 @@ def test_a_full_disk_ends_no_process(small_disk: Path, when: str) -> None:
     lines = ended.stderr.splitlines()
     assert all("new metrics are not written" in line and "No space left" in line for line in lines)
     assert len(lines) == len(set(lines)) > 0  # once for each file
-    found = counted(small_disk)
-    assert (found["first"], found["code 1999"]) == (2, 3)  # nothing that had no room is lost
+    counts = counted(small_disk)
+    assert (counts["first"], counts["code 1999"]) == (2, 3)  # nothing that had no room is lost
 
 
 def test_the_service_answers_on_a_full_disk(small_disk: Path, deployed: Path) -> None:

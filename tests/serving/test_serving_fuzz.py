@@ -1,4 +1,4 @@
-"""Whatever comes in ends as an answer or as a fault of 4xx, in the functions and over HTTP."""
+"""Whatever comes in ends as an answer or as an error of 4xx, in the functions and over HTTP."""
 
 import http.client
 import json
@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from serving.deployed import Deployed
 from serving.errors import RequestError
-from serving.explanation_schemas import TextToExplain
 from serving.explanations import ImageQuestion, explain_image, explain_text
 from serving.json_bodies import read_request
 from serving.multipart import read_images
 from serving.predictions import predict_images, predict_texts, read_texts
 from serving.routes import METHODS, Method
+from serving.schemas import TextToExplain
 
 PNG = tiny_bundles.png(80)
 FORM = b'--edge\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n' + PNG + b"\r\n--edge--\r\n"
@@ -59,8 +59,8 @@ def damaged(draw: st.DrawFn, whole: bytes) -> bytes:
 def test_any_bytes_as_an_image(image_model: Deployed, encoded: bytes) -> None:
     try:
         json.loads(predict_images(image_model, [encoded], None))
-    except RequestError as fault:
-        assert 400 <= fault.status < 500
+    except RequestError as error:
+        assert 400 <= error.status < 500
 
 
 @QUICK
@@ -68,8 +68,8 @@ def test_any_bytes_as_an_image(image_model: Deployed, encoded: bytes) -> None:
 def test_any_bytes_as_a_form(image_model: Deployed, body: bytes, boundary: str) -> None:
     try:
         predict_images(image_model, read_images(body, f"multipart/form-data; boundary={boundary}", 8), None)
-    except RequestError as fault:
-        assert 400 <= fault.status < 500
+    except RequestError as error:
+        assert 400 <= error.status < 500
 
 
 @QUICK
@@ -77,19 +77,19 @@ def test_any_bytes_as_a_form(image_model: Deployed, body: bytes, boundary: str) 
 def test_any_bytes_as_an_image_to_explain(image_model: Deployed, encoded: bytes, method: Method) -> None:
     try:
         json.loads(explain_image(image_model, encoded, ImageQuestion(method=method)))
-    except RequestError as fault:
-        assert 400 <= fault.status < 500
+    except RequestError as error:
+        assert 400 <= error.status < 500
 
 
 @QUICK
 @given(body=damaged(QUESTION) | st.text(max_size=80).map(lambda text: json.dumps({"text": text}).encode()))
 def test_any_text_to_explain_has_its_words_where_they_stand(text_model: Deployed, body: bytes) -> None:
     try:
-        asked = read_request(body, TextToExplain)
-        words = json.loads(explain_text(text_model, asked.text, None))["words"]
-        assert all(asked.text[word["start"] : word["end"]] == word["text"] for word in words)
-    except RequestError as fault:
-        assert 400 <= fault.status < 500
+        request = read_request(body, TextToExplain)
+        words = json.loads(explain_text(text_model, request.text, None))["words"]
+        assert all(request.text[word["start"] : word["end"]] == word["text"] for word in words)
+    except RequestError as error:
+        assert 400 <= error.status < 500
 
 
 @QUICK
@@ -97,8 +97,8 @@ def test_any_text_to_explain_has_its_words_where_they_stand(text_model: Deployed
 def test_any_bytes_as_json(text_model: Deployed, body: bytes) -> None:
     try:
         json.loads(predict_texts(text_model, read_texts(body, 8)))
-    except RequestError as fault:
-        assert 400 <= fault.status < 500
+    except RequestError as error:
+        assert 400 <= error.status < 500
 
 
 ROUTES = [f"/v1/{things}/{verb}" for things in ("images", "texts") for verb in ("predict", "sets", "explain")]

@@ -225,8 +225,8 @@ def readable() -> Iterator[Path]:
 @pytest.fixture
 def own_gateway(server: Server, readable: Path) -> Iterator[Gateway]:
     """One that no other test has sent anything."""
-    with running(readable, server) as found:
-        yield found
+    with running(readable, server) as gateway:
+        yield gateway
 
 
 def test_slow_large_bodies_pin_no_file_and_hold_nobody_up(own_gateway: Gateway) -> None:
@@ -236,11 +236,11 @@ def test_slow_large_bodies_pin_no_file_and_hold_nobody_up(own_gateway: Gateway) 
         assert held_bytes(own_gateway.process) == 0
         for _ in range(20):
             assert httpx.post(f"{own_gateway.url}{IMAGES}", content=PNG, headers=TYPE, timeout=2).status_code == 200
-        assert sum(answer_of(each) == "" for each in slow) == 8
-        assert {answer_of(each)[:12] for each in slow} == {"", "HTTP/1.1 429"}
+        assert sum(answer_of(connection) == "" for connection in slow) == 8
+        assert {answer_of(connection)[:12] for connection in slow} == {"", "HTTP/1.1 429"}
     finally:
-        for each in slow:
-            each.close()
+        for connection in slow:
+            connection.close()
 
 
 def test_a_large_body_is_answered_as_without_a_gateway(own_gateway: Gateway, server: Server) -> None:
@@ -310,8 +310,8 @@ def test_a_sender_behind_a_known_proxy_is_counted_alone(server: Server, readable
             time.sleep(0.5)
             large, headers = PNG + bytes(80_000), {**TYPE, "x-forwarded-for": "192.0.2.2"}
             response = httpx.post(f"{gateway.url}{IMAGES}", content=large, headers=headers)
-            for each in others:
-                each.close()
+            for connection in others:
+                connection.close()
         assert response.status_code == status
 
 

@@ -63,8 +63,8 @@ def ask(server: Server, line: bytes, headers: dict[str, bytes], body: bytes) -> 
         connection.sendall(line + b" HTTP/1.1\r\n" + head + b"\r\n" + body)
         with connection.makefile("rb") as answer:
             status = int((answer.readline().split() or [b"", b"0"])[1])
-            found = dict(each.lower().rstrip().split(b": ", 1) for each in takewhile(bytes.strip, answer))
-            return status, found, answer.read(int(found.get(b"content-length", 0)))
+            answered = dict(header.lower().rstrip().split(b": ", 1) for header in takewhile(bytes.strip, answer))
+            return status, answered, answer.read(int(answered.get(b"content-length", 0)))
 
 
 @pytest.mark.parametrize("kind", REQUESTS)

@@ -8,9 +8,8 @@ import pytest
 from pydantic import BaseModel
 
 from serving.errors import RequestError
-from serving.explanation_schemas import TextToExplain
 from serving.json_bodies import read_request
-from serving.schemas import StreamMessage, StreamRequest, TextsRequest
+from serving.schemas import StreamMessage, StreamRequest, TextsRequest, TextToExplain
 
 R = TypeVar("R", bound=BaseModel)
 COUNT = 20_000

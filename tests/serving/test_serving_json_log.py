@@ -23,9 +23,9 @@ def record_of(**extra: object) -> logging.LogRecord:
 
 def test_a_line_names_the_request_and_the_error_and_repeats_no_input() -> None:
     line = JsonLines().format(record_of(convoy_request_id="a1"))
-    found = json.loads(line)
-    assert (found["message"], found["request_id"], found["error"]) == ("request a1 failed", "a1", "ValueError")
-    assert found["stack"][-1].endswith("record_of") and found["at"].endswith("+00:00")
+    content = json.loads(line)
+    assert (content["message"], content["request_id"], content["error"]) == ("request a1 failed", "a1", "ValueError")
+    assert content["stack"][-1].endswith("record_of") and content["at"].endswith("+00:00")
     assert SECRET not in line and "\n" not in line
 
 

@@ -9,7 +9,7 @@ from starlette.types import Message, Receive, Scope, Send
 from serving import admission, middleware
 from serving.deployed import Deployed, DeployedModels
 from serving.middleware import Middleware
-from serving.request_context import WHOLE
+from serving.request_context import WHOLE_BODY
 
 LIMIT = 4_000_000  # of the tiny image card
 Headers = list[tuple[bytes, bytes]]
@@ -87,10 +87,10 @@ def test_exactly_the_limit_is_allowed(image_model: Deployed) -> None:
 
 
 def test_the_same_limits_hold_for_a_body_that_is_here_already(image_model: Deployed) -> None:
-    assert Conversation(chunks(1, LIMIT), []).run(image_model, **{WHOLE: True}) == 200
-    assert Conversation(chunks(1, LIMIT + 1), []).run(image_model, **{WHOLE: True}) == 413
+    assert Conversation(chunks(1, LIMIT), []).run(image_model, **{WHOLE_BODY: True}) == 200
+    assert Conversation(chunks(1, LIMIT + 1), []).run(image_model, **{WHOLE_BODY: True}) == 413
     declared = Conversation(chunks(1, 10), [(b"content-length", str(LIMIT + 1).encode())])
-    assert declared.run(image_model, **{WHOLE: True}) == 413 and declared.received_before_answer == 0
+    assert declared.run(image_model, **{WHOLE_BODY: True}) == 413 and declared.received_before_answer == 0
 
 
 def test_a_refused_sender_may_finish_within_bounds_and_the_connection_closes(

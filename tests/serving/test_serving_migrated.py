@@ -19,8 +19,8 @@ def test_it_predicts_and_says_that_it_has_no_sets(tmp_path: Path) -> None:
     examples = json.loads((OLD / "format-1-text" / "examples.json").read_bytes())
     with service_of(tmp_path) as client:
         assert client.get("/readyz").status_code == 200
-        found = client.post("/v1/texts/predict", json={"texts": [example["input"] for example in examples]}).json()
-        for prediction, example in zip(found["predictions"], examples, strict=True):
+        predicted = client.post("/v1/texts/predict", json={"texts": [example["input"] for example in examples]}).json()
+        for prediction, example in zip(predicted["predictions"], examples, strict=True):
             assert list(prediction["probabilities"].values()) == pytest.approx(example["probabilities"], abs=1e-6)
         for answer in (
             client.post("/v1/texts/sets", json={"texts": ["good"]}),

@@ -19,7 +19,7 @@ END = b"--edge--\r\n"
 
 def test_the_files_come_in_the_order_of_the_form_byte_for_byte() -> None:
     data = [bytes(range(256)), b"\r\n--edg\r\n--\r\n\r\n", b""]
-    body = b"".join(part(FILE, each, b"Content-Type: image/png") for each in data) + END
+    body = b"".join(part(FILE, image, b"Content-Type: image/png") for image in data) + END
     assert read_images(body, TYPE, 8) == data
 
 

@@ -16,7 +16,7 @@ AS_PNG = {"content-type": "image/png"}
 
 def _counted(metrics: str) -> set[str]:
     samples = (sample for family in text_string_to_metric_families(metrics) for sample in family.samples)
-    return {each.labels["label"] for each in samples if each.name == "convoy_predictions_total" and each.value}
+    return {sample.labels["label"] for sample in samples if sample.name == "convoy_predictions_total" and sample.value}
 
 
 @pytest.mark.slow
@@ -33,7 +33,7 @@ def test_answers_and_metrics_hold_odd_labels_unchanged(tmp_path: Path) -> None:
             explained = client.post("/v1/images/explain", content=body, params={"label": label})
             assert explained.status_code == 200 and explained.json()["label"] == label
         for _ in range(50):  # what a worker counts is there half a second later
-            if (found := _counted(client.get("/metrics").text)) == set(ODD):
+            if (labels := _counted(client.get("/metrics").text)) == set(ODD):
                 break
             time.sleep(0.1)
-    assert found == set(ODD)
+    assert labels == set(ODD)

@@ -42,15 +42,15 @@ def test_the_served_document_is_the_generated_one(client: TestClient) -> None:
 def test_every_reference_leads_somewhere_and_every_schema_is_one() -> None:
     def references(node: Any) -> set[str]:
         if isinstance(node, dict):
-            found = {node["$ref"]} if isinstance(node.get("$ref"), str) else set()
-            return found.union(*(references(value) for value in node.values()))
+            names = {node["$ref"]} if isinstance(node.get("$ref"), str) else set()
+            return names.union(*(references(value) for value in node.values()))
         return set().union(*(references(value) for value in node)) if isinstance(node, list) else set()
 
     assert len(references(DOCUMENT)) > 5
     for reference in references(DOCUMENT):
-        found: Any = DOCUMENT
+        target: Any = DOCUMENT
         for step in reference.removeprefix("#/").split("/"):
-            found = found[step]
+            target = target[step]
     for schema in DOCUMENT["components"]["schemas"].values():
         Draft202012Validator.check_schema(schema)
 
@@ -72,7 +72,7 @@ def test_every_documented_get_is_answered_as_documented(client: TestClient, path
 
 
 def test_every_code_of_the_table_is_documented_somewhere_or_belongs_to_no_route() -> None:
-    documented = {code for route in ROUTES for code in route.faults}
+    documented = {code for route in ROUTES for code in route.error_codes}
     assert set(CODES) - documented == {"method_not_allowed"}
 
 
@@ -155,4 +155,4 @@ def test_bad_answers_match_the_document_and_their_code_is_documented(
     assert 400 <= response.status_code < 500
     path = path.partition("?")[0]
     check(response, "POST", path)
-    assert error_of(response)["code"] in BY_PATH[path].faults
+    assert error_of(response)["code"] in BY_PATH[path].error_codes

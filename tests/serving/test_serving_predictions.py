@@ -24,14 +24,14 @@ SHARED = settings(
 
 
 def predictions(answer: bytes) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(answer)["predictions"]
-    return found
+    predicted: list[dict[str, Any]] = json.loads(answer)["predictions"]
+    return predicted
 
 
-def close(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    same = {key: value for key, value in one.items() if key not in ("probability", "probabilities")}
-    return all(other[key] == value for key, value in same.items()) and np.allclose(
-        list(one["probabilities"].values()), list(other["probabilities"].values()), atol=1e-6
+def close(first: dict[str, Any], second: dict[str, Any]) -> bool:
+    same = {key: value for key, value in first.items() if key not in ("probability", "probabilities")}
+    return all(second[key] == value for key, value in same.items()) and np.allclose(
+        list(first["probabilities"].values()), list(second["probabilities"].values()), atol=1e-6
     )
 
 
@@ -135,11 +135,11 @@ def test_a_set_always_holds_the_predicted_label(
     changed = card.model_copy(update={"sets": card.sets.model_copy(update={"threshold": threshold})})
     monkeypatch.setattr(text_model.predictor, "card", changed)
     texts = ["bad", "good " * 9]
-    found = predictions(predict_texts(text_model, texts, answer_sets))
-    assert [each["labels"][0] for each in found] == [
-        each["label"] for each in predictions(predict_texts(text_model, texts))
+    sets = predictions(predict_texts(text_model, texts, answer_sets))
+    assert [answer["labels"][0] for answer in sets] == [
+        answer["label"] for answer in predictions(predict_texts(text_model, texts))
     ]
-    assert [len(each["labels"]) for each in found] == expected
+    assert [len(answer["labels"]) for answer in sets] == expected
 
 
 def test_only_a_small_png_is_answered_without_a_thread() -> None:

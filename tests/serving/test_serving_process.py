@@ -88,9 +88,9 @@ def test_the_metrics_count_every_answer_and_unknown_paths_add_no_line(server: Se
         split = [line.rpartition(" ") for line in text.splitlines() if not line.startswith("#")]
         return {name: float(value) for name, _, value in split}
 
-    def total(found: dict[str, float], name: str, *labels: str) -> float:
+    def total(samples: dict[str, float], name: str, *labels: str) -> float:
         return sum(
-            value for key, value in found.items() if key.startswith(name) and all(each in key for each in labels)
+            value for key, value in samples.items() if key.startswith(name) and all(label in key for label in labels)
         )
 
     before = lines()

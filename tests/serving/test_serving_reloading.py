@@ -59,9 +59,9 @@ def models(place: Path) -> DeployedModels:
 
 @pytest.fixture
 def reloader(models: DeployedModels, place: Path) -> Reloader:
-    found = Reloader(models, place)
-    found.look()
-    return found
+    started = Reloader(models, place)
+    started.check()
+    return started
 
 
 def digest(models: DeployedModels) -> str:
@@ -79,7 +79,7 @@ def test_a_promotion_answers_and_the_old_model_leaves_memory(
 ) -> None:
     old, text, before = weakref.ref(models.by_task["image"]), models.by_task["text"], reloads("loaded")
     folder = deploy(place, "image", write_other)
-    reloader.look()
+    reloader.check()
     assert digest(models) == folder.name and reloads("loaded") == before + 1
     assert models.by_task["text"] is text
     gc.collect()
@@ -93,12 +93,12 @@ def test_a_bad_bundle_is_refused_and_the_old_one_goes_on_answering(
     folder = deploy(place, "image", write_other)
     (folder / "model.onnx").write_bytes(b"")
     with caplog.at_level(logging.ERROR, "bentoml.convoy"):
-        reloader.look()
-        reloader.look()
+        reloader.check()
+        reloader.check()
     assert digest(models) == serving and reloads("refused") == before + 1
     assert "image: version 7 goes on answering; refused:" in caplog.text and "model.onnx" in caplog.text
     switch(place, "image", serving)
-    reloader.look()
+    reloader.check()
     assert digest(models) == serving
 
 
@@ -107,7 +107,7 @@ def test_a_deployment_that_is_gone_leaves_the_old_model_answering(
 ) -> None:
     serving = digest(models)
     (place / "image" / "current").unlink()
-    reloader.look()
+    reloader.check()
     assert digest(models) == serving
 
 
@@ -118,49 +118,49 @@ def test_a_release_that_is_written_anew_is_told_in_the_answers(
     fresh = release.with_name("fresh")
     fresh.write_text(release.read_text().replace('"version":"7"', '"version":"8"'))
     fresh.replace(release)
-    reloader.look()
+    reloader.check()
     assert b'"version":"8"' in predict_images(models.by_task["image"], [PNG], None)  # type: ignore[arg-type]
 
 
 def test_what_was_not_there_at_the_start_answers_once_it_is_deployed(tmp_path: Path) -> None:
     models = DeployedModels()
     reloader = Reloader(models, tmp_path)
-    reloader.look()
+    reloader.check()
     assert isinstance(models.by_task["image"], Unavailable)
     deploy(tmp_path, "image")
-    reloader.look()
+    reloader.check()
     assert isinstance(models.by_task["image"], Deployed) and not models.ready
     deploy(tmp_path, "text")
     deploy(tmp_path, "text-stream")
-    reloader.look()
+    reloader.check()
     assert models.ready
 
 
 def test_nothing_is_loaded_where_nothing_has_changed(reloader: Reloader, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[object] = []
     monkeypatch.setattr("serving.reloading.load_task", lambda *about: loaded.append(about))
-    reloader.look()
+    reloader.check()
     assert loaded == []
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    found = Clock()
-    monkeypatch.setattr("serving.reloading.time", found)
-    return found
+    fake = Clock()
+    monkeypatch.setattr("serving.reloading.time", fake)
+    return fake
 
 
 @pytest.fixture
 def tried(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The tasks whose load is tried, as it happens."""
-    found: list[str] = []
+    tasks: list[str] = []
 
     def load(root: Path, task: Task, logged_reason: str) -> Deployed | Unavailable:
-        found.append(task)
+        tasks.append(task)
         return load_task(root, task, logged_reason)
 
     monkeypatch.setattr("serving.reloading.load_task", load)
-    return found
+    return tasks
 
 
 @contextmanager
@@ -179,24 +179,24 @@ def test_a_load_without_descriptors_is_tried_again(
     models: DeployedModels, place: Path, clock: Clock, tried: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     reloader = Reloader(models, place)
-    reloader.look()
+    reloader.check()
     serving, refused, loaded = digest(models), reloads("refused"), reloads("loaded")
     folder = deploy(place, "image", write_other)
     waits_s = []
     with no_descriptor_left():
-        reloader.look()
+        reloader.check()
         for _ in range(8):
             before_s = clock.now_s
             tried.clear()
             while not tried:
                 assert clock.now_s < before_s + 100, "it is tried no more"
                 clock.now_s += 1
-                reloader.look()
+                reloader.check()
             waits_s.append(clock.now_s - before_s)
             assert digest(models) == serving
     assert waits_s == [1, 2, 4, 8, 16, 32, 60, 60]
     clock.now_s += 60
-    reloader.look()
+    reloader.check()
     assert digest(models) == folder.name
     assert caplog.text.count("image cannot be loaded") == 1 and caplog.text.count("goes on answering") == 1
     assert (reloads("refused"), reloads("loaded")) == (refused + 1, loaded + 1)
@@ -205,10 +205,10 @@ def test_a_load_without_descriptors_is_tried_again(
 def test_a_start_without_descriptors_is_tried_again(models: DeployedModels, place: Path, clock: Clock) -> None:
     reloader = Reloader(models, place)
     with no_descriptor_left():
-        reloader.look()
+        reloader.check()
     assert not models.ready
     clock.now_s += 1
-    reloader.look()
+    reloader.check()
     assert models.ready
 
 
@@ -216,25 +216,25 @@ def test_an_invalid_bundle_is_tried_rarely(
     models: DeployedModels, place: Path, clock: Clock, tried: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     reloader = Reloader(models, place)
-    reloader.look()
+    reloader.check()
     folder = deploy(place, "image", write_other)
     whole = (folder / "model.onnx").read_bytes()
     (folder / "model.onnx").write_bytes(b"")
     tried.clear()
     for _ in range(1000):
-        reloader.look()
+        reloader.check()
         clock.now_s += 1
     assert tried == ["image"] * 4 and caplog.text.count("goes on answering; refused:") == 1
     (folder / "model.onnx").write_bytes(whole)  # as where a disk that gave wrong bytes was repaired
     clock.now_s += 300
-    reloader.look()
+    reloader.check()
     assert digest(models) == folder.name
 
 
 def test_an_error_of_one_look_does_not_end_the_following(
     models: DeployedModels, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serving.reloading.LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr("serving.reloading.CHECK_EVERY_S", 0.01)
     reloader = Reloader(models, place)
     reloader.start()
     failed = Event()
@@ -244,7 +244,7 @@ def test_an_error_of_one_look_does_not_end_the_following(
         raise OSError
 
     with monkeypatch.context() as patch:
-        patch.setattr("serving.reloading._look_at", fail)
+        patch.setattr("serving.reloading._read_link", fail)
         assert failed.wait(10)
     folder = deploy(place, "image", write_other)
     deadline = time.monotonic() + 10
@@ -282,11 +282,11 @@ def test_swaps_under_load_fail_no_request_and_every_answer_is_that_of_the_versio
     ended = Event()
 
     def keep_asking(_: int) -> list[httpx.Response]:
-        found = []
+        received = []
         while not ended.is_set():
-            found.append(ask(server.url))
+            received.append(ask(server.url))
             time.sleep(0.005)
-        return found
+        return received
 
     with ThreadPoolExecutor(4) as pool:
         asking = pool.map(keep_asking, range(4))
@@ -301,12 +301,12 @@ def test_swaps_under_load_fail_no_request_and_every_answer_is_that_of_the_versio
                 waits.append(time.monotonic() - began)
         finally:
             ended.set()
-        found = [response for responses in asking for response in responses]
-    assert len(found) > 100 and {response.status_code for response in found} == {200}
-    for response in found:
+        all_responses = [response for responses in asking for response in responses]
+    assert len(all_responses) > 100 and {response.status_code for response in all_responses} == {200}
+    for response in all_responses:
         assert without_id(response) == answers[response.json()["model"]["digest"]]
-    assert {response.json()["model"]["digest"] for response in found} == set(answers)
-    print(f"\n{len(waits)} swaps, followed after at most {max(waits):.2f} s; {len(found)} answers, none failed")
+    assert {response.json()["model"]["digest"] for response in all_responses} == set(answers)
+    print(f"\n{len(waits)} swaps, followed after at most {max(waits):.2f} s; {len(all_responses)} answers, none failed")
 
 
 @pytest.mark.slow
@@ -339,8 +339,12 @@ def two_workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Serv
 
 def workers_of(server: Server) -> dict[int, psutil.Process]:
     """The processes that have loaded models, by their id."""
-    found = psutil.Process(server.pid).children(recursive=True)
-    return {one.pid: one for one in found if one.memory_info().rss > 60e6 and one.status() != psutil.STATUS_ZOMBIE}
+    children = psutil.Process(server.pid).children(recursive=True)
+    return {
+        child.pid: child
+        for child in children
+        if child.memory_info().rss > 60e6 and child.status() != psutil.STATUS_ZOMBIE
+    }
 
 
 def answered(server: Server, count: int) -> list[str]:

@@ -31,10 +31,10 @@ def log_of(path: Path, **settings: Any) -> RequestLog:
 
 
 def answered(model: Deployed | None = None, *, answer: bytes = b"", request_id: str = "one") -> RequestContext:
-    exchange = RequestContext()
-    exchange.request_id, exchange.task, exchange.status = request_id, "text", 200
-    exchange.model, exchange.answer, exchange.body, exchange.content_type = model, answer, SECRET.encode(), "text/plain"
-    return exchange
+    context = RequestContext()
+    context.request_id, context.task, context.status = request_id, "text", 200
+    context.model, context.answer, context.body, context.content_type = model, answer, SECRET.encode(), "text/plain"
+    return context
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:
@@ -42,7 +42,7 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
 
 
 def test_it_is_off_where_nobody_asks_for_it_and_the_service_says_so(client: TestClient) -> None:
-    assert RequestLog.of({}) is None and RequestLog.of({"CONVOY_REQUEST_LOG": ""}) is None
+    assert RequestLog.from_environment({}) is None and RequestLog.from_environment({"CONVOY_REQUEST_LOG": ""}) is None
     assert client.get("/v1/models").json()["request_log"] == {"state": "off"}
 
 
@@ -59,7 +59,7 @@ def test_it_is_off_where_nobody_asks_for_it_and_the_service_says_so(client: Test
 )
 def test_a_setting_that_cannot_be_is_named(tmp_path: Path, variable: str, value: str, words: str) -> None:
     with pytest.raises(ValueError, match=f"{variable} .*{words}"):
-        RequestLog.of({"CONVOY_REQUEST_LOG": str(tmp_path / "log"), variable: value})
+        RequestLog.from_environment({"CONVOY_REQUEST_LOG": str(tmp_path / "log"), variable: value})
 
 
 def test_a_folder_gets_a_file_and_a_file_keeps_its_name(tmp_path: Path) -> None:
@@ -79,9 +79,9 @@ def test_what_was_sent_is_written_only_where_that_is_asked_for(tmp_path: Path) -
 
 
 def test_a_large_payload_is_noted_by_its_size(tmp_path: Path) -> None:
-    log, exchange = log_of(tmp_path / "log", payloads=True), answered()
-    exchange.body = bytes(2_000_000)
-    log.note("/v1/texts/predict", b"", exchange)
+    log, context = log_of(tmp_path / "log", payloads=True), answered()
+    context.body = bytes(2_000_000)
+    log.note("/v1/texts/predict", b"", context)
     log.write()
     [line] = lines_of(tmp_path / "log")
     assert line["payload"]["bytes"] == 2_000_000 and "base64" not in line["payload"]
@@ -105,9 +105,9 @@ def test_who_was_turned_away_before_a_model_was_asked_fills_no_log(tmp_path: Pat
 
 
 def test_a_fault_is_logged_by_its_code(tmp_path: Path) -> None:
-    log, exchange = log_of(tmp_path / "log"), answered()
-    exchange.fault, exchange.status = RequestError("text_too_long"), 413
-    log.note("/v1/texts/predict", b"", exchange)
+    log, context = log_of(tmp_path / "log"), answered()
+    context.error, context.status = RequestError("text_too_long"), 413
+    log.note("/v1/texts/predict", b"", context)
     log.write()
     [line] = lines_of(tmp_path / "log")
     assert (line["status"], line["code"]) == (413, "text_too_long") and "predictions" not in line
@@ -128,7 +128,7 @@ def test_what_falls_behind_is_dropped_and_counted_and_memory_stays_bounded(
 ) -> None:
     outcomes: list[str] = []
     monkeypatch.setattr(module, "logged_of", str)
-    monkeypatch.setattr(module.tally, "count", outcomes.append)
+    monkeypatch.setattr(module.metrics_buffer, "count", outcomes.append)
     log = log_of(tmp_path / "log")
     for _ in range(module.MOST_WAITING + 5):
         log.note("/v1/texts/predict", b"", answered())
@@ -146,7 +146,7 @@ def test_a_disk_that_refuses_is_told_once_and_counted(
 ) -> None:
     outcomes: list[str] = []
     monkeypatch.setattr(module, "logged_of", str)
-    monkeypatch.setattr(module.tally, "count", outcomes.append)
+    monkeypatch.setattr(module.metrics_buffer, "count", outcomes.append)
     log = log_of(tmp_path / "folder" / "log")  # which nobody has made
     for _ in range(2):
         log.note("/v1/texts/predict", b"", answered())
@@ -163,7 +163,7 @@ def test_a_malformed_record_ends_no_logging(
 ) -> None:
     outcomes: list[str] = []
     monkeypatch.setattr(module, "logged_of", str)
-    monkeypatch.setattr(module.tally, "count", outcomes.append)
+    monkeypatch.setattr(module.metrics_buffer, "count", outcomes.append)
     monkeypatch.setattr(module, "WRITE_EVERY_S", 0.01)
     log = log_of(tmp_path / "log")
     log.start()
@@ -216,7 +216,7 @@ def test_half_a_line_that_a_kill_left_spoils_no_other(tmp_path: Path) -> None:
 def test_a_link_in_its_place_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "log").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ValueError, match="cannot be written"):
-        RequestLog.of({"CONVOY_REQUEST_LOG": str(tmp_path / "log")})
+        RequestLog.from_environment({"CONVOY_REQUEST_LOG": str(tmp_path / "log")})
     assert not (tmp_path / "elsewhere").exists()
 
 
@@ -228,8 +228,8 @@ def test_several_that_write_and_rotate_at_once_lose_no_line_and_tear_none(tmp_pa
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(write, range(4)))
-    found = [line for path in request_files.existing(str(tmp_path / "log")) for line in lines_of(path)]
-    assert sorted((line["worker"], line["number"]) for line in found) == [(w, n) for w in range(4) for n in range(200)]
+    lines = [line for path in request_files.existing(str(tmp_path / "log")) for line in lines_of(path)]
+    assert sorted((line["worker"], line["number"]) for line in lines) == [(w, n) for w in range(4) for n in range(200)]
 
 
 @pytest.mark.slow
@@ -241,7 +241,7 @@ def test_a_real_service_logs_each_request_and_nothing_of_what_was_sent(deployed:
         text = client.post("/v1/texts/predict", json={"texts": [SECRET, "good"]}, headers=headers)
         image = client.post("/v1/images/sets", content=PNG, headers={"content-type": "image/png"})
         bad = client.post("/v1/images/predict", content=b"SECRET", headers={"content-type": "image/png"})
-        asked = {answer.headers["x-request-id"]: answer for answer in (text, image, bad)}
+        answers_by_id = {answer.headers["x-request-id"]: answer for answer in (text, image, bad)}
         client.post("/v1/texts/predict", json={"texts": [SECRET]}, headers={"host": "evil.example"})
         file = tmp_path / "requests" / "requests.jsonl"
         for _ in range(50):
@@ -251,18 +251,19 @@ def test_a_real_service_logs_each_request_and_nothing_of_what_was_sent(deployed:
             time.sleep(0.1)
         else:
             raise AssertionError(metrics)
-    found = {line["id"]: line for line in lines_of(file)}
-    assert set(found) == set(asked) and file.stat().st_mode & 0o777 == 0o600
+    lines = {line["id"]: line for line in lines_of(file)}
+    assert set(lines) == set(answers_by_id) and file.stat().st_mode & 0o777 == 0o600
     written = file.read_text()
     assert not any(word in written for word in ("nobody", "browser", "SECRET", "evil"))
     release = text.json()["model"]
-    one = found["mine-1"]
-    assert (one["route"], one["task"], one["status"]) == ("/v1/texts/predict", "text", 200)
-    assert (one["version"], one["digest"]) == (release["version"], release["digest"]) and 0 < one["ms"] < 10_000
-    answers = [{"label": each["label"], "probability": each["probability"]} for each in text.json()["predictions"]]
-    assert one["predictions"] == answers
-    assert found[image.headers["x-request-id"]]["predictions"] == image.json()["predictions"]
-    assert found[bad.headers["x-request-id"]]["code"] == "undecodable_image"
+    text_line = lines["mine-1"]
+    assert (text_line["route"], text_line["task"], text_line["status"]) == ("/v1/texts/predict", "text", 200)
+    assert (text_line["version"], text_line["digest"]) == (release["version"], release["digest"])
+    assert 0 < text_line["ms"] < 10_000
+    predictions = text.json()["predictions"]
+    assert text_line["predictions"] == [{name: row[name] for name in ("label", "probability")} for row in predictions]
+    assert lines[image.headers["x-request-id"]]["predictions"] == image.json()["predictions"]
+    assert lines[bad.headers["x-request-id"]]["code"] == "undecodable_image"
 
 
 @pytest.mark.slow

@@ -66,12 +66,12 @@ def test_a_raw_body_a_single_file_and_a_batch_give_the_same_predictions(client: 
     raw = [post_raw(client, image).json()["predictions"][0] for image in images]
     single = [client.post(IMAGES, files={"image": image}).json()["predictions"][0] for image in images]
     batch = client.post(IMAGES, files=[("image", image) for image in images]).json()["predictions"]
-    assert raw == single and [one["label"] for one in raw] == [one["label"] for one in batch]
+    assert raw == single and [row["label"] for row in raw] == [row["label"] for row in batch]
 
 
 def test_texts_are_classified_in_order(client: TestClient) -> None:
     response = client.post(TEXTS, json={"texts": ["bad bad", "good film", "bad"]})
-    assert [each["label"] for each in response.json()["predictions"]] == ["negative", "positive", "negative"]
+    assert [row["label"] for row in response.json()["predictions"]] == ["negative", "positive", "negative"]
     assert response.json()["model"]["name"] == "convoy-text"
 
 
@@ -86,12 +86,12 @@ def test_a_set_holds_the_labels_of_the_prediction_that_are_likely_enough(client:
         answer = client.post(path, **request).json()
         sets = client.post(path.replace("predict", "sets"), **request).json()
         assert (sets["model"], sets["coverage"]) == (answer["model"], card.sets.coverage)
-        for found, full in zip(sets["predictions"], answer["predictions"], strict=True):
+        for label_set, full in zip(sets["predictions"], answer["predictions"], strict=True):
             likely = {name: p for name, p in full["probabilities"].items() if p >= card.sets.threshold}
-            assert found["probabilities"] == likely
-            assert found["labels"] == sorted(likely, key=lambda name: -likely[name])
-            assert found.get("truncated") == full.get("truncated")
-            sizes.add(len(found["labels"]))
+            assert label_set["probabilities"] == likely
+            assert label_set["labels"] == sorted(likely, key=lambda name: -likely[name])
+            assert label_set.get("truncated") == full.get("truncated")
+            sizes.add(len(label_set["labels"]))
     assert sizes == {1, 2}
 
 
@@ -186,9 +186,9 @@ def test_a_query_that_is_not_a_polarity_is_refused(client: TestClient, query: st
 
 
 def test_the_polarity_parameter_changes_the_answer(client: TestClient) -> None:
-    found = [post_raw(client, PNG, query=query).json()["predictions"] for query in ("?polarity=light_on_dark", "")]
-    assert found[0] == found[1]
-    assert post_raw(client, PNG, query="?polarity=dark_on_light").json()["predictions"] != found[0]
+    answers = [post_raw(client, PNG, query=query).json()["predictions"] for query in ("?polarity=light_on_dark", "")]
+    assert answers[0] == answers[1]
+    assert post_raw(client, PNG, query="?polarity=dark_on_light").json()["predictions"] != answers[0]
 
 
 @pytest.mark.parametrize(
@@ -335,9 +335,9 @@ def test_an_unexpected_exception_is_a_500_that_tells_nothing(
 
 
 def test_the_models_route_shows_cards_and_releases(client: TestClient) -> None:
-    found = client.get("/v1/models").json()
-    assert found["image"]["card"] == tiny_bundles.IMAGE_CARD.model_dump(mode="json")
-    assert (found["text"]["state"], found["text"]["release"]["version"]) == ("ready", "7")
+    models = client.get("/v1/models").json()
+    assert models["image"]["card"] == tiny_bundles.IMAGE_CARD.model_dump(mode="json")
+    assert (models["text"]["state"], models["text"]["release"]["version"]) == ("ready", "7")
 
 
 def test_the_page_loads_nothing_from_elsewhere_and_all_its_files_are_there(client: TestClient) -> None:

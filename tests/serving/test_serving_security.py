@@ -8,12 +8,12 @@ from serving.security import Security
 KEY = "a-key-of-enough-characters"
 
 
-def code_of(access: Security, **headers: str) -> str:
-    """The code of the fault that these headers end with; empty where they may ask."""
+def code_of(security: Security, **headers: str) -> str:
+    """The code of the error that these headers end with; empty where they may ask."""
     try:
-        access.check({name.replace("_", "-").encode(): value.encode() for name, value in headers.items()})
-    except RequestError as fault:
-        return fault.code
+        security.check({name.replace("_", "-").encode(): value.encode() for name, value in headers.items()})
+    except RequestError as error:
+        return error.code
     return ""
 
 
@@ -30,11 +30,13 @@ def test_another_name_is_not_since_a_page_may_have_led_it_here(host: str) -> Non
 
 
 def test_names_are_told_by_the_environment() -> None:
-    access = Security.of({"CONVOY_HOSTS": " Api.example , serving", "CONVOY_ORIGINS": "https://app.example/,"})
-    assert [code_of(access, host=host) for host in ("api.example:443", "serving", "b")] == ["", "", "forbidden_host"]
-    assert code_of(access, host="serving", origin="https://app.example") == ""
-    assert code_of(access, host="serving", origin="http://app.example") == "forbidden_origin"
-    assert code_of(Security.of({"CONVOY_HOSTS": "*"}), host="anything") == ""
+    security = Security.from_environment(
+        {"CONVOY_HOSTS": " Api.example , serving", "CONVOY_ORIGINS": "https://app.example/,"}
+    )
+    assert [code_of(security, host=host) for host in ("api.example:443", "serving", "b")] == ["", "", "forbidden_host"]
+    assert code_of(security, host="serving", origin="https://app.example") == ""
+    assert code_of(security, host="serving", origin="http://app.example") == "forbidden_origin"
+    assert code_of(Security.from_environment({"CONVOY_HOSTS": "*"}), host="anything") == ""
 
 
 def test_the_own_page_may_ask_and_others_may_not() -> None:
@@ -45,7 +47,7 @@ def test_the_own_page_may_ask_and_others_may_not() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "code"),
+    ("sent", "code"),
     [
         (f"Bearer {KEY}", ""),
         (f"bearer  {KEY}", ""),
@@ -56,11 +58,11 @@ def test_the_own_page_may_ask_and_others_may_not() -> None:
         ("Bearer é", "unauthorized"),
     ],
 )
-def test_where_a_key_is_set_it_is_wanted(given: str, code: str) -> None:
-    assert code_of(Security.of({"CONVOY_API_KEY": KEY}), authorization=given) == code
+def test_where_a_key_is_set_it_is_wanted(sent: str, code: str) -> None:
+    assert code_of(Security.from_environment({"CONVOY_API_KEY": KEY}), authorization=sent) == code
 
 
 def test_a_short_key_is_an_error_at_start_and_no_key_is_shown() -> None:
     with pytest.raises(ValueError, match="CONVOY_API_KEY has 5 characters, at least 16"):
-        Security.of({"CONVOY_API_KEY": "short"})
-    assert KEY not in repr(Security.of({"CONVOY_API_KEY": KEY}))
+        Security.from_environment({"CONVOY_API_KEY": "short"})
+    assert KEY not in repr(Security.from_environment({"CONVOY_API_KEY": KEY}))

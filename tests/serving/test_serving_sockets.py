@@ -26,7 +26,7 @@ PATH = "/v1/texts/stream"
 STREAMS = 200
 
 
-def tell(session: Any, text: str, final: bool = False) -> Any:
+def send_piece(session: Any, text: str, final: bool = False) -> Any:
     session.send_text(json.dumps({"text": text, "final": final}))
     return json.loads(session.receive_text(timeout=10))
 
@@ -83,8 +83,8 @@ def counted(server: Server, name: str) -> float:
 def test_a_stream_over_the_network_answers_each_piece(server: Server, stream_model: Deployed) -> None:
     with connect_ws(f"{server.url}{PATH}") as session:
         assert session.response.headers["x-model-digest"] == stream_model.release.digest
-        assert tell(session, "the goo")["words"][0]["word"] == "the"
-        answer = tell(session, "d film", final=True)
+        assert send_piece(session, "the goo")["words"][0]["word"] == "the"
+        answer = send_piece(session, "d film", final=True)
         assert [word["word"] for word in answer["words"]] == ["good", "film"]
         assert answer["model"]["digest"] == stream_model.release.digest
 
@@ -121,20 +121,20 @@ def test_a_promotion_lets_an_open_stream_finish_on_its_version(tmp_path: Path) -
         deploy(tmp_path / "deployed", task)
     old = read_release(tmp_path / "deployed" / "text-stream" / "current")
     with serve(tmp_path / "deployed", tmp_path) as server, connect_ws(f"{server.url}{PATH}") as session:
-        first = tell(session, "the film ")
+        first = send_piece(session, "the film ")
         folder = deploy(
             tmp_path / "deployed", "text-stream", lambda folder: tiny_bundles.write_stream_bundle(folder, shift=1.0)
         )
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
             with connect_ws(f"{server.url}{PATH}") as other:
-                if tell(other, "the film ")["model"]["digest"] == folder.name:
+                if send_piece(other, "the film ")["model"]["digest"] == folder.name:
                     break
             time.sleep(0.2)
-        second = tell(session, "film ")
+        second = send_piece(session, "film ")
         assert old is not None and first["model"]["digest"] == second["model"]["digest"] == old.digest
         with connect_ws(f"{server.url}{PATH}") as later:
-            assert tell(later, "the film ")["model"]["digest"] == folder.name
+            assert send_piece(later, "the film ")["model"]["digest"] == folder.name
 
 
 @pytest.mark.slow
@@ -145,7 +145,7 @@ def test_a_client_that_reads_nothing_is_ended_and_keeps_nobody(server: Server) -
             slow.send("good " * 3_900)  # 270 kB of answer each: more than the system keeps for a connection
         for _ in range(5):
             with connect_ws(f"{server.url}{PATH}") as other:
-                assert tell(other, "good ")["words"]
+                assert send_piece(other, "good ")["words"]
         assert slow.ends_within_s(sockets.SEND_S + 20)
     time.sleep(1)
     assert counted(server, 'convoy_dropped_streams_total{why="slow"') == before + 1
@@ -198,6 +198,6 @@ def test_two_hundred_streams_are_open_at_once_and_all_are_answered(server: Serve
 
 def test_the_cost_of_a_word_and_of_many_streams_is_measured(server: Server) -> None:
     size = Size(rounds=1, pieces=5, streams=5, words_each=3, after_words=(1, 5_000))
-    found = measure(size, server.url, ["good", "film"] * 3_000)
-    assert found["cost"]["after_5000_over_after_1"]["ratio"] > 0 and found["at_once"]["pieces"] == 15
-    assert 0 < found["at_once"]["p50_ms"] <= found["at_once"]["p99_ms"] <= found["at_once"]["slowest_ms"]
+    figures = measure(size, server.url, ["good", "film"] * 3_000)
+    assert figures["cost"]["after_5000_over_after_1"]["ratio"] > 0 and figures["at_once"]["pieces"] == 15
+    assert 0 < figures["at_once"]["p50_ms"] <= figures["at_once"]["p99_ms"] <= figures["at_once"]["slowest_ms"]

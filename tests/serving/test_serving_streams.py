@@ -38,7 +38,7 @@ def ask(client: TestClient, text: str, final: bool = False, state: str | None = 
     return answer.json()
 
 
-def tell(socket: WebSocketTestSession, text: str, final: bool = False) -> Any:
+def send_piece(socket: WebSocketTestSession, text: str, final: bool = False) -> Any:
     socket.send_text(json.dumps({"text": text, "final": final}))
     return json.loads(socket.receive_text())
 
@@ -72,9 +72,9 @@ def test_any_division_gives_the_answer_of_the_whole(
         words += answer["words"]
     assert words == wanted and answer["probabilities"] == wanted[-1]["probabilities"]
     with client.websocket_connect(PATH) as socket:
-        found = [tell(socket, piece, final) for piece, final in pieces_of(TEXT, places)]
-    assert [word for one in found for word in one["words"]] == wanted
-    assert found[-1]["probabilities"] == wanted[-1]["probabilities"]
+        answers = [send_piece(socket, piece, final) for piece, final in pieces_of(TEXT, places)]
+    assert [word for answer in answers for word in answer["words"]] == wanted
+    assert answers[-1]["probabilities"] == wanted[-1]["probabilities"]
 
 
 def test_an_answer_names_its_model_and_what_is_known_so_far(client: TestClient, stream_model: Deployed) -> None:
@@ -156,7 +156,7 @@ class Connection:
         self.messages: asyncio.Queue[Message] = asyncio.Queue()
         self.messages.put_nowait({"type": "websocket.connect"})
         for text in texts:
-            self.tell(text)
+            self.send_piece(text)
         self.reads = reads
         self.sent: list[Message] = []
         self.aborted = asyncio.Event()
@@ -170,7 +170,7 @@ class Connection:
             **scope,
         }
 
-    def tell(self, text: str) -> None:
+    def send_piece(self, text: str) -> None:
         self.messages.put_nowait({"type": "websocket.receive", "text": json.dumps({"text": text})})
 
     def leave(self) -> None:
@@ -193,9 +193,9 @@ class Connection:
         return [message["type"].removeprefix("websocket.") for message in self.sent]
 
 
-def app_of(model: Deployed, most_streams: int = 2, **access: Any) -> tuple[WebSocketGate, DeployedModels]:
+def app_of(model: Deployed, most_streams: int = 2, **security: Any) -> tuple[WebSocketGate, DeployedModels]:
     models = DeployedModels({"text-stream": model})
-    return WebSocketGate(StreamSocket(models, Threads(1)), Security(**access), most_streams), models
+    return WebSocketGate(StreamSocket(models, Threads(1)), Security(**security), most_streams), models
 
 
 def test_a_client_that_says_nothing_is_dropped(stream_model: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,7 +220,7 @@ def test_pieces_without_words_keep_no_stream_open(
             served = tasks.create_task(app(connection.scope, connection.receive, connection.send))
             while not served.done():
                 for _ in range(at_once):
-                    connection.tell(blank)
+                    connection.send_piece(blank)
                 await asyncio.sleep(0.05)
 
     asyncio.run(run())
@@ -237,7 +237,7 @@ def test_a_stream_with_words_ends_at_its_age(stream_model: Deployed, monkeypatch
         async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
             served = tasks.create_task(app(connection.scope, connection.receive, connection.send))
             while not served.done():
-                connection.tell("go")  # parts of a word are words too
+                connection.send_piece("go")  # parts of a word are words too
                 await asyncio.sleep(0.05)
         return time.monotonic() - began_s
 
@@ -262,16 +262,16 @@ def test_pieces_that_would_wait_too_long_are_refused(stream_model: Deployed, mon
     async def run() -> None:
         first = connections[0]
         for _ in range(20):  # one alone, by which the service learns how long a piece takes
-            first.tell("good ")
+            first.send_piece("good ")
         first.leave()
         await serve(first)
         async with asyncio.timeout(10):
-            await asyncio.gather(*(serve(each) for each in connections[1:]))
+            await asyncio.gather(*(serve(client) for client in connections[1:]))
 
     asyncio.run(run())
-    refused = [each for each in connections[1:] if each.kinds[-1] == "close"]
-    codes = {json.loads(each.sent[-2]["text"])["error"]["code"] for each in refused}
-    assert codes == {"overloaded"} and {each.sent[-1]["code"] for each in refused} == {sockets.TRY_AGAIN_LATER}
+    refused = [client for client in connections[1:] if client.kinds[-1] == "close"]
+    codes = {json.loads(client.sent[-2]["text"])["error"]["code"] for client in refused}
+    assert codes == {"overloaded"} and {client.sent[-1]["code"] for client in refused} == {sockets.TRY_AGAIN_LATER}
     assert 1 <= 39 - len(refused) < 10 and connections[0].kinds[-1] == "send"
     assert socket.capacity.inside == 0
 
@@ -319,9 +319,9 @@ def test_there_are_so_many_places_and_one_that_is_left_is_free_again(stream_mode
 
     async def run() -> tuple[Connection, Connection]:
         open_ones = [Connection("good "), Connection("good ")]
-        tasks = [asyncio.create_task(app(each.scope, each.receive, each.send)) for each in open_ones]
-        for each in open_ones:
-            await each.until_sent(2)
+        tasks = [asyncio.create_task(app(client.scope, client.receive, client.send)) for client in open_ones]
+        for client in open_ones:
+            await client.until_sent(2)
         refused = Connection()
         await app(refused.scope, refused.receive, refused.send)
         open_ones[0].leave()
@@ -353,12 +353,12 @@ def test_an_open_stream_ends_on_the_model_it_began_with(
         began = asyncio.create_task(app(first.scope, first.receive, first.send))
         await first.until_sent(2)
         models.by_task["text-stream"] = other
-        first.tell("bad ")
+        first.send_piece("bad ")
         await first.until_sent(3)
         begins = asyncio.create_task(app(second.scope, second.receive, second.send))
         await second.until_sent(2)
-        for each in (first, second):
-            each.leave()
+        for client in (first, second):
+            client.leave()
         await asyncio.gather(began, begins)
         return [json.loads(message["text"])["model"]["digest"] for message in (*first.sent[1:], *second.sent[1:])]
 

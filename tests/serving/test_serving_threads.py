@@ -36,9 +36,9 @@ def test_only_a_small_form_is_read_on_the_event_loop(
         return read_images(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(handlers, "read_images", read)
-    exchange = RequestContext()
-    exchange.body, exchange.content_type = body, "multipart/form-data; boundary=edge"
+    context = RequestContext()
+    context.body, context.content_type = body, "multipart/form-data; boundary=edge"
     models = DeployedModels({"image": image_model})
-    answer = asyncio.run(Handlers(models, {"state": "off"}).images(answer_predictions, b"", exchange))
+    answer = asyncio.run(Handlers(models, {"state": "off"}).images(answer_predictions, b"", context))
     assert answer.startswith(b'{"model":')
     assert [reader == threading.get_ident() for reader in readers] == [on_the_loop]
