@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bench import feeding, machine
 from bench.contest import Contest, Ratio, hold, table
 from bench.subject import SEED, Candidate, Subject
-from convoy.core import atomic, paths, stages
+from convoy.core import atomic, paths, stage_names
 from convoy.core.params import read_section
 from convoy.core.paths import DATA_KINDS, Task
 from convoy.kinds import candidates
@@ -169,7 +169,7 @@ def main(
     try:
         results = measure(Size(), lambda task: paths.prepared(task, "train"), paths.contract("text"), paths.TOKENIZER)
     except FileNotFoundError as error:
-        typer.echo(f"{error}; here that is `dvc repro {' '.join(map(stages.prepare, DATA_KINDS))}`", err=True)
+        typer.echo(f"{error}; here that is `dvc repro {' '.join(map(stage_names.prepare, DATA_KINDS))}`", err=True)
         raise typer.Exit(2) from None
     atomic.write_json(report, {**content, "results": results})
     typer.echo(f"{table(results)}\nwritten: {report}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from convoy.core import stages
+from convoy.core import stage_names
 from convoy.core.params import ParamsInvalid
 from convoy.core.paths import DATA_KINDS
 from convoy.core.process import Say
@@ -16,7 +16,7 @@ from lab.layout import PARAMS
 
 OVERRIDES = Path("lab/smoke.yaml")
 STAGES = Path("lab/dvc.yaml")
-PREPARED = tuple(map(stages.prepare, DATA_KINDS))
+PREPARED = tuple(map(stage_names.prepare, DATA_KINDS))
 
 
 def run(folder: Path, say: Say) -> int:

@@ -8,8 +8,8 @@ from itertools import chain
 
 from starlette.types import Receive, Scope
 
-from serving.capacity import SMALL_BYTES, Budget
 from serving.errors import RequestError
+from serving.overload import SMALL_BYTES, Budget
 from serving.request_context import WHOLE_BODY, RequestContext
 from serving.routes import BY_PATH, JSON, RouteSpec
 

@@ -13,7 +13,7 @@ from convoy.core.paths import Task
 from serving.deployed import Deployed
 from serving.errors import RequestError
 from serving.metrics_buffer import metrics_buffer
-from serving.threads import Threads, until
+from serving.threads import Threads, with_deadline
 
 # Inputs that run together. On one core, ms per text of 100 tokens: 0.59 alone, 0.42 by two, 0.38 by four or more; four
 # have the least padding, and the shortest wait for each other. Per image 0.57 alone, 0.55 by four or more, but the code
@@ -124,7 +124,7 @@ class ThreadBatcher(Batcher):
 
     async def _wait(self, items: list[_Item], deadline_s: float) -> Rows:
         self._start_batches()
-        async with until(deadline_s):
+        async with with_deadline(deadline_s):
             return await _gather_rows(items)
 
     def _start_batches(self) -> None:

@@ -147,7 +147,7 @@ class Connection(HttpToolsProtocol):
         self.transport.close()
 
 
-class Socket(WSProtocol):
+class LimitedWebSocketProtocol(WSProtocol):
     """uvicorn's own protocol for WebSockets, with limits; it closes those that answer no ping."""
 
     _frames = 0  # of the message that is being read
@@ -231,4 +231,4 @@ def take_over_connections(workers: int) -> None:
     """Let uvicorn, which BentoML starts with its defaults, use these protocols."""
     Connection.shared = workers > 1
     auto.AutoHTTPProtocol = Connection
-    websockets_auto.AutoWebSocketsProtocol = Socket
+    websockets_auto.AutoWebSocketsProtocol = LimitedWebSocketProtocol

@@ -20,7 +20,7 @@ from serving.routes import METHODS, MULTIPART, POLARITIES
 from serving.schemas import RequestLogState, TextToExplain
 from serving.stream_answers import answer_request
 from serving.stream_state import StateToken
-from serving.threads import Threads, until
+from serving.threads import Threads, with_deadline
 
 QUICK_S = 0.002  # a slower model would keep the event loop from refusing requests beyond the capacity
 
@@ -58,7 +58,7 @@ class Handlers:
         elif len(body) <= QUICK_BYTES:
             images, name = read_images(body, content_type, max_items), "image"
         else:
-            async with until(context.deadline_s):
+            async with with_deadline(context.deadline_s):
                 return await self._threads.run(
                     lambda: predict_images(model, read_images(body, content_type, max_items), polarity, answer=answer)
                 )
@@ -67,7 +67,7 @@ class Handlers:
             prepared = prepare_images(model, images, polarity, name)
             rows = await self._loop_batcher.probabilities(model, [prepared[0].array], context.deadline_s)
             return answer(model, prepared, rows)
-        async with until(context.deadline_s):
+        async with with_deadline(context.deadline_s):
             return await self._threads.run(lambda: predict_images(model, images, polarity, name, answer))
 
     async def texts(self, answer: Answer, query: bytes, context: RequestContext) -> bytes:
@@ -77,7 +77,7 @@ class Handlers:
         if len(context.body) <= QUICK_BYTES:
             prepared = _read_and_prepare(model, context.body)
         else:
-            async with until(context.deadline_s):
+            async with with_deadline(context.deadline_s):
                 prepared = await self._threads.run(lambda: _read_and_prepare(model, context.body))
         # With one core, a thread and the event loop would only wait for each other.
         on_event_loop = model.run_s <= QUICK_S and self._threads.count == 1
@@ -96,7 +96,7 @@ class Handlers:
                 return explain_image(model, body, question)
             return explain_image(model, read_images(body, content_type, 1)[0], question, "image")
 
-        async with until(context.deadline_s):
+        async with with_deadline(context.deadline_s):
             return await self._explanation_threads.run(explain)
 
     async def explain_text(self, query: bytes, context: RequestContext) -> bytes:
@@ -112,14 +112,14 @@ class Handlers:
                 )
             return explain_text(model, request.text, request.label)
 
-        async with until(context.deadline_s):
+        async with with_deadline(context.deadline_s):
             return await self._explanation_threads.run(explain)
 
     async def stream(self, query: bytes, context: RequestContext) -> bytes:
         """A piece of a text, with the state of what came before -> StreamAnswer."""
         model = self._use_model("text-stream", context)
         _refuse_parameters(query)
-        async with until(context.deadline_s):
+        async with with_deadline(context.deadline_s):
             return await self._stream_threads.run(lambda: answer_request(model, self._state_token, context.body))
 
     async def list_models(self, query: bytes, _: RequestContext) -> bytes:

@@ -5,7 +5,7 @@ import os
 from itertools import pairwise
 from pathlib import Path
 
-from convoy.core.request_files import older
+from convoy.core.request_log_files import older
 
 # In place of a closed descriptor's number, which the next file or socket of any thread may have.
 CLOSED = -1

@@ -9,11 +9,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from convoy.core.paths import TASKS
 from serving.admission import SenderGone, checked_deadline_s, checked_headers, checked_route, read_body
-from serving.capacity import MOST_EXPLANATIONS, Budget, Capacity
 from serving.deployed import Deployed, DeployedModels, Unavailable
 from serving.errors import RequestError, from_status
 from serving.metrics import Traffic, errors_of
 from serving.metrics_buffer import metrics_buffer
+from serving.overload import MOST_EXPLANATIONS, Budget, Capacity
 from serving.request_context import NOSNIFF, RequestContext
 from serving.request_log import RequestLog
 from serving.routes import EXPLANATIONS, RouteSpec

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from convoy.core import request_files
+from convoy.core import request_log_files
 from serving.log_file import LogFile
 from serving.logged_requests import Entry, entry_of, line_of
 from serving.metrics import logged_of
@@ -16,10 +16,10 @@ from serving.metrics_buffer import metrics_buffer
 from serving.request_context import RequestContext
 from serving.schemas import RequestLogState
 
-SHARE_VARIABLE = f"{request_files.VARIABLE}_SHARE"
-PAYLOADS_VARIABLE = f"{request_files.VARIABLE}_PAYLOADS"
-MEGABYTES_VARIABLE = f"{request_files.VARIABLE}_MB"
-FILES_VARIABLE = f"{request_files.VARIABLE}_FILES"
+SHARE_VARIABLE = f"{request_log_files.VARIABLE}_SHARE"
+PAYLOADS_VARIABLE = f"{request_log_files.VARIABLE}_PAYLOADS"
+MEGABYTES_VARIABLE = f"{request_log_files.VARIABLE}_MB"
+FILES_VARIABLE = f"{request_log_files.VARIABLE}_FILES"
 WRITE_EVERY_S = 0.5  # what a kill loses, as with the counts of metrics_buffer.py
 # What may wait for the disk: a second and more of the fastest service measured, 3,000 requests per second.
 MOST_WAITING = 8192
@@ -41,14 +41,14 @@ class Settings:
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings | None":
         """The settings of the environment; None where no log is wanted. Raises ValueError, naming the variable."""
-        path_text = environment.get(request_files.VARIABLE, "")
+        path_text = environment.get(request_log_files.VARIABLE, "")
         if not path_text:
             return None
         payloads = environment.get(PAYLOADS_VARIABLE, "") or "0"
         if payloads not in ("0", "1"):
             raise ValueError(f"{PAYLOADS_VARIABLE} is {payloads!r}, 0 or 1 is expected")
         return cls(
-            path=request_files.current(path_text),
+            path=request_log_files.current(path_text),
             share=_read_number(environment, SHARE_VARIABLE, 1, 0, 1),
             payloads=payloads == "1",
             max_bytes=int(_read_number(environment, MEGABYTES_VARIABLE, 50, 0.001, 100_000) * 1e6),
@@ -81,7 +81,7 @@ class RequestLog:
             log._file.prove()
         except OSError as error:
             raise ValueError(
-                f"{request_files.VARIABLE} names {settings.path}, which cannot be written ({error.strerror}); "
+                f"{request_log_files.VARIABLE} names {settings.path}, which cannot be written ({error.strerror}); "
                 "name another file or folder, or none"
             ) from None
         return log

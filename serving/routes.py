@@ -146,7 +146,7 @@ EXPLAIN_TEXT = replace(
     explains=True,
     description="Costs about 15 times a prediction: the model reads the text anew up to some of its words.",
 )
-# The same path answers WebSockets, which OpenAPI cannot describe; serving.sockets does.
+# The same path answers WebSockets, which OpenAPI cannot describe; serving.stream_websocket does.
 STREAM_TEXTS = RouteSpec(
     "POST",
     "/v1/texts/stream",

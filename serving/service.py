@@ -25,8 +25,8 @@ from serving.middleware import Middleware
 from serving.reloading import Reloader
 from serving.request_log import RequestLog
 from serving.security import Security
-from serving.sockets import StreamSocket
 from serving.stream_state import StateToken, share_key
+from serving.stream_websocket import StreamSocket
 from serving.threads import Threads
 
 WORKERS = int(os.environ.get("CONVOY_WORKERS") or 1)  # processes; each has the models in memory

@@ -34,7 +34,7 @@ class Threads:
 
 
 @asynccontextmanager
-async def until(deadline_s: float) -> AsyncIterator[None]:
+async def with_deadline(deadline_s: float) -> AsyncIterator[None]:
     """Raises RequestError where the block has not ended at the deadline (time.monotonic())."""
     left_s = deadline_s - time.monotonic()
     if left_s <= 0:

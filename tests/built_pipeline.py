@@ -11,7 +11,7 @@ import tiny_bundles
 import yaml
 from PIL import Image
 
-from convoy.core import stages
+from convoy.core import stage_names
 from convoy.core.paths import DATA_KINDS, Task, architectures, kind_of
 
 METRICS = {"accuracy": 0.9, "macro_f1": 0.89, "log_loss": 0.3, "n": 100}
@@ -21,7 +21,7 @@ BASELINE_PARAMS = {
     "image": {"mlp": {"hidden": [8], "epochs": 3}, "logreg": {"epochs": 2}},
     "text": {"counting": {"longest": 2}, "nb-svm": {"smoothing": 1.0}},
 }
-PREPARE = tuple(map(stages.prepare, DATA_KINDS))
+PREPARE = tuple(map(stage_names.prepare, DATA_KINDS))
 AGREEMENT = {"max_difference": 1e-6, "class_flips": 0, "n": 100}
 # No service is started; the pairs are few, since the time of a tiny model is mostly noise.
 PUBLISH = {
@@ -152,13 +152,13 @@ def write_lock(root: Path, task: Task, data: int = 1) -> None:
     judged = ("test", "candidates", "slices", *(["explanation"] if _explains(task) else []))
     verdict = [entry(f"reports/{task}/{name}.json") for name in judged]
     made: dict[str, Any] = {
-        stages.fetch(task): {
-            "params": {"params.yaml": {stages.fetch(task): {"source": "tiny"}}},
+        stage_names.fetch(task): {
+            "params": {"params.yaml": {stage_names.fetch(task): {"source": "tiny"}}},
             "outs": [entry(f"data/raw/{kind}", "raw")],
         },
-        stages.prepare(task): {
+        stage_names.prepare(task): {
             "deps": [entry(f"data/raw/{kind}", "raw")],
-            "params": {"params.yaml": {stages.prepare(task): {"seed": 0, "preprocessing": {"kind": kind}}}},
+            "params": {"params.yaml": {stage_names.prepare(task): {"seed": 0, "preprocessing": {"kind": kind}}}},
             "outs": [
                 *prepared,
                 test,
@@ -171,26 +171,26 @@ def write_lock(root: Path, task: Task, data: int = 1) -> None:
     for architecture, path in zip(architectures(task), weights, strict=True):
         names = ("metrics.json", "curves.csv", "training.json")
         reports = [entry(f"reports/{task}/{architecture}/{name}") for name in names]
-        section = ".".join(stages.training_section(task, architecture))
-        made[stages.train(task, architecture)] = {
+        section = ".".join(stage_names.training_section(task, architecture))
+        made[stage_names.train(task, architecture)] = {
             "cmd": "python -m pipelines.train",
             "deps": [*prepared, entry("pipelines/train.py")],
             "params": {"params.yaml": {"train.trainer": {"seed": 0}, section: PARAMS}},
             "outs": [entry(path), *reports],
         }
-    choice = [entry(f"reports/{task}/choice.json")] if stages.is_chosen(task) else []
+    choice = [entry(f"reports/{task}/choice.json")] if stage_names.is_chosen(task) else []
     parity = entry(f"reports/{task}/parity.json")
-    if stages.is_chosen(task):
-        made[stages.choose(task)] = {"deps": [], "outs": choice}
-    made[stages.export(task)] = {"deps": [*choice, *map(entry, weights)], "outs": [bundle, parity]}
-    made[stages.evaluate(task)] = {"deps": [bundle, test], "outs": verdict}
+    if stage_names.is_chosen(task):
+        made[stage_names.choose(task)] = {"deps": [], "outs": choice}
+    made[stage_names.export(task)] = {"deps": [*choice, *map(entry, weights)], "outs": [bundle, parity]}
+    made[stage_names.evaluate(task)] = {"deps": [bundle, test], "outs": verdict}
     lock = root / "dvc.lock"
     known = yaml.safe_load(lock.read_text())["stages"] if lock.exists() else {}
-    others = [read for read in known.get(stages.BASELINES, {}).get("deps", []) if f"/{kind}/" not in read["path"]]
+    others = [read for read in known.get(stage_names.BASELINES, {}).get("deps", []) if f"/{kind}/" not in read["path"]]
     predictions = sorted((root / "reports/baselines").glob("*.csv"))
-    made[stages.BASELINES] = {
+    made[stage_names.BASELINES] = {
         "deps": [*others, prepared[0], test],
-        "params": {"params.yaml": {stages.BASELINES: BASELINE_PARAMS}},
+        "params": {"params.yaml": {stage_names.BASELINES: BASELINE_PARAMS}},
         "outs": [entry("reports/baselines.json"), *(entry(f"reports/baselines/{path.name}") for path in predictions)],
     }
     made = json.loads(json.dumps(made))  # no shared entries, which YAML would write as aliases

@@ -11,7 +11,7 @@ from mlflow.entities import Run
 from mlflow_store import open_empty_store
 
 from convoy.bundles.bundle import digest_of
-from convoy.core import stages
+from convoy.core import stage_names
 from convoy.release import publish as publishing
 from convoy.tracking import artifacts, build_runs, mlflow_runs
 from convoy.tracking.provenance import Lock
@@ -66,7 +66,7 @@ def test_run_version_and_build_name_each_other_with_revision_and_hashes(client: 
     kept = Path(client.download_artifacts(build.info.run_id, "dvc.lock", str(tmp_path)))
     held = artifacts.list_files(client, build.info.run_id)
     assert {"reports/image/cnn/training.json", "reports/image/choice.json", "reports/baselines.json"} <= set(held)
-    assert Lock.read(kept).stages == {name: lock.stages[name] for name in stages.of_reports("image")}
+    assert Lock.read(kept).stages == {name: lock.stages[name] for name in stage_names.raw_to_reports("image")}
 
 
 def test_what_dvc_skipped_is_shown_as_reused_with_the_run_that_made_it(client: MlflowClient) -> None:

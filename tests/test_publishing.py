@@ -18,7 +18,7 @@ from test_ports import free_port
 
 from convoy.bundles.bundle import digest_of, read_release
 from convoy.bundles.predictor import Predictor
-from convoy.core import stages
+from convoy.core import stage_names
 from convoy.core.paths import Task
 from convoy.operations import smoke_request, supervisor
 from convoy.release import approval, deployment, journal, promote, publish
@@ -676,7 +676,7 @@ def test_up_starts_beside_a_task_that_failed(place: Place, tmp_path: Path, capfd
 
 
 def test_its_stages_are_those_of_its_build_and_none_of_them_chooses() -> None:
-    names = stages.of_reports("text-stream")
+    names = stage_names.raw_to_reports("text-stream")
     assert [name for name in names if name.endswith("_stream")] == ["train_stream", "export_stream", "evaluate_stream"]
     assert not [name for name in names if name.startswith("choose")]
-    assert stages.of_reports("text")[-3:] == ["choose@text", "export@text", "evaluate@text"]
+    assert stage_names.raw_to_reports("text")[-3:] == ["choose@text", "export@text", "evaluate@text"]

@@ -194,7 +194,7 @@ def test_of_two_at_once_the_first_wins_and_both_are_recorded(place: Path) -> Non
 
 def test_what_else_changed_deployed_is_noted_and_goes_on_serving(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = journal.read("image")[0].after.digest
-    deployment.switch("image", first)
+    deployment.point_current_to("image", first)
     publish()
     assert deployment.current_digest("image") == first and kinds()[-1] == "found"
     built_pipeline.lay(place)

@@ -11,7 +11,7 @@ from dvc.repo import Repo
 from dvc.stage import PipelineStage
 
 from bench.interruptions import kills, races
-from convoy.core import stages
+from convoy.core import stage_names as stages
 from convoy.core.paths import PARAMS, TASKS, Task, architectures, kind_of
 from convoy.lineage import trace
 from convoy.lineage.state import State
@@ -41,10 +41,21 @@ def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def named(task: Task) -> set[str]:
     """Every name that there is for a task."""
-    one = {stages.fetch(task), stages.prepare(task), stages.export(task), stages.evaluate(task), stages.BASELINES}
+    one = {
+        stages.fetch(task),
+        stages.prepare(task),
+        stages.export(task),
+        stages.evaluate(task),
+        stages.BASELINES,
+    }
     one |= {stages.train(task, architecture) for architecture in architectures(task)}
     one |= {stages.choose(task)} if stages.is_chosen(task) else set()
-    return one.union(stages.to_bundle(task), stages.up_to_bundle(task), stages.of_reports(task), stages.behind(task))
+    return one.union(
+        stages.train_to_bundle(task),
+        stages.raw_to_bundle(task),
+        stages.raw_to_reports(task),
+        stages.all_before_reports(task),
+    )
 
 
 def reran(text: str) -> Iterator[str]:
@@ -63,7 +74,7 @@ def test_the_names_are_those_of_dvc_yaml(pipeline: dict[str, PipelineStage]) -> 
 def test_stages_come_after_what_they_read(task: Task, pipeline: dict[str, PipelineStage]) -> None:
     made: set[str] = set()
     everything = {str(out) for stage in pipeline.values() for out in stage.outs}
-    for name in stages.behind(task):
+    for name in stages.all_before_reports(task):
         read = {str(dep) for dep in pipeline[name].deps} & everything
         assert read <= made, name
         made |= {str(out) for out in pipeline[name].outs}
@@ -77,7 +88,7 @@ def test_a_stage_runs_its_module_with_its_key(pipeline: dict[str, PipelineStage]
 
 def test_a_stage_leads_back_to_its_task() -> None:
     for task in TASKS:
-        own = {*stages.to_bundle(task), stages.evaluate(task)}
+        own = {*stages.train_to_bundle(task), stages.evaluate(task)}
         assert {stages.task_of(name) for name in own} == {task}
         assert stages.task_of(stages.fetch(task)) == stages.task_of(stages.prepare(task)) == kind_of(task)
     assert stages.task_of(stages.BASELINES) is None

@@ -87,7 +87,7 @@ def test_a_broken_deployed_bundle_a_cut_off_decision_and_a_rewritten_history_are
     tiny_bundles.write_image_bundle(Path("one"))
     tiny_bundles.write_image_bundle(Path("two"), tiny_bundles.IMAGE_CARD.model_copy(update={"params": {"epochs": 2}}))
     deployment.deploy("image", Path("one"), release_of(Path("one")))
-    deployment.put("image", Path("two"), release_of(Path("two"), "2"))
+    deployment.copy_bundle("image", Path("two"), release_of(Path("two"), "2"))
     one, two = (Model(version=str(n), digest=digest_of(Path(name))) for n, name in ((1, "one"), (2, "two")))
     journal.append("image", one, two, Grounds("promotion", "better"))
     assert look().next[0].why.startswith("completes what was cut off: promotion from version 1")

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import psutil
 
 from bench.interruptions.ground import BUILD_S, Ground
-from convoy.core import stages
+from convoy.core import stage_names
 
 Target = Literal["stage", "dvc", "both"]
 Fault = Literal["stage", "dvc", "full"]  # who is killed, or what the stage finds
@@ -59,14 +59,14 @@ def at_random(ground: Ground, stage: str, target: Target, rng: random.Random) ->
 
 def at_each_write(ground: Ground, stage: str, target: Target, every: int = 1) -> Iterator[Outcome]:
     """Kill at the first write, at the second, and so on, or at each `every`-th, until it gets to its end."""
-    word = stages.module_of(stage) if target == "stage" else "dvc"
+    word = stage_names.module_of(stage) if target == "stage" else "dvc"
     for at, _ in _strike(ground, stage, "kill", word, every):
         yield recover(ground, stage, f"{target}, each write", at)
 
 
 def with_full_disk(ground: Ground, stage: str, every: int = 1) -> Iterator[Outcome]:
     """The disk is full for the stage from its first write on, from its second, and so on; then it has room again."""
-    for at, said in _strike(ground, stage, "full", stages.module_of(stage), every):
+    for at, said in _strike(ground, stage, "full", stage_names.module_of(stage), every):
         outcome = recover(ground, stage, "stage, full disk from each write on", at)
         told = "No space left on device" in said and "Traceback" not in said
         yield outcome if told else replace(outcome, told=False, said=f"{said[-600:]}{outcome.said}")

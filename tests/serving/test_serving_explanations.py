@@ -14,13 +14,13 @@ from conftest import Server, error_of, without_id
 from image_files import encode
 from PIL import Image
 from starlette.testclient import TestClient
-from test_serving_capacity import Slow
-from test_serving_capacity import request as send_request
+from test_serving_overload import Slow
+from test_serving_overload import request as send_request
 
-from serving.capacity import MOST_EXPLANATIONS
 from serving.deployed import Deployed, DeployedModels
 from serving.explanations import ImageQuestion, explain_image, explain_text
 from serving.middleware import Middleware
+from serving.overload import MOST_EXPLANATIONS
 
 IMAGE, TEXT = "/v1/images/explain", "/v1/texts/explain"
 PNG = tiny_bundles.png(200)

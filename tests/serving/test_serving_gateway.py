@@ -24,7 +24,7 @@ from conftest import ROOT, WRITERS, Server, deploy, error_of, serve, without_id
 from httpx_ws import WebSocketUpgradeError, connect_ws
 from test_ports import free_port
 
-from serving.capacity import MOST_BYTES
+from serving.overload import MOST_BYTES
 
 PNG = tiny_bundles.png(200)
 IMAGES = "/v1/images/predict"

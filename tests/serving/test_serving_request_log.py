@@ -14,7 +14,7 @@ import tiny_bundles
 from conftest import serve
 from starlette.testclient import TestClient
 
-from convoy.core import request_files
+from convoy.core import request_log_files
 from serving import request_log as module
 from serving.deployed import Deployed
 from serving.errors import RequestError
@@ -63,9 +63,9 @@ def test_a_setting_that_cannot_be_is_named(tmp_path: Path, variable: str, value:
 
 
 def test_a_folder_gets_a_file_and_a_file_keeps_its_name(tmp_path: Path) -> None:
-    assert request_files.current(str(tmp_path)) == tmp_path / "requests.jsonl"
-    assert request_files.current(f"{tmp_path}/new/") == tmp_path / "new" / "requests.jsonl"
-    assert request_files.current(f"{tmp_path}/a.log") == tmp_path / "a.log"
+    assert request_log_files.current(str(tmp_path)) == tmp_path / "requests.jsonl"
+    assert request_log_files.current(f"{tmp_path}/new/") == tmp_path / "new" / "requests.jsonl"
+    assert request_log_files.current(f"{tmp_path}/a.log") == tmp_path / "a.log"
 
 
 def test_what_was_sent_is_written_only_where_that_is_asked_for(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_a_full_file_moves_on_and_the_oldest_goes(tmp_path: Path) -> None:
     file = LogFile(tmp_path / "log", max_bytes=25, files=3)
     for number in range(12):
         file.append(b"line %06d\n" % number)
-    assert [path.name for path in request_files.existing(str(tmp_path / "log"))] == ["log", "log.1", "log.2"]
+    assert [path.name for path in request_log_files.existing(str(tmp_path / "log"))] == ["log", "log.1", "log.2"]
     assert sorted(os.listdir(tmp_path)) == ["log", "log.1", "log.2"]
     kept = "".join((tmp_path / name).read_text() for name in ("log.2", "log.1", "log"))
     assert kept.split() == [word for number in range(6, 12) for word in ("line", f"{number:06d}")]
@@ -228,7 +228,7 @@ def test_several_that_write_and_rotate_at_once_lose_no_line_and_tear_none(tmp_pa
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(write, range(4)))
-    lines = [line for path in request_files.existing(str(tmp_path / "log")) for line in lines_of(path)]
+    lines = [line for path in request_log_files.existing(str(tmp_path / "log")) for line in lines_of(path)]
     assert sorted((line["worker"], line["number"]) for line in lines) == [(w, n) for w in range(4) for n in range(200)]
 
 

@@ -20,11 +20,11 @@ from starlette.websockets import WebSocketDisconnect
 
 from convoy.bundles.predictor import Predictor
 from convoy.bundles.streaming import begin, read
-from serving import sockets, websocket_gate
+from serving import stream_websocket, websocket_gate
 from serving.deployed import Deployed, DeployedModels, load_task
 from serving.security import Security
-from serving.sockets import StreamSocket
 from serving.stream_answers import answer_message
+from serving.stream_websocket import StreamSocket
 from serving.threads import Threads, usable_cores
 from serving.websocket_gate import WebSocketGate
 
@@ -127,7 +127,7 @@ def test_what_cannot_be_read_is_refused_and_never_repeated(
         assert error["code"] == code and set(error) == {"code", "message", "request_id"}
         with pytest.raises(WebSocketDisconnect) as ended:
             socket.receive_text()
-        assert ended.value.code == sockets.VIOLATION
+        assert ended.value.code == stream_websocket.VIOLATION
 
 
 @pytest.mark.parametrize(
@@ -199,12 +199,12 @@ def app_of(model: Deployed, most_streams: int = 2, **security: Any) -> tuple[Web
 
 
 def test_a_client_that_says_nothing_is_dropped(stream_model: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sockets, "IDLE_S", 0.05)
+    monkeypatch.setattr(stream_websocket, "IDLE_S", 0.05)
     connection = Connection("good ")
     app, _ = app_of(stream_model)
     asyncio.run(app(connection.scope, connection.receive, connection.send))
     assert connection.kinds == ["accept", "send", "close"]
-    assert (connection.sent[-1]["code"], connection.sent[-1]["reason"]) == (sockets.VIOLATION, "idle")
+    assert (connection.sent[-1]["code"], connection.sent[-1]["reason"]) == (stream_websocket.VIOLATION, "idle")
 
 
 @pytest.mark.parametrize(("blank", "at_once"), [("", 1), (" ", 1), ("\n", 1), ("", 1_000)])
@@ -212,7 +212,7 @@ def test_pieces_without_words_keep_no_stream_open(
     stream_model: Deployed, monkeypatch: pytest.MonkeyPatch, blank: str, at_once: int
 ) -> None:
     """Neither one now and then, nor so many that the next one is always there."""
-    monkeypatch.setattr(sockets, "IDLE_S", 0.2)
+    monkeypatch.setattr(stream_websocket, "IDLE_S", 0.2)
     connection, (app, _) = Connection("good "), app_of(stream_model)
 
     async def run() -> None:
@@ -228,8 +228,8 @@ def test_pieces_without_words_keep_no_stream_open(
 
 
 def test_a_stream_with_words_ends_at_its_age(stream_model: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sockets, "IDLE_S", 0.3)
-    monkeypatch.setattr(sockets, "LONGEST_S", 0.6)
+    monkeypatch.setattr(stream_websocket, "IDLE_S", 0.3)
+    monkeypatch.setattr(stream_websocket, "LONGEST_S", 0.6)
     connection, (app, _) = Connection(), app_of(stream_model)
 
     async def run() -> float:
@@ -243,12 +243,12 @@ def test_a_stream_with_words_ends_at_its_age(stream_model: Deployed, monkeypatch
 
     assert asyncio.run(run()) >= 0.6
     assert connection.kinds[-1] == "close"
-    assert (connection.sent[-1]["code"], connection.sent[-1]["reason"]) == (sockets.GOING_AWAY, "expired")
+    assert (connection.sent[-1]["code"], connection.sent[-1]["reason"]) == (stream_websocket.GOING_AWAY, "expired")
 
 
 def test_pieces_that_would_wait_too_long_are_refused(stream_model: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sockets, "TIMEOUT_S", 0.4)
-    monkeypatch.setattr(sockets, "answer_message", slowly(0.05))
+    monkeypatch.setattr(stream_websocket, "TIMEOUT_S", 0.4)
+    monkeypatch.setattr(stream_websocket, "answer_message", slowly(0.05))
     models = DeployedModels({"text-stream": stream_model})
     socket = StreamSocket(models, Threads(1))
     app = WebSocketGate(socket, Security(), most_streams=40)
@@ -271,7 +271,9 @@ def test_pieces_that_would_wait_too_long_are_refused(stream_model: Deployed, mon
     asyncio.run(run())
     refused = [client for client in connections[1:] if client.kinds[-1] == "close"]
     codes = {json.loads(client.sent[-2]["text"])["error"]["code"] for client in refused}
-    assert codes == {"overloaded"} and {client.sent[-1]["code"] for client in refused} == {sockets.TRY_AGAIN_LATER}
+    assert codes == {"overloaded"} and {client.sent[-1]["code"] for client in refused} == {
+        stream_websocket.TRY_AGAIN_LATER
+    }
     assert 1 <= 39 - len(refused) < 10 and connections[0].kinds[-1] == "send"
     assert socket.capacity.inside == 0
 
@@ -291,7 +293,7 @@ def test_pieces_take_no_thread_of_predictions(client: TestClient, monkeypatch: p
         free.wait(10)
         return answer_message(*about)
 
-    monkeypatch.setattr(sockets, "answer_message", wait)
+    monkeypatch.setattr(stream_websocket, "answer_message", wait)
     large = tiny_bundles.png(200, (300, 300))  # too large for the event loop: it needs a thread
     headers = {"content-type": "image/png", "x-request-timeout-ms": "3000"}
     with ExitStack() as opened:
@@ -307,7 +309,7 @@ def test_pieces_take_no_thread_of_predictions(client: TestClient, monkeypatch: p
 def test_a_client_that_reads_nothing_is_dropped_at_once(
     stream_model: Deployed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sockets, "SEND_S", 0.05)
+    monkeypatch.setattr(stream_websocket, "SEND_S", 0.05)
     connection = Connection("good ", reads=False)
     app, _ = app_of(stream_model)
     asyncio.run(app(connection.scope, connection.receive, connection.send))
@@ -384,11 +386,11 @@ def test_what_fails_inside_is_told_without_a_word_of_the_cause(
     def fail(*_: object) -> None:
         raise RuntimeError("marker")
 
-    monkeypatch.setattr(sockets, "answer_message", fail)
+    monkeypatch.setattr(stream_websocket, "answer_message", fail)
     connection = Connection("good ")
     app, _ = app_of(stream_model)
     asyncio.run(app(connection.scope, connection.receive, connection.send))
-    assert connection.kinds == ["accept", "send", "close"] and connection.sent[-1]["code"] == sockets.FAILURE
+    assert connection.kinds == ["accept", "send", "close"] and connection.sent[-1]["code"] == stream_websocket.FAILURE
     assert "internal_error" in connection.sent[1]["text"] and "marker" not in connection.sent[1]["text"]
 
 

@@ -1,4 +1,4 @@
-"""From data of your own to models: look at it, prove what was built, tune, score"""
+"""The verbs init, verify, tune and score: from a user's own data to models and predictions."""
 
 from pathlib import Path
 from typing import Annotated, Literal

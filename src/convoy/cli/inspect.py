@@ -1,4 +1,4 @@
-"""Questions that change nothing: where things stand, whether the machine will do, where something comes from"""
+"""The verbs status, doctor and trace: questions that change nothing."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Over months: retraining, what goes, backups, and bundles of older formats"""
+"""The verbs retrain, gc, backup, restore and migrate: what a deployment needs over months."""
 
 from contextlib import chdir, nullcontext
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What was built -> MLflow, and who serves: decided, taken back, told, fetched"""
+"""The verbs publish, promote, rollback, history and pull: what is built -> MLflow, and which model is deployed."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""The service, the MLflow UI and the demo as processes"""
+"""The verbs up, ui, serve, demo and follow: the service, the MLflow UI and the demo as processes."""
 
 from pathlib import Path
 

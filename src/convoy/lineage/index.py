@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from convoy.bundles.bundle import BundleInvalid, digest_of, read_release
-from convoy.core import paths, request_files
+from convoy.core import paths, request_log_files
 from convoy.core.paths import DEPLOYED, TASKS, Task
 from convoy.release import deployment
 from convoy.tracking.provenance import LOCK, Lock, LockInvalid
@@ -164,14 +164,16 @@ class Index:
     @cached_property
     def searched(self) -> list[str]:
         """The sources in words, each with its size."""
-        store, log = self.mlflow, request_files.existing(self.request_log) if self.request_log else []
+        store, log = self.mlflow, request_log_files.existing(self.request_log) if self.request_log else []
         mlflow = store.trouble or f"{len(store.versions)} versions and {len(store.runs)} runs in {store.where}"
         lock = f"dvc.lock, here ({len(self.lock.stages)} stages) and as git has it"
         if not self.git.is_there:
             lock = f"dvc.lock here ({len(self.lock.stages)} stages); there is no git repository with a commit"
         requests = f"request log {self.request_log}: {len(log)} files"
         if not self.request_log:
-            requests = f"no request log: --requests or {request_files.VARIABLE} names it, where the service keeps one"
+            requests = (
+                f"no request log: --requests or {request_log_files.VARIABLE} names it, where the service keeps one"
+            )
         return [mlflow, f"{len(self.places)} bundles in bundles/ and deployed/", lock, requests]
 
     def run(self, run_id: str | None) -> RunRecord | None:

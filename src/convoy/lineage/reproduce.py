@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from convoy.bundles.bundle import MANIFEST
-from convoy.core import paths, stages
+from convoy.core import paths, stage_names
 from convoy.core.paths import Task, architectures
 from convoy.core.process import Say
 from convoy.lineage import workspace
@@ -44,7 +44,7 @@ def rebuild(state: State, folder: Path, index: Index, say: Say) -> list[Comparis
     if task is None or state.lock is None or not bundle_md5(state):
         reason = "; ".join(state.missing) or "no dvc.lock that names a bundle is known of it"
         raise CheckoutRefused(f"{state.name} cannot be rebuilt and compared: {reason}")
-    names = stages.up_to_bundle(task)
+    names = stage_names.raw_to_bundle(task)
     if bring_data(state, folder, names[:1]):
         say(f"the raw data is not in DVC's cache: {names[0]} runs too")
     else:
@@ -102,8 +102,8 @@ def _changed_environment(task: Task, folder: Path, before: dict[str, Any]) -> It
 def _compare_outs(state: State, folder: Path) -> Iterator[Comparison]:
     """Prepared data and weights, by DVC's md5."""
     assert state.task is not None and state.lock is not None
-    trained = [stages.train(state.task, architecture) for architecture in architectures(state.task)]
-    for name in (stages.prepare(state.task), *trained):
+    trained = [stage_names.train(state.task, architecture) for architecture in architectures(state.task)]
+    for name in (stage_names.prepare(state.task), *trained):
         for path, md5 in state.lock.outs(name).items():
             if path.startswith(("data/", "candidates/")):
                 file = folder / path

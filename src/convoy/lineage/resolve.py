@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
-from convoy.core import request_files, stages
+from convoy.core import request_log_files, stage_names
 from convoy.core.paths import TASKS, Task
 from convoy.lineage.index import Index
 from convoy.lineage.state import (
     Match,
     Origin,
-    distinct,
     dvc_hashes,
+    newest_distinct,
     origin_of_digest,
     origin_of_version,
     origins_of_run,
@@ -52,7 +52,7 @@ def _describe_unknown(text: str, kinds: list[str], index: Index) -> str:
     if _HEX.fullmatch(text) and len(text) < MIN_PREFIX:
         lines[0] += f"; at least {MIN_PREFIX} digits of a hash are needed"
     lines += ["looked at:", *(f"  {line}" for line in index.searched)]
-    newest = distinct(map(origin_of_version, index.mlflow.versions))
+    newest = newest_distinct(map(origin_of_version, index.mlflow.versions))
     versions = [f"{origin.task}/{origin.version.number}" for origin in newest if origin.version]
     names = {*versions, *index.mlflow.runs, *(place.digest for place in index.places)}
     names |= {version.digest for version in index.mlflow.versions} | {md5 for md5, _, _ in _all_hashes(index)}
@@ -91,7 +91,8 @@ def _find_digests(text: str, index: Index) -> list[Match]:
 def _find_runs(text: str, index: Index) -> list[Match]:
     runs = [run for run in index.mlflow.runs.values() if _is_prefix(run.id, text)]
     return [
-        Match("run", run.id, f"MLflow run {run.name}, {run.id}", distinct(origins_of_run(run, index))) for run in runs
+        Match("run", run.id, f"MLflow run {run.name}, {run.id}", newest_distinct(origins_of_run(run, index)))
+        for run in runs
     ]
 
 
@@ -110,7 +111,7 @@ def _matches_of_hash(prefix: str, index: Index) -> list[Match]:
     matches = []
     for md5 in dict.fromkeys(md5 for md5, _, _ in hashes):
         paths = sorted({path for path_md5, path, _ in hashes if path_md5 == md5})
-        origins = distinct(origin for path_md5, _, origin in hashes if path_md5 == md5)
+        origins = newest_distinct(origin for path_md5, _, origin in hashes if path_md5 == md5)
         matches.append(Match("data", md5, f"{', '.join(paths)} as DVC has it, md5 {md5}", origins))
     return matches
 
@@ -129,7 +130,7 @@ def _all_hashes(index: Index) -> Iterator[Hash]:
 
 def _hashes_of_lock(lock: Lock, revision: str | None) -> Iterator[Hash]:
     for stage in lock.stages:
-        origin = Origin(stages.task_of(stage), revision=revision, lock=lock)
+        origin = Origin(stage_names.task_of(stage), revision=revision, lock=lock)
         for path, md5 in {**lock.deps(stage), **lock.outs(stage)}.items():
             yield md5.removesuffix(".dir"), path, origin
 
@@ -154,7 +155,7 @@ def _match_of_revision(revision: str, index: Index) -> Match:
     runs = [run for run in index.mlflow.runs.values() if run.tags.get("convoy.git_revision") == revision]
     origins += [origin for run in runs for origin in origins_of_run(run, index)]
     of_lock = [Origin(task, revision=revision, lock=lock) for task in TASKS if lock]
-    return Match("revision", revision, f"git revision {revision}", distinct(origins or of_lock))
+    return Match("revision", revision, f"git revision {revision}", newest_distinct(origins or of_lock))
 
 
 def _model_hashes(lock: Lock | None, stage: str) -> Iterable[str]:
@@ -177,7 +178,7 @@ def _request_lines(request_log: str, request_id: str) -> list[dict[str, Any]]:
     """The lines with this id, the newest first: a client may send an id twice."""
     lines = [
         line
-        for path in request_files.existing(request_log)
+        for path in request_log_files.existing(request_log)
         for line in reversed(_lines_with(path, request_id.encode()))
     ]
     return [line for line in lines if line.get("id") == request_id]

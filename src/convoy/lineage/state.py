@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from convoy.core import paths, stages
+from convoy.core import paths, stage_names
 from convoy.core.paths import TASKS, Task
 from convoy.lineage.index import BundleFolder, Index, lock_of
 from convoy.release import journal
@@ -75,7 +75,7 @@ def origin_of_digest(digest: str, task: Task | None, index: Index) -> Origin:
     return origin_of_version(version) if version else Origin(task, digest=digest)
 
 
-def distinct(origins: Iterable[Origin]) -> list[Origin]:
+def newest_distinct(origins: Iterable[Origin]) -> list[Origin]:
     """Each state once, the newest first; states from dvc.lock alone only where MLflow has none."""
     unique = {origin.key: origin for origin in origins}.values()
     run_ids = {origin.version.run_id for origin in unique if origin.version}
@@ -126,7 +126,11 @@ class State:
     def data(self) -> dict[str, str]:
         """Path -> md5 of raw and prepared data, weights and bundle, as far as they are known."""
         if self.lock is not None and self.task is not None:
-            outs = {path: md5 for name in stages.of_reports(self.task) for path, md5 in self.lock.outs(name).items()}
+            outs = {
+                path: md5
+                for name in stage_names.raw_to_reports(self.task)
+                for path, md5 in self.lock.outs(name).items()
+            }
             return {path: md5 for path, md5 in outs.items() if path.startswith(_DATA_FOLDERS)}
         tags = {**(self.run.tags if self.run else {}), **(self.version.tags if self.version else {})}
         return dvc_hashes(tags)
@@ -203,7 +207,7 @@ def _identifying_hashes(state: State) -> list[str]:
 
 
 def _contains(lock: Lock, task: Task, md5s: list[str]) -> bool:
-    outs = {md5.removesuffix(".dir") for name in stages.of_reports(task) for md5 in lock.outs(name).values()}
+    outs = {md5.removesuffix(".dir") for name in stage_names.raw_to_reports(task) for md5 in lock.outs(name).values()}
     return set(md5s) <= outs
 
 
@@ -251,7 +255,7 @@ def _revision_of_lock(state: State, index: Index) -> str | None:
 def _add_params(state: State) -> None:
     state.params = dict(state.run.params) if state.run and state.run is not state.build else {}
     if state.lock is not None and state.task is not None and not state.params:
-        stage_params = map(state.lock.params, stages.of_reports(state.task))
+        stage_params = map(state.lock.params, stage_names.raw_to_reports(state.task))
         state.params = texts({key: value for params in stage_params for key, value in params.items()})
 
 
@@ -274,7 +278,7 @@ def code_of(state: State) -> dict[str, str]:
     """Path -> md5 of the source files that made it, as its dvc.lock names them."""
     if state.lock is None or state.task is None:
         return {}
-    deps = {path: md5 for name in stages.of_reports(state.task) for path, md5 in state.lock.deps(name).items()}
+    deps = {path: md5 for name in stage_names.raw_to_reports(state.task) for path, md5 in state.lock.deps(name).items()}
     return {path: md5 for path, md5 in deps.items() if path.startswith(("src/", "pipelines/"))}
 
 
@@ -282,7 +286,7 @@ def bundle_md5(state: State) -> str:
     """DVC's hash of the bundle; empty where dvc.lock does not have it."""
     if state.lock is None or state.task is None:
         return ""
-    return state.lock.outs(stages.export(state.task)).get(str(paths.bundle(state.task)), "")
+    return state.lock.outs(stage_names.export(state.task)).get(str(paths.bundle(state.task)), "")
 
 
 def format_time(milliseconds: int) -> str:

@@ -88,7 +88,7 @@ def _deploy(task: Task, folder: Path, bundle: Path, digest: str, say: Say) -> Pa
     is_current = deployment.current_digest(task) == old
     if is_current:
         release = release.model_copy(update={"promoted_at": decision.utc_now()})
-    deployment.put(task, bundle, release)
+    deployment.copy_bundle(task, bundle, release)
     if is_current:
         reason = f"format {FORMAT_VERSION} of the same model; it reproduces the examples"
         journal.decide(task, release, decision.Grounds("migration", reason, revision=provenance.revision()))

@@ -95,7 +95,7 @@ def _report_task(client: MlflowClient, task: Task, before: ModelVersion | None) 
 
 def _report_gates(task: Task, digest: str) -> Iterator[str]:
     """The last stored gate report of a bundle, a line for each gate."""
-    stored = [entry.report for entry in run.read_stored_report(gate_reports.folder_of(task))]
+    stored = [entry.report for entry in run.read_stored_reports(gate_reports.folder_of(task))]
     reports = [report for report in stored if report.challenger.digest == digest]
     if not reports:
         return

@@ -15,7 +15,7 @@ from convoy.release import deployment, journal
 from convoy.release.decision import History
 from convoy.tracking import build_state, store
 from convoy.tracking.provenance import Lock, LockInvalid
-from convoy.tracking.store import Registry, RegistryUnavailable
+from convoy.tracking.store import RegisteredModel, RegistryUnavailable
 
 PLACES = ("built", "published", "deployed", "serving")
 ANSWERS_WITHIN_S = 1.0
@@ -94,7 +94,7 @@ def _read_task_status(task: Task, lock: Lock | str, answers: dict[str, Any] | st
         history = journal.read_history(task)
     except (journal.DecisionsBroken, OSError) as error:
         history_error = str(error)
-    registry: Registry | None = None
+    registry: RegisteredModel | None = None
     registry_error = ""
     try:
         registry = store.read_registry(task)
@@ -123,7 +123,7 @@ def _read_built(task: Task, lock: Lock | str) -> TaskStatus:
     return TaskStatus(digest, remark=f"not complete: {'; '.join(build.missing)}", whole=False)
 
 
-def _find_published(registry: Registry | None, registry_error: str, built: TaskStatus) -> TaskStatus:
+def _find_published(registry: RegisteredModel | None, registry_error: str, built: TaskStatus) -> TaskStatus:
     if registry is None:
         return TaskStatus(remark=f"not known: {registry_error}", whole=False)
     registered = registry.of_digest(built.digest) if built.digest else None
@@ -176,7 +176,7 @@ def _read_service_models(port: int) -> dict[str, Any] | str:
     return content if isinstance(content, dict) else f"nothing known: what listens on port {port} is no Convoy"
 
 
-def _next_steps(status: Status, registry: Registry | None, history: History | None, port: int) -> list[Step]:
+def _next_steps(status: Status, registry: RegisteredModel | None, history: History | None, port: int) -> list[Step]:
     built, deployed, serving = status.built, status.deployed, status.serving
     publish = "python -m convoy publish"
     steps = []

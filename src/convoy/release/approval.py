@@ -31,7 +31,7 @@ def current_link(task: Task) -> str:
     return f"{DEPLOYED / task / deployment.CURRENT}"
 
 
-def refuse_second(task: Task, model: Model, seen_digest: str | None) -> None:
+def refuse_if_deployed_changed(task: Task, model: Model, seen_digest: str | None) -> None:
     """Of two simultaneous decisions the first wins; the second, made when `seen_digest` was deployed, is recorded.
 
     Raises ApprovalRefused, except where the first decision has deployed the same model.

@@ -52,11 +52,11 @@ def deploy(task: Task, source: Path, release: Release) -> bool:
     A kill at any step leaves the former model or the new one, whole. Raises BundleInvalid for a bundle that is not
     the one of the release, or that does not reproduce its own examples.
     """
-    changed = put(task, source, release)
-    return switch(task, release.digest) or changed
+    changed = copy_bundle(task, source, release)
+    return point_current_to(task, release.digest) or changed
 
 
-def put(task: Task, source: Path, release: Release) -> bool:
+def copy_bundle(task: Task, source: Path, release: Release) -> bool:
     """Copy and verify a bundle without deploying it; of one that is there already only the release is updated."""
     _remove_leftovers(task)
     _require_own_link(task)
@@ -73,7 +73,7 @@ def put(task: Task, source: Path, release: Release) -> bool:
     return True
 
 
-def switch(task: Task, digest: str) -> bool:
+def point_current_to(task: Task, digest: str) -> bool:
     """Deploy `digest`: the link `current` changes in one step; returns whether it did."""
     if current_digest(task) == digest:
         return False

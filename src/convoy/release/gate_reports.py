@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from pydantic import ValidationError
 
-from convoy.core import paths, stages
+from convoy.core import paths, stage_names
 from convoy.core.params import read_section
 from convoy.core.paths import DEPLOYED, Task
 from convoy.core.process import Say
@@ -79,7 +79,7 @@ def restore_reports(client: MlflowClient, task: Task, version: ModelVersion) -> 
     """Put the stored reports of a version that MLflow lacks, as after its deletion; the last one as tags too."""
     digest = registry.digest_of_version(version)
     reports = [
-        stored for stored in run.read_stored_report(folder_of(task)) if stored.report.challenger.digest == digest
+        stored for stored in run.read_stored_reports(folder_of(task)) if stored.report.challenger.digest == digest
     ]
     for stored in reports:
         _put_files(client, version, stored)
@@ -92,16 +92,16 @@ def _read_build_evidence(task: Task, lock: Lock) -> dict[str, Any]:
     unknown: dict[str, str] = {}
     fields: dict[str, Any] = {"unknown": unknown}
     parity, findings = paths.reports(task) / "parity.json", paths.data_reports(task) / "findings.json"
-    if _check_file(parity, lock.outs(stages.export(task)), unknown, ONNX):
+    if _check_file(parity, lock.outs(stage_names.export(task)), unknown, ONNX):
         fields["onnx"] = _worst_difference([_difference(part) for part in read_json(parity).values()])
-    if _check_file(findings, lock.outs(stages.prepare(task)), unknown, PREFLIGHT):
-        limits = read_section(PreflightLimits, stages.prepare(task), "limits")
+    if _check_file(findings, lock.outs(stage_names.prepare(task)), unknown, PREFLIGHT):
+        limits = read_section(PreflightLimits, stage_names.prepare(task), "limits")
         try:
             content = Findings.model_validate(read_json(findings))
-            fields["preflight"] = tuple(violations(content, limits, f"{stages.prepare(task)}.limits"))
+            fields["preflight"] = tuple(violations(content, limits, f"{stage_names.prepare(task)}.limits"))
         except ValidationError:
             unknown[PREFLIGHT] = f"{findings} is of another release; `dvc repro` makes it anew"
-    _check_file(paths.prepared(task, "gate"), lock.outs(stages.prepare(task)), unknown, GATE)
+    _check_file(paths.prepared(task, "gate"), lock.outs(stage_names.prepare(task)), unknown, GATE)
     return fields
 
 

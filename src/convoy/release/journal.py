@@ -45,7 +45,7 @@ def read_history(task: Task) -> History:
     # Read the anchor first: a decision in between makes the history longer, which is fine.
     anchor = deployment.read_history_anchor(task)
     history = read_chain(task)
-    if anchor is not None and not reaches(history, anchor):
+    if anchor is not None and not contains_anchor(history, anchor):
         release = DEPLOYED / task / deployment.CURRENT / RELEASE
         raise DecisionsBroken(
             f"{path_of(task)} has {len(history.lines)} whole lines, and {release} names a line {anchor.lines} that is "
@@ -62,7 +62,7 @@ def read_chain(task: Task) -> History:
     return parse(path.read_bytes(), path) if path.exists() else History()
 
 
-def reaches(history: History, anchor: Anchor) -> bool:
+def contains_anchor(history: History, anchor: Anchor) -> bool:
     """Whether a history has the line that an anchor names."""
     return len(history.lines) >= anchor.lines and hash_of_last(history.lines[: anchor.lines]) == anchor.sha256
 
@@ -96,7 +96,7 @@ def parse(content: bytes, path: Path) -> History:
     return History(decisions, tuple(record for record in records if isinstance(record, Mark)), tuple(lines), torn)
 
 
-def parse_apart(lines: Iterable[bytes]) -> list[Decision]:
+def decisions_in_lines(lines: Iterable[bytes]) -> list[Decision]:
     """The decisions in lines of several histories, whose chains are separate."""
     return [record for line in lines if isinstance(record := record_of(line), Decision)]
 
@@ -153,7 +153,7 @@ def write_lines(task: Task, lines: list[bytes]) -> None:
     """
     _append_lines(path_of(task), lines)
     history, anchor = read_chain(task), deployment.read_history_anchor(task)
-    if anchor is None or reaches(history, anchor):
+    if anchor is None or contains_anchor(history, anchor):
         deployment.write_history_anchor(task, anchor_of(history))
 
 
@@ -182,7 +182,7 @@ def decide(task: Task, release: Release, grounds: Grounds) -> Decision:
     """
     after = Model(version=release.version, digest=release.digest)
     decision = append(task, deployed_model(task), after, grounds, release.promoted_at)
-    deployment.switch(task, release.digest)
+    deployment.point_current_to(task, release.digest)
     mark(task, decision, "done")
     return decision
 
@@ -209,7 +209,7 @@ def finish_interrupted(task: Task, say: Say) -> bool:
             mark(task, decision, "undone", "it was cut off, and its bundle is no longer whole in deployed/")
             say(f"a {decision.kind} was cut off and is undone, its bundle is no longer whole: {decision.told}")
             return True
-        deployment.switch(task, decision.after.digest)
+        deployment.point_current_to(task, decision.after.digest)
     mark(task, decision, "done", "it had been cut off; the next command completed it")
     say(f"a {decision.kind} was cut off and is completed now: {decision.told}")
     return True

@@ -8,7 +8,7 @@ from convoy.core import paths
 from convoy.core.paths import Task
 from convoy.core.process import Say
 from convoy.release import deployment, gate_reports, journal, registry_sync
-from convoy.release.approval import SERVICE_FOLLOWS, MlflowView, current_link, grounds_for, refuse_second
+from convoy.release.approval import SERVICE_FOLLOWS, MlflowView, current_link, grounds_for, refuse_if_deployed_changed
 from convoy.release.decision import Decision, Grounds, Model, utc_now
 from convoy.tracking import registry
 
@@ -21,17 +21,17 @@ def deploy_version(client: MlflowClient, task: Task, version: ModelVersion, grou
     digest = registry.digest_of_version(version)
     release = release_of(task, version)
     with registry.bundle_of(client, version, [deployment.folder_of(task, digest), paths.bundle(task)]) as folder:
-        deployment.put(task, folder, release)
+        deployment.copy_bundle(task, folder, release)
     decision = journal.decide(task, release, grounds)
     registry.set_alias(client, task, "champion", version.version)
     return decision
 
 
-def align(client: MlflowClient, task: Task, version: ModelVersion) -> bool:
+def update_release_and_alias(client: MlflowClient, task: Task, version: ModelVersion) -> bool:
     """Update release and alias of the deployed version, and repair its bundle; returns whether that was needed."""
     digest = registry.digest_of_version(version)
     with registry.bundle_of(client, version, [deployment.folder_of(task, digest), paths.bundle(task)]) as folder:
-        changed = deployment.put(task, folder, release_of(task, version))
+        changed = deployment.copy_bundle(task, folder, release_of(task, version))
     return registry.set_alias(client, task, "champion", version.version) or changed
 
 
@@ -62,9 +62,9 @@ def promote(
     version = _version_to_promote(client, task, number)
     model = Model(version=str(version.version), digest=registry.digest_of_version(version))
     try:
-        refuse_second(task, model, seen_digest)
+        refuse_if_deployed_changed(task, model, seen_digest)
         if deployment.current_digest(task) == model.digest:
-            align(client, task, version)
+            update_release_and_alias(client, task, version)
             say(f"{version.name} version {version.version} serves from {current_link(task)}, as it did before")
             return
         grounds = grounds_for(journal.read_history(task), model, "promotion", reason, _view_of(version))
@@ -80,7 +80,7 @@ def align_and_update_mlflow(client: MlflowClient, task: Task) -> None:
     digest = deployment.current_digest(task)
     version = registry.find_version(client, task, digest) if digest else None
     if version is not None:
-        align(client, task, version)
+        update_release_and_alias(client, task, version)
     registry_sync.update_mlflow(client, task)
 
 

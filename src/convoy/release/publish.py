@@ -11,7 +11,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from convoy.bundles.bundle import Bundle, BundleInvalid, read_bundle
-from convoy.core import stages
+from convoy.core import stage_names
 from convoy.core.params import ParamsInvalid
 from convoy.core.paths import DATA_KINDS, DEPLOYED, TASKS, Task, architectures
 from convoy.core.process import Say
@@ -102,7 +102,7 @@ class _Publication:
         """The trainings that are not published; reports alone, which are in git, may be another machine's."""
         absent = [f"{self.task}-{name}" for name in architectures(self.task) if name not in self.state.runs]
         has_baselines = self.task in DATA_KINDS  # a stream is measured against the baselines of `text`
-        return [*absent, stages.BASELINES] if has_baselines and not self.state.baselines else absent
+        return [*absent, stage_names.BASELINES] if has_baselines and not self.state.baselines else absent
 
     def run(self) -> None:
         if self.state.missing:
@@ -174,7 +174,7 @@ class _Publication:
                 self.say(f"{version.name} version {version.version} is what serves, again: nothing was deployed")
             return version
         version = registry.find_version(self.client, self.task, digest) or self._register_deployed(digest)
-        if version is not None and promote.align(self.client, self.task, version):
+        if version is not None and promote.update_release_and_alias(self.client, self.task, version):
             self.say(f"{version.name} version {version.version} is what serves; deployed/ and MLflow agree again")
         return version
 
@@ -215,7 +215,7 @@ class _Publication:
     def _decide(self, winner: Winner, version: ModelVersion, bundle: Bundle, deployed: ModelVersion | None) -> None:
         gate_reports.restore_reports(self.client, self.task, version)
         if deployment.current_digest(self.task) == bundle.digest:
-            changed = promote.align(self.client, self.task, version)
+            changed = promote.update_release_and_alias(self.client, self.task, version)
             self.say(f"version {version.version} serves" + (", deployed/ and MLflow agree again" if changed else ""))
             return
         if decision := self._earlier_decision(version, bundle):

@@ -34,7 +34,7 @@ def pull(client: MlflowClient, task: Task, say: Say) -> bool:
     nearby = [deployment.folder_of(task, registry.digest_of_version(version))]
     release = release_of(task, version)
     with registry.bundle_of(client, version, nearby) as folder:
-        changed = deployment.put(task, folder, release)
+        changed = deployment.copy_bundle(task, folder, release)
     if deployment.current_digest(task) != release.digest:
         journal.decide(task, release, Grounds("pull", f"the champion of {client.tracking_uri}"))
         changed = True

@@ -116,7 +116,7 @@ def _put_table(client: MlflowClient, task: Task, history: History, mlflow_lines:
     """Put one run per task, which holds the lines as they are and a table of them for the UI."""
     local = list(history.lines)
     elsewhere = [line for line in mlflow_lines if line not in set(local)]  # of other machines
-    decisions = journal.parse_apart([*local, *elsewhere])
+    decisions = journal.decisions_in_lines([*local, *elsewhere])
     decisions.sort(key=lambda decision: decision.at)
     table = {"columns": list(_COLUMNS), "data": [_table_row(decision) for decision in decisions]}
     began_ms, ended_ms = (

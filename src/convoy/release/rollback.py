@@ -4,7 +4,13 @@ from convoy.bundles.bundle import Release
 from convoy.core.paths import Task
 from convoy.core.process import Say
 from convoy.release import deployment, journal
-from convoy.release.approval import SERVICE_FOLLOWS, ApprovalRefused, current_link, grounds_for, refuse_second
+from convoy.release.approval import (
+    SERVICE_FOLLOWS,
+    ApprovalRefused,
+    current_link,
+    grounds_for,
+    refuse_if_deployed_changed,
+)
 from convoy.release.decision import History, Model, utc_now
 from convoy.tracking import store
 
@@ -23,13 +29,13 @@ def rollback(say: Say, task: Task, number: str | None, reason: str, seen_digest:
             f"{journal.path_of(task)} names no champion of {task} before this one; "
             f"`python -m convoy promote --task {task} --version N` lets any version serve"
         )
-    refuse_second(task, target, seen_digest)
+    refuse_if_deployed_changed(task, target, seen_digest)
     if deployment.current_digest(task) == target.digest:
         say(f"{target} of {task} serves from {current_link(task)}, as it did before")
         return
     release = _release_to_restore(task, target, history)
     grounds = grounds_for(history, target, "rollback", reason)
-    deployment.put(task, deployment.folder_of(task, target.digest), release)
+    deployment.copy_bundle(task, deployment.folder_of(task, target.digest), release)
     journal.decide(task, release, grounds)
     say(f"{target} of {task} serves from {current_link(task)} again")
     say(SERVICE_FOLLOWS)

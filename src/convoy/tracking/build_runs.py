@@ -12,7 +12,7 @@ from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from convoy.core import paths, stages
+from convoy.core import paths, stage_names
 from convoy.core.paths import Architecture, Task
 from convoy.tracking import mlflow_runs
 from convoy.tracking.provenance import LOCK, GitState, Lock, same_file
@@ -42,7 +42,7 @@ class Build:
     @property
     def stages(self) -> list[str]:
         """The stages behind the bundle that have run, in the order of the pipeline."""
-        return [name for name in stages.behind(self.task) if name in self.lock.stages]
+        return [name for name in stage_names.all_before_reports(self.task) if name in self.lock.stages]
 
     @property
     def excerpt(self) -> bytes:
@@ -127,7 +127,7 @@ def _content(client: MlflowClient, experiment: str, build: Build, version: Model
 
 def _stage_origin(stage: str, entry: str, build: Build, earlier_builds: Iterable[Run]) -> tuple[str, str | None]:
     """Whether a stage ran for this build, in words, and the run that shows what it made."""
-    trained = {stages.train(build.task, architecture): run for architecture, run in build.runs.items()}
+    trained = {stage_names.train(build.task, architecture): run for architecture, run in build.runs.items()}
     run = trained.get(stage)
     first = next(
         (earlier for earlier in earlier_builds if json.loads(earlier.data.tags[STAGES]).get(stage) == entry), None
@@ -156,8 +156,8 @@ def _note(build: Build, version: ModelVersion, experiment: str, origins: Mapping
 
 def _data_hashes(build: Build) -> dict[str, str]:
     """Path -> md5 of the data that the bundle comes from, and of the bundle."""
-    bundle_md5 = build.lock.outs(stages.export(build.task)).get(str(paths.bundle(build.task)), "")
-    data = {**build.lock.outs(stages.fetch(build.task)), **build.lock.outs(stages.prepare(build.task))}
+    bundle_md5 = build.lock.outs(stage_names.export(build.task)).get(str(paths.bundle(build.task)), "")
+    data = {**build.lock.outs(stage_names.fetch(build.task)), **build.lock.outs(stage_names.prepare(build.task))}
     data_files = {path: md5 for path, md5 in data.items() if path.startswith("data/")}
     return {**data_files, str(paths.bundle(build.task)): bundle_md5}
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from convoy.core import paths, stages
+from convoy.core import paths
+from convoy.core import stage_names as stages
 from convoy.core.paths import TASKS, Architecture, Split, Task
 from convoy.tracking.provenance import Lock, same_file
 from convoy.tracking.run_content import DataSet, RunContent, flat_metrics, read_json, read_run, texts, training_file

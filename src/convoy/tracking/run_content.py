@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from convoy.core import paths, stages
+from convoy.core import paths
+from convoy.core import stage_names as stages
 from convoy.core.paths import Architecture, Task
 from convoy.tracking.provenance import Lock, same_file
 

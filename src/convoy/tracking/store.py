@@ -42,7 +42,7 @@ class RegisteredVersion:
 
 
 @dataclass(frozen=True)
-class Registry:
+class RegisteredModel:
     """What MLflow holds of a task."""
 
     versions: list[RegisteredVersion] = field(default_factory=list)  # the oldest first
@@ -120,7 +120,7 @@ class StoreContents:
             return []
 
 
-def read_registry(task: Task) -> Registry:
+def read_registry(task: Task) -> RegisteredModel:
     """What the registry holds now. Raises RegistryUnavailable, which says why it cannot be read."""
     uri = settings.tracking_uri()
     database = settings.database()
@@ -149,7 +149,7 @@ def read_all() -> StoreContents:
         return StoreContents(where, f"MLflow ({where}) does not answer: {str(error).splitlines()[0]}")
 
 
-def _read_database(database: Path, name: str) -> Registry:
+def _read_database(database: Path, name: str) -> RegisteredModel:
     if not database.exists():
         raise RegistryUnavailable(f"{database} is missing")
     try:
@@ -167,10 +167,10 @@ def _read_database(database: Path, name: str) -> Registry:
     except sqlite3.Error as error:
         raise RegistryUnavailable(f"{database} cannot be read ({error})") from None
     versions = [RegisteredVersion(str(version), digest, _iso_time(made_ms)) for version, digest, made_ms in rows]
-    return Registry(versions, {alias: str(version) for alias, version in aliases})
+    return RegisteredModel(versions, {alias: str(version) for alias, version in aliases})
 
 
-def _read_server(uri: str, name: str) -> Registry:
+def _read_server(uri: str, name: str) -> RegisteredModel:
     search = urllib.parse.urlencode({"filter": f"name='{name}'", "max_results": 10_000})
     entries = _get_json(f"{uri}/api/2.0/mlflow/model-versions/search?{search}").get("model_versions", [])
     model = _get_json(f"{uri}/api/2.0/mlflow/registered-models/get?name={name}").get("registered_model", {})
@@ -181,7 +181,7 @@ def _read_server(uri: str, name: str) -> Registry:
             versions.append(
                 RegisteredVersion(str(entry["version"]), tags[DIGEST], _iso_time(int(entry["creation_timestamp"])))
             )
-    return Registry(versions, {entry["alias"]: str(entry["version"]) for entry in model.get("aliases", [])})
+    return RegisteredModel(versions, {entry["alias"]: str(entry["version"]) for entry in model.get("aliases", [])})
 
 
 def _get_json(url: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import optuna
 from pydantic import ConfigDict, Field, model_validator
 
-from convoy.core import stages
+from convoy.core import stage_names
 from convoy.core.params import ParamsInvalid, Section, read_section
 from convoy.core.paths import PARAMS, Architecture, Task
 
@@ -80,7 +80,7 @@ def read_space(task: Task, architecture: Architecture) -> Space:
 
 def read_candidate(task: Task, architecture: Architecture) -> dict[str, Any]:
     """The section train.<task>.<architecture> as it is."""
-    return read_section(Tree, *stages.training_section(task, architecture)).model_dump()
+    return read_section(Tree, *stage_names.training_section(task, architecture)).model_dump()
 
 
 def apply_values(candidate: Mapping[str, Any], drawn: Mapping[str, Any], name: str) -> dict[str, Any]:

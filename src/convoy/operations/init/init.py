@@ -12,7 +12,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
-from convoy.core import atomic, paths, stages
+from convoy.core import atomic, paths, stage_names
 from convoy.core.params import ParamsInvalid, read_section
 from convoy.core.paths import Task
 from convoy.core.process import Say
@@ -40,7 +40,7 @@ def init(
 
     Raises SourceRefused, ParamsInvalid where the data or params.yaml cannot be used.
     """
-    kept = _stored_columns(paths.PARAMS, stages.fetch(task), path)
+    kept = _stored_columns(paths.PARAMS, stage_names.fetch(task), path)
     detected = detect(task, path, encoding, labels, options, kept)
     say(f"{path}: {READ[detected.kind]}")
     if detected.kind == "table":
@@ -54,7 +54,7 @@ def init(
     except SourceRefused as refused:
         raise SourceRefused(f"{path}: {refused}; {explain(survey.rejections)}") from None
     proposed = changed(paths.PARAMS, propose(task, detected, survey))
-    limits = (stages.prepare(task), "limits")
+    limits = (stage_names.prepare(task), "limits")
     minimum = read_section(PreflightLimits, *limits).min_per_label
     for line in survey.warn_of_rare(f"{'.'.join(limits)}.min_per_label", minimum):
         say(line)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from convoy.core import paths, stages
+from convoy.core import paths, stage_names
 from convoy.core.paths import Task
 from convoy.operations.init.survey import READ, Detected, Survey
 
@@ -29,7 +29,10 @@ class Change:
 
 def propose(task: Task, detected: Detected, survey: Survey) -> list[Change]:
     """Every value that should differ from the params of the packaged data set; the others suit most data."""
-    changes = [*_propose_source(stages.fetch(task), detected, survey), *_propose_shares(stages.prepare(task), survey)]
+    changes = [
+        *_propose_source(stage_names.fetch(task), detected, survey),
+        *_propose_shares(stage_names.prepare(task), survey),
+    ]
     trained = _training_items(survey)
     if task == "image":
         changes += _propose_images(survey)
@@ -44,7 +47,7 @@ def _training_sections(task: Task) -> list[tuple[str, ...]]:
     """The training sections of all candidates that learn from this data."""
     tasks = [task_of_kind for task_of_kind in paths.TASKS if paths.kind_of(task_of_kind) == task]
     return [
-        stages.training_section(task_of_kind, name)
+        stage_names.training_section(task_of_kind, name)
         for task_of_kind in tasks
         for name in paths.architectures(task_of_kind)
     ]
@@ -91,7 +94,7 @@ def _training_items(survey: Survey) -> int:
 
 
 def _propose_images(survey: Survey) -> Iterator[Change]:
-    section = (stages.prepare("image"), "preprocessing")
+    section = (stage_names.prepare("image"), "preprocessing")
     if not survey.sides_px:
         return
     median = float(np.median(survey.sides_px))
@@ -111,7 +114,7 @@ def _propose_images(survey: Survey) -> Iterator[Change]:
     max_pixels = max(16_000_000, survey.most_pixels)
     yield Change((*section, "max_pixels"), max_pixels, f"the largest one of a sample has {survey.most_pixels:,}")
     for architecture in paths.ARCHITECTURES:
-        batches = (*stages.training_section("image", architecture), "batches")
+        batches = (*stage_names.training_section("image", architecture), "batches")
         yield Change((*batches, "flip"), False, "is a mirror image's label the same? not known; true where it is")
         yield Change((*batches, "shift_px"), max(1, side // 14), "a fourteenth of the side; 0 where all stand alike")
 
@@ -123,11 +126,11 @@ def _propose_texts(survey: Survey) -> Iterator[Change]:
     tokens = int(min(400, max(16, -(-length // 8) * 8)))
     repeated = sum(count > 1 for count in survey.words.values())
     yield Change(
-        (stages.prepare("text"), "vocabulary_size"),
+        (stage_names.prepare("text"), "vocabulary_size"),
         int(min(20_000, max(200, repeated))),
         f"{repeated:,} words were seen twice in a sample",
     )
-    section = (stages.prepare("text"), "preprocessing")
+    section = (stage_names.prepare("text"), "preprocessing")
     yield Change(
         (*section, "max_tokens"),
         tokens,

@@ -51,7 +51,7 @@ def judge_once(
     """
     gate, reason = _open_gate_split(task, gate_split, challenger, recorded.get("unknown", {}))
     reports = [
-        stored.report for stored in read_stored_report(folder) if gate and stored.report.gate_split == gate.sha256
+        stored.report for stored in read_stored_reports(folder) if gate and stored.report.gate_split == gate.sha256
     ]
     best = _best_before(reports, champion) if champion else {}
     content = {
@@ -93,7 +93,7 @@ def judge_once(
     return _write_missing(report, files)
 
 
-def read_stored_report(folder: Path) -> list[StoredReport]:
+def read_stored_reports(folder: Path) -> list[StoredReport]:
     """All reports in a folder, the latest last; one of another format is left out."""
     paths = sorted(folder.glob("*.json"), key=lambda path: (path.stat().st_mtime_ns, path.name))
     reports = [(path, _read_report(path)) for path in paths]

@@ -19,7 +19,7 @@ from httpx_ws import AsyncWebSocketSession, WebSocketDisconnect, aconnect_ws, co
 
 from bench.streams import Size, measure
 from convoy.bundles.bundle import read_release
-from serving import connections, sockets
+from serving import connections, stream_websocket
 from serving.deployed import Deployed
 
 PATH = "/v1/texts/stream"
@@ -146,7 +146,7 @@ def test_a_client_that_reads_nothing_is_ended_and_keeps_nobody(server: Server) -
         for _ in range(5):
             with connect_ws(f"{server.url}{PATH}") as other:
                 assert send_piece(other, "good ")["words"]
-        assert slow.ends_within_s(sockets.SEND_S + 20)
+        assert slow.ends_within_s(stream_websocket.SEND_S + 20)
     time.sleep(1)
     assert counted(server, 'convoy_dropped_streams_total{why="slow"') == before + 1
 

@@ -47,25 +47,25 @@ def evaluate(task: Task) -> str:
     return _stage_name(task, "evaluate")
 
 
-def to_bundle(task: Task) -> list[str]:
+def train_to_bundle(task: Task) -> list[str]:
     """The stages that train a task's candidates and make a bundle of one of them, in their order."""
     return [*_train_stages(task), *_choose_and_export(task)]
 
 
-def up_to_bundle(task: Task) -> list[str]:
+def raw_to_bundle(task: Task) -> list[str]:
     """The stages that a bundle comes from, in their order."""
-    return [fetch(task), prepare(task), *to_bundle(task)]
+    return [fetch(task), prepare(task), *train_to_bundle(task)]
 
 
-def of_reports(task: Task) -> list[str]:
+def raw_to_reports(task: Task) -> list[str]:
     """All stages that a task's bundle and its reports come from, in their order."""
     return [fetch(task), prepare(task), *_train_stages(task), BASELINES, *_choose_and_export(task), evaluate(task)]
 
 
-def behind(task: Task) -> list[str]:
+def all_before_reports(task: Task) -> list[str]:
     """The same, after the stages that make the data of other tasks: the stage of the baselines reads all data."""
     other_data = [name for kind in DATA_KINDS if kind != kind_of(task) for name in (fetch(kind), prepare(kind))]
-    return [*other_data, *of_reports(task)]
+    return [*other_data, *raw_to_reports(task)]
 
 
 def task_of(stage: str) -> Task | None:

@@ -9,11 +9,11 @@ import pytest
 from starlette.types import Message, Scope
 
 from serving import admission, middleware
-from serving.capacity import Budget, Capacity
 from serving.deployed import Deployed, DeployedModels
 from serving.errors import RequestError
 from serving.middleware import Middleware
-from serving.threads import Threads, until
+from serving.overload import Budget, Capacity
+from serving.threads import Threads, with_deadline
 
 FOREVER = float("inf")
 
@@ -105,7 +105,7 @@ def test_what_was_refused_is_not_counted() -> None:
 
 def test_who_would_wait_for_more_than_half_of_his_time_is_not_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = [100.0]
-    monkeypatch.setattr("serving.capacity.time", SimpleNamespace(monotonic=lambda: now_s[0]))
+    monkeypatch.setattr("serving.overload.time", SimpleNamespace(monotonic=lambda: now_s[0]))
     capacity = Capacity("image")
     for _ in range(100):
         capacity.enter(FOREVER)
@@ -140,7 +140,7 @@ def test_at_its_deadline_a_request_ends_and_work_that_still_waits_never_runs() -
         began_s = time.monotonic()
 
         async def run(number: int) -> None:
-            async with until(began_s + 0.1):
+            async with with_deadline(began_s + 0.1):
                 await threads.run(lambda: (free.wait(10), ran.append(number)))
 
         outcomes = await asyncio.gather(*(run(number) for number in range(100)), return_exceptions=True)

@@ -9,17 +9,17 @@ from starlette.types import Message, Receive, Scope, Send
 
 from convoy.bundles.streaming import StreamState, begin
 from serving.admission import TIMEOUT_S
-from serving.capacity import Capacity
 from serving.connections import ABORT
 from serving.deployed import Deployed, DeployedModels
 from serving.errors import RequestError
 from serving.metrics import dropped_of, errors_of
 from serving.metrics_buffer import metrics_buffer
+from serving.overload import Capacity
 from serving.request_context import RequestContext
 from serving.request_log import RequestLog
 from serving.routes import JSON, PIECES, STREAM_TEXTS
 from serving.stream_answers import answer_message
-from serving.threads import Threads, until
+from serving.threads import Threads, with_deadline
 from serving.websocket_gate import MAX_STREAMS
 
 IDLE_S = 120.0  # between two pieces with words: longer than a writer pauses
@@ -88,7 +88,7 @@ class StreamSocket:
         try:
             self.capacity.enter(piece.deadline_s)
             try:
-                async with until(piece.deadline_s):
+                async with with_deadline(piece.deadline_s):
                     return await self._threads.run(lambda: answer_message(model, state, piece.body))
             finally:
                 self.capacity.leave()
