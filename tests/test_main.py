@@ -100,6 +100,31 @@ def test_publish_needs_no_torch_and_up_no_mlflow() -> None:
     assert subprocess.run([sys.executable, "-c", asked], check=False).returncode == 0
 
 
+PULLS = """
+import builtins
+LACKS = {
+    "datasketch", "dvc", "honcho", "imagehash", "jinja2", "matplotlib", "onnx", "onnxscript", "optuna", "pandas", "psutil",
+    "pyarrow", "pytorch_lightning", "ruamel", "safetensors", "scipy", "sklearn", "sqlalchemy", "torch", "tqdm",
+}
+real = builtins.__import__
+
+def installed(name, names=None, *more, **named):
+    if name.partition(".")[0] in LACKS and (names or {}).get("__name__", "").startswith("convoy"):
+        raise ImportError(f"{names['__name__']} imports {name}, which [pull] does not install")
+    return real(name, names, *more, **named)
+
+builtins.__import__ = installed
+import convoy.__main__, convoy.cli.release, convoy.release.approval, convoy.release.journal, convoy.release.pull
+import convoy.tracking.artifacts, convoy.tracking.registry
+"""
+
+
+def test_pull_imports_nothing_that_its_machine_lacks() -> None:
+    """`pip install .[pull]` brings mlflow-skinny, whose own imports are its affair; Convoy's must need no more."""
+    done = subprocess.run([sys.executable, "-c", PULLS], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("error", [BundleInvalid("why"), ParamsInvalid("why"), GitFailed("why"), OSError("why")])
 def test_an_error_that_has_a_name_is_a_sentence(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(typer.Exit), open_mlflow():

@@ -15,10 +15,8 @@ from honcho.manager import Manager
 from honcho.printer import Printer
 
 from convoy.core import children
-from convoy.core.params import ParamsInvalid
 from convoy.core.paths import DEPLOYED, TASKS
 from convoy.core.process import Say
-from convoy.lineage import workspace
 from convoy.operations import ports
 from convoy.operations.ports import HOST
 from convoy.tracking import settings
@@ -52,7 +50,7 @@ def up(port: int, mlflow_port: int, say: Say) -> int:
     checks = [f"{service}/{probe}", *([f"{ui}/health"] if local else [])]
 
     def announce(runner: "_ServerManager") -> None:
-        from convoy.operations import smoke_request
+        from convoy.operations import smoke_request  # numpy starts threads when it is imported; honcho forks first
 
         if smoke_request.wait_until_ready(checks, READY_WITHIN_S, lambda: runner.ending):
             smoke_request.print_predictions(service, ui, say)
@@ -107,6 +105,9 @@ def exec_server(name: str, port: int, say: Say) -> int:
 
 def demo(folder: Path, port: int, mlflow_port: int, say: Say) -> int:
     """Create a workspace in `folder` with demo.yaml, build, publish and serve there; returns only on a failure."""
+    from convoy.core.params import ParamsInvalid
+    from convoy.lineage import workspace
+
     try:
         ports.check({"PORT": port, "MLFLOW_PORT": mlflow_port})
         workspace.create(folder, Path("demo.yaml"))
@@ -210,8 +211,9 @@ class _ServerManager(Manager):  # type: ignore[misc]
         forks = [state["process"].pid for state in states if state["process"].is_alive()]
         servers = [state["pid"] for state in states if "pid" in state and "returncode" not in state]
         left = [process for pid in forks + servers for process in _process_tree(pid)]
+        children.kill(left)  # parents before what they might start again
         self.end_descendants()
-        children.kill(left, REAPED_WITHIN_S)
+        psutil.wait_procs(left, timeout=REAPED_WITHIN_S)
 
     def end_descendants(self) -> None:
         """Kill descendants that outlived their parent."""

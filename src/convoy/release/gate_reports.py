@@ -19,13 +19,13 @@ from convoy.release.gates import run
 from convoy.release.gates.evidence import GATE, ONNX, PREFLIGHT, Difference, PublishParams
 from convoy.release.gates.report import Party, Report
 from convoy.release.gates.run import Contender, StoredReport
+from convoy.release.registry_sync import GATES_OUTCOME, GATES_REPORT
 from convoy.tracking import artifacts, registry
 from convoy.tracking.build_state import Winner, matches_lock
 from convoy.tracking.provenance import Lock
 from convoy.tracking.run_content import read_json
 
 FOLDER = "gates"  # of a run's artifacts, and below deployed/<task>/
-OUTCOME, REPORT = "gates", "gates.report"  # tags of a version
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def restore_reports(client: MlflowClient, task: Task, version: ModelVersion) -> 
     ]
     for stored in reports:
         _put_files(client, version, stored)
-    if reports and REPORT not in version.tags:
+    if reports and GATES_REPORT not in version.tags:
         _set_tags(client, version, reports[-1])
 
 
@@ -144,6 +144,6 @@ def _put_files(client: MlflowClient, version: ModelVersion, stored: StoredReport
 
 
 def _set_tags(client: MlflowClient, version: ModelVersion, stored: StoredReport) -> None:
-    for name, value in ((OUTCOME, stored.report.outcome), (REPORT, _artifact_name(stored))):
+    for name, value in ((GATES_OUTCOME, stored.report.outcome), (GATES_REPORT, _artifact_name(stored))):
         if value is not None and version.tags.get(name) != value:
             client.set_model_version_tag(version.name, str(version.version), name, value)

@@ -1,4 +1,7 @@
-"""A registered version -> deployed, by a decision of a person or a gate; then the alias `champion` follows."""
+"""A registered version -> deployed, by a decision of a person or a gate; then the alias `champion` follows.
+
+A machine that pulls imports this, so nothing here may need more than mlflow-skinny.
+"""
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
@@ -7,7 +10,7 @@ from convoy.bundles.bundle import Release
 from convoy.core import paths
 from convoy.core.paths import Task
 from convoy.core.process import Say
-from convoy.release import deployment, gate_reports, journal, registry_sync
+from convoy.release import deployment, journal, registry_sync
 from convoy.release.approval import SERVICE_FOLLOWS, MlflowView, current_link, grounds_for, refuse_if_deployed_changed
 from convoy.release.decision import Decision, Grounds, Model, utc_now
 from convoy.tracking import registry
@@ -97,6 +100,6 @@ def _version_to_promote(client: MlflowClient, task: Task, number: str | None) ->
 
 
 def _view_of(version: ModelVersion) -> MlflowView:
-    tag, outcome = version.tags.get(registry_sync.DECISION, ""), version.tags.get(gate_reports.OUTCOME)
+    tag, outcome = version.tags.get(registry_sync.DECISION, ""), version.tags.get(registry_sync.GATES_OUTCOME)
     refusal = tag if tag.startswith(("refused", "refusal")) else ""
-    return MlflowView(refusal, {"gates": outcome} if outcome else {}, version.tags.get(gate_reports.REPORT))
+    return MlflowView(refusal, {"gates": outcome} if outcome else {}, version.tags.get(registry_sync.GATES_REPORT))

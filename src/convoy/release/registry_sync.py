@@ -20,6 +20,7 @@ from convoy.tracking.artifacts import ArtifactRefused
 from convoy.tracking.run_content import RunContent
 
 DECISION = "decision"  # tag of a version: the last decision on it; each also has a tag decision.<number>
+GATES_OUTCOME, GATES_REPORT = "gates", "gates.report"  # tags of a version: how its gates ended, and their report
 EXPERIMENT = "convoy-decisions"  # apart from the trainings, in whose charts it would show
 HISTORY = "convoy.history"  # tag of the registered model: the last line of the history at the last update
 LINES, TABLE = "decisions.jsonl", "decisions.json"
