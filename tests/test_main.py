@@ -103,8 +103,8 @@ def test_publish_needs_no_torch_and_up_no_mlflow() -> None:
 PULLS = """
 import builtins
 LACKS = {
-    "datasketch", "dvc", "honcho", "imagehash", "jinja2", "matplotlib", "onnx", "onnxscript", "optuna", "pandas", "psutil",
-    "pyarrow", "pytorch_lightning", "ruamel", "safetensors", "scipy", "sklearn", "sqlalchemy", "torch", "tqdm",
+    "datasketch", "dvc", "honcho", "imagehash", "jinja2", "matplotlib", "onnx", "onnxscript", "optuna", "pandas",
+    "psutil", "pyarrow", "pytorch_lightning", "ruamel", "safetensors", "scipy", "sklearn", "sqlalchemy", "torch", "tqdm",
 }
 real = builtins.__import__
 
