@@ -104,7 +104,8 @@ PULLS = """
 import builtins
 LACKS = {
     "datasketch", "dvc", "honcho", "imagehash", "jinja2", "matplotlib", "onnx", "onnxscript", "optuna", "pandas",
-    "psutil", "pyarrow", "pytorch_lightning", "ruamel", "safetensors", "scipy", "sklearn", "sqlalchemy", "torch", "tqdm",
+    "psutil", "pyarrow", "pytorch_lightning", "ruamel", "safetensors", "scipy", "sklearn", "sqlalchemy", "torch",
+    "tqdm",
 }
 real = builtins.__import__
 
