@@ -5,7 +5,6 @@ import json
 import math
 from typing import Any, Literal
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -25,8 +24,6 @@ _FORMATS: dict[Unit, str] = {
 }
 _COLOURS = {"passed": "tab:green", "failed": "tab:red", "undecided": "tab:orange"}
 _WRAP_WIDTH = 116  # characters of a sentence on one line
-
-matplotlib.rcParams["text.parse_math"] = False  # a label may contain dollar signs
 
 
 class Party(Measured):
