@@ -11,6 +11,7 @@ from prepared_splits import write_split
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from convoy.core import paths
+from convoy.lineage.workspace import merge_params
 from lab import smoke
 from lab.layout import FAMILIES, PARAMS, READERS, REPORT
 
@@ -28,7 +29,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with prepared splits, a tokenizer, and params for seconds."""
     overrides = tmp_path / "overrides.yaml"
     first = yaml.safe_load(smoke.smaller(PARAMS, smoke.OVERRIDES))
-    overrides.write_text(yaml.safe_dump(smoke.workspace.merge(first, TINY, overrides)))
+    overrides.write_text(yaml.safe_dump(merge_params(first, TINY, overrides)))
     (tmp_path / PARAMS).parent.mkdir()
     (tmp_path / PARAMS).write_text(smoke.smaller(PARAMS, overrides))
     shutil.copy(smoke.STAGES, tmp_path / smoke.STAGES)
