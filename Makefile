@@ -10,8 +10,12 @@ SHELL := bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PY := .venv/bin/python
 SET_UP := .ci/set-up
+# How many tests run at once. More want more memory: 2 GB each.
+WORKERS ?= 2
+# Hundreds of processes import the same code; without its bytecode, each would compile it again.
+PYTEST := env -u PYTHONDONTWRITEBYTECODE $(PY) -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help run demo repro thorough compare compare-smoke ui serve test fuzz check bench clean lock set-up
+.PHONY: help run demo repro thorough compare compare-smoke ui serve quick test prove fuzz check bench clean lock set-up
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do printf '  make %-13s %s\n' "$$name" "$$text"; done
@@ -75,8 +79,14 @@ serve: ## the prediction service alone, in the foreground
 	@$(SET_UP) PORT=$(PORT)
 	@exec $(PY) -m convoy serve --port $(PORT)
 
-test: check ## every check and every test
-	@$(PY) -m pytest
+quick: check ## the checks and the tests that need no torch, no MLflow and no long process: within a minute
+	@$(PYTEST) --quick
+
+test: quick ## the same, and all else that a change can break: some 20 minutes on 2 cores
+	@$(PYTEST) --costly
+
+prove: test fuzz ## the same, and the long proofs: kills at every write, a soak, 120,000 damaged inputs, the whole laboratory
+	@$(PYTEST) --proofs
 
 bench: set-up ## how fast training and serving are, on what `dvc repro` made here -> reports/bench/; wants wrk
 	@$(PY) -m bench

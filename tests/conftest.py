@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ("costs", "balance")
+
 # The networks here are tiny, and two processes with two threads each only wait.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A script's shell lets what it starts with & ignore SIGINT, and so would every process that a test starts and stops.
@@ -14,7 +16,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 @pytest.fixture(scope="session")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the working tree in which everything has been built from raw data and published; built once."""
-    from built_copy import build
+    """A copy of the working tree in which everything was built from raw data and published; one for all modules.
 
-    return build(tmp_path_factory.mktemp("end-to-end") / "convoy")
+    They belong to the xdist_group "built", so that one worker builds it.
+    """
+    from built_copy import build_again
+
+    return build_again(tmp_path_factory.mktemp("end-to-end") / "convoy")

@@ -1,8 +1,8 @@
-"""Empty MLflow stores in milliseconds: the schema is made once per test process and copied."""
+"""Empty MLflow stores in milliseconds: the schema is made once for each version of MLflow, and copied."""
 
 import shutil
 import tempfile
-from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 from convoy.tracking import settings
@@ -13,12 +13,17 @@ from mlflow import MlflowClient  # noqa: E402
 
 from convoy.tracking import mlflow_runs  # noqa: E402
 
+TEMPLATE = Path(__file__).parents[1] / ".run" / "tests" / f"mlflow-{version('mlflow')}.db"
 
-@cache
+
 def _template() -> Path:
-    path = Path(tempfile.mkdtemp(prefix="convoy-test-store-"), "mlflow.db")
-    MlflowClient(f"sqlite:///{path}", f"sqlite:///{path}").search_experiments()
-    return path
+    if not TEMPLATE.exists():  # two processes may both make it: the last rename stays, and either is right
+        TEMPLATE.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=TEMPLATE.parent) as folder:
+            path = Path(folder, "mlflow.db")
+            MlflowClient(f"sqlite:///{path}", f"sqlite:///{path}").search_experiments()
+            path.rename(TEMPLATE)
+    return TEMPLATE
 
 
 def open_empty_store() -> MlflowClient:

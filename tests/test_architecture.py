@@ -18,7 +18,7 @@ GRAPH = grimp.build_graph("convoy", "pipelines", cache_dir=None)
 
 
 @pytest.fixture(scope="module")
-def stages() -> Iterator[dict[str, PipelineStage]]:
+def dvc_stages() -> Iterator[dict[str, PipelineStage]]:
     with Repo() as repo:
         yield {stage.addressing: stage for stage in repo.index.stages if stage.path_in_repo == "dvc.yaml"}
 
@@ -47,10 +47,10 @@ def names_of(things: list) -> set[str]:
     return {str(thing) for thing in things}
 
 
-def test_the_stages_are_those_of_the_design(stages: dict[str, PipelineStage]) -> None:
+def test_the_stages_are_those_of_the_design(dvc_stages: dict[str, PipelineStage]) -> None:
     per_task = {f"{stage}@{task}" for stage in ("choose", "export", "evaluate") for task in paths.DATA_KINDS}
     trains = {f"train@{task}-{name}" for task in paths.DATA_KINDS for name in paths.ARCHITECTURES}
-    assert set(stages) == per_task | trains | {
+    assert set(dvc_stages) == per_task | trains | {
         "baselines",
         "evaluate_stream",
         "export_stream",
@@ -62,48 +62,50 @@ def test_the_stages_are_those_of_the_design(stages: dict[str, PipelineStage]) ->
     }
 
 
-def test_every_stage_lists_exactly_the_code_that_it_runs(stages: dict[str, PipelineStage]) -> None:
-    for name, stage in stages.items():
+def test_every_stage_lists_exactly_the_code_that_it_runs(dvc_stages: dict[str, PipelineStage]) -> None:
+    for name, stage in dvc_stages.items():
         listed = {path for path in names_of(stage.deps) if path.endswith(".py")}
         assert listed == imported_files(name), name
 
 
-def test_an_edit_of_text_code_never_retrains_images(stages: dict[str, PipelineStage]) -> None:
-    for name, stage in stages.items():
+def test_an_edit_of_text_code_never_retrains_images(dvc_stages: dict[str, PipelineStage]) -> None:
+    for name, stage in dvc_stages.items():
         if name.startswith(("train@image", "prepare_images", "fetch_images", "choose@image")):
             assert not [path for path in names_of(stage.deps) if "text" in path], name
 
 
-def test_only_evaluate_and_the_baselines_read_the_test_split(stages: dict[str, PipelineStage]) -> None:
+def test_only_evaluate_and_the_baselines_read_the_test_split(dvc_stages: dict[str, PipelineStage]) -> None:
     tests = {str(paths.prepared(task, "test")) for task in paths.TASKS}
-    readers = {name for name, stage in stages.items() if names_of(stage.deps) & tests}
+    readers = {name for name, stage in dvc_stages.items() if names_of(stage.deps) & tests}
     assert readers == {"baselines", "evaluate@image", "evaluate@text", "evaluate_stream"}
     folders = {str(parent) for test in tests for parent in Path(test).parents} - {"."}
-    for name, stage in stages.items():
+    for name, stage in dvc_stages.items():
         assert not names_of(stage.deps) & folders, f"{name} depends on a folder that holds the test split"
 
 
-def test_no_stage_but_export_reads_the_calibration_split(stages: dict[str, PipelineStage]) -> None:
+def test_no_stage_but_export_reads_the_calibration_split(dvc_stages: dict[str, PipelineStage]) -> None:
     calibration = {str(paths.prepared(task, "calibration")) for task in paths.TASKS}
-    readers = {name for name, stage in stages.items() if names_of(stage.deps) & calibration}
+    readers = {name for name, stage in dvc_stages.items() if names_of(stage.deps) & calibration}
     assert readers == {"export@image", "export@text", "export_stream"}
 
 
-def test_no_stage_reads_the_gate_split(stages: dict[str, PipelineStage]) -> None:
+def test_no_stage_reads_the_gate_split(dvc_stages: dict[str, PipelineStage]) -> None:
     gate = {str(paths.prepared(task, "gate")) for task in paths.TASKS}
-    assert gate <= set().union(*(names_of(stage.outs) for stage in stages.values()))
-    assert not [name for name, stage in stages.items() if names_of(stage.deps) & gate]
+    assert gate <= set().union(*(names_of(stage.outs) for stage in dvc_stages.values()))
+    assert not [name for name, stage in dvc_stages.items() if names_of(stage.deps) & gate]
 
 
-def test_nothing_depends_on_what_evaluate_says(stages: dict[str, PipelineStage]) -> None:
-    reports = {path for name, stage in stages.items() if name.startswith("evaluate") for path in names_of(stage.outs)}
-    for name, stage in stages.items():
+def test_nothing_depends_on_what_evaluate_says(dvc_stages: dict[str, PipelineStage]) -> None:
+    reports = {
+        path for name, stage in dvc_stages.items() if name.startswith("evaluate") for path in names_of(stage.outs)
+    }
+    for name, stage in dvc_stages.items():
         assert not names_of(stage.deps) & reports, name
 
 
-def test_nothing_but_evaluate_depends_on_what_the_baselines_say(stages: dict[str, PipelineStage]) -> None:
-    reports = names_of(stages["baselines"].outs)
-    readers = {name for name, stage in stages.items() if names_of(stage.deps) & reports}
+def test_nothing_but_evaluate_depends_on_what_the_baselines_say(dvc_stages: dict[str, PipelineStage]) -> None:
+    reports = names_of(dvc_stages["baselines"].outs)
+    readers = {name for name, stage in dvc_stages.items() if names_of(stage.deps) & reports}
     assert readers == {"evaluate@image", "evaluate@text", "evaluate_stream"}
 
 
@@ -119,6 +121,7 @@ def test_stage_file_and_section_have_one_name() -> None:
     )
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("module", ["convoy.bundles.predictor", "convoy.bundles.explanation", "serving.service"])
 def test_serving_loads_no_training_library(module: str) -> None:
     script = f"import {module}, sys; print(*sys.modules)"

@@ -136,6 +136,7 @@ HOSTILE: dict[str, tuple[str, Callable[[Path], Path], str]] = {
 }
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_or_damaged_archive_is_refused_and_nothing_is_written(tmp_path: Path, name: str) -> None:
     suffix, make, reason = HOSTILE[name]
@@ -257,6 +258,7 @@ def sparse_map(archive: tarfile.TarFile) -> None:
     file("set/cat/b.txt", b"9000000\n" + b"1\n" * 1_500_000)(archive)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("add", "reason"),
     [
@@ -328,6 +330,7 @@ def test_a_zip_of_whose_directory_a_part_was_taken_for_a_comment_is_refused(tmp_
         read(path)
 
 
+@pytest.mark.process
 def test_a_zip_may_hold_more_members_than_its_last_record_can_count(tmp_path: Path) -> None:
     path = zipped(tmp_path / "set.zip", {f"{number % 2}/{number}.txt": b"" for number in range(65_537)})
     assert len(archives.refuse_hostile(path)) == 65_537

@@ -20,6 +20,7 @@ from convoy.tracking import artifacts, registry
 from convoy.tracking.artifacts import ArtifactRefused
 from convoy.tracking.registry import VersionInvalid
 
+pytestmark = pytest.mark.mlflow
 RUN = "a" * 32
 DIGEST = "b" * 64
 

@@ -31,6 +31,8 @@ from convoy.sources.items import SourceRefused
 from convoy.tracking import mlflow_runs, registry, settings
 from convoy.tracking.settings import DATABASE
 
+pytestmark = pytest.mark.mlflow
+
 # What changes a folder while it is restored.
 RESTORING = [(os, "rename"), (os, "sync"), (os, "symlink"), (shutil, "rmtree"), (Path, "touch")]
 PARTS = ("mlflow-store", "mlruns", "deployed/image", "deployed/text", "deployed/text-stream")

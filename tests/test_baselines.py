@@ -19,6 +19,7 @@ from convoy.kinds.text import baselines as text_baselines
 from convoy.kinds.text.prepared import TextSplit
 from pipelines import baselines
 
+pytestmark = pytest.mark.torch
 PARAMS = read_section(baselines.Params, "baselines")
 FEW_TEXTS = PARAMS.text.model_copy(update={"counting": PARAMS.text.counting.model_copy(update={"min_texts": 1})})
 

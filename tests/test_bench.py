@@ -25,6 +25,7 @@ from convoy.kinds.text.preprocessing import TextPreprocessing
 from convoy.training.callbacks import seed_epoch
 from convoy.training.trainer import Splits, TrainerParams, train
 
+pytestmark = pytest.mark.torch
 TRAINER = TrainerParams(**tiny_training.TRAINER | {"seed": SEED})
 
 
@@ -75,7 +76,7 @@ def test_a_ratio_is_the_median_of_the_rounds_that_count() -> None:
     assert result["met"] is False and "MISSED" in table(results)
 
 
-@pytest.mark.slow
+@pytest.mark.process
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker:UserWarning")  # on a machine with one core
 def test_every_comparison_runs_and_reports(tmp_path: Path) -> None:
     for task in ("image", "text"):
@@ -93,7 +94,7 @@ def test_every_comparison_runs_and_reports(tmp_path: Path) -> None:
     assert all(len(result["rounds"]) == 1 and result["ratio"] > 0 for result in results.values())
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_a_training_is_measured_with_mlflow_up_down_and_hanging(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,7 +107,7 @@ def test_a_training_is_measured_with_mlflow_up_down_and_hanging(
     assert all(result["goal"] == 0.95 and result["ratio"] > 0 for result in results.values())
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_scoring_is_measured_only_where_every_row_has_its_answer(tmp_path: Path) -> None:
     write_text_bundle(tmp_path / "deployed" / "text" / "a")
     (tmp_path / "deployed" / "text" / "current").symlink_to("a")

@@ -16,6 +16,7 @@ from convoy.release import publish as publishing
 from convoy.tracking import artifacts, build_runs, mlflow_runs
 from convoy.tracking.provenance import Lock
 
+pytestmark = pytest.mark.mlflow
 STAGE = "convoy.stage."
 
 

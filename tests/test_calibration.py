@@ -64,6 +64,7 @@ def test_halves_share_no_row_and_every_label(found: list[int]) -> None:
     assert np.abs(of_each[0] - of_each[1]).max() <= 1
 
 
+@pytest.mark.process
 def test_honest_logits_keep_the_temperature_of_one() -> None:
     changed = [calibrate(*honest(400, seed=seed)).temperature != 1.0 for seed in range(100)]
     assert sum(changed) <= 12, "5 % of 100, and three standard deviations"

@@ -17,6 +17,7 @@ from convoy.training.callbacks import Curves
 from convoy.training.checkpoints import KEPT, AtomicCheckpointIO, TrainingRunning, newest_readable, training_folder
 from pipelines import train
 
+pytestmark = pytest.mark.torch
 TASK, ARCHITECTURE, NAME = "text", "lstm", "text-lstm"
 
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from convoy.training.classifier import Classifier, LearningParams, class_weights
 
+pytestmark = pytest.mark.torch
 PARAMS = LearningParams(
     epochs=1,
     learning_rate=0.1,

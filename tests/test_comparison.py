@@ -11,6 +11,8 @@ from convoy.core import paths
 from convoy.evaluation.significance import compare_with_baselines, mcnemar
 from pipelines import baselines
 
+pytestmark = pytest.mark.torch
+
 pairs = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=200)
 
 

@@ -87,6 +87,7 @@ def test_an_image_does_not_run_as_root(path: Path) -> None:
     assert users and users[-1] not in ("root", "0")
 
 
+@pytest.mark.pipeline
 def test_dvc_runs_no_stage_that_a_container_wrote(tmp_path: Path) -> None:
     folders = {Path(target).name for targets in WRITABLE.values() for target in targets}
     built_pipeline.git(tmp_path, "init", "--quiet")

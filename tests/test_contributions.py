@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from export_one import EXPLAINED, calibration, network
+from export_networks import EXPLAINED, calibration, network
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from convoy.export.to_onnx import Contributions, Probabilities
 from convoy.kinds.class_activation import PlaceNetwork, contribute, spread_greatest
 
+pytestmark = pytest.mark.torch
 BUILT = {names: network(*names).eval() for names in EXPLAINED}
 EACH = pytest.mark.parametrize("names", EXPLAINED, ids="-".join)
 SIZES = st.integers(1, 5), st.integers(1, 30), st.integers(0, 9)

@@ -81,7 +81,7 @@ def contents(folder: Path) -> list[bytes | str]:
 def seeds(count: int, many: int) -> list[object]:
     return [
         pytest.param(range(count), id=f"{count} of them"),
-        pytest.param(range(count, count + many), id=f"{many} of them", marks=pytest.mark.slow),
+        pytest.param(range(count, count + many), id=f"{many} of them", marks=pytest.mark.proof),
     ]
 
 

@@ -13,6 +13,7 @@ from prepared_splits import write_split
 from convoy.kinds import candidates
 from convoy.kinds.image.dataset import BatchParams, augment
 
+pytestmark = pytest.mark.torch
 CPU = torch.device("cpu")
 PARAMS = {"image": {"size": 16, "flip": True, "shift_px": 2}, "text": {"size": 16, "bucket": 3}}
 

@@ -101,6 +101,7 @@ def test_a_broken_copy_is_made_anew() -> None:
     read_bundle(DEPLOYED / "image" / "current")
 
 
+@pytest.mark.process
 def test_a_kill_at_any_step_leaves_the_old_or_the_new_whole_and_the_next_one_completes_it() -> None:
     wanted = release("new")
     seen = set()

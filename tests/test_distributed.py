@@ -21,6 +21,8 @@ from convoy.training.callbacks import Curves, FollowerUpdates
 from convoy.training.checkpoints import training_folder
 from convoy.training.trainer import Share
 
+pytestmark = [pytest.mark.torch, pytest.mark.mlflow]
+
 # Each process would draw its own.
 NO_CHANCE = {"dropout": 0.0, "pairs": {"places": 97, "min_count": 1, "dropout": 0.0}}
 CODE = os.pathsep.join([workspace.environment(Path())["PYTHONPATH"], str(Path(__file__).parent)])
@@ -43,7 +45,7 @@ def run(folder: Path, devices: int, **more: str) -> tuple[list[dict[str, float]]
     return rows, done.stdout + done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_two_processes_have_the_losses_of_one_at_the_same_batch_size_and_are_one_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,7 @@ from convoy.operations.doctor.doctor import Check
 from convoy.release import deployment
 from convoy.tracking import mlflow_runs, settings
 
+pytestmark = pytest.mark.mlflow
 REPOSITORY = Path(__file__).parents[1]
 
 
@@ -221,7 +222,7 @@ def test_where_a_part_is_missing_the_rest_is_looked_at(missing: str, monkeypatch
     assert {finding.about.split()[0] for finding in findings} >= {"git", "GPU", "threads", "disk", "port"}
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_the_exit_code_is_1_where_something_is_broken_and_0_with_warnings(place: Path) -> None:
     def doctor() -> "subprocess.CompletedProcess[str]":
         words = [sys.executable, "-m", "convoy", "doctor", "--json", "--port", str(free_port())]

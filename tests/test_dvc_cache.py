@@ -13,7 +13,7 @@ from dvc.repo import Repo
 
 from convoy.operations.cleanup import dvc_cache
 
-pytestmark = pytest.mark.slow  # a process of DVC's for each gc
+pytestmark = pytest.mark.process  # a process of DVC's for each gc
 
 
 @pytest.fixture

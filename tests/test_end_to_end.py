@@ -22,7 +22,7 @@ from convoy.kinds.image.prepared import read_images
 from convoy.kinds.text.prepared import read_texts
 from convoy.lineage import workspace
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.pipeline, pytest.mark.xdist_group("built"), pytest.mark.mlflow]
 
 
 @pytest.fixture(scope="module")

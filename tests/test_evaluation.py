@@ -94,6 +94,7 @@ def test_no_mistakes_is_a_picture_too(tmp_path: Path) -> None:
     assert (tmp_path / "none.png").stat().st_size > 0
 
 
+@pytest.mark.process
 def test_a_thousand_labels_make_pictures_that_can_be_opened(tmp_path: Path) -> None:
     labels = np.arange(2_000) % 1_000
     names = [f"label {number}" for number in range(1_000)]

@@ -67,6 +67,7 @@ def test_nothing_falls_where_what_is_covered_has_the_neutral_colour_already() ->
     assert probabilities == pytest.approx(IMAGE.probabilities([pixels])[0])
 
 
+@pytest.mark.process
 @given(size=st.sampled_from([4, 28, 100, 224, 300]), channels=st.sampled_from([1, 3]), places=st.integers(1, 9))
 def test_an_overlay_is_a_picture_of_bounded_size_in_the_colours_of_its_map(
     size: int, channels: int, places: int

@@ -7,6 +7,7 @@ import pytest
 from convoy.training import checkpoints as module
 from convoy.training.checkpoints import fingerprint, training_environment
 
+pytestmark = pytest.mark.torch
 PARAMS = {"learning": {"epochs": 2}}
 AROUND = {"torch": "2", "lightning": "2", "device": "cpu", "threads": 2}
 

@@ -10,6 +10,7 @@ import pytest
 from convoy.training import follower as following
 from convoy.training.follower import Follower
 
+pytestmark = pytest.mark.process
 ROW = {"epoch": 0, "train_loss": 0.5, "elapsed_s": 1.25}
 
 

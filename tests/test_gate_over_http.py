@@ -30,7 +30,7 @@ with rest_parity.run_service(Path(sys.argv[1])) as url:
     print(url, flush=True)
     time.sleep(600)
 """
-pytestmark = pytest.mark.slow  # a real service each, whose start takes seconds
+pytestmark = pytest.mark.process  # a real service each, whose start takes seconds
 
 
 @pytest.mark.parametrize("task", paths.TASKS)

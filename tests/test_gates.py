@@ -160,6 +160,7 @@ def test_what_chance_alone_makes_with_few_rows_is_no_bad_calibration() -> None:
     assert failed(evidence(*answers(10, 10), challenger=few)) == set()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("rows", "true_error", "refused"), [(60, 0.04, (0, 0.05)), (600, 0.04, (0, 0.05)), (600, 0.2, (1, 1))]
 )
@@ -216,6 +217,7 @@ limits = st.builds(
 )
 
 
+@pytest.mark.process
 @given(rows, limits, st.data())
 def test_one_more_wrong_answer_never_turns_failed_into_passed(
     found: list[tuple[bool, bool, int]], limits: PublishParams, data: st.DataObject
@@ -230,6 +232,7 @@ def test_one_more_wrong_answer_never_turns_failed_into_passed(
 numbers = st.floats(0, 3)
 
 
+@pytest.mark.process
 @settings(max_examples=50)
 @given(st.tuples(*[numbers] * 6), st.tuples(*[numbers] * 6), st.lists(st.text(), max_size=2))
 def test_no_figure_that_gets_worse_turns_failed_into_passed(
@@ -253,6 +256,7 @@ def test_no_figure_that_gets_worse_turns_failed_into_passed(
     assert before <= failed(of(worse, (*findings, "one more")))
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("rows", "differing"), [(200, 10), (2000, 100), (2000, 0), (10_000, 300)])
 def test_a_detectable_drop_is_found_four_times_in_five(rows: int, differing: int) -> None:
     """Simulated: models that truly differ by so much, judged by the test itself."""

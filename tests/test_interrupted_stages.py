@@ -22,6 +22,7 @@ from convoy.core import atomic
 from convoy.core.stage import RWLOCK
 from convoy.lineage import workspace
 
+pytestmark = pytest.mark.process
 METRICS = {"validation": {"accuracy": 0.9, "log_loss": 0.3}}
 CHOICE = Path("reports/image/choice.json")
 WITHIN_S = 60  # for what takes a second on a machine that is not busy
@@ -302,7 +303,6 @@ def test_a_stage_whose_dvc_is_dead_gives_way_to_the_next(slow: Path) -> None:
     assert Path("out.txt").read_text() == "done"
 
 
-@pytest.mark.slow
 def test_of_two_dvc_repro_at_once_one_says_that_the_other_runs(piped: Path) -> None:
     Path("seconds").write_text("8")
     paths = environment(PYTHONPATH=f"{piped}:{environment()['PYTHONPATH']}")
@@ -318,19 +318,29 @@ def test_of_two_dvc_repro_at_once_one_says_that_the_other_runs(piped: Path) -> N
     assert "Running stage" not in third.stdout and Path("out.txt").read_text() == "done"
 
 
-@pytest.mark.slow
-def test_after_kills_at_any_time_and_full_disks_the_next_repro_gives_the_same(copy: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def ground(copy: Path, tmp_path: Path) -> Ground:
+    """A copy of the copy, to be damaged."""
     shutil.copytree(copy, tmp_path / "convoy", symlinks=True)
-    ground = Ground(tmp_path / "convoy")
-    ground.take()
-    outcomes = list(kills.at_each_write(ground, "choose@text", "stage"))
-    assert len(outcomes) > 8
-    full = list(kills.with_full_disk(ground, "choose@text", every=3))
-    assert len(full) > 2 and all(outcome.told for outcome in full), full
+    taken = Ground(tmp_path / "convoy")
+    taken.take()
+    return taken
+
+
+@pytest.mark.pipeline
+@pytest.mark.xdist_group("built")
+@pytest.mark.parametrize(("every", "at_random"), [(5, 1), pytest.param(1, 4, marks=pytest.mark.proof)])
+def test_after_kills_at_any_time_and_full_disks_the_next_repro_gives_the_same(
+    ground: Ground, every: int, at_random: int
+) -> None:
+    outcomes = list(kills.at_each_write(ground, "choose@text", "stage", every))
+    assert len(outcomes) > 8 // every
+    full = list(kills.with_full_disk(ground, "choose@text", every * 3))
+    assert full and len(full) > 2 // every and all(outcome.told for outcome in full), full
     outcomes += full
     rng = random.Random(0)
     for target in ("dvc", "both"):
-        found = [kills.at_random(ground, "choose@text", target, rng) for _ in range(4)]
+        found = [kills.at_random(ground, "choose@text", target, rng) for _ in range(at_random)]
         outcomes += [outcome for outcome in found if outcome]
     print(*outcomes, sep="\n")
     assert all(outcome.verified and outcome.same for outcome in outcomes)
@@ -338,24 +348,21 @@ def test_after_kills_at_any_time_and_full_disks_the_next_repro_gives_the_same(co
     assert all(outcome.plain for outcome in outcomes if outcome.kind.startswith("stage"))
 
 
-@pytest.mark.slow
-def test_of_two_dvc_repro_at_once_at_least_one_gets_to_its_end_and_nothing_is_lost(copy: Path, tmp_path: Path) -> None:
-    shutil.copytree(copy, tmp_path / "convoy", symlinks=True)
-    ground = Ground(tmp_path / "convoy")
-    ground.take()
-    for after_s in (0, 1):
-        race = races.run(ground, "choose@text", after_s)
-        assert race.ended.startswith(("both", "one")) and race.plain and race.same, race
+@pytest.mark.pipeline
+@pytest.mark.xdist_group("built")
+@pytest.mark.parametrize("after_s", [0, pytest.param(1, marks=pytest.mark.proof)])
+def test_of_two_dvc_repro_at_once_at_least_one_ends_and_nothing_is_lost(ground: Ground, after_s: int) -> None:
+    race = races.run(ground, "choose@text", after_s)
+    assert race.ended.startswith(("both", "one")) and race.plain and race.same, race
 
 
-@pytest.mark.slow
-def test_a_dvc_killed_while_it_writes_its_own_files_goes_on_after_verify(copy: Path, tmp_path: Path) -> None:
-    shutil.copytree(copy, tmp_path / "convoy", symlinks=True)
-    ground = Ground(tmp_path / "convoy")
-    ground.take()
-    outcomes = list(kills.at_each_write(ground, "choose@text", "dvc", every=6))
+@pytest.mark.pipeline
+@pytest.mark.xdist_group("built")
+@pytest.mark.parametrize("every", [24, pytest.param(6, marks=pytest.mark.proof)])
+def test_a_dvc_killed_while_it_writes_its_own_files_goes_on_after_verify(ground: Ground, every: int) -> None:
+    outcomes = list(kills.at_each_write(ground, "choose@text", "dvc", every))
     print(*outcomes, sep="\n")
-    assert len(outcomes) > 8 and all(outcome.verified and outcome.same for outcome in outcomes)
+    assert len(outcomes) > 48 // every and all(outcome.verified and outcome.same for outcome in outcomes)
     assert all(outcome.plain or "torn" in outcome.at for outcome in outcomes)
 
 
@@ -386,7 +393,6 @@ def watchdogs(pid: int) -> list[psutil.Process]:
     return found if Path(f".run/stages/dvc-{pid}.lock").exists() else []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])
 def test_a_killed_dvc_leaves_no_stage_running_whatever_its_shell(piped: Path, shell: str) -> None:
     if not Path(shell).exists():
@@ -399,7 +405,6 @@ def test_a_killed_dvc_leaves_no_stage_running_whatever_its_shell(piped: Path, sh
     assert len(stages) == 1 and not Path("out.txt").exists()
 
 
-@pytest.mark.slow
 def test_a_dvc_killed_while_its_stage_imports_is_mended(piped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GATE", "gate")
     with start_repro(piped) as dvc:
@@ -414,7 +419,6 @@ def test_a_dvc_killed_while_its_stage_imports_is_mended(piped: Path, monkeypatch
     wait_for(lambda: not Path("dvc.lock").exists())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("group", [False, True])
 @pytest.mark.parametrize("torn", [".dvc/tmp/rwlock", "dvc.lock"])
 def test_what_a_killed_dvc_has_torn_is_mended_by_the_time_that_the_next_reads_it(
@@ -434,7 +438,6 @@ def test_what_a_killed_dvc_has_torn_is_mended_by_the_time_that_the_next_reads_it
     wait_for(lambda: not watchdog.is_running() and not list(Path(".run/stages").glob("dvc-*")))
 
 
-@pytest.mark.slow
 def test_a_dvc_has_one_watchdog_which_ends_with_it_and_touches_nothing_that_is_whole(piped: Path) -> None:
     with start_repro(piped) as first:
         wait_for(lambda: Path("started").exists() and watchdogs(first.pid))

@@ -16,7 +16,7 @@ from mlflow_store import open_empty_store
 
 from convoy.lineage import workspace
 
-KILLS = 10
+pytestmark = pytest.mark.mlflow
 WITHIN_S = 120  # for what takes a few seconds on a machine that is not busy
 
 
@@ -24,16 +24,19 @@ def environment() -> dict[str, str]:
     return workspace.environment(Path()) | {"CONVOY_FOLLOW": "0", "OMP_NUM_THREADS": "1"}
 
 
-@pytest.mark.slow
+@pytest.mark.process
+@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.proof)])  # 4: each way to be killed, once
 @pytest.mark.parametrize(("task", "architecture"), [("image", "cnn"), ("text", "lstm")])
-def test_a_training_killed_ten_times_gives_the_same_weights(task: str, architecture: str, tmp_path: Path) -> None:
+def test_a_training_killed_many_times_gives_the_same_weights(
+    task: str, architecture: str, kills: int, tmp_path: Path
+) -> None:
     muon = 0.02 if task == "image" else None  # as in params.yaml: each optimizer's state must come back
     # An adversary remembers the step before, of the same batch: it must have nothing to remember between epochs.
     changes = {"network": {"adversarial": 0.1}} if task == "text" else {}
     tiny_training.lay(tmp_path, task, architecture, changes, muon_learning_rate=muon)
     script = Path(__file__).with_name("killed_training.py").absolute()
     done = subprocess.run(
-        [sys.executable, script, task, architecture, str(KILLS), "0"],
+        [sys.executable, script, task, architecture, str(kills), "0"],
         cwd=tmp_path,
         env=environment(),
         capture_output=True,
@@ -42,11 +45,11 @@ def test_a_training_killed_ten_times_gives_the_same_weights(task: str, architect
     )
     print(*(line for line in done.stdout.splitlines() if not line.startswith("Seed")), sep="\n")
     assert done.returncode == 0, done.stderr[-3000:]
-    assert f"{KILLS} kills" in done.stdout
+    assert f"{kills} kills" in done.stdout
     assert "goes on after epoch" in done.stdout, "each attempt has begun anew: nothing is shown about checkpoints"
 
 
-@pytest.mark.slow
+@pytest.mark.process
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_the_stage_at_once_and_it_writes_nothing(
     number: signal.Signals, code: int, tmp_path: Path
@@ -75,7 +78,7 @@ def wait_until(true: Callable[[], bool], process: "subprocess.Popen[str]") -> No
         time.sleep(0.1)
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_a_training_killed_half_way_is_one_run_in_mlflow_with_each_point_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,7 @@ from convoy.core.process import process_tags
 from convoy.tracking import live_runs, mlflow_runs
 from convoy.tracking.run_content import RunContent, curves_of, texts
 
+pytestmark = pytest.mark.mlflow
 PARAMS = {"learning": {"epochs": 3, "rate": 0.1}, "network": {"channels": [8, 8]}}
 ROWS = [
     {"epoch": n, "train_loss": 1 / (n + 1), "validation_accuracy": 0.1 * n, "elapsed_s": 1.37 * n} for n in range(4)

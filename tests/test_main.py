@@ -34,7 +34,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_after_mlflow_was_deleted_publish_brings_all_back_and_what_serves_goes_on_serving() -> None:
     built_pipeline.lay(Path())
     first = convoy("publish")
@@ -57,7 +57,7 @@ def test_after_mlflow_was_deleted_publish_brings_all_back_and_what_serves_goes_o
     assert digest_of(Path("deployed/image/current")) == digest_of(Path("bundles/image"))
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_two_at_once_publish_once() -> None:
     built_pipeline.lay(Path())
     words = [sys.executable, "-m", "convoy", "publish"]
@@ -68,12 +68,13 @@ def test_two_at_once_publish_once() -> None:
     assert "waiting for another publish, promote or rollback" in said[1][0] and "version 1 serves" in said[1][0]
 
 
+@pytest.mark.process
 def test_with_nothing_built_publish_says_what_to_do() -> None:
     done = convoy("publish")
     assert done.returncode == 0 and "`dvc repro` makes what is missing" in done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_what_a_user_can_mend_is_a_sentence_without_a_traceback() -> None:
     built_pipeline.lay(Path())
     for words, environment, said in [
@@ -91,6 +92,7 @@ def test_what_a_user_can_mend_is_a_sentence_without_a_traceback() -> None:
     assert done.returncode == 1 and "dvc.lock is not a DVC lock file" in done.stderr
 
 
+@pytest.mark.process
 def test_publish_needs_no_torch_and_up_no_mlflow() -> None:
     asked = "import sys, convoy.release.publish; assert 'torch' not in sys.modules, 'torch'"
     assert subprocess.run([sys.executable, "-c", asked], check=False).returncode == 0
@@ -120,12 +122,15 @@ import convoy.tracking.artifacts, convoy.tracking.registry
 """
 
 
+@pytest.mark.process
 def test_pull_imports_nothing_that_its_machine_lacks() -> None:
     """`pip install .[pull]` brings mlflow-skinny, whose own imports are its affair; Convoy's must need no more."""
     done = subprocess.run([sys.executable, "-c", PULLS], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.mlflow
+@pytest.mark.process
 @pytest.mark.parametrize("error", [BundleInvalid("why"), ParamsInvalid("why"), GitFailed("why"), OSError("why")])
 def test_an_error_that_has_a_name_is_a_sentence(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(typer.Exit), open_mlflow():
@@ -133,6 +138,7 @@ def test_an_error_that_has_a_name_is_a_sentence(error: Exception, capsys: pytest
     assert capsys.readouterr().err == "why\n"
 
 
+@pytest.mark.mlflow
 def test_an_error_of_the_programme_itself_keeps_its_traceback() -> None:
     with pytest.raises(ValueError, match="too many values"), open_mlflow():
         raise ValueError("too many values to unpack")

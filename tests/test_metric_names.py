@@ -10,6 +10,8 @@ from mlflow.utils import validation
 
 from convoy.tracking.run_content import flat_metrics, metric_name_part
 
+pytestmark = pytest.mark.mlflow
+
 # The characters that the escape itself is made of, and those that paths give a meaning to, come often.
 LABELS = st.text(st.sampled_from("_xX2bf5e./ +:Aa") | st.characters(), max_size=12) | st.text(
     min_size=130, max_size=200

@@ -19,6 +19,7 @@ from convoy.operations import migrate
 from convoy.release import deployment, journal, publish
 from convoy.tracking import registry
 
+pytestmark = pytest.mark.mlflow
 OLD = Path(__file__).parent / "old_bundles"
 NEW = Path("new")
 

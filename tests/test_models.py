@@ -17,6 +17,8 @@ from convoy.kinds.text.networks import cnn as text_cnn
 from convoy.kinds.text.networks import lstm as text_lstm
 from convoy.kinds.text.networks.input_layer import PairParams, PairVectors, WordVectors, learn_word_vectors
 
+pytestmark = pytest.mark.torch
+
 torch.manual_seed(0)
 PAIRS = PairParams(places=97, min_count=1, dropout=0.5)
 TEXT = {

@@ -104,6 +104,7 @@ def test_a_rename_that_fails_leaves_the_old(x: Path, monkeypatch: pytest.MonkeyP
     assert content(x) == OLD
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("how", ["exchange", "aside"])
 def test_a_kill_at_each_step_leaves_the_old_or_the_new_and_the_next_write_sweeps(x: Path, how: str) -> None:
     log, seen = x.parent.parent / f"{x.parent.name}.fault", []

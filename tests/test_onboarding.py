@@ -43,6 +43,7 @@ from convoy.training.trainer import TrainerParams
 from convoy.training.tuning_space import TuneParams
 from pipelines.choose import SelectionParams
 
+pytestmark = pytest.mark.torch
 PACKAGED = Path(__file__).parents[1] / "params.yaml"
 TEXTS = {"good": "a fine film , well told", "bad": "two hours I want back !"}
 

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from export_one import EXPLAINED, NETWORKS, calibration, network
+from export_networks import EXPLAINED, NETWORKS, calibration, network
 from tiny_bundles import IMAGE_CARD, STREAM_CARD, TEXT_CARD, stream_tokenizer_json, tokenizer_json
 
 from convoy.bundles.explanation import Explainer
@@ -27,36 +27,36 @@ from convoy.evaluation.parity import (
 )
 from convoy.export.to_onnx import Contributions, Probabilities
 
-pytestmark = pytest.mark.slow  # a process of its own for each export
-SCRIPT = Path(__file__).with_name("export_one.py")
+pytestmark = [pytest.mark.torch, pytest.mark.process]
+SCRIPT = Path(__file__).with_name("export_networks.py")
 
 
-def export_to(folder: Path, task: str, architecture: str, name: str = "model.onnx") -> bytes:
+def export_to(folder: Path, *only: str) -> Path:
+    """Run the script, copied to a folder of its own."""
     folder.mkdir(parents=True)
-    script = folder / "export_one.py"
+    script = folder / SCRIPT.name
     script.write_text(SCRIPT.read_text())
-    done = subprocess.run(
-        [sys.executable, script, task, architecture, folder / name],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        timeout=300,
-    )
+    command = [sys.executable, script, folder, *only]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=600)
     assert done.returncode == 0, done.stderr
-    return (folder / name).read_bytes()
-
-
-@pytest.fixture(scope="module", params=NETWORKS, ids="-".join)
-def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, bytes]:
-    task, architecture = request.param
-    return task, architecture, export_to(tmp_path_factory.mktemp("export") / "one", task, architecture)
+    return folder
 
 
 @pytest.fixture(scope="module")
-def explainer(exported: tuple[Any, Any, bytes], tmp_path_factory: pytest.TempPathFactory) -> Explainer:
+def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export_to(tmp_path_factory.mktemp("export") / "all")
+
+
+@pytest.fixture(scope="module", params=NETWORKS, ids="-".join)
+def exported(request: pytest.FixtureRequest, exports: Path) -> tuple[str, str, bytes]:
+    task, architecture = request.param
+    return task, architecture, (exports / f"{task}-{architecture}" / "model.onnx").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def explainer(exported: tuple[Any, Any, bytes], exports: Path) -> Explainer:
     task, architecture, content = exported
-    folder = tmp_path_factory.mktemp("explanation") / "one"
-    return Explainer(model(task, content), export_to(folder, task, architecture, "explanation.onnx"))
+    return Explainer(model(task, content), (exports / f"{task}-{architecture}" / "explanation.onnx").read_bytes())
 
 
 def model(task: str, content: bytes) -> Model:
@@ -107,9 +107,11 @@ def test_nothing_in_the_file_tells_where_it_was_made(exported: tuple[Any, Any, b
         assert trace not in content
 
 
-def test_the_same_network_gives_the_same_bytes_in_another_folder(tmp_path: Path) -> None:
-    one = export_to(tmp_path / "a", "text", "lstm")
-    assert one == export_to(tmp_path / "quite another" / "place", "text", "lstm")
+def test_the_same_network_gives_the_same_bytes_in_another_folder(exports: Path, tmp_path: Path) -> None:
+    """And in a process that exports nothing else."""
+    other = export_to(tmp_path / "quite another" / "place", "text-lstm")
+    for name in ("model.onnx", "explanation.onnx"):
+        assert (other / "text-lstm" / name).read_bytes() == (exports / "text-lstm" / name).read_bytes()
 
 
 def test_a_disagreement_is_named_with_its_place_and_size() -> None:

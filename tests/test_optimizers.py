@@ -9,6 +9,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from convoy.training.optimizers import Muon, MuonWithAdamW, orthogonal
 
+pytestmark = pytest.mark.torch
 INPUTS, LABELS = torch.randn(64, 1, 8, 8), torch.randint(0, 3, (64,))
 
 

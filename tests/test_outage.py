@@ -25,7 +25,7 @@ from convoy.tracking.run_content import RunContent, curves_of
 from convoy.training import follower
 from convoy.training.follower import Follower
 
-pytestmark = pytest.mark.slow  # a real server and a real side process each
+pytestmark = [pytest.mark.process, pytest.mark.mlflow]
 ROOT = Path.cwd()
 KEY = "a" * 64
 PARAMS = {"learning": {"epochs": 9}}

@@ -13,7 +13,7 @@ from built_copy import BUILD_S, command, served
 
 from convoy.lineage import workspace
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.pipeline
 OPINIONS = ("imdb, bad", "imdb, good", "rotten_tomatoes, bad", "rotten_tomatoes, good")
 # For time alone; all else is as init proposes it.
 FEW_EPOCHS = {
@@ -68,7 +68,7 @@ def lay_patches(place: Path) -> dict[str, object]:
     }
 
 
-@pytest.fixture(scope="module", params=[lay_digits, lay_patches])
+@pytest.fixture(scope="module", params=[lay_digits, pytest.param(lay_patches, marks=pytest.mark.proof)])
 def tried(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tried]:
     place = tmp_path_factory.mktemp("own")
     laid = request.param(place)

@@ -26,6 +26,8 @@ from pipelines import (
 )
 from pipelines.choose import SelectionParams
 
+pytestmark = pytest.mark.torch
+
 
 class Rate(Section):
     rate: float = Field(gt=0, lt=1)

@@ -58,6 +58,7 @@ def test_a_label_sorted_source_is_told_from_the_shuffled_splits() -> None:
     assert {where: order.is_sorted for where, order in found.items()} == {"source": True, "train": False, "test": False}
 
 
+@pytest.mark.process
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2)), min_size=1, max_size=30), st.randoms())
 def test_counts_do_not_depend_on_the_order_of_the_items(items: list[tuple[int, int]], random: object) -> None:
     def counted(of: list[tuple[int, int]]) -> list[object]:

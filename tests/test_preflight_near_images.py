@@ -142,6 +142,7 @@ def test_a_search_among_too_many_equal_hashes_ends_and_says_so(monkeypatch: pyte
     assert (found.pairs, found.cut_short) == ((), 10)
 
 
+@pytest.mark.process
 def test_a_copy_is_found_among_many_blocks_of_others() -> None:
     train, held_out = pictures(5000, 5), pictures(150, 6)
     held_out[140] = train[4990]

@@ -81,6 +81,7 @@ POOL += [COPIES["words left out"](text, Random(1)) for text in POOL[:4]]
 items = st.lists(st.tuples(st.integers(0, len(POOL) - 1), st.integers(-1, 3)), max_size=12)
 
 
+@pytest.mark.process
 @settings(deadline=None, max_examples=60)
 @given(items, st.randoms(use_true_random=False))
 def test_pairs_stand_in_two_splits_whatever_the_order_and_equal_texts_are_always_among_them(

@@ -194,6 +194,7 @@ def test_a_png_of_very_many_unpacked_chunks_is_refused(name: bytes, head: bytes)
     assert error.value.code == "undecodable_image"
 
 
+@pytest.mark.process
 def test_a_decompression_bomb_is_refused_by_its_header() -> None:
     bomb = encode(Image.new("1", (20_000, 20_000)))
     with pytest.raises(InputRejected) as error:

@@ -22,7 +22,7 @@ from convoy.bundles.bundle import Release, digest_of
 from convoy.operations import smoke_request, supervisor
 from convoy.release import deployment
 
-pytestmark = pytest.mark.slow  # real servers: about ten seconds each
+pytestmark = [pytest.mark.process, pytest.mark.mlflow]
 ROOT = Path(__file__).parents[1]
 END_WITHIN_S = 10
 

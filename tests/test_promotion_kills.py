@@ -6,14 +6,21 @@ import promotion_kills
 import pytest
 from promotion_kills import ALIAS, DECIDES, MARKS, NOTES, NOTES_AGAIN, SHOWS, SWITCHES, Fault
 
+pytestmark = pytest.mark.mlflow
+PROOF = pytest.mark.proof
+FORCED, ROLLED_BACK, AUTOMATIC = promotion_kills.SCENES
+EVERY_TENTH = [(step, "") for step in range(0, 1000, 10)]  # of 86, 63 and 597 steps; it ends with the last
 
-@pytest.mark.slow
+
 @pytest.mark.parametrize(
     ("name", "faults"),
     [
-        ("a forced promotion, then the same again", [DECIDES, NOTES, SWITCHES, MARKS, NOTES_AGAIN, ALIAS, SHOWS]),
-        ("a rollback, then publish", [SWITCHES, ALIAS]),
-        ("an automatic promotion, then publish", [SWITCHES]),
+        (FORCED, [DECIDES, SWITCHES, ALIAS]),
+        (ROLLED_BACK, [SWITCHES]),
+        pytest.param(FORCED, [NOTES, MARKS, NOTES_AGAIN, SHOWS], marks=PROOF),
+        pytest.param(ROLLED_BACK, [ALIAS], marks=PROOF),
+        pytest.param(AUTOMATIC, [SWITCHES], marks=PROOF),
+        *(pytest.param(name, EVERY_TENTH, marks=PROOF) for name in promotion_kills.SCENES),
     ],
 )
 def test_a_kill_leaves_the_old_or_the_new_and_the_next_command_completes_it(
@@ -22,5 +29,7 @@ def test_a_kill_leaves_the_old_or_the_new_and_the_next_command_completes_it(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     found = promotion_kills.attack(promotion_kills.SCENES[name], faults)
-    assert sum(found.values()) == len(faults)
-    assert found["decided and to be completed, the old serves"] >= 1, found
+    if faults != EVERY_TENTH:
+        assert sum(found.values()) == len(faults)
+    if SWITCHES in faults or len(faults) > 10:
+        assert found["decided and to be completed, the old serves"] >= 1, found

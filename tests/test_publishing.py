@@ -27,6 +27,8 @@ from convoy.tracking import artifacts, mlflow_runs, registry
 from convoy.tracking.build_state import read_build_state
 from convoy.tracking.provenance import Lock
 
+pytestmark = pytest.mark.mlflow
+
 
 class Place:
     """A folder with a pipeline that ran, an MLflow store, and what publishing says."""
@@ -427,7 +429,7 @@ def test_experiments_and_runs_in_the_bin_are_brought_back_or_made_anew(place: Pl
     assert len(place.client.search_runs([experiment])) == 4
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_a_server_in_between_gives_the_same_as_the_file(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     port = free_port()
     words = supervisor.command("mlflow", port)
@@ -654,7 +656,7 @@ def test_a_task_that_fails_keeps_no_other(
         assert deployment.current_digest(task) == digest_of(Path("bundles", task))
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_the_command_names_the_task_that_failed(place: Place, tmp_path: Path) -> None:
     built_pipeline.lay(tmp_path, "text")
     _link_is_a_folder(tmp_path)
@@ -665,7 +667,7 @@ def test_the_command_names_the_task_that_failed(place: Place, tmp_path: Path) ->
     assert deployment.current_digest("text") == digest_of(Path("bundles/text"))
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_up_starts_beside_a_task_that_failed(place: Place, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     built_pipeline.lay(tmp_path, "text")
     _link_is_a_folder(tmp_path)

@@ -17,7 +17,7 @@ from mlflow_store import open_empty_store
 from convoy.bundles.bundle import digest_of, read_release
 from convoy.core.paths import DEPLOYED, TASKS
 
-pytestmark = pytest.mark.slow  # a real server, and a process for each verb
+pytestmark = [pytest.mark.process, pytest.mark.mlflow]
 
 
 def convoy(folder: Path, *words: str, uri: str = "") -> "subprocess.CompletedProcess[str]":

@@ -23,6 +23,8 @@ from convoy.operations.cleanup import run_cleanup
 from convoy.release import publish
 from convoy.tracking import registry
 
+pytestmark = pytest.mark.mlflow
+
 # Runs where Convoy is not on the path: what the version carries must be enough.
 LOAD = """
 import json, sys

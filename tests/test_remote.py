@@ -16,7 +16,7 @@ from built_copy import command, served
 
 from convoy.bundles.bundle import read_bundle
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.pipeline, pytest.mark.xdist_group("built")]
 TASKS = ("image", "text")
 BUILT = ("data", "candidates", "bundles", ".dvc/cache", "deployed", "mlflow-store", "mlruns")
 
@@ -71,7 +71,7 @@ def endpoint(environment: Path, tmp_path: Path) -> Iterator[str]:
         server.wait(timeout=10)
 
 
-@pytest.fixture(params=["folder", "s3"])
+@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.proof)])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, dict[str, str], Dvc]:
     """URL and settings of a remote, and the DVC that can reach it."""
     if request.param == "folder":

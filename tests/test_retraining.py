@@ -17,6 +17,7 @@ from convoy.cli import maintain
 from convoy.operations import retrain
 from convoy.release import publish
 
+pytestmark = pytest.mark.mlflow
 ROOT = Path(__file__).parents[1]
 # One stage in place of all: it lays what the pipeline would, another winner for each line of the data.
 BUILD = """
@@ -46,7 +47,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_new_data_becomes_a_new_version_and_a_report(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commands: list[tuple[str, ...]] = []
     real = retrain._run_module
@@ -121,7 +122,7 @@ def test_a_publish_that_fails_is_told_and_reported(
     assert "image was not published: " in Path("report.md").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_the_workflow_runs_commands_that_exist() -> None:
     workflow = yaml.safe_load((ROOT / ".github/workflows/retrain.yml").read_text())
     assert set(workflow[True]) == {"schedule", "workflow_dispatch"}  # YAML takes `on` for true

@@ -26,6 +26,7 @@ from convoy.release.publish import PublishFailed
 from convoy.tracking import mlflow_runs
 from convoy.tracking.registry import version_with
 
+pytestmark = pytest.mark.mlflow
 NUMBERS = count()
 
 
@@ -310,7 +311,7 @@ def test_a_decision_whose_bundle_is_gone_before_it_was_followed_is_undone_and_to
     assert (against := history.against(second.digest)) and against.kind == "rollback", "it still stands"
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_a_rollback_takes_a_command_and_no_mlflow_and_two_at_once_make_one(place: Path) -> None:
     words = [sys.executable, "-m", "convoy", "rollback", "--task", "image", "--reason", "both want it"]
     both = [subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]

@@ -161,6 +161,7 @@ def test_every_text_that_cannot_be_used_is_a_row_that_says_why() -> None:
     assert table["row"].to_pylist() == list(range(9))  # a blank line is no row, as in pandas
 
 
+@pytest.mark.process
 def test_a_quote_that_is_never_closed_costs_one_row() -> None:
     write_csv("in.csv", ["good"] * 2_000)
     with open("in.csv", "a") as stream:
@@ -264,6 +265,7 @@ def test_an_input_without_rows_gives_an_output_without_rows() -> None:
     assert table.num_rows == 0 and "probability_positive" in table.column_names
 
 
+@pytest.mark.process
 @given(
     st.lists(st.lists(st.sampled_from(["good", "bad", "zebra", " "]), max_size=30), max_size=40),
     st.integers(1, 50),
@@ -282,7 +284,7 @@ def test_neither_batches_nor_parts_nor_threads_change_an_answer(texts: list[list
     assert np.nanmax(np.abs(ours - theirs), initial=0) <= 1e-6
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_killed_at_any_step_of_its_writing_it_goes_on_to_the_same_bytes() -> None:
     write_csv("in.csv", [f"good {'bad ' * (row % 5)}" for row in range(50)])
     Path("out").mkdir()
@@ -319,6 +321,7 @@ def test_a_power_cut_after_scoring_loses_nothing(monkeypatch: pytest.MonkeyPatch
     assert calls[renamed + 1 : renamed + 3] == [("fsync", str(Path.cwd())), ("unlink", "part-000000.parquet")]
 
 
+@pytest.mark.process
 def test_the_command_goes_on_after_kill_9_and_after_ctrl_c() -> None:
     write_csv("in.csv", ["good film the bad " * 9] * 40_000)  # longer than a busy machine takes to stop it
     whole = convoy("in.csv", "whole.parquet", "--task", "text")
@@ -478,6 +481,7 @@ def test_what_makes_no_sense_is_a_sentence_that_says_what_does() -> None:
         assert said in str(refused.value) and not Path("out.parquet.parts").exists()
 
 
+@pytest.mark.process
 def test_without_a_deployed_model_it_names_the_folder_and_the_remedy(place: Path) -> None:
     switch(place, "../image/a")
     with pytest.raises(BundleInvalid, match="is a bundle for image, not for text"):
@@ -489,6 +493,7 @@ def test_without_a_deployed_model_it_names_the_folder_and_the_remedy(place: Path
     assert str(place / "deployed/text/current") in said and "python -m convoy publish" in said
 
 
+@pytest.mark.process
 def test_scoring_loads_no_torch_and_says_what_is_missing() -> None:
     asked = "import sys, convoy.operations.score.score; assert not {'torch', 'mlflow', 'pandas'} & set(sys.modules)"
     assert subprocess.run([sys.executable, "-c", asked], check=False).returncode == 0

@@ -15,6 +15,7 @@ from convoy.kinds import candidates
 from convoy.training.classifier import LearningParams
 from convoy.training.trainer import TrainerParams
 
+pytestmark = pytest.mark.torch
 DIMENSIONS = {"image": {"size_px": 28, "channels": 1}, "text": {"vocabulary": 200, "pad_id": 0}}
 INPUTS = {"image": torch.zeros(3, 28, 28, 1, dtype=torch.uint8), "text": torch.ones(3, 40, dtype=torch.int64)}
 

@@ -20,6 +20,7 @@ from convoy.tracking.build_state import read_build_state
 from convoy.tracking.provenance import Lock
 from lab import smoke
 
+pytestmark = pytest.mark.mlflow
 ROOT = Path(__file__).parent.parent
 
 

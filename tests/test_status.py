@@ -25,6 +25,8 @@ from convoy.release import deployment, journal, publish
 from convoy.release.decision import Grounds, Model
 from convoy.tracking import mlflow_runs, store
 
+pytestmark = pytest.mark.mlflow
+
 
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -59,7 +61,7 @@ def test_what_is_built_and_not_published_is_to_be_published(place: Path) -> None
     assert found.built.digest == digest_of(Path("bundles/image")) and steps(found) == ["python -m convoy publish"]
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_after_publish_only_the_service_is_missing_and_a_challenger_says_how_it_would_serve(place: Path) -> None:
     built_pipeline.lay(place)
     open_empty_store()
@@ -146,7 +148,7 @@ def test_what_answers_otherwise_than_deployed_is_told(service: int, monkeypatch:
     assert "is no Convoy" in look(service).serving.remark
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_a_real_service_and_a_real_mlflow_server_are_looked_at(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for task in TASKS:
         built_pipeline.lay(place, task)

@@ -21,6 +21,7 @@ from convoy.kinds.text.prepared import TextSplit, write_texts
 from convoy.kinds.text.preprocessing import StreamPreprocessing, TextPreprocessing, TextPreprocessor
 from convoy.kinds.text.stream_dataset import TextStreamDataset
 
+pytestmark = pytest.mark.torch
 ROOT = Path(__file__).parents[1]
 CONTRACT = TextPreprocessing(
     kind="text", max_tokens=8, head_tokens=3, max_characters=20_000, pad_id=0, unknown_id=1
@@ -92,7 +93,7 @@ def test_the_dataset_reads_whole_texts_that_the_prepared_file_cuts(tmp_path: Pat
     assert dataset.lengths[dataset.evaluation_order].tolist() == sorted(dataset.lengths)
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_the_bundle_reads_texts_whole_and_in_pieces_and_has_learnt(built: Path) -> None:
     predictor = Predictor(built / paths.bundle("text-stream"))
     contract = predictor.card.preprocessing
@@ -109,7 +110,7 @@ def test_the_bundle_reads_texts_whole_and_in_pieces_and_has_learnt(built: Path) 
         np.testing.assert_allclose(state.latest, row, atol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_the_export_proves_pieces_and_the_reports_are_those_of_every_task(built: Path) -> None:
     reports = built / paths.reports("text-stream")
     parity = json.loads((reports / "parity.json").read_text())

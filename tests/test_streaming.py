@@ -13,7 +13,6 @@ from tiny_bundles import STREAM_CARD, TEXT_CARD, stream_model, stream_tokenizer_
 from convoy.bundles.bundle import BundleInvalid
 from convoy.bundles.predictor import Model, Predictor
 from convoy.bundles.streaming import Reading, StreamState, begin, read
-from convoy.evaluation.parity import compare_pieces
 from convoy.kinds.kind import InputRejected
 
 FILES = {"model.onnx": stream_model(), "tokenizer.json": stream_tokenizer_json()}
@@ -65,7 +64,10 @@ def test_each_word_has_what_the_predictor_says_of_the_text_up_to_it() -> None:
     np.testing.assert_allclose(reading.probabilities, MODEL.probabilities(arrays), atol=1e-6)
 
 
+@pytest.mark.torch
 def test_the_same_pieces_are_proven_by_the_export() -> None:
+    from convoy.evaluation.parity import compare_pieces
+
     agreement = compare_pieces(MODEL, ["the good film isn't bad<br /><br />at all", "bad " * 300])
     assert agreement.max_difference <= 1e-5 and agreement.class_flips == 0 and agreement.n > 300
 

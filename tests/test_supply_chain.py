@@ -38,6 +38,7 @@ def test_each_locked_version_has_its_hashes(lock: str) -> None:
         assert hashes and all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", found) for found in hashes), text
 
 
+@pytest.mark.process
 def test_every_dependency_of_the_project_is_locked() -> None:
     locked = {Requirement(text).name for text in entries("requirements.lock")}
     done = subprocess.run(

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from sources_of_users import lay, png
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.process
 
 ROOT = Path.cwd()
 PLAIN = ("plain", {}, 0o022)

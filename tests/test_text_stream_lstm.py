@@ -1,13 +1,15 @@
 """The network that carries its state: whole texts, words one by one, and any runs between give the same."""
 
 import numpy as np
+import pytest
 import torch
-from export_one import network
+from export_networks import network
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convoy.kinds.text.preprocessing import LONGEST_RUN
 
+pytestmark = pytest.mark.torch
 NETWORK = network("text-stream", "lstm").eval()
 tokens = st.lists(st.integers(1, 49), min_size=1, max_size=40).map(lambda ids: torch.tensor([ids]))
 

@@ -24,7 +24,7 @@ from convoy.release import publish
 from convoy.tracking.provenance import Lock
 from convoy.tracking.store import RunRecord, StoreContents
 
-pytestmark = pytest.mark.slow  # of what all of them trace, which takes some ten seconds to build
+pytestmark = [pytest.mark.process, pytest.mark.mlflow]
 TRAIN = "data/prepared/image/train.arrow"
 
 

@@ -28,6 +28,7 @@ from convoy.training.follower import Follower
 from convoy.training.trainer import Splits, Trained, TrainerParams, curves_csv, resolve_precision, train
 from pipelines import train as train_stage
 
+pytestmark = pytest.mark.torch
 TRAINER = TrainerParams(**tiny_training.TRAINER)
 
 
@@ -274,7 +275,7 @@ GPU_PATHS = [
 
 
 @NEEDS_GPU
-@pytest.mark.slow
+@pytest.mark.process
 @pytest.mark.filterwarnings("ignore:.*torch.jit.* is deprecated:DeprecationWarning")  # torch of itself
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # its tracing
 @pytest.mark.parametrize("settings", GPU_PATHS, ids=str)

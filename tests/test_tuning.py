@@ -43,6 +43,7 @@ from convoy.training.classifier import LearningParams
 from convoy.training.tuning_space import Choices, exp_run, read_candidate, read_space
 from convoy.training.tuning_study import StudyChanged, Subject, counts, fail_dead, open_study
 
+pytestmark = [pytest.mark.torch, pytest.mark.mlflow]
 ROOT = Path.cwd()
 JOURNAL = ".run/tune/image-lstm.journal"
 DATABASE = "sqlite:///study.db"
@@ -103,7 +104,7 @@ def a_trial(state: TrialState, number: float, intermediate: dict[int, float] | N
     )
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_killing_a_worker_loses_no_finished_trial_and_the_study_goes_on(place: Path) -> None:
     study = open_study(subject())
     tuning = start("--trials", "3", "--workers", "2")
@@ -135,7 +136,7 @@ def open_client_runs() -> dict[str, list]:
     return {"parents": parents, "children": children, "complete": complete}
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_ctrl_c_ends_the_workers_and_keeps_what_is_finished(place: Path) -> None:
     study = open_study(subject())
     tuning = start("--trials", "50")
@@ -381,7 +382,7 @@ record.TuningRuns(subject(), open_study(subject()), read_space("image", "lstm"),
 """
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_runs_of_a_killed_tuning_are_closed_and_the_next_completes_them(place: Path) -> None:
     client, study, said = open_empty_store(), open_study(subject()), []
     study.add_trial(a_trial(TrialState.COMPLETE, 0.4))

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from convoy.__main__ import app
 from convoy.lineage import cache_integrity, workspace
 
+pytestmark = pytest.mark.pipeline
 STAGES = """
 stages:
   make:
@@ -119,6 +120,7 @@ def damage(file: Path, how: str, rng: random.Random) -> None:
         file.chmod(mode)
 
 
+@pytest.mark.pipeline
 def test_what_is_whole_is_found_whole(root: Path) -> None:
     found, said = verify()
     assert found.whole
@@ -126,6 +128,7 @@ def test_what_is_whole_is_found_whole(root: Path) -> None:
     assert said[-1].endswith("0 not as dvc.lock names them")
 
 
+@pytest.mark.pipeline
 def test_fifty_of_fifty_damages_of_the_cache_are_found(root: Path) -> None:
     rng = random.Random(0)
     files = objects(root)
@@ -176,7 +179,7 @@ def test_a_lock_that_cannot_be_read_is_one_line(root: Path) -> None:
     assert "Input/output error" in done.output and done.output.count("\n") == 1
 
 
-@pytest.mark.slow
+@pytest.mark.process
 @pytest.mark.parametrize("how", DAMAGES)
 def test_after_mending_the_next_repro_gives_the_same_again(root: Path, how: str) -> None:
     expected, rng = outs(root), random.Random(how)
@@ -189,7 +192,7 @@ def test_after_mending_the_next_repro_gives_the_same_again(root: Path, how: str)
     assert verify()[0].whole
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_dvc_alone_would_use_a_damaged_object_and_verify_keeps_it_from_that(root: Path) -> None:
     expected = outs(root)
     md5 = yaml.safe_load(Path("dvc.lock").read_text())["stages"]["make"]["outs"]
@@ -213,6 +216,7 @@ def test_a_changed_file_in_the_working_tree_is_found_though_its_time_and_size_ar
     assert (fault, item.file.name, item.stage) == ("differs", "3.bin", "make")
 
 
+@pytest.mark.pipeline
 @pytest.mark.parametrize("left", ["", '{"write": {"/some/out": {"pid": 1, "cm'])
 def test_the_lock_file_that_a_kill_has_torn_is_put_aside(root: Path, left: str) -> None:
     Path(".dvc/tmp").mkdir(exist_ok=True)
@@ -243,6 +247,7 @@ def test_what_a_fresh_clone_lacks_is_one_line(root: Path) -> None:
     assert len(said) <= 3 and "`dvc pull` fetches it" in said[0], said
 
 
+@pytest.mark.pipeline
 def test_the_verb_ends_with_1_where_something_is_damaged(root: Path) -> None:
     command = [sys.executable, "-m", "convoy", "verify"]
     environment = workspace.environment(Path(cache_integrity.__file__).parents[2])

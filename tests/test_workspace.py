@@ -40,6 +40,7 @@ def lay(tree: Path) -> Path:
     return tree / ".demo"
 
 
+@pytest.mark.process
 def test_a_workspace_is_the_tree_as_it_is_now_without_what_a_run_made(tree: Path) -> None:
     folder = lay(tree)
     assert (folder / "src/kept.py").read_text() == "edited"
@@ -96,6 +97,7 @@ def test_a_tree_without_git_is_refused_with_a_remedy(tmp_path: Path) -> None:
         workspace.create(tmp_path / "folder", None, tmp_path)
 
 
+@pytest.mark.process
 def test_the_copys_own_code_runs_there_and_its_own_mlflow(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

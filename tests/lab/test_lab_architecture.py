@@ -16,7 +16,7 @@ GRAPH = grimp.build_graph("convoy", "lab", cache_dir=None)
 
 
 @pytest.fixture(scope="module")
-def stages() -> Iterator[dict[str, PipelineStage]]:
+def dvc_stages() -> Iterator[dict[str, PipelineStage]]:
     with Repo() as repo:
         yield {stage.name: stage for stage in repo.index.stages if stage.path_in_repo == "lab/dvc.yaml"}
 
@@ -25,14 +25,14 @@ def names_of(things: list) -> set[str]:
     return {str(thing.fs_path).removeprefix(f"{thing.repo.root_dir}/") for thing in things}
 
 
-def test_there_is_a_stage_for_every_family_so_that_a_kill_costs_one(stages: dict[str, PipelineStage]) -> None:
+def test_there_is_a_stage_for_every_family_so_that_a_kill_costs_one(dvc_stages: dict[str, PipelineStage]) -> None:
     wanted = {f"{stage}@{family}" for stage in ("learn_images", "learn_text", "permute") for family in FAMILIES}
     wanted |= {f"sizes@{family}" for family in SIZED} | {f"remember@{reader}" for reader in READERS}
-    assert set(stages) == wanted | {"report"}
+    assert set(dvc_stages) == wanted | {"report"}
 
 
-def test_every_stage_lists_exactly_the_code_that_it_runs(stages: dict[str, PipelineStage]) -> None:
-    for name, stage in stages.items():
+def test_every_stage_lists_exactly_the_code_that_it_runs(dvc_stages: dict[str, PipelineStage]) -> None:
+    for name, stage in dvc_stages.items():
         root = f"lab.stages.{name.split('@')[0]}"
         modules = {root, *GRAPH.find_upstream_modules(root)}
         files = {module.replace(".", "/") + ".py" for module in modules if not GRAPH.find_children(module)}
@@ -40,23 +40,23 @@ def test_every_stage_lists_exactly_the_code_that_it_runs(stages: dict[str, Pipel
         assert {path for path in names_of(stage.deps) if path.endswith(".py")} == wanted, name
 
 
-def test_no_stage_reads_another_split_than_train(stages: dict[str, PipelineStage]) -> None:
-    read = {path for stage in stages.values() for path in names_of(stage.deps) if path.startswith("data/")}
+def test_no_stage_reads_another_split_than_train(dvc_stages: dict[str, PipelineStage]) -> None:
+    read = {path for stage in dvc_stages.values() for path in names_of(stage.deps) if path.startswith("data/")}
     assert read == {
         *(str(paths.prepared(task, "train")) for task in paths.DATA_KINDS),
         str(paths.TOKENIZER.parent),
     }
 
 
-def test_an_edit_of_text_code_never_learns_images_anew(stages: dict[str, PipelineStage]) -> None:
-    for name, stage in stages.items():
+def test_an_edit_of_text_code_never_learns_images_anew(dvc_stages: dict[str, PipelineStage]) -> None:
+    for name, stage in dvc_stages.items():
         if name.startswith(("learn_images", "permute", "sizes", "remember")):
             assert not [path for path in names_of(stage.deps) if "text" in path], name
 
 
-def test_the_report_reads_all_that_is_measured(stages: dict[str, PipelineStage]) -> None:
-    measured = {path for name, stage in stages.items() if name != "report" for path in names_of(stage.outs)}
-    assert measured <= names_of(stages["report"].deps)
+def test_the_report_reads_all_that_is_measured(dvc_stages: dict[str, PipelineStage]) -> None:
+    measured = {path for name, stage in dvc_stages.items() if name != "report" for path in names_of(stage.outs)}
+    assert measured <= names_of(dvc_stages["report"].deps)
 
 
 def test_dvc_repro_without_a_target_leaves_the_laboratory_alone() -> None:

@@ -7,6 +7,8 @@ from torch import nn
 from lab import costs
 from lab.cells import CELLS, recurrent_cell
 
+pytestmark = pytest.mark.torch
+
 
 def test_the_worked_convolution_gives_4() -> None:
     patch = torch.tensor([[1, 0, 0], [1, 1, 0], [1, 1, 1]])

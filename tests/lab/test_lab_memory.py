@@ -9,6 +9,8 @@ from lab import memory
 from lab.layout import PARAMS, READERS, Reader
 from lab.memory import MemoryParams
 
+pytestmark = pytest.mark.torch
+
 
 def params(**changes: object) -> MemoryParams:
     return read_section(MemoryParams, "memory", path=PARAMS).model_copy(update=changes)

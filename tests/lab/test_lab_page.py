@@ -15,6 +15,8 @@ from lab.figures import Figure, Series
 from lab.results import Results
 from lab.stages import report
 
+pytestmark = pytest.mark.torch
+
 
 def render(results: Results) -> str:
     return page.render(contents.sections(results, asked()), asked().report, SEEDS).decode()

@@ -22,6 +22,8 @@ from lab.results import Results
 from lab.space import SpaceParams
 from lab.verdicts import Verdict, above, all_of, within
 
+pytestmark = pytest.mark.torch
+
 
 @cache
 def asked() -> Asked:

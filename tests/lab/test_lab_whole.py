@@ -53,7 +53,7 @@ def _plotted() -> Iterator[tuple[str, list[str]]]:
             yield Path(path).name, columns
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_everything_is_measured_judged_shown_and_published(small: Path) -> None:
     from mlflow_store import open_empty_store
 

@@ -5,8 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import tiny_bundles
 
+pytestmark = pytest.mark.process
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import sys

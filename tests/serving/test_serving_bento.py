@@ -11,6 +11,7 @@ import pytest
 import tiny_bundles
 from conftest import ROOT, WRITERS, deploy, serve
 
+pytestmark = pytest.mark.process
 INSIDE = "/home/bentoml/bento/src"  # where BentoML has the code in a container
 PNG = tiny_bundles.png(255)
 
@@ -37,7 +38,6 @@ def build(folder: Path) -> Path:
     return bento.parent
 
 
-@pytest.mark.slow
 def test_a_bento_serves_what_was_deployed_when_it_was_built(tmp_path: Path) -> None:
     bento = build(tmp_path)
     moved = shutil.copytree(bento, tmp_path / "elsewhere", symlinks=True)
@@ -48,7 +48,6 @@ def test_a_bento_serves_what_was_deployed_when_it_was_built(tmp_path: Path) -> N
         assert httpx.get(f"{server.url}/v1/models").json()["image"]["release"]["version"] == "7"
 
 
-@pytest.mark.slow
 def test_a_bentos_image_installs_the_locked_versions_and_no_root_runs_it(tmp_path: Path) -> None:
     bento = build(tmp_path)
     wanted = (bento / "env/python/requirements.txt").read_text()

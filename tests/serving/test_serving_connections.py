@@ -266,6 +266,7 @@ def longest_stall_s(port: int) -> float:
     return max(stalls_s)
 
 
+@pytest.mark.process
 def test_a_flood_of_frames_stalls_nobody(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against the same flood read as a whole."""
     in_pieces_s = longest_stall_s(port)

@@ -93,6 +93,7 @@ def test_the_folder_is_named_by_the_environment(monkeypatch: pytest.MonkeyPatch)
     assert deployed_folder() == Path("/elsewhere")
 
 
+@pytest.mark.process
 def test_a_bad_text_bundle_leaves_the_images_answering(tmp_path: Path) -> None:
     deploy(tmp_path, "image")
     flip_a_bit(deploy(tmp_path, "text"))
@@ -119,6 +120,7 @@ def test_nothing_deployed_is_a_living_service_that_says_so(tmp_path: Path) -> No
         assert client.get("/v1/models").status_code == 200
 
 
+@pytest.mark.process
 def test_the_limits_of_a_card_hold_for_its_task(tmp_path: Path) -> None:
     def write(folder: Path) -> None:
         limits = {"max_items": 2, "max_body_bytes": 100}

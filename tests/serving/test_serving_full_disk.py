@@ -88,6 +88,7 @@ def test_a_full_disk_ends_no_process(small_disk: Path, when: str) -> None:
     assert (counts["first"], counts["code 1999"]) == (2, 3)  # nothing that had no room is lost
 
 
+@pytest.mark.process
 def test_the_service_answers_on_a_full_disk(small_disk: Path, deployed: Path) -> None:
     with serve(deployed, small_disk.parents[1]) as server, httpx.Client(base_url=server.url) as client:
         before = {child.pid for child in psutil.Process(server.pid).children(recursive=True)}

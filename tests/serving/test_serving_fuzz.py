@@ -162,6 +162,7 @@ def _worker(server: Server) -> psutil.Process:
     return max(psutil.Process(server.pid).children(recursive=True), key=lambda child: child.memory_info().rss)
 
 
+@pytest.mark.process
 @QUICK
 @given(path=PATHS, query=QUERIES, content_type=TYPES, headers=HEADERS, body=BODIES)
 def test_any_request_over_http(

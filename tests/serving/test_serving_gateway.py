@@ -148,7 +148,7 @@ def test_bytes_that_are_not_http_end_at_the_gateway(gateway: str) -> None:
     assert answer.startswith(b"HTTP/1.1 400 ") and b'"malformed_request"' in answer
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_half_a_head_and_half_a_body_are_closed_after_ten_seconds_and_hold_nobody_up(gateway: str) -> None:
     port = int(gateway.rpartition(":")[2])
     head = b"POST /v1/images/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 500\r\n"
@@ -164,7 +164,7 @@ def test_half_a_head_and_half_a_body_are_closed_after_ten_seconds_and_hold_nobod
     assert 8 < time.monotonic() - began < 14
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_an_instance_that_is_ended_under_load_fails_no_request_while_another_is_there(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -229,6 +229,7 @@ def own_gateway(server: Server, readable: Path) -> Iterator[Gateway]:
         yield gateway
 
 
+@pytest.mark.process
 def test_slow_large_bodies_pin_no_file_and_hold_nobody_up(own_gateway: Gateway) -> None:
     slow = [send_part(own_gateway.port, 1_000_000, 2_000_000) for _ in range(24)]
     try:
@@ -261,7 +262,7 @@ def test_a_chunked_body_over_a_limit_is_cut_off(own_gateway: Gateway) -> None:
         assert (response.status_code, error_of(response)["code"]) == (413, "body_too_large")
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_a_body_that_trickles_is_ended_by_the_service(own_gateway: Gateway) -> None:
     head = (
         f"POST {STREAM} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 200000\r\n\r\n"
@@ -303,6 +304,7 @@ def test_gateway_and_service_agree_on_limits() -> None:
     assert bytes_of(re.findall(r"client_body_buffer_size (\w+);", conf)[0]) > 60_000
 
 
+@pytest.mark.process
 def test_a_sender_behind_a_known_proxy_is_counted_alone(server: Server, readable: Path) -> None:
     for known, status in (("", 429), ("127.0.0.0/8 ::1", 200)):
         with running(readable, server, CONVOY_REAL_IP_FROM=known) as gateway:

@@ -7,6 +7,7 @@ from itertools import takewhile
 import pytest
 from conftest import Server
 
+pytestmark = pytest.mark.process
 NAMES = [
     "accept-encoding",
     "authorization",

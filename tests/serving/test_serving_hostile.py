@@ -8,6 +8,7 @@ import hostile
 import pytest
 from conftest import Server
 
+pytestmark = pytest.mark.process
 CASES = hostile.cases()
 
 

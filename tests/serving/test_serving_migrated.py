@@ -9,6 +9,7 @@ from conftest import deploy, error_of, service_of
 
 from convoy.operations.migrate import migrate
 
+pytestmark = pytest.mark.process
 OLD = Path(__file__).parents[1] / "old_bundles"
 
 

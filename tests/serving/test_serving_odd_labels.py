@@ -10,6 +10,7 @@ import tiny_bundles
 from conftest import WRITERS, deploy, serve
 from prometheus_client.parser import text_string_to_metric_families
 
+pytestmark = pytest.mark.process
 ODD = ('</script>"\\n\\', "/pol/?a=b&c#d+C++", "line\nbreak\t\u202ez\u0301")
 AS_PNG = {"content-type": "image/png"}
 
@@ -19,7 +20,6 @@ def _counted(metrics: str) -> set[str]:
     return {sample.labels["label"] for sample in samples if sample.name == "convoy_predictions_total" and sample.value}
 
 
-@pytest.mark.slow
 def test_answers_and_metrics_hold_odd_labels_unchanged(tmp_path: Path) -> None:
     card = tiny_bundles.IMAGE_CARD.model_copy(update={"labels": ODD})
     for task in WRITERS:

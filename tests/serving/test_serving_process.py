@@ -17,6 +17,7 @@ from conftest import Server, error_of, without_id
 from serving.deployed import Deployed
 from serving.predictions import answer_sets, predict_images, predict_texts
 
+pytestmark = pytest.mark.process
 PNG = tiny_bundles.png(200)
 
 

@@ -232,7 +232,7 @@ def test_several_that_write_and_rotate_at_once_lose_no_line_and_tear_none(tmp_pa
     assert sorted((line["worker"], line["number"]) for line in lines) == [(w, n) for w in range(4) for n in range(200)]
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_a_real_service_logs_each_request_and_nothing_of_what_was_sent(deployed: Path, tmp_path: Path) -> None:
     where = {"CONVOY_REQUEST_LOG": f"{tmp_path}/requests/", "CONVOY_WORKERS": "2"}
     with serve(deployed, tmp_path, **where) as server, httpx.Client(base_url=server.url) as client:
@@ -266,7 +266,7 @@ def test_a_real_service_logs_each_request_and_nothing_of_what_was_sent(deployed:
     assert lines[bad.headers["x-request-id"]]["code"] == "undecodable_image"
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_a_wrong_setting_stops_the_service_with_a_sentence(deployed: Path, tmp_path: Path) -> None:
     with (
         pytest.raises(AssertionError, match="CONVOY_REQUEST_LOG_SHARE is '2', a number from 0 to 1 is expected"),

@@ -12,7 +12,7 @@ from conftest import WRITERS, deploy, serve
 from convoy.operations.backup import back_up
 from convoy.operations.restore import restore
 
-pytestmark = pytest.mark.slow  # two real services
+pytestmark = pytest.mark.process  # two real services
 
 
 def answers(url: str) -> list[bytes]:

@@ -9,11 +9,11 @@ import pytest
 from conftest import FUZZ, Server
 from hypothesis import settings
 
+pytestmark = pytest.mark.process
 CONFIG = Path(__file__).parent / "schemathesis.toml"
 EXAMPLES = 500 if settings.get_current_profile_name() == FUZZ else 15  # per operation and phase
 
 
-@pytest.mark.slow
 def test_every_answer_is_one_that_the_document_promises(server: Server, tmp_path: Path) -> None:
     command = [str(Path(sys.executable).with_name("schemathesis")), "--config-file", str(CONFIG), "run"]
     command += [f"{server.url}/docs.json", "--max-examples", str(EXAMPLES), "--max-response-time", "10"]

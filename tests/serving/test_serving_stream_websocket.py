@@ -17,11 +17,11 @@ import tiny_bundles
 from conftest import WRITERS, Server, deploy, error_of, serve
 from httpx_ws import AsyncWebSocketSession, WebSocketDisconnect, aconnect_ws, connect_ws
 
-from bench.streams import Size, measure
 from convoy.bundles.bundle import read_release
 from serving import connections, stream_websocket
 from serving.deployed import Deployed
 
+pytestmark = pytest.mark.process
 PATH = "/v1/texts/stream"
 STREAMS = 200
 
@@ -137,7 +137,6 @@ def test_a_promotion_lets_an_open_stream_finish_on_its_version(tmp_path: Path) -
             assert send_piece(later, "the film ")["model"]["digest"] == folder.name
 
 
-@pytest.mark.slow
 def test_a_client_that_reads_nothing_is_ended_and_keeps_nobody(server: Server) -> None:
     before = counted(server, 'convoy_dropped_streams_total{why="slow"')
     with RawSocket(server) as slow:
@@ -151,7 +150,7 @@ def test_a_client_that_reads_nothing_is_ended_and_keeps_nobody(server: Server) -
     assert counted(server, 'convoy_dropped_streams_total{why="slow"') == before + 1
 
 
-@pytest.mark.slow
+@pytest.mark.proof  # two pings of 20 seconds
 def test_a_client_that_answers_no_ping_is_ended(server: Server) -> None:
     with RawSocket(server) as dead:
         dead.send("good ")
@@ -162,7 +161,6 @@ def test_a_client_that_answers_no_ping_is_ended(server: Server) -> None:
     assert time.monotonic() - began < 60
 
 
-@pytest.mark.slow
 def test_two_hundred_streams_are_open_at_once_and_all_are_answered(server: Server) -> None:
     """And again: all the places are free afterwards."""
     taken_s: list[float] = []
@@ -196,7 +194,10 @@ def test_two_hundred_streams_are_open_at_once_and_all_are_answered(server: Serve
     assert counted(server, "convoy_open_streams") == 0
 
 
+@pytest.mark.torch
 def test_the_cost_of_a_word_and_of_many_streams_is_measured(server: Server) -> None:
+    from bench.streams import Size, measure
+
     size = Size(rounds=1, pieces=5, streams=5, words_each=3, after_words=(1, 5_000))
     figures = measure(size, server.url, ["good", "film"] * 3_000)
     assert figures["cost"]["after_5000_over_after_1"]["ratio"] > 0 and figures["at_once"]["pieces"] == 15

@@ -246,6 +246,7 @@ def test_a_stream_with_words_ends_at_its_age(stream_model: Deployed, monkeypatch
     assert (connection.sent[-1]["code"], connection.sent[-1]["reason"]) == (stream_websocket.GOING_AWAY, "expired")
 
 
+@pytest.mark.process
 def test_pieces_that_would_wait_too_long_are_refused(stream_model: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream_websocket, "TIMEOUT_S", 0.4)
     monkeypatch.setattr(stream_websocket, "answer_message", slowly(0.05))

@@ -1,9 +1,12 @@
-"""Exports a graph of a small network from a process and a folder of its own: export_one.py TASK ARCHITECTURE TARGET.
+"""Exports small networks: export_networks.py FOLDER [TASK-ARCHITECTURE ...], all without a name.
 
-A target that is called explanation.onnx gets the graph that explains.
+Each graph is exported by a process of its own, since a second export in one may freeze a dimension of the first. It is
+forked after the imports, which take longer than most exports.
 """
 
+import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +76,31 @@ def example(task: str) -> torch.Tensor:
     return torch.randint(1, 50, (4, 9))
 
 
-if __name__ == "__main__":
-    task, architecture, target = sys.argv[1:]
-    write = export_explanation if Path(target).name == "explanation.onnx" else export
+def write(path: Path, task: Any, architecture: Any) -> None:
+    """The graph that predicts, or the one that explains, by the name of the file."""
+    how = export_explanation if path.name == "explanation.onnx" else export
+    path.parent.mkdir(exist_ok=True)
     # Left in training mode on purpose: the export must not keep dropout.
-    Path(target).write_bytes(write(network(task, architecture), example(task), task, calibration(task)))
+    path.write_bytes(how(network(task, architecture), example(task), task, calibration(task)))
+
+
+def in_a_fork(path: Path, task: str, architecture: str) -> int:
+    pid = os.fork()
+    if pid == 0:
+        try:
+            write(path, task, architecture)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+if __name__ == "__main__":
+    folder, *only = sys.argv[1:]
+    for task, architecture in NETWORKS:
+        if not only or f"{task}-{architecture}" in only:
+            names = ["model.onnx", *(["explanation.onnx"] if (task, architecture) in EXPLAINED else [])]
+            for name in names:
+                if in_a_fork(Path(folder, f"{task}-{architecture}", name), task, architecture):
+                    sys.exit(f"{task}-{architecture}: {name} was not exported")
