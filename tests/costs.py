@@ -16,9 +16,6 @@ COSTS = ("torch", "mlflow", "process", "pipeline")  # in the order in which they
 PROOF = "proof"
 # What costs as much whoever uses it: such a test needs no mark.
 FIXTURES = {"server": "process", "copy": "pipeline", "dvc_stages": "pipeline"}
-    "server": "process",
-    "copy": "pipeline",
-}  # what costs as much whoever uses it: no test needs the mark as well
 HEAVY = ("torch", "mlflow")
 _BEFORE = pytest.StashKey[tuple[float, set[str]]]()
 
