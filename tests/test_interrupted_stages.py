@@ -328,8 +328,7 @@ def ground(copy: Path, tmp_path: Path) -> Ground:
 
 
 @pytest.mark.pipeline
-@pytest.mark.xdist_group("built")
-@pytest.mark.parametrize(("every", "at_random"), [(5, 1), pytest.param(1, 4, marks=pytest.mark.proof)])
+@pytest.mark.parametrize(("every", "at_random"), [(8, 1), pytest.param(1, 4, marks=pytest.mark.proof)])
 def test_after_kills_at_any_time_and_full_disks_the_next_repro_gives_the_same(
     ground: Ground, every: int, at_random: int
 ) -> None:
@@ -349,7 +348,6 @@ def test_after_kills_at_any_time_and_full_disks_the_next_repro_gives_the_same(
 
 
 @pytest.mark.pipeline
-@pytest.mark.xdist_group("built")
 @pytest.mark.parametrize("after_s", [0, pytest.param(1, marks=pytest.mark.proof)])
 def test_of_two_dvc_repro_at_once_at_least_one_ends_and_nothing_is_lost(ground: Ground, after_s: int) -> None:
     race = races.run(ground, "choose@text", after_s)
@@ -357,7 +355,6 @@ def test_of_two_dvc_repro_at_once_at_least_one_ends_and_nothing_is_lost(ground: 
 
 
 @pytest.mark.pipeline
-@pytest.mark.xdist_group("built")
 @pytest.mark.parametrize("every", [24, pytest.param(6, marks=pytest.mark.proof)])
 def test_a_dvc_killed_while_it_writes_its_own_files_goes_on_after_verify(ground: Ground, every: int) -> None:
     outcomes = list(kills.at_each_write(ground, "choose@text", "dvc", every))

@@ -78,7 +78,7 @@ def wait_until(true: Callable[[], bool], process: "subprocess.Popen[str]") -> No
         time.sleep(0.1)
 
 
-@pytest.mark.process
+@pytest.mark.proof
 def test_a_training_killed_half_way_is_one_run_in_mlflow_with_each_point_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -257,6 +257,7 @@ def write_lock(folder: Path) -> None:
     (folder / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": {"train@image-cnn": stage}}))
 
 
+@pytest.mark.proof
 def test_a_real_training_ends_well_without_its_server_and_the_verb_publish_completes_its_run(
     server: Server, client: MlflowClient, trained: "subprocess.Popen[bytes]", tmp_path: Path
 ) -> None:

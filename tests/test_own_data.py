@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import own_sets
@@ -39,7 +40,7 @@ class Tried:
     to_change: dict[str, Path]  # by the stage that reads it
 
 
-def lay_digits(place: Path) -> dict[str, object]:
+def lay_digits(place: Path) -> dict[str, Any]:
     opinions = own_sets.read_opinions(place, 300)
     sources = {"image": own_sets.write_digits(place / "digits"), "text": place / "opinions.jsonl"}
     own_sets.write_jsonl(sources["text"], opinions)
@@ -54,7 +55,7 @@ def lay_digits(place: Path) -> dict[str, object]:
     }
 
 
-def lay_patches(place: Path) -> dict[str, object]:
+def lay_patches(place: Path) -> dict[str, Any]:
     opinions = {label: texts for label, texts in own_sets.read_opinions(place, 200).items() if label in OPINIONS[2:]}
     sources = {"image": own_sets.write_patches(place / "patches", 300), "text": place / "notes.zip"}
     own_sets.write_zip(sources["text"], opinions)
@@ -68,15 +69,29 @@ def lay_patches(place: Path) -> dict[str, object]:
     }
 
 
-@pytest.fixture(scope="module", params=[lay_digits, pytest.param(lay_patches, marks=pytest.mark.proof)])
+def created(folder: Path, sources: dict[str, Path]) -> Path:
+    """A workspace whose params.yaml `init --write` has written for these sources."""
+    workspace.create(folder)
+    for task, source in sources.items():
+        said = command(folder, "convoy", "init", "--task", task, "--from", str(source), "--write")
+        assert "params.yaml is written" in said
+    return folder
+
+
+def test_what_init_writes_prepares_the_users_data(tmp_path: Path) -> None:
+    laid = lay_digits(tmp_path)
+    folder = created(tmp_path / "convoy", laid["sources"])
+    command(folder, "dvc", "repro", "prepare_images", "prepare_text")
+    for task, labels in laid["labels"].items():
+        data = json.loads((folder / "reports" / task / "data.json").read_text())
+        assert all(set(split) == {"n", *labels} for split in data["splits"].values()), data
+
+
+@pytest.fixture(scope="module", params=[lay_digits, lay_patches])
 def tried(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tried]:
     place = tmp_path_factory.mktemp("own")
     laid = request.param(place)
-    folder = place / "convoy"
-    workspace.create(folder)
-    for task, source in laid["sources"].items():
-        said = command(folder, "convoy", "init", "--task", task, "--from", str(source), "--write")
-        assert "params.yaml is written" in said
+    folder = created(place / "convoy", laid["sources"])
     params = folder / "params.yaml"
     cut = workspace.merge_params(yaml.safe_load(params.read_text()), FEW_EPOCHS, Path(__file__))
     params.write_text(yaml.safe_dump(cut, sort_keys=False, allow_unicode=True))
@@ -86,6 +101,7 @@ def tried(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         yield Tried(folder=folder, url=url, **laid)
 
 
+@pytest.mark.proof
 def test_the_labels_of_the_models_and_of_their_answers_are_the_users(tried: Tried) -> None:
     models = httpx.get(f"{tried.url}/v1/models").json()
     assert {task: tuple(models[task]["card"]["labels"]) for task in tried.labels} == tried.labels
@@ -98,6 +114,7 @@ def test_the_labels_of_the_models_and_of_their_answers_are_the_users(tried: Trie
         assert tuple(prediction["probabilities"]) == tried.labels[task] and prediction["label"] in tried.labels[task]
 
 
+@pytest.mark.proof
 def test_what_serves_knows_clearly_more_than_chance(tried: Tried) -> None:
     for task, least in tried.least_accuracy.items():
         report = json.loads((tried.folder / "reports" / task / "test.json").read_text())
@@ -106,12 +123,14 @@ def test_what_serves_knows_clearly_more_than_chance(tried: Tried) -> None:
         assert set(sliced["class"]) == set(tried.labels[task])
 
 
+@pytest.mark.proof
 def test_the_page_leads_to_the_routes_of_these_models(tried: Tried) -> None:
     page = httpx.get(f"{tried.url}/")
     assert page.status_code == 200 and "swagger-ui" in page.text
     assert {"/v1/models", "/v1/images/predict"} <= set(httpx.get(f"{tried.url}/docs.json").json()["paths"])
 
 
+@pytest.mark.proof
 def test_a_changed_file_of_the_user_is_fetched_anew(tried: Tried) -> None:
     assert json.loads(command(tried.folder, "dvc", "status", "--json", "dvc.yaml")) == {}
     for stage, path in tried.to_change.items():

@@ -284,7 +284,7 @@ def test_neither_batches_nor_parts_nor_threads_change_an_answer(texts: list[list
     assert np.nanmax(np.abs(ours - theirs), initial=0) <= 1e-6
 
 
-@pytest.mark.process
+@pytest.mark.proof
 def test_killed_at_any_step_of_its_writing_it_goes_on_to_the_same_bytes() -> None:
     write_csv("in.csv", [f"good {'bad ' * (row % 5)}" for row in range(50)])
     Path("out").mkdir()

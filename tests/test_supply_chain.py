@@ -107,3 +107,11 @@ def test_no_step_writes_an_expression_into_a_shell() -> None:
     for workflow in WORKFLOWS:
         for step in steps(workflow):
             assert "${{" not in step.get("run", ""), step
+
+
+def test_workflows_run_targets_of_the_makefile() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", Path("Makefile").read_text(), re.MULTILINE))
+    lines = [step.get("run", "") for workflow in WORKFLOWS for step in steps(workflow)]
+    named = [name for line in lines for name in re.findall(r"\bmake ([a-z-]+)|\.ci/run ([a-z-]+)", line)]
+    assert {"quick", "prove"} <= {one or other for one, other in named} <= targets
+    assert any(line == "bash .ci/run" for line in lines) and "${1:-test}" in Path(".ci/run").read_text()

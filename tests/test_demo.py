@@ -1,0 +1,22 @@
+"""`make demo` from nothing: its params build every model, each has learned, and the service answers for all."""
+
+import json
+from pathlib import Path
+
+import httpx
+import pytest
+from built_copy import build, served
+
+pytestmark = [pytest.mark.pipeline, pytest.mark.proof]
+LEAST_ACCURACY = {"image": 0.75, "text": 0.65, "text-stream": 0.55}
+
+
+def test_the_demo_builds_learns_and_answers(tmp_path: Path) -> None:
+    folder = build(tmp_path / "convoy", Path("demo.yaml"))
+    for task, least in LEAST_ACCURACY.items():
+        report = json.loads((folder / "reports" / task / "test.json").read_text())
+        assert report["accuracy"] > least, (task, report["accuracy"])
+    with served(folder) as url:
+        assert set(LEAST_ACCURACY) <= set(httpx.get(f"{url}/v1/models").json())
+        answer = httpx.post(f"{url}/v1/texts/predict", json={"texts": ["A wonderful film."]}, timeout=30)
+    assert answer.status_code == 200 and answer.json()["predictions"][0]["label"] == "positive"
