@@ -13,7 +13,7 @@ SET_UP := .ci/set-up
 # How many tests run at once. More want more memory: 2 GB each.
 WORKERS ?= 2
 # Hundreds of processes import the same code; without its bytecode, each would compile it again.
-PYTEST := env -u PYTHONDONTWRITEBYTECODE $(PY) -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+PYTEST := env -u PYTHONDONTWRITEBYTECODE $(PY) -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
 .PHONY: help run demo repro thorough compare compare-smoke ui serve quick test prove fuzz check bench clean lock set-up
 
@@ -83,9 +83,9 @@ quick: check ## the checks and the tests that need no torch, no MLflow and no lo
 	@$(PYTEST) --quick
 
 test: quick ## the same, and all else that a change can break: some 20 minutes on 2 cores
-	@$(PYTEST) --costly
+	@$(PYTEST) --costly $(KEEP)
 
-prove: test fuzz ## the same, and the long proofs: kills at every write, a soak, 120,000 damaged inputs, the whole laboratory
+prove: test fuzz ## the same, fuzzing, and the long proofs: hundreds of kills, a soak, the whole laboratory, the demo from nothing
 	@$(PYTEST) --proofs
 
 bench: set-up ## how fast training and serving are, on what `dvc repro` made here -> reports/bench/; wants wrk

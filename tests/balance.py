@@ -64,6 +64,8 @@ class Keeper:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self.seconds[group_of(report.nodeid)] += report.duration
 
-    def pytest_sessionfinish(self) -> None:
+    def pytest_sessionfinish(self, exitstatus: int) -> None:
+        if exitstatus:
+            return
         measured = {group: round(seconds, 1) for group, seconds in self.seconds.items()}
         DURATIONS.write_text(json.dumps({**read_durations(), **measured}, indent=1, sort_keys=True) + "\n")

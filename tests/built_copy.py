@@ -1,5 +1,6 @@
 """A copy of the working tree in which the whole pipeline runs and serves for real, with small params."""
 
+import hashlib
 import shutil
 import socket
 import subprocess
@@ -14,7 +15,9 @@ from convoy.operations import smoke_request
 BUILD_S = 900
 START_S = 60
 SMALL = Path(__file__).with_name("small.yaml")
-CACHE = Path(__file__).parents[1] / ".run" / "tests" / "dvc-cache"
+ROOT = Path(__file__).parents[1]
+LIBRARIES = hashlib.md5((ROOT / "requirements.lock").read_bytes() + sys.version.encode()).hexdigest()
+CACHE = ROOT / ".run" / "tests" / f"dvc-cache-{LIBRARIES[:12]}"  # dvc.yaml does not name the libraries
 MAX_CACHE_BYTES = 1_000_000_000  # then it begins again
 
 

@@ -10,6 +10,8 @@ pytest_plugins = ("costs", "balance")
 
 # The networks here are tiny, and two processes with two threads each only wait.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["BENTOML_DO_NOT_TRACK"] = "true"
+os.environ["CONVOY_HOSTS"] = "testserver"  # what starlette's test client calls the service
 # A script's shell lets what it starts with & ignore SIGINT, and so would every process that a test starts and stops.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -18,7 +20,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the working tree in which everything was built from raw data and published; one for all modules.
 
-    They belong to the xdist_group "built", so that one worker builds it.
+    balance.py gives them all to one worker.
     """
     from built_copy import build_again
 

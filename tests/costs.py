@@ -1,5 +1,7 @@
 """What a test may cost: marks, sets of tests by their marks, and a guard that fails an unmarked test that costs more.
 
+The guard watches `--quick` alone: there, nothing that costs more has run before, which would hide or share the cost.
+
 The marks are in pyproject.toml. A module whose tests all have one says so by `pytestmark`, and `--quick` does not even
 import it: a test module may import torch or MLflow at its top only then.
 """
@@ -39,14 +41,15 @@ def module_marks(path: Path) -> set[str]:
     """The costs that a test module names in its `pytestmark`, read without importing it."""
     for node in ast.parse(path.read_bytes()).body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "pytestmark":
-            names = {part.attr for part in ast.walk(node.value) if isinstance(part, ast.Attribute)}
-            return names & {*COSTS, PROOF}
+            parts = [part for part in ast.walk(node.value) if isinstance(part, ast.Attribute)]
+            return {part.attr for part in parts if ast.unparse(part.value) == "pytest.mark"} & {*COSTS, PROOF}
     return set()
 
 
 def costs_of(item: pytest.Item) -> list[str]:
     """What a test costs by its marks and fixtures, the most costly last."""
-    of_fixtures = {FIXTURES.get(name) for name in getattr(item, "fixturenames", ())}
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}  # may have a fixture's name
+    of_fixtures = {FIXTURES.get(name) for name in getattr(item, "fixturenames", ()) if name not in parameters}
     return [cost for cost in (*COSTS, PROOF) if cost in of_fixtures or item.get_closest_marker(cost)]
 
 
@@ -63,7 +66,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     wanted = [item for item in items if is_wanted(item)]
     if len(wanted) < len(items):
         config.hook.pytest_deselected(items=[item for item in items if not is_wanted(item)])
-    # Cheap tests first: they answer soon, and what a costly one has imported hides nothing from the guard.
+    # Cheap tests first: they answer soon.
     order = ["", *COSTS, PROOF]
     items[:] = sorted(wanted, key=lambda item: order.index(["", *costs_of(item)][-1]))
 
@@ -76,7 +79,9 @@ def pytest_make_collect_report(
     before = loaded()
     report = yield
     brought = loaded() - before
-    if brought and collector.config.getoption("quick") and report.passed:
+    if not collector.config.getoption("quick") or not isinstance(collector, pytest.Module):
+        return report
+    if brought and report.passed and not module_marks(collector.path):
         report.outcome = "failed"
         report.longrepr = (
             f"{collector.nodeid} imports {' and '.join(sorted(brought))} at its top. Import it in the tests that need"
@@ -95,7 +100,7 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
     result = yield
     began_s, before = item.stash[_BEFORE]
-    if not costs_of(item):
+    if item.config.getoption("quick"):
         refuse(item.nodeid, cpu_s() - began_s, float(item.config.getini("unmarked_cpu_s")), loaded() - before)
     return result
 

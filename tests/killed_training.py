@@ -4,7 +4,6 @@ Arguments: task, architecture, number of kills, seed. The current folder is one 
 attempt is a process of its own, forked after the imports, which take longer than the training itself.
 """
 
-import itertools
 import os
 import random
 import shutil
@@ -82,7 +81,7 @@ def results(task: str, architecture: str) -> dict[str, object]:
 def main(task: str, architecture: str, kills: int, seed: int) -> None:
     """Raises AssertionError where a training that was killed gives anything else than one that was not."""
     rng = random.Random(seed)
-    moments = itertools.cycle((signal.SIGKILL, signal.SIGTERM, "while writing", signal.SIGINT))
+    moments = (signal.SIGKILL, signal.SIGTERM, "while writing", signal.SIGINT)
     take_signals()
     began = time.monotonic()
     assert attempt(lambda: child(task, architecture, None), FOREVER_S, signal.SIGKILL) == 0
@@ -90,7 +89,7 @@ def main(task: str, architecture: str, kills: int, seed: int) -> None:
     before = load_file(f"candidates/{task}-{architecture}/weights.safetensors")
     finished = killed = 0
     while True:
-        moment = next(moments) if killed < kills else None
+        moment = moments[killed % len(moments)] if killed < kills else None
         in_write = rng.randint(1, 4) if moment == "while writing" else None
         after_s = rng.uniform(0, whole_s / 2) if isinstance(moment, signal.Signals) else FOREVER_S
         number = moment if isinstance(moment, signal.Signals) else signal.SIGKILL

@@ -130,6 +130,7 @@ def test_honest_probabilities_have_no_error_and_sharpened_ones_have_until_the_te
     assert report["frequencies_restored"] is False
 
 
+@pytest.mark.process
 def test_the_plot_is_drawn_and_comes_out_the_same(tmp_path: Path) -> None:
     labels, logits = honest(500)
     for name in ("one.png", "two.png"):

@@ -125,6 +125,7 @@ PIECES = [
 PIECES += ["1" * 5_000, "[" * 3_000]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("numbers", seeds(150, 1_000))
 def test_generated_lines_of_json_give_items_and_reasons_and_never_a_traceback(tmp_path: Path, numbers: range) -> None:
     path = tmp_path / "t.jsonl"

@@ -24,6 +24,7 @@ def keys(contents: list[int]) -> list[bytes]:
     return [b"%d" % content for content in contents]
 
 
+@pytest.mark.process
 @given(
     items=st.lists(st.tuples(st.integers(0, 500), st.integers(-1, 4)), max_size=200),
     enough=st.sets(st.integers(1_000, 9_000), min_size=45, max_size=45),

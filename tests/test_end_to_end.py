@@ -180,6 +180,7 @@ def test_an_experiment_runs_by_one_line_and_never_touches_what_serves(copy: Path
     serving = [(copy / "deployed" / task / "current").resolve() for task in ("image", "text")]
     before = (copy / "reports/text/explanation.json").read_text()
     command(copy, "dvc", "exp", "run", "-S", "evaluate.deletion.seed=1", "--name", "another-seed", timeout_s=300)
+    assert yaml.safe_load((copy / "params.yaml").read_text())["evaluate"]["deletion"]["seed"] == 1
     assert (copy / "reports/text/explanation.json").read_text() != before
     assert "reports/text/cnn/metrics.json" in command(copy, "dvc", "metrics", "show")
     assert "reports/text/test.json" in command(copy, "dvc", "metrics", "diff", "--json")

@@ -72,6 +72,7 @@ def test_a_label_is_no_formula_in_predictions() -> None:
     assert rows[1] == {"actual": "'=1+1", "predicted": "'\r@x"} and len(rows) == len(LABELS)
 
 
+@pytest.mark.process
 def test_pictures_are_drawn_and_come_out_the_same(tmp_path: Path) -> None:
     texts = ["costs $5 <br /> & $6", "good", "x" * 900, "bad"]
     images = np.zeros((4, 28, 28, 1), dtype=np.uint8)

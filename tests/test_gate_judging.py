@@ -17,6 +17,7 @@ from convoy.release.gates.evidence import ONNX, Difference, PublishParams
 from convoy.release.gates.report import Party, Report
 from convoy.release.gates.run import Contender, StoredReport
 
+pytestmark = pytest.mark.process
 LIMITS = PublishParams.model_validate(built_pipeline.PUBLISH)
 RECORDED = {"onnx": Difference(max_difference=1e-6, class_flips=0, n=10), "preflight": ()}
 ROWS = 1000
@@ -56,7 +57,6 @@ def failed(report: Report) -> set[str]:
     return {each.gate for each in report.verdicts if each.outcome == "failed"}
 
 
-@pytest.mark.process
 def test_an_equal_bundle_passes_and_its_report_is_kept_as_json_and_picture(court: Court) -> None:
     kept = court.judge(court.bundle("new 2"), court.bundle("old 1"))
     assert kept.report.outcome == "passed" and kept.report.evidence.rows == ROWS
@@ -65,7 +65,6 @@ def test_an_equal_bundle_passes_and_its_report_is_kept_as_json_and_picture(court
     assert kept.files["picture"].read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.process
 def test_a_better_bundle_passes_and_a_worse_one_fails_by_so_much(court: Court) -> None:
     good = court.bundle("good 2")
     assert court.judge(good, court.bundle("hardly worse 1", shift=5)).report.outcome == "passed"
@@ -77,7 +76,6 @@ def test_a_better_bundle_passes_and_a_worse_one_fails_by_so_much(court: Court) -
     assert report.evidence.champion is not None and report.evidence.champion.accuracy == pair.champion
 
 
-@pytest.mark.process
 def test_a_slow_decline_is_stopped_by_the_best_champion(court: Court) -> None:
     limits = court.limits.model_copy(update={"significance": 1e-6, "min_accuracy_difference": -0.025})
     court = replace(court, limits=limits)
@@ -91,7 +89,6 @@ def test_a_slow_decline_is_stopped_by_the_best_champion(court: Court) -> None:
     assert any("the best champion before, version 1" in objection for objection in third.objections)
 
 
-@pytest.mark.process
 def test_texts_are_judged_too(tmp_path: Path) -> None:
     court = Court(tmp_path, task="text")
     good, equal, bad = (
@@ -103,7 +100,6 @@ def test_texts_are_judged_too(tmp_path: Path) -> None:
     assert {each.kind for each in report.evidence.slices} == {"class", "length_tokens"}
 
 
-@pytest.mark.process
 def test_a_bundle_that_is_worse_in_one_class_alone_is_refused(court: Court) -> None:
     champion, challenger = court.bundle("old 1", dark=14), court.bundle("new 2", shift=15, dark=-15)
     report = court.judge(challenger, champion).report
@@ -113,7 +109,6 @@ def test_a_bundle_that_is_worse_in_one_class_alone_is_refused(court: Court) -> N
     assert "it is worse, and not by chance, in bright" in report.objections[0]
 
 
-@pytest.mark.process
 def test_a_slower_bundle_is_seen_and_a_larger_one_too(court: Court) -> None:
     court.limits = LIMITS.model_copy(update={"max_latency_ratio": 1.5, "latency_pairs": 60})
     report = court.judge(court.bundle("slow 2", layers=20), court.bundle("quick 1")).report
@@ -136,7 +131,6 @@ def test_other_labels_ask_for_a_decision(court: Court) -> None:
     assert report.evidence.paired is None and report.evidence.latency is not None
 
 
-@pytest.mark.process
 def test_other_data_asks_for_a_decision_and_shows_the_figures_all_the_same(court: Court) -> None:
     data = {"train": "1" * 64}
     champion = court.bundle("old 1", tiny_bundles.IMAGE_CARD.model_copy(update={"data": data}), shift=15)
@@ -161,7 +155,6 @@ def test_a_gate_split_of_other_labels_is_not_asked(court: Court) -> None:
     assert "has the labels dark, middle, bright, the bundle dark, middle, light" in kept.report.objections[0]
 
 
-@pytest.mark.process
 def test_it_is_judged_once_for_the_same_bundles_split_and_limits(court: Court, monkeypatch: pytest.MonkeyPatch) -> None:
     court.rows = 100
     challenger, champion = court.bundle("new 2"), court.bundle("old 1")

@@ -328,14 +328,16 @@ def ground(copy: Path, tmp_path: Path) -> Ground:
 
 
 @pytest.mark.pipeline
-@pytest.mark.parametrize(("every", "at_random"), [(8, 1), pytest.param(1, 4, marks=pytest.mark.proof)])
+@pytest.mark.parametrize(
+    ("every", "full_every", "at_random"), [(8, 5, 1), pytest.param(1, 3, 4, marks=pytest.mark.proof)]
+)
 def test_after_kills_at_any_time_and_full_disks_the_next_repro_gives_the_same(
-    ground: Ground, every: int, at_random: int
+    ground: Ground, every: int, full_every: int, at_random: int
 ) -> None:
     outcomes = list(kills.at_each_write(ground, "choose@text", "stage", every))
     assert len(outcomes) > 8 // every
-    full = list(kills.with_full_disk(ground, "choose@text", every * 3))
-    assert full and len(full) > 2 // every and all(outcome.told for outcome in full), full
+    full = list(kills.with_full_disk(ground, "choose@text", full_every))
+    assert len(full) > 8 // full_every and all(outcome.told for outcome in full), full
     outcomes += full
     rng = random.Random(0)
     for target in ("dvc", "both"):

@@ -46,6 +46,8 @@ def test_a_training_killed_many_times_gives_the_same_weights(
     print(*(line for line in done.stdout.splitlines() if not line.startswith("Seed")), sep="\n")
     assert done.returncode == 0, done.stderr[-3000:]
     assert f"{kills} kills" in done.stdout
+    for way in ("SIGKILL after", "SIGTERM after", "SIGKILL while writing", "SIGINT after"):
+        assert way in done.stdout
     assert "goes on after epoch" in done.stdout, "each attempt has begun anew: nothing is shown about checkpoints"
 
 

@@ -83,8 +83,11 @@ def test_what_init_writes_prepares_the_users_data(tmp_path: Path) -> None:
     folder = created(tmp_path / "convoy", laid["sources"])
     command(folder, "dvc", "repro", "prepare_images", "prepare_text")
     for task, labels in laid["labels"].items():
-        data = json.loads((folder / "reports" / task / "data.json").read_text())
-        assert all(set(split) == {"n", *labels} for split in data["splits"].values()), data
+        splits = json.loads((folder / "reports" / task / "data.json").read_text())["splits"]
+        assert len(splits) == 5 and all(set(split) == {"n", *labels} for split in splits.values()), splits
+    for stage, path in laid["to_change"].items():
+        path.write_bytes(path.read_bytes() + b"\n")
+        assert stage in json.loads(command(folder, "dvc", "status", "--json", stage))
 
 
 @pytest.fixture(scope="module", params=[lay_digits, lay_patches])

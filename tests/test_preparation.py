@@ -102,6 +102,7 @@ stage.run(lambda: gather(np.ones((3, 1000, 1000, 1), np.uint8), np.arange(3), Pa
 """
 
 
+@pytest.mark.process
 def test_scratch_files_on_a_disk_that_is_too_small_are_one_line_and_not_a_signal(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()

@@ -15,11 +15,10 @@ EVERY_TENTH = [(step, "") for step in range(0, 1000, 10)]  # of 86, 63 and 597 s
 @pytest.mark.parametrize(
     ("name", "faults"),
     [
-        (FORCED, [DECIDES, SWITCHES, ALIAS]),
-        (ROLLED_BACK, [SWITCHES]),
-        pytest.param(FORCED, [NOTES, MARKS, NOTES_AGAIN, SHOWS], marks=PROOF),
-        pytest.param(ROLLED_BACK, [ALIAS], marks=PROOF),
-        pytest.param(AUTOMATIC, [SWITCHES], marks=PROOF),
+        (FORCED, [DECIDES, NOTES, SWITCHES, ALIAS]),
+        (ROLLED_BACK, [SWITCHES, ALIAS]),
+        (AUTOMATIC, [SWITCHES]),
+        pytest.param(FORCED, [MARKS, NOTES_AGAIN, SHOWS], marks=PROOF),
         *(pytest.param(name, EVERY_TENTH, marks=PROOF) for name in promotion_kills.SCENES),
     ],
 )
@@ -29,7 +28,9 @@ def test_a_kill_leaves_the_old_or_the_new_and_the_next_command_completes_it(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     found = promotion_kills.attack(promotion_kills.SCENES[name], faults)
-    if faults != EVERY_TENTH:
+    if faults == EVERY_TENTH:
+        assert 5 < sum(found.values()) < len(faults), "it has come to the last step"
+    else:
         assert sum(found.values()) == len(faults)
     if SWITCHES in faults or len(faults) > 10:
         assert found["decided and to be completed, the old serves"] >= 1, found

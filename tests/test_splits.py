@@ -14,12 +14,14 @@ label_lists = st.lists(st.integers(0, 3), min_size=40, max_size=200).filter(
 )
 
 
+@pytest.mark.process
 @given(label_lists, st.integers(0, 5))
 def test_a_split_loses_nothing_and_shares_nothing(labels: list[int], seed: int) -> None:
     rest, part = stratified(np.array(labels), 0.25, seed)
     assert sorted([*rest, *part]) == list(range(len(labels)))
 
 
+@pytest.mark.process
 @given(label_lists, st.integers(0, 5))
 def test_every_label_has_its_share(labels: list[int], seed: int) -> None:
     array = np.array(labels)
@@ -28,6 +30,7 @@ def test_every_label_has_its_share(labels: list[int], seed: int) -> None:
         assert abs((array[part] == label).sum() - count * 0.25) <= 0.5
 
 
+@pytest.mark.process
 @given(label_lists, st.integers(0, 5))
 def test_held_out_items_stand_in_one_split_each_in_their_shares(labels: list[int], seed: int) -> None:
     array = np.array(labels)

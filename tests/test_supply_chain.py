@@ -114,4 +114,4 @@ def test_workflows_run_targets_of_the_makefile() -> None:
     lines = [step.get("run", "") for workflow in WORKFLOWS for step in steps(workflow)]
     named = [name for line in lines for name in re.findall(r"\bmake ([a-z-]+)|\.ci/run ([a-z-]+)", line)]
     assert {"quick", "prove"} <= {one or other for one, other in named} <= targets
-    assert any(line == "bash .ci/run" for line in lines) and "${1:-test}" in Path(".ci/run").read_text()
+    assert any(line == "bash .ci/run" for line in lines) and "target=${1:-test}" in Path(".ci/run").read_text()

@@ -136,7 +136,7 @@ def open_client_runs() -> dict[str, list]:
     return {"parents": parents, "children": children, "complete": complete}
 
 
-@pytest.mark.proof
+@pytest.mark.process
 def test_ctrl_c_ends_the_workers_and_keeps_what_is_finished(place: Path) -> None:
     study = open_study(subject())
     tuning = start("--trials", "50")

@@ -12,6 +12,7 @@ from dvc.stage import PipelineStage
 from convoy.core import paths
 from lab.layout import FAMILIES, READERS, SIZED
 
+pytestmark = pytest.mark.pipeline
 GRAPH = grimp.build_graph("convoy", "lab", cache_dir=None)
 
 

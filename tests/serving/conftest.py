@@ -24,6 +24,11 @@ from starlette.types import ASGIApp
 from convoy.bundles.bundle import Release, digest_of
 from serving.deployed import Deployed, load_task
 
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # what BentoML's own imports use is not ours to mend
+    # Here, and not in the first test that wants it: its import takes longer than most tests.
+    from serving.service import service
+
 ROOT = Path(__file__).parents[2]
 FUZZ = "fuzz"  # of hypothesis: pytest --hypothesis-profile=fuzz, which is `make fuzz`
 settings.register_profile(FUZZ)
@@ -86,21 +91,11 @@ def stream_model(deployed: Path) -> Deployed:
     return model
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _no_reports_home() -> None:
-    os.environ["BENTOML_DO_NOT_TRACK"] = "true"
-    os.environ["CONVOY_HOSTS"] = "testserver"  # what starlette's test client calls the service
-
-
 @cache
 def asgi_app() -> ASGIApp:
-    """The service's app; made once, since BentoML registers its metrics anew for each."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what BentoML's own imports use is not ours to mend
-        from serving.service import service
-
-        app: ASGIApp = service.to_asgi()
-        return app
+    """The service's app; made once, since BentoML registers its metrics again for each."""
+    app: ASGIApp = service.to_asgi()
+    return app
 
 
 @contextmanager

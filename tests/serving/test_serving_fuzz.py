@@ -21,6 +21,7 @@ from serving.predictions import predict_images, predict_texts, read_texts
 from serving.routes import METHODS, Method
 from serving.schemas import TextToExplain
 
+pytestmark = pytest.mark.process
 PNG = tiny_bundles.png(80)
 FORM = b'--edge\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n' + PNG + b"\r\n--edge--\r\n"
 REQUEST = b'{"texts": ["the good film", "b\xc3\xa4d \\u00e4 film"]}'
@@ -162,7 +163,6 @@ def _worker(server: Server) -> psutil.Process:
     return max(psutil.Process(server.pid).children(recursive=True), key=lambda child: child.memory_info().rss)
 
 
-@pytest.mark.process
 @QUICK
 @given(path=PATHS, query=QUERIES, content_type=TYPES, headers=HEADERS, body=BODIES)
 def test_any_request_over_http(

@@ -59,6 +59,7 @@ def pieces_of(text: str, places: list[int]) -> Iterator[tuple[str, bool]]:
         yield text[start:end], end == len(text)
 
 
+@pytest.mark.process
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(places=st.lists(st.integers(0, len(TEXT)), max_size=6))
 def test_any_division_gives_the_answer_of_the_whole(
