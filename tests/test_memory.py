@@ -66,7 +66,7 @@ def peak_anonymous_mb(folder: Path, *command: str) -> float:
             for line in status.splitlines():
                 if line.startswith("RssAnon"):
                     peaks.append(int(line.split()[1]) / 1e3)
-            time.sleep(0.02)
+            time.sleep(0.005)  # a peak of the smaller one may be short
 
     watcher = threading.Thread(target=watch)
     watcher.start()
