@@ -9,7 +9,7 @@ from convoy.bundles.predictor import Predictor
 from convoy.core import paths
 from convoy.kinds.image.prepared import read_images
 
-pytestmark = [pytest.mark.pipeline]
+pytestmark = pytest.mark.pipeline
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from convoy.core import paths
 from convoy.kinds.image.prepared import ImageSplit, read_images
 from convoy.kinds.text.prepared import TextSplit, read_texts
 
-pytestmark = [pytest.mark.pipeline]
+pytestmark = pytest.mark.pipeline
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from built_copy import command, served
 
 from convoy.bundles.bundle import read_bundle
 
-pytestmark = [pytest.mark.pipeline]
+pytestmark = pytest.mark.pipeline
 TASKS = ("image", "text")
 BUILT = ("data", "candidates", "bundles", ".dvc/cache", "deployed", "mlflow-store", "mlruns")
 
