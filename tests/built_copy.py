@@ -23,8 +23,7 @@ MAX_CACHE_BYTES = 1_000_000_000  # then it begins again
 
 def command(folder: Path, *words: str, timeout_s: float = 120, **variables: str) -> str:
     """Run a Python module in the copy, with the copy's code and with these variables, and give its output."""
-    environment = {name: value for name, value in workspace.environment(folder).items() if name != "OMP_NUM_THREADS"}
-    environment |= variables
+    environment = workspace.environment(folder) | variables
     done = subprocess.run(
         [sys.executable, "-m", *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout_s
     )

@@ -8,7 +8,7 @@ import pytest
 
 pytest_plugins = ("costs", "balance")
 
-# The networks here are tiny, and two processes with two threads each only wait.
+# For all processes of a test too: two workers with two threads each would mostly wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["BENTOML_DO_NOT_TRACK"] = "true"
 os.environ["CONVOY_HOSTS"] = "testserver"  # what starlette's test client calls the service

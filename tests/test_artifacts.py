@@ -95,7 +95,7 @@ def test_the_token_goes_to_no_other_host(serve: Any, tmp_path: Path, monkeypatch
         lambda: artifacts.download(client(tracking), RUN, "model/data/bundle", tmp_path),
         lambda: artifacts.read(client(tracking), RUN, "source.patch"),
         lambda: artifacts.list_files(client(tracking), RUN, "reports"),
-        lambda: artifacts.put_file(client(tracking), RUN, "gates/report.json", b"{}"),
+        lambda: artifacts.put_files(client(tracking), RUN, {"gates/report.json": b"{}"}),
     ):
         with pytest.raises(ArtifactRefused, match=r"keeps its artifacts at 'http.*start that server with --artifacts-"):
             take()

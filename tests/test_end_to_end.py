@@ -191,7 +191,6 @@ def test_the_weights_are_the_same_in_another_folder_and_with_another_hash_seed(c
     for name in ("src", "pipelines", "data", "params.yaml"):
         os.symlink(copy / name, tmp_path / name)
     environment = workspace.environment(tmp_path) | {"PYTHONHASHSEED": "1"}
-    environment.pop("OMP_NUM_THREADS", None)
     words = [sys.executable, "-m", "pipelines.train", "text", "lstm"]
     subprocess.run(words, cwd=tmp_path, env=environment, check=True, capture_output=True, timeout=300)
     weights = "candidates/text-lstm/weights.safetensors"

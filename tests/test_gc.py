@@ -302,7 +302,7 @@ def test_nothing_is_written_outside_the_artifact_root(place: Place) -> None:
     other = Path.cwd().parent / "other"
     lead_elsewhere(str(version.run_id), other.as_uri())
     with pytest.raises(artifacts.StoreMoved, match="nothing was written there"):
-        artifacts.put_file(place.client, str(version.run_id), "gates/report.json", b"{}")
+        artifacts.put_files(place.client, str(version.run_id), {"gates/report.json": b"{}"})
     folder = deployment.folder_of("image", place.digest(4))
     with pytest.raises(artifacts.StoreMoved, match="nothing was written there"):
         registration.register(place.client, "image", folder, str(version.run_id), {})

@@ -98,7 +98,7 @@ def tried(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     params = folder / "params.yaml"
     cut = workspace.merge_params(yaml.safe_load(params.read_text()), FEW_EPOCHS, Path(__file__))
     params.write_text(yaml.safe_dump(cut, sort_keys=False, allow_unicode=True))
-    command(folder, "dvc", "repro", timeout_s=BUILD_S, OMP_NUM_THREADS="1")  # small networks gain nothing from more
+    command(folder, "dvc", "repro", timeout_s=BUILD_S)
     command(folder, "convoy", "publish", timeout_s=300)
     with served(folder) as url:
         yield Tried(folder=folder, url=url, **laid)

@@ -13,6 +13,8 @@ import built_pipeline
 import pytest
 import tiny_bundles
 import yaml
+from kept_folder import KeptFolder
+from mlflow import MlflowClient
 from mlflow_store import open_empty_store
 from test_ports import free_port
 
@@ -33,8 +35,8 @@ pytestmark = pytest.mark.mlflow
 class Place:
     """A folder with a pipeline that ran, an MLflow store, and what publishing says."""
 
-    def __init__(self) -> None:
-        self.client = open_empty_store()
+    def __init__(self, client: MlflowClient) -> None:
+        self.client = client
 
     def publish(self, task: Task = "image") -> str:
         lines: list[str] = []
@@ -68,13 +70,28 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     built_pipeline.lay(tmp_path)
-    return Place()
+    return Place(open_empty_store())
 
 
-def test_a_run_holds_params_curves_figures_data_sets_and_files(place: Place) -> None:
-    place.publish()
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> KeptFolder:
+    def fill() -> None:
+        built_pipeline.lay(Path())
+        Place(mlflow_runs.open_store()).publish()
+
+    return KeptFolder(tmp_path_factory.mktemp("published"), fill)
+
+
+@pytest.fixture
+def published(kept: KeptFolder, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """A place whose images are published: version 1 is deployed."""
+    kept.restore(monkeypatch)
+    return Place(mlflow_runs.open_store())
+
+
+def test_a_run_holds_params_curves_figures_data_sets_and_files(published: Place) -> None:
     content = read_build_state("image", Lock.read()).runs["cnn"]
-    run = mlflow_runs.find_run(place.client, mlflow_runs.experiment_of(place.client, "image"), content.key)
+    run = mlflow_runs.find_run(published.client, mlflow_runs.experiment_of(published.client, "image"), content.key)
     assert run is not None and run.info.run_name == "image-cnn" and run.info.status == "FINISHED"
     assert run.data.params["learning.epochs"] == "3"
     assert run.data.params["network.channels"] == "[32, 64]"
@@ -82,7 +99,7 @@ def test_a_run_holds_params_curves_figures_data_sets_and_files(place: Place) -> 
     assert run.data.metrics["validation/accuracy"] == 0.9
     assert run.data.metrics["test/accuracy"] == 0.91
     assert run.data.metrics["test/labels/T-shirt/top/f1"] == 0.8
-    curve = place.client.get_metric_history(run.info.run_id, "curves/train_loss")
+    curve = published.client.get_metric_history(run.info.run_id, "curves/train_loss")
     assert [(point.step, point.value) for point in curve] == [(1, 1.0), (2, 0.5), (3, pytest.approx(1 / 3))]
     assert curve[1].timestamp - curve[0].timestamp == 1500
     data_sets = {item.dataset.name: item for item in run.inputs.dataset_inputs}
@@ -90,7 +107,7 @@ def test_a_run_holds_params_curves_figures_data_sets_and_files(place: Place) -> 
     assert json.loads(data_sets["image-train"].dataset.source) == {"uri": "data/prepared/image/train.arrow"}
     assert run.data.tags["convoy.dvc.data/raw/image"] and run.data.tags["convoy.bundle_digest"]
     assert {"reports/confusion.png", "reports/reliability.png", "reports/parity.json", "dvc.lock"} <= set(
-        artifacts.list_files(place.client, run.info.run_id)
+        artifacts.list_files(published.client, run.info.run_id)
     )
 
 
@@ -177,28 +194,26 @@ def test_weights_that_are_not_those_of_dvc_lock_prove_nothing(place: Place) -> N
     assert "prove that they ran: image-cnn\n" in said
 
 
-def test_publishing_again_changes_nothing(place: Place) -> None:
-    place.publish()
-    before, release = place.snapshot(), read_release(Path("deployed/image/current"))
-    said = place.publish()
-    assert place.snapshot() == before
+def test_publishing_again_changes_nothing(published: Place) -> None:
+    before, release = published.snapshot(), read_release(Path("deployed/image/current"))
+    said = published.publish()
+    assert published.snapshot() == before
     assert read_release(Path("deployed/image/current")) == release
     assert "added nothing" in said and "version 1 serves" in said
 
 
-def test_what_was_deleted_comes_back_and_nothing_twice(place: Place) -> None:
-    place.publish()
-    before = place.snapshot()
+def test_what_was_deleted_comes_back_and_nothing_twice(published: Place) -> None:
+    before = published.snapshot()
     run_id = next(name for name, held in before.items() if "reports/curves.csv" in held[-1])
     folder = Path("mlruns/convoy-image", run_id, "artifacts")
     (folder / "reports" / "curves.csv").unlink()
     (folder / "reports" / "confusion.png").write_bytes(b"half")
-    place.client.delete_tag(run_id, "convoy.task")
-    place.client.delete_registered_model_alias("convoy-image", "champion")
-    winner = place.client.get_model_version("convoy-image", "1").run_id
+    published.client.delete_tag(run_id, "convoy.task")
+    published.client.delete_registered_model_alias("convoy-image", "champion")
+    winner = published.client.get_model_version("convoy-image", "1").run_id
     shutil.rmtree(Path("mlruns/convoy-image", str(winner), "artifacts/model/data"))
-    place.publish()
-    assert place.snapshot() == before
+    published.publish()
+    assert published.snapshot() == before
 
 
 def test_points_of_a_curve_that_are_missing_are_added_alone(place: Place) -> None:
@@ -212,19 +227,18 @@ def test_points_of_a_curve_that_are_missing_are_added_alone(place: Place) -> Non
     assert [point.step for point in history] == [1, 2, 3]
 
 
-def test_a_repeated_evaluation_is_one_more_point_not_one_per_publish(place: Place) -> None:
-    place.publish()
+def test_a_repeated_evaluation_is_one_more_point_not_one_per_publish(published: Place) -> None:
     report = Path("reports/image/candidates.json")
     changed = json.loads(report.read_text())
     changed["lstm"]["accuracy"] = 0.5
     report.write_text(json.dumps(changed))
     built_pipeline.write_lock(Path(), "image")
-    place.publish()
-    after = place.snapshot()
-    place.publish()
-    assert place.snapshot() == after
+    published.publish()
+    after = published.snapshot()
+    published.publish()
+    assert published.snapshot() == after
     content = read_build_state("image", Lock.read()).runs["lstm"]
-    run = mlflow_runs.find_run(place.client, mlflow_runs.experiment_of(place.client, "image"), content.key)
+    run = mlflow_runs.find_run(published.client, mlflow_runs.experiment_of(published.client, "image"), content.key)
     assert run is not None and run.data.metrics["test/accuracy"] == 0.5
 
 
@@ -249,48 +263,44 @@ def test_a_better_bundle_takes_over_by_itself(place: Place, tmp_path: Path) -> N
     assert decision.gate_report == place.client.get_model_version("convoy-image", "2").tags["gates.report"]
 
 
-def test_a_worse_bundle_stays_challenger_until_a_person_promotes_it(place: Place, tmp_path: Path) -> None:
-    place.publish()
+def test_a_worse_bundle_stays_challenger_until_a_person_promotes_it(published: Place) -> None:
     serving = deployment.current_digest("image")
-    built_pipeline.lay(tmp_path, shift=40, version=2)
-    said = place.publish()
+    built_pipeline.lay(Path(), shift=40, version=2)
+    said = published.publish()
     assert "paired test: it is worse by" in said and "accuracy: its accuracy is" in said
     assert "python -m convoy promote --task image --version 2" in said
     assert deployment.current_digest("image") == serving
-    assert place.snapshot()["aliases"] == {"champion": "1", "challenger": "2"}
+    assert published.snapshot()["aliases"] == {"champion": "1", "challenger": "2"}
     with pytest.raises(approval.ApprovalRefused, match=r"needs --reason.*it is worse by"):
-        place.promote()
+        published.promote()
     assert deployment.current_digest("image") == serving
-    place.promote(reason="the shop needs its labels")
+    published.promote(reason="the shop needs its labels")
     assert deployment.current_digest("image") == digest_of(Path("bundles/image"))
-    assert place.snapshot()["aliases"] == {"champion": "2"}
+    assert published.snapshot()["aliases"] == {"champion": "2"}
 
 
-def test_a_bundle_of_other_data_is_not_compared_but_left_to_a_person(place: Place, tmp_path: Path) -> None:
-    place.publish()
-    built_pipeline.lay(tmp_path, version=2, data=2)
-    assert "built on other data than the champion" in place.publish()
-    assert place.snapshot()["aliases"] == {"champion": "1", "challenger": "2"}
-    (version,) = (one for one in place.client.search_model_versions("name = 'convoy-image'") if one.version == 2)
+def test_a_bundle_of_other_data_is_not_compared_but_left_to_a_person(published: Place) -> None:
+    built_pipeline.lay(Path(), version=2, data=2)
+    assert "built on other data than the champion" in published.publish()
+    assert published.snapshot()["aliases"] == {"champion": "1", "challenger": "2"}
+    (version,) = (one for one in published.client.search_model_versions("name = 'convoy-image'") if one.version == 2)
     assert version.tags["gates"] == "undecided" and "decision" not in version.tags
 
 
-def test_a_version_that_a_person_left_does_not_come_back_by_itself(place: Place, tmp_path: Path) -> None:
-    place.publish()
-    built_pipeline.lay(tmp_path, version=2)
-    place.publish()
-    place.promote("1")
-    assert "it was decided on before (promotion from version 2" in place.publish()
-    assert place.snapshot()["aliases"] == {"champion": "1", "challenger": "2"}
+def test_a_version_that_a_person_left_does_not_come_back_by_itself(published: Place) -> None:
+    built_pipeline.lay(Path(), version=2)
+    published.publish()
+    published.promote("1")
+    assert "it was decided on before (promotion from version 2" in published.publish()
+    assert published.snapshot()["aliases"] == {"champion": "1", "challenger": "2"}
 
 
-def test_promote_gets_a_bundle_from_mlflow_where_it_is_nowhere_else(place: Place, tmp_path: Path) -> None:
-    place.publish()
+def test_promote_gets_a_bundle_from_mlflow_where_it_is_nowhere_else(published: Place) -> None:
     first = deployment.current_digest("image")
-    built_pipeline.lay(tmp_path, version=2)
-    place.publish()
+    built_pipeline.lay(Path(), version=2)
+    published.publish()
     shutil.rmtree(Path("deployed/image", str(first)))
-    place.promote("1")
+    published.promote("1")
     assert deployment.current_digest("image") == first == digest_of(Path("deployed/image/current"))
 
 
@@ -302,28 +312,25 @@ def test_promote_of_an_unknown_version_names_those_there_are(place: Place) -> No
         place.promote()
 
 
-def test_a_promotion_that_was_cut_off_before_the_alias_is_completed(place: Place, tmp_path: Path) -> None:
-    place.publish()
-    built_pipeline.lay(tmp_path, version=2)
-    place.publish()
-    place.client.set_registered_model_alias("convoy-image", "champion", "1")
-    assert "agree again" in place.publish()
-    assert place.snapshot()["aliases"] == {"champion": "2"}
+def test_a_promotion_that_was_cut_off_before_the_alias_is_completed(published: Place) -> None:
+    built_pipeline.lay(Path(), version=2)
+    published.publish()
+    published.client.set_registered_model_alias("convoy-image", "champion", "1")
+    assert "agree again" in published.publish()
+    assert published.snapshot()["aliases"] == {"champion": "2"}
 
 
-def test_a_champion_is_deployed_again_after_deployed_was_deleted(place: Place) -> None:
-    place.publish()
+def test_a_champion_is_deployed_again_after_deployed_was_deleted(published: Place) -> None:
     shutil.rmtree("deployed")
     shutil.rmtree("bundles")
-    assert "version 1 is what serves" in place.publish()
+    assert "version 1 is what serves" in published.publish()
     assert digest_of(Path("deployed/image/current")) == deployment.current_digest("image")
 
 
-def test_a_broken_deployed_bundle_is_mended_from_mlflow(place: Place) -> None:
-    place.publish()
+def test_a_broken_deployed_bundle_is_mended_from_mlflow(published: Place) -> None:
     Path("deployed/image/current/model.onnx").write_bytes(b"broken")
     shutil.rmtree("bundles")
-    place.publish()
+    published.publish()
     mended = registry.read_bundle(Path("deployed/image/current"))
     assert mended.digest == deployment.current_digest("image")
     assert mended.files["model.onnx"] != b"broken"
@@ -420,13 +427,12 @@ def test_a_repository_that_was_moved_is_told_so(place: Place, tmp_path: Path, mo
         place.publish()
 
 
-def test_experiments_and_runs_in_the_bin_are_brought_back_or_made_anew(place: Place) -> None:
-    place.publish()
-    experiment = mlflow_runs.experiment_of(place.client, "image")
-    place.client.delete_run(place.client.search_runs([experiment])[0].info.run_id)
-    place.client.delete_experiment(experiment)
-    place.publish()
-    assert len(place.client.search_runs([experiment])) == 4
+def test_experiments_and_runs_in_the_bin_are_brought_back_or_made_anew(published: Place) -> None:
+    experiment = mlflow_runs.experiment_of(published.client, "image")
+    published.client.delete_run(published.client.search_runs([experiment])[0].info.run_id)
+    published.client.delete_experiment(experiment)
+    published.publish()
+    assert len(published.client.search_runs([experiment])) == 4
 
 
 @pytest.mark.process
@@ -484,30 +490,28 @@ def test_code_that_changed_since_the_training_is_named_and_no_revision_is_claime
         assert "source.patch" not in artifacts.list_files(place.client, run.info.run_id)
 
 
-def test_the_report_of_the_gates_is_in_mlflow_and_is_made_once(place: Place, tmp_path: Path) -> None:
-    place.publish()
-    built_pipeline.lay(tmp_path, version=2, shift=40)
-    place.publish()
-    version = place.client.get_model_version("convoy-image", "2")
+def test_the_report_of_the_gates_is_in_mlflow_and_is_made_once(published: Place) -> None:
+    built_pipeline.lay(Path(), version=2, shift=40)
+    published.publish()
+    version = published.client.get_model_version("convoy-image", "2")
     assert version.tags["gates"] == "failed"
-    files = artifacts.list_files(place.client, str(version.run_id), "gates")
+    files = artifacts.list_files(published.client, str(version.run_id), "gates")
     assert set(files) == {version.tags["gates.report"], version.tags["gates.report"].replace(".json", ".png")}
     kept = {path: path.stat().st_mtime_ns for path in Path("deployed/image/gates").iterdir()}
     Path("mlruns/convoy-image", str(version.run_id), "artifacts", version.tags["gates.report"]).unlink()
-    place.client.delete_model_version_tag("convoy-image", "2", "decision")
-    assert "judging version" not in place.publish()
-    assert artifacts.list_files(place.client, str(version.run_id), "gates") == files
+    published.client.delete_model_version_tag("convoy-image", "2", "decision")
+    assert "judging version" not in published.publish()
+    assert artifacts.list_files(published.client, str(version.run_id), "gates") == files
     assert {path: path.stat().st_mtime_ns for path in Path("deployed/image/gates").iterdir()} == kept
 
 
-def test_where_params_ask_for_a_person_a_challenger_that_passed_waits(place: Place, tmp_path: Path) -> None:
-    place.publish()
-    built_pipeline.lay(tmp_path, version=2, promote="asked")
-    said = place.publish()
+def test_where_params_ask_for_a_person_a_challenger_that_passed_waits(published: Place) -> None:
+    built_pipeline.lay(Path(), version=2, promote="asked")
+    said = published.publish()
     assert "passed every gate" in said and "python -m convoy promote --task image --version 2" in said
-    assert place.snapshot()["aliases"] == {"champion": "1", "challenger": "2"}
-    built_pipeline.lay(tmp_path, version=2, promote="automatic")
-    assert "version 2 promoted over version 1" in place.publish()
+    assert published.snapshot()["aliases"] == {"champion": "1", "challenger": "2"}
+    built_pipeline.lay(Path(), version=2, promote="automatic")
+    assert "version 2 promoted over version 1" in published.publish()
 
 
 def _change_parity(root: Path) -> None:

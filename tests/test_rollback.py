@@ -4,13 +4,12 @@ import json
 import shutil
 import subprocess
 import sys
-from itertools import count
 from pathlib import Path
 
 import built_pipeline
 import pytest
 from dying import end_after
-from mlflow_store import open_empty_store
+from kept_folder import KeptFolder, use_store
 from test_main import convoy
 from typer.testing import CliRunner
 
@@ -27,7 +26,6 @@ from convoy.tracking import mlflow_runs
 from convoy.tracking.registry import version_with
 
 pytestmark = pytest.mark.mlflow
-NUMBERS = count()
 
 
 def publish() -> str:
@@ -48,39 +46,20 @@ def kinds() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which version 1 served and version 2, which is built, took over."""
-    root = tmp_path_factory.mktemp("published") / "place"
-    root.mkdir()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        built_pipeline.lay(root)
-        open_empty_store()
-        publish()
-        built_pipeline.lay(root, version=2)
-        publish()
-    shutil.copytree(root, root.with_name("kept"), symlinks=True)
-    return root
+def published(tmp_path_factory: pytest.TempPathFactory) -> KeptFolder:
+    """Version 1 was deployed, and version 2, which is built, took over."""
+
+    def fill() -> None:
+        for version in (1, 2):
+            built_pipeline.lay(Path(), version=version)
+            publish()
+
+    return KeptFolder(tmp_path_factory.mktemp("published"), fill)
 
 
 @pytest.fixture(autouse=True)
-def place(published: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The same folder again, whatever a test before did to it: MLflow keeps absolute paths."""
-    for path in published.iterdir():
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    shutil.copytree(published.with_name("kept"), published, symlinks=True, dirs_exist_ok=True)
-    monkeypatch.chdir(published)
-    use_store(monkeypatch, Path("mlflow-store/mlflow.db"))
-    return published
-
-
-def use_store(monkeypatch: pytest.MonkeyPatch, content: Path | None) -> None:
-    """A store by a name that was never used: MLflow keeps connections to those that this process has opened."""
-    name = f"{next(NUMBERS)}.db"
-    if content is not None:
-        content.rename(name)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{Path(name).absolute()}")
+def place(published: KeptFolder, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return published.restore(monkeypatch)
 
 
 def test_a_rollback_goes_to_the_champion_before_and_stays_through_repro_checkout_and_publish(place: Path) -> None:

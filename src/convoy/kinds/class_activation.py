@@ -6,8 +6,10 @@ import torch
 from torch import Tensor, nn
 
 # Places whose features differ by no more than rounding share the maximum: a plain background or repeated rows give
-# equal features, and which of them is the greatest would depend on the processor.
+# equal features, and which of them is the greatest would depend on the processor. Further below, a place's share falls
+# to nothing over FADE: were it to end at once, whether a place at that very distance has one would depend on it too.
 ROUNDING = 1e-5
+FADE = 1e-4
 
 
 class PlaceNetwork(nn.Module, ABC):
@@ -28,13 +30,14 @@ class PlaceNetwork(nn.Module, ABC):
 
 
 def spread_greatest(features: Tensor) -> Tensor:
-    """(batch, features, places) -> the same: each feature's maximum at the places that reach it, shared equally.
+    """(batch, features, places) -> the same: each feature's maximum, shared by the places that reach it.
 
     At a place that does not count the features are -inf; at least one place of each input counts.
     """
     greatest = features.amax(dim=2, keepdim=True)
-    is_greatest = (features >= greatest - ROUNDING * (1 + greatest.abs())).to(greatest.dtype)
-    return greatest * is_greatest / is_greatest.sum(dim=2, keepdim=True)
+    below = (greatest - features) / (1 + greatest.abs())
+    share = ((ROUNDING + FADE - below) / FADE).clamp(0, 1)
+    return greatest * share / share.sum(dim=2, keepdim=True)
 
 
 def contribute(classify: nn.Linear, greatest: Tensor, mean: Tensor) -> Tensor:

@@ -137,10 +137,10 @@ def _put_files(client: MlflowClient, version: ModelVersion, stored: StoredReport
     """Put JSON and picture on the version's run; only what MLflow lacks is written."""
     run_id = str(version.run_id)
     sizes = artifacts.list_files(client, run_id, FOLDER) if stored.files else {}
-    for path in stored.files.values():
-        content = path.read_bytes()
-        if sizes.get(f"{FOLDER}/{path.name}") != len(content):
-            artifacts.put_file(client, run_id, f"{FOLDER}/{path.name}", content)
+    contents = {f"{FOLDER}/{path.name}": path.read_bytes() for path in stored.files.values()}
+    missing = {name: content for name, content in contents.items() if sizes.get(name) != len(content)}
+    if missing:
+        artifacts.put_files(client, run_id, missing)
 
 
 def _set_tags(client: MlflowClient, version: ModelVersion, stored: StoredReport) -> None:

@@ -6,12 +6,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
 from urllib.parse import SplitResult, unquote, urlparse, urlsplit
 
 from mlflow import MlflowClient
-from mlflow.artifacts import download_artifacts
+from mlflow.artifacts import download_artifacts, list_artifacts
 from mlflow.entities import Run
 
 from convoy.tracking import settings
@@ -115,32 +115,35 @@ def read(client: MlflowClient, run_id: str, name: str) -> bytes:
         return Path(download_artifacts(uri, dst_path=folder, tracking_uri=client.tracking_uri)).read_bytes()
 
 
-def put_file(client: MlflowClient, run_id: str, name: str, content: bytes) -> None:
-    """Write one artifact, folders and all. Raises StoreMoved, ArtifactRefused."""
+def put_files(client: MlflowClient, run_id: str, contents: Mapping[str, bytes]) -> None:
+    """Write artifacts, folders and all. Raises StoreMoved, ArtifactRefused."""
     require_own_folder(client, run_id)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, Path(name).name)
-        path.write_bytes(content)
-        parent = str(Path(name).parent)
-        client.log_artifact(run_id, str(path), None if parent == "." else parent)
+        for name, content in contents.items():
+            path = Path(folder, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        client.log_artifacts(run_id, folder)
 
 
 def list_files(client: MlflowClient, run_id: str, folder: str | None = None) -> dict[str, int | None]:
     """Artifact -> size in bytes, through all folders below `folder`. Raises ArtifactRefused."""
-    location(client, run_id)  # raises: MLflow's client would connect to any host that the run names
-    return _list_files(client, run_id, folder, MAX_DEPTH)
+    root = location(client, run_id)  # raises: MLflow's client would connect to any host that the run names
+    return _list_files(client.tracking_uri, root.rstrip("/"), folder, MAX_DEPTH)
 
 
-def _list_files(client: MlflowClient, run_id: str, folder: str | None, depth: int) -> dict[str, int | None]:
+def _list_files(tracking_uri: str, root: str, folder: str | None, depth: int) -> dict[str, int | None]:
     if depth == 0:
-        raise ArtifactRefused(f"run {run_id} has folders of artifacts below more than {MAX_DEPTH} others")
+        raise ArtifactRefused(f"{root} has folders of artifacts below more than {MAX_DEPTH} others")
     sizes: dict[str, int | None] = {}
-    entries: list[Any] = client.list_artifacts(run_id, folder)
-    for entry in entries:
+    # By the address of the folder: by the run's id, MLflow looks up the run and all models at each folder again.
+    address = f"{root}/{folder}" if folder else root
+    for entry in list_artifacts(artifact_uri=address, tracking_uri=tracking_uri):
+        name = f"{folder}/{PurePosixPath(entry.path).name}" if folder else PurePosixPath(entry.path).name
         if entry.is_dir:
-            sizes |= _list_files(client, run_id, entry.path, depth - 1)
+            sizes |= _list_files(tracking_uri, root, name, depth - 1)
         else:
-            sizes[entry.path] = entry.file_size
+            sizes[name] = entry.file_size
     return sizes
 
 

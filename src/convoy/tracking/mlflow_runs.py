@@ -15,7 +15,7 @@ from convoy.core import atomic
 from convoy.core.paths import Task
 from convoy.core.process import process_tags
 from convoy.tracking import settings
-from convoy.tracking.artifacts import StoreMoved, list_files, put_file
+from convoy.tracking.artifacts import StoreMoved, list_files, put_files
 from convoy.tracking.provenance import GitState
 from convoy.tracking.run_content import DataSet, RunContent, texts
 
@@ -245,9 +245,8 @@ def _add_files(client: MlflowClient, run: Run, files: dict[str, Path | bytes], a
         for name, content in contents.items()
         if sizes.get(name) != len(content) or digests.get(name) != digest_of(content)
     }
-    for name, content in missing.items():
-        put_file(client, run.info.run_id, name, content)
     if missing:
+        put_files(client, run.info.run_id, missing)
         digests |= {name: digest_of(content) for name, content in missing.items()}
         client.set_tag(run.info.run_id, FILES, json.dumps(digests, sort_keys=True))
         added["files"] = len(missing)
