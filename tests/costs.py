@@ -55,8 +55,13 @@ def costs_of(item: pytest.Item) -> list[str]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    sets = [name for name in ("quick", "costly", "proofs") if config.getoption(name)]
+    named = tuple(argument for argument in config.args if "::" in argument)
+
     def is_wanted(item: pytest.Item) -> bool:
         costs = costs_of(item)
+        if not sets and item.nodeid.startswith(named):
+            return True  # who names a proof wants it
         if config.getoption("proofs") or PROOF in costs:
             return PROOF in costs and bool(config.getoption("proofs"))
         if config.getoption("costly"):
@@ -75,17 +80,25 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_make_collect_report(
     collector: pytest.Collector,
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    """With `--quick`, a module whose import brings torch or MLflow is an error."""
-    before = loaded()
+    """With `--quick`, a module whose import brings torch or MLflow, or takes long, is an error."""
+    began_s, before = cpu_s(), loaded()
     report = yield
-    brought = loaded() - before
-    if not collector.config.getoption("quick") or not isinstance(collector, pytest.Module):
+    took_s, brought = cpu_s() - began_s, loaded() - before
+    config = collector.config
+    if not config.getoption("quick") or not isinstance(collector, pytest.Module) or not report.passed:
         return report
-    if brought and report.passed and not module_marks(collector.path):
+    allowed_s = float(config.getini("unmarked_cpu_s"))
+    if brought:
         report.outcome = "failed"
         report.longrepr = (
             f"{collector.nodeid} imports {' and '.join(sorted(brought))} at its top. Import it in the tests that need"
             f" it and mark them, or mark the module: pytestmark = pytest.mark.{sorted(brought)[0]}"
+        )
+    elif took_s > allowed_s:
+        report.outcome = "failed"
+        report.longrepr = (
+            f"{collector.nodeid} took {took_s:.1f} s of CPU time to import, {allowed_s:g} are allowed. Import what takes"
+            " long in the tests that need it, or mark the module (pyproject.toml lists the marks)"
         )
     return report
 

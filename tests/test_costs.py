@@ -71,13 +71,21 @@ def test_a_quick_module_may_not_import_torch(run, pytester: pytest.Pytester) -> 
     result.stdout.fnmatch_lines(["*test_unmarked.py imports torch at its top*pytestmark = pytest.mark.torch*"])
 
 
+def test_a_quick_module_may_not_take_long_to_import(run, pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_unmarked=CASES + "\nburn(0.6)\n")
+    result = run("--quick", "test_unmarked.py")
+    assert result.ret != 0
+    result.stdout.fnmatch_lines(["*test_unmarked.py took *s of CPU time to import*"])
+
+
 def test_costly_tests_are_those_with_a_mark(run) -> None:
     run("--costly").assert_outcomes(passed=2, deselected=5)
 
 
 def test_proofs_run_only_when_asked_for(run) -> None:
     run("--proofs").assert_outcomes(failed=1, deselected=6)
-    run("test_cases.py::test_of_minutes").assert_outcomes(deselected=1)
+    run().assert_outcomes(passed=6, deselected=1)
+    run("test_cases.py::test_of_minutes").assert_outcomes(failed=1)  # who names it wants it
 
 
 def test_marks_of_a_module_are_read_without_its_import(tmp_path: Path) -> None:
