@@ -56,11 +56,12 @@ def costs_of(item: pytest.Item) -> list[str]:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     sets = [name for name in ("quick", "costly", "proofs") if config.getoption(name)]
-    named = tuple(argument for argument in config.args if "::" in argument)
+    named = [named_test(argument, config) for argument in config.args if "::" in argument]
 
     def is_wanted(item: pytest.Item) -> bool:
         costs = costs_of(item)
-        if not sets and item.nodeid.startswith(named):
+        test_name = item.nodeid.partition("::")[2]
+        if not sets and any(item.path == path and test_name.startswith(test) for path, test in named):
             return True  # who names a proof wants it
         if config.getoption("proofs") or PROOF in costs:
             return PROOF in costs and bool(config.getoption("proofs"))
@@ -74,6 +75,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     # Cheap tests first: they answer soon.
     order = ["", *COSTS, PROOF]
     items[:] = sorted(wanted, key=lambda item: order.index(["", *costs_of(item)][-1]))
+
+
+def named_test(argument: str, config: pytest.Config) -> tuple[Path, str]:
+    """The file and the test of an argument such as `tests/test_gc.py::test_it`."""
+    path, _, test = argument.partition("::")
+    return (config.invocation_params.dir / path).resolve(), test
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """With `--quick`, no conftest may bring torch or MLflow either: it would hide what a test imports."""
+    if session.config.getoption("quick") and loaded():
+        raise pytest.UsageError(f"{' and '.join(sorted(loaded()))} is imported before the first test, by a conftest.py")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -97,8 +110,8 @@ def pytest_make_collect_report(
     elif took_s > allowed_s:
         report.outcome = "failed"
         report.longrepr = (
-            f"{collector.nodeid} took {took_s:.1f} s of CPU time to import, {allowed_s:g} are allowed. Import what takes"
-            " long in the tests that need it, or mark the module (pyproject.toml lists the marks)"
+            f"{collector.nodeid} took {took_s:.1f} s of CPU time to import, {allowed_s:g} are allowed. Import what"
+            " takes long in the tests that need it, or mark the module (pyproject.toml lists the marks)"
         )
     return report
 

@@ -16,7 +16,7 @@ from mlflow.entities.model_registry import ModelVersion, ModelVersionTag
 from mlflow_store import open_empty_store
 
 from convoy.operations.cleanup import retention
-from convoy.tracking import artifacts, registry
+from convoy.tracking import artifacts, mlflow_runs, registry
 from convoy.tracking.artifacts import ArtifactRefused
 from convoy.tracking.registry import VersionInvalid
 
@@ -203,6 +203,43 @@ def test_a_model_elsewhere_is_refused(source: str) -> None:
         registry.bundle_of(client("http://127.0.0.1:9"), version(source=source), []),
     ):
         pass
+
+
+@pytest.fixture
+def run_of_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[MlflowClient, str, Path]:
+    """A client, a run of its local store, and the folder of that run's files."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    store = open_empty_store()
+    run = store.create_run(mlflow_runs.experiment_of(store, "image"))
+    folder = artifacts.folder_of(run)
+    assert folder is not None
+    folder.mkdir(parents=True, exist_ok=True)
+    return store, run.info.run_id, folder
+
+
+@pytest.mark.parametrize("name", ["dvc.lock", "reports/curves.csv", "model/data/bundle/card.json"])
+def test_files_are_never_written_through_a_link(run_of_a_store: Any, tmp_path: Path, name: str) -> None:
+    store, run_id, folder = run_of_a_store
+    victim = tmp_path / "elsewhere"
+    (victim / "data/bundle").mkdir(parents=True)
+    for file in ("dvc.lock", "curves.csv", "data/bundle/card.json"):
+        (victim / file).write_text("mine")
+    first = name.partition("/")[0]
+    (folder / first).symlink_to(victim / first if first == name else victim)
+    with suppress(Exception):
+        artifacts.put_files(store, run_id, {name: b"theirs"})
+    assert {path.read_text() for path in victim.rglob("*") if path.is_file()} == {"mine"}
+
+
+@pytest.mark.parametrize("odd", ["a#b", "a?b", "a%20b", "%2e%2e", "a b", "ä"])
+def test_folders_of_any_name_are_listed(run_of_a_store: Any, odd: str) -> None:
+    store, run_id, folder = run_of_a_store
+    (folder / odd / "below").mkdir(parents=True)
+    (folder / odd / "below" / "file").write_bytes(b"123")
+    (folder / "file").write_bytes(b"1")
+    assert artifacts.list_files(store, run_id) == {"file": 1, f"{odd}/below/file": 3}
+    assert artifacts.list_files(store, run_id, odd) == {f"{odd}/below/file": 3}
 
 
 def test_gc_names_a_champion_without_a_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

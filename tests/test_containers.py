@@ -166,11 +166,13 @@ def engine_runs() -> bool:
 needs_engine = pytest.mark.skipif(not engine_runs(), reason="no container engine that has python:3.11-slim")
 
 
+@pytest.mark.process
 @needs_engine
 def test_mlflow_writes_nothing_else_and_reaches_nobody(repository: Path) -> None:
     assert probe(repository, "mlflow") == ({"mlflow-store/new", "mlruns/new"}, "no way out")
 
 
+@pytest.mark.process
 @needs_engine
 def test_pull_writes_only_deployed_and_reaches_nobody(repository: Path) -> None:
     assert probe(repository, "pull") == ({"deployed/new"}, "no way out")

@@ -94,12 +94,12 @@ def test_equal_places_share_a_maximum_and_rounding_does_not_decide_between_them(
 
 @torch.inference_mode()
 def test_rounding_never_moves_a_share_of_the_maximum_by_much() -> None:
-    """A hard end of the shares made torch and ONNX differ by 0.0034 where a place lay at that very distance."""
-    below = torch.linspace(0, 2e-4, 2_001)
+    """A hard end of the shares moved whole ones, where a place lay at that very distance: 0.0034 of a logit."""
+    below = torch.linspace(0, 2e-3, 2_001)
     features = torch.stack([torch.ones_like(below), 1 - below], dim=1).unsqueeze(1)  # (batch, 1, 2)
-    for rounding in (-1e-7, 1e-7):
+    for rounding in (-1e-6, -1e-7, 1e-7, 1e-6):
         nudged = features + torch.tensor([0.0, rounding])
-        assert (spread_greatest(nudged) - spread_greatest(features)).abs().max() < 2e-3
+        assert (spread_greatest(nudged) - spread_greatest(features)).abs().max() < 600 * abs(rounding) + 1e-7
 
 
 @torch.inference_mode()

@@ -78,14 +78,27 @@ def test_a_quick_module_may_not_take_long_to_import(run, pytester: pytest.Pytest
     result.stdout.fnmatch_lines(["*test_unmarked.py took *s of CPU time to import*"])
 
 
+def test_a_conftest_may_not_import_torch(run, pytester: pytest.Pytester) -> None:
+    pytester.makeconftest("import torch")
+    result = run("--quick")
+    assert result.ret != 0
+    result.stderr.fnmatch_lines(["*torch is imported before the first test, by a conftest.py*"])
+
+
+def test_two_workers_guard_as_one(run) -> None:
+    result = run("--quick", "-p", "xdist", "-n", "2")
+    result.assert_outcomes(passed=4, errors=3)
+
+
 def test_costly_tests_are_those_with_a_mark(run) -> None:
     run("--costly").assert_outcomes(passed=2, deselected=5)
 
 
-def test_proofs_run_only_when_asked_for(run) -> None:
+def test_proofs_run_only_when_asked_for(run, pytester: pytest.Pytester) -> None:
     run("--proofs").assert_outcomes(failed=1, deselected=6)
     run().assert_outcomes(passed=6, deselected=1)
     run("test_cases.py::test_of_minutes").assert_outcomes(failed=1)  # who names it wants it
+    run(str(pytester.path / "test_cases.py") + "::test_of_minutes").assert_outcomes(failed=1)
 
 
 def test_marks_of_a_module_are_read_without_its_import(tmp_path: Path) -> None:

@@ -187,6 +187,22 @@ def test_an_experiment_runs_by_one_line_and_never_touches_what_serves(copy: Path
     assert [(copy / "deployed" / task / "current").resolve() for task in ("image", "text")] == serving
 
 
+@pytest.mark.proof
+def test_two_threads_give_the_same_weights_twice(copy: Path, tmp_path: Path) -> None:
+    """All other trainings of the tests have one thread."""
+    weights = []
+    for number in "12":
+        folder = tmp_path / number
+        folder.mkdir()
+        for name in ("src", "pipelines", "data", "params.yaml"):
+            os.symlink(copy / name, folder / name)
+        environment = workspace.environment(folder) | {"OMP_NUM_THREADS": "2"}
+        words = [sys.executable, "-m", "pipelines.train", "text", "lstm"]
+        subprocess.run(words, cwd=folder, env=environment, check=True, capture_output=True, timeout=300)
+        weights.append((folder / "candidates/text-lstm/weights.safetensors").read_bytes())
+    assert weights[0] == weights[1]
+
+
 def test_the_weights_are_the_same_in_another_folder_and_with_another_hash_seed(copy: Path, tmp_path: Path) -> None:
     for name in ("src", "pipelines", "data", "params.yaml"):
         os.symlink(copy / name, tmp_path / name)

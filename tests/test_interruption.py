@@ -16,7 +16,7 @@ from mlflow_store import open_empty_store
 
 from convoy.lineage import workspace
 
-pytestmark = pytest.mark.mlflow
+pytestmark = [pytest.mark.mlflow, pytest.mark.torch]
 WITHIN_S = 120  # for what takes a few seconds on a machine that is not busy
 
 

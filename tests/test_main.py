@@ -34,6 +34,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
+@pytest.mark.mlflow
 @pytest.mark.process
 def test_after_mlflow_was_deleted_publish_brings_all_back_and_what_serves_goes_on_serving() -> None:
     built_pipeline.lay(Path())
@@ -57,6 +58,7 @@ def test_after_mlflow_was_deleted_publish_brings_all_back_and_what_serves_goes_o
     assert digest_of(Path("deployed/image/current")) == digest_of(Path("bundles/image"))
 
 
+@pytest.mark.mlflow
 @pytest.mark.process
 def test_two_at_once_publish_once() -> None:
     built_pipeline.lay(Path())
@@ -68,12 +70,14 @@ def test_two_at_once_publish_once() -> None:
     assert "waiting for another publish, promote or rollback" in said[1][0] and "version 1 serves" in said[1][0]
 
 
+@pytest.mark.mlflow
 @pytest.mark.process
 def test_with_nothing_built_publish_says_what_to_do() -> None:
     done = convoy("publish")
     assert done.returncode == 0 and "`dvc repro` makes what is missing" in done.stdout
 
 
+@pytest.mark.mlflow
 @pytest.mark.process
 def test_what_a_user_can_mend_is_a_sentence_without_a_traceback() -> None:
     built_pipeline.lay(Path())
@@ -92,6 +96,7 @@ def test_what_a_user_can_mend_is_a_sentence_without_a_traceback() -> None:
     assert done.returncode == 1 and "dvc.lock is not a DVC lock file" in done.stderr
 
 
+@pytest.mark.mlflow
 @pytest.mark.process
 def test_publish_needs_no_torch_and_up_no_mlflow() -> None:
     asked = "import sys, convoy.release.publish; assert 'torch' not in sys.modules, 'torch'"
@@ -122,6 +127,7 @@ import convoy.tracking.artifacts, convoy.tracking.registry
 """
 
 
+@pytest.mark.mlflow
 @pytest.mark.process
 def test_pull_imports_nothing_that_its_machine_lacks() -> None:
     """`pip install .[pull]` brings mlflow-skinny, whose own imports are its affair; Convoy's must need no more."""

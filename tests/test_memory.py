@@ -16,7 +16,7 @@ from convoy.core.png import encode_png
 from convoy.data import raw
 from convoy.sources.items import Item
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.torch]
 
 FEW, MANY = 4_000, 16_000
 SIDE_PX = 64

@@ -85,6 +85,22 @@ def test_everything_is_measured_judged_shown_and_published(small: Path) -> None:
     assert all("it is complete" in line for line in said[len(runs) :])
 
 
+@pytest.mark.mlflow
+def test_what_is_in_git_is_published_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow_store import open_empty_store
+
+    from lab import publication
+
+    shutil.copytree(REPORT, tmp_path / REPORT)
+    monkeypatch.chdir(tmp_path)
+    client, said = open_empty_store(), []
+    for _ in range(2):
+        publication.publish(client, said.append)
+    count = 2 * len(FAMILIES) + len(READERS) + 1
+    assert all("new, with" in line for line in said[:count])
+    assert len(said) == 2 * count and all("it is complete" in line for line in said[count:])
+
+
 def test_smoke_params_are_those_of_the_laboratory_with_other_values(small: Path) -> None:
     shutil.copytree(ROOT / "lab", "other", ignore=shutil.ignore_patterns("__pycache__"))
     whole = yaml.safe_load(Path("other/params.yaml").read_text())

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 # equal features, and which of them is the greatest would depend on the processor. Further below, a place's share falls
 # to nothing over FADE: were it to end at once, whether a place at that very distance has one would depend on it too.
 ROUNDING = 1e-5
-FADE = 1e-4
+FADE = 1e-3
 
 
 class PlaceNetwork(nn.Module, ABC):

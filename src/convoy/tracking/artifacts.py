@@ -7,12 +7,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlparse, urlsplit
 
 from mlflow import MlflowClient
-from mlflow.artifacts import download_artifacts, list_artifacts
+from mlflow.artifacts import download_artifacts
 from mlflow.entities import Run
+from mlflow.store.artifact.artifact_repo import ArtifactRepository
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from convoy.tracking import settings
 
@@ -116,34 +118,37 @@ def read(client: MlflowClient, run_id: str, name: str) -> bytes:
 
 
 def put_files(client: MlflowClient, run_id: str, contents: Mapping[str, bytes]) -> None:
-    """Write artifacts, folders and all. Raises StoreMoved, ArtifactRefused."""
+    """Write artifacts, folders and all, each in one step. Raises StoreMoved, ArtifactRefused.
+
+    Not by `log_artifacts`: in a local store that follows links out of the run's folder, and leaves half a file where it
+    is killed.
+    """
     require_own_folder(client, run_id)
     with tempfile.TemporaryDirectory() as folder:
         for name, content in contents.items():
-            path = Path(folder, name)
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path = Path(folder, Path(name).name)
             path.write_bytes(content)
-        client.log_artifacts(run_id, folder)
+            parent = str(Path(name).parent)
+            client.log_artifact(run_id, str(path), None if parent == "." else parent)
 
 
 def list_files(client: MlflowClient, run_id: str, folder: str | None = None) -> dict[str, int | None]:
     """Artifact -> size in bytes, through all folders below `folder`. Raises ArtifactRefused."""
     root = location(client, run_id)  # raises: MLflow's client would connect to any host that the run names
-    return _list_files(client.tracking_uri, root.rstrip("/"), folder, MAX_DEPTH)
+    # Not by the run's id: then MLflow looks up the run and all models again for each folder.
+    repository = get_artifact_repository(root, tracking_uri=client.tracking_uri)
+    return _list_files(repository, folder, MAX_DEPTH)
 
 
-def _list_files(tracking_uri: str, root: str, folder: str | None, depth: int) -> dict[str, int | None]:
+def _list_files(repository: ArtifactRepository, folder: str | None, depth: int) -> dict[str, int | None]:
     if depth == 0:
-        raise ArtifactRefused(f"{root} has folders of artifacts below more than {MAX_DEPTH} others")
+        raise ArtifactRefused(f"{repository.artifact_uri} has folders below more than {MAX_DEPTH} others")
     sizes: dict[str, int | None] = {}
-    # By the address of the folder: by the run's id, MLflow looks up the run and all models at each folder again.
-    address = f"{root}/{folder}" if folder else root
-    for entry in list_artifacts(artifact_uri=address, tracking_uri=tracking_uri):
-        name = f"{folder}/{PurePosixPath(entry.path).name}" if folder else PurePosixPath(entry.path).name
+    for entry in repository.list_artifacts(folder):
         if entry.is_dir:
-            sizes |= _list_files(tracking_uri, root, name, depth - 1)
+            sizes |= _list_files(repository, entry.path, depth - 1)
         else:
-            sizes[name] = entry.file_size
+            sizes[entry.path] = entry.file_size
     return sizes
 
 

@@ -17,7 +17,7 @@ from mlflow.types.schema import Map, TensorSpec
 import convoy
 from convoy.bundles.bundle import RELEASE, Bundle, read_bundle
 from convoy.core.paths import Task
-from convoy.tracking.artifacts import list_files, require_own_folder
+from convoy.tracking.artifacts import list_files, put_files
 from convoy.tracking.registry import DIGEST, FOLDER, bundle_folder, find_version, model_folder, model_name
 
 # What convoy.tracking.pyfunc imports: a version carries it, so it loads where Convoy is not installed.
@@ -82,7 +82,6 @@ def _store_model(client: MlflowClient, run_id: str, model: str, folder: Path, bu
     """
     if _is_stored(client, run_id, model, bundle):
         return
-    require_own_folder(client, run_id)
     package = Path(next(iter(convoy.__path__)))
     ignore = shutil.ignore_patterns("__pycache__", RELEASE)
     with tempfile.TemporaryDirectory() as temporary:
@@ -102,7 +101,11 @@ def _store_model(client: MlflowClient, run_id: str, model: str, folder: Path, bu
             input_example=pd.DataFrame({bundle.card.task: [bundle.shown_input]}),
             metadata={DIGEST: bundle.digest, "labels": list(bundle.card.labels)},
         )
-        client.log_artifacts(run_id, f"{temporary}/{model}", model)
+        made = Path(temporary, model)
+        files = {
+            path.relative_to(temporary).as_posix(): path.read_bytes() for path in made.rglob("*") if path.is_file()
+        }
+        put_files(client, run_id, files)
 
 
 def _signature(task: Task) -> ModelSignature:
