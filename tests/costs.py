@@ -27,6 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--quick", action="store_true", help="only tests without a mark: no torch, MLflow or long process")
     group.addoption("--costly", action="store_true", help="only tests with a mark, without the long proofs")
     group.addoption("--proofs", action="store_true", help="only the long proofs")
+    parser.addini("unmarked_import_cpu_s", "the most CPU time to import a module of such tests", default="6")
     parser.addini("unmarked_cpu_s", "the most CPU time of a test without a mark, its fixtures included", default="2")
 
 
@@ -100,7 +101,7 @@ def pytest_make_collect_report(
     config = collector.config
     if not config.getoption("quick") or not isinstance(collector, pytest.Module) or not report.passed:
         return report
-    allowed_s = float(config.getini("unmarked_cpu_s"))
+    allowed_s = float(config.getini("unmarked_import_cpu_s"))
     if brought:
         report.outcome = "failed"
         report.longrepr = (
