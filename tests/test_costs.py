@@ -43,9 +43,8 @@ def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch):
     """Runs pytest with the guard, in a folder whose torch is an empty module."""
     monkeypatch.setenv("PYTHONPATH", str(TESTS))
     marks = "\n".join(f"    {name}: a cost" for name in ("torch", "mlflow", "process", "pipeline", "proof"))
-    pytester.makeini(
-        f"[pytest]\naddopts = -p costs --strict-markers\nunmarked_cpu_s = 0.5\nunmarked_import_cpu_s = 0.5\nmarkers =\n{marks}\n"
-    )
+    limits = "unmarked_cpu_s = 0.5\nunmarked_import_cpu_s = 0.5"
+    pytester.makeini(f"[pytest]\naddopts = -p costs --strict-markers\n{limits}\nmarkers =\n{marks}\n")
     pytester.makepyfile(torch="", test_cases=CASES, test_marked=MARKED)
 
     def run_with(*options: str) -> pytest.RunResult:
