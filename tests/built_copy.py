@@ -53,9 +53,11 @@ def served(folder: Path) -> Iterator[str]:
             server.wait(timeout=15)
 
 
-def build(folder: Path, overrides: Path = SMALL, **variables: str) -> Path:
-    """Raw data to a published bundle per task, as a user would do it."""
+def build(folder: Path, overrides: Path = SMALL, cache: Path | None = None, **variables: str) -> Path:
+    """Raw data to a published bundle per task, as a user would do it; DVC's cache is a copy of `cache`."""
     workspace.create(folder, overrides)
+    if cache is not None:
+        shutil.copytree(cache, folder / ".dvc" / "cache", dirs_exist_ok=True)
     command(folder, "dvc", "repro", timeout_s=BUILD_S, **variables)
     command(folder, "convoy", "publish", timeout_s=300)
     return folder
@@ -63,14 +65,13 @@ def build(folder: Path, overrides: Path = SMALL, **variables: str) -> Path:
 
 def build_again(folder: Path) -> Path:
     """The same, where DVC's cache brings back each stage whose code, params and data an earlier build had, too."""
-    own = folder / ".dvc" / "cache"
-    if CACHE.exists() and _size_bytes(CACHE) < MAX_CACHE_BYTES:
-        shutil.copytree(CACHE, own)
-    build(folder, CONVOY_FOLLOW="0")  # publish brings each run to MLflow; tests/test_live.py follows a training
+    cache = CACHE if CACHE.exists() and _size_bytes(CACHE) < MAX_CACHE_BYTES else None
+    # `publish` brings each run to MLflow; tests/test_live.py follows a training.
+    build(folder, cache=cache, CONVOY_FOLLOW="0")
     fresh = CACHE.with_name(f"{CACHE.name}.fresh")
     for old in (fresh, CACHE):
         shutil.rmtree(old, ignore_errors=True)
-    shutil.copytree(own, fresh)
+    shutil.copytree(folder / ".dvc" / "cache", fresh)
     fresh.rename(CACHE)
     return folder
 
