@@ -39,14 +39,14 @@ def write_bodies(folder: Path, count: int) -> Bodies:
         path.write_bytes(content)
         into.append(path)
 
-    for pixels in some_images(paths.prepared("image", "validation"), count).images:
+    for pixels in some_images(paths.prepared("image", "validation"), count).contents:
         png = encode_png(pixels)
         put(found.images, "png", png)
         head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="image"; filename="image.png"\r\n'
         head += "Content-Type: image/png\r\n\r\n"
         put(found.forms, "form", head.encode() + png + f"\r\n--{BOUNDARY}--\r\n".encode())
         put(found.tensors, "tensor", json.dumps({"inputs": pixels.reshape(1, 28, 28, 1).tolist()}).encode())
-    reviews = some_texts(paths.prepared("text", "validation"), count).texts
+    reviews = some_texts(paths.prepared("text", "validation"), count).contents
     lengths = np.random.default_rng(0).permutation(np.linspace(20, 400, len(reviews)).astype(int))
     for review, words in zip(reviews, lengths, strict=True):
         text = " ".join(review.split()[:words])

@@ -12,8 +12,8 @@ import yaml
 from bench.training import some_images, some_texts
 from convoy.core import atomic, paths
 from convoy.core.paths import Split, Task
-from convoy.kinds.image.prepared import write_images
-from convoy.kinds.text.prepared import write_texts
+from convoy.kinds.image.prepared import write as write_images
+from convoy.kinds.text.prepared import write as write_texts
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -17,7 +17,7 @@ from pyarrow import parquet
 from bench import machine
 from bench.bodies import deploy
 from convoy.core import atomic, paths
-from convoy.kinds.text.prepared import read_texts
+from convoy.kinds.text.prepared import read as read_texts
 
 REPORT = Path("reports/bench/scoring.json")
 
@@ -45,7 +45,7 @@ def main(
     report: Annotated[Path, typer.Option(help="Where to write.")] = REPORT,
 ) -> None:
     """Score validation reviews with what was built last, again and again until there are enough."""
-    texts = list(read_texts(paths.prepared("text", "validation")).texts)
+    texts = list(read_texts(paths.prepared("text", "validation")).contents)
     facts = machine.facts()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -20,7 +20,7 @@ from bench.bodies import JSON, deploy
 from bench.contest import Contest, Ratio, hold, table
 from bench.load import Load
 from convoy.core import atomic, paths
-from convoy.kinds.text.prepared import read_texts
+from convoy.kinds.text.prepared import read as read_texts
 
 REPORT = Path("reports/bench/streams.json")
 PATH = "/v1/texts/stream"
@@ -133,7 +133,7 @@ def main(
 ) -> None:
     """Measure on what `dvc repro` built last; clients and service share the cores. Two minutes."""
     try:
-        words = " ".join(read_texts(paths.prepared("text", "validation")).texts[:200]).split()
+        words = " ".join(read_texts(paths.prepared("text", "validation")).contents[:200]).split()
         with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
             facts = machine.facts()
             results = measure(Size(rounds=rounds), _start(stack, Path(folder)), words)

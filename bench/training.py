@@ -18,8 +18,12 @@ from convoy.core import atomic, paths, stage_names
 from convoy.core.params import read_section
 from convoy.core.paths import DATA_KINDS, Task
 from convoy.kinds import candidates
-from convoy.kinds.image.prepared import ImageSplit, read_images, write_images
-from convoy.kinds.text.prepared import TextSplit, read_texts, write_texts
+from convoy.kinds.image.prepared import Split as ImageSplit
+from convoy.kinds.image.prepared import read as read_images
+from convoy.kinds.image.prepared import write as write_images
+from convoy.kinds.text.prepared import Split as TextSplit
+from convoy.kinds.text.prepared import read as read_texts
+from convoy.kinds.text.prepared import write as write_texts
 from convoy.kinds.text.preprocessing import TextPreprocessing, TextPreprocessor
 from convoy.training.trainer import TrainerParams
 
@@ -61,7 +65,7 @@ def _contests(
 
 
 def _image_training(split: ImageSplit, size: Size, folder: Path) -> Contest:
-    few = ImageSplit(split.images[:250], split.labels[:250], split.names)
+    few = ImageSplit(split.contents[:250], split.labels[:250], split.names)
     subject, validation = _image_subject(split, folder / "train.arrow"), _image_subject(few, folder / "few.arrow").data
     trainer = read_section(TrainerParams, "train", "trainer")
     trainer = trainer.model_copy(update={"accelerator": "cpu", "precision": "32-true", "seed": SEED})
@@ -131,21 +135,21 @@ def _image_subject(split: ImageSplit, path: Path) -> Subject:
 
 def _stock(split: ImageSplit, subject: Subject) -> Any:
     params = candidates.batch_params("image", subject.params.batches)
-    return feeding.stock_loader(feeding.AugmentedImages(split.images, split.labels, params), params.size)
+    return feeding.stock_loader(feeding.AugmentedImages(split.contents, split.labels, params), params.size)
 
 
 def some_images(path: Path, count: int) -> ImageSplit:
     """Some of a prepared split, drawn evenly; the same ones each time."""
     split = read_images(path)
     rows = _some(len(split.labels), count)
-    return ImageSplit(split.images[rows], split.labels[rows], split.names)
+    return ImageSplit(split.contents[rows], split.labels[rows], split.names)
 
 
 def some_texts(path: Path, count: int) -> TextSplit:
     """Some of a prepared split, drawn evenly; the same ones each time."""
     split = read_texts(path)
     rows = _some(len(split.labels), count)
-    texts, tokens = ([column[row] for row in rows] for column in (split.texts, split.tokens))
+    texts, tokens = ([column[row] for row in rows] for column in (split.contents, split.tokens))
     return TextSplit(texts, tokens, split.labels[rows], split.names, split.vocabulary, split.pad_id)
 
 
@@ -153,7 +157,7 @@ def _cut_later(texts: TextSplit, contract: Path, tokenizer: Path) -> list[NDArra
     """The same texts with up to PADDED_TOKENS tokens; prepared ones may have lost some of theirs."""
     params = TextPreprocessing.model_validate_json(contract.read_bytes())
     longer = TextPreprocessor(params.model_copy(update={"max_tokens": PADDED_TOKENS}), tokenizer.read_bytes())
-    return [text.array.astype(np.int32) for text in longer.prepare_all(list(texts.texts))]
+    return [text.array.astype(np.int32) for text in longer.prepare_all(list(texts.contents))]
 
 
 def _some(total: int, count: int) -> NDArray[np.int64]:

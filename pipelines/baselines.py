@@ -10,9 +10,9 @@ from convoy.core.params import Section, read_section
 from convoy.core.paths import Task
 from convoy.evaluation.metrics import accuracy
 from convoy.kinds.image import baselines as image_baselines
-from convoy.kinds.image.prepared import read_images
+from convoy.kinds.image.prepared import read as read_images
 from convoy.kinds.text import baselines as text_baselines
-from convoy.kinds.text.prepared import read_texts
+from convoy.kinds.text.prepared import read as read_texts
 
 Predictions = Iterator[tuple[str, NDArray[np.int64]]]
 
@@ -30,8 +30,8 @@ def main() -> None:
     params = read_section(Params, "baselines")
     train_texts, test_texts = (read_texts(paths.prepared("text", split)) for split in ("train", "test"))
     train_images, test_images = (read_images(paths.prepared("image", split)) for split in ("train", "test"))
-    text_predictions = text_baselines.predictions(params.text, train_texts, test_texts.texts, params.seed)
-    image_predictions = image_baselines.predictions(params.image, train_images, test_images.images, params.seed)
+    text_predictions = text_baselines.predictions(params.text, train_texts, test_texts.contents, params.seed)
+    image_predictions = image_baselines.predictions(params.image, train_images, test_images.contents, params.seed)
     report = {
         "text": _measure("text", text_predictions, test_texts.labels, train_texts.names),
         "image": _measure("image", image_predictions, test_images.labels, train_images.names),

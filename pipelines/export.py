@@ -2,22 +2,17 @@
 
 import json
 import sys
+from typing import Any
 
 from pydantic import Field
 
-from convoy.bundles.bundle import Limits, Occlusion, Reading
+from convoy.bundles.bundle import Limits
 from convoy.core import paths, stage
-from convoy.core.params import Section, read_section
+from convoy.core.params import read_section
 from convoy.core.paths import Architecture, DataKind
 from convoy.export.build import BundleParams, build_bundle
 from convoy.export.to_onnx import Explaining
-
-
-class Explanations(Section):
-    """How the models explain their predictions."""
-
-    image: Occlusion
-    text: Reading
+from convoy.kinds.registry import module
 
 
 class Params(BundleParams):
@@ -25,7 +20,7 @@ class Params(BundleParams):
 
     max_contribution_difference: float = Field(gt=0)
     limits: dict[DataKind, Limits]
-    explanation: Explanations
+    explanation: dict[DataKind, dict[str, Any]]  # how the models explain their predictions, as each kind can
 
 
 def main(task: DataKind) -> None:
@@ -33,7 +28,7 @@ def main(task: DataKind) -> None:
     params = read_section(Params, "export")
     architecture: Architecture = json.loads(paths.choice(task).read_bytes())["architecture"]
     preprocessing = json.loads(paths.contract(task).read_bytes())
-    method: Occlusion | Reading = params.explanation.image if task == "image" else params.explanation.text
+    method = read_section(module(task, "explanation").Params, "export", "explanation", task)
     explaining = Explaining(method, params.max_contribution_difference)
     build_bundle(task, architecture, preprocessing, params.limits[task], params, explaining=explaining)
 

@@ -8,7 +8,7 @@ from convoy.core import paths, stage
 from convoy.core.params import read_section
 from convoy.evaluation.parity import Agreement, compare_pieces, require_agreement
 from convoy.export.build import BundleParams, build_bundle
-from convoy.kinds.text.prepared import read_texts
+from convoy.kinds.text.prepared import read as read_texts
 from convoy.kinds.text.preprocessing import StreamPreprocessing, TextPreprocessing
 
 
@@ -27,7 +27,7 @@ def main() -> None:
     params = read_section(Params, "export_stream")
 
     def check_pieces(model: Model) -> dict[str, Agreement]:
-        texts = read_texts(paths.prepared("text-stream", "validation")).texts[: params.piece_texts]
+        texts = read_texts(paths.prepared("text-stream", "validation")).contents[: params.piece_texts]
         pieces = compare_pieces(model, texts)
         return {"pieces": require_agreement(pieces, params.max_piece_difference, "texts at once and in pieces")}
 

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import orjson
 
 from convoy.bundles.bundle import BundleInvalid, Release, read_release
 from convoy.bundles.explanation import Explainer, open_explainer
 from convoy.bundles.predictor import Predictor
 from convoy.core.paths import DEPLOYED, TASKS, Task
-from convoy.kinds.image.preprocessing import ImagePreprocessing
+from convoy.kinds.registry import module
 from serving.metrics import Metrics, metrics_of
 
 DEPLOYED_VARIABLE = "CONVOY_DEPLOYED"
@@ -118,12 +117,8 @@ def _load_current(root: Path, task: Task) -> Deployed:
 
 
 def _time_runs(predictor: Predictor) -> float:
-    """Seconds of the quickest of some runs of one image or of the longest text."""
-    contract = predictor.card.preprocessing
-    if isinstance(contract, ImagePreprocessing):
-        batch = np.zeros((1, contract.size_px, contract.size_px, contract.channels), dtype=np.uint8)
-    else:
-        batch = predictor.preprocessor.collate([np.full(contract.longest_run, contract.unknown_id, dtype=np.int64)])
+    """Seconds of the quickest of some runs of one input of the largest size."""
+    batch = module(predictor.card.kind, "preprocessing").blank_batch(predictor.card.preprocessing)
     times_s = []
     for _ in range(TIMED_RUNS):
         began_s = time.perf_counter()

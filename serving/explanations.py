@@ -8,17 +8,16 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from convoy.bundles.bundle import ImageExplanation, TextExplanation
-from convoy.bundles.explanation import (
-    Explainer,
-    draw_overlay,
-    occlude,
+from convoy.bundles.explanation import Explainer
+from convoy.kinds.image.explanation import ImageExplanation, draw_overlay, occlude
+from convoy.kinds.image.preprocessing import Polarity, PreparedImage
+from convoy.kinds.kind import InputRejected
+from convoy.kinds.text.explanation import (
+    TextExplanation,
     probabilities_while_reading,
     strongest_phrases,
     word_contributions,
 )
-from convoy.kinds.image.preprocessing import Polarity, PreparedImage
-from convoy.kinds.kind import InputRejected
 from convoy.kinds.text.preprocessing import LocatedText, TextPreprocessing, TextPreprocessor
 from serving.deployed import Deployed
 from serving.errors import RequestError, from_rejection
@@ -45,7 +44,7 @@ def explain_image(model: Deployed, encoded: bytes, question: ImageQuestion, name
     pixels = prepared.array
     answer: dict[str, object] = {}
     if question.method == "occlusion":
-        probabilities, maps = occlude(model.predictor, contract, pixels)
+        probabilities, maps = occlude(model.predictor.probabilities, contract, pixels)
         if not np.isfinite(maps).all():
             raise ValueError("the model gave a probability that is no number")
         index = _label_index(model, question.label, probabilities)
@@ -78,7 +77,9 @@ def explain_text(model: Deployed, text: str, label: str | None) -> bytes:
     explained = _explainer_of(model).explain(located.prepared.array)
     index = _label_index(model, label, explained.probabilities)
     contributions = explained.contributions[index]
-    places, rows = probabilities_while_reading(model.predictor, located.prepared.array, contract.max_prefixes)
+    places, rows = probabilities_while_reading(
+        model.predictor.probabilities, located.prepared.array, contract.max_prefixes
+    )
     probabilities_after = dict(zip(places.tolist(), rows[:, index].tolist(), strict=True))
     words = _explain_words(text, located, word_contributions(contributions, contract.widths), probabilities_after)
     phrases: list[ExplainedPhrase] = [

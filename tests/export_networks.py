@@ -81,7 +81,7 @@ def write(path: Path, task: Any, architecture: Any) -> None:
     how = export_explanation if path.name == "explanation.onnx" else export
     path.parent.mkdir(exist_ok=True)
     # Left in training mode on purpose: the export must not keep dropout.
-    path.write_bytes(how(network(task, architecture), example(task), task, calibration(task)))
+    path.write_bytes(how(network(task, architecture), example(task), task.partition("-")[0], calibration(task)))
 
 
 def in_a_fork(path: Path, task: str, architecture: str) -> int:

@@ -4,9 +4,11 @@ from typing import Any
 
 import numpy as np
 
-from convoy.data.census import Census, ImageFacts, TextFacts
-from convoy.data.text_preparation import count_scripts
+from convoy.data.census import Census
+from convoy.kinds.image.facts import Facts as ImageFacts
 from convoy.kinds.kind import NearPair, NearPairs
+from convoy.kinds.text.facts import Facts as TextFacts
+from convoy.kinds.text.facts import count_scripts
 from convoy.sources.items import Rejection
 
 
@@ -31,9 +33,10 @@ def text_census(texts: list[str], labels: list[int], **changes: Any) -> Census:
         "copies": {},
         "rejections": [],
         "near": NearPairs((), "equal"),
-        "facts": facts,
     }
-    return Census(**of | changes)
+    of |= changes
+    content = facts.content(splits, of["labels"], of["label_names"])
+    return Census(**of, content=content)
 
 
 def planted_texts() -> Census:
@@ -60,15 +63,19 @@ def image_census(n: int, labels: int = 2) -> Census:
         brightness=numbers.astype(np.float64),
         size_px=28,
     )
+    splits, names = (
+        {"train": numbers[: n // 2], "test": numbers[n // 2 :]},
+        [f"class {label}" for label in range(labels)],
+    )
     return Census(
         names=[f"folder/{number}.png" for number in numbers],
         labels=numbers % labels,
-        label_names=tuple(f"class {label}" for label in range(labels)),
+        label_names=tuple(names),
         keys=[str(number).encode() for number in numbers],
-        splits={"train": numbers[: n // 2], "test": numbers[n // 2 :]},
+        splits=splits,
         dropped={},
         copies={},
         rejections=[],
         near=NearPairs((NearPair(0, n - 1, 0.03),), "alike"),
-        facts=facts,
+        content=facts.content(splits, numbers % labels, names),
     )

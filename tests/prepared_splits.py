@@ -4,8 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from convoy.kinds.image.prepared import ImageSplit, write_images
-from convoy.kinds.text.prepared import TextSplit, write_texts
+from convoy.kinds.image.prepared import Split as ImageSplit
+from convoy.kinds.image.prepared import write as write_images
+from convoy.kinds.text.prepared import Split as TextSplit
+from convoy.kinds.text.prepared import write as write_texts
 
 VOCABULARY = 50
 

@@ -15,7 +15,7 @@ from convoy.sources.items import SourceParams, TableParams
 def params(path: Path, **changes: Any) -> SourceParams:
     table = {"file": None, "content": "text", "label": "label", "split": "split", "encoding": "utf-8"}
     table |= changes.pop("table", {})
-    rest = {"given_splits": True, "labels": None, **changes}
+    rest = {"source": "folder", "given_splits": True, "labels": None, **changes}
     return SourceParams(path=path, table=TableParams(**table), **rest)
 
 

@@ -13,6 +13,7 @@ from dvc.repo import Repo
 from dvc.stage import PipelineStage
 
 from convoy.core import paths
+from convoy.sources import registry
 
 GRAPH = grimp.build_graph("convoy", "pipelines", cache_dir=None)
 
@@ -23,13 +24,33 @@ def dvc_stages() -> Iterator[dict[str, PipelineStage]]:
         yield {stage.addressing: stage for stage in repo.index.stages if stage.path_in_repo == "dvc.yaml"}
 
 
+# What the data stages load by name: convoy.kinds.registry and convoy.sources.registry.
+DATA_STAGES = {
+    "fetch_images": ("fetch", "image", ["raw"]),
+    "fetch_text": ("fetch", "text", ["raw"]),
+    "prepare_images": ("prepare", "image", ["preparation", "raw"]),
+    "prepare_text": ("prepare", "text", ["preparation", "raw"]),
+}
+BY_KIND = {
+    "export": ["explanation", "prepared", "preprocessing", "raw"],
+    "evaluate": ["explanation", "mistakes", "prepared", "preprocessing", "raw"],
+}
+SOURCES = {"fetch": [f"convoy.sources.{module}" for module in registry.SOURCES.values()], "prepare": []}
+
+
 def roots(name: str) -> list[str]:
     """The entry point of a stage and, by the naming rule of convoy.kinds.candidates, the modules it loads by task."""
     entry, _, key = name.partition("@")
     task, _, architecture = key.partition("-")
+    if name in DATA_STAGES:
+        entry, kind, modules = DATA_STAGES[name]
+        return [f"pipelines.{entry}", *(f"convoy.kinds.{kind}.{module}" for module in modules), *SOURCES[entry]]
     modules = [f"pipelines.{entry}"]
+    stage = entry.removesuffix("_stream")
     if entry.endswith("_stream"):
         modules += ["convoy.kinds.text.stream_dataset", "convoy.kinds.text.networks.stream_lstm"]
+        task = "text"
+    modules += [f"convoy.kinds.{task}.{module}" for module in BY_KIND.get(stage, [])]
     if entry in ("train", "export", "evaluate"):
         modules.append(f"convoy.kinds.{task}.dataset")
         architectures = [architecture] if architecture else list(paths.ARCHITECTURES)
@@ -112,13 +133,14 @@ def test_nothing_but_evaluate_depends_on_what_the_baselines_say(dvc_stages: dict
 def test_stage_file_and_section_have_one_name() -> None:
     params = yaml.safe_load(paths.PARAMS.read_text())
     for name, stage in yaml.safe_load(Path("dvc.yaml").read_text())["stages"].items():
-        assert stage["cmd"].startswith(f"exec python -m pipelines.{name}")
-        assert Path("pipelines", f"{name}.py").exists()
+        module = DATA_STAGES[name][0] if name in DATA_STAGES else name
+        assert stage["cmd"].startswith(f"exec python -m pipelines.{module}")
+        assert Path("pipelines", f"{module}.py").exists()
         assert all(str(key).split(".")[0] == name for key in stage["params"])
         assert name in params
-    assert {path.stem for path in Path("pipelines").glob("[a-z]*.py")} == set(
-        yaml.safe_load(Path("dvc.yaml").read_text())["stages"]
-    )
+    stages = yaml.safe_load(Path("dvc.yaml").read_text())["stages"]
+    modules = {DATA_STAGES[name][0] if name in DATA_STAGES else name for name in stages}
+    assert {path.stem for path in Path("pipelines").glob("[a-z]*.py")} == modules
 
 
 @pytest.mark.process
@@ -150,7 +172,8 @@ def test_serving_uses_of_convoy_only_what_the_design_names() -> None:
 def test_every_section_of_params_is_read_by_its_stage() -> None:
     params = yaml.safe_load(paths.PARAMS.read_text())
     for stage in yaml.safe_load(Path("dvc.yaml").read_text())["stages"]:
-        assert f'"{stage}"' in Path("pipelines", f"{stage}.py").read_text(), stage
+        if stage not in DATA_STAGES:  # those take its name from convoy.core.stage_names
+            assert f'"{stage}"' in Path("pipelines", f"{stage}.py").read_text(), stage
         assert params[stage]
 
 

@@ -14,9 +14,9 @@ from scipy.sparse import csr_matrix
 from convoy.core import paths
 from convoy.core.params import read_section
 from convoy.kinds.image import baselines as image_baselines
-from convoy.kinds.image.prepared import ImageSplit
+from convoy.kinds.image.prepared import Split as ImageSplit
 from convoy.kinds.text import baselines as text_baselines
-from convoy.kinds.text.prepared import TextSplit
+from convoy.kinds.text.prepared import Split as TextSplit
 from pipelines import baselines
 
 pytestmark = pytest.mark.torch
@@ -51,7 +51,7 @@ def test_every_image_baseline_learns_what_is_there_to_learn_and_the_same_twice(n
     params = PARAMS.image[name].model_copy(update={"epochs": 12, "batch_size": 10})
     split = image_split(120)
     once, again = (
-        dict(image_baselines.predictions({name: params}, split, split.images, seed=3))[name] for _ in range(2)
+        dict(image_baselines.predictions({name: params}, split, split.contents, seed=3))[name] for _ in range(2)
     )
     assert (once == split.labels).mean() >= 0.9
     assert np.array_equal(once, again)
@@ -88,7 +88,7 @@ def test_a_text_baseline_knows_more_than_two_labels(name: str) -> None:
 
 def test_text_baselines_learn_what_is_there_to_learn_and_the_same_twice() -> None:
     split, asked = text_split(200), text_split(90)
-    once, again = (dict(text_baselines.predictions(FEW_TEXTS, split, asked.texts, seed=1)) for _ in range(2))
+    once, again = (dict(text_baselines.predictions(FEW_TEXTS, split, asked.contents, seed=1)) for _ in range(2))
     for name, found in once.items():
         assert (found == asked.labels).mean() >= 0.9, name
         assert np.array_equal(found, again[name])

@@ -17,10 +17,10 @@ from bench.place import ROOT
 from bench.subject import SEED, Candidate, Subject
 from bench.training import Size, measure
 from convoy.core.params import read_section
-from convoy.data.text_preparation import build_tokenizer
 from convoy.kinds import candidates
 from convoy.kinds.image.dataset import BatchParams
-from convoy.kinds.text.prepared import read_texts
+from convoy.kinds.text.preparation import build_tokenizer
+from convoy.kinds.text.prepared import read as read_texts
 from convoy.kinds.text.preprocessing import TextPreprocessing
 from convoy.training.callbacks import seed_epoch
 from convoy.training.trainer import Splits, TrainerParams, train
@@ -49,11 +49,11 @@ def test_the_plain_loop_does_the_work_of_lightning_to_the_bit(tmp_path: Path) ->
 
 def test_the_stock_loader_augments_as_ours_does() -> None:
     split = image_split(3)
-    images = AugmentedImages(split.images, split.labels, BatchParams(size=3, flip=True, shift_px=1))
+    images = AugmentedImages(split.contents, split.labels, BatchParams(size=3, flip=True, shift_px=1))
     torch.manual_seed(0)
     found = {images[0][0].numpy().tobytes() for _ in range(400)}
-    padded = np.pad(split.images[0], ((1, 1), (1, 1), (0, 0)))
-    mirrored = np.pad(split.images[0][:, ::-1], ((1, 1), (1, 1), (0, 0)))
+    padded = np.pad(split.contents[0], ((1, 1), (1, 1), (0, 0)))
+    mirrored = np.pad(split.contents[0][:, ::-1], ((1, 1), (1, 1), (0, 0)))
     places = [(row, column) for row in range(3) for column in range(3)]
     assert found == {each[r : r + 28, c : c + 28].tobytes() for each in (padded, mirrored) for r, c in places}
 
@@ -81,7 +81,7 @@ def test_a_ratio_is_the_median_of_the_rounds_that_count() -> None:
 def test_every_comparison_runs_and_reports(tmp_path: Path) -> None:
     for task in ("image", "text"):
         write_split(task, tmp_path / f"{task}.arrow", 128)
-    texts = read_texts(tmp_path / "text.arrow").texts
+    texts = read_texts(tmp_path / "text.arrow").contents
     (tmp_path / "tokenizer.json").write_text(build_tokenizer(texts, 100))
     contract = read_section(TextPreprocessing, "prepare_text", "preprocessing")
     (tmp_path / "contract.json").write_text(contract.model_dump_json())

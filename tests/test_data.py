@@ -9,8 +9,10 @@ import pytest
 from tokenizers import Tokenizer
 
 from convoy.core import paths
-from convoy.kinds.image.prepared import ImageSplit, read_images
-from convoy.kinds.text.prepared import TextSplit, read_texts
+from convoy.kinds.image.prepared import Split as ImageSplit
+from convoy.kinds.image.prepared import read as read_images
+from convoy.kinds.text.prepared import Split as TextSplit
+from convoy.kinds.text.prepared import read as read_texts
 
 pytestmark = pytest.mark.pipeline
 
@@ -27,8 +29,8 @@ def texts(copy: Path) -> dict[str, TextSplit]:
 
 def test_no_image_and_no_text_stands_in_two_splits(images: dict[str, ImageSplit], texts: dict[str, TextSplit]) -> None:
     for contents in (
-        [image.tobytes() for split in images.values() for image in split.images],
-        [text for split in texts.values() for text in split.texts],
+        [image.tobytes() for split in images.values() for image in split.contents],
+        [text for split in texts.values() for text in split.contents],
     ):
         assert len(set(contents)) == len(contents)
 
@@ -42,9 +44,9 @@ def test_every_label_is_in_every_split_in_its_share(images: dict[str, ImageSplit
 def test_images_are_what_the_contract_says(copy: Path, images: dict[str, ImageSplit]) -> None:
     contract = json.loads((copy / paths.contract("image")).read_text())
     for split in images.values():
-        assert split.images.dtype == np.uint8
-        assert split.images.shape[1:] == (contract["size_px"], contract["size_px"], contract["channels"])
-        assert np.median(split.images[:, 0]) < 30, "Fashion-MNIST is light on dark"
+        assert split.contents.dtype == np.uint8
+        assert split.contents.shape[1:] == (contract["size_px"], contract["size_px"], contract["channels"])
+        assert np.median(split.contents[:, 0]) < 30, "Fashion-MNIST is light on dark"
 
 
 def test_tokens_are_what_the_contract_says(copy: Path, texts: dict[str, TextSplit]) -> None:
@@ -60,7 +62,7 @@ def test_the_vocabulary_is_that_of_the_training_texts(copy: Path, texts: dict[st
     tokenizer = Tokenizer.from_file(str(copy / paths.TOKENIZER))
 
     def words(split: Any) -> set[str]:
-        normalised = (tokenizer.normalizer.normalize_str(text) for text in split.texts)
+        normalised = (tokenizer.normalizer.normalize_str(text) for text in split.contents)
         return {word for text in normalised for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(text)}
 
     assert set(tokenizer.get_vocab()) - {"[PAD]", "[UNK]"} <= words(texts["train"])

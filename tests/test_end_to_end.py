@@ -18,8 +18,8 @@ from mlflow import MlflowClient
 
 from convoy.bundles.bundle import read_bundle
 from convoy.bundles.predictor import Predictor
-from convoy.kinds.image.prepared import read_images
-from convoy.kinds.text.prepared import read_texts
+from convoy.kinds.image.prepared import read as read_images
+from convoy.kinds.text.prepared import read as read_texts
 from convoy.lineage import workspace
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.mlflow]
@@ -75,7 +75,7 @@ def test_the_bundle_is_calibrated_and_its_sets_cover_the_test_split_as_promised(
 
 
 def test_sets_over_http_are_those_of_the_card(copy: Path, url: str) -> None:
-    texts = read_texts(copy / "data/prepared/text/test.arrow").texts[:40]
+    texts = read_texts(copy / "data/prepared/text/test.arrow").contents[:40]
     sets = read_bundle(copy / "bundles" / "text").card.sets
     full = httpx.post(f"{url}/v1/texts/predict", json={"texts": texts}, timeout=30).json()["predictions"]
     answer = httpx.post(f"{url}/v1/texts/sets", json={"texts": texts}, timeout=30).json()
@@ -92,7 +92,7 @@ def test_what_explanations_point_at_matters_more_than_what_is_drawn_at_random(co
 
 
 def test_explanations_over_http_add_up_to_the_predictions(copy: Path, url: str) -> None:
-    text = read_texts(copy / "data/prepared/text/test.arrow").texts[0]
+    text = read_texts(copy / "data/prepared/text/test.arrow").contents[0]
     found = httpx.post(f"{url}/v1/texts/explain", json={"text": text}, timeout=30).json()
     predicted = httpx.post(f"{url}/v1/texts/predict", json={"texts": [text]}, timeout=30).json()["predictions"][0]
     assert found["label"] == predicted["label"]
@@ -128,14 +128,14 @@ def test_test_images_as_files_equal_the_pixels_that_evaluation_saw(copy: Path) -
     from convoy.export.build import png
 
     predictor = Predictor(copy / "bundles" / "image")
-    images = read_images(copy / "data/prepared/image/test.arrow").images[:100]
+    images = read_images(copy / "data/prepared/image/test.arrow").contents[:100]
     for image in images:
         assert np.array_equal(predictor.prepare(base64.b64decode(png(image))).array, image)
 
 
 def test_texts_over_http_equal_the_offline_predictions_of_the_bundle(copy: Path, url: str) -> None:
     predictor = Predictor(copy / "bundles" / "text")
-    texts = read_texts(copy / "data/prepared/text/test.arrow").texts[:40]
+    texts = read_texts(copy / "data/prepared/text/test.arrow").contents[:40]
     prepared = [predictor.prepare(text) for text in texts]
     expected = predictor.probabilities([text.array for text in prepared])
     answer = httpx.post(f"{url}/v1/texts/predict", json={"texts": texts}, timeout=30)
@@ -147,7 +147,7 @@ def test_texts_over_http_equal_the_offline_predictions_of_the_bundle(copy: Path,
 
 def test_a_text_alone_gets_the_answer_that_it_gets_in_a_batch(copy: Path, url: str) -> None:
     labels = read_bundle(copy / "bundles" / "text").card.labels
-    texts = sorted(read_texts(copy / "data/prepared/text/test.arrow").texts, key=len)
+    texts = sorted(read_texts(copy / "data/prepared/text/test.arrow").contents, key=len)
     batch = [texts[0], *texts[-10:]]
     together = httpx.post(f"{url}/v1/texts/predict", json={"texts": batch}, timeout=30).json()
     alone = httpx.post(f"{url}/v1/texts/predict", json={"texts": batch[:1]}, timeout=30).json()

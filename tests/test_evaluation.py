@@ -79,8 +79,8 @@ def test_pictures_are_drawn_and_come_out_the_same(tmp_path: Path) -> None:
     for name in ("one", "two"):
         for kind, figure in {
             "confusion": plots.draw_confusion(LABELS, PROBABILITIES, NAMES, "test"),
-            "images": plots.draw_wrong_images(images, LABELS, PROBABILITIES, NAMES),
-            "texts": plots.draw_wrong_texts(texts, LABELS, PROBABILITIES, NAMES),
+            "images": plots.draw_mistakes("image", images, LABELS, PROBABILITIES, NAMES),
+            "texts": plots.draw_mistakes("text", texts, LABELS, PROBABILITIES, NAMES),
         }.items():
             plots.save_figure(figure, tmp_path / name / f"{kind}.png")
     for path in sorted((tmp_path / "one").iterdir()):
@@ -91,7 +91,7 @@ def test_pictures_are_drawn_and_come_out_the_same(tmp_path: Path) -> None:
 
 def test_no_mistakes_is_a_picture_too(tmp_path: Path) -> None:
     perfect = np.eye(2)[LABELS]
-    plots.save_figure(plots.draw_wrong_texts(["a"] * 4, LABELS, perfect, NAMES), tmp_path / "none.png")
+    plots.save_figure(plots.draw_mistakes("text", ["a"] * 4, LABELS, perfect, NAMES), tmp_path / "none.png")
     assert (tmp_path / "none.png").stat().st_size > 0
 
 
@@ -104,7 +104,7 @@ def test_a_thousand_labels_make_pictures_that_can_be_opened(tmp_path: Path) -> N
     found = {"class": metrics.per_class(labels, labels == sure.argmax(axis=1), names)}
     for figure in (
         plots.draw_confusion(labels, sure, names, "test"),
-        plots.draw_wrong_images(images, labels, sure, names),
+        plots.draw_mistakes("image", images, labels, sure, names),
         plots.draw_slices(found, "test"),
     ):
         plots.save_figure(figure, tmp_path / "picture.png")

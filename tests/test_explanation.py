@@ -1,6 +1,7 @@
 """What explains an input points at what decides it, adds up, and is in place: in the image, and in the text."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +14,10 @@ from PIL import Image
 from tiny_bundles import IMAGE_CARD, TEXT_CARD
 
 from convoy.bundles.bundle import EXPLANATION, BundleInvalid, read_bundle, write_bundle
-from convoy.bundles.explanation import (
-    Explainer,
-    draw_overlay,
-    enlarge,
-    occlude,
-    open_explainer,
-    probabilities_while_reading,
-    strongest_phrases,
-    word_contributions,
-)
+from convoy.bundles.explanation import Explainer, open_explainer
 from convoy.bundles.predictor import Model, Predictor
+from convoy.kinds.image.explanation import draw_overlay, enlarge, occlude
+from convoy.kinds.text.explanation import probabilities_while_reading, strongest_phrases, word_contributions
 
 IMAGE = Model(IMAGE_CARD, {"model.onnx": tiny_bundles.image_model()})
 TEXT = Model(TEXT_CARD, {"model.onnx": tiny_bundles.text_model(), "tokenizer.json": tiny_bundles.tokenizer_json()})
@@ -43,7 +37,7 @@ def quadrant(row: int, column: int) -> np.ndarray:
 def test_the_quadrant_that_decides_an_image_is_pointed_at_by_both_methods(row: int, column: int) -> None:
     pixels = quadrant(row, column)
     contributions = IMAGES.explain(pixels).contributions[2]
-    _, falls = occlude(IMAGE, IMAGE_CARD.explanation, pixels)
+    _, falls = occlude(IMAGE.probabilities, IMAGE_CARD.explanation, pixels)
     for found in (contributions, falls[2]):
         middles = enlarge(found, 2)
         assert np.unravel_index(middles.argmax(), (2, 2)) == (row, column)
@@ -62,7 +56,7 @@ def test_an_explanation_says_the_same_as_the_prediction_and_adds_up_to_it() -> N
 
 def test_nothing_falls_where_what_is_covered_has_the_neutral_colour_already() -> None:
     pixels = np.full((28, 28, 1), 100, dtype=np.uint8)
-    probabilities, falls = occlude(IMAGE, IMAGE_CARD.explanation, pixels)
+    probabilities, falls = occlude(IMAGE.probabilities, IMAGE_CARD.explanation, pixels)
     assert falls.shape == (3, 4, 4) and not falls.any()
     assert probabilities == pytest.approx(IMAGE.probabilities([pixels])[0])
 
@@ -117,7 +111,7 @@ def test_the_word_that_decides_a_text_adds_most_and_turns_the_probability() -> N
     tokens = TEXT.prepare("the film the film good the film").array
     explained = TEXTS.explain(tokens)
     assert explained.contributions[1].sum(axis=0).argmax() == 4
-    places, rows = probabilities_while_reading(TEXT, tokens, 100)
+    places, rows = probabilities_while_reading(TEXT.probabilities, tokens, 100)
     assert places.tolist() == list(range(7))
     assert np.diff(rows[:, 1]).argmax() == 3  # from the word before it to it
     assert rows[-1] == pytest.approx(TEXT.probabilities([tokens])[0])
@@ -127,12 +121,11 @@ def test_the_word_that_decides_a_text_adds_most_and_turns_the_probability() -> N
 def test_no_more_beginnings_are_read_than_allowed_and_the_whole_is_among_them(words: int, most: int) -> None:
     read: list[int] = []
 
-    class Reads:
-        def probabilities(self, each: list[np.ndarray]) -> np.ndarray:
-            read.extend(map(len, each))
-            return np.zeros((len(each), 2), dtype=np.float32)
+    def probabilities(each: Sequence[np.ndarray]) -> np.ndarray:
+        read.extend(map(len, each))
+        return np.zeros((len(each), 2), dtype=np.float32)
 
-    places, _ = probabilities_while_reading(Reads(), np.arange(words), most)  # type: ignore[arg-type]
+    places, _ = probabilities_while_reading(probabilities, np.arange(words), most)
     assert len(read) == min(words, most) and read == sorted(read) and max(read) == words
     assert (places + 1).tolist() == read
     assert words > most or read == list(range(1, words + 1))

@@ -42,10 +42,10 @@ BASELINE = """
 import sys
 from pathlib import Path
 from convoy.kinds.image import baselines as image
-from convoy.kinds.image.prepared import read_images
+from convoy.kinds.image.prepared import read as read_images
 split = read_images(Path(sys.argv[1]))
 params = image.ImageBaseline(convolutions=(), hidden=(), dropout=0, learning_rate=0.001, batch_size=64, epochs=1)
-image.predict(image.train(params, split, 0, "logreg"), split.images)
+image.predict(image.train(params, split, 0, "logreg"), split.contents)
 """
 
 
@@ -102,8 +102,7 @@ def lay(folder: Path, task: str, count: int) -> Path:
 def measure(folder: Path, task: str) -> dict[str, float]:
     """The most memory in MB of preparing, of feeding an epoch, and of a baseline; those of texts count all at once."""
     path = str(paths.prepared(task, "train"))
-    stage = {"image": "prepare_images", "text": "prepare_text"}[task]
-    commands = {"prepare": ("-m", f"pipelines.{stage}"), "feed": ("-c", EPOCH, task, path)}
+    commands = {"prepare": ("-m", "pipelines.prepare", task), "feed": ("-c", EPOCH, task, path)}
     if task == "image":
         commands["learn"] = ("-c", BASELINE, path)
     return {name: peak_anonymous_mb(folder, *command) for name, command in commands.items()}

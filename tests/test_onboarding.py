@@ -23,10 +23,7 @@ import pipelines.evaluate
 import pipelines.evaluate_stream
 import pipelines.export
 import pipelines.export_stream
-import pipelines.fetch_images
-import pipelines.fetch_text
-import pipelines.prepare_images
-import pipelines.prepare_text
+import pipelines.prepare
 import pipelines.train
 import pipelines.train_stream
 from convoy.__main__ import app
@@ -38,7 +35,7 @@ from convoy.operations.init.proposal import Change, propose
 from convoy.operations.init.survey import Detected, detect, take_survey
 from convoy.release.gates.evidence import PublishParams
 from convoy.sources import tables
-from convoy.sources.items import Item, SourceRefused
+from convoy.sources.items import Item, SourceParams, SourceRefused
 from convoy.training.trainer import TrainerParams
 from convoy.training.tuning_space import TuneParams
 from pipelines.choose import SelectionParams
@@ -70,10 +67,10 @@ def values(path: Path = paths.PARAMS) -> Any:
 def require_every_section() -> None:
     """Raises ParamsInvalid where a stage or a verb would."""
     sections: Mapping[tuple[str, ...], type[Section]] = {
-        ("fetch_images",): pipelines.fetch_images.Params,
-        ("fetch_text",): pipelines.fetch_text.Params,
-        ("prepare_images",): pipelines.prepare_images.Params,
-        ("prepare_text",): pipelines.prepare_text.Params,
+        ("fetch_images",): SourceParams,
+        ("fetch_text",): SourceParams,
+        ("prepare_images",): pipelines.prepare.params_model("image"),
+        ("prepare_text",): pipelines.prepare.params_model("text"),
         ("train", "trainer"): TrainerParams,
         ("baselines",): pipelines.baselines.Params,
         ("choose",): SelectionParams,
@@ -146,7 +143,7 @@ def test_the_columns_of_a_table_are_found_by_name_or_by_what_is_in_them(
 ) -> None:
     path = write_table(place / f"t{suffix}", rows(text, label))
     detected = detect("text", path, "utf-8")
-    assert (detected.kind, detected.params.path, found_columns(detected)) == ("table", path, (text, label))
+    assert (detected.source, detected.params.path, found_columns(detected)) == ("table", path, (text, label))
     assert take_survey(detected, "text").counts == {"good": 300, "bad": 300}
 
 
@@ -166,7 +163,7 @@ def test_folders_archives_and_arrays_are_told_apart(place: Path) -> None:
     for kind, (task, places) in sources.items():
         for path in places:
             detected = detect(task, path, "utf-8")  # type: ignore[arg-type]
-            assert detected.kind == kind and len(take_survey(detected, task).counts) == 2  # type: ignore[arg-type]
+            assert detected.source == kind and len(take_survey(detected, task).counts) == 2  # type: ignore[arg-type]
 
 
 def test_a_table_beside_folders_of_images_counts_where_it_names_them(place: Path) -> None:
@@ -174,12 +171,12 @@ def test_a_table_beside_folders_of_images_counts_where_it_names_them(place: Path
     told = [{"photo": f"img/{n}.png", "kind": "ab"[n % 2], "remark": "a remark that is longer"} for n in range(4)]
     write_table(root / "labels.csv", told)
     detected = detect("image", root, "utf-8")
-    assert (detected.kind, detected.params.path, found_columns(detected)) == ("table", root, ("photo", "kind"))
+    assert (detected.source, detected.params.path, found_columns(detected)) == ("table", root, ("photo", "kind"))
     assert detect("image", root / "labels.csv", "utf-8") == detected
     assert take_survey(detected, "image").counts == {"a": 2, "b": 2}
     other = folder_of_images(place / "other", {"cat": 2, "dog": 2})
     write_table(other / "authors.csv", [{"author": name, "year": "2020"} for name in ("x", "y")])
-    assert detect("image", other, "utf-8").kind == "folder"
+    assert detect("image", other, "utf-8").source == "folder"
     write_table(root / "more.csv", told)
     assert detect("image", root / "labels.csv", "utf-8").params.table.file == "labels.csv"
 
@@ -237,7 +234,7 @@ def test_a_column_is_the_division_only_where_it_names_the_parts_of_one(place: Pa
     assert code == 0, err
     assert "100 usable items" in out and "divided already" not in out
     written = values()["fetch_text"]
-    params = read_section(pipelines.fetch_text.Params, "fetch_text")
+    params = read_section(SourceParams, "fetch_text")
     assert all(isinstance(one, Item) and not one.split for one in tables.read(params, "text"))
     assert written["given_splits"] is (name != "split"), "only where the reader would take the column by its name"
     divided = [{**row, name: (" Train", "dev", "TEST")[n % 3]} for n, row in enumerate(rows("text", "label", 50))]

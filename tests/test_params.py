@@ -9,6 +9,7 @@ from pydantic import Field
 from convoy.core import paths
 from convoy.core.params import ParamsInvalid, Section, read_section
 from convoy.kinds import candidates
+from convoy.sources.items import SourceParams
 from convoy.training.candidate import CandidateParams
 from convoy.training.trainer import TrainerParams
 from pipelines import (
@@ -17,10 +18,7 @@ from pipelines import (
     evaluate_stream,
     export,
     export_stream,
-    fetch_images,
-    fetch_text,
-    prepare_images,
-    prepare_text,
+    prepare,
     train,
     train_stream,
 )
@@ -80,10 +78,10 @@ def test_demo_changes_only_keys_that_params_has() -> None:
 
 
 SECTIONS: dict[tuple[str, ...], type[Section]] = {
-    ("fetch_images",): fetch_images.Params,
-    ("fetch_text",): fetch_text.Params,
-    ("prepare_images",): prepare_images.Params,
-    ("prepare_text",): prepare_text.Params,
+    ("fetch_images",): SourceParams,
+    ("fetch_text",): SourceParams,
+    ("prepare_images",): prepare.params_model("image"),
+    ("prepare_text",): prepare.params_model("text"),
     ("train", "trainer"): TrainerParams,
     ("baselines",): baselines.Params,
     ("choose",): SelectionParams,

@@ -10,14 +10,25 @@ from hypothesis import strategies as st
 from preflight_censuses import image_census, planted_texts, text_census
 
 from convoy.core import atomic
-from convoy.data.census import BINS, ImageFindings, TextFindings, spread
 from convoy.data.findings import PreflightLimits
 from convoy.data.inspection import inspect_census
 from convoy.data.raw import read_rejections
 from convoy.data.report import summary, write_report
-from convoy.data.text_preparation import count_scripts
+from convoy.kinds.content import BINS, UNKNOWN_TOKENS, Content, Spread, spread
 from convoy.kinds.kind import NearPair, NearPairs, split_pairs
+from convoy.kinds.text.facts import count_scripts
 from convoy.sources.items import Rejection
+
+NO_LIMITS = PreflightLimits(**dict.fromkeys(PreflightLimits.model_fields))
+
+
+def counts_of(content: Content, title: str) -> dict[str, int]:
+    return next(counts.counts for counts in content.counts if counts.title == title)
+
+
+def spread_of(content: Content, name: str) -> Spread:
+    """By its name or its unit."""
+    return next(shown.spread for shown in content.histograms if name in (shown.name, shown.unit))
 
 
 def test_what_was_planted_is_found() -> None:
@@ -62,8 +73,8 @@ def test_a_label_sorted_source_is_told_from_the_shuffled_splits() -> None:
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2)), min_size=1, max_size=30), st.randoms())
 def test_counts_do_not_depend_on_the_order_of_the_items(items: list[tuple[int, int]], random: object) -> None:
     def counted(of: list[tuple[int, int]]) -> list[object]:
-        census = text_census([f"text {content}" for content, _ in of], [label for _, label in of])
-        found = inspect_census(dataclasses.replace(census, label_names=("a", "b", "c")))
+        texts, labels = [f"text {content}" for content, _ in of], [label for _, label in of]
+        found = inspect_census(text_census(texts, labels, label_names=("a", "b", "c")))
         groups = [(each.groups, each.items, each.share) for each in (found.duplicates, found.conflicting)]
         return [found.counts, *groups, found.balance, found.content]
 
@@ -83,12 +94,13 @@ def test_the_same_census_gives_the_same_json() -> None:
 
 def test_images_are_told_by_size_mode_and_brightness() -> None:
     content = inspect_census(image_census(40)).content
-    assert isinstance(content, ImageFindings)
-    assert content.sizes == {"20 x 20": 20, "640 x 480": 20}
-    assert content.modes == {"L": 20, "RGB": 20}
-    assert content.enlarged == 20
-    assert (content.brightness.least, content.brightness.median, content.brightness.most) == (0, 19.5, 39)
-    assert content.brightness_per_label == {"class 0": 19.0, "class 1": 20.0}
+    assert counts_of(content, "Sizes") == {"20 x 20": 20, "640 x 480": 20}
+    assert counts_of(content, "Modes") == {"L": 20, "RGB": 20}
+    assert content.notes == ("20 are smaller than the model's side, and enlarged.",)
+    brightness = spread_of(content, "Brightness")
+    assert (brightness.least, brightness.median, brightness.most) == (0, 19.5, 39)
+    assert content.per_label.name == "brightness"
+    assert content.per_label.medians == {"class 0": 19.0, "class 1": 20.0}
 
 
 def test_texts_are_told_by_script_and_by_what_the_vocabulary_does_not_know() -> None:
@@ -96,20 +108,18 @@ def test_texts_are_told_by_script_and_by_what_the_vocabulary_does_not_know() -> 
     found = inspect_census(
         text_census(["good film", "хороший фильм!", "映画 ok", "123"], [0, 0, 1, 1], splits=splits)
     ).content
-    assert isinstance(found, TextFindings)
-    assert found.texts_per_script == {"Cyrillic": 1, "Han": 1, "Latin": 1, "no letters": 1}
-    assert found.letters_per_script == {"Cyrillic": 12, "Latin": 10, "Han": 2}
-    assert found.unknown_share == {"train": 0.1, "test": 0.2}
+    assert counts_of(found, "Texts by their main script") == {"Cyrillic": 1, "Han": 1, "Latin": 1, "no letters": 1}
+    assert counts_of(found, "Scripts of the letters") == {"Cyrillic": 12, "Latin": 10, "Han": 2}
+    assert found.shares[UNKNOWN_TOKENS] == {"train": 0.1, "test": 0.2}
 
 
 def test_what_was_dropped_says_nothing_of_what_is_kept() -> None:
     kept = np.array([0, 2])
     splits = {"train": kept[:1], "test": kept[1:]}
     found = inspect_census(text_census(["good", "очень длинный текст", "film"], [0, 1, 0], splits=splits)).content
-    assert isinstance(found, TextFindings)
-    assert found.letters_per_script == {"Latin": 8}
-    assert found.characters.most == 4
-    assert found.tokens_per_label == {"label 0": 10.0, "label 1": None}
+    assert counts_of(found, "Scripts of the letters") == {"Latin": 8}
+    assert spread_of(found, "characters").most == 4
+    assert found.per_label.medians == {"label 0": 10.0, "label 1": None}
 
 
 def test_letters_are_counted_and_nothing_else() -> None:
@@ -182,7 +192,7 @@ def test_every_item_that_is_left_out_as_a_copy_is_in_the_list_with_what_it_is_a_
     copies |= {201: "duplicate_of_held_out", 202: "conflicting_labels", 203: "conflicting_labels"}
     rejections = [Rejection("first", "blank_text", "empty"), Rejection("second", "label_not_wanted", "x", True)]
     census = text_census(texts, labels, splits=splits, copies=copies, rejections=rejections)
-    write_report("text", census, PreflightLimits(**dict.fromkeys(PreflightLimits.model_fields)), texts.__getitem__)
+    write_report("text", census, NO_LIMITS, "limits of", texts.__getitem__)
     listed = read_rejections(Path("reports/text/rejected.csv"))
     assert listed[:2] == rejections
     assert {one.name: one.code for one in listed[2:]} == {f"table.csv:{row + 2}": copies[row] for row in copies}
@@ -198,8 +208,6 @@ def test_a_copy_of_what_is_over_a_max_says_so(tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     splits = {"train": np.array([2]), "test": np.arange(0)}
     census = text_census(["a", "a", "b"], [0, 0, 1], splits=splits, copies={1: "duplicate"})
-    write_report(
-        "text", census, PreflightLimits(**dict.fromkeys(PreflightLimits.model_fields)), ["a", "a", "b"].__getitem__
-    )
+    write_report("text", census, NO_LIMITS, "x", ["a", "a", "b"].__getitem__)
     (listed,) = read_rejections(Path("reports/text/rejected.csv"))
     assert listed.message == "has the content of table.csv:2, which is over the max of its split"

@@ -16,12 +16,14 @@ from PIL import Image
 from sources_of_users import png
 
 from convoy.core import paths
-from convoy.data import image_preparation, raw, text_preparation
+from convoy.data import raw
 from convoy.data.splits import DivisionRefused
+from convoy.kinds.image import preparation as images
 from convoy.kinds.image.preprocessing import ImagePreprocessing, ImagePreprocessor
+from convoy.kinds.text import preparation as texts
 from convoy.kinds.text.preprocessing import TextPreprocessing
 from convoy.sources.items import Item
-from pipelines import fetch_text, prepare_images, prepare_text
+from pipelines import fetch, prepare
 
 CONTRACT = ImagePreprocessing(kind="image", size_px=8, channels=3, fit="pad", polarity="any", max_pixels=1_000_000)
 
@@ -67,18 +69,21 @@ def write(folder: Path, files: dict[str, bytes]) -> raw.RawItems:
     return raw.RawItems(folder)
 
 
+def prepared(raw_items: raw.RawItems, contract: ImagePreprocessing, folder: Path) -> images.Preparation:
+    return images.Preparation(raw_items, images.Params(preprocessing=contract), folder)
+
+
 def test_every_planted_bad_file_is_found_with_its_reason_and_every_good_one_kept(tmp_path: Path) -> None:
-    found = image_preparation.convert(write(tmp_path / "raw", GOOD | BAD), CONTRACT, tmp_path)
-    assert {one.name for one in found.rejections} == set(BAD)
-    assert not any(one.ignored for one in found.rejections)
-    assert {one.code for one in found.rejections} == {"undecodable_image", "image_too_large"}
+    found = prepared(write(tmp_path / "raw", GOOD | BAD), CONTRACT, tmp_path)
     names = sorted(GOOD | BAD)
+    assert {names[row] for row, _ in found.rejected} == set(BAD)
+    assert {error.code for _, error in found.rejected} == {"undecodable_image", "image_too_large"}
     assert {names[row] for row in found.rows} == set(GOOD)
-    assert len(found.keys) == len(found.modes) == len(found.sizes_px) == len(found.pixels) == len(GOOD)
+    assert len(found.keys) == len(found.facts.modes) == len(found.facts.widths) == len(found.pixels) == len(GOOD)
 
 
 def test_training_sees_what_serving_makes_of_the_same_bytes(tmp_path: Path) -> None:
-    found = image_preparation.convert(write(tmp_path / "raw", GOOD), CONTRACT, tmp_path)
+    found = prepared(write(tmp_path / "raw", GOOD), CONTRACT, tmp_path)
     preprocessor = ImagePreprocessor(CONTRACT)
     for pixels, (_, encoded) in zip(found.pixels, sorted(GOOD.items()), strict=True):
         assert np.array_equal(pixels, preprocessor.prepare(encoded).array)
@@ -86,8 +91,8 @@ def test_training_sees_what_serving_makes_of_the_same_bytes(tmp_path: Path) -> N
 
 def test_scratch_files_have_no_name_and_are_gone_with_the_process(tmp_path: Path) -> None:
     scratch = tmp_path / "scratch"
-    found = image_preparation.convert(write(tmp_path / "raw", GOOD), CONTRACT, scratch)
-    gathered = image_preparation.gather(found.pixels, np.array([2, 0, 2]), scratch)
+    found = prepared(write(tmp_path / "raw", GOOD), CONTRACT, scratch)
+    gathered = images.gather(found.pixels, np.array([2, 0, 2]), scratch)
     assert np.array_equal(gathered, found.pixels[[2, 0, 2]])
     assert list(scratch.iterdir()) == []
 
@@ -97,7 +102,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from convoy.core import stage
-from convoy.data.image_preparation import gather
+from convoy.kinds.image.preparation import gather
 stage.run(lambda: gather(np.ones((3, 1000, 1000, 1), np.uint8), np.arange(3), Path(sys.argv[1])) and None)
 """
 
@@ -125,16 +130,18 @@ def test_scratch_files_on_a_disk_that_is_too_small_are_one_line_and_not_a_signal
 
 
 def test_texts_that_serving_would_refuse_are_told(tmp_path: Path) -> None:
-    texts = {"good": "fine", "blank": " \n\t", "long": "x" * 101, "emoji": "💥", "empty": ""}
-    raw.write(tmp_path / "raw", "text", (Item(name, name[0], "", said) for name, said in texts.items()), None)
+    said = {"good": "fine", "blank": " \n\t", "long": "x" * 101, "emoji": "💥", "empty": ""}
+    raw.write(tmp_path / "raw", "text", (Item(name, name[0], "", text) for name, text in said.items()), None)
     contract = TextPreprocessing(kind="text", max_tokens=9, head_tokens=3, max_characters=100, pad_id=0, unknown_id=1)
-    found = text_preparation.check_texts(raw.RawItems(tmp_path / "raw"), contract)
-    assert {one.name: one.code for one in found.rejections} == {
+    params = texts.Params(vocabulary_size=100, preprocessing=contract)
+    items = raw.RawItems(tmp_path / "raw")
+    found = texts.Preparation(items, params, tmp_path)
+    assert {items.name(row): error.code for row, error in found.rejected} == {
         "blank": "blank_text",
         "long": "text_too_long",
         "empty": "blank_text",
     }
-    assert found.rows.tolist() == [0, 3] and found.characters.tolist() == [4, 1]
+    assert found.rows.tolist() == [0, 3] and found.facts.characters.tolist() == [4, 1]
 
 
 def test_a_lone_surrogate_never_gets_into_the_raw_items(tmp_path: Path) -> None:
@@ -146,7 +153,7 @@ def test_a_lone_surrogate_never_gets_into_the_raw_items(tmp_path: Path) -> None:
 @pytest.mark.parametrize("fit", ["pad", "crop", "stretch"])
 def test_every_way_to_fit_gives_whole_images(tmp_path: Path, fit: str) -> None:
     contract = CONTRACT.model_copy(update={"fit": fit})
-    found = image_preparation.convert(write(tmp_path / "raw", GOOD), contract, tmp_path)
+    found = prepared(write(tmp_path / "raw", GOOD), contract, tmp_path)
     assert found.pixels.shape == (len(GOOD), 8, 8, 3)
 
 
@@ -162,15 +169,12 @@ def test_a_label_or_a_split_of_which_nothing_can_be_used_is_refused_and_the_list
             yield Item(f"{number}", "dog" if number % 2 else "bird", "", good)
             yield Item(f"broken {number}", label, split, bad)
 
-    code, main = {
-        "image": ("undecodable_image", prepare_images.main),
-        "text": ("blank_text", prepare_text.main),
-    }[task]
+    code = {"image": "undecodable_image", "text": "blank_text"}[task]
     shutil.copy(paths.PARAMS, tmp_path)
     monkeypatch.chdir(tmp_path)
     raw.write(paths.raw(task), task, items(), None)
     with pytest.raises(DivisionRefused) as error:
-        main()
+        prepare.main(task)
     listed = paths.reports(task) / raw.REJECTED
     for words in (said, f"40 rejected {{'{code}': 40}}", str(listed)):
         assert words in str(error.value)
@@ -186,8 +190,8 @@ def test_rows_of_labels_that_are_not_wanted_count_for_no_limit(tmp_path: Path, m
     limits = params["prepare_text"]["limits"]
     params["prepare_text"]["limits"] = {name: None for name in limits} | {"max_rejected_share": 0.01}
     Path("params.yaml").write_text(yaml.safe_dump(params))
-    fetch_text.main()
-    prepare_text.main()
+    fetch.main("text")
+    prepare.main("text")
     report = json.loads((paths.reports("text") / "data.json").read_bytes())
     assert (report["raw"], report["rejected"]) == (100, 0)
     assert [one.code for one in raw.RawItems(paths.raw("text")).rejections] == ["label_not_wanted"] * 50

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from prepared_splits import image_split, text_split, write_split
 
-from convoy.kinds.image.prepared import read_images
-from convoy.kinds.text.prepared import read_texts
+from convoy.kinds.image.prepared import read as read_images
+from convoy.kinds.text.prepared import read as read_texts
 
 
 def test_images_come_back(tmp_path: Path) -> None:
     split = image_split()
     found = read_images(write_split("image", tmp_path / "a.arrow"))
-    assert np.array_equal(found.images, split.images)
+    assert np.array_equal(found.contents, split.contents)
     assert np.array_equal(found.labels, split.labels)
     assert found.names == split.names
 
@@ -22,7 +22,9 @@ def test_texts_come_back_with_their_tokens(tmp_path: Path) -> None:
     split = text_split()
     found = read_texts(write_split("text", tmp_path / "a.arrow"))
     assert (
-        list(found.texts) == split.texts and found.texts[-1] == split.texts[-1] and found.texts[2:5] == split.texts[2:5]
+        list(found.contents) == split.contents
+        and found.contents[-1] == split.contents[-1]
+        and found.contents[2:5] == split.contents[2:5]
     )
     assert all(np.array_equal(one, other) for one, other in zip(found.tokens, split.tokens, strict=True))
     assert (found.names, found.vocabulary, found.pad_id) == (split.names, split.vocabulary, split.pad_id)

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from convoy.data.text_preparation import build_tokenizer
 from convoy.kinds.kind import InputRejected
+from convoy.kinds.text.preparation import build_tokenizer
 from convoy.kinds.text.preprocessing import LONGEST_NFKC, TextPreprocessing, TextPreprocessor, check
 
 TEXTS = ["The film isn't good.<br /><br />Not at ALL!", "a good film, a very good one", "bad"]

@@ -74,7 +74,7 @@ def test_fashion_mnist_is_read_from_its_idx_files_with_the_names_of_its_labels(t
         (tmp_path / name).write_bytes(compressed)
     sums = {name: hashlib.sha256(compressed).hexdigest() for name, compressed in files.items()}
     here = published.model_copy(update={"installed": tmp_path, "sha256": sums})
-    found = list(fashion_mnist.read(here))
+    found = list(fashion_mnist.items(here))
     assert [(item.split, item.label) for item in found] == [
         (split, label) for split in ("train", "test") for label in ("Ankle boot", "T-shirt/top")
     ]
@@ -93,7 +93,7 @@ def test_only_the_imdb_rows_are_read_with_their_line_breaks_and_quotes(tmp_path:
     content = (tmp_path / published.wheel).read_bytes()
     here = published.model_copy(update={"sha256": hashlib.sha256(content).hexdigest()})
     atomic.write_bytes(cache / "convoy" / here.sha256 / here.wheel, content)
-    found = list(imdb_reviews.read(here))
+    found = list(imdb_reviews.items(here))
     assert [(item.content, item.label) for item in found] == [
         ('a "good"\nfilm<br />', "positive"),
         ("bad", "negative"),

@@ -83,7 +83,8 @@ def test_stages_come_after_what_they_read(task: Task, pipeline: dict[str, Pipeli
 
 def test_a_stage_runs_its_module_with_its_key(pipeline: dict[str, PipelineStage]) -> None:
     for name, stage in pipeline.items():
-        key = name.partition("@")[2].replace("-", " ")
+        of_data = {"images": "image", "text": "text"}.get(name.partition("_")[2], "")
+        key = name.partition("@")[2].replace("-", " ") or of_data
         assert stage.cmd == f"exec python -m {stages.module_of(name)} {key}".rstrip()
 
 

@@ -16,8 +16,9 @@ from convoy.bundles.bundle import read_bundle
 from convoy.bundles.predictor import Predictor
 from convoy.bundles.streaming import begin, read
 from convoy.core import paths
-from convoy.data.text_preparation import build_tokenizer
-from convoy.kinds.text.prepared import TextSplit, write_texts
+from convoy.kinds.text.preparation import build_tokenizer
+from convoy.kinds.text.prepared import Split as TextSplit
+from convoy.kinds.text.prepared import write as write_texts
 from convoy.kinds.text.preprocessing import StreamPreprocessing, TextPreprocessing, TextPreprocessor
 from convoy.kinds.text.stream_dataset import TextStreamDataset
 
@@ -32,7 +33,7 @@ COUNTS = {"train": 300, "validation": 60, "calibration": 60, "gate": 60, "test":
 
 def prepare(folder: Path) -> None:
     """As prepare_text leaves it."""
-    tokenizer = build_tokenizer(text_split(300).texts, 60).encode()
+    tokenizer = build_tokenizer(text_split(300).contents, 60).encode()
     contract = folder / paths.contract("text")
     contract.parent.mkdir(parents=True)
     contract.write_text(CONTRACT.model_dump_json())
@@ -40,10 +41,10 @@ def prepare(folder: Path) -> None:
     preprocessor = TextPreprocessor(CONTRACT, tokenizer)
     for name, count in COUNTS.items():
         split = text_split(count)
-        tokens = [prepared.array.astype(np.int32) for prepared in preprocessor.prepare_all(list(split.texts))]
+        tokens = [prepared.array.astype(np.int32) for prepared in preprocessor.prepare_all(list(split.contents))]
         kept = [row for row, label in enumerate(split.labels) if name != "train" or label == 0 or row % 6 == 1]
         whole = TextSplit(
-            [split.texts[row] for row in kept], [tokens[row] for row in kept], split.labels[kept], split.names, 60, 0
+            [split.contents[row] for row in kept], [tokens[row] for row in kept], split.labels[kept], split.names, 60, 0
         )  # three negative texts for each positive one to learn from
         write_texts(folder / paths.prepared("text", name), [whole])  # type: ignore[arg-type]
 
@@ -88,7 +89,7 @@ def test_the_dataset_reads_whole_texts_that_the_prepared_file_cuts(tmp_path: Pat
     prepare(tmp_path)
     dataset = TextStreamDataset(tmp_path / paths.prepared("text-stream", "validation"))
     split = text_split(COUNTS["validation"])
-    assert [len(array) for array in dataset.arrays] == [len(text.split()) for text in split.texts]
+    assert [len(array) for array in dataset.arrays] == [len(text.split()) for text in split.contents]
     assert max(dataset.lengths) > CONTRACT.max_tokens
     assert dataset.lengths[dataset.evaluation_order].tolist() == sorted(dataset.lengths)
 
@@ -100,9 +101,9 @@ def test_the_bundle_reads_texts_whole_and_in_pieces_and_has_learnt(built: Path) 
     assert isinstance(contract, StreamPreprocessing) and contract.max_words == 100_000
     assert predictor.state_size == 4 * NETWORK["units"] + 1
     split = text_split(COUNTS["test"])
-    found = predictor.probabilities([predictor.prepare(text).array for text in split.texts])
+    found = predictor.probabilities([predictor.prepare(text).array for text in split.contents])
     assert (found.argmax(axis=1) == split.labels).mean() > 0.8
-    for text, row in zip(split.texts[:10], found, strict=False):
+    for text, row in zip(split.contents[:10], found, strict=False):
         state = begin(predictor)
         for place in range(0, len(text), 3):
             state = read(predictor, state, text[place : place + 3]).state

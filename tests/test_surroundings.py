@@ -25,7 +25,7 @@ OTHERS = [
 ]
 TURKISH = "tr_TR.UTF-8"  # where the small form of I has no dot, and half of a whole is 0,5
 A_LEAP_DAY = "2032-02-29 23:59:58"
-STAGES = ("fetch_images", "prepare_images", "fetch_text", "prepare_text")
+STAGES = (("fetch", "image"), ("prepare", "image"), ("fetch", "text"), ("prepare", "text"))
 
 
 def prepare(folder: Path, environment: dict[str, str], umask: int, prefix: tuple[str, ...] = ()) -> dict[str, str]:
@@ -44,9 +44,9 @@ def prepare(folder: Path, environment: dict[str, str], umask: int, prefix: tuple
     params["fetch_text"] |= {"source": "table", "path": "texts.csv"}
     (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
-    for stage in STAGES:
+    for stage, kind in STAGES:
         subprocess.run(
-            [*prefix, sys.executable, "-m", f"pipelines.{stage}"],
+            [*prefix, sys.executable, "-m", f"pipelines.{stage}", kind],
             cwd=folder,
             env={**os.environ, "PYTHONPATH": path, **environment},
             umask=umask,

@@ -20,7 +20,7 @@ from tiny_training import BATCHES, NETWORKS
 
 from convoy.evaluation.metrics import classification_metrics
 from convoy.kinds import candidates
-from convoy.kinds.text.prepared import write_texts
+from convoy.kinds.text.prepared import write as write_texts
 from convoy.training import trainer
 from convoy.training.callbacks import BestWeights, Diverged
 from convoy.training.classifier import LearningParams
@@ -126,8 +126,8 @@ def write_uneven(_: str, path: Path, count: int, negatives: int = 100) -> Path:
     """Texts with so many negative ones for each positive; three positive ones of each 180."""
     split = text_split(2 * (negatives + 1) * count // 60)
     kept = [row for row, label in enumerate(split.labels) if label == 0 or row % (2 * negatives) == 1]
-    texts, tokens = ([items[row] for row in kept] for items in (split.texts, split.tokens))
-    write_texts(path, [dataclasses.replace(split, texts=texts, tokens=tokens, labels=split.labels[kept])])
+    texts, tokens = ([items[row] for row in kept] for items in (split.contents, split.tokens))
+    write_texts(path, [dataclasses.replace(split, contents=texts, tokens=tokens, labels=split.labels[kept])])
     return path
 
 

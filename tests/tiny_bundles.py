@@ -15,16 +15,16 @@ from convoy.bundles.bundle import (
     EXPLANATION,
     Card,
     Example,
-    ImageExplanation,
     Limits,
     Sets,
-    TextExplanation,
     write_bundle,
 )
 from convoy.bundles.predictor import Model
 from convoy.core.atomic import to_json
-from convoy.data.text_preparation import build_tokenizer
+from convoy.kinds.image.explanation import ImageExplanation
 from convoy.kinds.image.preprocessing import ImagePreprocessing
+from convoy.kinds.text.explanation import TextExplanation
+from convoy.kinds.text.preparation import build_tokenizer
 from convoy.kinds.text.preprocessing import StreamPreprocessing, TextPreprocessing
 
 SIZE_PX = 28

@@ -1,6 +1,5 @@
 """Write and check a bundle, the folder that is the whole contract between training and serving."""
 
-import base64
 import hashlib
 import json
 from pathlib import Path
@@ -13,7 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from convoy.core import atomic
 from convoy.core.params import Section
 from convoy.core.paths import Architecture, Task
+from convoy.kinds.image.explanation import ImageExplanation
 from convoy.kinds.image.preprocessing import ImagePreprocessing
+from convoy.kinds.registry import kind_of, module
+from convoy.kinds.text.explanation import TextExplanation
 from convoy.kinds.text.preprocessing import StreamPreprocessing, TextPreprocessing
 
 FORMAT_VERSION = 2
@@ -62,34 +64,6 @@ class Sets(BaseModel):
     n_per_label: tuple[Annotated[int, Field(ge=0)], ...] | None = None  # where each label has a threshold
 
 
-class Occlusion(Section):
-    """A square of `patch_share` of an image's side covers `patches` x `patches` places of it, one at a time."""
-
-    patches: int = Field(ge=2, le=16)
-    patch_share: float = Field(gt=0, le=1)
-
-
-class ImageExplanation(Occlusion):
-    """How an image is explained; what is covered has the colour `neutral`, the mean of the training images."""
-
-    kind: Literal["image"]
-    neutral: tuple[Annotated[int, Field(ge=0, le=255)], ...] = Field(min_length=1)
-
-
-class Reading(Section):
-    """After how many words of a text a probability is told, and of how many of its phrases what they add."""
-
-    max_prefixes: int = Field(ge=2)
-    max_phrases: int = Field(ge=1)
-
-
-class TextExplanation(Reading):
-    """How a text is explained; row i of what explanation.onnx says of it is about phrases of `widths[i]` words."""
-
-    kind: Literal["text"]
-    widths: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1)
-
-
 class Card(BaseModel):
     """What a bundle says about itself."""
 
@@ -123,6 +97,11 @@ class Card(BaseModel):
             if numbers is not None and len(numbers) != len(self.labels):
                 raise ValueError(f"{name} has {len(numbers)} numbers for {len(self.labels)} labels")
         return self
+
+    @property
+    def kind(self) -> str:
+        """The kind of its inputs."""
+        return kind_of(self.preprocessing.kind)
 
     @property
     def calibration(self) -> Calibration:
@@ -179,9 +158,10 @@ class Bundle(BaseModel):
 
     @property
     def shown_input(self) -> bytes | str:
-        """An example as a user would send it: the first image as PNG bytes, or the shortest text."""
-        inputs = [example.input for example in self.examples]
-        return base64.b64decode(inputs[0]) if self.card.task == "image" else min(inputs, key=len)
+        """An example as a user would send it."""
+        raw = module(self.card.kind, "raw")
+        shown: bytes | str = raw.shown([raw.from_example(example.input) for example in self.examples])
+        return shown
 
 
 def write_bundle(folder: Path, card: Card, files: dict[str, bytes]) -> str:

@@ -1,6 +1,5 @@
 """Bundle -> predictions, with onnxruntime alone; evaluation and serving use the same one."""
 
-import base64
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,8 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from convoy.bundles.bundle import Bundle, BundleInvalid, Card, read_bundle
-from convoy.kinds.image.preprocessing import ImagePreprocessing, ImagePreprocessor, PreparedImage
+from convoy.kinds.image.preprocessing import ImagePreprocessor, PreparedImage
+from convoy.kinds.registry import module
 from convoy.kinds.text.preprocessing import LONGEST_RUN, PreparedText, TextPreprocessor
 
 BATCH = 32  # inputs of similar length that run together; larger batches gain nothing on a CPU
@@ -75,8 +75,8 @@ class Model:
 
     def replay(self, inputs: Sequence[str]) -> NDArray[np.float32]:
         """The probabilities of raw inputs as examples.json holds them: texts, or PNGs in base64."""
-        raw = [base64.b64decode(text) if self.card.task == "image" else text for text in inputs]
-        return self.probabilities([self.prepare(item).array for item in raw])
+        from_example = module(self.card.kind, "raw").from_example
+        return self.probabilities([self.prepare(from_example(item)).array for item in inputs])
 
 
 class Predictor(Model):
@@ -129,19 +129,21 @@ def open_session(name: str, onnx_bytes: bytes, threads: int) -> ort.InferenceSes
 
 
 def _open_preprocessor(card: Card, files: dict[str, bytes]) -> ImagePreprocessor | TextPreprocessor:
-    if isinstance(card.preprocessing, ImagePreprocessing):
-        return ImagePreprocessor(card.preprocessing)
-    if "tokenizer.json" not in files:
-        raise BundleInvalid("tokenizer.json is missing from the bundle; export it again")
+    preprocessing = module(card.kind, "preprocessing")
+    for name in preprocessing.FILES:
+        if name not in files:
+            raise BundleInvalid(f"{name} is missing from the bundle; export it again")
     try:
-        return TextPreprocessor(card.preprocessing, files["tokenizer.json"])
+        preprocessor: ImagePreprocessor | TextPreprocessor = preprocessing.open_preprocessor(card.preprocessing, files)
     except Exception as error:  # tokenizers raises Exception itself
-        raise BundleInvalid(f"tokenizer.json cannot be read: {error}; export the bundle again") from None
+        names = ", ".join(preprocessing.FILES)
+        raise BundleInvalid(f"{names} cannot be read: {error}; export the bundle again") from None
+    return preprocessor
 
 
 def _check_graph(session: ort.InferenceSession, card: Card) -> None:
     inputs, outputs = session.get_inputs(), session.get_outputs()
-    carries_state = card.task == "text-stream"
+    carries_state = card.preprocessing.carries_state
     count = 2 if carries_state else 1  # the state is the second input and the second output
     if len(inputs) != count or len(outputs) != count or outputs[0].shape[-1] != len(card.labels):
         raise BundleInvalid(

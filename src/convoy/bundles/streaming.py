@@ -73,7 +73,7 @@ def settled_length(text: str) -> int:
 
     They end before white space or a punctuation mark. Neither can join the character before it, nor continue its word;
     what follows it, such as an accent, stays together with it. This is true for the tokenizers of
-    convoy.data.text_preparation, to which every punctuation mark is a word of its own.
+    convoy.kinds.text.preparation, to which every punctuation mark is a word of its own.
     """
     # Only the last break matters: the search goes no further back than the "<" that it begins with.
     start = max(text.rfind("<br"), 0)

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 import typer
 
 from convoy.cli.application import app
-from convoy.core.paths import Architecture, DataKind, Task
+from convoy.core.paths import Architecture, DataKind, Task, kind_of
+from convoy.kinds.registry import module
 from convoy.tracking import settings
 
 
@@ -114,7 +115,7 @@ def score(
     except ModuleNotFoundError as error:
         typer.echo(f"{error.name} is missing; `uv pip install -c requirements.lock '.[train]'` brings it", err=True)
         raise typer.Exit(1) from None
-    inputs = Inputs(source, task, column or ("path" if task == "image" else "text"), encoding)
+    inputs = Inputs(source, task, column or module(kind_of(task), "raw").COLUMN, encoding)
     settings = scoring.Settings(batch_size, threads, restart)
     try:
         scoring.score(Scorer(load(task), encoding, polarity), inputs, output, settings, typer.echo)

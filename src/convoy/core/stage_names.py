@@ -9,6 +9,7 @@ BASELINES = "baselines"  # one stage for the data of all tasks
 
 _SUFFIX: dict[DataKind, str] = {"image": "images", "text": "text"}
 _DATA_STAGE = re.compile(r"(?:fetch_|prepare_|[a-z]+@)(image|text)")
+_OF_DATA = re.compile(r"(fetch|prepare)_(?:images|text)")
 _STREAM_STAGE = re.compile(r"[a-z]+_stream")
 
 
@@ -78,7 +79,8 @@ def task_of(stage: str) -> Task | None:
 
 def module_of(stage: str) -> str:
     """The module that a stage runs."""
-    return f"pipelines.{stage.partition('@')[0]}"
+    of_data = _OF_DATA.fullmatch(stage)
+    return f"pipelines.{of_data[1] if of_data else stage.partition('@')[0]}"
 
 
 def training_section(task: Task, architecture: Architecture) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from pydantic import BaseModel, ConfigDict, Field
 
 from convoy.core.params import Section
-from convoy.data.census import ImageFindings, TextFindings
+from convoy.kinds.content import UNKNOWN_TOKENS, Content
 
 EXAMPLES = 5
 _Violation = tuple[str, float, str, str]  # key, limit, cause, remedy
@@ -115,7 +115,7 @@ class Findings(Finding):
     near: Nearness
     balance: Balance
     order: dict[str, Order]
-    content: ImageFindings | TextFindings
+    content: Content
     samples: dict[str, tuple[Item, ...]]
 
     @property
@@ -139,7 +139,7 @@ class PreflightLimits(Section):
     max_leakage_share: float | None = Field(ge=0, le=1)  # near-duplicates of train, of each split held out
     max_imbalance: float | None = Field(ge=1)  # items of the largest label over those of the smallest
     min_per_label: int | None = Field(ge=1)  # items kept, in all splits together
-    max_unknown_share: float | None = Field(ge=0, le=1)  # tokens that the vocabulary lacks, of each split; texts alone
+    max_unknown_share: float | None = Field(ge=0, le=1)  # unknown tokens, of each split
 
 
 def violations(findings: Findings, limits: PreflightLimits, section: str) -> list[str]:
@@ -208,10 +208,10 @@ def _check_labels(findings: Findings, limits: PreflightLimits) -> Iterator[_Viol
 
 
 def _check_unknown(findings: Findings, limits: PreflightLimits) -> Iterator[_Violation]:
-    limit, content = limits.max_unknown_share, findings.content
-    if limit is None or not isinstance(content, TextFindings):
+    limit, shares = limits.max_unknown_share, findings.content.shares.get(UNKNOWN_TOKENS, {})
+    if limit is None:
         return
-    exceeding = [f"{split} ({_percent(share)})" for split, share in content.unknown_share.items() if share > limit]
+    exceeding = [f"{split} ({_percent(share)})" for split, share in shares.items() if share > limit]
     if exceeding:
         cause = f"the vocabulary does not know so many of the tokens, {_list_examples(exceeding)}"
         yield (

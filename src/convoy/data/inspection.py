@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 
-from convoy.data.census import Census, ImageFacts, image_findings, readable, text_findings
+from convoy.data.census import Census
 from convoy.data.findings import (
     Balance,
     Findings,
@@ -17,7 +17,8 @@ from convoy.data.findings import (
     Rejection,
     Rejections,
 )
-from convoy.kinds.kind import Indices, NearPair
+from convoy.kinds.content import Indices, readable
+from convoy.kinds.kind import NearPair
 
 EXAMPLES = 20  # of each kind; the page and the errors show some of them
 LEAK_EXAMPLES = 5  # of each split
@@ -26,7 +27,7 @@ SAMPLES_PER_LABEL, LABELS_WITH_SAMPLES = 8, 20
 
 def inspect_census(census: Census) -> Findings:
     """Count and compare the items; no limit is checked here."""
-    names, facts = tuple(map(readable, census.label_names)), census.facts
+    names = tuple(map(readable, census.label_names))
     counts = {
         split: dict(zip(names, np.bincount(census.labels[items], minlength=len(names)).tolist(), strict=True))
         for split, items in census.splits.items()
@@ -44,7 +45,7 @@ def inspect_census(census: Census) -> Findings:
         balance=_measure_balance(counts, names),
         order={"source": _measure_order(census.labels)}
         | {split: _measure_order(census.labels[items]) for split, items in census.splits.items()},
-        content=image_findings(census, facts) if isinstance(facts, ImageFacts) else text_findings(census, facts),
+        content=census.content,
         samples=_choose_samples(census),
     )
 

@@ -32,8 +32,11 @@ class DataRefused(ValueError):
     """Findings pass a limit; the message has a sentence for each such limit, and names the report."""
 
 
-def write_report(task: Task, census: Census, limits: PreflightLimits, show: Callable[[int], Shown]) -> Findings:
+def write_report(
+    task: Task, census: Census, limits: PreflightLimits, section: str, show: Callable[[int], Shown]
+) -> Findings:
     """Write data.html, findings.json and rejected.csv; `show` returns the pixels or the text of an item of the census.
+    `section` of params.yaml has the limits.
 
     rejected.csv has the rejections, then each item that is left out as a copy, but not the items over a max. Raises
     DataRefused after all files are written: the page says more than the message can.
@@ -45,7 +48,6 @@ def write_report(task: Task, census: Census, limits: PreflightLimits, show: Call
     atomic.write_json(folder / "findings.json", findings.model_dump(mode="json"))
     _write_rejected(task, [*census.rejections, *_list_copies(census)])
     print(f"{task}: {explain(list(census.rejections))}; {folder / 'data.html'} has what was found")
-    section = "prepare_images" if task == "image" else "prepare_text"
     violated = violations(findings, limits, f"{section}.limits")
     if violated:
         raise DataRefused("\n  ".join([f"the data passes a limit; see {folder / 'data.html'}", *violated]))

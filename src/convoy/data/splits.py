@@ -1,6 +1,5 @@
 """Duplicates out, then stratified, seeded, reproducible splits; every item kept or dropped is counted."""
 
-import hashlib
 import math
 from collections import Counter
 from dataclasses import dataclass
@@ -11,8 +10,8 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from convoy.core.params import Section
 from convoy.core.paths import SPLITS, Split
+from convoy.kinds.content import Indices
 
-Indices = NDArray[np.int64]
 HELD_OUT: tuple[Split, ...] = ("test", "validation", "calibration", "gate")
 _OTHER_REMEDY = (
     "remove it from the source, so that it is cut from train, or set `given_splits: false` in the section fetch_* of "
@@ -173,11 +172,6 @@ def _cut_from_train(
     shares = [getattr(params, f"{name}_share") / remaining_share for name in names]
     parts = held_out(labels[pool], shares, params.seed)
     return rows | {name: pool[part] for name, part in zip(("train", *names), parts, strict=True)}
-
-
-def digest(content: bytes) -> bytes:
-    """Equal for items with exactly the same content."""
-    return hashlib.blake2b(content, digest_size=16).digest()
 
 
 def distinct(

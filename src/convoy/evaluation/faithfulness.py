@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy.stats import t
 
-from convoy.bundles.bundle import ImageExplanation
-from convoy.bundles.explanation import Explained, Explainer, enlarge, word_contributions
+from convoy.bundles.explanation import Explainer
 from convoy.core.params import Section
+from convoy.kinds.registry import module
 
 
 class DeletionParams(Section):
@@ -36,17 +36,19 @@ def measure_deletion(
     rows = sorted(generator.permutation(usable)[: params.rows].tolist())
     if len(rows) < 2:
         return {"n": len(rows), "share": params.share}
+    card = explainer.model.card
+    contract, explanation = card.explanation, module(card.kind, "explanation")
     labels, before = [], []
     deleted: dict[str, list[NDArray[Any]]] = {}
     for row in rows:
         explained = explainer.explain(arrays[row])
         labels.append(int(explained.probabilities.argmax()))
         before.append(float(explained.probabilities[labels[-1]]))
-        scores = _place_scores(explainer, explained, labels[-1], arrays[row])
+        scores = explanation.place_scores(contract, explained.contributions[labels[-1]], arrays[row])
         count = min(max(1, round(params.share * len(scores))), len(scores) - 1)  # a text keeps a word
         pointed = np.argsort(-scores, kind="stable")[:count]
-        for name, places in {"pointed": pointed, **_draw_places(pointed, arrays[row], generator)}.items():
-            deleted.setdefault(name, []).append(_delete_places(explainer, arrays[row], places))
+        for name, places in {"pointed": pointed, **explanation.random_places(pointed, arrays[row], generator)}.items():
+            deleted.setdefault(name, []).append(explanation.delete_places(contract, arrays[row], places))
     predicted = np.arange(len(rows)), labels
     falls = {
         name: np.array(before) - explainer.model.probabilities(inputs)[predicted].astype(np.float64)
@@ -59,40 +61,6 @@ def measure_deletion(
         **{f"fall_of_{name}": round(float(fall.mean()), 6) for name, fall in falls.items()},
         **_mean_with_interval(falls["pointed"] - falls["random"]),
     }
-
-
-def _place_scores(explainer: Explainer, explained: Explained, label: int, array: NDArray[Any]) -> NDArray[Any]:
-    """Each pixel's, or each word's, contribution to the label."""
-    contract = explainer.model.card.explanation
-    assert contract is not None
-    contributions = explained.contributions[label]
-    if isinstance(contract, ImageExplanation):
-        return enlarge(contributions, len(array)).ravel()
-    return word_contributions(contributions, contract.widths)
-
-
-def _draw_places(
-    pointed: NDArray[np.int64], array: NDArray[Any], generator: np.random.Generator
-) -> dict[str, NDArray[np.int64]]:
-    """As many places as `pointed`, at random."""
-    if array.ndim == 1:
-        return {"random": generator.choice(len(array), len(pointed), replace=False)}
-    size = len(array)
-    down, right = generator.integers(size, size=2)
-    rows, columns = np.divmod(pointed, size)
-    return {
-        "random": (rows + down) % size * size + (columns + right) % size,
-        "scattered": generator.choice(size * size, len(pointed), replace=False),
-    }
-
-
-def _delete_places(explainer: Explainer, array: NDArray[Any], places: NDArray[np.int64]) -> NDArray[Any]:
-    contract = explainer.model.card.explanation
-    if not isinstance(contract, ImageExplanation):
-        return np.delete(array, places)
-    deleted = array.copy()
-    deleted.reshape(-1, deleted.shape[-1])[places] = contract.neutral
-    return deleted
 
 
 def _mean_with_interval(differences: NDArray[np.float64]) -> dict[str, float]:

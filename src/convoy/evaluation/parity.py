@@ -13,7 +13,7 @@ from torch import nn
 from convoy.bundles.explanation import Explainer, softmax
 from convoy.bundles.predictor import Model
 from convoy.bundles.streaming import begin, read
-from convoy.kinds.image.preprocessing import ImagePreprocessing
+from convoy.kinds.registry import module
 
 BATCH_SIZES = (1, 2, 3, 7, 32)
 LENGTHS = (1, 2, 3, 5, 17, 64)  # and the longest that the model takes in one run
@@ -127,13 +127,14 @@ def _read_in_pieces(
 
 
 def _size_grid(model: Model, arrays: Sequence[NDArray[Any]]) -> Iterator[NDArray[Any]]:
-    contract = model.card.preprocessing
+    preprocessing = module(model.card.kind, "preprocessing")
     lengths: tuple[int | None, ...] = (None,)
-    if not isinstance(contract, ImagePreprocessing):
-        longest = contract.longest_run
+    if 1 in preprocessing.DYNAMIC:  # inputs differ in length
+        (blank,) = preprocessing.blank_batch(model.card.preprocessing)
+        longest = len(blank)
         # With a state a longer text is read in several runs.
         lengths = (*LENGTHS, longest, *((longest + 1, 3 * longest) if model.state_size else ()))
-        arrays = [*arrays, np.full(longest, contract.unknown_id)]
+        arrays = [*arrays, blank]
     for length in lengths:
         for size in BATCH_SIZES:
             yield _cut_batch(arrays, size, length)

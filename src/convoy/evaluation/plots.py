@@ -12,6 +12,7 @@ from sklearn.metrics import confusion_matrix
 
 from convoy.core import atomic, spreadsheet
 from convoy.evaluation.metrics import Slices
+from convoy.kinds.registry import module
 
 WRITTEN_LABELS = 40  # a confusion matrix of more has no room for names and counts
 DRAWN_SLICES = 40  # of a kind; of more those with the lowest accuracy
@@ -54,33 +55,19 @@ def surest_mistakes(labels: NDArray[np.int64], probabilities: NDArray[Any], coun
     return wrong[order][:count]
 
 
-def draw_wrong_images(
-    images: NDArray[np.uint8], labels: NDArray[np.int64], probabilities: NDArray[Any], names: Sequence[str]
-) -> Figure:
-    """The surest mistakes: images (n, height, width, channels) with their true and their predicted label."""
-    rows = surest_mistakes(labels, probabilities, 25)
-    figure = Figure(figsize=(10, 11), layout="constrained")
-    for position, row in enumerate(rows):
-        axes = figure.add_subplot(5, 5, position + 1)
-        axes.imshow(images[row].squeeze(), cmap="gray", vmin=0, vmax=255)
-        axes.set_axis_off()
-        axes.set_title(_caption(labels[row], probabilities[row], names), fontsize=8)
-    return figure
+def _caption(label: int, probabilities: NDArray[Any], names: Sequence[str]) -> str:
+    predicted = int(probabilities.argmax())
+    return f"{names[label]}\ntaken for {names[predicted]} ({probabilities[predicted]:.0%})"
 
 
-def draw_wrong_texts(
-    texts: Sequence[str], labels: NDArray[np.int64], probabilities: NDArray[Any], names: Sequence[str]
+def draw_mistakes(
+    kind: str, contents: Sequence[Any], labels: NDArray[np.int64], probabilities: NDArray[Any], names: Sequence[str]
 ) -> Figure:
-    """The surest mistakes: the start and the end of each text with its true and its predicted label."""
-    rows = surest_mistakes(labels, probabilities, 10)
-    figure = Figure(figsize=(12, 1 + 0.9 * max(len(rows), 1)))
-    for position, row in enumerate(rows):
-        text = " ".join(texts[row].replace("<br />", " ").split())
-        excerpt = text if len(text) <= 300 else f"{text[:150]} [...] {text[-145:]}"
-        height = 1 - (position + 0.5) / max(len(rows), 1)
-        caption = _caption(labels[row], probabilities[row], names).replace("\n", ", ")
-        figure.text(0.01, height, caption, fontsize=9, weight="bold", va="bottom")
-        figure.text(0.01, height, _wrap(excerpt, 170), fontsize=8, va="top")
+    """The surest mistakes, each with its true and its predicted label; `contents` are those of a prepared split."""
+    mistakes = module(kind, "mistakes")
+    rows = surest_mistakes(labels, probabilities, mistakes.SHOWN)
+    captions = [_caption(labels[row], probabilities[row], names) for row in rows]
+    figure: Figure = mistakes.draw([contents[row] for row in rows.tolist()], captions)
     return figure
 
 
@@ -105,20 +92,6 @@ def predictions_csv(labels: NDArray[np.int64], probabilities: NDArray[Any], name
     pairs = zip(labels, probabilities.argmax(axis=1), strict=True)
     rows = [(names[actual], names[predicted]) for actual, predicted in pairs]
     return spreadsheet.to_csv([("actual", "predicted"), *rows]).encode()
-
-
-def _caption(label: int, probabilities: NDArray[Any], names: Sequence[str]) -> str:
-    predicted = int(probabilities.argmax())
-    return f"{names[label]}\ntaken for {names[predicted]} ({probabilities[predicted]:.0%})"
-
-
-def _wrap(text: str, width: int) -> str:
-    lines = [""]
-    for word in text.split():
-        if len(lines[-1]) + len(word) >= width:
-            lines.append("")
-        lines[-1] += word + " "
-    return "\n".join(lines)
 
 
 def _worst_slices(groups: Slices) -> Slices:

@@ -16,9 +16,7 @@ from convoy.evaluation.parity import Agreement, compare, require_agreement
 from convoy.evaluation.reliability import calibration_report, draw_reliability, sets_report
 from convoy.evaluation.significance import compare_with_baselines
 from convoy.kinds import candidates
-from convoy.kinds.image.prepared import read_images
-from convoy.kinds.text.prepared import read_texts
-from convoy.kinds.text.preprocessing import TextPreprocessor
+from convoy.kinds.registry import module
 
 ExtraReport = Callable[[Predictor, list[NDArray[Any]]], None]
 
@@ -30,7 +28,8 @@ def write_report(task: Task, max_difference: float, report_more: ExtraReport = l
     """
     test = candidates.open_dataset(task, paths.prepared(task, "test"))
     predictor = Predictor(paths.bundle(task), threads=2)
-    arrays = _prepare_inputs(task, predictor)
+    contents = module(predictor.card.kind, "prepared").read(paths.prepared(task, "test")).contents
+    arrays = module(predictor.card.kind, "preprocessing").from_prepared(predictor.preprocessor, contents)
     bundle_probabilities = predictor.probabilities(arrays)
     candidate_figures = {}
     for name in paths.architectures(task):
@@ -39,7 +38,7 @@ def write_report(task: Task, max_difference: float, report_more: ExtraReport = l
         probabilities = candidates.softmax(logits)
         figures = classification_metrics(test.labels, probabilities)
         candidate_figures[name] = {key: figures[key] for key in ("accuracy", "low", "high", "log_loss", "n")}
-        _draw_candidate(task, name, test, probabilities)
+        _draw_candidate(task, name, contents, test, probabilities)
         if name == predictor.card.architecture:
             uncalibrated = probabilities
             calibrated = candidates.softmax(predictor.card.calibration.logits(logits))
@@ -47,13 +46,14 @@ def write_report(task: Task, max_difference: float, report_more: ExtraReport = l
             require_agreement(agreement, max_difference, "the test split")
         print(f"{task}-{name}: test {figures}", flush=True)
     atomic.write_json(paths.reports(task) / "candidates.json", candidate_figures)
-    _report_bundle(task, predictor, test, uncalibrated, bundle_probabilities, agreement)
+    _report_bundle(task, predictor, contents, test, uncalibrated, bundle_probabilities, agreement)
     report_more(predictor, arrays)
 
 
 def _report_bundle(
     task: Task,
     predictor: Predictor,
+    contents: Any,
     test: candidates.Dataset,
     uncalibrated: NDArray[np.float32],
     probabilities: NDArray[np.float32],
@@ -74,26 +74,14 @@ def _report_bundle(
     figure = draw_reliability(test.labels, uncalibrated, probabilities, title)
     plots.save_figure(figure, folder / "reliability.png")
     atomic.write_bytes(folder / "predictions.csv", plots.predictions_csv(test.labels, probabilities, test.names))
-    _report_slices(task, predictor, test, correct)
+    _report_slices(task, predictor, contents, test, correct)
 
 
-def _prepare_inputs(task: Task, predictor: Predictor) -> list[NDArray[Any]]:
-    """The test inputs as the server prepares them: texts from their characters, images from their pixels."""
-    path = paths.prepared(task, "test")
-    if task == "image":
-        return list(read_images(path).images)
-    return [predictor.prepare(text).array for text in read_texts(path).texts]
-
-
-def _report_slices(task: Task, predictor: Predictor, test: candidates.Dataset, correct: NDArray[np.bool_]) -> None:
-    """Write the bundle's accuracy per class and per quartile of brightness or of length before any cut."""
-    path = paths.prepared(task, "test")
-    if isinstance(predictor.preprocessor, TextPreprocessor):
-        tokenizer = predictor.preprocessor.tokenizer
-        encodings = tokenizer.encode_batch(read_texts(path).texts, add_special_tokens=False)
-        kind, values = "length_tokens", np.array([len(encoding.ids) for encoding in encodings])
-    else:
-        kind, values = "brightness", read_images(path).images.mean(axis=(1, 2, 3))
+def _report_slices(
+    task: Task, predictor: Predictor, contents: Any, test: candidates.Dataset, correct: NDArray[np.bool_]
+) -> None:
+    """Write the bundle's accuracy per class and per quartile of what its kind is sliced by."""
+    kind, values = module(predictor.card.kind, "preprocessing").slice_by(predictor.preprocessor, contents)
     slices = {
         "class": metrics.per_class(test.labels, correct, test.names),
         kind: metrics.per_quartile(values, correct),
@@ -103,14 +91,10 @@ def _report_slices(task: Task, predictor: Predictor, test: candidates.Dataset, c
 
 
 def _draw_candidate(
-    task: Task, name: Architecture, test: candidates.Dataset, probabilities: NDArray[np.float32]
+    task: Task, name: Architecture, contents: Any, test: candidates.Dataset, probabilities: NDArray[np.float32]
 ) -> None:
     folder = paths.reports(task) / name
     title = f"{task}-{name}, test"
     plots.save_figure(plots.draw_confusion(test.labels, probabilities, test.names, title), folder / "confusion.png")
-    path = paths.prepared(task, "test")
-    if task == "image":
-        figure = plots.draw_wrong_images(read_images(path).images, test.labels, probabilities, test.names)
-    else:
-        figure = plots.draw_wrong_texts(read_texts(path).texts, test.labels, probabilities, test.names)
+    figure = plots.draw_mistakes(paths.kind_of(task), contents, test.labels, probabilities, test.names)
     plots.save_figure(figure, folder / "misclassified.png")

@@ -1,6 +1,5 @@
 """A trained candidate and its preprocessing -> a calibrated, proven bundle: ONNX files, card, examples."""
 
-import base64
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -18,14 +17,12 @@ from convoy.core import atomic, paths
 from convoy.core.atomic import sha256_of
 from convoy.core.params import Section
 from convoy.core.paths import Architecture, Task
-from convoy.core.png import encode_png
 from convoy.evaluation.calibration import calibrate, log_shares, split_in_halves
 from convoy.evaluation.parity import Agreement, compare, compare_batches, compare_sizes, require_agreement
 from convoy.export.to_onnx import Explaining, Probabilities, export, export_with_explanation
 from convoy.kinds import candidates
 from convoy.kinds.candidates import Description
-from convoy.kinds.image.prepared import read_images
-from convoy.kinds.text.prepared import read_texts
+from convoy.kinds.registry import module
 
 EXPORT_BATCH = 4  # any size but 1, which the exporter takes for a constant
 BATCH_SAMPLE = 320  # inputs compared alone and in a batch: ten batches
@@ -86,13 +83,13 @@ def build_bundle(
 def _export_files(
     network: nn.Module, folder: Path, example: Tensor, task: Task, calibration: Calibration, explains: bool
 ) -> dict[str, bytes]:
+    kind = paths.kind_of(task)
     if explains:
-        files = export_with_explanation(network, folder, example, task, calibration)
+        files = export_with_explanation(network, folder, example, kind, calibration)
     else:
-        files = {"model.onnx": export(network, example, task, calibration)}
-    if paths.kind_of(task) == "text":
-        files["tokenizer.json"] = paths.TOKENIZER.read_bytes()
-    return files
+        files = {"model.onnx": export(network, example, kind, calibration)}
+    contract = paths.contract(task).parent
+    return files | {name: (contract / name).read_bytes() for name in module(kind, "preprocessing").FILES}
 
 
 def _draft_card(
@@ -128,13 +125,9 @@ def _calibrate(
     """After training with balanced weights the offsets restore the frequencies of the training labels."""
     offsets = None
     if description.training["learning"]["class_weights"] == "balanced":
-        offsets = log_shares(_training_labels(task), len(description.labels))
+        training = module(paths.kind_of(task), "prepared").read(paths.prepared(task, "train"))
+        offsets = log_shares(training.labels, len(description.labels))
     return calibrate(data.labels[rows], candidates.logits(network, data)[rows], offsets)
-
-
-def _training_labels(task: Task) -> NDArray[np.int64]:
-    path = paths.prepared(task, "train")
-    return read_images(path).labels if task == "image" else read_texts(path).labels
 
 
 def _fit_sets(model: Model, data: candidates.Dataset, rows: NDArray[np.int64], params: BundleParams) -> Sets:
@@ -168,20 +161,13 @@ def _as_dicts(agreements: dict[str, Agreement]) -> dict[str, Any]:
 
 
 def _draw_examples(task: Task, model: Model, count: int) -> list[dict[str, Any]]:
-    path = paths.prepared(task, "validation")
-    inputs = (
-        [png(image) for image in read_images(path).images[:count]]
-        if task == "image"
-        else read_texts(path).texts[:count]
-    )
+    kind = paths.kind_of(task)
+    contents = module(kind, "prepared").read(paths.prepared(task, "validation")).contents[:count]
+    raw = module(kind, "raw")
+    inputs = [raw.to_example(item) for item in raw.as_sent(contents)]
     probabilities = model.replay(inputs)
     labels = model.card.labels
     return [
         Example(input=text, label=labels[int(row.argmax())], probabilities=tuple(map(float, row))).model_dump()
         for text, row in zip(inputs, probabilities, strict=True)
     ]
-
-
-def png(pixels: NDArray[np.uint8]) -> str:
-    """An image (height, width, channels) as a PNG in base64."""
-    return base64.b64encode(encode_png(pixels)).decode()

@@ -15,22 +15,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from convoy.bundles.bundle import EXPLANATION, Calibration, ImageExplanation, Occlusion, Reading, TextExplanation
+from convoy.bundles.bundle import EXPLANATION, Calibration
 from convoy.bundles.explanation import Explainer
 from convoy.bundles.predictor import Model
 from convoy.core import paths, stage
+from convoy.core.params import Section
 from convoy.core.paths import Task
 from convoy.evaluation.parity import compare_explanations, require_agreement, require_close
 from convoy.kinds import candidates
 from convoy.kinds.class_activation import PlaceNetwork
-from convoy.kinds.image.prepared import read_images
+from convoy.kinds.registry import module
 
-# The inputs of each graph, and which of their dimensions vary between requests: the batch, and the length of texts.
-DYNAMIC_DIMENSIONS: dict[Task, dict[str, tuple[int, ...]]] = {
-    "image": {"input": (0,)},
-    "text": {"input": (0, 1)},
-    "text-stream": {"input": (0, 1), "state": (0,)},
-}
+Dimensions = dict[str, tuple[int, ...]]  # input of a graph -> its dimensions that differ between requests
 
 
 class ExportFailed(RuntimeError):
@@ -92,32 +88,33 @@ class Contributions(Calibrated):
         return added, added.sum(dim=(2, 3)) + (bias - bias.mean())
 
 
-def export(network: nn.Module, example: Tensor, task: Task, calibration: Calibration) -> bytes:
+def export(network: nn.Module, example: Tensor, kind: str, calibration: Calibration) -> bytes:
     """The network in eval mode as one ONNX file; the same weights give the same bytes in any folder.
 
     `example` is a batch of at least 2: the exporter takes a size of 1 for a constant. Export one model per process:
     a second LSTM in the same process silently gets a frozen length. Raises ExportFailed.
     """
-    if task != "text-stream":
-        return _export_graph(Probabilities(network, calibration), (example,), task, ["probabilities"])
+    dimensions = {"input": module(kind, "preprocessing").DYNAMIC}
+    if not hasattr(network, "step"):
+        return _export_graph(Probabilities(network, calibration), (example,), dimensions, ["probabilities"])
     begun = network.begin(len(example))  # type: ignore[operator]
+    outputs = ["probabilities", "next_state"]
     return _export_graph(
-        StepProbabilities(network, calibration), (example, begun), task, ["probabilities", "next_state"]
+        StepProbabilities(network, calibration), (example, begun), {**dimensions, "state": (0,)}, outputs
     )
 
 
-def export_explanation(network: nn.Module, example: Tensor, task: Task, calibration: Calibration) -> bytes:
+def export_explanation(network: nn.Module, example: Tensor, kind: str, calibration: Calibration) -> bytes:
     """The graph that explains the graph of `export`, under the same rules.
 
     It is a file of its own, since ONNX Runtime runs a whole graph, whichever of its outputs are requested.
     """
-    return _export_graph(Contributions(network, calibration), (example,), task, ["contributions", "logits"])
+    dimensions = {"input": module(kind, "preprocessing").DYNAMIC}
+    return _export_graph(Contributions(network, calibration), (example,), dimensions, ["contributions", "logits"])
 
 
-def _export_graph(module: nn.Module, examples: tuple[Tensor, ...], task: Task, outputs: list[str]) -> bytes:
-    sizes = tuple(
-        dict.fromkeys(dimensions, torch.export.Dim.DYNAMIC) for dimensions in DYNAMIC_DIMENSIONS[task].values()
-    )
+def _export_graph(graph: nn.Module, examples: tuple[Tensor, ...], dimensions: Dimensions, outputs: list[str]) -> bytes:
+    sizes = tuple(dict.fromkeys(dynamic, torch.export.Dim.DYNAMIC) for dynamic in dimensions.values())
     logging.getLogger("torch.onnx").setLevel(
         logging.ERROR
     )  # it warns of a missing torchvision, whose operators no network uses
@@ -126,11 +123,11 @@ def _export_graph(module: nn.Module, examples: tuple[Tensor, ...], task: Task, o
         warnings.filterwarnings("ignore", category=FutureWarning)
         warnings.filterwarnings("ignore", ".*_flat_weights.*", UserWarning)
         program = torch.onnx.export(
-            module.eval(),
+            graph.eval(),
             examples,
             dynamo=True,
             dynamic_shapes=sizes,
-            input_names=list(DYNAMIC_DIMENSIONS[task]),
+            input_names=list(dimensions),
             output_names=outputs,
             external_data=False,
             verbose=False,
@@ -139,7 +136,7 @@ def _export_graph(module: nn.Module, examples: tuple[Tensor, ...], task: Task, o
     model = program.model_proto
     _strip_debug_info(model)
     onnx.checker.check_model(model, full_check=True)
-    _check_sizes(model, task)
+    _check_sizes(model, dimensions)
     return bytes(model.SerializeToString(deterministic=True))
 
 
@@ -170,12 +167,12 @@ def _strip_messages(messages: Iterable[Any]) -> None:
         message.doc_string = ""
 
 
-def _check_sizes(model: onnx.ModelProto, task: Task) -> None:
-    for graph_input, dimensions in zip(model.graph.input, DYNAMIC_DIMENSIONS[task].values(), strict=True):
+def _check_sizes(model: onnx.ModelProto, dimensions: Dimensions) -> None:
+    for graph_input, dynamic in zip(model.graph.input, dimensions.values(), strict=True):
         shape = graph_input.type.tensor_type.shape.dim
-        frozen = [index for index in dimensions if not shape[index].dim_param]
+        frozen = [index for index in dynamic if not shape[index].dim_param]
         if frozen:
-            name = f"{graph_input.name} dimension {frozen} of {task}"
+            name = f"dimension {frozen} of {graph_input.name}"
             raise ExportFailed(f"the graph froze {name} at the example's size")
     tensors = [tensor for graph in _all_graphs(model.graph) for tensor in graph.initializer]
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in tensors):
@@ -186,17 +183,15 @@ def _check_sizes(model: onnx.ModelProto, task: Task) -> None:
 class Explaining:
     """How a model explains its predictions, and how far its contributions may be from torch's, in the mean."""
 
-    how: Occlusion | Reading
+    how: Section  # Params of the kind's module `explanation`
     max_contribution_difference: float
 
-    def describe(self, task: Task, network: nn.Module) -> ImageExplanation | TextExplanation:
+    def describe(self, task: Task, network: nn.Module) -> Any:
         """The explanation section of the card."""
-        if isinstance(self.how, Occlusion):
-            mean = read_images(paths.prepared(task, "train")).images.mean(axis=(0, 1, 2))
-            neutral = tuple(map(round, mean.tolist()))
-            return ImageExplanation(kind="image", neutral=neutral, **self.how.model_dump())
         assert isinstance(network, PlaceNetwork)
-        return TextExplanation(kind="text", widths=network.widths, **self.how.model_dump())
+        kind = paths.kind_of(task)
+        training = module(kind, "prepared").read(paths.prepared(task, "train"))
+        return module(kind, "explanation").describe(self.how, training.contents, network.widths)
 
     def prove(
         self, network: nn.Module, model: Model, content: bytes, arrays: Sequence[NDArray[Any]], max_difference: float
@@ -214,15 +209,15 @@ class Explaining:
 
 
 def export_with_explanation(
-    network: nn.Module, folder: Path, example: Tensor, task: Task, calibration: Calibration
+    network: nn.Module, folder: Path, example: Tensor, kind: str, calibration: Calibration
 ) -> dict[str, bytes]:
     """model.onnx and explanation.onnx, each from a process of its own, in parallel; `folder` holds the candidate."""
     # Spawned: a fork would hang in the threads that torch has started.
     with ProcessPoolExecutor(1, get_context("spawn"), stage.end_with_parent, (os.getpid(),)) as pool:
-        explanation = pool.submit(_export_explanation, folder, example.cpu().numpy(), task, calibration)
-        return {"model.onnx": export(network, example, task, calibration), EXPLANATION: explanation.result()}
+        explanation = pool.submit(_export_explanation, folder, example.cpu().numpy(), kind, calibration)
+        return {"model.onnx": export(network, example, kind, calibration), EXPLANATION: explanation.result()}
 
 
-def _export_explanation(folder: Path, example: NDArray[Any], task: Task, calibration: Calibration) -> bytes:
+def _export_explanation(folder: Path, example: NDArray[Any], kind: str, calibration: Calibration) -> bytes:
     _, network = candidates.load(folder)
-    return export_explanation(network, torch.from_numpy(example), task, calibration)
+    return export_explanation(network, torch.from_numpy(example), kind, calibration)

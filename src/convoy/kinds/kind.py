@@ -1,13 +1,16 @@
-"""What all kinds share: the error of an input that cannot be used, and near-duplicates in different splits."""
+"""What every kind has: how its raw items are prepared, near-duplicates, and the error of an input it cannot use."""
 
-from collections.abc import Iterable, Iterator
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-Indices = NDArray[np.int64]
+from convoy.kinds.content import Content, Indices
+
+CONTRACT = "contract/preprocessing.json"  # in the folder of the prepared data
 # An item with this many neighbours in one split leaks. More would only make the list longer: n * n entries where
 # all items are alike.
 PAIRS_PER_ITEM = 10
@@ -66,3 +69,49 @@ def collect_pairs(pairs: Iterable[tuple[int, int, float]], method: str, with_mor
         NearPair(min(first, second), max(first, second), round(float(distance), 4)) for first, second, distance in pairs
     )
     return NearPairs(tuple(ordered), method, with_more, cut_short)
+
+
+class RawContents(Protocol):
+    """The raw items of a data set: encoded images, or texts."""
+
+    def __len__(self) -> int: ...
+
+    def content(self, row: int) -> bytes | str:
+        """One of them."""
+
+    def contents(self) -> Iterator[Sequence[bytes | str]]:
+        """All of them in their order, some at a time."""
+
+
+class Facts(Protocol):
+    """What was recorded of each item (n,)."""
+
+    def content(self, splits: Mapping[str, Indices], labels: Indices, names: Sequence[str]) -> Content:
+        """The figures of the items in the splits; `labels` (n,) are indices of `names`."""
+
+
+class Preparation(Protocol):
+    """The class `Preparation` of a kind's module `preparation`: made of raw contents, params and a folder.
+
+    `rows` (n,) are the raw rows that can be used, `keys` (n,) are equal for exactly equal content, `rejected` has all
+    other rows with the reason. `facts` are complete after `write`.
+    """
+
+    rows: Indices
+    keys: list[bytes]
+    rejected: list[tuple[int, InputRejected]]
+    facts: Facts
+
+    def write(self, splits: Mapping[str, Indices], labels: Indices, names: tuple[str, ...]) -> dict[str, object]:
+        """Write each split as an Arrow file, and the contract; gives figures for data.json."""
+
+    def near_pairs(self, split_of: Indices) -> NearPairs:
+        """Near-duplicates in different splits, `split_of` (n,) with train as 0 and -1 for none."""
+
+    def show(self, item: int) -> NDArray[np.uint8] | str:
+        """The pixels or the text of an item, as the report shows it."""
+
+
+def digest(content: bytes) -> bytes:
+    """Equal for items with exactly the same content."""
+    return hashlib.blake2b(content, digest_size=16).digest()

@@ -13,10 +13,8 @@ from pathlib import Path
 from convoy.bundles.bundle import BundleInvalid, read_bundle
 from convoy.core.paths import DEPLOYED, TASKS, Task
 from convoy.core.process import Say
+from convoy.kinds.registry import module
 from convoy.release import deployment
-
-IMAGE = Path(".run/example.png")
-TEXT = "A warm and funny film with a wonderful cast."
 
 
 def is_deployed(task: Task) -> bool:
@@ -61,17 +59,14 @@ def _format_answer(task: Task, service: str) -> str:
 
 
 def request(task: Task, service: str) -> list[str]:
-    """The words of a curl command that asks for one prediction; an image comes from the deployed bundle."""
-    if task != "image":
-        route, body = ("predict", {"texts": [TEXT]}) if task == "text" else ("stream", {"text": TEXT, "final": True})
-        words = ["curl", "-s", f"{service}/v1/texts/{route}", "-H", "Content-Type: application/json"]
-        return [*words, "--data-raw", json.dumps(body)]
-    raw = read_bundle(DEPLOYED / task / deployment.CURRENT).shown_input
-    assert isinstance(raw, bytes)
-    IMAGE.parent.mkdir(exist_ok=True)
-    IMAGE.write_bytes(raw)
-    url = f"{service}/v1/images/predict"
-    return ["curl", "-s", url, "-H", "Content-Type: image/png", "--data-binary", f"@{IMAGE.absolute()}"]
+    """The words of a curl command that asks for one prediction; the input is an example of the deployed bundle."""
+    bundle = read_bundle(DEPLOYED / task / deployment.CURRENT)
+    requests = module(bundle.card.kind, "requests")
+    if bundle.card.preprocessing.carries_state:
+        body = json.dumps({"text": bundle.shown_input, "final": True})
+        words = ["-H", "Content-Type: application/json", "--data-raw", body]
+        return ["curl", "-s", f"{service}/v1/{requests.ROUTE}/stream", *words]
+    return ["curl", "-s", f"{service}/v1/{requests.ROUTE}/predict", *requests.curl(bundle.shown_input)]
 
 
 def _send(words: list[str]) -> str:

@@ -28,6 +28,7 @@ from convoy.sources.items import (
 )
 from convoy.sources.trees import MAX_FILE_BYTES
 
+KINDS = ("image",)
 BLOCK, BLOCK_BYTES = 1_000, 32_000_000  # the most images, and bytes, that are read at once
 IMAGES, LABELS = ("images", "x", "data"), ("labels", "y", "targets")
 # IDX: two zero bytes, the type, the number of dimensions, their sizes.
@@ -39,7 +40,7 @@ _REMEDY = "get it again"
 _NamedArray = tuple[str, bool, tuple[str, ...]]
 
 
-def read(params: SourceParams) -> ItemsAndRejections:
+def read(params: SourceParams, kind: str = "image") -> ItemsAndRejections:
     """A folder of IDX files (`train-images-idx3-ubyte.gz`) or one .npz (`x_train`, `y_train`; `images`, `labels`).
 
     Images are (n, height, width) or (n, height, width, 1 or 3) uint8. Raises SourceRefused for all else, and where an

@@ -11,7 +11,9 @@ from pathlib import Path
 from convoy.core.params import Section, read_section
 from convoy.sources.arrays import read_pair
 from convoy.sources.download import Way, fetch_verified
-from convoy.sources.items import Item, ItemsAndRejections
+from convoy.sources.items import Item, ItemsAndRejections, SourceParams
+
+KINDS = ("image",)
 
 
 class Publication(Section):
@@ -29,7 +31,17 @@ def describe(path: Path) -> Publication:
     return read_section(Publication, path=path)
 
 
-def read(published: Publication) -> ItemsAndRejections:
+def label_order(params: SourceParams) -> tuple[str, ...]:
+    """The labels as they were published."""
+    return describe(params.path).labels
+
+
+def read(params: SourceParams, kind: str) -> ItemsAndRejections:
+    """The official train and test split. Raises ParamsInvalid where the path is another kind of file."""
+    return items(describe(params.path))
+
+
+def items(published: Publication) -> ItemsAndRejections:
     """The official train and test split."""
     with tempfile.TemporaryDirectory() as scratch:
         fetch(published, Path(scratch, "verified"))

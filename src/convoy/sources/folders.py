@@ -1,18 +1,21 @@
 """A folder, or an archive of it, with one subfolder per label -> items; folders of splits may stand above."""
 
 from pathlib import PurePosixPath
+from typing import Any
 
-from convoy.core.paths import Task
+from convoy.kinds.registry import module
 from convoy.sources.items import SPLIT_NAMES, Item, ItemsAndRejections, Rejection, SourceParams, SourceRefused
 from convoy.sources.trees import TreeFile, open_tree
 
+KINDS = ("image", "text")
 
-def read(params: SourceParams, task: Task) -> ItemsAndRejections:
+
+def read(params: SourceParams, kind: str) -> ItemsAndRejections:
     """`label/file`, or `split/label/file`; folders below those of the labels are read too.
 
     Raises SourceRefused for a source that cannot be read, and for a label's folder without a usable file.
     """
-    tree = open_tree(params.path)
+    tree, raw = open_tree(params.path), module(kind, "raw")
     label_depth = 1 if is_divided(tree.outermost) else 0
     label_folders: set[str] = set()
     usable_folders: set[str] = set()
@@ -21,7 +24,7 @@ def read(params: SourceParams, task: Task) -> ItemsAndRejections:
         folders = file.parts if file.name.endswith("/") else file.parts[:-1]
         label = "/".join(folders[: label_depth + 1])
         if not file.name.endswith("/"):
-            entry = _read_entry(file, folders, label_depth, params, task)
+            entry = _read_entry(file, folders, label_depth, params, raw)
             if isinstance(entry, Item):
                 usable_folders.add(label)
             elif not entry.ignored:
@@ -56,9 +59,9 @@ def _names_label(file: TreeFile, folders: tuple[str, ...], label_depth: int, par
 
 
 def _read_entry(
-    file: TreeFile, folders: tuple[str, ...], label_depth: int, params: SourceParams, task: Task
+    file: TreeFile, folders: tuple[str, ...], label_depth: int, params: SourceParams, raw: Any
 ) -> Item | Rejection:
-    ignored = _reason_to_ignore(file, folders, label_depth, params, task)
+    ignored = _reason_to_ignore(file, folders, label_depth, params, raw.SUFFIXES)
     if ignored is not None:
         return Rejection(file.name, *ignored, ignored=True)
     if file.problem:
@@ -66,7 +69,7 @@ def _read_entry(
     split = SPLIT_NAMES[folders[0].lower()] if label_depth and params.given_splits else ""
     try:
         encoded = file.read()
-        content = encoded if task == "image" else decode(encoded, params.table.encoding)
+        content = decode(encoded, params.table.encoding) if raw.RAW is str else encoded
     except UnicodeDecodeError as error:
         return Rejection(file.name, "encoding", explain(error))
     except OSError as error:
@@ -75,7 +78,7 @@ def _read_entry(
 
 
 def _reason_to_ignore(
-    file: TreeFile, folders: tuple[str, ...], label_depth: int, params: SourceParams, task: Task
+    file: TreeFile, folders: tuple[str, ...], label_depth: int, params: SourceParams, suffixes: tuple[str, ...]
 ) -> tuple[str, str] | None:
     if file.is_hidden:
         return "hidden", "a hidden file"
@@ -85,8 +88,8 @@ def _reason_to_ignore(
         return "no_label", "not in a folder of a label"
     if not _is_wanted(folders[label_depth], params):
         return "label_not_wanted", f"the label {folders[label_depth]!r} is not in params.yaml"
-    if task == "text" and PurePosixPath(file.name).suffix.lower() != ".txt":
-        return "no_text_file", "its name does not end in .txt"
+    if suffixes and PurePosixPath(file.name).suffix.lower() not in suffixes:
+        return "other_suffix", f"its name does not end in {' or '.join(suffixes)}"
     return None
 
 

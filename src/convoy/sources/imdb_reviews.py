@@ -12,7 +12,9 @@ from pathlib import Path
 
 from convoy.core.params import Section, read_section
 from convoy.sources.download import fetch_verified
-from convoy.sources.items import Item, ItemsAndRejections
+from convoy.sources.items import Item, ItemsAndRejections, SourceParams
+
+KINDS = ("text",)
 
 
 class Publication(Section):
@@ -31,7 +33,17 @@ def describe(path: Path) -> Publication:
     return read_section(Publication, path=path)
 
 
-def read(published: Publication) -> ItemsAndRejections:
+def label_order(params: SourceParams) -> tuple[str, ...]:
+    """The labels as they were published."""
+    return describe(params.path).labels
+
+
+def read(params: SourceParams, kind: str) -> ItemsAndRejections:
+    """All labelled reviews. Raises ParamsInvalid where the path is another kind of file."""
+    return items(describe(params.path))
+
+
+def items(published: Publication) -> ItemsAndRejections:
     """Reviews as they were published, with their `<br />`."""
     csv.field_size_limit(1_000_000)  # the longest review has 13,704 characters
     with tempfile.TemporaryDirectory() as scratch:

@@ -75,8 +75,9 @@ class TableParams(Section):
 
 
 class SourceParams(Section):
-    """What the two sections fetch_* of params.yaml share; `labels` of null takes all labels."""
+    """The section fetch_* of params.yaml: a source of convoy.sources.registry; `labels` of null takes all labels."""
 
+    source: str
     path: Path
     given_splits: bool
     labels: tuple[str, ...] | None = Field(min_length=2)

@@ -1,4 +1,4 @@
-"""A table with a label column (CSV, TSV, JSONL, Parquet) -> items: texts from a column, images from their paths."""
+"""A table with a label column (CSV, TSV, JSONL, Parquet) -> items: texts from a column, files from the paths in it."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import parquet
 
-from convoy.core.paths import Task
+from convoy.kinds.registry import module
 from convoy.sources.items import (
     SPLIT_NAMES,
     Item,
@@ -19,16 +19,18 @@ from convoy.sources.items import (
 from convoy.sources.lines import Numbered, read_csv, read_jsonl, require_columns
 from convoy.sources.trees import read_file
 
+KINDS = ("image", "text")
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 PARQUET_BATCH = 1_000  # rows
 
 
-def read(params: SourceParams, task: Task) -> ItemsAndRejections:
+def read(params: SourceParams, kind: str) -> ItemsAndRejections:
     """A row is an item; its name is `table.csv:12`, by line, in Parquet by row.
 
     Raises SourceRefused where there is no such table or column, or where it cannot be read to its end.
     """
-    path = find(params, task)
+    path = find(params, kind)
+    holds_paths = module(kind, "raw").RAW is bytes
     wanted = [params.table.content, params.table.label]
     for number, row in rows_of(path, params.table.encoding, wanted, [params.table.split]):
         name = f"{path.name}:{number}"
@@ -37,17 +39,17 @@ def read(params: SourceParams, task: Task) -> ItemsAndRejections:
         elif missing := [column for column in wanted if column not in row]:  # of JSON
             yield Rejection(name, "no_row", f"no {missing[0]!r}")
         else:
-            yield _to_item(name, row, path.parent, params, task)
+            yield _to_item(name, row, path.parent, params, holds_paths)
 
 
-def find(params: SourceParams, task: Task) -> Path:
-    """The table's path. A table of images is in a folder with them: DVC watches that folder.
+def find(params: SourceParams, kind: str) -> Path:
+    """The table's path. A table that names files is in a folder with them: DVC watches that folder.
 
     Raises SourceRefused where there is no table, or more than one to choose from.
     """
     path = params.path
-    if path.is_file() and task == "image":
-        raise SourceRefused(f"{path}: name the folder that holds it and the images, so that a changed image is seen")
+    if path.is_file() and module(kind, "raw").RAW is bytes:
+        raise SourceRefused(f"{path}: name the folder that holds it and the files, so that a changed file is seen")
     if path.is_dir():
         tables = sorted(file.name for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
         chosen = [params.table.file] if params.table.file else tables
@@ -99,7 +101,9 @@ def _read_parquet(path: Path, wanted: Sequence[str], also: Sequence[str]) -> Ite
         raise SourceRefused(f"{path} cannot be read after row {number}: {error}") from None
 
 
-def _to_item(name: str, row: dict[str, object], folder: Path, params: SourceParams, task: Task) -> Item | Rejection:
+def _to_item(
+    name: str, row: dict[str, object], folder: Path, params: SourceParams, holds_paths: bool
+) -> Item | Rejection:
     columns = params.table
     label = label_name(row[columns.label])
     if not label:
@@ -115,12 +119,10 @@ def _to_item(name: str, row: dict[str, object], folder: Path, params: SourcePara
     content = row[columns.content]
     if not isinstance(content, str):
         return Rejection(name, "no_content", f"no text in the column {columns.content!r}")
-    if task == "text":
-        return Item(name, label, split, content)
-    return _read_image(name, label, split, folder, content)
+    return _read_file(name, label, split, folder, content) if holds_paths else Item(name, label, split, content)
 
 
-def _read_image(name: str, label: str, split: str, folder: Path, relative: str) -> Item | Rejection:
+def _read_file(name: str, label: str, split: str, folder: Path, relative: str) -> Item | Rejection:
     try:
         path = (folder / relative.strip()).resolve()
         if not relative.strip() or not path.is_relative_to(folder.resolve()):

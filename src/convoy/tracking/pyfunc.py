@@ -8,6 +8,7 @@ import pandas as pd
 
 from convoy.bundles.predictor import Predictor, Prepared
 from convoy.kinds.kind import InputRejected
+from convoy.kinds.registry import module
 
 _MAX_NAMED_ROWS = 5  # rejected rows that an error names; a table may have millions
 
@@ -18,6 +19,7 @@ class RawInputModel:
     def __init__(self, folder: Path) -> None:
         self._predictor = Predictor(folder)
         self._task = self._predictor.card.task
+        self._is_bytes = module(self._predictor.card.kind, "raw").RAW is bytes
 
     def predict(self, table: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """A row per input, with the index of `table`: label, probability, probabilities (label -> share).
@@ -51,13 +53,13 @@ class RawInputModel:
 
     def _raw_input(self, value: Any) -> bytes | str:
         """A cell as the predictor takes it. Raises InputRejected for a missing value and for another type."""
-        if self._task == "image" and isinstance(value, bytes | bytearray | memoryview):
+        if self._is_bytes and isinstance(value, bytes | bytearray | memoryview):
             return bytes(value)
-        if self._task != "image" and isinstance(value, str):
+        if not self._is_bytes and isinstance(value, str):
             return value
         if pd.api.types.is_scalar(value) and pd.isna(value):
             raise InputRejected("missing_value", f"`{self._task}` is missing")
-        expected = "bytes are" if self._task == "image" else "a string is"
+        expected = "bytes are" if self._is_bytes else "a string is"
         raise InputRejected("malformed_row", f"`{self._task}` is a {type(value).__name__}, {expected} expected")
 
 

@@ -16,7 +16,8 @@ from mlflow.types.schema import Map, TensorSpec
 
 import convoy
 from convoy.bundles.bundle import RELEASE, Bundle, read_bundle
-from convoy.core.paths import Task
+from convoy.core.paths import Task, kind_of
+from convoy.kinds.registry import module
 from convoy.tracking.artifacts import list_files, put_files
 from convoy.tracking.registry import DIGEST, FOLDER, bundle_folder, find_version, model_folder, model_name
 
@@ -30,12 +31,19 @@ _CODE_FILES = (
     "core/atomic.py",
     "core/params.py",
     "core/paths.py",
+    "core/png.py",
     "kinds/__init__.py",
+    "kinds/content.py",
     "kinds/image/__init__.py",
+    "kinds/image/explanation.py",
     "kinds/image/preprocessing.py",
+    "kinds/image/raw.py",
     "kinds/kind.py",
+    "kinds/registry.py",
     "kinds/text/__init__.py",
+    "kinds/text/explanation.py",
     "kinds/text/preprocessing.py",
+    "kinds/text/raw.py",
     "tracking/__init__.py",
     "tracking/pyfunc.py",
 )
@@ -109,7 +117,8 @@ def _store_model(client: MlflowClient, run_id: str, model: str, folder: Path, bu
 
 
 def _signature(task: Task) -> ModelSignature:
-    input_column = ColSpec(DataType.binary if task == "image" else DataType.string, task)
+    is_bytes = module(kind_of(task), "raw").RAW is bytes
+    input_column = ColSpec(DataType.binary if is_bytes else DataType.string, task)
     output_columns: list[ColSpec | TensorSpec] = [
         ColSpec(DataType.string, "label"),
         ColSpec(DataType.double, "probability"),

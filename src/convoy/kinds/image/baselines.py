@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from convoy.core.params import Section
-from convoy.kinds.image.prepared import ImageSplit
+from convoy.kinds.image.prepared import Split as ImageSplit
 
 KERNEL_PX, POOL = 3, 2
 EVALUATION_BATCH = 500
@@ -63,14 +63,14 @@ def build(params: ImageBaseline, shape: tuple[int, ...], labels: int) -> nn.Sequ
 def train(params: ImageBaseline, split: ImageSplit, seed: int, title: str) -> nn.Sequential:
     """Train on the CPU for all epochs and keep the last weights; one seed gives one network."""
     torch.manual_seed(seed)
-    network = build(params, split.images.shape[1:], len(split.names))
+    network = build(params, split.contents.shape[1:], len(split.names))
     optimizer = torch.optim.Adam(network.parameters(), lr=params.learning_rate)
     labels = torch.from_numpy(split.labels.copy())
     interval_s = 0.5 if sys.stderr.isatty() else 30
     for _ in tqdm(range(params.epochs), title, unit="epoch", mininterval=interval_s, maxinterval=interval_s):
         for rows in torch.split(torch.randperm(len(labels)), params.batch_size):
             optimizer.zero_grad()
-            loss: Tensor = nn.functional.cross_entropy(network(_to_tensor(split.images, rows)), labels[rows])
+            loss: Tensor = nn.functional.cross_entropy(network(_to_tensor(split.contents, rows)), labels[rows])
             torch.autograd.backward(loss)
             optimizer.step()
     return network.eval()

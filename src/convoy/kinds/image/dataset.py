@@ -11,7 +11,7 @@ from torch import Tensor
 
 from convoy.core.params import Section
 from convoy.kinds.evaluation_batches import Batch, EvaluationBatches
-from convoy.kinds.image.prepared import read_images
+from convoy.kinds.image.prepared import read as read_images
 
 # A split up to this size is kept whole on a GPU, which then never waits for the host; Fashion-MNIST's has 43 MB.
 RESIDENT_BYTES = 2_000_000_000
@@ -30,10 +30,10 @@ class ImageDataset:
 
     def __init__(self, path: Path) -> None:
         split = read_images(path)
-        self.arrays: NDArray[np.uint8] = split.images
+        self.arrays: NDArray[np.uint8] = split.contents
         self.labels: NDArray[np.int64] = split.labels
         self.names = split.names
-        self.dimensions = {"size_px": split.images.shape[1], "channels": split.images.shape[3]}
+        self.dimensions = {"size_px": split.contents.shape[1], "channels": split.contents.shape[3]}
         self.evaluation_order: NDArray[np.int64] = np.arange(len(split.labels))
         self._resident: Tensor | None = None
 

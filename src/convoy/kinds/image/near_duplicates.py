@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from convoy.kinds.kind import PAIRS_PER_ITEM, Indices, NearPairs, collect_pairs, split_pairs
+from convoy.kinds.content import Indices
+from convoy.kinds.kind import PAIRS_PER_ITEM, NearPairs, collect_pairs, split_pairs
 
 # Chosen on Fashion-MNIST, its 15,000 held-out images against the 55,000 of train, by eye and on 5,000 planted copies.
 # The hash alone, at 8 bits, calls 653,033 pairs of test and train equal. Of the 24 pairs within 0.06 about 20 are the

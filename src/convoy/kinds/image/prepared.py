@@ -7,27 +7,27 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from convoy.kinds.arrow import decode_labels, encode_labels, read, write
+from convoy.kinds import arrow
 
 
 @dataclass(frozen=True)
-class ImageSplit:
+class Split:
     """Images (n, height, width, channels) uint8 and labels (n,) int64 as indices of `names`."""
 
-    images: NDArray[np.uint8]
+    contents: NDArray[np.uint8]
     labels: NDArray[np.int64]
     names: tuple[str, ...]
 
 
-def write_images(path: Path, split: ImageSplit) -> None:
+def write(path: Path, split: Split) -> None:
     """Write one split of images as one chunk; the same content gives the same bytes."""
-    images = pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(split.images))
-    write(path, {"image": images, "label": encode_labels(split.labels, split.names)})
+    images = pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(split.contents))
+    arrow.write(path, {"image": images, "label": arrow.encode_labels(split.labels, split.names)})
 
 
-def read_images(path: Path) -> ImageSplit:
+def read(path: Path) -> Split:
     """Read one split of images, which stay in the file, mapped into memory."""
-    table = read(path)
-    labels, names = decode_labels(table)
+    table = arrow.read(path)
+    labels, names = arrow.decode_labels(table)
     (images,) = table["image"].chunks  # combine_chunks would copy even one
-    return ImageSplit(images.to_numpy_ndarray(), labels, names)
+    return Split(images.to_numpy_ndarray(), labels, names)

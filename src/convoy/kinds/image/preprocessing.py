@@ -3,11 +3,11 @@
 import io
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,11 +27,14 @@ MAX_COSTLY_PARTS = 100
 _COSTLY_PARTS = {b"\xff\xd8": (b"Exif\x00\x00",), b"\x89P": (b"iCCP", b"iTXt", b"zTXt")}
 _IS_LIGHT = bytes(value > 127 for value in range(256))
 Polarity = Literal["light_on_dark", "dark_on_light"]
+FILES = ()  # of a bundle, that the preprocessor reads
+DYNAMIC = (0,)  # dimensions of the graph's input that differ between requests: the batch
 
 
 class ImagePreprocessing(Section):
     """The contract of an image model, part of its card."""
 
+    carries_state: ClassVar[bool] = False
     kind: Literal["image"]
     size_px: int = Field(ge=4, le=1024)
     channels: Literal[1, 3]
@@ -81,6 +84,26 @@ class ImagePreprocessor:
     def collate(self, arrays: list[NDArray[Any]]) -> NDArray[Any]:
         """Stack pixels to (batch, height, width, channels) uint8."""
         return arrays[0][np.newaxis] if len(arrays) == 1 else np.stack(arrays)
+
+
+def open_preprocessor(contract: ImagePreprocessing, files: Mapping[str, bytes]) -> ImagePreprocessor:
+    """The preprocessor of a bundle."""
+    return ImagePreprocessor(contract)
+
+
+def from_prepared(preprocessor: ImagePreprocessor, contents: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
+    """The contents of a prepared split as the model takes them: its pixels are."""
+    return list(contents)
+
+
+def slice_by(preprocessor: ImagePreprocessor, contents: Sequence[NDArray[np.uint8]]) -> tuple[str, NDArray[np.float64]]:
+    """What figures are also sliced by, and its value for each of the contents of a prepared split: the mean pixel."""
+    return "brightness", np.array([pixels.mean() for pixels in contents])
+
+
+def blank_batch(contract: ImagePreprocessing) -> NDArray[np.uint8]:
+    """A batch of one input of the largest size."""
+    return np.zeros((1, contract.size_px, contract.size_px, contract.channels), dtype=np.uint8)
 
 
 def decode(encoded: bytes, max_pixels: int) -> Image.Image:

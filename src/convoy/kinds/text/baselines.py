@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
 from convoy.core.params import Section
-from convoy.kinds.text.prepared import TextSplit
+from convoy.kinds.text.prepared import Split as TextSplit
 
 Counts = Any  # a sparse matrix (texts, n-grams): how often each n-gram occurs in each text
 
@@ -62,7 +62,7 @@ def predictions(
         min_df=params.counting.min_texts,
         dtype=np.float64,
     )
-    train_counts, counts = counter.fit_transform(split.texts), counter.transform(texts)
+    train_counts, counts = counter.fit_transform(split.contents), counter.transform(texts)
     yield "nb-svm", nb_svm(params.nb_svm, train_counts, split.labels, counts, seed)
     yield "nb-svm-published", nb_svm(params.nb_svm_published, train_counts, split.labels, counts, seed)
     yield "tfidf-lr", _tfidf_lr(params.tfidf_lr, train_counts, split.labels, counts, seed)

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from convoy.core.params import Section
 from convoy.kinds.evaluation_batches import Batch, EvaluationBatches
-from convoy.kinds.text.prepared import read_texts
+from convoy.kinds.text.prepared import read as read_texts
 
 LENGTH_STEP = 8  # batches have few lengths: oneDNN prepares its kernels again for each length
 

@@ -9,7 +9,8 @@ import numpy as np
 from datasketch import MinHash
 from numpy.typing import NDArray
 
-from convoy.kinds.kind import PAIRS_PER_ITEM, Indices, NearPairs, collect_pairs, split_pairs
+from convoy.kinds.content import Indices
+from convoy.kinds.kind import PAIRS_PER_ITEM, NearPairs, collect_pairs, split_pairs
 
 WORDS_PER_SHINGLE = 3
 LEAST_JACCARD = 0.5

@@ -11,14 +11,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from convoy.core import atomic
-from convoy.kinds.arrow import decode_labels, encode_labels, read
+from convoy.kinds import arrow
 
 
 @dataclass(frozen=True)
-class TextSplit:
+class Split:
     """Texts, their token ids (each (tokens,) int32) and labels (n,) int64 as indices of `names`."""
 
-    texts: Sequence[str]
+    contents: Sequence[str]
     tokens: list[NDArray[np.int32]]
     labels: NDArray[np.int64]
     names: tuple[str, ...]
@@ -26,7 +26,7 @@ class TextSplit:
     pad_id: int
 
 
-def write_texts(path: Path, parts: Iterable[TextSplit]) -> None:
+def write(path: Path, parts: Iterable[Split]) -> None:
     """Write one split of texts, a part at a time, at least one; the same parts give the same bytes."""
     parts = iter(parts)
     first = next(parts)
@@ -39,15 +39,15 @@ def write_texts(path: Path, parts: Iterable[TextSplit]) -> None:
             writer.write_batch(_to_record_batch(part))
 
 
-def read_texts(path: Path) -> TextSplit:
+def read(path: Path) -> Split:
     """Read one split of texts; texts and token ids stay in the file, mapped into memory."""
-    table = read(path)
-    labels, names = decode_labels(table)
+    table = arrow.read(path)
+    labels, names = arrow.decode_labels(table)
     tokens: list[NDArray[np.int32]] = []
     for chunk in table["tokens"].chunks:
         tokens += np.split(chunk.values.to_numpy(), chunk.offsets.to_numpy()[1:-1])
     token_numbers = {key: int(table.schema.metadata[key.encode()]) for key in ("vocabulary", "pad_id")}
-    return TextSplit(_MappedTexts(table["text"]), tokens, labels, names, **token_numbers)
+    return Split(_MappedTexts(table["text"]), tokens, labels, names, **token_numbers)
 
 
 class _MappedTexts(Sequence[str]):
@@ -72,8 +72,8 @@ class _MappedTexts(Sequence[str]):
         return chain.from_iterable(chunk.to_pylist() for chunk in self._column.chunks)
 
 
-def _to_record_batch(part: TextSplit) -> pa.RecordBatch:
+def _to_record_batch(part: Split) -> pa.RecordBatch:
     offsets = np.cumsum([0, *map(len, part.tokens)], dtype=np.int32)
     tokens = pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate(part.tokens).astype(np.int32)))
-    columns = [pa.array(part.texts, pa.string()), tokens, encode_labels(part.labels, part.names)]
+    columns = [pa.array(part.contents, pa.string()), tokens, arrow.encode_labels(part.labels, part.names)]
     return pa.record_batch(columns, names=["text", "tokens", "label"])

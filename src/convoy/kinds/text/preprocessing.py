@@ -3,8 +3,9 @@
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,8 @@ from convoy.core.params import Section
 from convoy.kinds.kind import InputRejected
 
 T = TypeVar("T")
+FILES = ("tokenizer.json",)  # of a bundle, that the preprocessor reads
+DYNAMIC = (0, 1)  # dimensions of the graph's input that differ between requests: the batch and the length
 
 # Words that a model which carries its state reads at once; a longer text continues from the state. A power of 2, as
 # the model's graph finds the greatest value so far by doubling its reach (convoy.kinds.text.networks.stream_lstm).
@@ -26,6 +29,7 @@ LONGEST_NFKC = 18  # characters that Unicode's NFKC, which tokenizers apply, mak
 class TextPreprocessing(Section):
     """The contract of a text model, part of its card; a longer text keeps its first `head_tokens` and its last ones."""
 
+    carries_state: ClassVar[bool] = False
     kind: Literal["text"]
     max_tokens: int = Field(ge=1)
     head_tokens: int = Field(ge=0)
@@ -57,6 +61,7 @@ class StreamPreprocessing(Section):
     `max_pending_characters` those at the end of a piece that may still belong to an unfinished word.
     """
 
+    carries_state: ClassVar[bool] = True
     kind: Literal["text-stream"]
     max_characters: int = Field(ge=1)
     max_pending_characters: int = Field(ge=1)
@@ -178,6 +183,27 @@ class TextPreprocessor:
         kept = self.contract.keep(ids)
         # A text of nothing but characters that the tokenizer drops still gets an answer: one unknown word.
         return PreparedText(np.array(kept or [self.contract.unknown_id], dtype=np.int64), len(kept) < len(ids))
+
+
+def open_preprocessor(contract: TextContract, files: Mapping[str, bytes]) -> TextPreprocessor:
+    """The preprocessor of a bundle."""
+    return TextPreprocessor(contract, files["tokenizer.json"])
+
+
+def from_prepared(preprocessor: TextPreprocessor, contents: Sequence[str]) -> list[NDArray[np.int64]]:
+    """The contents of a prepared split as the model takes them."""
+    return [preprocessor.prepare(text).array for text in contents]
+
+
+def slice_by(preprocessor: TextPreprocessor, contents: Sequence[str]) -> tuple[str, NDArray[np.int64]]:
+    """What figures are also sliced by, and its value for each of the contents of a prepared split: tokens uncut."""
+    encodings = preprocessor.tokenizer.encode_batch(list(contents), add_special_tokens=False)
+    return "length_tokens", np.array([len(encoding.ids) for encoding in encodings])
+
+
+def blank_batch(contract: TextContract) -> NDArray[np.int64]:
+    """A batch of one input of the largest size."""
+    return np.full((1, contract.longest_run), contract.unknown_id, dtype=np.int64)
 
 
 def _normalized_length(text: str) -> int:

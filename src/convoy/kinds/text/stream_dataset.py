@@ -8,7 +8,7 @@ import torch
 
 from convoy.kinds.evaluation_batches import EvaluationBatches
 from convoy.kinds.text.dataset import BatchParams, TextDataset
-from convoy.kinds.text.prepared import read_texts
+from convoy.kinds.text.prepared import read as read_texts
 from convoy.kinds.text.preprocessing import StreamPreprocessing, TextPreprocessing, TextPreprocessor
 
 __all__ = ["BatchParams", "TextStreamDataset"]
@@ -23,7 +23,7 @@ class TextStreamDataset(TextDataset):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         preprocessor = _open_preprocessor(path.parent / "contract")
-        texts = iter(read_texts(path).texts)
+        texts = iter(read_texts(path).contents)
         self.arrays = []
         while part := list(islice(texts, ENCODED_AT_ONCE)):
             self.arrays += [prepared.array.astype(np.int32) for prepared in preprocessor.prepare_all(part)]

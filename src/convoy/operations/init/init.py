@@ -42,8 +42,8 @@ def init(
     """
     kept = _stored_columns(paths.PARAMS, stage_names.fetch(task), path)
     detected = detect(task, path, encoding, labels, options, kept)
-    say(f"{path}: {READ[detected.kind]}")
-    if detected.kind == "table":
+    say(f"{path}: {READ[detected.source]}")
+    if detected.source == "table":
         for line in _describe_columns(task, detected):
             say(line)
     survey = take_survey(detected, task)

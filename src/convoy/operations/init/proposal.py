@@ -55,7 +55,7 @@ def _training_sections(task: Task) -> list[tuple[str, ...]]:
 
 def _propose_source(section: str, detected: Detected, survey: Survey) -> Iterator[Change]:
     params, table = detected.params, detected.params.table
-    yield Change((section, "source"), detected.kind, READ[detected.kind])
+    yield Change((section, "source"), detected.source, READ[detected.source])
     yield Change((section, "path"), str(params.path), f"{survey.counts.total():,} items; DVC watches it")
     labels = None if params.labels is None else list(params.labels)
     yield Change((section, "labels"), labels, "all of them" if labels is None else "as asked for; others are left out")
@@ -65,7 +65,7 @@ def _propose_source(section: str, detected: Detected, survey: Survey) -> Iterato
         yield Change(
             (section, "given_splits"), False, f"the column {table.split!r} has other values than names of splits"
         )
-    if detected.kind == "table":
+    if detected.source == "table":
         yield Change((section, "table", "file"), table.file, "its name, where the folder holds several")
         for key, reason in detected.reasons.items():
             if reason:  # else params.yaml says so already

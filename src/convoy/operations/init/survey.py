@@ -5,7 +5,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from tqdm import tqdm
@@ -16,7 +15,7 @@ from convoy.data.splits import HELD_OUT
 from convoy.kinds.image.preprocessing import decode
 from convoy.kinds.kind import InputRejected
 from convoy.operations.init.columns import Chooser, Columns, files_in
-from convoy.sources import arrays, tables
+from convoy.sources import registry, tables
 from convoy.sources.archives import is_archive
 from convoy.sources.items import Item, ItemsAndRejections, Rejection, SourceParams, SourceRefused, TableParams
 
@@ -26,8 +25,7 @@ MAX_PIXELS = 100_000_000
 COLOURED = 12  # of 255: a grey picture saved as a colour JPEG differs by less
 _WORD = re.compile(r"\w+(?:['\u2019]\w+)*|[^\w\s]")
 NO_COLUMNS = Columns()
-Kind = Literal["folder", "table", "arrays"]
-READ: dict[Kind, str] = {
+READ = {
     "folder": "a folder per label",
     "table": "a table with a column of labels",
     "arrays": "arrays of pixels and labels",
@@ -38,22 +36,18 @@ READ: dict[Kind, str] = {
 class Detected:
     """What a path is, and the params that read it."""
 
-    kind: Kind
     params: SourceParams
     reasons: dict[str, str] = field(default_factory=dict)  # of a table, why its columns content and label are those
     doubts: tuple[str, ...] = ()  # which other columns these could be, in words
 
+    @property
+    def source(self) -> str:
+        """The source that reads it."""
+        return self.params.source
+
     def read(self, task: Task) -> ItemsAndRejections:
         """The items, as the fetch stage will read them."""
-        from convoy.sources import folders
-
-        match self.kind:
-            case "folder":
-                return folders.read(self.params, task)
-            case "table":
-                return tables.read(self.params, task)
-            case "arrays":
-                return arrays.read(self.params)
+        return registry.find(self.source, task).read(self.params, task)
 
 
 def detect(
@@ -70,9 +64,9 @@ def detect(
     Raises SourceRefused, which says what was expected.
     """
     detected = _detect(task, path, encoding, labels, options, kept)
-    if options.named() and detected.kind != "table":
+    if options.named() and detected.source != "table":
         name = next(iter(options.named()))
-        raise SourceRefused(f"--{name} names a column of a table; {path} is {READ[detected.kind]}; leave it out")
+        raise SourceRefused(f"--{name} names a column of a table; {path} is {READ[detected.source]}; leave it out")
     return detected
 
 
@@ -82,11 +76,11 @@ def _detect(
     if not path.exists():
         raise SourceRefused(f"{path} does not exist; name a folder, an archive of one, a table, or arrays")
     table = TableParams(file=None, content="text", label="label", split="split", encoding=encoding)
-    params = SourceParams(path=path, given_splits=True, labels=labels, table=table)
+    params = SourceParams(source="folder", path=path, given_splits=True, labels=labels, table=table)
     if task == "image" and (path.suffix.lower() == ".npz" or (path.is_dir() and any(path.glob("*-images*ubyte*")))):
-        return Detected("arrays", params)
+        return Detected(params.model_copy(update={"source": "arrays"}))
     if is_archive(path):
-        return Detected("folder", params)
+        return Detected(params)
     if path.is_file():
         return _detect_table(task, path, params, options, kept)
     tables_found = sorted(file for file in path.iterdir() if file.suffix.lower() in tables.SUFFIXES)
@@ -96,7 +90,7 @@ def _detect(
     if len(tables_found) > 1:
         names = ", ".join(file.name for file in tables_found)
         raise SourceRefused(f"{path} holds several tables: {names}; name one of them with --from")
-    return _detect_table(task, tables_found[0], params, options, kept) if tables_found else Detected("folder", params)
+    return _detect_table(task, tables_found[0], params, options, kept) if tables_found else Detected(params)
 
 
 def _names_files(table: Path, encoding: str) -> bool:
@@ -121,8 +115,8 @@ def _detect_table(task: Task, table: Path, source: SourceParams, options: Column
         path = table.parent
         other_tables = [file for file in path.iterdir() if file.suffix.lower() in tables.SUFFIXES and file != table]
         columns = columns.model_copy(update={"file": table.name if other_tables else None})
-    params = source.model_copy(update={"table": columns, "path": path})
-    return Detected("table", params, choice.reasons, tuple(choice.doubts))
+    params = source.model_copy(update={"source": "table", "table": columns, "path": path})
+    return Detected(params, choice.reasons, tuple(choice.doubts))
 
 
 def _sample_rows(table: Path, encoding: str) -> list[dict[str, object]]:

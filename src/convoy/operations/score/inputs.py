@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from convoy.core.paths import Task
+from convoy.core.paths import Task, kind_of
 from convoy.kinds.kind import InputRejected
+from convoy.kinds.registry import module
 from convoy.sources import folders, trees
 from convoy.sources.lines import Row
 from convoy.sources.tables import rows_of
@@ -37,6 +38,11 @@ class Inputs:
     column: str
     encoding: str
 
+    @property
+    def holds_files(self) -> bool:
+        """Whether a cell of a table is the path of a file."""
+        return bool(module(kind_of(self.task), "raw").RAW is bytes)
+
     def __iter__(self) -> Iterator[Item]:
         """Raises SourceRefused where a table cannot be read at all; a fault of one row is in that row."""
         if self.place.is_dir():
@@ -44,7 +50,7 @@ class Inputs:
             return
         for number, (_, row) in enumerate(rows_of(self.place, self.encoding, [self.column])):
             cell = _read_cell(row, self.column)
-            if isinstance(cell, InputRejected) or self.task != "image":
+            if isinstance(cell, InputRejected) or not self.holds_files:
                 yield Item(f"{self.place.name}#{number}", cell)
             else:
                 # Any path: the user who runs this may read each file that the table names.
@@ -73,7 +79,7 @@ class Inputs:
         if not self.place.is_dir():
             status = self.place.stat()
             state |= {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
-        return state | ({"files": self._digest_of_files()} if self.place.is_dir() or self.task == "image" else {})
+        return state | ({"files": self._digest_of_files()} if self.place.is_dir() or self.holds_files else {})
 
     def _digest_of_files(self) -> str:
         digest = hashlib.sha256()
@@ -87,9 +93,10 @@ class Inputs:
         return digest.hexdigest()
 
     def _files(self) -> Iterator[Path]:
-        """All files below the folder, of texts those that end in .txt; links to folders are not followed."""
+        """All files below the folder with a suffix of this kind; links to folders are not followed."""
+        suffixes = module(kind_of(self.task), "raw").SUFFIXES
         for path, is_folder in trees.paths_below(self.place):
-            if not is_folder and (self.task == "image" or path.name.lower().endswith(".txt")):
+            if not is_folder and (not suffixes or path.name.lower().endswith(suffixes)):
                 yield path
 
 

@@ -21,6 +21,7 @@ from convoy.core.paths import DEPLOYED, Task
 from convoy.core.process import Say, usable_cores
 from convoy.kinds.image.preprocessing import Polarity
 from convoy.kinds.kind import InputRejected
+from convoy.kinds.registry import module
 from convoy.kinds.text.preprocessing import PreparedText
 from convoy.operations.score.inputs import Inputs, Item, ScoringRefused, decode, read_file
 from convoy.operations.score.parts import Parts
@@ -91,7 +92,7 @@ class Scorer:
             raw = item.content
         else:
             raw = read_file(item.content, self.predictor.card.limits.max_body_bytes)  # no more than REST takes
-            if self.predictor.card.task != "image":
+            if module(self.predictor.card.kind, "raw").RAW is str:
                 raw = decode(raw, self.encoding)
         return self.predictor.prepare(raw, **({"polarity": self.polarity} if self.polarity else {}))
 
@@ -139,7 +140,7 @@ def score(scorer: Scorer, inputs: Inputs, output: Path, settings: Settings, say:
 
 
 def _refuse_invalid(scorer: Scorer, place: Path, output: Path) -> None:
-    if scorer.polarity and scorer.predictor.card.task != "image":
+    if scorer.polarity and not hasattr(scorer.predictor.card.preprocessing, "polarity"):
         raise ScoringRefused(f"--polarity is for images; leave it out with --task {scorer.predictor.card.task}")
     if not place.exists():
         raise ScoringRefused(f"{place} is missing; INPUT is a table or a folder")

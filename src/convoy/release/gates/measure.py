@@ -196,7 +196,7 @@ def obstacle(challenger: Card, champion: Card) -> str:
 def _slices(
     gate: GateSplit, ours: Answers, is_right: NDArray[np.bool_], is_champion_right: NDArray[np.bool_]
 ) -> tuple[Slice, ...]:
-    kind, values = kind_and_values(ours.model, gate, ours.arrays)
+    kind, values = kind_and_values(ours.model, gate)
     marks = {
         "champion": is_champion_right,
         "challenger": is_right,

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from convoy.bundles.bundle import RELEASE, Card, Release, read_bundle
 from convoy.core import children
 from convoy.core.paths import Task
+from convoy.kinds.registry import module
 
 HOST = "127.0.0.1"
 JSON = "application/json"
@@ -81,15 +82,12 @@ def predict(url: str, card: Card, inputs: Sequence[bytes | str]) -> NDArray[np.f
     its state is compared too. Raises AnswerRefused.
     """
     predictions: list[dict[str, Any]] = []
-    if card.task == "image":
-        for raw in inputs:
-            predictions += _post(f"{url}/v1/images/predict", "image/png", raw)["predictions"]
-    elif card.task == "text-stream":
-        predictions = [_predict_in_pieces(f"{url}/v1/texts/stream", str(raw)) for raw in inputs]
+    requests = module(card.kind, "requests")
+    if card.preprocessing.carries_state:
+        predictions = [_predict_in_pieces(f"{url}/v1/{requests.ROUTE}/stream", str(raw)) for raw in inputs]
     else:
-        for start in range(0, len(inputs), card.limits.max_items):
-            body = json.dumps({"texts": list(inputs[start : start + card.limits.max_items])}).encode()
-            predictions += _post(f"{url}/v1/texts/predict", JSON, body)["predictions"]
+        for content_type, body in requests.bodies(inputs, card.limits.max_items):
+            predictions += _post(f"{url}/v1/{requests.ROUTE}/predict", content_type, body)["predictions"]
     return np.array([[prediction["probabilities"][label] for label in card.labels] for prediction in predictions])
 
 

@@ -10,22 +10,20 @@ from numpy.typing import NDArray
 
 from convoy.bundles.predictor import Model
 from convoy.core.atomic import sha256_of
-from convoy.core.paths import Task
-from convoy.core.png import QUICK, encode_png
-from convoy.kinds.image.prepared import read_images
-from convoy.kinds.text.prepared import read_texts
-from convoy.kinds.text.preprocessing import TextPreprocessor
+from convoy.core.paths import Task, kind_of
+from convoy.kinds.registry import module
 
 
 @dataclass(frozen=True)
 class GateSplit:
-    """Raw contents (PNG bytes or texts) and labels (n,) as indices of `names`; `sha256` is that of the file."""
+    """Contents, the same as a user sends them (PNG bytes or texts), and labels (n,) as indices of `names`."""
 
     task: Task
+    contents: Sequence[Any]
     raw: Sequence[bytes | str]
     labels: NDArray[np.int64]
     names: tuple[str, ...]
-    sha256: str
+    sha256: str  # of the file
 
     def spread(self, count: int) -> list[bytes | str]:
         """So many rows, or all where there are fewer, evenly spread over the split."""
@@ -35,19 +33,14 @@ class GateSplit:
 
 def read_gate_split(task: Task, path: Path) -> GateSplit:
     """Read the split; images are packed again, without loss. Raises FileNotFoundError, which says what makes it."""
-    if task == "image":
-        images = read_images(path)
-        raw: Sequence[bytes | str] = [encode_png(pixels, QUICK) for pixels in images.images]
-        labels, names = images.labels, images.names
-    else:
-        texts = read_texts(path)
-        raw, labels, names = list(texts.texts), texts.labels, texts.names
-    return GateSplit(task, raw, labels, names, sha256_of(path))
+    kind = kind_of(task)
+    split = module(kind, "prepared").read(path)
+    raw = module(kind, "raw").as_sent(split.contents)
+    return GateSplit(task, split.contents, raw, split.labels, split.names, sha256_of(path))
 
 
-def kind_and_values(model: Model, gate: GateSplit, arrays: Sequence[NDArray[Any]]) -> tuple[str, NDArray[Any]]:
-    """What the stage evaluate also slices by: brightness of images, length of texts before they are cut."""
-    if isinstance(model.preprocessor, TextPreprocessor):
-        encodings = model.preprocessor.tokenizer.encode_batch(list(gate.raw), add_special_tokens=False)
-        return "length_tokens", np.array([len(encoding.ids) for encoding in encodings])
-    return "brightness", np.array([array.mean() for array in arrays])
+def kind_and_values(model: Model, gate: GateSplit) -> tuple[str, NDArray[Any]]:
+    """What the stage evaluate also slices by, such as the brightness of images, and its value of each row."""
+    sliced: tuple[str, NDArray[Any]]
+    sliced = module(model.card.kind, "preprocessing").slice_by(model.preprocessor, gate.contents)
+    return sliced
