@@ -38,6 +38,13 @@ def test_each_locked_version_has_its_hashes(lock: str) -> None:
         assert hashes and all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", found) for found in hashes), text
 
 
+def test_the_lock_leaves_room_for_s3_and_otlp() -> None:
+    """boto3 refuses python-dateutil from 3 on; the OTLP exporter wants the proto of BentoML's SDK."""
+    versions = {Requirement(text).name: str(Requirement(text).specifier) for text in entries("requirements.lock")}
+    assert versions["python-dateutil"].startswith("==2.")
+    assert versions["opentelemetry-proto"] == versions["opentelemetry-sdk"]
+
+
 @pytest.mark.process
 def test_every_dependency_of_the_project_is_locked() -> None:
     locked = {Requirement(text).name for text in entries("requirements.lock")}
