@@ -378,7 +378,7 @@ def test_lengths_and_vocabulary_follow_the_texts(place: Path, words: int, tokens
 def test_labels_that_come_late_are_looked_into_as_well_as_the_first(place: Path) -> None:
     texts = {f"a/{n}.txt": b"short one" for n in range(3_000)} | {f"b/{n}.txt": b"long " * 40 for n in range(600)}
     survey = take_survey(detect("text", lay(place / "texts", texts), "utf-8"), "text")
-    assert 0.2 < np.mean(np.array(survey.lengths) > 2) < 0.5
+    assert 0.2 < np.mean(np.array(survey.sample.lengths) > 2) < 0.5
 
 
 def test_a_lone_surrogate_is_told_and_not_counted(place: Path) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,6 +69,14 @@ def collect_pairs(pairs: Iterable[tuple[int, int, float]], method: str, with_mor
         NearPair(min(first, second), max(first, second), round(float(distance), 4)) for first, second, distance in pairs
     )
     return NearPairs(tuple(ordered), method, with_more, cut_short)
+
+
+class Proposal(NamedTuple):
+    """A value for params.yaml, under its keys in a section, and why."""
+
+    keys: tuple[str, ...]
+    value: Any
+    reason: str
 
 
 class RawContents(Protocol):

@@ -7,12 +7,11 @@ from pathlib import Path
 
 from convoy.core.paths import Task
 from convoy.data.raw import MAX_LABELS
+from convoy.kinds.registry import module
 from convoy.sources import tables
 from convoy.sources.items import SPLIT_NAMES, SourceRefused
 
 _COMMON_NAMES = {
-    "text": ("text", "review", "sentence", "content", "message", "body", "comment", "title", "document"),
-    "image": ("path", "image", "file", "filename", "file_name", "image_path", "filepath"),
     "label": ("label", "class", "category", "target", "sentiment", "y", "labels", "classname"),
     "split": ("split", "subset", "partition", "set", "fold"),
 }
@@ -146,8 +145,8 @@ class Chooser:
             )
         lengths = {name: sum(len(str(row.get(name))) for row in self._rows) for name in free}
         longest = max(lengths, key=lambda name: lengths[name])
-        named = [name for role in _COMMON_NAMES[self._task] for name in free if name.lower() == role]
-        if self._task == "image":
+        named = [name for role in module(self._task, "survey").COLUMN_NAMES for name in free if name.lower() == role]
+        if module(self._task, "raw").RAW is bytes:
             of_files = [name for name in files_in(self._rows, self._table.parent) if name in free]
             return next(iter([*named, *of_files]), longest)
         if named and longest != named[0]:

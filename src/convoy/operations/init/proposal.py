@@ -8,9 +8,9 @@ import numpy as np
 
 from convoy.core import paths, stage_names
 from convoy.core.paths import Task
+from convoy.kinds.registry import module
 from convoy.operations.init.survey import READ, Detected, Survey
 
-SIDES_PX = (16, 28, 32, 48, 64)  # a network's time grows with the square of the side
 STEPS = 1_200  # of a small set's training: below it, the one-cycle rate has hardly begun to fall
 MAX_EPOCHS = 60
 FEW = 20_000  # below so many items, larger shares are held out, or their figures would say little
@@ -33,13 +33,14 @@ def propose(task: Task, detected: Detected, survey: Survey) -> list[Change]:
         *_propose_source(stage_names.fetch(task), detected, survey),
         *_propose_shares(stage_names.prepare(task), survey),
     ]
-    trained = _training_items(survey)
-    if task == "image":
-        changes += _propose_images(survey)
-    else:
-        changes += _propose_texts(survey)
-    for section in _training_sections(task):
-        changes += _propose_learning(section, 128 if task == "image" else 64, trained, survey)
+    prepared = stage_names.prepare(task)
+    changes += [Change((prepared, *keys), value, reason) for keys, value, reason in survey.sample.propose_preparation()]
+    sections, trained = _training_sections(task), _training_items(survey)
+    for section in sections:
+        proposals = survey.sample.propose_batches()
+        changes += [Change((*section, "batches", *keys), value, reason) for keys, value, reason in proposals]
+    for section in sections:
+        changes += _propose_learning(section, module(task, "survey").BATCH_SIZE, trained, survey)
     return changes
 
 
@@ -91,56 +92,6 @@ def _training_items(survey: Survey) -> int:
         return round(0.8 * (survey.splits["train"] or survey.counts.total()))
     held_out = sum(share for name, share in SHARES.items() if name not in survey.splits)
     return max(1, round((1 - held_out) * (survey.splits["train"] or survey.counts.total())))
-
-
-def _propose_images(survey: Survey) -> Iterator[Change]:
-    section = (stage_names.prepare("image"), "preprocessing")
-    if not survey.sides_px:
-        return
-    median = float(np.median(survey.sides_px))
-    side = next((side for side in SIDES_PX if side >= median), SIDES_PX[-1])
-    coloured = survey.coloured / len(survey.sides_px) > 0.05
-    dark_share = survey.dark_borders / len(survey.sides_px)
-    yield Change(
-        (*section, "size_px"),
-        side,
-        f"the longer side is {median:.0f} px in the middle; double it, and training takes four times as long",
-    )
-    yield Change(
-        (*section, "channels"), 3 if coloured else 1, "colours were seen" if coloured else "no colours were seen"
-    )
-    polarity = "light_on_dark" if dark_share > 0.95 and not coloured else "any"
-    yield Change((*section, "polarity"), polarity, f"{dark_share:.0%} have a dark border")
-    max_pixels = max(16_000_000, survey.most_pixels)
-    yield Change((*section, "max_pixels"), max_pixels, f"the largest one of a sample has {survey.most_pixels:,}")
-    for architecture in paths.ARCHITECTURES:
-        batches = (*stage_names.training_section("image", architecture), "batches")
-        yield Change((*batches, "flip"), False, "is a mirror image's label the same? not known; true where it is")
-        yield Change((*batches, "shift_px"), max(1, side // 14), "a fourteenth of the side; 0 where all stand alike")
-
-
-def _propose_texts(survey: Survey) -> Iterator[Change]:
-    if not survey.lengths:
-        return
-    length = float(np.percentile(survey.lengths, 95))
-    tokens = int(min(400, max(16, -(-length // 8) * 8)))
-    repeated = sum(count > 1 for count in survey.words.values())
-    yield Change(
-        (stage_names.prepare("text"), "vocabulary_size"),
-        int(min(20_000, max(200, repeated))),
-        f"{repeated:,} words were seen twice in a sample",
-    )
-    section = (stage_names.prepare("text"), "preprocessing")
-    yield Change(
-        (*section, "max_tokens"),
-        tokens,
-        f"95 % have up to {length:.0f} words and marks; {tokens} at most, since an LSTM's time grows with it"
-        if length > tokens
-        else f"95 % have up to {length:.0f} words and marks; an LSTM's time grows with it",
-    )
-    yield Change((*section, "head_tokens"), tokens // 3, "of a longer text its start and, more so, its end")
-    max_characters = max(20_000, survey.characters * 2)
-    yield Change((*section, "max_characters"), max_characters, f"the longest one of a sample has {survey.characters:,}")
 
 
 def _propose_learning(section: tuple[str, ...], default_size: int, trained: int, survey: Survey) -> Iterator[Change]:

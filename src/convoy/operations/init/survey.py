@@ -1,10 +1,10 @@
 """Detects what kind of source a path is, counts all its items and samples them."""
 
-import re
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -12,18 +12,15 @@ from tqdm import tqdm
 from convoy.core.paths import Task
 from convoy.data.raw import explain, sieve
 from convoy.data.splits import HELD_OUT
-from convoy.kinds.image.preprocessing import decode
 from convoy.kinds.kind import InputRejected
+from convoy.kinds.registry import module
 from convoy.operations.init.columns import Chooser, Columns, files_in
-from convoy.sources import registry, tables
+from convoy.sources import arrays, registry, tables
 from convoy.sources.archives import is_archive
-from convoy.sources.items import Item, ItemsAndRejections, Rejection, SourceParams, SourceRefused, TableParams
+from convoy.sources.items import ItemsAndRejections, Rejection, SourceParams, SourceRefused, TableParams
 
 SAMPLE_ROWS = 200
 SAMPLE = 500  # of each label: the first so many items are all sampled, then fewer and fewer
-MAX_PIXELS = 100_000_000
-COLOURED = 12  # of 255: a grey picture saved as a colour JPEG differs by less
-_WORD = re.compile(r"\w+(?:['\u2019]\w+)*|[^\w\s]")
 NO_COLUMNS = Columns()
 READ = {
     "folder": "a folder per label",
@@ -77,7 +74,8 @@ def _detect(
         raise SourceRefused(f"{path} does not exist; name a folder, an archive of one, a table, or arrays")
     table = TableParams(file=None, content="text", label="label", split="split", encoding=encoding)
     params = SourceParams(source="folder", path=path, given_splits=True, labels=labels, table=table)
-    if task == "image" and (path.suffix.lower() == ".npz" or (path.is_dir() and any(path.glob("*-images*ubyte*")))):
+    is_arrays = path.suffix.lower() == ".npz" or (path.is_dir() and any(path.glob("*-images*ubyte*")))
+    if is_arrays and task in arrays.KINDS:
         return Detected(params.model_copy(update={"source": "arrays"}))
     if is_archive(path):
         return Detected(params)
@@ -86,11 +84,16 @@ def _detect(
     tables_found = sorted(file for file in path.iterdir() if file.suffix.lower() in tables.SUFFIXES)
     if any(file.is_dir() for file in path.iterdir()):
         # Beside folders a table may be about something else; one of images names files.
-        tables_found = [file for file in tables_found if task == "image" and _names_files(file, encoding)]
+        tables_found = [file for file in tables_found if _holds_files(task) and _names_files(file, encoding)]
     if len(tables_found) > 1:
         names = ", ".join(file.name for file in tables_found)
         raise SourceRefused(f"{path} holds several tables: {names}; name one of them with --from")
     return _detect_table(task, tables_found[0], params, options, kept) if tables_found else Detected(params)
+
+
+def _holds_files(kind: str) -> bool:
+    """Whether a cell of a table of this kind is the path of a file."""
+    return bool(module(kind, "raw").RAW is bytes)
 
 
 def _names_files(table: Path, encoding: str) -> bool:
@@ -111,7 +114,7 @@ def _detect_table(task: Task, table: Path, source: SourceParams, options: Column
     if choice.split is None and any(columns.split in row for row in rows):  # the stage would use it by its name
         source = source.model_copy(update={"given_splits": False})
     path = table
-    if task == "image":
+    if _holds_files(task):
         path = table.parent
         other_tables = [file for file in path.iterdir() if file.suffix.lower() in tables.SUFFIXES and file != table]
         columns = columns.model_copy(update={"file": table.name if other_tables else None})
@@ -132,18 +135,11 @@ def _sample_rows(table: Path, encoding: str) -> list[dict[str, object]]:
 class Survey:
     """Counts of all items, and figures of a sample."""
 
-    task: Task
+    sample: Any  # of the kind's module `survey`
     counts: Counter[str] = field(default_factory=Counter)
     splits: Counter[str] = field(default_factory=Counter)
     held_out: Counter[str] = field(default_factory=Counter)  # by label, those that the source holds out
     rejections: list[Rejection] = field(default_factory=list)
-    sides_px: list[int] = field(default_factory=list)  # the longer side of each image
-    most_pixels: int = 0
-    coloured: int = 0
-    dark_borders: int = 0
-    lengths: list[int] = field(default_factory=list)  # in words and punctuation marks
-    characters: int = 0  # of the longest text
-    words: Counter[str] = field(default_factory=Counter)
 
     def describe(self) -> list[str]:
         """What was found, in plain words."""
@@ -158,13 +154,7 @@ class Survey:
                 lines.append(
                     f"never held out: {', '.join(trained_alone[:5])}; is it a label? Else leave it out: --labels"
                 )
-        if self.sides_px:
-            low, middle, high = np.percentile(self.sides_px, (5, 50, 95)).round().astype(int)
-            share = self.coloured / len(self.sides_px)
-            lines.append(f"longer side {middle} px (5 to 95 %: {low} to {high}); {share:.0%} of a sample have colours")
-        if self.lengths:
-            low, middle, high = np.percentile(self.lengths, (5, 50, 95)).round().astype(int)
-            lines.append(f"{middle} words and marks in the middle (5 to 95 %: {low} to {high})")
+        lines += self.sample.describe()
         lines.append(explain(self.rejections))
         return (
             lines
@@ -188,7 +178,7 @@ class Survey:
 
 def take_survey(detected: Detected, task: Task) -> Survey:
     """Read the whole source once: count every label, sample some thousand items."""
-    survey = Survey(task)
+    survey = Survey(module(task, "survey").Sample())
     generator = np.random.default_rng(0)
     items = tqdm(detected.read(task), "looking", unit="", mininterval=1, disable=None)
     for item in sieve(items, survey.rejections, None):
@@ -199,25 +189,8 @@ def take_survey(detected: Detected, task: Task) -> Survey:
                 survey.held_out[item.label] += 1
         # By label: most sources are sorted by them, and the first label would be most of the sample.
         if generator.random() * survey.counts[item.label] < SAMPLE:
-            _add_to_sample(item, survey)
+            try:
+                survey.sample.add(item.content)
+            except InputRejected as rejection:
+                survey.rejections.append(Rejection(item.name, rejection.code, rejection.message))
     return survey
-
-
-def _add_to_sample(item: Item, survey: Survey) -> None:
-    if isinstance(item.content, str):
-        words = _WORD.findall(item.content.lower())
-        survey.lengths.append(len(words))
-        survey.words.update(words)
-        survey.characters = max(survey.characters, len(item.content))
-        return
-    try:
-        image = decode(item.content, MAX_PIXELS)
-    except InputRejected as rejection:
-        survey.rejections.append(Rejection(item.name, rejection.code, rejection.message))
-        return
-    survey.sides_px.append(max(image.size))
-    survey.most_pixels = max(survey.most_pixels, image.width * image.height)
-    thumbnail = np.asarray(image.convert("RGB").resize((32, 32)), dtype=np.int16)
-    survey.coloured += bool(np.ptp(thumbnail, axis=2).mean() > COLOURED)
-    border = np.concatenate([thumbnail[0], thumbnail[-1], thumbnail[:, 0], thumbnail[:, -1]])
-    survey.dark_borders += bool(border.mean() < 64)
