@@ -13,7 +13,8 @@ import tiny_bundles
 from convoy.bundles.bundle import Card, digest_of
 from convoy.core.paths import Task
 from convoy.release.gates import run
-from convoy.release.gates.evidence import ONNX, Difference, PublishParams
+from convoy.release.gates.evidence import ONNX, Difference
+from convoy.release.gates.registry import PublishParams
 from convoy.release.gates.report import Party, Report
 from convoy.release.gates.run import Contender, StoredReport
 

@@ -19,7 +19,8 @@ from convoy.bundles.predictor import Predictor
 from convoy.core import paths
 from convoy.core.paths import Task
 from convoy.release.gates import measure, rest_parity
-from convoy.release.gates.evidence import REST, Difference, PublishParams
+from convoy.release.gates.evidence import REST, Difference
+from convoy.release.gates.registry import PublishParams
 from convoy.release.gates.split import read_gate_split
 
 SERVES = """

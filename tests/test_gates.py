@@ -22,11 +22,11 @@ from convoy.release.gates.evidence import (
     Latency,
     LogLossRise,
     Pair,
-    PublishParams,
     Slice,
 )
+from convoy.release.gates.registry import PublishParams, judge, outcome_of
 from convoy.release.gates.report import Party, Report
-from convoy.release.gates.rules import Verdict, judge, outcome_of
+from convoy.release.gates.verdict import Verdict
 
 LIMITS = PublishParams.model_validate({**built_pipeline.PUBLISH, "rest_rows": 64, "max_latency_ratio": 1.5})
 ALONE = Alone(accuracy=0.9, low=0.88, high=0.92, log_loss=0.3, calibration_error=0.01, calibration_by_chance=0.02)

@@ -33,7 +33,7 @@ from convoy.kinds import candidates
 from convoy.operations.init import init as onboarding
 from convoy.operations.init.proposal import Change, propose
 from convoy.operations.init.survey import Detected, detect, take_survey
-from convoy.release.gates.evidence import PublishParams
+from convoy.release.gates.registry import PublishParams
 from convoy.sources import tables
 from convoy.sources.items import Item, SourceParams, SourceRefused
 from convoy.training.trainer import TrainerParams

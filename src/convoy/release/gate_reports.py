@@ -16,7 +16,8 @@ from convoy.core.process import Say
 from convoy.data.findings import Findings, PreflightLimits, violations
 from convoy.release import deployment
 from convoy.release.gates import run
-from convoy.release.gates.evidence import GATE, ONNX, PREFLIGHT, Difference, PublishParams
+from convoy.release.gates.evidence import GATE, ONNX, PREFLIGHT, Difference
+from convoy.release.gates.registry import PublishParams
 from convoy.release.gates.report import Party, Report
 from convoy.release.gates.run import Contender, StoredReport
 from convoy.release.registry_sync import GATES_OUTCOME, GATES_REPORT

@@ -1,28 +1,10 @@
-"""What the gates compare: the evidence of challenger and champion, numbers only, and the limits of params.yaml."""
+"""What the gates compare: the evidence of challenger and champion, numbers only."""
 
-from typing import Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
-
-from convoy.core.params import Section
+from pydantic import BaseModel, ConfigDict
 
 ONNX, REST, PREFLIGHT, GATE = "parity torch/ONNX", "parity REST", "preflight", "gate split"  # names in `unknown`
-
-
-class PublishParams(Section):
-    """How a challenger is judged; the reason of each number stands beside it in params.yaml."""
-
-    promote: Literal["automatic", "asked"]
-    significance: float = Field(gt=0, lt=0.5)
-    min_accuracy_difference: float = Field(ge=-1, le=1)
-    max_slice_drop: float = Field(ge=0, le=1)
-    max_log_loss_rise: float = Field(ge=0)
-    max_probability_difference: float = Field(gt=0)
-    rest_rows: int = Field(ge=0)
-    max_calibration_error: float = Field(ge=0, le=1)
-    max_bundle_bytes: int = Field(ge=1)
-    latency_pairs: int = Field(ge=5)
-    max_latency_ratio: float = Field(gt=0)
 
 
 class Measured(BaseModel):
@@ -128,4 +110,5 @@ class Evidence(Measured):
     onnx: Difference | None = None
     rest: Difference | str | None = None  # a str says why the service did not answer
     preflight: tuple[str, ...] | None = None
+    measured: dict[str, Any] = {}  # by gates themselves, by their names
     unknown: dict[str, str] = {}

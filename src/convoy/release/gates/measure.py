@@ -27,9 +27,9 @@ from convoy.release.gates.evidence import (
     Latency,
     LogLossRise,
     Pair,
-    PublishParams,
     Slice,
 )
+from convoy.release.gates.registry import GATES, PublishParams
 from convoy.release.gates.split import GateSplit, kind_and_values
 
 WARM_UP = 5  # calls of each that are not counted
@@ -84,6 +84,16 @@ class Answers:
         return np.asarray(self.probabilities.argmax(axis=1) == gate.labels)
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """What a gate's own `measure` is given: the gate split, the challenger's answers, the folders of both bundles."""
+
+    gate: GateSplit
+    ours: Answers
+    challenger: Path
+    champion: Path | None
+
+
 def measure(
     gate: GateSplit, challenger: Path, champion: Path | None, limits: PublishParams, recorded: dict[str, Any]
 ) -> Evidence:
@@ -104,7 +114,13 @@ def measure(
         except rest_parity.ServiceUnavailable as error:
             unknown[REST] = str(error)
     fields["unknown"] = unknown
+    fields["measured"] = _measured_by_gates(Comparison(gate, ours, challenger, champion), limits)
     return Evidence(rows=len(gate.labels), has_champion=champion is not None, **fields)
+
+
+def _measured_by_gates(comparison: Comparison, limits: PublishParams) -> dict[str, Any]:
+    measuring = {gate.__name__.rpartition(".")[2]: gate for gate in GATES if hasattr(gate, "measure")}
+    return {name: gate.measure(comparison, limits) for name, gate in measuring.items()}
 
 
 def size_of(folder: Path) -> int:

@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 
 from convoy.core.paths import Task
 from convoy.evaluation.plots import DRAWN_SLICES
-from convoy.release.gates.evidence import Evidence, Measured, Pair, PublishParams
-from convoy.release.gates.rules import Outcome, Unit, Verdict
+from convoy.release.gates.evidence import Evidence, Measured, Pair
+from convoy.release.gates.registry import PublishParams
+from convoy.release.gates.verdict import Outcome, Unit, Verdict
 
 FORMAT = 1  # a report of another format is not read: its gates are judged again
 _FORMATS: dict[Unit, str] = {

@@ -11,10 +11,10 @@ from convoy.core import atomic
 from convoy.core.paths import Task
 from convoy.core.process import Say
 from convoy.evaluation.plots import save_figure
-from convoy.release.gates.evidence import GATE, Best, Evidence, PublishParams
+from convoy.release.gates.evidence import GATE, Best, Evidence
 from convoy.release.gates.measure import measure, size_of
+from convoy.release.gates.registry import PublishParams, judge, outcome_of
 from convoy.release.gates.report import Party, Report, draw, key_of
-from convoy.release.gates.rules import judge, outcome_of
 from convoy.release.gates.split import GateSplit, read_gate_split
 
 
