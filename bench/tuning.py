@@ -7,13 +7,14 @@ from typing import Annotated, Any
 
 import optuna
 import typer
+import yaml
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from bench import machine
 from bench.contest import Contest, Ratio, hold, table
-from bench.place import Place, params_on_cpu
-from convoy.core import atomic
+from bench.place import ROOT, Place, params_on_cpu
+from convoy.core import atomic, paths
 from convoy.core.paths import Architecture, Task
 
 REPORT = Path("reports/bench/tuning.json")
@@ -55,12 +56,13 @@ class Tuning:
 
     def lay(self) -> None:
         """Params with a learning rate as the only thing to try: every trial costs the same, and none is pruned."""
-        params = params_on_cpu()
-        rate = params["tune"][self.task][self.architecture]["learning.learning_rate"]
-        params["tune"][self.task][self.architecture] = {"learning.learning_rate": rate}
-        params["tune"]["random_trials"] = 1000
+        release = yaml.safe_load((ROOT / paths.RELEASE_PARAMS).read_text(encoding="utf-8"))
+        rate = release["tune"][self.task][self.architecture]["learning.learning_rate"]
+        release["tune"][self.task][self.architecture] = {"learning.learning_rate": rate}
+        release["tune"]["random_trials"] = 1000
+        atomic.write_bytes(self.place.folder / paths.RELEASE_PARAMS, yaml.safe_dump(release).encode())
         count = self.size.images if self.task == "image" else self.size.reviews
-        self.place.lay(params, self.task, {"train": count, "validation": self.size.validation})
+        self.place.lay(params_on_cpu(), self.task, {"train": count, "validation": self.size.validation})
 
     def run(self, workers: int) -> float:
         """Trials per hour from the first one's start to the last one's end: a long study does not wait for Python."""

@@ -54,7 +54,7 @@ def lay(
 
     Another `version` is another winner, other `data` another split; a model with a `shift` is worse on the gate split.
     `labels` take the place of the tiny bundle's own, as many as it has.
-    The rest is for the section publish of params.yaml.
+    The rest is for the section publish of release.yaml.
     """
     kind = kind_of(task)
     _reports(
@@ -73,8 +73,9 @@ def lay(
     card = card.model_copy(update=about | ({"labels": labels} if labels else {}))
     getattr(tiny_bundles, f"write_{task.rpartition('-')[2]}_bundle")(root / "bundles" / task, card, shift)
     _write(root / "data/prepared" / kind / "gate.arrow", gate_splits.content(kind, labels=labels))
-    params = {"publish": {**PUBLISH, **publish}, **{name: {"limits": gate_splits.NO_LIMITS} for name in PREPARE}}
+    params = {name: {"limits": gate_splits.NO_LIMITS} for name in PREPARE}
     _write(root / "params.yaml", yaml.safe_dump(params).encode())
+    _write(root / "release.yaml", yaml.safe_dump({"publish": {**PUBLISH, **publish}}).encode())
     _write(root / "pipelines/train.py", b"# trains\n")
     write_lock(root, task, data)
 

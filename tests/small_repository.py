@@ -25,7 +25,6 @@ for path in sys.argv[1:]:
 SPLITS = [f"data/prepared/image/{name}.arrow" for name in ("train", "validation", "test")]
 GATE, FINDINGS = "data/prepared/image/gate.arrow", "reports/image/findings.json"  # read by the gates
 PARAMS = {
-    "publish": built_pipeline.PUBLISH,
     "fetch_images": {"source": "tiny"},
     "prepare_images": {"seed": 0, "tolerance": 1e-05, "limits": gate_splits.NO_LIMITS},
     "train": {"trainer": {"seed": 0}, "image": {name: built_pipeline.PARAMS for name in ("cnn", "lstm")}},
@@ -47,7 +46,7 @@ IGNORED = [
 def lay(root: Path) -> None:
     """Lay, commit and build; dvc.lock and the reports are not committed, and an edit of the code is not either."""
     built_pipeline.lay(root / "ready")
-    for path in ("ready/dvc.lock", "ready/params.yaml"):
+    for path in ("ready/dvc.lock", "ready/params.yaml", "ready/release.yaml"):
         (root / path).unlink()
     shutil.rmtree(root / "ready/pipelines")
     for path in ("data/raw/image/items.arrow", *SPLITS):
@@ -57,6 +56,7 @@ def lay(root: Path) -> None:
     (root / "pipelines/train.py").write_text("# trains\n")
     (root / "make.py").write_text(MAKE)
     (root / "params.yaml").write_text(yaml.safe_dump(PARAMS, sort_keys=False))
+    (root / "release.yaml").write_text(yaml.safe_dump({"publish": built_pipeline.PUBLISH}))
     (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": _stages()}, sort_keys=False))
     (root / ".gitignore").write_text("".join(f"/{name}\n" for name in IGNORED))
     built_pipeline.git(root, "init", "--quiet")

@@ -47,7 +47,7 @@ def export_otherwise() -> None:
 
 def test_run_version_and_build_name_each_other_with_revision_and_hashes(client: MlflowClient, tmp_path: Path) -> None:
     built_pipeline.git(tmp_path, "init", "--quiet")
-    built_pipeline.git(tmp_path, "add", "params.yaml", "dvc.lock", "pipelines")
+    built_pipeline.git(tmp_path, "add", "params.yaml", "release.yaml", "dvc.lock", "pipelines")
     built_pipeline.git(tmp_path, "commit", "--quiet", "--message", "first")
     revision = built_pipeline.git(tmp_path, "rev-parse", "HEAD").strip()
     assert "all 8 stages are new" in publish(client)

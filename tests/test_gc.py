@@ -326,8 +326,8 @@ def test_what_else_is_in_mlflow_s_bin_stays(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_the_verb_tells_and_removes_nothing_unless_asked(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    params = Path("params.yaml").read_text()
-    Path("params.yaml").write_text(params + "keep: {days: 30, bundles: 1, versions: 1, runs: 0, training_days: 7}\n")
+    params = Path("release.yaml").read_text()
+    Path("release.yaml").write_text(params + "keep: {days: 30, bundles: 1, versions: 1, runs: 0, training_days: 7}\n")
     done = CliRunner().invoke(app, ["gc"])
     assert done.exit_code == 0, done.output
     assert "nothing goes" in done.output and "nothing was removed; `python -m convoy gc --yes`" in done.output
@@ -369,8 +369,8 @@ def test_a_clock_is_right_near_the_newest_record() -> None:
 
 
 def test_the_verb_refuses_unless_the_clock_is_right(place: Place) -> None:
-    params = Path("params.yaml").read_text()
-    Path("params.yaml").write_text(params + "keep: {days: 30, bundles: 1, versions: 1, runs: 0, training_days: 7}\n")
+    params = Path("release.yaml").read_text()
+    Path("release.yaml").write_text(params + "keep: {days: 30, bundles: 1, versions: 1, runs: 0, training_days: 7}\n")
     year_ms = 365 * 24 * 3600 * 1000  # everything is a year old: as a clock that is a year ahead has it
     with closing(sqlite3.connect("mlflow-store/mlflow.db")) as connection, connection:
         connection.execute("UPDATE runs SET start_time = start_time - ?, end_time = end_time - ?", (year_ms, year_ms))
@@ -398,7 +398,7 @@ def test_a_server_s_store_is_left_alone(place: Place, monkeypatch: pytest.Monkey
 
 def test_the_params_of_this_repository_are_complete() -> None:
     root = Path(__file__).parents[1]
-    assert read_section(KeepParams, "keep", path=root / "params.yaml").bundles >= 1
+    assert read_section(KeepParams, "keep", path=root / "release.yaml").bundles >= 1
 
 
 AGES = st.lists(st.tuples(st.integers(0, 400), st.booleans()), max_size=12)

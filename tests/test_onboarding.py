@@ -41,6 +41,7 @@ from convoy.training.tuning_space import TuneParams
 from pipelines.choose import SelectionParams
 
 pytestmark = pytest.mark.torch
+RELEASE = paths.RELEASE_PARAMS.absolute()
 PACKAGED = Path(__file__).parents[1] / "params.yaml"
 TEXTS = {"good": "a fine film , well told", "bad": "two hours I want back !"}
 
@@ -79,11 +80,11 @@ def require_every_section() -> None:
         ("train_stream",): pipelines.train_stream.Params,
         ("export_stream",): pipelines.export_stream.Params,
         ("evaluate_stream",): pipelines.evaluate_stream.Params,
-        ("publish",): PublishParams,
-        ("tune",): TuneParams,
     }
     for keys, model in sections.items():
         read_section(model, *keys)
+    for name, model in {"publish": PublishParams, "tune": TuneParams}.items():
+        read_section(model, name, path=RELEASE)
     for task in paths.DATA_KINDS:
         for architecture in paths.ARCHITECTURES:
             of_one = read_section(pipelines.train.Params, "train", task, architecture)
@@ -479,9 +480,7 @@ def test_a_params_file_that_is_none_is_told(place: Path, content: str | None, sa
 
 
 CHANGEABLE = [
-    keys
-    for keys, value in leaves(yaml.safe_load(PACKAGED.read_text())).items()
-    if keys[0] != "tune" and not isinstance(value, list)
+    keys for keys, value in leaves(yaml.safe_load(PACKAGED.read_text())).items() if not isinstance(value, list)
 ]
 WORDS = st.sampled_from(["no", "on", "1e3", "0x10", "1:30", "", "null", "~", "a b", "# no", "é: x", "- x", "012"])
 VALUES = st.one_of(

@@ -155,5 +155,5 @@ def _commit(place: Path) -> None:
     for name in ("edited", "deleted"):
         Path("src", f"{name}.py").write_text(f"{name} = 0\n")
     built_pipeline.git(place, "init", "--quiet")
-    built_pipeline.git(place, "add", "src", "pipelines", "dvc.lock", "reports", "params.yaml")
+    built_pipeline.git(place, "add", "src", "pipelines", "dvc.lock", "reports", "params.yaml", "release.yaml")
     built_pipeline.git(place, "commit", "--quiet", "--message", "first")

@@ -459,7 +459,7 @@ def test_a_server_in_between_gives_the_same_as_the_file(place: Place, monkeypatc
 
 def test_a_dirty_tree_keeps_its_patch_and_the_first_state_stays(place: Place, tmp_path: Path) -> None:
     built_pipeline.git(tmp_path, "init", "--quiet")
-    built_pipeline.git(tmp_path, "add", "params.yaml", "dvc.lock", "pipelines")
+    built_pipeline.git(tmp_path, "add", "params.yaml", "release.yaml", "dvc.lock", "pipelines")
     built_pipeline.git(tmp_path, "commit", "--quiet", "--message", "first")
     Path("params.yaml").write_text(Path("params.yaml").read_text() + "# an edit\n")
     place.publish()
@@ -475,7 +475,7 @@ def test_a_dirty_tree_keeps_its_patch_and_the_first_state_stays(place: Place, tm
 def test_code_that_changed_since_the_training_is_named_and_no_revision_is_claimed(place: Place, tmp_path: Path) -> None:
     built_pipeline.git(tmp_path, "init", "--quiet")
     Path("pipelines/train.py").write_text("# trains otherwise\n")
-    built_pipeline.git(tmp_path, "add", "params.yaml", "dvc.lock", "pipelines")
+    built_pipeline.git(tmp_path, "add", "params.yaml", "release.yaml", "dvc.lock", "pipelines")
     built_pipeline.git(tmp_path, "commit", "--quiet", "--message", "after the training")
     Path("params.yaml").write_text(Path("params.yaml").read_text() + "# an edit\n")
     place.publish()

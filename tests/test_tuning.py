@@ -50,6 +50,12 @@ DATABASE = "sqlite:///study.db"
 TUNE = [sys.executable, "-m", "convoy", "tune", "--task", "image", "--architecture", "lstm"]
 
 
+def change_tuning(change: Callable[[dict[str, Any]], object]) -> None:
+    content = yaml.safe_load(Path("release.yaml").read_text())
+    change(content["tune"])
+    Path("release.yaml").write_text(yaml.safe_dump(content))
+
+
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with two small prepared splits and params to match."""
@@ -58,8 +64,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["train"]["image"]["lstm"]["batches"]["size"] = 10
     params["train"]["image"]["lstm"]["learning"]["epochs"] = 4
-    params["tune"]["image"]["lstm"]["network.units"] = {"low": 4, "high": 8, "log": False}
     Path("params.yaml").write_text(yaml.safe_dump(params))
+    shutil.copy(ROOT / "release.yaml", ".")
+    change_tuning(lambda tune: tune["image"]["lstm"].update({"network.units": {"low": 4, "high": 8, "log": False}}))
     write_split("image", paths.prepared("image", "train"), 400)
     write_split("image", paths.prepared("image", "validation"), 60)
     return tmp_path
@@ -308,8 +315,8 @@ def trial_after(figure: float) -> FrozenTrial:
     """A trial by a whole worker, in a database, after two that had this log loss in each epoch."""
     params = yaml.safe_load(Path("params.yaml").read_text())
     params["train"]["trainer"] |= {"accelerator": "cpu", "devices": 2, "strategy": "ddp"}
-    params["tune"] |= {"random_trials": 2, "prune_after_epochs": 2, "metric": "log_loss"}
     Path("params.yaml").write_text(yaml.safe_dump(params))
+    change_tuning(lambda tune: tune.update({"random_trials": 2, "prune_after_epochs": 2, "metric": "log_loss"}))
     study = open_study(subject(DATABASE))
     for _ in range(2):
         study.add_trial(a_trial(TrialState.COMPLETE, figure, dict.fromkeys(range(4), figure)))
@@ -441,7 +448,8 @@ def test_both_ends_of_every_range_are_params_that_training_takes(
 ) -> None:
     """The printed line is read as DVC reads it."""
     space = read_space(task, architecture)
-    shutil.copy("params.yaml", tmp_path)
+    for name in ("params.yaml", "release.yaml"):
+        shutil.copy(name, tmp_path)
     monkeypatch.chdir(tmp_path)
     for end in (0, -1):
         drawn = {
@@ -470,8 +478,6 @@ def test_both_ends_of_every_range_are_params_that_training_takes(
 
 
 def test_a_key_that_the_candidate_lacks_is_named(place: Path) -> None:
-    params = yaml.safe_load(Path("params.yaml").read_text())
-    params["tune"]["image"]["lstm"]["network.unist"] = {"choices": [1, 2]}
-    Path("params.yaml").write_text(yaml.safe_dump(params))
-    with pytest.raises(ParamsInvalid, match=r"tune\.image\.lstm names network\.unist, but train\.image\.lstm has no"):
+    change_tuning(lambda tune: tune["image"]["lstm"].update({"network.unist": {"choices": [1, 2]}}))
+    with pytest.raises(ParamsInvalid, match=r"tune\.image\.lstm names network\.unist, params\.yaml has no such key"):
         read_space("image", "lstm")

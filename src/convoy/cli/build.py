@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from convoy.cli.application import app
-from convoy.core.paths import Architecture, DataKind, Task, kind_of
+from convoy.core.paths import RELEASE_PARAMS, Architecture, DataKind, Task, kind_of
 from convoy.kinds.registry import module
 from convoy.tracking import settings
 
@@ -62,13 +62,13 @@ def tune(
     architecture: Annotated[
         Architecture | None, typer.Option(help="cnn for images, lstm for texts without it.")
     ] = None,
-    trials: Annotated[int | None, typer.Option(min=1, help="Finished trials to reach; params.yaml without it.")] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Finished trials to reach, not release.yaml's.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that share the cores.")] = 1,
     storage: Annotated[str | None, typer.Option(help="A file, or a database URL that several machines share.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Of each trial, instead of the candidate's own.")] = None,
     timeout: Annotated[float | None, typer.Option(min=0, help="Seconds after which no trial is begun.")] = None,
 ) -> None:
-    """Look for better params, on validation; again goes on. What is tried stands in params.yaml, section tune."""
+    """Look for better params, on validation; again goes on. What is tried stands in release.yaml, section tune."""
     settings.apply()
     from convoy.core.params import ParamsInvalid, read_section
     from convoy.operations.tune import Tuner
@@ -78,7 +78,7 @@ def tune(
     chosen = architecture or ("cnn" if task == "image" else "lstm")
     place = storage or f".run/tune/{task}-{chosen}.journal"
     try:
-        finished = trials or read_section(TuneParams, "tune").trials
+        finished = trials or read_section(TuneParams, "tune", path=RELEASE_PARAMS).trials
         tuner = Tuner(Subject(task, chosen, place, epochs), finished, workers, timeout, typer.echo)
     except (ParamsInvalid, StorageUnusable, StudyChanged, FileNotFoundError) as error:
         typer.echo(str(error), err=True)

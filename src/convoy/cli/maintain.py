@@ -40,18 +40,20 @@ def gc(
         bool, typer.Option("--clock-is-right", help="Judge by age though nothing was recorded for `keep.days`.")
     ] = False,
 ) -> None:
-    """Say what old bundles, versions, runs and cache objects would go by params.yaml's `keep`; with --yes they do."""
+    """Say what old bundles, versions, runs and cache objects would go by release.yaml's `keep`; with --yes they do."""
     import sys
     from datetime import UTC, datetime
 
     from convoy.core.params import read_section
+    from convoy.core.paths import RELEASE_PARAMS
     from convoy.operations.cleanup import dvc_cache
     from convoy.operations.cleanup import gc as cleanup
     from convoy.operations.cleanup.retention import ClockSuspicious, KeepParams
     from convoy.operations.cleanup.run_cleanup import RetiringFailed
 
     def make_plan(client: Any) -> cleanup.Plan:
-        return cleanup.plan(client, read_section(KeepParams, "keep"), datetime.now(UTC), clock_is_right)
+        params = read_section(KeepParams, "keep", path=RELEASE_PARAMS)
+        return cleanup.plan(client, params, datetime.now(UTC), clock_is_right)
 
     try:
         with open_mlflow() as client:

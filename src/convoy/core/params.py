@@ -29,6 +29,8 @@ def read_section(model: type[SectionType], *keys: str, path: Path = paths.PARAMS
     """
     try:
         section: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ParamsInvalid(f"{path} is missing; run this in the folder of Convoy that has it") from None
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise ParamsInvalid(f"{path} is not valid YAML: {error}") from None
     for depth, key in enumerate(keys):

@@ -13,6 +13,7 @@ ARCHITECTURES: tuple[Architecture, ...] = get_args(Architecture)
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 PARAMS = Path("params.yaml")
+RELEASE_PARAMS = Path("release.yaml")  # of what no stage reads
 DEPLOYED = Path("deployed")
 BASELINES = Path("reports/baselines.json")
 TOKENIZER = Path("data/prepared/text/contract/tokenizer.json")

@@ -52,7 +52,7 @@ def judge(
     say: Say,
 ) -> Judgement:
     """Judge a version against the deployed one, and show the report; a second call shows the stored report."""
-    limits = read_section(PublishParams, "publish")
+    limits = read_section(PublishParams, "publish", path=paths.RELEASE_PARAMS)
     with ExitStack() as stack:
         champion = None
         if deployed_version is not None:

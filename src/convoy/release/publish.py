@@ -226,7 +226,7 @@ class _Publication:
             self._record_objections(version, bundle, deployed, judgement)
         elif judgement.needs_person and deployed is not None:
             self._keep_as_challenger(
-                version, deployed, "it passed every gate, and params.yaml has publish.promote: asked"
+                version, deployed, "it passed every gate, and release.yaml has publish.promote: asked"
             )
         else:
             self._promote(version, deployed, judgement)

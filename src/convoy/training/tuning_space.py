@@ -1,4 +1,4 @@
-"""The section tune of params.yaml -> the params of a candidate that are tried, their ranges, the command to build."""
+"""The section tune of release.yaml -> the params of a candidate that are tried, their ranges, the command to build."""
 
 import copy
 import json
@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from convoy.core import stage_names
 from convoy.core.params import ParamsInvalid, Section, read_section
-from convoy.core.paths import PARAMS, Architecture, Task
+from convoy.core.paths import PARAMS, RELEASE_PARAMS, Architecture, Task
 
 METRICS: dict[str, Literal["minimize", "maximize"]] = {"log_loss": "minimize", "accuracy": "maximize"}
 
@@ -52,7 +52,7 @@ Space = dict[str, Range | Choices]
 
 
 class TuneParams(Section):
-    """The section tune of params.yaml; the keys of a space are those below train.<task>.<architecture>."""
+    """The section tune of release.yaml; the keys of a space are those below train.<task>.<architecture>."""
 
     metric: Literal["log_loss", "accuracy"]
     seed: int
@@ -71,9 +71,9 @@ class Tree(Section):
 
 def read_space(task: Task, architecture: Architecture) -> Space:
     """The params of a candidate that are tried. Raises ParamsInvalid where it names a key that the candidate lacks."""
-    space: Space = getattr(read_section(TuneParams, "tune"), task).get(architecture, {})
+    space: Space = getattr(read_section(TuneParams, "tune", path=RELEASE_PARAMS), task).get(architecture, {})
     if not space:
-        raise ParamsInvalid(f"{PARAMS}: tune.{task}.{architecture} is missing: there is nothing to try")
+        raise ParamsInvalid(f"{RELEASE_PARAMS}: tune.{task}.{architecture} is missing: there is nothing to try")
     apply_values(read_candidate(task, architecture), dict.fromkeys(space), f"{task}.{architecture}")
     return space
 
@@ -92,7 +92,7 @@ def apply_values(candidate: Mapping[str, Any], drawn: Mapping[str, Any], name: s
         for parent in parents:
             section = section.get(parent) if isinstance(section, dict) else None
         if not isinstance(section, dict) or last not in section:
-            raise ParamsInvalid(f"{PARAMS}: tune.{name} names {key}, but train.{name} has no such key")
+            raise ParamsInvalid(f"{RELEASE_PARAMS}: tune.{name} names {key}, {PARAMS} has no such key in train.{name}")
         section[last] = value
     return result
 

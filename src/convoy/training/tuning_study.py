@@ -79,7 +79,8 @@ class Subject:
             if not path.exists():
                 raise FileNotFoundError(f"{path} is missing; run `dvc repro` to prepare it")
         sums = [sha256_of(path) for path in files]
-        content = [trainer, self.candidate(), space, read_section(TuneParams, "tune").metric, sums]
+        metric = read_section(TuneParams, "tune", path=paths.RELEASE_PARAMS).metric
+        content = [trainer, self.candidate(), space, metric, sums]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -91,7 +92,7 @@ def open_study(subject: Subject, worker: int = 0) -> Study:
     same name. Several workers also use each other's trials, in the order in which they happen to end.
     Raises StudyChanged, StorageUnusable.
     """
-    params, storage = read_section(TuneParams, "tune"), _open_storage(subject)
+    params, storage = read_section(TuneParams, "tune", path=paths.RELEASE_PARAMS), _open_storage(subject)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         study_name=subject.name, storage=storage, direction=METRICS[params.metric], load_if_exists=True

@@ -46,7 +46,7 @@ class Objective:
         self.subject = subject
         self.params = subject.candidate()
         self.space = read_space(subject.task, subject.architecture)
-        self.metric = f"validation_{read_section(TuneParams, 'tune').metric}"
+        self.metric = f"validation_{read_section(TuneParams, 'tune', path=paths.RELEASE_PARAMS).metric}"
         # More devices are for more workers; Lightning would start this module again as further processes of a trial.
         one_device = {"devices": 1, "num_nodes": 1, "strategy": "auto"}
         self.trainer = read_section(TrainerParams, "train", "trainer").model_copy(update=one_device)

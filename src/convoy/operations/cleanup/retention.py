@@ -26,7 +26,7 @@ Kind = Literal["bundle", "version", "run", "training"]
 
 
 class KeepParams(Section):
-    """The section `keep` of params.yaml."""
+    """The section `keep` of release.yaml."""
 
     days: int = Field(ge=1)
     bundles: int = Field(ge=1)

@@ -51,7 +51,7 @@ def params_model(gates: Sequence[ModuleType]) -> type[Promotion]:
 
 if TYPE_CHECKING:
     PublishParams = Any  # its fields are those of all gates
-else:  # the section publish: the reason of each number stands beside it in params.yaml
+else:  # the section publish: the reason of each number stands beside it in release.yaml
     PublishParams = params_model(GATES)
 
 
