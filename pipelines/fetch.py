@@ -3,7 +3,7 @@
 import sys
 
 from convoy.core import paths, stage, stage_names
-from convoy.core.params import read_section
+from convoy.core.params import ParamsInvalid, read_section
 from convoy.core.paths import DataKind
 from convoy.data import raw
 from convoy.sources import registry
@@ -13,8 +13,12 @@ from convoy.sources.items import SourceParams, SourceRefused
 
 def main(kind: DataKind) -> None:
     """Read the source once; no later stage depends on what it is."""
-    params = read_section(SourceParams, stage_names.fetch(kind))
-    source = registry.find(params.source, kind)
+    section = stage_names.fetch(kind)
+    params = read_section(SourceParams, section)
+    try:
+        source = registry.find(params.source, kind)
+    except SourceRefused as refused:
+        raise ParamsInvalid(f"{paths.PARAMS}: {section}.source: {refused}") from None
     labels = params.labels or registry.label_order(source, params)
     raw.write(paths.raw(kind), kind, source.read(params, kind), labels)
 

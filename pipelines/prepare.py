@@ -1,5 +1,6 @@
 """The raw items of one kind -> one Arrow file per split, duplicates out, and the report of the data. Argument: kind."""
 
+import shutil
 import sys
 
 from pydantic import create_model
@@ -42,7 +43,11 @@ def main(kind: DataKind) -> None:
         division = divide(prepared.keys, labels, raw.given[prepared.rows], raw.labels, params)
     figures = prepared.write(dict(division.rows.items()), labels, raw.labels)
     census = take_census(raw, prepared, rejected, division)
-    findings = write_report(kind, census, params.limits, section, prepared.show)
+    try:
+        findings = write_report(kind, census, params.limits, section, prepared.show)
+    except DataRefused:
+        shutil.rmtree(folder)  # nothing may learn from it
+        raise
     atomic.write_json(paths.data_reports(kind) / "data.json", {**summary(findings, len(raw)), **figures})
     print(f"{kind}: dropped {division.dropped}, kept { {name: len(items) for name, items in division.rows.items()} }")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from starlette.responses import FileResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from convoy.kinds.kind import InputRejected
+from convoy.kinds.rejection import InputRejected
 from serving.deployed import DeployedModels
 from serving.errors import RequestError, from_rejection
 from serving.handlers import Handlers

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 
-from convoy.kinds.kind import InputRejected
+from convoy.kinds.rejection import InputRejected
 
 # code -> (HTTP status, what it means). 5xx are errors of the service only.
 CODES: dict[str, tuple[int, str]] = {

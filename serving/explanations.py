@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from convoy.bundles.explanation import Explainer
 from convoy.kinds.image.explanation import ImageExplanation, draw_overlay, occlude
 from convoy.kinds.image.preprocessing import Polarity, PreparedImage
-from convoy.kinds.kind import InputRejected
+from convoy.kinds.rejection import InputRejected
 from convoy.kinds.text.explanation import (
     TextExplanation,
     probabilities_while_reading,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from convoy.bundles.conformal import prediction_sets
 from convoy.bundles.predictor import Prepared
 from convoy.kinds.image.preprocessing import ImagePreprocessing, Polarity, read_size
-from convoy.kinds.kind import InputRejected
+from convoy.kinds.rejection import InputRejected
 from convoy.kinds.text.preprocessing import PreparedText
 from serving.deployed import Deployed
 from serving.errors import RequestError, from_rejection

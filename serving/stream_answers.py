@@ -7,7 +7,7 @@ import orjson
 from numpy.typing import NDArray
 
 from convoy.bundles.streaming import Reading, StreamState, begin, read
-from convoy.kinds.kind import InputRejected
+from convoy.kinds.rejection import InputRejected
 from serving.deployed import Deployed
 from serving.errors import from_rejection
 from serving.json_bodies import read_request

@@ -13,8 +13,21 @@ from dvc.repo import Repo
 from dvc.stage import PipelineStage
 
 from convoy.core import paths
+from convoy.kinds.registry import KINDS
 from convoy.sources import registry
 
+TRAINING_LIBRARIES = {
+    "torch",
+    "pytorch_lightning",
+    "mlflow",
+    "dvc",
+    "onnx",
+    "pyarrow",
+    "scipy",
+    "sklearn",
+    "matplotlib",
+}
+LOADED_BY_KIND = re.compile(r'\bmodule\([^()]*(?:\([^()]*\))?, "(\w+)"\)')
 GRAPH = grimp.build_graph("convoy", "pipelines", cache_dir=None)
 
 
@@ -35,7 +48,10 @@ BY_KIND = {
     "export": ["explanation", "prepared", "preprocessing", "raw"],
     "evaluate": ["explanation", "mistakes", "prepared", "preprocessing", "raw"],
 }
-SOURCES = {"fetch": [f"convoy.sources.{module}" for module in registry.SOURCES.values()], "prepare": []}
+SOURCES = {
+    kind: [f"convoy.sources.{module}" for module, kinds in registry.SOURCES.values() if kind in kinds]
+    for kind in ("image", "text")
+}
 
 
 def roots(name: str) -> list[str]:
@@ -44,7 +60,11 @@ def roots(name: str) -> list[str]:
     task, _, architecture = key.partition("-")
     if name in DATA_STAGES:
         entry, kind, modules = DATA_STAGES[name]
-        return [f"pipelines.{entry}", *(f"convoy.kinds.{kind}.{module}" for module in modules), *SOURCES[entry]]
+        return [
+            f"pipelines.{entry}",
+            *(f"convoy.kinds.{kind}.{module}" for module in modules),
+            *(SOURCES[kind] if entry == "fetch" else []),
+        ]
     modules = [f"pipelines.{entry}"]
     stage = entry.removesuffix("_stream")
     if entry.endswith("_stream"):
@@ -87,6 +107,15 @@ def test_every_stage_lists_exactly_the_code_that_it_runs(dvc_stages: dict[str, P
     for name, stage in dvc_stages.items():
         listed = {path for path in names_of(stage.deps) if path.endswith(".py")}
         assert listed == imported_files(name), name
+
+
+def test_every_stage_lists_what_it_loads_by_kind(dvc_stages: dict[str, PipelineStage]) -> None:
+    """No import says so: `module(kind, "prepared")` of convoy.kinds.registry."""
+    for name, stage in dvc_stages.items():
+        listed = {path for path in names_of(stage.deps) if path.endswith(".py")}
+        by_name = {word for path in listed for word in LOADED_BY_KIND.findall(Path(path).read_text())}
+        kind = "image" if "image" in name else "text"
+        assert {f"src/convoy/kinds/{kind}/{word}.py" for word in by_name} <= listed, name
 
 
 def test_an_edit_of_text_code_never_retrains_images(dvc_stages: dict[str, PipelineStage]) -> None:
@@ -144,23 +173,27 @@ def test_stage_file_and_section_have_one_name() -> None:
 
 
 @pytest.mark.process
+@pytest.mark.parametrize("kind", KINDS)
+def test_opening_a_bundle_loads_no_training_library(kind: str, tmp_path: Path) -> None:
+    import tiny_bundles
+
+    getattr(tiny_bundles, f"write_{kind}_bundle")(tmp_path / "bundle")
+    script = "import sys; from convoy.bundles.predictor import Predictor; Predictor(sys.argv[1]); print(*sys.modules)"
+    script = script.replace("Predictor(sys.argv[1])", "from pathlib import Path; Predictor(Path(sys.argv[1])).card")
+    command = [sys.executable, "-c", script, str(tmp_path / "bundle")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    loaded = {name.split(".")[0] for name in done.stdout.split()}
+    assert "onnxruntime" in loaded and not loaded & TRAINING_LIBRARIES
+
+
+@pytest.mark.process
 @pytest.mark.parametrize("module", ["convoy.bundles.predictor", "convoy.bundles.explanation", "serving.service"])
 def test_serving_loads_no_training_library(module: str) -> None:
     script = f"import {module}, sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     loaded = {name.split(".")[0] for name in done.stdout.split()}
     assert "onnxruntime" in loaded
-    assert not loaded & {
-        "torch",
-        "pytorch_lightning",
-        "mlflow",
-        "dvc",
-        "onnx",
-        "pyarrow",
-        "scipy",
-        "sklearn",
-        "matplotlib",
-    }
+    assert not loaded & TRAINING_LIBRARIES
 
 
 def test_serving_uses_of_convoy_only_what_the_design_names() -> None:

@@ -18,6 +18,7 @@ from mlflow import MlflowClient
 
 from convoy.bundles.bundle import read_bundle
 from convoy.bundles.predictor import Predictor
+from convoy.core.png import encode_png
 from convoy.kinds.image.prepared import read as read_images
 from convoy.kinds.text.prepared import read as read_texts
 from convoy.lineage import workspace
@@ -125,12 +126,10 @@ def test_images_over_http_equal_the_offline_predictions_of_the_bundle(copy: Path
 
 
 def test_test_images_as_files_equal_the_pixels_that_evaluation_saw(copy: Path) -> None:
-    from convoy.export.build import png
-
     predictor = Predictor(copy / "bundles" / "image")
     images = read_images(copy / "data/prepared/image/test.arrow").contents[:100]
     for image in images:
-        assert np.array_equal(predictor.prepare(base64.b64decode(png(image))).array, image)
+        assert np.array_equal(predictor.prepare(encode_png(image)).array, image)
 
 
 def test_texts_over_http_equal_the_offline_predictions_of_the_bundle(copy: Path, url: str) -> None:

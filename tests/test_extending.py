@@ -8,14 +8,13 @@ import pytest
 import yaml
 
 from convoy.core import paths
+from convoy.core.params import ParamsInvalid
 from convoy.data.raw import RawItems
 from convoy.sources import registry as sources
 from pipelines import fetch
 
 SOURCE = """
 from convoy.sources.items import Item
-
-KINDS = ("text",)
 
 def label_order(params):
     return ("late", "early")
@@ -54,7 +53,7 @@ def module(name: str, code: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 def test_a_source_is_one_file_and_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module("convoy.sources.plain_lines", SOURCE, monkeypatch)
-    monkeypatch.setitem(sources.SOURCES, "lines", "plain_lines")
+    monkeypatch.setitem(sources.SOURCES, "lines", ("plain_lines", ("text",)))
     params = yaml.safe_load(paths.PARAMS.read_text())
     monkeypatch.chdir(tmp_path)
     Path("lines.txt").write_text("one\ntwo\nthree\n")
@@ -63,8 +62,10 @@ def test_a_source_is_one_file_and_one_entry(tmp_path: Path, monkeypatch: pytest.
     fetch.main("text")
     raw = RawItems(paths.raw("text"))
     assert raw.labels == ("late", "early") and raw.label_of.tolist() == [0, 1, 0]
-    with pytest.raises(sources.SourceRefused, match="'lines' is no source of image data; these are: folder, table"):
-        sources.find("lines", "image")
+    params["fetch_images"]["source"] = "lines"
+    paths.PARAMS.write_text(yaml.safe_dump(params))
+    with pytest.raises(ParamsInvalid, match=r"params\.yaml: fetch_images\.source: 'lines' is no source of image data"):
+        fetch.main("image")
 
 
 @pytest.mark.process
@@ -86,3 +87,5 @@ def test_a_gate_is_one_file_and_one_entry(monkeypatch: pytest.MonkeyPatch, tmp_p
     evidence = measure.measure(split, tmp_path / "bundle", None, limits, {})
     (verdict,) = (verdict for verdict in registry.judge(evidence, limits) if verdict.gate == "few rows")
     assert (verdict.outcome, verdict.sentence) == ("failed", "40 rows")
+    nothing = evidence.model_copy(update={"measured": {}})
+    assert [one.outcome for one in registry.judge(nothing, limits) if one.gate == "few_rows"] == ["undecided"]

@@ -78,7 +78,7 @@ def test_what_cannot_be_read_is_rejected_and_what_was_never_meant_is_ignored(tmp
         "a/.DS_Store": "hidden",
         "b/Thumbs.db": "hidden",
         "notes.md": "no_label",
-        "a/picture.png": "other_suffix",
+        "a/picture.png": "no_text_file",
     }
     assert {one.name for one in found if isinstance(one, Item)} == {"a/1.txt", "b/1.txt", "b/inside.txt"}
     assert "secret" not in str(found)

@@ -22,13 +22,12 @@ from convoy.sources.items import Rejection
 NO_LIMITS = PreflightLimits(**dict.fromkeys(PreflightLimits.model_fields))
 
 
-def counts_of(content: Content, title: str) -> dict[str, int]:
-    return next(counts.counts for counts in content.counts if counts.title == title)
+def counts_of(content: Content, key: str) -> dict[str, int]:
+    return next(counts.counts for counts in content.counts if counts.key == key)
 
 
-def spread_of(content: Content, name: str) -> Spread:
-    """By its name or its unit."""
-    return next(shown.spread for shown in content.histograms if name in (shown.name, shown.unit))
+def spread_of(content: Content, key: str) -> Spread:
+    return next(shown.spread for shown in content.histograms if shown.key == key)
 
 
 def test_what_was_planted_is_found() -> None:
@@ -94,10 +93,11 @@ def test_the_same_census_gives_the_same_json() -> None:
 
 def test_images_are_told_by_size_mode_and_brightness() -> None:
     content = inspect_census(image_census(40)).content
-    assert counts_of(content, "Sizes") == {"20 x 20": 20, "640 x 480": 20}
-    assert counts_of(content, "Modes") == {"L": 20, "RGB": 20}
+    assert counts_of(content, "sizes") == {"20 x 20": 20, "640 x 480": 20}
+    assert counts_of(content, "modes") == {"L": 20, "RGB": 20}
     assert content.notes == ("20 are smaller than the model's side, and enlarged.",)
-    brightness = spread_of(content, "Brightness")
+    assert content.numbers == {"enlarged": 20}
+    brightness = spread_of(content, "brightness")
     assert (brightness.least, brightness.median, brightness.most) == (0, 19.5, 39)
     assert content.per_label.name == "brightness"
     assert content.per_label.medians == {"class 0": 19.0, "class 1": 20.0}
@@ -108,16 +108,16 @@ def test_texts_are_told_by_script_and_by_what_the_vocabulary_does_not_know() -> 
     found = inspect_census(
         text_census(["good film", "хороший фильм!", "映画 ok", "123"], [0, 0, 1, 1], splits=splits)
     ).content
-    assert counts_of(found, "Texts by their main script") == {"Cyrillic": 1, "Han": 1, "Latin": 1, "no letters": 1}
-    assert counts_of(found, "Scripts of the letters") == {"Cyrillic": 12, "Latin": 10, "Han": 2}
-    assert found.shares[UNKNOWN_TOKENS] == {"train": 0.1, "test": 0.2}
+    assert counts_of(found, "texts_per_script") == {"Cyrillic": 1, "Han": 1, "Latin": 1, "no letters": 1}
+    assert counts_of(found, "letters_per_script") == {"Cyrillic": 12, "Latin": 10, "Han": 2}
+    assert found.shares[1].key == UNKNOWN_TOKENS and found.shares[1].of_split == {"train": 0.1, "test": 0.2}
 
 
 def test_what_was_dropped_says_nothing_of_what_is_kept() -> None:
     kept = np.array([0, 2])
     splits = {"train": kept[:1], "test": kept[1:]}
     found = inspect_census(text_census(["good", "очень длинный текст", "film"], [0, 1, 0], splits=splits)).content
-    assert counts_of(found, "Scripts of the letters") == {"Latin": 8}
+    assert counts_of(found, "letters_per_script") == {"Latin": 8}
     assert spread_of(found, "characters").most == 4
     assert found.per_label.medians == {"label 0": 10.0, "label 1": None}
 

@@ -15,8 +15,9 @@ from image_files import encode
 from PIL import Image
 from sources_of_users import png
 
-from convoy.core import paths
+from convoy.core import paths, stage_names
 from convoy.data import raw
+from convoy.data.report import DataRefused
 from convoy.data.splits import DivisionRefused
 from convoy.kinds.image import preparation as images
 from convoy.kinds.image.preprocessing import ImagePreprocessing, ImagePreprocessor
@@ -179,6 +180,22 @@ def test_a_label_or_a_split_of_which_nothing_can_be_used_is_refused_and_the_list
     for words in (said, f"40 rejected {{'{code}': 40}}", str(listed)):
         assert words in str(error.value)
     assert [one.name for one in raw.read_rejections(listed)] == [f"broken {number}" for number in range(40)]
+
+
+@pytest.mark.parametrize("kind", paths.DATA_KINDS)
+def test_refused_data_leaves_no_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: paths.DataKind) -> None:
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    params[stage_names.prepare(kind)]["limits"]["min_per_label"] = 1000
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    contents = [png(number) if kind == "image" else f"text {number} of many" for number in range(60)]
+    raw.write(
+        paths.raw(kind), kind, (Item(f"{n}", "ab"[n % 2], "", content) for n, content in enumerate(contents)), None
+    )
+    with pytest.raises(DataRefused, match="min_per_label is 1000"):
+        prepare.main(kind)
+    assert not paths.prepared(kind, "train").parent.exists()
+    assert (paths.data_reports(kind) / "data.html").exists()
 
 
 def test_rows_of_labels_that_are_not_wanted_count_for_no_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

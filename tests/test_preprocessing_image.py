@@ -11,7 +11,7 @@ from image_files import chunk, encode
 from PIL import Image, ImageFile
 
 from convoy.kinds.image.preprocessing import ImagePreprocessing, ImagePreprocessor, decode, read_size
-from convoy.kinds.kind import InputRejected
+from convoy.kinds.rejection import InputRejected
 
 CONTRACT = ImagePreprocessing(
     kind="image", size_px=28, channels=1, fit="pad", polarity="light_on_dark", max_pixels=1_000_000

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from convoy.kinds.kind import InputRejected
+from convoy.kinds.rejection import InputRejected
 from convoy.kinds.text.preparation import build_tokenizer
 from convoy.kinds.text.preprocessing import LONGEST_NFKC, TextPreprocessing, TextPreprocessor, check
 

@@ -18,7 +18,7 @@ from mlflow_store import open_empty_store
 
 from convoy.bundles.bundle import digest_of
 from convoy.bundles.predictor import Predictor
-from convoy.kinds.kind import InputRejected
+from convoy.kinds.rejection import InputRejected
 from convoy.operations.cleanup import run_cleanup
 from convoy.release import publish
 from convoy.tracking import registry

@@ -86,6 +86,8 @@ def test_a_stage_runs_its_module_with_its_key(pipeline: dict[str, PipelineStage]
         of_data = {"images": "image", "text": "text"}.get(name.partition("_")[2], "")
         key = name.partition("@")[2].replace("-", " ") or of_data
         assert stage.cmd == f"exec python -m {stages.module_of(name)} {key}".rstrip()
+        module, *arguments = stage.cmd.split()[3:]
+        assert stages.of_module(module.removeprefix("pipelines."), *arguments) == name
 
 
 def test_a_stage_leads_back_to_its_task() -> None:

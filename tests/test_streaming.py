@@ -13,7 +13,7 @@ from tiny_bundles import STREAM_CARD, TEXT_CARD, stream_model, stream_tokenizer_
 from convoy.bundles.bundle import BundleInvalid
 from convoy.bundles.predictor import Model, Predictor
 from convoy.bundles.streaming import Reading, StreamState, begin, read
-from convoy.kinds.kind import InputRejected
+from convoy.kinds.rejection import InputRejected
 
 FILES = {"model.onnx": stream_model(), "tokenizer.json": stream_tokenizer_json()}
 MODEL = Model(STREAM_CARD, FILES)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convoy.bundles.predictor import Model
-from convoy.kinds.kind import InputRejected
+from convoy.kinds.rejection import InputRejected
 from convoy.kinds.text.preprocessing import StreamPreprocessing, TextPreprocessor, check_characters
 
 # Unicode's White_Space separates words for the tokenizer. Python's white space has four more control characters.

@@ -15,7 +15,7 @@ from typing import IO
 
 import psutil
 
-from convoy.core import locks, process
+from convoy.core import locks, process, stage_names
 from convoy.core.params import ParamsInvalid
 
 LOCKS = Path(".run/stages")
@@ -51,7 +51,7 @@ def run(main: Callable[..., None], *arguments: str, refusals: tuple[type[Excepti
     in `refusals`. Anything else is a bug and keeps its traceback.
     """
     module = Path(sys.argv[0]).stem
-    name = f"{module}@{'-'.join(arguments)}" if arguments else module  # as DVC calls it
+    name = stage_names.of_module(module, *arguments)  # as DVC calls it
     _start_watchdog()  # first: a DVC that is already dead may have left torn records too
     if "DVC_STAGE" in os.environ:
         end_with_parent()  # which is DVC: `exec` in dvc.yaml leaves no shell between them

@@ -83,6 +83,13 @@ def module_of(stage: str) -> str:
     return f"pipelines.{of_data[1] if of_data else stage.partition('@')[0]}"
 
 
+def of_module(module: str, *arguments: str) -> str:
+    """The stage that a module runs with these arguments."""
+    if module in ("fetch", "prepare"):
+        return f"{module}_{_SUFFIX.get(arguments[0], arguments[0])}"  # type: ignore[call-overload]
+    return f"{module}@{'-'.join(arguments)}" if arguments else module
+
+
 def training_section(task: Task, architecture: Architecture) -> tuple[str, ...]:
     """The keys of a candidate's section in params.yaml."""
     return ("train_stream",) if task == "text-stream" else ("train", task, architecture)

@@ -16,7 +16,7 @@ from convoy.sources.items import Rejection
 class Census:
     """Items (n) in the order of the source, kept or dropped.
 
-    `names` are files, or rows as `table.csv:12`. `keys` are equal for exactly equal content (`splits.digest`).
+    `names` are files, or rows as `table.csv:12`. `keys` are equal for exactly equal content.
     `splits` has the items of each split by index, train first, in the order in which it was written. `copies` has
     the items that are left out because another has their content, with the reason. `near` has the same indices.
     Raises ValueError where a field lacks an entry per item.

@@ -208,10 +208,12 @@ def _check_labels(findings: Findings, limits: PreflightLimits) -> Iterator[_Viol
 
 
 def _check_unknown(findings: Findings, limits: PreflightLimits) -> Iterator[_Violation]:
-    limit, shares = limits.max_unknown_share, findings.content.shares.get(UNKNOWN_TOKENS, {})
+    limit = limits.max_unknown_share
     if limit is None:
         return
-    exceeding = [f"{split} ({_percent(share)})" for split, share in shares.items() if share > limit]
+    unknown = (shares.of_split for shares in findings.content.shares if shares.key == UNKNOWN_TOKENS)
+    shares_of_splits = next(unknown, {})
+    exceeding = [f"{split} ({_percent(share)})" for split, share in shares_of_splits.items() if share > limit]
     if exceeding:
         cause = f"the vocabulary does not know so many of the tokens, {_list_examples(exceeding)}"
         yield (

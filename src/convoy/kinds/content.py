@@ -11,7 +11,7 @@ Indices = NDArray[np.int64]
 Values = NDArray[np.float64] | NDArray[np.int64]
 BINS = 24
 MOST_FREQUENT = 20
-UNKNOWN_TOKENS = "unknown tokens"  # the name of the shares that the limit max_unknown_share is for
+UNKNOWN_TOKENS = "unknown_tokens"  # the key of the shares that the limit max_unknown_share is for
 
 
 class Figures(BaseModel):
@@ -35,16 +35,18 @@ class Spread(Figures):
 
 
 class Histogram(Figures):
-    """A distribution with its name and unit, as `Width, pixels`."""
+    """A distribution with its name and unit, as `Width, pixels`; `key` is for programs."""
 
+    key: str
     name: str
     unit: str
     spread: Spread
 
 
 class Counts(Figures):
-    """How many items, or whatever `of` names, there are of each `what`."""
+    """How many items, or whatever `of` names, there are of each `what`; `key` is for programs."""
 
+    key: str
     title: str
     what: str
     of: str
@@ -58,15 +60,24 @@ class PerLabel(Figures):
     medians: dict[str, float | None]
 
 
+class Shares(Figures):
+    """A share of each split; `key` is for programs."""
+
+    key: str
+    name: str
+    of_split: dict[str, float]
+
+
 class Content(Figures):
-    """All figures about the content of the items kept; `shares` are name -> split -> share of that split."""
+    """All figures about the content of the items kept; `notes` say in words what `numbers` has for programs."""
 
     title: str
     histograms: tuple[Histogram, ...]
     counts: tuple[Counts, ...]
     per_label: PerLabel
-    shares: dict[str, dict[str, float]] = {}
+    shares: tuple[Shares, ...] = ()
     notes: tuple[str, ...] = ()
+    numbers: dict[str, float] = {}
 
 
 def readable(name: str) -> str:

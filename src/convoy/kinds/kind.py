@@ -1,4 +1,4 @@
-"""What every kind has: how its raw items are prepared, near-duplicates, and the error of an input it cannot use."""
+"""What every kind has: how its raw items are prepared, near-duplicates, params that suit a sample."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,20 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convoy.kinds.content import Content, Indices
+from convoy.kinds.rejection import InputRejected
 
 CONTRACT = "contract/preprocessing.json"  # in the folder of the prepared data
 # An item with this many neighbours in one split leaks. More would only make the list longer: n * n entries where
 # all items are alike.
 PAIRS_PER_ITEM = 10
-
-
-class InputRejected(ValueError):
-    """An input that cannot be used: `code` is for programs, `message` for people; neither repeats the input."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
 
 
 class NearPair(NamedTuple):

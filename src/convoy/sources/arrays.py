@@ -28,7 +28,6 @@ from convoy.sources.items import (
 )
 from convoy.sources.trees import MAX_FILE_BYTES
 
-KINDS = ("image",)
 BLOCK, BLOCK_BYTES = 1_000, 32_000_000  # the most images, and bytes, that are read at once
 IMAGES, LABELS = ("images", "x", "data"), ("labels", "y", "targets")
 # IDX: two zero bytes, the type, the number of dimensions, their sizes.

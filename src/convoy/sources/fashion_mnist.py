@@ -13,8 +13,6 @@ from convoy.sources.arrays import read_pair
 from convoy.sources.download import Way, fetch_verified
 from convoy.sources.items import Item, ItemsAndRejections, SourceParams
 
-KINDS = ("image",)
-
 
 class Publication(Section):
     """The content of fashion-mnist.yaml: where the four files are, their sha256, and the names of their labels."""

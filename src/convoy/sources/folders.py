@@ -7,8 +7,6 @@ from convoy.kinds.registry import module
 from convoy.sources.items import SPLIT_NAMES, Item, ItemsAndRejections, Rejection, SourceParams, SourceRefused
 from convoy.sources.trees import TreeFile, open_tree
 
-KINDS = ("image", "text")
-
 
 def read(params: SourceParams, kind: str) -> ItemsAndRejections:
     """`label/file`, or `split/label/file`; folders below those of the labels are read too.
@@ -89,7 +87,7 @@ def _reason_to_ignore(
     if not _is_wanted(folders[label_depth], params):
         return "label_not_wanted", f"the label {folders[label_depth]!r} is not in params.yaml"
     if suffixes and PurePosixPath(file.name).suffix.lower() not in suffixes:
-        return "other_suffix", f"its name does not end in {' or '.join(suffixes)}"
+        return "no_text_file", f"its name does not end in {' or '.join(suffixes)}"
     return None
 
 

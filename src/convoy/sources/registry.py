@@ -1,4 +1,4 @@
-"""The one list of sources. A source is a module with KINDS, the kinds of data that it has, and `read`.
+"""The one list of sources: for each its module and the kinds of data that it has.
 
 `read(params, kind)` yields items and rejections. A source whose labels have an order of their own has `label_order`.
 """
@@ -7,21 +7,20 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Protocol, cast
 
+from convoy.kinds.registry import KINDS
 from convoy.sources.items import ItemsAndRejections, SourceParams, SourceRefused
 
-SOURCES = {
-    "folder": "folders",
-    "table": "tables",
-    "arrays": "arrays",
-    "fashion-mnist": "fashion_mnist",
-    "imdb-reviews": "imdb_reviews",
+SOURCES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "folder": ("folders", KINDS),
+    "table": ("tables", KINDS),
+    "arrays": ("arrays", ("image",)),
+    "fashion-mnist": ("fashion_mnist", ("image",)),
+    "imdb-reviews": ("imdb_reviews", ("text",)),
 }
 
 
 class Source(Protocol):
     """A module of this package."""
-
-    KINDS: tuple[str, ...]
 
     def read(self, params: SourceParams, kind: str) -> ItemsAndRejections:
         """The items and what is none. Raises SourceRefused for a source that cannot be used as it is."""
@@ -29,11 +28,15 @@ class Source(Protocol):
 
 def find(name: str, kind: str) -> Source:
     """The source of this name. Raises SourceRefused where there is none for this kind of data."""
-    source = cast(Source, import_module(f"convoy.sources.{SOURCES[name]}")) if name in SOURCES else None
-    if source is None or kind not in source.KINDS:
-        names = [other for other in SOURCES if kind in import_module(f"convoy.sources.{SOURCES[other]}").KINDS]
-        raise SourceRefused(f"source: {name!r} is no source of {kind} data; these are: {', '.join(names)}")
-    return source
+    if not is_for(name, kind):
+        names = [other for other in SOURCES if is_for(other, kind)]
+        raise SourceRefused(f"{name!r} is no source of {kind} data; these are: {', '.join(names)}")
+    return cast(Source, import_module(f"convoy.sources.{SOURCES[name][0]}"))
+
+
+def is_for(name: str, kind: str) -> bool:
+    """Whether there is a source of this name that has data of this kind."""
+    return kind in SOURCES.get(name, ("", ()))[1]
 
 
 def label_order(source: Source, params: SourceParams) -> tuple[str, ...] | None:

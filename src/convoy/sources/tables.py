@@ -19,7 +19,6 @@ from convoy.sources.items import (
 from convoy.sources.lines import Numbered, read_csv, read_jsonl, require_columns
 from convoy.sources.trees import read_file
 
-KINDS = ("image", "text")
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 PARQUET_BATCH = 1_000  # rows
 
@@ -49,7 +48,7 @@ def find(params: SourceParams, kind: str) -> Path:
     """
     path = params.path
     if path.is_file() and module(kind, "raw").RAW is bytes:
-        raise SourceRefused(f"{path}: name the folder that holds it and the files, so that a changed file is seen")
+        raise SourceRefused(f"{path}: name the folder that holds it and the images, so that a changed image is seen")
     if path.is_dir():
         tables = sorted(file.name for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
         chosen = [params.table.file] if params.table.file else tables

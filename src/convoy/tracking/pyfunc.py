@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 
 from convoy.bundles.predictor import Predictor, Prepared
-from convoy.kinds.kind import InputRejected
 from convoy.kinds.registry import module
+from convoy.kinds.rejection import InputRejected
 
 _MAX_NAMED_ROWS = 5  # rejected rows that an error names; a table may have millions
 

@@ -41,18 +41,20 @@ class Facts:
         return Content(
             title="Images",
             histograms=(
-                Histogram(name="Width", unit="pixels as they came", spread=spread(widths)),
-                Histogram(name="Height", unit="pixels as they came", spread=spread(heights)),
+                Histogram(key="width_px", name="Width", unit="pixels as they came", spread=spread(widths)),
+                Histogram(key="height_px", name="Height", unit="pixels as they came", spread=spread(heights)),
                 Histogram(
+                    key="brightness",
                     name="Brightness",
                     unit="mean of the prepared pixels, 0 to 255",
                     spread=spread(self.brightness[kept]),
                 ),
             ),
             counts=(
-                Counts(title="Sizes", what="width x height", of="images", counts=most_frequent(sizes)),
-                Counts(title="Modes", what="mode", of="images", counts=most_frequent(modes)),
+                Counts(key="sizes", title="Sizes", what="width x height", of="images", counts=most_frequent(sizes)),
+                Counts(key="modes", title="Modes", what="mode", of="images", counts=most_frequent(modes)),
             ),
             per_label=PerLabel(name="brightness", medians=medians_per_label(self.brightness, kept, labels, names)),
             notes=(f"{enlarged:,} are smaller than the model's side, and enlarged.",),
+            numbers={"enlarged": enlarged},
         )

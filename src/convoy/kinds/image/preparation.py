@@ -22,7 +22,8 @@ from convoy.kinds.image.near_duplicates import ImageSignatures, near_pairs
 from convoy.kinds.image.prepared import Split as ImageSplit
 from convoy.kinds.image.prepared import write as write_images
 from convoy.kinds.image.preprocessing import ImagePreprocessing, ImagePreprocessor, decode
-from convoy.kinds.kind import CONTRACT, InputRejected, NearPairs, RawContents, digest
+from convoy.kinds.kind import CONTRACT, NearPairs, RawContents, digest
+from convoy.kinds.rejection import InputRejected
 
 BLOCK_IMAGES = 1_000  # images copied at once
 

@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from pydantic import Field
 
 from convoy.core.params import Section
-from convoy.kinds.kind import InputRejected
+from convoy.kinds.rejection import InputRejected
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 # A progressive JPEG goes over all its pixels once per scan: about ten in practice, 600,000 fit into 20 MB (an hour).

@@ -1,7 +1,7 @@
 """What preparation records of each text, and the figures that the report of the data has of them."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -16,6 +16,7 @@ from convoy.kinds.content import (
     Histogram,
     Indices,
     PerLabel,
+    Shares,
     kept_items,
     medians_per_label,
     most_frequent,
@@ -46,21 +47,37 @@ class Facts:
         return Content(
             title="Texts",
             histograms=(
-                Histogram(name="Length", unit="characters", spread=spread(self.characters[kept])),
-                Histogram(name="Length", unit="tokens kept", spread=spread(self.tokens[kept])),
+                Histogram(key="characters", name="Length", unit="characters", spread=spread(self.characters[kept])),
+                Histogram(key="tokens", name="Length", unit="tokens kept", spread=spread(self.tokens[kept])),
             ),
             counts=(
-                Counts(title="Scripts of the letters", what="script", of="letters", counts=most_frequent(letters)),
                 Counts(
-                    title="Texts by their main script", what="script", of="texts", counts=most_frequent(main_scripts)
+                    key="letters_per_script",
+                    title="Scripts of the letters",
+                    what="script",
+                    of="letters",
+                    counts=most_frequent(letters),
+                ),
+                Counts(
+                    key="texts_per_script",
+                    title="Texts by their main script",
+                    what="script",
+                    of="texts",
+                    counts=most_frequent(main_scripts),
                 ),
             ),
             per_label=PerLabel(name="tokens", medians=medians_per_label(self.tokens, kept, labels, names)),
-            shares={
-                "texts cut": {split: self._cut_share(items) for split, items in splits.items()},
-                UNKNOWN_TOKENS: {split: self._unknown_share(items) for split, items in splits.items()},
-            },
+            shares=(
+                Shares(key="truncated", name="texts cut", of_split=self._of_splits(splits, self._cut_share)),
+                Shares(
+                    key=UNKNOWN_TOKENS, name="unknown tokens", of_split=self._of_splits(splits, self._unknown_share)
+                ),
+            ),
         )
+
+    @staticmethod
+    def _of_splits(splits: Mapping[str, Indices], share: Callable[[Indices], float]) -> dict[str, float]:
+        return {split: share(items) for split, items in splits.items()}
 
     def _cut_share(self, items: Indices) -> float:
         return round(float(self.truncated[items].mean()), 4) if len(items) else 0.0

@@ -13,7 +13,8 @@ from tqdm import tqdm
 from convoy.core import atomic
 from convoy.core.params import Section
 from convoy.kinds.content import Indices
-from convoy.kinds.kind import CONTRACT, InputRejected, NearPairs, RawContents, digest
+from convoy.kinds.kind import CONTRACT, NearPairs, RawContents, digest
+from convoy.kinds.rejection import InputRejected
 from convoy.kinds.text.facts import Facts, count_scripts
 from convoy.kinds.text.near_duplicates import near_pairs
 from convoy.kinds.text.prepared import Split as TextSplit

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from tokenizers import Tokenizer
 
 from convoy.core.params import Section
-from convoy.kinds.kind import InputRejected
+from convoy.kinds.rejection import InputRejected
 
 T = TypeVar("T")
 FILES = ("tokenizer.json",)  # of a bundle, that the preprocessor reads

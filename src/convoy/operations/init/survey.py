@@ -12,10 +12,10 @@ from tqdm import tqdm
 from convoy.core.paths import Task
 from convoy.data.raw import explain, sieve
 from convoy.data.splits import HELD_OUT
-from convoy.kinds.kind import InputRejected
 from convoy.kinds.registry import module
+from convoy.kinds.rejection import InputRejected
 from convoy.operations.init.columns import Chooser, Columns, files_in
-from convoy.sources import arrays, registry, tables
+from convoy.sources import registry, tables
 from convoy.sources.archives import is_archive
 from convoy.sources.items import ItemsAndRejections, Rejection, SourceParams, SourceRefused, TableParams
 
@@ -75,7 +75,7 @@ def _detect(
     table = TableParams(file=None, content="text", label="label", split="split", encoding=encoding)
     params = SourceParams(source="folder", path=path, given_splits=True, labels=labels, table=table)
     is_arrays = path.suffix.lower() == ".npz" or (path.is_dir() and any(path.glob("*-images*ubyte*")))
-    if is_arrays and task in arrays.KINDS:
+    if is_arrays and registry.is_for("arrays", task):
         return Detected(params.model_copy(update={"source": "arrays"}))
     if is_archive(path):
         return Detected(params)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from convoy.core.paths import Task, kind_of
-from convoy.kinds.kind import InputRejected
 from convoy.kinds.registry import module
+from convoy.kinds.rejection import InputRejected
 from convoy.sources import folders, trees
 from convoy.sources.lines import Row
 from convoy.sources.tables import rows_of

@@ -20,8 +20,8 @@ from convoy.bundles.predictor import Predictor, Prepared
 from convoy.core.paths import DEPLOYED, Task
 from convoy.core.process import Say, usable_cores
 from convoy.kinds.image.preprocessing import Polarity
-from convoy.kinds.kind import InputRejected
 from convoy.kinds.registry import module
+from convoy.kinds.rejection import InputRejected
 from convoy.kinds.text.preprocessing import PreparedText
 from convoy.operations.score.inputs import Inputs, Item, ScoringRefused, decode, read_file
 from convoy.operations.score.parts import Parts

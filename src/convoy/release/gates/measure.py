@@ -17,7 +17,7 @@ from convoy.evaluation import metrics
 from convoy.evaluation.metrics import classification_metrics
 from convoy.evaluation.reliability import reliability
 from convoy.evaluation.significance import mcnemar, paired_p
-from convoy.kinds.kind import InputRejected
+from convoy.kinds.rejection import InputRejected
 from convoy.release.gates import rest_parity
 from convoy.release.gates.evidence import (
     REST,
@@ -29,7 +29,7 @@ from convoy.release.gates.evidence import (
     Pair,
     Slice,
 )
-from convoy.release.gates.registry import GATES, PublishParams
+from convoy.release.gates.registry import GATES, PublishParams, name_of
 from convoy.release.gates.split import GateSplit, kind_and_values
 
 WARM_UP = 5  # calls of each that are not counted
@@ -119,8 +119,7 @@ def measure(
 
 
 def _measured_by_gates(comparison: Comparison, limits: PublishParams) -> dict[str, Any]:
-    measuring = {gate.__name__.rpartition(".")[2]: gate for gate in GATES if hasattr(gate, "measure")}
-    return {name: gate.measure(comparison, limits) for name, gate in measuring.items()}
+    return {name_of(gate): gate.measure(comparison, limits) for gate in GATES if hasattr(gate, "measure")}
 
 
 def size_of(folder: Path) -> int:

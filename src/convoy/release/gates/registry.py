@@ -20,7 +20,7 @@ from convoy.release.gates.rules import (
     preflight,
     service_parity,
 )
-from convoy.release.gates.verdict import Outcome, Verdict
+from convoy.release.gates.verdict import Outcome, Verdict, unknown
 
 # A gate is a module with `Limits`, its keys in the section publish; with COMPARES, whether it needs rows that neither
 # model has learnt from; and with `judge`. It may have `measure`: the result is `evidence.measured[its name]`.
@@ -46,13 +46,18 @@ class Promotion(Section):
 
 def params_model(gates: Sequence[ModuleType]) -> type[Promotion]:
     """The model of the section publish with the limits of these gates."""
-    return create_model("PublishParams", __base__=(Promotion, *(gate.Limits for gate in gates)))
+    return create_model("PublishParams", __base__=tuple(reversed([Promotion, *(gate.Limits for gate in gates)])))
 
 
 if TYPE_CHECKING:
     PublishParams = Any  # its fields are those of all gates
 else:  # the section publish: the reason of each number stands beside it in release.yaml
     PublishParams = params_model(GATES)
+
+
+def name_of(gate: ModuleType) -> str:
+    """The name of a gate's file, as `bundle_size`."""
+    return gate.__name__.rpartition(".")[2]
 
 
 def judge(evidence: Evidence, limits: PublishParams) -> list[Verdict]:
@@ -63,7 +68,9 @@ def judge(evidence: Evidence, limits: PublishParams) -> list[Verdict]:
         verdicts.append(_not_comparable(evidence))
     for gate in GATES:
         if not gate.COMPARES or (evidence.has_champion and are_comparable):
-            verdicts.append(gate.judge(evidence, limits))
+            name = name_of(gate)
+            was_measured = name in evidence.measured or not hasattr(gate, "measure")
+            verdicts.append(gate.judge(evidence, limits) if was_measured else unknown(name, "count", "it", evidence))
     return [verdict for verdict in verdicts if verdict is not None]
 
 
