@@ -13,9 +13,10 @@ SET_UP := .ci/set-up
 # How many tests run at once. More want more memory: 2 GB each.
 WORKERS ?= 2
 # Hundreds of processes import the same code; without its bytecode, each would compile it again.
+MYPY := $(PY) -m mypy src serving pipelines bench lab
 PYTEST := env -u PYTHONDONTWRITEBYTECODE $(PY) -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
-.PHONY: help run demo repro thorough compare compare-smoke ui serve quick test prove fuzz check bench clean lock set-up
+.PHONY: style help run demo repro thorough compare compare-smoke ui serve quick test prove fuzz check bench clean lock set-up
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do printf '  make %-13s %s\n' "$$name" "$$text"; done
@@ -79,8 +80,8 @@ serve: ## the prediction service alone, in the foreground
 	@$(SET_UP) PORT=$(PORT)
 	@exec $(PY) -m convoy serve --port $(PORT)
 
-quick: check ## the checks and the tests that need no torch, no MLflow and no long process: within a minute
-	@$(PYTEST) --quick
+quick: style ## the checks and the tests that need no torch, no MLflow and no long process: within a minute
+	@$(MYPY) & types=$$!; tests=0; $(PYTEST) --quick || tests=$$?; wait $$types; exit $$tests # mypy has half a minute of its own in a new clone
 
 test: quick ## the same, and all else that a change can break: some 20 minutes on 2 cores
 	@$(PYTEST) --costly $(KEEP)
@@ -94,10 +95,12 @@ bench: set-up ## how fast training and serving are, on what `dvc repro` made her
 fuzz: set-up ## 120,000 damaged inputs for the service, a quarter over HTTP, and what schemathesis makes of its document
 	@$(PY) -m pytest tests/serving/test_serving_fuzz.py tests/serving/test_serving_schemathesis.py --hypothesis-profile=fuzz --hypothesis-show-statistics
 
-check: set-up ## ruff, ruff format, mypy and import-linter
+check: style ## ruff, ruff format, import-linter and mypy
+	@$(MYPY)
+
+style: set-up
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
-	@$(PY) -m mypy src serving pipelines bench lab
 	@.venv/bin/lint-imports
 
 clean: ## remove what can be made again; keeps .venv, DVC's cache, mlflow-store/, mlruns/, deployed/ and reports/
