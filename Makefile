@@ -81,7 +81,7 @@ serve: ## the prediction service alone, in the foreground
 	@exec $(PY) -m convoy serve --port $(PORT)
 
 quick: style ## the checks and the tests that need no torch, no MLflow and no long process: within a minute
-	@$(MYPY) & types=$$!; tests=0; $(PYTEST) --quick || tests=$$?; wait $$types; exit $$tests # mypy has half a minute of its own in a new clone
+	@$(MYPY) & types=$$!; tests=0; $(PYTEST) --quick || tests=$$?; wait $$types; exit $$tests
 
 test: quick ## the same, and all else that a change can break: some 20 minutes on 2 cores
 	@$(PYTEST) --costly $(KEEP)
