@@ -25,6 +25,7 @@ PREPARE = tuple(map(stage_names.prepare, DATA_KINDS))
 AGREEMENT = {"max_difference": 1e-6, "class_flips": 0, "n": 100}
 # No service is started; the pairs are few, since the time of a tiny model is mostly noise.
 PUBLISH = {
+    **yaml.safe_load(Path(__file__).parents[1].joinpath("release.yaml").read_text())["publish"],
     "promote": "automatic",
     "significance": 0.05,
     "min_accuracy_difference": -0.01,

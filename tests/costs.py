@@ -73,7 +73,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     wanted = [item for item in items if is_wanted(item)]
     if len(wanted) < len(items):
         config.hook.pytest_deselected(items=[item for item in items if not is_wanted(item)])
-    # Cheap tests first: they answer soon.
+    # Cheap tests first: they answer soon. With workers, balance.py has the last word.
     order = ["", *COSTS, PROOF]
     items[:] = sorted(wanted, key=lambda item: order.index(["", *costs_of(item)][-1]))
 
