@@ -127,6 +127,20 @@ def test_sigterm_while_they_start_ends_all(up: Up) -> None:
     assert up.end() == 143
 
 
+def test_up_waits_for_the_thread_that_announces(tmp_path: Path) -> None:
+    """Python aborts where it ends a daemon thread that is in C++ code, as in an import of numpy."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import time\n"
+        "from convoy.operations.supervisor import _ServerManager\n"
+        "manager = _ServerManager(lambda _: (time.sleep(1), print('announced', flush=True)))\n"
+        "manager.add_process('short', 'true')\n"
+        "raise SystemExit(manager.run())\n"
+    )
+    ended = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=30)
+    assert ended.stdout.endswith("announced\n") and ended.returncode == 1
+
+
 @pytest.mark.parametrize("victim", ["bentoml serve", "mlflow server"])
 def test_when_one_is_killed_the_other_is_ended_and_the_status_tells(up: Up, victim: str) -> None:
     up.wait_for("Ctrl-C ends both.")

@@ -238,7 +238,8 @@ class _ServerManager(Manager):  # type: ignore[misc]
     def _start(self) -> None:
         super()._start()
         # After the forks: a fork beside a thread could inherit its locks.
-        threading.Thread(target=self._announce, args=(self,), daemon=True).start()
+        # Python waits for this one: it imports numpy, and to end a daemon thread in C++ code aborts the process.
+        threading.Thread(target=self._announce, args=(self,)).start()
         threading.Thread(target=self._watch_descendants, daemon=True).start()
 
     def _watch_descendants(self) -> None:
