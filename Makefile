@@ -1,4 +1,4 @@
-# Each target makes .venv where it is missing or out of date. Everything else is a verb of `python -m convoy`.
+# Each target first makes .venv where it is missing or out of date. Everything else is a verb of `python -m convoy`.
 PORT ?= 3000
 MLFLOW_PORT ?= 5000
 
@@ -6,13 +6,13 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-# dvc.yaml says `python`: this is the one.
+# dvc.yaml runs `python`; this makes it the one of .venv.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PY := .venv/bin/python
 SET_UP := .ci/set-up
-# How many tests run at once. More want more memory: 2 GB each.
+# How many tests run at once. Each needs 2 GB of memory.
 WORKERS ?= 2
-# Hundreds of processes import the same code; without its bytecode, each would compile it again.
+# The tests start hundreds of processes. They share the bytecode, so that not each of them compiles the code again.
 MYPY := $(PY) -m mypy src serving pipelines bench lab
 PYTEST := env -u PYTHONDONTWRITEBYTECODE $(PY) -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
@@ -24,24 +24,23 @@ help: ## this list
 	@echo "  PORT=$(PORT) MLFLOW_PORT=$(MLFLOW_PORT) change the ports, PYTHON= names the interpreter of .venv (3.11 to 3.13)."
 	@echo "  The verbs: .venv/bin/python -m convoy --help"
 
-# A larger CNN for more epochs, with flips averaged; four LSTMs on longer texts, each learning from a quarter of a batch, so that
-# 12 epochs are 3 for it, and against an adversary, so that each batch comes twice. Of some 4,495 held-out reviews one LSTM
-# without pairs of words has 91.1 % (+-0.4; four trainings), three that differ in their seed alone 91.6 %, with a fourth of
-# window 20 91.8 %; with pairs one has 91.3 %, against an adversary 92.0 %; the NB-SVM 91.5 %. 76 minutes, measured as a whole.
+# `make thorough`: a larger CNN, more epochs, and the mean with the mirror image. Four LSTMs on longer texts; each learns from a
+# quarter of every batch, so 12 epochs are 3 for it. An adversary moves the texts, so each batch comes twice. One run took 76
+# minutes. docs/decisions.md has the figures.
 SEED ?= 0
 THOROUGH := \
-  -S 'train.image.cnn.network.channels=[64,128]' \
-  -S train.image.cnn.learning.epochs=36 \
-  -S train.image.cnn.learning.patience=36 \
-  -S train.image.cnn.network.flip_averaging=true \
-  -S prepare_text.preprocessing.max_tokens=500 \
-  -S prepare_text.preprocessing.head_tokens=150 \
-  -S 'train.text.lstm.network.context_windows=[5,5,20,20]' \
-  -S train.text.lstm.batches.size=256 \
-  -S train.text.lstm.batches.bucket=12 \
-  -S train.text.lstm.network.adversarial=0.0075 \
-  -S train.text.lstm.learning.epochs=12 \
-  -S train.text.lstm.learning.patience=12
+  -S 'candidates.fashion-cnn.network.channels=[64,128]' \
+  -S candidates.fashion-cnn.network.flip_averaging=true \
+  -S candidates.fashion-cnn.learning.epochs=36 \
+  -S candidates.fashion-cnn.learning.patience=36 \
+  -S data.reviews.prepare.preprocessing.max_tokens=500 \
+  -S data.reviews.prepare.preprocessing.head_tokens=150 \
+  -S 'candidates.reviews-lstm.network.context_windows=[5,5,20,20]' \
+  -S candidates.reviews-lstm.network.adversarial=0.0075 \
+  -S candidates.reviews-lstm.batches.size=256 \
+  -S candidates.reviews-lstm.batches.bucket=12 \
+  -S candidates.reviews-lstm.learning.epochs=12 \
+  -S candidates.reviews-lstm.learning.patience=12
 
 run: ## raw data to REST answers: set-up, dvc repro, publish, MLflow UI and prediction service
 	@$(SET_UP) PORT=$(PORT) MLFLOW_PORT=$(MLFLOW_PORT)
@@ -60,7 +59,7 @@ repro: set-up ## dvc repro and publish
 	@$(PY) -m convoy publish
 
 thorough: set-up ## longer training of the best candidates, as an experiment of DVC's: up to 90 minutes on 2 cores
-	@$(PY) -m dvc exp run --name thorough-$(SEED) $(THOROUGH) -S train.trainer.seed=$(SEED)
+	@$(PY) -m dvc exp run --name thorough-$(SEED) $(THOROUGH) -S trainer.seed=$(SEED)
 	@echo "This folder now holds the thorough models and params. To publish them: $(PY) -m convoy publish"
 	@echo "To go back: git checkout params.yaml dvc.lock reports && $(PY) -m dvc checkout"
 
@@ -104,7 +103,7 @@ style: set-up
 	@.venv/bin/lint-imports
 
 clean: ## remove what can be made again; keeps .venv, DVC's cache, mlflow-store/, mlruns/, deployed/ and reports/
-	@rm -rf data candidates bundles lightning_logs build .demo .lab .run
+	@rm -rf data candidates winner bundles lightning_logs build .demo .lab .run
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .grimp_cache .import_linter_cache
 	@find src serving pipelines bench lab tests -name __pycache__ -prune -exec rm -rf {} +
 

@@ -6,13 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.training import some_images, some_texts
+from bench.samples import IMAGES, STREAM, TEXTS, some_images, some_texts
 from convoy.bundles.bundle import RELEASE, Release, digest_of
 from convoy.bundles.predictor import Predictor
 from convoy.core import paths
-from convoy.core.paths import DATA_KINDS, TASKS
 from convoy.core.png import encode_png
-from convoy.kinds.text.preprocessing import TextPreprocessing
+from convoy.kinds.text.items.preprocessing import TextPreprocessing
 
 BOUNDARY = "a-boundary-of-a-form"
 FORM = f"multipart/form-data; boundary={BOUNDARY}"
@@ -39,14 +38,14 @@ def write_bodies(folder: Path, count: int) -> Bodies:
         path.write_bytes(content)
         into.append(path)
 
-    for pixels in some_images(paths.prepared("image", "validation"), count).contents:
+    for pixels in some_images(paths.split_file(IMAGES, "validation"), count).contents:
         png = encode_png(pixels)
         put(found.images, "png", png)
         head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="image"; filename="image.png"\r\n'
         head += "Content-Type: image/png\r\n\r\n"
         put(found.forms, "form", head.encode() + png + f"\r\n--{BOUNDARY}--\r\n".encode())
         put(found.tensors, "tensor", json.dumps({"inputs": pixels.reshape(1, 28, 28, 1).tolist()}).encode())
-    reviews = some_texts(paths.prepared("text", "validation"), count).contents
+    reviews = some_texts(paths.split_file(TEXTS, "validation"), count).contents
     lengths = np.random.default_rng(0).permutation(np.linspace(20, 400, len(reviews)).astype(int))
     for review, words in zip(reviews, lengths, strict=True):
         text = " ".join(review.split()[:words])
@@ -57,8 +56,8 @@ def write_bodies(folder: Path, count: int) -> Bodies:
 
 def deploy(folder: Path, image: Path | None = None) -> None:
     """What the pipeline built last, as `publish` would deploy it; or another bundle for images."""
-    for task in TASKS:
-        bundle = image if image is not None and task == "image" else paths.bundle(task).absolute()
+    for task in (IMAGES, TEXTS, STREAM):
+        bundle = image if image is not None and task == IMAGES else paths.bundle(task).absolute()
         digest = digest_of(bundle)
         (folder / task / digest).mkdir(parents=True)
         for path in bundle.iterdir():
@@ -71,10 +70,10 @@ def deploy(folder: Path, image: Path | None = None) -> None:
 def of_peers() -> dict[str, str]:
     """What the peers need to know of the bundles, as their environment."""
     found: dict[str, str] = {}
-    for task in DATA_KINDS:
+    for name, task in (("IMAGE", IMAGES), ("TEXT", TEXTS)):
         folder = paths.bundle(task).absolute()
         card = Predictor(folder).card
-        found |= {f"{task.upper()}_ONNX": str(folder / "model.onnx"), f"{task.upper()}_LABELS": ",".join(card.labels)}
+        found |= {f"{name}_ONNX": str(folder / "model.onnx"), f"{name}_LABELS": ",".join(card.labels)}
         if isinstance(card.preprocessing, TextPreprocessing):
             found["TOKENIZER"] = str(folder / "tokenizer.json")
             found["MAX_TOKENS"] = str(card.preprocessing.max_tokens)

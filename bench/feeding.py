@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from convoy.kinds.image.dataset import BatchParams
+from convoy.kinds.image.items.dataset import BatchParams
 
 STOCK_WORKERS = 2  # what the goal names
 _AUGMENTATIONS = {"size", "flip", "shift_px"}

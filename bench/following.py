@@ -12,10 +12,12 @@ import typer
 
 from bench import machine
 from bench.contest import Contest, Ratio, hold, table
-from bench.place import Place, params_on_cpu
+from bench.place import ROOT, Place, params_on_cpu
+from bench.samples import TEXTS
 from convoy.core import atomic
 
 REPORT = Path("reports/bench/following.json")
+CANDIDATE = "reviews-cnn"
 GOAL = 0.95  # training may be slower by 5 % at most
 
 
@@ -31,7 +33,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Following:
-    """The stage that trains text-cnn, as a process in a folder of its own, told where MLflow is."""
+    """The stage that trains a candidate, as a process in a folder of its own, told where MLflow is."""
 
     size: Size
     place: Place
@@ -54,18 +56,18 @@ class Following:
     def lay(self) -> None:
         """Params and some of the prepared data."""
         params = params_on_cpu()
-        params["train"]["text"]["cnn"]["learning"] |= {"epochs": self.size.epochs, "patience": self.size.epochs}
-        self.place.lay(params, "text", {"train": self.size.reviews, "validation": self.size.validation})
+        params["candidates"][CANDIDATE]["learning"] |= {"epochs": self.size.epochs, "patience": self.size.epochs}
+        self.place.lay(params, TEXTS, {"train": self.size.reviews, "validation": self.size.validation})
 
     def train(self, **environment: str) -> float:
         """Reviews per second of one whole training."""
         began_s = time.perf_counter()
-        self.place.run("pipelines.train", "text", "cnn", **environment)
+        self.place.run("pipelines.train", CANDIDATE, **environment)
         return self.size.reviews * self.size.epochs / (time.perf_counter() - began_s)
 
 
-def measure(size: Size) -> dict[str, Any]:
-    """The comparison, in a folder that is gone afterwards."""
+def measure(size: Size, source: Path = ROOT) -> dict[str, Any]:
+    """The comparison, on data prepared in `source`, in a folder that is gone afterwards."""
     with (
         tempfile.TemporaryDirectory() as folder,
         socket.create_server(("127.0.0.1", 0)) as hanging,
@@ -73,7 +75,7 @@ def measure(size: Size) -> dict[str, Any]:
     ):
         addresses = [f"http://127.0.0.1:{server.getsockname()[1]}" for server in (hanging, closed)]
         closed.close()
-        following = Following(size, Place(Path(folder)), *addresses)
+        following = Following(size, Place(Path(folder), source), *addresses)
         following.lay()
         return hold(following.contest(), "a training that is followed")
 

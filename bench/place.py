@@ -9,11 +9,9 @@ from typing import Any
 
 import yaml
 
-from bench.training import some_images, some_texts
+from bench.samples import write_some
 from convoy.core import atomic, paths
-from convoy.core.paths import Split, Task
-from convoy.kinds.image.prepared import write as write_images
-from convoy.kinds.text.prepared import write as write_texts
+from convoy.core.paths import Split
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -21,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def params_on_cpu() -> dict[str, Any]:
     """The project's params; the goals are those of a machine without a GPU."""
     params: dict[str, Any] = yaml.safe_load((ROOT / paths.PARAMS).read_text(encoding="utf-8"))
-    params["train"]["trainer"] |= {"accelerator": "cpu", "precision": "32-true"}
+    params["trainer"] |= {"accelerator": "cpu", "precision": "32-true"}
     return params
 
 
@@ -30,21 +28,17 @@ class Place:
     """A folder that looks like the project's own to `python -m convoy` and `python -m pipelines`."""
 
     folder: Path
+    source: Path = ROOT  # whose prepared data are taken
 
     @property
     def store(self) -> str:
         """The URI of an MLflow store in the folder."""
         return f"sqlite:///{self.folder / 'mlflow.db'}"
 
-    def lay(self, params: dict[str, Any], task: Task, counts: dict[Split, int]) -> None:
-        """Write the params, and so many items of each split."""
+    def lay(self, params: dict[str, Any], data: str, counts: dict[Split, int]) -> None:
+        """Write the params, and so many items of each split of a data set."""
         atomic.write_bytes(self.folder / paths.PARAMS, yaml.safe_dump(params).encode())
-        for split, count in counts.items():
-            path = paths.prepared(task, split)
-            if task == "image":
-                write_images(self.folder / path, some_images(ROOT / path, count))
-            else:
-                write_texts(self.folder / path, [some_texts(ROOT / path, count)])
+        write_some(data, self.source / paths.prepared(data), self.folder / paths.prepared(data), counts)
 
     def run(self, *words: str, **environment: str) -> None:
         """`python -m` these words, told where MLflow is by nothing but `environment`."""

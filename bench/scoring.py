@@ -16,8 +16,9 @@ from pyarrow import parquet
 
 from bench import machine
 from bench.bodies import deploy
+from bench.samples import TEXTS
 from convoy.core import atomic, paths
-from convoy.kinds.text.prepared import read as read_texts
+from convoy.kinds.text.items.prepared import read as read_texts
 
 REPORT = Path("reports/bench/scoring.json")
 
@@ -25,7 +26,7 @@ REPORT = Path("reports/bench/scoring.json")
 def score(folder: Path, source: Path, rows: int) -> dict[str, Any]:
     """One run of the verb in a process of its own, start included. Raises RuntimeError where a row is not scored."""
     output = folder / f"{rows}.parquet"
-    command = [sys.executable, "-m", "convoy", "score", str(source), str(output), "--task", "text"]
+    command = [sys.executable, "-m", "convoy", "score", str(source), str(output), "--task", TEXTS]
     log = folder / "log"
     began_s = time.perf_counter()
     with log.open("wb") as stream:
@@ -45,7 +46,7 @@ def main(
     report: Annotated[Path, typer.Option(help="Where to write.")] = REPORT,
 ) -> None:
     """Score validation reviews with what was built last, again and again until there are enough."""
-    texts = list(read_texts(paths.prepared("text", "validation")).contents)
+    texts = list(read_texts(paths.split_file(TEXTS, "validation")).contents)
     facts = machine.facts()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -17,6 +17,7 @@ from bench import machine, servers
 from bench.bodies import FORM, JSON, deploy, of_peers, write_bodies
 from bench.contest import Contest, Figures, Ratio, hold, table
 from bench.load import LOAD_CORE, SERVER_CORE, Load, ToolMissing, pinned
+from bench.samples import IMAGES, TEXTS
 from convoy.core import atomic, paths
 
 REPORT = Path("reports/bench/serving.json")
@@ -95,7 +96,7 @@ class Bench:
     def _texts(self, stack: ExitStack) -> Contest:
         texts = replace(self._ours(stack, SERVER_CORE), content_type=JSON, bodies=self.bodies.our_texts)
         loads = {
-            "ours": replace(texts, url=texts.url.replace("images", "texts")),
+            "ours": replace(texts, url=texts.url.replace(IMAGES, TEXTS)),
             "fastapi": self._fastapi(stack, "/text"),
         }
         ratios = {
@@ -155,7 +156,7 @@ class Bench:
     def _ours(self, stack: ExitStack, core: int | None, workers: int = 1) -> Load:
         log = self.folder / f"ours-{workers}.log"
         port = stack.enter_context(servers.ours(self.deployed, log, core, workers))
-        load = Load(f"http://127.0.0.1:{port}/v1/images/predict", "image/png", self.bodies.images)
+        load = Load(f"http://127.0.0.1:{port}/v1/{IMAGES}/predict", "image/png", self.bodies.images)
         servers.wait_for(load, log)
         return load
 
@@ -181,7 +182,7 @@ class Bench:
 
 
 def _bundle() -> Path:
-    return paths.bundle("image").absolute()
+    return paths.bundle(IMAGES).absolute()
 
 
 def measure(size: Size) -> dict[str, Any]:

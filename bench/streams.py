@@ -19,11 +19,12 @@ from bench import machine, servers
 from bench.bodies import JSON, deploy
 from bench.contest import Contest, Ratio, hold, table
 from bench.load import Load
+from bench.samples import STREAM, TEXTS
 from convoy.core import atomic, paths
-from convoy.kinds.text.prepared import read as read_texts
+from convoy.kinds.text.items.prepared import read as read_texts
 
 REPORT = Path("reports/bench/streams.json")
-PATH = "/v1/texts/stream"
+PATH = f"/v1/{STREAM}/stream"
 ANSWER_S = 60.0
 PIECE_CHARACTERS = 15_000  # of what goes before; a piece may have 20,000
 
@@ -133,7 +134,7 @@ def main(
 ) -> None:
     """Measure on what `dvc repro` built last; clients and service share the cores. Two minutes."""
     try:
-        words = " ".join(read_texts(paths.prepared("text", "validation")).contents[:200]).split()
+        words = " ".join(read_texts(paths.split_file(TEXTS, "validation")).contents[:200]).split()
         with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
             facts = machine.facts()
             results = measure(Size(rounds=rounds), _start(stack, Path(folder)), words)

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -9,22 +10,30 @@ import torch
 from torch import nn
 
 from bench.loop import train_by_hand
-from convoy.core.params import Section
-from convoy.core.paths import Architecture, Task
-from convoy.kinds import candidates
+from bench.samples import SEED
+from convoy.core import params, tasks
+from convoy.core.params import read_section
+from convoy.kinds.learning import candidates
+from convoy.kinds.learning.input_contract import InputContract
+from convoy.kinds.registry import module
+from convoy.training.candidate import CandidateParams
 from convoy.training.classifier import LearningParams
 from convoy.training.trainer import Splits, TrainerParams, train
 
 CPU = torch.device("cpu")  # the goals are those of a machine without a GPU
-SEED = 0
 
 
-class Candidate(Section):
-    """The section train.<task>.<architecture>."""
+def find(name: str) -> tuple[tasks.Candidate, CandidateParams]:
+    """A candidate of params.yaml and its entry. Raises TaskUnknown, or ParamsInvalid."""
+    return tasks.read().candidate(name), read_section(CandidateParams, "candidates", name)
 
-    learning: LearningParams
-    batches: dict[str, Any]
-    network: dict[str, Any]
+
+def input_contract(candidate: tasks.Candidate, entry: CandidateParams, prepared: Path) -> InputContract:
+    """The contract of a candidate's inputs, of data prepared in a folder. Raises ParamsInvalid."""
+    contract: InputContract = module(candidate.kind, "items.inputs").make(
+        prepared, entry.input or {}, f"{candidate.key}.input"
+    )
+    return contract
 
 
 class Stopwatch(pl.Callback):
@@ -50,17 +59,22 @@ class Stopwatch(pl.Callback):
 class Subject:
     """One candidate on some of its data, trained for one epoch, from the same weights each time."""
 
-    task: Task
-    architecture: Architecture
-    params: Candidate
+    candidate: tasks.Candidate
+    params: CandidateParams
+    contract: InputContract
     data: candidates.Dataset
-    channels_last: bool = False  # as train.trainer has it: both paths compute in the same memory format
+    channels_last: bool = False  # as section trainer has it: both paths compute in the same memory format
+
+    @property
+    def batch_params(self) -> Any:
+        """How batches are drawn."""
+        model, key = candidates.batch_model(self.candidate.kind), f"{self.candidate.key}.batches"
+        return params.validate(model, self.params.batches, key)
 
     @property
     def batches(self) -> Any:
         """One epoch of our batches, the same each time."""
-        params = candidates.batch_params(self.task, self.params.batches)
-        return self.data.training_batches(params, SEED, 0, CPU)
+        return self.data.training_batches(self.batch_params, SEED, 0, CPU)
 
     @property
     def learning(self) -> LearningParams:
@@ -70,7 +84,7 @@ class Subject:
     def network(self) -> nn.Module:
         """The candidate's network, untrained."""
         pl.seed_everything(SEED, verbose=False)
-        description = candidates.describe(self.task, self.architecture, self.params.network, self.data, {})
+        description = candidates.describe(self.candidate, self.params.network, self.contract, self.data, {})
         network = candidates.build(description)
         if self.channels_last:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -79,10 +93,9 @@ class Subject:
     def by_lightning(self, trainer: TrainerParams, validation: candidates.Dataset) -> float:
         """Samples per second of the path that `dvc repro` takes."""
         stopwatch = Stopwatch()
-        params = candidates.batch_params(self.task, self.params.batches)
-        splits = Splits(self.data, validation, params, SEED)
+        splits = Splits(self.data, validation, self.batch_params, SEED)
         train(self.network(), splits, trainer, self.learning, "lightning", callbacks=[stopwatch])
-        return len(self.batches) * int(params.size) / stopwatch.seconds
+        return len(self.batches) * int(self.batch_params.size) / stopwatch.seconds
 
     def by_hand(self, batches: Any) -> float:
         """Samples per second of the hand-written loop on these batches."""

@@ -3,7 +3,7 @@
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,21 +13,21 @@ from numpy.typing import NDArray
 
 from bench import feeding, machine
 from bench.contest import Contest, Ratio, hold, table
-from bench.subject import SEED, Candidate, Subject
-from convoy.core import atomic, paths, stage_names
+from bench.samples import IMAGES, SEED, TEXTS, some_images, some_texts
+from bench.subject import Subject, find, input_contract
+from convoy.core import atomic, paths
 from convoy.core.params import read_section
-from convoy.core.paths import DATA_KINDS, Task
-from convoy.kinds import candidates
-from convoy.kinds.image.prepared import Split as ImageSplit
-from convoy.kinds.image.prepared import read as read_images
-from convoy.kinds.image.prepared import write as write_images
-from convoy.kinds.text.prepared import Split as TextSplit
-from convoy.kinds.text.prepared import read as read_texts
-from convoy.kinds.text.prepared import write as write_texts
-from convoy.kinds.text.preprocessing import TextPreprocessing, TextPreprocessor
+from convoy.kinds.image.items.prepared import Split as ImageSplit
+from convoy.kinds.image.items.prepared import write as write_images
+from convoy.kinds.learning import candidates
+from convoy.kinds.learning.input_contract import InputContract
+from convoy.kinds.text.items.prepared import Split as TextSplit
+from convoy.kinds.text.items.prepared import write as write_texts
+from convoy.kinds.text.items.preprocessing import open_preprocessor
 from convoy.training.trainer import TrainerParams
 
 REPORT = Path("reports/bench/training.json")
+TRAIN = paths.split_file(IMAGES, "train").name
 PADDED_TOKENS = 400  # what the goal names
 
 
@@ -42,10 +42,10 @@ class Size:
     text_rounds: int = 5  # ratios far from 1, and each takes half a minute
 
 
-def measure(size: Size, split: Callable[[Task], Path], contract: Path, tokenizer: Path) -> dict[str, Any]:
-    """All comparisons on prepared splits; gives the report of each by its name."""
+def measure(size: Size, prepared: Callable[[str], Path]) -> dict[str, Any]:
+    """All comparisons, on the folders of prepared data; gives the report of each by its name."""
     with tempfile.TemporaryDirectory() as folder:
-        images, loading, texts = _contests(size, split, contract, tokenizer, Path(folder))
+        images, loading, texts = _contests(size, prepared, Path(folder))
         return {
             **hold(images, "training on images"),
             **hold(loading, "loading images"),
@@ -53,21 +53,20 @@ def measure(size: Size, split: Callable[[Task], Path], contract: Path, tokenizer
         }
 
 
-def _contests(
-    size: Size, split: Callable[[Task], Path], contract: Path, tokenizer: Path, folder: Path
-) -> tuple[Contest, Contest, Contest]:
-    texts = some_texts(split("text"), size.reviews)
+def _contests(size: Size, prepared: Callable[[str], Path], folder: Path) -> tuple[Contest, Contest, Contest]:
+    images, texts = prepared(IMAGES), prepared(TEXTS)
     return (
-        _image_training(some_images(split("image"), size.train_images), size, folder),
-        _image_loading(some_images(split("image"), size.load_images), size, folder),
-        _text_training(texts, _cut_later(texts, contract, tokenizer), size, folder),
+        _image_training(some_images(images / TRAIN, size.train_images), size, images, folder),
+        _image_loading(some_images(images / TRAIN, size.load_images), size, images, folder),
+        _text_training(some_texts(texts / TRAIN, size.reviews), size, texts, folder),
     )
 
 
-def _image_training(split: ImageSplit, size: Size, folder: Path) -> Contest:
+def _image_training(split: ImageSplit, size: Size, prepared: Path, folder: Path) -> Contest:
     few = ImageSplit(split.contents[:250], split.labels[:250], split.names)
-    subject, validation = _image_subject(split, folder / "train.arrow"), _image_subject(few, folder / "few.arrow").data
-    trainer = read_section(TrainerParams, "train", "trainer")
+    subject = _image_subject(split, prepared, folder / "train.arrow")
+    validation = _image_subject(few, prepared, folder / "few.arrow").data
+    trainer = read_section(TrainerParams, "trainer")
     trainer = trainer.model_copy(update={"accelerator": "cpu", "precision": "32-true", "seed": SEED})
     stock = _stock(split, subject)
     return Contest(
@@ -85,8 +84,8 @@ def _image_training(split: ImageSplit, size: Size, folder: Path) -> Contest:
     )
 
 
-def _image_loading(split: ImageSplit, size: Size, folder: Path) -> Contest:
-    subject = _image_subject(split, folder / "load.arrow")
+def _image_loading(split: ImageSplit, size: Size, prepared: Path, folder: Path) -> Contest:
+    subject = _image_subject(split, prepared, folder / "load.arrow")
     stock = _stock(split, subject)
     return Contest(
         "samples per second, loaded and augmented",
@@ -96,12 +95,13 @@ def _image_loading(split: ImageSplit, size: Size, folder: Path) -> Contest:
     )
 
 
-def _text_training(texts: TextSplit, longer: list[NDArray[np.int32]], size: Size, folder: Path) -> Contest:
+def _text_training(texts: TextSplit, size: Size, prepared: Path, folder: Path) -> Contest:
     write_texts(folder / "texts.arrow", [texts])
-    params = read_section(Candidate, "train", "text", "lstm")
-    subject = Subject("text", "lstm", params, candidates.open_dataset("text", folder / "texts.arrow"))
-    batch, longest = int(params.batches["size"]), max(map(len, texts.tokens))
-    padded = feeding.PaddedBatches(longer, texts.labels, batch, PADDED_TOKENS, texts.pad_id)
+    subject = _subject("reviews-lstm", prepared, folder / "texts.arrow")
+    batch, longest = int(subject.batch_params.size), max(map(len, texts.tokens))
+    padded = feeding.PaddedBatches(
+        _cut_later(texts, subject.contract), texts.labels, batch, PADDED_TOKENS, texts.pad_id
+    )
     padded_same = feeding.PaddedBatches(texts.tokens, texts.labels, batch, longest, texts.pad_id)
     return Contest(
         "reviews per second in training",
@@ -126,42 +126,28 @@ def _drain(batches: Any, subject: Subject) -> float:
     return len(batches) * int(subject.params.batches["size"]) / (time.perf_counter() - started_s)
 
 
-def _image_subject(split: ImageSplit, path: Path) -> Subject:
+def _image_subject(split: ImageSplit, prepared: Path, path: Path) -> Subject:
     write_images(path, split)
-    params = read_section(Candidate, "train", "image", "cnn")
-    trainer = read_section(TrainerParams, "train", "trainer")
-    return Subject("image", "cnn", params, candidates.open_dataset("image", path), trainer.channels_last)
+    trainer = read_section(TrainerParams, "trainer")
+    return replace(_subject("fashion-cnn", prepared, path), channels_last=trainer.channels_last)
+
+
+def _subject(name: str, prepared: Path, path: Path) -> Subject:
+    """A candidate on the split in `path`, its contract as in the folder of prepared data."""
+    candidate, entry = find(name)
+    contract = input_contract(candidate, entry, prepared)
+    return Subject(candidate, entry, contract, candidates.open_dataset(candidate.kind, path, contract))
 
 
 def _stock(split: ImageSplit, subject: Subject) -> Any:
-    params = candidates.batch_params("image", subject.params.batches)
+    params = subject.batch_params
     return feeding.stock_loader(feeding.AugmentedImages(split.contents, split.labels, params), params.size)
 
 
-def some_images(path: Path, count: int) -> ImageSplit:
-    """Some of a prepared split, drawn evenly; the same ones each time."""
-    split = read_images(path)
-    rows = _some(len(split.labels), count)
-    return ImageSplit(split.contents[rows], split.labels[rows], split.names)
-
-
-def some_texts(path: Path, count: int) -> TextSplit:
-    """Some of a prepared split, drawn evenly; the same ones each time."""
-    split = read_texts(path)
-    rows = _some(len(split.labels), count)
-    texts, tokens = ([column[row] for row in rows] for column in (split.contents, split.tokens))
-    return TextSplit(texts, tokens, split.labels[rows], split.names, split.vocabulary, split.pad_id)
-
-
-def _cut_later(texts: TextSplit, contract: Path, tokenizer: Path) -> list[NDArray[np.int32]]:
+def _cut_later(texts: TextSplit, contract: InputContract) -> list[NDArray[np.int32]]:
     """The same texts with up to PADDED_TOKENS tokens; prepared ones may have lost some of theirs."""
-    params = TextPreprocessing.model_validate_json(contract.read_bytes())
-    longer = TextPreprocessor(params.model_copy(update={"max_tokens": PADDED_TOKENS}), tokenizer.read_bytes())
+    longer = open_preprocessor(contract.preprocessing.model_copy(update={"max_tokens": PADDED_TOKENS}), contract.files)
     return [text.array.astype(np.int32) for text in longer.prepare_all(list(texts.contents))]
-
-
-def _some(total: int, count: int) -> NDArray[np.int64]:
-    return np.random.default_rng(SEED).permutation(total)[:count]
 
 
 def main(
@@ -171,9 +157,9 @@ def main(
     """Measure, write the report, and print a table."""
     content = machine.facts()
     try:
-        results = measure(Size(), lambda task: paths.prepared(task, "train"), paths.contract("text"), paths.TOKENIZER)
+        results = measure(Size(), paths.prepared)
     except FileNotFoundError as error:
-        typer.echo(f"{error}; here that is `dvc repro {' '.join(map(stage_names.prepare, DATA_KINDS))}`", err=True)
+        typer.echo(f"{error}; here that is `dvc repro prepare@{IMAGES} prepare@{TEXTS}`", err=True)
         raise typer.Exit(2) from None
     atomic.write_json(report, {**content, "results": results})
     typer.echo(f"{table(results)}\nwritten: {report}")

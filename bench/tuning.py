@@ -1,7 +1,8 @@
 """Trials per hour of two workers of one thread against one of two threads -> a report; about 10 minutes."""
 
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,19 +15,18 @@ from optuna.storages.journal import JournalFileBackend
 from bench import machine
 from bench.contest import Contest, Ratio, hold, table
 from bench.place import ROOT, Place, params_on_cpu
-from convoy.core import atomic, paths
-from convoy.core.paths import Architecture, Task
+from convoy.core import atomic, paths, tasks
+from convoy.core.paths import Split
+from convoy.core.tasks import Candidate
 
 REPORT = Path("reports/bench/tuning.json")
-CANDIDATES: tuple[tuple[Task, Architecture], ...] = (("image", "cnn"), ("text", "lstm"))
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much is trained: a trial takes about 10 s, so that its start counts little."""
+    """How much is trained of each candidate: a trial takes about 10 s, so that its start counts little."""
 
-    images: int = 12800
-    reviews: int = 3200
+    train: Mapping[str, int] = field(default_factory=lambda: {"fashion-cnn": 12800, "reviews-lstm": 3200})
     validation: int = 500
     trials: int = 4
     rounds: int = 3
@@ -36,8 +36,7 @@ class Size:
 class Tuning:
     """A candidate in a folder of its own, with some of the prepared data."""
 
-    task: Task
-    architecture: Architecture
+    candidate: Candidate
     size: Size
     place: Place
 
@@ -48,7 +47,7 @@ class Tuning:
             self.size.rounds,
             {"two_workers_of_one_thread": lambda: self.run(2), "one_worker_of_two_threads": lambda: self.run(1)},
             {
-                f"two_workers_over_one_{self.task}_{self.architecture}": Ratio(
+                f"two_workers_over_one_{self.candidate.name}": Ratio(
                     "two_workers_of_one_thread", "one_worker_of_two_threads", None
                 )
             },
@@ -57,18 +56,18 @@ class Tuning:
     def lay(self) -> None:
         """Params with a learning rate as the only thing to try: every trial costs the same, and none is pruned."""
         release = yaml.safe_load((ROOT / paths.RELEASE_PARAMS).read_text(encoding="utf-8"))
-        rate = release["tune"][self.task][self.architecture]["learning.learning_rate"]
-        release["tune"][self.task][self.architecture] = {"learning.learning_rate": rate}
+        tried = release["tune"]["candidates"]
+        tried[self.candidate.name] = {"learning.learning_rate": tried[self.candidate.name]["learning.learning_rate"]}
         release["tune"]["random_trials"] = 1000
         atomic.write_bytes(self.place.folder / paths.RELEASE_PARAMS, yaml.safe_dump(release).encode())
-        count = self.size.images if self.task == "image" else self.size.reviews
-        self.place.lay(params_on_cpu(), self.task, {"train": count, "validation": self.size.validation})
+        counts: dict[Split, int] = {"train": self.size.train[self.candidate.name], "validation": self.size.validation}
+        self.place.lay(params_on_cpu(), self.candidate.data, counts)
 
     def run(self, workers: int) -> float:
         """Trials per hour from the first one's start to the last one's end: a long study does not wait for Python."""
         with tempfile.TemporaryDirectory(dir=self.place.folder) as folder:
             journal = Path(folder, "study.journal")
-            words = ["--task", self.task, "--architecture", self.architecture, "--epochs", "1"]
+            words = ["--candidate", self.candidate.name, "--epochs", "1"]
             words += ["--trials", str(self.size.trials), "--workers", str(workers), "--storage", str(journal)]
             self.place.run("convoy", "tune", *words, MLFLOW_TRACKING_URI=self.place.store)
             study = optuna.load_study(study_name=None, storage=JournalStorage(JournalFileBackend(str(journal))))
@@ -82,11 +81,11 @@ class Tuning:
 def measure(size: Size) -> dict[str, Any]:
     """The comparison for each candidate."""
     results: dict[str, Any] = {}
-    for task, architecture in CANDIDATES:
+    for name in size.train:
         with tempfile.TemporaryDirectory() as folder:
-            tuning = Tuning(task, architecture, size, Place(Path(folder)))
+            tuning = Tuning(tasks.read().candidate(name), size, Place(Path(folder)))
             tuning.lay()
-            results |= hold(tuning.contest(), f"tuning {task}-{architecture}")
+            results |= hold(tuning.contest(), f"tuning {name}")
     return results
 
 

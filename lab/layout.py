@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Literal, get_args
 
-from convoy.core.paths import DataKind
-
+Kind = Literal["image", "text"]  # of data: what a family reads
+KINDS: tuple[Kind, ...] = get_args(Kind)
 Family = Literal["cnn", "lstm", "gru", "rnn", "mlp", "linear"]
 FAMILIES: tuple[Family, ...] = get_args(Family)
 RECURRENT: tuple[Literal["lstm", "gru", "rnn"], ...] = ("lstm", "gru", "rnn")
@@ -16,9 +16,9 @@ PARAMS = Path("lab/params.yaml")
 REPORT = Path("reports/compare")
 
 
-def learnt(task: DataKind, family: Family) -> Path:
-    """What was measured of a family on a task: accuracy, costs, probes."""
-    return REPORT / "measured" / f"{task}-{family}.json"
+def learnt(kind: Kind, family: Family) -> Path:
+    """What was measured of a family on images or on texts: accuracy, costs, probes."""
+    return REPORT / "measured" / f"{kind}-{family}.json"
 
 
 def permuted(family: Family) -> Path:

@@ -9,8 +9,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from convoy.core.params import Section
-from lab.cells import recurrent_cell
 from lab.layout import Reader
+from lab.learning.cells import recurrent_cell
 
 SIGNALS = 2  # tokens 0 and 1 decide; no other place has them
 

@@ -1,19 +1,19 @@
-"""What was measured -> MLflow: a run per family and task with its curves, and one that has the report."""
+"""What was measured -> MLflow: a run per family and kind of data with its curves, and one that has the report."""
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
 
 from convoy.core import atomic
-from convoy.core.paths import DATA_KINDS, DataKind
 from convoy.core.process import Say
 from convoy.tracking import mlflow_runs
 from convoy.tracking.run_content import RunContent, flat_metrics, texts
-from lab.layout import FAMILIES, READERS, REPORT, Family, Reader, learnt, permuted, remembered, sized
-from lab.results import Results
+from lab.layout import FAMILIES, READERS, REPORT, Family, Kind, Reader, learnt, permuted, remembered, sized
+from lab.report.results import Results
 
 EXPERIMENT = "convoy-compare"
 CURVES = ("loss", "shift", "hide", "shuffle", "front", "back", "phrase", "negation", "contrast", "length")
@@ -26,7 +26,8 @@ def publish(client: MlflowClient, say: Say) -> None:
     """
     results = Results.read()
     experiment = mlflow_runs.experiment_named(client, EXPERIMENT)
-    contents = [family_run(task, family, results) for task in DATA_KINDS for family in FAMILIES]
+    contents = [image_run(family, results) for family in FAMILIES]
+    contents += [family_run("text", family, results, {}, []) for family in FAMILIES]
     contents += [reader_run(reader, results) for reader in READERS]
     for content in [*contents, report_run(results)]:
         _, added = mlflow_runs.complete_run(client, experiment, content)
@@ -34,18 +35,27 @@ def publish(client: MlflowClient, say: Say) -> None:
         say(f"run {content.name}: {'new, with ' if added['run'] else 'added '}{what or 'nothing, it is complete'}")
 
 
-def family_run(task: DataKind, family: Family, results: Results) -> RunContent:
-    """Accuracy, costs and curves of a family on a task; a point's step is its x, in hundredths where it has some."""
-    found = results.of(task)[family]
+def image_run(family: Family, results: Results) -> RunContent:
+    """A family on images: on permuted ones too, and in smaller sizes where it has some."""
+    files = [permuted(family), *([sized(family)] if family in results.sizes else [])]
+    return family_run("image", family, results, {"permuted": _interval(results.permuted[family]["accuracy"])}, files)
+
+
+def family_run(
+    kind: Kind, family: Family, results: Results, more: Mapping[str, Any], more_files: Sequence[Path]
+) -> RunContent:
+    """Accuracy, costs and curves of a family on a kind of data; a point's step is its x, in hundredths with decimals.
+
+    `more` are figures that only this kind has, `more_files` where they stand.
+    """
+    found = results.of(kind)[family]
     cost = found["cost"]
-    figures = {"accuracy": _interval(found["accuracy"]), "cost": {**cost, "training_s": _mean(cost["training_s"])}}
-    files = [learnt(task, family)]
-    if task == "image":
-        figures["permuted"] = _interval(results.permuted[family]["accuracy"])
-        files += [permuted(family), *([sized(family)] if family in results.sizes else [])]
+    costs = {**cost, "training_s": _mean(cost["training_s"])}
+    figures = flat_metrics({"accuracy": _interval(found["accuracy"]), "cost": costs, **more}, "")
     curves = {f"curves/{name}": _curve(found[name]) for name in CURVES if found.get(name, {}).get("x")}
-    params = {"task": task, "family": family, "seeds": found["seeds"], "learnt_from": found["learnt_from"]}
-    return _run(f"{task}-{family}", params, flat_metrics(figures, ""), curves, files, sum(cost["training_s"]))
+    params = {"task": kind, "family": family, "seeds": found["seeds"], "learnt_from": found["learnt_from"]}
+    files = [learnt(kind, family), *more_files]
+    return _run(f"{kind}-{family}", params, figures, curves, files, sum(cost["training_s"]))
 
 
 def reader_run(reader: Reader, results: Results) -> RunContent:

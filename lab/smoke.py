@@ -7,16 +7,14 @@ from pathlib import Path
 
 import yaml
 
-from convoy.core import stage_names
-from convoy.core.params import ParamsInvalid
-from convoy.core.paths import DATA_KINDS
+from convoy.core.params import ParamsInvalid, read_section
 from convoy.core.process import Say
 from convoy.lineage import workspace
 from lab.layout import PARAMS
+from lab.learning.items import DataParams
 
 OVERRIDES = Path("lab/smoke.yaml")
 STAGES = Path("lab/dvc.yaml")
-PREPARED = tuple(map(stage_names.prepare, DATA_KINDS))
 
 
 def run(folder: Path, say: Say) -> int:
@@ -24,11 +22,13 @@ def run(folder: Path, say: Say) -> int:
     try:
         workspace.create(folder, Path("demo.yaml"))
         (folder / PARAMS).write_text(smaller(PARAMS, OVERRIDES))
+        data = read_section(DataParams, "data", path=PARAMS)
     except (workspace.WorkspaceRefused, ParamsInvalid) as error:
         say(str(error))
         return 1
     say(f"few examples, short trainings, in {folder}: nothing outside it changes, and no figure means anything")
-    for words in (["dvc", "repro", *PREPARED], ["lab", "measure"], ["lab", "publish"]):
+    prepare = [f"prepare@{each.prepared}" for each in (data.image, data.text)]
+    for words in (["dvc", "repro", *prepare], ["lab", "measure"], ["lab", "publish"]):
         status = subprocess.run(
             [sys.executable, "-m", *words], cwd=folder, env=workspace.environment(folder), check=False
         ).returncode

@@ -1,56 +1,31 @@
-"""Train split -> predictions of simple, well-known models on the test split, with which candidates are compared."""
+"""Train split -> predictions of simple, well-known models on the test split, the measure of every candidate.
 
-from collections.abc import Iterator, Sequence
+Argument: data set.
+"""
 
-import numpy as np
-from numpy.typing import NDArray
+import sys
 
-from convoy.core import atomic, paths, spreadsheet, stage
-from convoy.core.params import Section, read_section
-from convoy.core.paths import Task
+from convoy.core import atomic, paths, spreadsheet, stage, tasks
+from convoy.core.params import read_section
 from convoy.evaluation.metrics import accuracy
-from convoy.kinds.image import baselines as image_baselines
-from convoy.kinds.image.prepared import read as read_images
-from convoy.kinds.text import baselines as text_baselines
-from convoy.kinds.text.prepared import read as read_texts
-
-Predictions = Iterator[tuple[str, NDArray[np.int64]]]
+from convoy.kinds.registry import module
 
 
-class Params(Section):
-    """The section baselines of params.yaml."""
-
-    seed: int
-    image: dict[str, image_baselines.ImageBaseline]
-    text: text_baselines.TextBaselines
-
-
-def main() -> None:
-    """Train all baselines; those of texts, which are quick, come first."""
-    params = read_section(Params, "baselines")
-    train_texts, test_texts = (read_texts(paths.prepared("text", split)) for split in ("train", "test"))
-    train_images, test_images = (read_images(paths.prepared("image", split)) for split in ("train", "test"))
-    text_predictions = text_baselines.predictions(params.text, train_texts, test_texts.contents, params.seed)
-    image_predictions = image_baselines.predictions(params.image, train_images, test_images.contents, params.seed)
-    report = {
-        "text": _measure("text", text_predictions, test_texts.labels, train_texts.names),
-        "image": _measure("image", image_predictions, test_images.labels, train_images.names),
-    }
-    atomic.write_json(paths.BASELINES, report)
-
-
-def _measure(
-    task: Task, predictions: Predictions, labels: NDArray[np.int64], names: Sequence[str]
-) -> dict[str, dict[str, float | int]]:
-    """Measure each baseline, and write the table of the predictions, which evaluate compares item by item."""
-    figures, columns = {}, {"actual": labels}
-    for name, predicted in predictions:
-        figures[name], columns[name] = accuracy(predicted == labels), predicted
-        print(f"{task}, baseline {name}: test {figures[name]}", flush=True)
-    rows = [[names[label] for label in row] for row in zip(*columns.values(), strict=True)]
-    atomic.write_bytes(paths.baselines(task), spreadsheet.to_csv([list(columns), *rows]).encode())
-    return figures
+def main(data: str) -> None:
+    """Train the baselines of a data set; write their figures, and the predictions that evaluate compares one by one."""
+    kind = tasks.read().data_set(data).kind
+    baselines, prepared = module(kind, "baselines"), module(kind, "items.prepared")
+    params = read_section(baselines.Baselines, "data", data, "baselines")
+    train, test = (prepared.read(paths.split_file(data, split)) for split in ("train", "test"))
+    figures, columns = {}, {"actual": test.labels}
+    for name, predicted in baselines.predictions(params, train, test.contents):
+        figures[name], columns[name] = accuracy(predicted == test.labels), predicted
+        print(f"{data}, baseline {name}: test {figures[name]}", flush=True)
+    rows = [[train.names[label] for label in row] for row in zip(*columns.values(), strict=True)]
+    folder = paths.baselines(data)
+    atomic.write_bytes(folder / "predictions.csv", spreadsheet.to_csv([list(columns), *rows]).encode())
+    atomic.write_json(folder / "figures.json", figures)
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    stage.run(main, *sys.argv[1:])

@@ -1,24 +1,19 @@
-"""Prepared splits -> one trained candidate: weights, validation metrics, curves. Arguments: task, architecture."""
+"""Prepared splits -> one trained candidate: weights, validation metrics, curves. Argument: candidate."""
 
 import sys
 
-from convoy.core import stage
+from convoy.core import stage, tasks
 from convoy.core.params import read_section
-from convoy.core.paths import Architecture, DataKind
-from convoy.training.candidate import Candidate, CandidateParams, train_candidate
+from convoy.training.candidate import CandidateParams, train_candidate
 from convoy.training.checkpoints import TrainingRunning
 from convoy.training.trainer import TrainerParams
 
 
-class Params(CandidateParams):
-    """The section of one candidate, train.<task>.<architecture>."""
-
-
-def main(task: DataKind, architecture: Architecture) -> None:
+def main(name: str) -> None:
     """Train one candidate, or resume its interrupted training, and write the results."""
-    trainer = read_section(TrainerParams, "train", "trainer")
-    section = ("train", task, architecture)
-    train_candidate(Candidate(task, architecture, section), trainer, read_section(Params, *section))
+    candidate = tasks.read().candidate(name)
+    trainer = read_section(TrainerParams, "trainer")
+    train_candidate(candidate, trainer, read_section(CandidateParams, "candidates", name))
 
 
 if __name__ == "__main__":

@@ -1,148 +1,147 @@
-"""Headers, path and body of a request -> accepted, or the RequestError that it ends with."""
+"""Who is let in: by Host, Origin and API key, and how many requests and bytes a worker holds at once.
 
-import asyncio
-import re
-import secrets
+What is refused is refused before its work starts, at the least cost.
+"""
+
+import ipaddress
+import os
 import time
-from itertools import chain
-
-from starlette.types import Receive, Scope
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hmac import compare_digest
+from urllib.parse import urlsplit
 
 from serving.errors import RequestError
-from serving.overload import SMALL_BYTES, Budget
-from serving.request_context import WHOLE_BODY, RequestContext
-from serving.routes import BY_PATH, JSON, RouteSpec
+from serving.metrics import waiting_of
+from serving.metrics_buffer import metrics_buffer
 
-# From a request's whole body to its answer. 16 million pixels, the limit of one request, take up to 0.7 s (WebP),
-# 20 MB of nothing but empty segments 5 s, in a form of several twice that; the rest is for waiting for a thread.
-TIMEOUT_S = 10
-# A body has the time to begin, and then what the largest allowed one takes at the slowest rate worth waiting for:
-# 50 s for the 20 MB of images. A sender that trickles holds its connection that long, and no thread.
-BODY_GRACE_S = 10.0
-MIN_BODY_RATE = 500_000  # bytes per second, 4 Mbit/s: a plain DSL uplink
-MAX_HEADERS = 64
-MAX_HEADER_BYTES = 16_384
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-_SINGLE_HEADERS = frozenset(
-    {
-        b"content-type",
-        b"content-length",
-        b"content-encoding",
-        b"host",
-        b"origin",
-        b"authorization",
-        b"x-request-id",
-        b"x-request-timeout-ms",
-    }
-)
+HOSTS_VARIABLE = "CONVOY_HOSTS"
+ORIGINS_VARIABLE = "CONVOY_ORIGINS"
+KEY_VARIABLE = "CONVOY_API_KEY"
+MIN_KEY_CHARACTERS = 16
+MOST_REQUESTS = 64  # of one task in one worker
+MOST_EXPLANATIONS = 8  # of all tasks in one worker, which gives them one after the other
+# A request that would wait longer than this share of its time is refused: its answer might come after its client has
+# gone, and the work would be lost. Half, since waits are estimated, and the work itself takes time too.
+WAITING_SHARE = 0.5
+NEWEST_WEIGHT = 0.1  # weight of the newest interval in the mean
+# Of large bodies in memory at once. Small ones are not counted: the number of connections limits them.
+MOST_BYTES = 200_000_000
+SMALL_BYTES = 65_536
 
 
-class SenderGone(Exception):
-    """The client left before its body was here; nobody waits for an answer."""
+@dataclass(frozen=True)
+class Security:
+    """Host names of this service, origins of pages that may use it, and the API key; without a key anyone may use it.
 
+    A page can point its own name at 127.0.0.1 (DNS rebinding) and can post to any address (request forgery). The
+    first has that name as Host, the second has its Origin. An address as Host cannot come of rebinding.
+    """
 
-def checked_headers(scope: Scope, context: RequestContext) -> dict[bytes, bytes]:
-    """The headers by name. Raises RequestError for too many, too long ones, and for one repeated that must not be."""
-    raw: list[tuple[bytes, bytes]] = scope["headers"]
-    headers = dict(raw)
-    sent_id = headers.get(b"x-request-id", b"")
-    context.request_id = sent_id.decode() if _REQUEST_ID.fullmatch(sent_id) else secrets.token_hex(8)
-    if len(raw) > MAX_HEADERS or sum(map(len, chain.from_iterable(raw))) > MAX_HEADER_BYTES:
-        raise RequestError("headers_too_large", f"at most {MAX_HEADERS} headers of {MAX_HEADER_BYTES} bytes in all")
-    if len(headers) != len(raw):
-        names = [name for name, _ in raw]
-        if any(name in _SINGLE_HEADERS and names.count(name) > 1 for name in headers):
-            raise RequestError("malformed_request", "a header stands twice that may stand once")
-    if b"transfer-encoding" in headers and b"content-length" in headers:
-        raise RequestError("malformed_request", "content-length and transfer-encoding exclude each other")
-    return headers
+    hosts: frozenset[str] = frozenset()
+    origins: frozenset[str] = frozenset()
+    key: str = field(default="", repr=False)
 
-
-def checked_route(scope: Scope, headers: dict[bytes, bytes], context: RequestContext) -> RouteSpec:
-    """The route of a request. Raises RequestError where there is none, or where it does not take what is sent."""
-    route = BY_PATH.get(scope["path"])
-    if route is None:
-        raise RequestError("not_found")
-    if scope["method"] not in route.methods:
-        allowed = ", ".join(route.methods)
-        raise RequestError("method_not_allowed", f"{scope['path']} answers {allowed}", {"allow": allowed})
-    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
-        raise RequestError("unsupported_media_type", "only bodies without content-encoding are read")
-    content_type = context.content_type = headers.get(b"content-type", b"").decode("latin-1")
-    media_type, _, options = content_type.lower().partition(";")
-    media_type = media_type.strip(" \t")
-    if route.media_types:
-        if media_type not in route.media_types:
-            raise RequestError("unsupported_media_type", f"the content type must be {' or '.join(route.media_types)}")
-        if media_type == JSON and "charset" in options and not re.search(r"charset\s*=\s*\"?utf-?8\b", options):
-            raise RequestError("unsupported_media_type", "JSON is UTF-8; another charset is not read")
-    elif "pickle" in media_type:
-        raise RequestError("unsupported_media_type", "pickles are never read")
-    return route
-
-
-def checked_deadline_s(headers: dict[bytes, bytes], context: RequestContext) -> float:
-    """When the client stops waiting, of time.monotonic(): as its header says, and TIMEOUT_S from now at the latest."""
-    latest_s = time.monotonic() + TIMEOUT_S
-    timeout_ms = headers.get(b"x-request-timeout-ms")
-    if timeout_ms is None:
-        return latest_s
-    if not timeout_ms.isdigit() or len(timeout_ms) > 9 or int(timeout_ms) == 0:
-        raise RequestError(
-            "invalid_parameter", "x-request-timeout-ms must be a whole number of milliseconds, 1 or more"
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Security":
+        """By the environment: comma-separated lists, and the key. Raises ValueError for a short key."""
+        key = environment.get(KEY_VARIABLE, "")
+        if key and len(key) < MIN_KEY_CHARACTERS:
+            raise ValueError(f"{KEY_VARIABLE} has {len(key)} characters, at least {MIN_KEY_CHARACTERS} are expected")
+        return cls(
+            _split_names(environment.get(HOSTS_VARIABLE, "")), _split_names(environment.get(ORIGINS_VARIABLE, "")), key
         )
-    return min(context.arrived_s + int(timeout_ms) / 1000, latest_s)
+
+    def check(self, headers: Mapping[bytes, bytes]) -> None:
+        """Raise RequestError where the request is not allowed."""
+        host = headers.get(b"host", b"").decode("latin-1").lower()
+        if not self._is_known_host(host):
+            raise RequestError("forbidden_host")
+        origin = headers.get(b"origin")
+        if origin is not None and not self._is_allowed_origin(origin.decode("latin-1").lower(), host):
+            raise RequestError("forbidden_origin")
+        if self.key and not compare_digest(_sent_key(headers), self.key.encode()):
+            raise RequestError("unauthorized", headers={"www-authenticate": "Bearer"})
+
+    def _is_known_host(self, host: str) -> bool:
+        if not host:
+            return True  # HTTP/1.0; a browser always sends one
+        name = host if host.endswith("]") else host.rpartition(":")[0] or host
+        return name == "localhost" or name in self.hosts or "*" in self.hosts or _is_address(name)
+
+    def _is_allowed_origin(self, origin: str, host: str) -> bool:
+        try:
+            return urlsplit(origin).netloc == host or origin in self.origins
+        except ValueError:  # such as `http://[`, which is no URL
+            return False
 
 
-def body_timeout_s(max_bytes: int) -> float:
-    """How long a body of at most `max_bytes` may take to arrive."""
-    return BODY_GRACE_S + max_bytes / MIN_BODY_RATE
+def _split_names(text: str) -> frozenset[str]:
+    return frozenset(name.strip().lower().rstrip("/") for name in text.split(",") if name.strip())
 
 
-async def read_body(
-    scope: Scope,
-    receive: Receive,
-    headers: dict[bytes, bytes],
-    max_bytes: int,
-    budget: Budget,
-    context: RequestContext,
-) -> None:
-    """Read the whole body into `context`. Raises RequestError as soon as it is too large or takes too long."""
-    declared = headers.get(b"content-length", b"0")
-    if not declared.isdigit() or len(declared) > 20:
-        raise RequestError("malformed_request", "content-length is not a number")
-    if int(declared) > max_bytes:
-        raise _too_large(max_bytes)
-    if WHOLE_BODY in scope:  # a timeout that cannot expire costs as much as all checks of the headers
-        await _receive_all(receive, max_bytes, budget, context)
-        return
-    timeout_s = body_timeout_s(max_bytes)
+def _is_address(name: str) -> bool:
+    if name == "127.0.0.1":
+        return True
     try:
-        async with asyncio.timeout(timeout_s):
-            await _receive_all(receive, max_bytes, budget, context)
-    except TimeoutError:
-        raise RequestError("request_timeout", f"the body did not arrive within {timeout_s:g} s") from None
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True
 
 
-async def _receive_all(receive: Receive, max_bytes: int, budget: Budget, context: RequestContext) -> None:
-    chunks: list[bytes] = []
-    length = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise SenderGone
-        chunks.append(message.get("body", b""))
-        length += len(chunks[-1])
-        if length > max_bytes:
-            raise _too_large(max_bytes)
-        if length > SMALL_BYTES:
-            budget.hold(length - context.held_bytes)
-            context.held_bytes = length
-        if not message.get("more_body", False):
-            break
-    context.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-    context.body_read = True
+def _sent_key(headers: Mapping[bytes, bytes]) -> bytes:
+    scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
+    return key.strip() if scheme.lower() == b"bearer" else b""
 
 
-def _too_large(max_bytes: int) -> RequestError:
-    return RequestError("body_too_large", f"the body is larger than {max_bytes} bytes")
+class Capacity:
+    """A bounded counter of one task's requests, which also measures how fast they leave; a metric shows it as `queue`.
+
+    `refusal` is the message for those that are refused, where the usual one does not fit.
+    """
+
+    def __init__(self, queue: str, most_requests: int = MOST_REQUESTS, refusal: str = "") -> None:
+        self.most_requests, self._queue, self._refusal = most_requests, queue, refusal
+        self.inside = 0
+        self.interval_s = 0.0  # mean time between two that leave, while there is always one inside
+        self._busy_since_s = 0.0
+
+    def enter(self, deadline_s: float) -> None:
+        """Count a request whose body is read. Raises RequestError where it would wait too long, or is late already."""
+        now_s = time.monotonic()
+        if deadline_s <= now_s:
+            raise RequestError("deadline_exceeded")
+        wait_s = self.inside * self.interval_s
+        if self.inside >= self.most_requests or wait_s > (deadline_s - now_s) * WAITING_SHARE:
+            raise RequestError("overloaded", self._refusal)
+        if self.inside == 0:
+            self._busy_since_s = now_s
+        self.inside += 1
+        metrics_buffer.set_gauge(waiting_of(self._queue), self.inside)
+
+    def leave(self) -> None:
+        """Count one off: a request that has entered has its answer."""
+        now_s = time.monotonic()
+        self.interval_s += NEWEST_WEIGHT * (now_s - self._busy_since_s - self.interval_s)
+        self._busy_since_s = now_s
+        self.inside -= 1
+        metrics_buffer.set_gauge(waiting_of(self._queue), self.inside)
+
+
+class Budget:
+    """Bytes of large bodies that one worker has in memory."""
+
+    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
+        self.most_bytes = most_bytes
+        self.bytes = 0
+
+    def hold(self, count: int) -> None:
+        """Count bytes that are about to be kept. Raises RequestError where there are too many."""
+        if self.bytes + count > self.most_bytes:
+            raise RequestError("overloaded", "too many large bodies are being read; ask again after Retry-After")
+        self.bytes += count
+
+    def release(self, count: int) -> None:
+        """Count bytes off that were held."""
+        self.bytes -= count

@@ -9,16 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convoy.core.paths import Task
 from serving.deployed import Deployed
 from serving.errors import RequestError
 from serving.metrics_buffer import metrics_buffer
 from serving.threads import Threads, with_deadline
 
-# Inputs that run together. On one core, ms per text of 100 tokens: 0.59 alone, 0.42 by two, 0.38 by four or more; four
-# have the least padding, and the shortest wait for each other. Per image 0.57 alone, 0.55 by four or more, but the code
-# around the model stays in the caches: a whole request takes 6 % less by four, 8 % less by eight.
-LARGEST: dict[Task, int] = {"image": 8, "text": 4}
 SPREAD = 2.0  # no longer and no shorter than the oldest one by more than this factor: padding costs as much as words
 
 Rows = NDArray[np.float32]
@@ -72,8 +67,7 @@ class Batcher:
             if item.model is oldest.model and length / SPREAD <= len(item.array) <= length * SPREAD
         ]
         similar.sort(key=lambda item: abs(len(item.array) - length))  # stable: the oldest stays first
-        largest = LARGEST[oldest.model.predictor.card.task]
-        batch = similar[: min(largest, math.ceil(len(self._waiting) / free_threads))]
+        batch = similar[: min(oldest.model.kind.LARGEST_BATCH, math.ceil(len(self._waiting) / free_threads))]
         batch_ids = set(map(id, batch))
         self._waiting = [item for item in self._waiting if id(item) not in batch_ids]
         metrics_buffer.observe(oldest.model.metrics.batch_size, len(batch))

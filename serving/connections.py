@@ -14,11 +14,10 @@ from uvicorn.protocols.websockets.wsproto_impl import WSProtocol
 from wsproto.connection import ConnectionState
 from wsproto.events import BytesMessage, CloseConnection, Ping, Request, TextMessage
 
-from serving.admission import MAX_HEADER_BYTES
 from serving.errors import RequestError
 from serving.metrics import errors_of
 from serving.metrics_buffer import metrics_buffer
-from serving.request_context import NOSNIFF, WHOLE_BODY
+from serving.request import MAX_HEADER_BYTES, NOSNIFF, WHOLE_BODY
 
 HEAD_TIMEOUT_S = 10.0  # from the connection, or from the first byte of the next request on it; nginx has the same
 # Beyond what the middleware refuses in its own words; headers that come in one read are always left to it.

@@ -3,7 +3,6 @@
 import logging
 import os
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,8 +12,11 @@ import orjson
 from convoy.bundles.bundle import BundleInvalid, Release, read_release
 from convoy.bundles.explanation import Explainer, open_explainer
 from convoy.bundles.predictor import Predictor
-from convoy.core.paths import DEPLOYED, TASKS, Task
+from convoy.core.paths import DEPLOYED
+from convoy.core.tasks import CURRENT, NAME, is_same
 from convoy.kinds.registry import module
+from serving.errors import RequestError
+from serving.kinds import kind
 from serving.metrics import Metrics, metrics_of
 
 DEPLOYED_VARIABLE = "CONVOY_DEPLOYED"
@@ -29,15 +31,22 @@ class Deployed:
     predictor: Predictor
     release: Release
     run_s: float = 0.0  # of one image, or of the longest text in one run, as measured when it was loaded
+    task: str = ""  # the name of its folder, where it has one: the card may have the task's former name
+
+    @cached_property
+    def kind(self) -> kind.Kind:
+        """What the service knows of the kind of its inputs."""
+        return kind.find(self.predictor.card.kind)
 
     @cached_property
     def metrics(self) -> Metrics:
         """Its series in Prometheus."""
-        return metrics_of(self.predictor.card.task, self.release.version, tuple(self.predictor.card.labels))
+        card = self.predictor.card
+        return metrics_of(self.task or card.task, self.release.version, tuple(card.labels))
 
     @cached_property
     def explainer(self) -> Explainer | None:
-        """None where the bundle has no explanation; loaded at the first use, by the one thread that explains."""
+        """None where the bundle has no explanation.onnx; loaded at the first use, by the one thread that explains."""
         return open_explainer(self.predictor)
 
     @cached_property
@@ -61,17 +70,12 @@ class Unavailable:
     invalid: bool = True  # the bundle itself; False where the machine failed, such as for want of descriptors
 
 
-class DeployedModels:
-    """The model of each task; a request reads it once, and keeps it."""
-
-    def __init__(self, tasks: Mapping[Task, Deployed | Unavailable] | None = None) -> None:
-        self.by_task: dict[Task, Deployed | Unavailable] = {task: Unavailable("not loaded yet") for task in TASKS}
-        self.by_task.update(tasks or {})
-
-    @property
-    def ready(self) -> bool:
-        """Whether every task can answer."""
-        return all(isinstance(model, Deployed) for model in self.by_task.values())
+def require_loaded(model: Deployed | Unavailable | None) -> Deployed:
+    """The model of a task. Raises RequestError where it cannot be loaded."""
+    if isinstance(model, Deployed):
+        return model
+    reason = model.reason if model else "there is none"
+    raise RequestError("model_unavailable", f"the model of this task is not loaded: {reason}")
 
 
 def deployed_folder() -> Path:
@@ -79,7 +83,12 @@ def deployed_folder() -> Path:
     return Path(os.environ.get(DEPLOYED_VARIABLE) or DEPLOYED)
 
 
-def load_task(root: Path, task: Task, logged_reason: str = "") -> Deployed | Unavailable:
+def deployed_tasks(root: Path) -> list[str]:
+    """The tasks that have something deployed, even if it cannot be read. Raises OSError where `root` cannot be read."""
+    return sorted(name for name in os.listdir(root) if NAME.fullmatch(name) and os.path.lexists(root / name / CURRENT))
+
+
+def load_task(root: Path, task: str, logged_reason: str = "") -> Deployed | Unavailable:
     """Load the bundle that `current` points at; a failure for `logged_reason` is not logged again.
 
     Never raises: one bad bundle must not fail the other tasks.
@@ -92,16 +101,16 @@ def load_task(root: Path, task: Task, logged_reason: str = "") -> Deployed | Una
             logger.error("%s cannot be loaded: %s", task, error)
         return Unavailable(reason)
     except Exception as error:  # onnxruntime, tokenizers and the file system each have their own
-        reason = f"{task}/current cannot be loaded ({type(error).__name__}); the log has the details"
+        reason = f"{task}/{CURRENT} cannot be loaded ({type(error).__name__}); the log has the details"
         if reason != logged_reason:
             logger.exception("%s cannot be loaded", task)
         return Unavailable(reason, invalid=False)
 
 
-def _load_current(root: Path, task: Task) -> Deployed:
-    current = root / task / "current"
+def _load_current(root: Path, task: str) -> Deployed:
+    current = root / task / CURRENT
     if not current.exists():
-        raise BundleInvalid(f"{root.resolve() / task / 'current'} is missing: no model is deployed; promote one")
+        raise BundleInvalid(f"{root.resolve() / task / CURRENT} leads to no bundle: no model is deployed; promote one")
     # Resolved once: `current` may change while the files are read.
     folder = current.resolve()
     predictor = Predictor(folder, threads=1)
@@ -110,15 +119,16 @@ def _load_current(root: Path, task: Task) -> Deployed:
         raise BundleInvalid(f"{folder / 'release.json'} is missing; promote again")
     if release.digest != predictor.digest:
         raise BundleInvalid(f"{folder / 'release.json'} names another bundle (its digest differs); promote again")
-    if predictor.card.task != task:
+    if not is_same(task, predictor.card.task):
         raise BundleInvalid(f"{folder} is a bundle for {predictor.card.task}, not for {task}; deploy the right one")
     logger.info("%s: %s version %s, digest %s", task, release.name, release.version, release.digest[:12])
-    return Deployed(predictor, release, _time_runs(predictor))
+    kind.find(predictor.card.kind)
+    return Deployed(predictor, release, _time_runs(predictor), task)
 
 
 def _time_runs(predictor: Predictor) -> float:
     """Seconds of the quickest of some runs of one input of the largest size."""
-    batch = module(predictor.card.kind, "preprocessing").blank_batch(predictor.card.preprocessing)
+    batch = module(predictor.card.kind, "items.preprocessing").blank_batch(predictor.card.preprocessing)
     times_s = []
     for _ in range(TIMED_RUNS):
         began_s = time.perf_counter()

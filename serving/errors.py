@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 
-from convoy.kinds.rejection import InputRejected
+from convoy.core.rejection import InputRejected
 
 # code -> (HTTP status, what it means). 5xx are errors of the service only.
 CODES: dict[str, tuple[int, str]] = {
@@ -19,7 +19,8 @@ CODES: dict[str, tuple[int, str]] = {
     "request_timeout": (408, "the head or the body did not arrive in time"),
     "explanation_missing": (
         409,
-        "the model, exported before there were explanations, has none: export it again (`dvc repro`), then promote",
+        "the model explains nothing: its task has no explanation, or it was exported before there were any; give the "
+        "task one in params.yaml and export it again (`dvc repro`), then promote",
     ),
     "sets_uncalibrated": (409, "the model, of an older format, was never calibrated for prediction sets; it predicts"),
     "state_outdated": (409, "the state is of another version of the model; begin the text anew"),
@@ -42,7 +43,7 @@ CODES: dict[str, tuple[int, str]] = {
     "headers_too_large": (431, "too many headers, or too long ones"),
     "internal_error": (500, "a fault of the service; its log has the details under the request id"),
     "model_unavailable": (503, "the model of this task is not loaded, /readyz says why"),
-    "not_ready": (503, "a model is not loaded"),
+    "not_ready": (503, "the model of a task is not loaded, or nothing is deployed"),
     "deadline_exceeded": (504, "the answer was not ready in time"),
 }
 RETRY_AFTER_S = {429: 1, 503: 5}  # accepted requests are answered by then; a deployment is over by then
@@ -74,7 +75,7 @@ class RequestError(Exception):
         super().__init__(self.message)
 
     def body(self, request_id: str, extra: Mapping[str, object]) -> bytes:
-        """The JSON of the error contract; `beside` stands next to `error`."""
+        """The JSON of the error contract; `extra` stands next to `error`."""
         error = {"code": self.code, "message": self.message, "request_id": request_id}
         return json.dumps({"error": error, **extra}, ensure_ascii=False).encode("utf-8")
 

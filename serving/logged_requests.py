@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from serving.request_context import RequestContext
+from serving.request import RequestContext
 
 MAX_PAYLOAD_BYTES = 1_000_000  # of one request; a larger one is noted by its size alone
 

@@ -1,21 +1,16 @@
-"""What Prometheus sees: series of each task and version, and BentoML's own of requests; none for what a client sent."""
+"""What Prometheus sees: series of each task and version; none for what a client sent."""
 
 import os
-import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from bentoml._internal.context import server_context
+from typing import TYPE_CHECKING
 
 from convoy.core import process
-from serving.metrics_buffer import metrics_buffer
 
 if TYPE_CHECKING:
     from prometheus_client import Counter, Gauge, Histogram
-    from starlette.applications import Starlette
 
 # A bare ONNX session takes 0.3 ms for an image and 5 ms for a text; the deadline is 10 s.
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
@@ -32,12 +27,6 @@ class Metrics:
     batch_size: "Histogram"
     confidence: "Histogram"
     predictions: Mapping[int, "Counter"]  # by the label's index
-
-    def count_predictions(self, best: Iterable[tuple[int, float]]) -> None:
-        """Count inputs, given as index and probability of their most probable label."""
-        for index, confidence in best:
-            metrics_buffer.count(self.predictions[index])
-            metrics_buffer.observe(self.confidence, confidence)
 
 
 def set_up() -> None:
@@ -90,7 +79,7 @@ def open_streams() -> "Gauge":
 
 @cache
 def dropped_of(why: str) -> "Counter":
-    """The counter of WebSockets that were ended: the client sent (idle) or read (slow) nothing, or its time was up."""
+    """The counter of WebSockets that were ended: idle (sent nothing), slow (read nothing), expired or withdrawn."""
     return _families().dropped.labels(why)
 
 
@@ -103,60 +92,6 @@ def forget_dead_workers() -> None:
         pid = int(path.stem.rpartition("_")[2])
         if not process.exists(pid):
             multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]
-
-
-class Traffic:
-    """Counts requests in the metrics of BentoML's own layer, in its place: the layer takes 30 us of each request."""
-
-    def __init__(self, app: "Starlette") -> None:
-        """Take the layer out of BentoML's app. Where BENTOML_CONFIG has switched it off, nothing is counted."""
-        self._layer: Any = None
-        for layer in app.user_middleware:
-            if getattr(layer.cls, "__name__", "").endswith("TrafficMetricsMiddleware"):
-                app.user_middleware.remove(layer)
-                self._layer = layer.cls(app, *layer.args, **layer.kwargs)
-                break
-        self._inside: dict[str, int] = {}
-        self._gauge, self._series = cache(self._make_gauge), cache(self._make_series)
-
-    def began(self, path: str) -> None:
-        """Count a request of a known path that has come in."""
-        if self._layer is None:
-            return
-        self._inside[path] = self._inside.get(path, 0) + 1
-        metrics_buffer.set_gauge(self._gauge(path), self._inside[path])
-
-    def ended(self, path: str, status: int, seconds: float) -> None:
-        """Count its answer; a status of 0 says that it has none."""
-        if self._layer is None:
-            return
-        self._inside[path] -= 1
-        metrics_buffer.set_gauge(self._gauge(path), self._inside[path])
-        if not status:
-            return  # cancelled before its answer began; BentoML's layer counts none of these either
-        counter, histogram, last_gauge = self._series(path, status)
-        metrics_buffer.count(counter)
-        metrics_buffer.observe(histogram, seconds)
-        if last_gauge is not None:
-            metrics_buffer.set_gauge(last_gauge, time.time())
-
-    def _make_gauge(self, path: str) -> "Gauge":
-        if not self._layer._is_setup:  # late, as in BentoML: by then the folder that the workers share is known
-            from serving.prometheus_private import reserve_room
-
-            reserve_room()
-            self._layer._setup()
-        gauge: Gauge = self._layer.metrics_request_in_progress.labels(endpoint=path, **_service_labels())
-        return gauge
-
-    def _make_series(self, path: str, status: int) -> tuple["Counter", "Histogram", "Gauge | None"]:
-        labels = {"endpoint": path, **_service_labels(), "http_response_code": status}
-        is_probe = path.startswith(tuple(self._layer.skip_paths))
-        return (
-            self._layer.metrics_request_total.labels(**labels),
-            self._layer.metrics_request_duration.labels(**labels),
-            None if is_probe else self._layer.metrics_last_request_timestamp.labels(**_service_labels()),
-        )
 
 
 @dataclass(frozen=True)
@@ -205,11 +140,3 @@ def _families() -> _Families:
             ["why"],
         ),
     )
-
-
-def _service_labels() -> dict[str, str]:
-    return {
-        "service_name": server_context.bento_name,
-        "service_version": server_context.bento_version,
-        "runner_name": server_context.service_name or "",
-    }

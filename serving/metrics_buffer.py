@@ -2,13 +2,19 @@
 
 import logging
 import threading
+import time
 from collections import Counter as Counts
-from collections.abc import Callable
-from functools import partial
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
+
+from bentoml._internal.context import server_context
 
 if TYPE_CHECKING:
     from prometheus_client import Counter, Gauge, Histogram
+    from starlette.applications import Starlette
+
+    from serving.metrics import Metrics
 
 # An observation writes two numbers into a file that Prometheus reads. A request makes ten of them, which cost as much
 # as reading its image; for all requests of half a second together they cost as much as for one.
@@ -36,6 +42,12 @@ class MetricsBuffer:
         """Add one value."""
         with self._lock:
             self._observations.setdefault(histogram, []).append(value)
+
+    def count_predictions(self, metrics: "Metrics", best: Iterable[tuple[int, float]]) -> None:
+        """Count inputs, given as index and probability of their most probable label."""
+        for index, confidence in best:
+            self.count(metrics.predictions[index])
+            self.observe(metrics.confidence, confidence)
 
     def set_gauge(self, gauge: "Gauge", value: float) -> None:
         """Set the value from now on."""
@@ -81,3 +93,65 @@ class MetricsBuffer:
 
 
 metrics_buffer = MetricsBuffer()  # of this process
+
+
+class Traffic:
+    """Counts requests in the metrics of BentoML's own layer, in its place: the layer takes 30 us of each request."""
+
+    def __init__(self, app: "Starlette") -> None:
+        """Take the layer out of BentoML's app. Where BENTOML_CONFIG has switched it off, nothing is counted."""
+        self._layer: Any = None
+        for layer in app.user_middleware:
+            if getattr(layer.cls, "__name__", "").endswith("TrafficMetricsMiddleware"):
+                app.user_middleware.remove(layer)
+                self._layer = layer.cls(app, *layer.args, **layer.kwargs)
+                break
+        self._inside: dict[str, int] = {}
+        self._gauge, self._series = cache(self._make_gauge), cache(self._make_series)
+
+    def began(self, path: str) -> None:
+        """Count a request of a known path that has come in."""
+        if self._layer is None:
+            return
+        self._inside[path] = self._inside.get(path, 0) + 1
+        metrics_buffer.set_gauge(self._gauge(path), self._inside[path])
+
+    def ended(self, path: str, status: int, seconds: float) -> None:
+        """Count its answer; a status of 0 says that it has none."""
+        if self._layer is None:
+            return
+        self._inside[path] -= 1
+        metrics_buffer.set_gauge(self._gauge(path), self._inside[path])
+        if not status:
+            return  # cancelled before its answer began; BentoML's layer counts none of these either
+        counter, histogram, last_gauge = self._series(path, status)
+        metrics_buffer.count(counter)
+        metrics_buffer.observe(histogram, seconds)
+        if last_gauge is not None:
+            metrics_buffer.set_gauge(last_gauge, time.time())
+
+    def _make_gauge(self, path: str) -> "Gauge":
+        if not self._layer._is_setup:  # late, as in BentoML: by then the folder that the workers share is known
+            from serving.prometheus_private import reserve_room
+
+            reserve_room()
+            self._layer._setup()
+        gauge: Gauge = self._layer.metrics_request_in_progress.labels(endpoint=path, **_service_labels())
+        return gauge
+
+    def _make_series(self, path: str, status: int) -> tuple["Counter", "Histogram", "Gauge | None"]:
+        labels = {"endpoint": path, **_service_labels(), "http_response_code": status}
+        is_probe = path.startswith(tuple(self._layer.skip_paths))
+        return (
+            self._layer.metrics_request_total.labels(**labels),
+            self._layer.metrics_request_duration.labels(**labels),
+            None if is_probe else self._layer.metrics_last_request_timestamp.labels(**_service_labels()),
+        )
+
+
+def _service_labels() -> dict[str, str]:
+    return {
+        "service_name": server_context.bento_name,
+        "service_version": server_context.bento_version,
+        "runner_name": server_context.service_name or "",
+    }

@@ -7,17 +7,23 @@ from collections.abc import Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from convoy.core.paths import TASKS
-from serving.admission import SenderGone, checked_deadline_s, checked_headers, checked_route, read_body
-from serving.deployed import Deployed, DeployedModels, Unavailable
+from serving.admission import MOST_EXPLANATIONS, Budget, Capacity, Security
+from serving.deployed import Deployed, Unavailable
 from serving.errors import RequestError, from_status
-from serving.metrics import Traffic, errors_of
-from serving.metrics_buffer import metrics_buffer
-from serving.overload import MOST_EXPLANATIONS, Budget, Capacity
-from serving.request_context import NOSNIFF, RequestContext
+from serving.metrics import errors_of
+from serving.metrics_buffer import Traffic, metrics_buffer
+from serving.models import DeployedModels
+from serving.request import (
+    NOSNIFF,
+    RequestContext,
+    SenderGone,
+    checked_deadline_s,
+    checked_headers,
+    checked_route,
+    read_body,
+)
 from serving.request_log import RequestLog
-from serving.routes import EXPLANATIONS, RouteSpec
-from serving.security import Security
+from serving.routes import EXPLANATIONS
 from serving.websocket_gate import WebSocketGate
 
 LINGER_S = 2.0  # how long a refused sender may go on sending, so that it can read the answer
@@ -39,12 +45,11 @@ class Middleware:
         self.app = app
         self.models = models
         self.security = security or Security()
-        self.websocket_gate = WebSocketGate(app, self.security)
+        self.websocket_gate = WebSocketGate(app, models, self.security)
         self.traffic = traffic
         self.request_log = request_log
-        self.capacities: dict[str, Capacity] = {task: Capacity(task) for task in TASKS}
-        # Of their own, so that they take no place of a prediction's.
-        self.capacities[EXPLANATIONS] = Capacity(EXPLANATIONS, MOST_EXPLANATIONS)
+        # Of each task, from its first request on. Explanations have one of their own, to take no place of a prediction.
+        self.capacities = {EXPLANATIONS: Capacity(EXPLANATIONS, MOST_EXPLANATIONS)}
         self.budget = Budget()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -59,14 +64,14 @@ class Middleware:
         context = scope["convoy"] = RequestContext()
         try:
             headers = checked_headers(scope, context)
-            route = checked_route(scope, headers, context)
+            route = context.route = checked_route(self.models.by_path, scope, headers, context)
             if route.guarded:
                 self.security.check(headers)
             if route.task is None:
                 await self._pass_on(scope, receive, send, context)
             else:
                 context.task = route.task
-                await read_body(scope, receive, headers, self._max_body_bytes(route), self.budget, context)
+                await read_body(scope, receive, headers, route.max_body_bytes, self.budget, context)
                 context.deadline_s = checked_deadline_s(headers, context)
                 await self._admit(route.queue, scope, _replay(context.body, receive), send, context)
         except RequestError as error:
@@ -86,19 +91,12 @@ class Middleware:
                 self.request_log.note(scope["path"], scope["query_string"], context)
 
     async def _admit(self, queue: str, scope: Scope, receive: Receive, send: Send, context: RequestContext) -> None:
-        capacity = self.capacities[queue]
+        capacity = self.capacities.get(queue) or self.capacities.setdefault(queue, Capacity(queue))
         capacity.enter(context.deadline_s)
         try:
             await self._pass_on(scope, receive, send, context)
         finally:
             capacity.leave()
-
-    def _max_body_bytes(self, route: RouteSpec) -> int:
-        assert route.task is not None
-        model = self.models.by_task[route.task]
-        if isinstance(model, Unavailable):
-            raise RequestError("model_unavailable", f"the {route.task} model is not loaded, /readyz says why")
-        return model.predictor.card.limits.max_body_bytes
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send, context: RequestContext) -> None:
         if self.traffic is None:
@@ -117,7 +115,8 @@ class Middleware:
                 context.status = message["status"]
                 if message["status"] >= 400:
                     error = context.error = context.error or from_status(message["status"])
-                    await _send_error(error, context, send, extra=self._extra_fields(error))
+                    extra = {"tasks": self._states()} if error.code == "not_ready" else None
+                    await _send_error(error, context, send, extra=extra)
                     return
                 headers = [*message.get("headers", ()), (b"x-request-id", context.request_id.encode()), NOSNIFF]
                 message = {**message, "headers": headers}
@@ -132,14 +131,12 @@ class Middleware:
             if not context.status:
                 await _send_error(RequestError("internal_error"), context, send)
 
-    def _extra_fields(self, error: RequestError) -> dict[str, object]:
-        if error.code != "not_ready":
-            return {}
-        return {"tasks": {task: describe(model) for task, model in self.models.by_task.items()}}
+    def _states(self) -> dict[str, dict[str, str]]:
+        """TaskState of schemas.py, of each task."""
+        return {task: _describe(model) for task, model in self.models.by_task.items()}
 
 
-def describe(model: Deployed | Unavailable) -> dict[str, str]:
-    """TaskState of schemas.py."""
+def _describe(model: Deployed | Unavailable) -> dict[str, str]:
     if isinstance(model, Deployed):
         return {"state": "ready"}
     return {"state": "unavailable", "reason": model.reason}

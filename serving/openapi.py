@@ -1,16 +1,18 @@
-"""The table of routes -> the OpenAPI 3.1 document."""
+"""Routes -> the OpenAPI 3.1 document."""
 
+import re
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from serving import schemas
-from serving.admission import TIMEOUT_S
+from serving.deployed import Unavailable
 from serving.errors import CODES, RETRY_AFTER_S
-from serving.routes import IMAGE_TYPES, JSON, METHODS, MULTIPART, POLARITIES, ROUTES, RouteSpec
-
-Json = dict[str, Any]
+from serving.kinds.kind import JSON, Json
+from serving.request import TIMEOUT_S
+from serving.routes import Route
+from serving.schemas import ErrorAnswer, NotReadyAnswer
 
 _REFERENCE = "#/components/schemas/{model}"
 _REQUEST_ID: Json = {
@@ -21,26 +23,12 @@ _MODEL_HEADERS: Json = {
     "X-Model-Version": {"description": "the registered version that answered", "schema": {"type": "string"}},
     "X-Model-Digest": {"description": "the digest of its bundle", "schema": {"type": "string"}},
 }
-_IMAGE_EXPLANATION: list[Json] = [
-    {
-        "name": "label",
-        "in": "query",
-        "description": "the label to explain the image for, one of the model's; without it the predicted one",
-        "schema": {"type": "string", "minLength": 1},
-    },
-    {
-        "name": "method",
-        "in": "query",
-        "description": "`contributions`: what each place adds to the label's logit, exactly; `occlusion`: by how much "
-        "the probability falls where a square covers a place",
-        "schema": {"type": "string", "enum": list(METHODS), "default": METHODS[0]},
-    },
-]
-_DESCRIPTION = """Predictions for images and texts; how much one request may bring stands in the cards, `/v1/models`.
+_DESCRIPTION = """Predictions for what is deployed; how much one request may bring stands in the cards, `/v1/models`.
 
 A batch with one bad input is refused as a whole, and the message names it, as `texts[2]`.
-A WebSocket at `/v1/texts/stream` reads a text in pieces too: each message is `{"text": ..., "final": ...}`, each answer
-a `StreamAnswer` without `state` and `request_id`. After an `ErrorAnswer` the connection ends.
+A WebSocket at `/v1/<task>/stream`, where there is one, reads a text in pieces too: each message is
+`{"text": ..., "final": ...}`, each answer a `StreamAnswer` without `state` and `request_id`. After an `ErrorAnswer` the
+connection ends.
 Every answer of 4xx or 5xx is an `ErrorAnswer` with one of these codes:
 
 | code | status | meaning |
@@ -48,10 +36,11 @@ Every answer of 4xx or 5xx is an `ErrorAnswer` with one of these codes:
 """ + "\n".join(f"| `{code}` | {status} | {meaning} |" for code, (status, meaning) in CODES.items())
 
 
-def document() -> Json:
-    """The whole document, built again at each call."""
+def document(routes: Sequence[Route]) -> Json:
+    """The whole document, built again at each call; of a task that cannot be loaded nobody knows what it would take."""
+    known = [route for route in routes if not isinstance(route.model, Unavailable)]
     paths: Json = {}
-    for route in ROUTES:
+    for route in known:
         paths[route.path] = {route.method.lower(): _operation(route)}
     return {
         "openapi": "3.1.0",
@@ -59,42 +48,33 @@ def document() -> Json:
         "servers": [{"url": "/"}],
         "paths": paths,
         "components": {
-            "schemas": _schemas(),
+            "schemas": _schemas(known),
             "headers": {"X-Request-Id": _REQUEST_ID, **_MODEL_HEADERS},
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "only where one is set"}},
         },
     }
 
 
-def _schemas() -> Json:
-    answers = (
-        schemas.ImagesAnswer,
-        schemas.TextsAnswer,
-        schemas.ImageSetsAnswer,
-        schemas.TextSetsAnswer,
-        schemas.ImageExplanationAnswer,
-        schemas.TextExplanationAnswer,
-        schemas.StreamAnswer,
-        schemas.ModelsAnswer,
-        schemas.NotReadyAnswer,
-    )
+def _schemas(routes: Sequence[Route]) -> Json:
+    answers = {route.answer for route in routes if not isinstance(route.answer, str)} | {ErrorAnswer, NotReadyAnswer}
+    requests = {route.takes for route in routes if route.takes is not None}
     adapters: list[tuple[str, Any, TypeAdapter[Any]]] = [
-        (answer.__name__, "serialization", TypeAdapter(answer)) for answer in (*answers, schemas.ErrorAnswer)
+        (kind.__name__, mode, TypeAdapter(kind))
+        for mode, kinds in (("serialization", answers), ("validation", requests))
+        for kind in sorted(kinds, key=lambda kind: kind.__name__)
     ]
-    requests = (schemas.TextsRequest, schemas.StreamRequest, schemas.TextToExplain)
-    adapters += [(request.__name__, "validation", TypeAdapter(request)) for request in requests]
     _, generated = TypeAdapter.json_schemas(adapters, ref_template=_REFERENCE)
     definitions: Json = generated["$defs"]
     definitions["ErrorDetail"]["properties"]["code"]["enum"] = list(CODES)
     return definitions
 
 
-def _operation(route: RouteSpec) -> Json:
+def _operation(route: Route) -> Json:
     operation: Json = {
-        "tags": ["models" if route.path.startswith("/v1/") else "service"],
+        "tags": [route.task or ("models" if route.guarded else "service")],
         "summary": route.summary,
         **({"description": route.description} if route.description else {}),
-        "operationId": (route.path.strip("/").replace("/", "_").replace(".", "_").replace("_{name}", "") or "page"),
+        "operationId": re.sub("[/.]", "_", route.path.strip("/").removesuffix("/{name}")) or "page",
         "parameters": _parameters(route),
         "responses": {"200": _answer(route), **_error_answers(route)},
     }
@@ -105,7 +85,7 @@ def _operation(route: RouteSpec) -> Json:
     return operation
 
 
-def _parameters(route: RouteSpec) -> list[Json]:
+def _parameters(route: Route) -> list[Json]:
     request_id: Json = {
         "name": "X-Request-Id",
         "in": "header",
@@ -121,54 +101,33 @@ def _parameters(route: RouteSpec) -> list[Json]:
             "schema": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
         }
         parameters.append(timeout)
-    if route.task == "image":
-        polarity = {
-            "name": "polarity",
-            "in": "query",
-            "description": "how the images were made; they are inverted where the model expects the other",
-            "schema": {"type": "string", "enum": list(POLARITIES)},
-        }
-        parameters.append(polarity)
-    if route.task == "image" and route.explains:
-        parameters += _IMAGE_EXPLANATION
+    parameters += route.parameters
     if route.path_values:
         names = {"type": "string", "enum": list(route.path_values)}
         parameters.append({"name": "name", "in": "path", "required": True, "schema": names})
     return parameters
 
 
-def _request_content(route: RouteSpec) -> Json:
-    if route.media_types == (JSON,):
-        return {JSON: {"schema": {"$ref": _REFERENCE.format(model=route.takes)}}}
-    files: Json = {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}}
-    if route.explains:
-        files["maxItems"] = 1
-    repeat = "one alone" if route.explains else "repeat the field for several"
-    fields = {
-        "type": "object",
-        "properties": {"image": {**files, "description": f"PNG, JPEG or WebP; {repeat}"}},
-        "required": ["image"],
-        "additionalProperties": False,
-    }
-    part_types = {"image": {"contentType": ", ".join([*IMAGE_TYPES, "application/octet-stream"])}}
-    raw = {media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in IMAGE_TYPES}
-    return {MULTIPART: {"schema": fields, "encoding": part_types}, **raw}
+def _request_content(route: Route) -> Json:
+    if route.takes is None:
+        return route.content or {}
+    return {JSON: {"schema": {"$ref": _REFERENCE.format(model=route.takes.__name__)}}}
 
 
-def _answer(route: RouteSpec) -> Json:
+def _answer(route: Route) -> Json:
     if route.answer == JSON:
         content: Json = {JSON: {"schema": {"type": "object"}}}
-    elif "/" in route.answer:
+    elif isinstance(route.answer, str):
         content = {route.answer: {"schema": {"type": "string"}}}
     else:
-        content = {JSON: {"schema": {"$ref": _REFERENCE.format(model=route.answer)}}}
+        content = {JSON: {"schema": {"$ref": _REFERENCE.format(model=route.answer.__name__)}}}
     headers = _headers(200)
     if route.task is not None:
         headers |= {name: {"$ref": f"#/components/headers/{name}"} for name in _MODEL_HEADERS}
     return {"description": "OK", "headers": headers, "content": content}
 
 
-def _error_answers(route: RouteSpec) -> Json:
+def _error_answers(route: Route) -> Json:
     codes_by_status: dict[int, list[str]] = {}
     for code in route.error_codes:
         codes_by_status.setdefault(CODES[code][0], []).append(code)

@@ -6,9 +6,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from convoy.core.paths import TASKS, Task
-from serving.deployed import Deployed, DeployedModels, Unavailable, load_task
+from convoy.core.tasks import CURRENT
+from serving.deployed import Deployed, Unavailable, deployed_tasks, load_task
 from serving.metrics import reloads_of
+from serving.models import DeployedModels
 
 CHECK_EVERY_S = 1.0  # a check is one stat per task; a promoted model is served after this and the time to load it
 # After a failed load. What the machine lacked, such as descriptors, may soon be free: the wait doubles up to the
@@ -45,12 +46,15 @@ class Reloader:
 
     def __init__(self, models: DeployedModels, root: Path) -> None:
         self._models, self._root = models, root
-        self._attempts: dict[Task, _Attempt] = {}
+        self._attempts: dict[str, _Attempt] = {}
+        self._listing_error = ""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._check_regularly, name="reloader", daemon=True)
 
     def start(self) -> None:
-        """Load the deployed models, then check them regularly."""
+        """Load the deployed models, and no others, then check them regularly."""
+        for task in self._models.by_task:
+            self._models.remove(task)
         self.check()
         self._thread.start()
 
@@ -60,26 +64,45 @@ class Reloader:
         self._thread.join()
 
     def check(self) -> None:
-        """Load each task whose deployment has changed since the last check, or whose failed load is due again."""
-        for task in TASKS:
-            link = _read_link(self._root / task / "current")
+        """Load each task whose deployment has changed since the last check, or whose failed load is due again.
+
+        A task that is new is loaded too, and one that is no longer deployed is forgotten.
+        """
+        for task in self._list_tasks():
+            link = _read_link(self._root / task / CURRENT)
             latest = self._attempts.get(task)
             if latest is None:
-                self._models.by_task[task] = self._load(task, _Attempt(link))
+                self._models.put(task, self._load(task, _Attempt(link)))
             elif link != latest.link:
                 self._reload(task, _Attempt(link))
             elif time.monotonic() >= latest.due_s:
                 self._reload(task, latest)
 
-    def _load(self, task: Task, attempt: _Attempt) -> Deployed | Unavailable:
+    def _list_tasks(self) -> list[str]:
+        """The tasks of now; those of the last check where the folder cannot be read, or is gone as a whole."""
+        try:
+            tasks = deployed_tasks(self._root)
+        except OSError as error:
+            if self._listing_error != str(error):  # logged once, not with every check
+                logger.error("the deployed tasks cannot be listed: %s", error)
+            self._listing_error = str(error)
+            return list(self._attempts)
+        self._listing_error = ""
+        for task in self._models.by_task.keys() - set(tasks):
+            self._attempts.pop(task, None)
+            self._models.remove(task)
+            logger.info("%s is no longer deployed", task)
+        return tasks
+
+    def _load(self, task: str, attempt: _Attempt) -> Deployed | Unavailable:
         new = load_task(self._root, task, attempt.reason)
         self._attempts[task] = _Attempt(attempt.link) if isinstance(new, Deployed) else attempt.after_failure(new)
         return new
 
-    def _reload(self, task: Task, attempt: _Attempt) -> None:
+    def _reload(self, task: str, attempt: _Attempt) -> None:
         old, new = self._models.by_task[task], self._load(task, attempt)
         if isinstance(new, Deployed) or not isinstance(old, Deployed):
-            self._models.by_task[task] = new
+            self._models.put(task, new)
         elif new.reason != attempt.reason:
             logger.error("%s: version %s goes on answering; refused: %s", task, old.release.version, new.reason)
         if isinstance(new, Deployed):

@@ -13,7 +13,7 @@ from serving.log_file import LogFile
 from serving.logged_requests import Entry, entry_of, line_of
 from serving.metrics import logged_of
 from serving.metrics_buffer import metrics_buffer
-from serving.request_context import RequestContext
+from serving.request import RequestContext
 from serving.schemas import RequestLogState
 
 SHARE_VARIABLE = f"{request_log_files.VARIABLE}_SHARE"

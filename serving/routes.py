@@ -1,86 +1,80 @@
-"""The one table of routes: the middleware checks by it, the app answers by it, the OpenAPI document describes it."""
+"""Routes: the middleware checks by them, the endpoints answer by them, the OpenAPI document describes them."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal
 
 import bentoml._internal.server as bentoml_server
+from pydantic import BaseModel
 
-from convoy.core.paths import Task
-from convoy.kinds.image.preprocessing import Polarity
+from serving.admission import MOST_BYTES
+from serving.deployed import Deployed, Unavailable, require_loaded
+from serving.kinds.kind import JSON, Endpoint, Handler, Json
 
 STATIC_FOLDER = Path(bentoml_server.__file__).parent / "static_content"  # BentoML's own copy of Swagger UI
 STATIC_NAMES = tuple(sorted(path.name for path in STATIC_FOLDER.iterdir()))
-POLARITIES: tuple[Polarity, ...] = get_args(Polarity)
-# How an image is explained: by the terms of the network's sum, or by what a covering square changes.
-Method = Literal["contributions", "occlusion"]
-METHODS: tuple[Method, ...] = get_args(Method)
-
-MULTIPART = "multipart/form-data"
-JSON = "application/json"
-EXPLANATIONS = "explanation"
-PIECES = "text-stream-piece"  # of the WebSockets
-# image/jpg is not registered, and many clients send it.
-IMAGE_TYPES = ("image/png", "image/jpeg", "image/webp", "image/jpg")
+# Names of queues that are no task's: a task's name has no space.
+EXPLANATIONS = "all explanations"
+PIECES = "all pieces"  # of the WebSockets
 
 # What any route can answer.
-_ANYWHERE = ("malformed_request", "unsupported_media_type", "headers_too_large", "internal_error", "deadline_exceeded")
-_OWN = (*_ANYWHERE, "unauthorized", "forbidden_host", "forbidden_origin")
-_WITH_BODY = (
-    *_OWN,
-    "request_timeout",
-    "body_too_large",
-    "overloaded",
-    "invalid_parameter",
-    "too_many_items",
-    "model_unavailable",
-)
-_STATIC = (*_ANYWHERE, "not_found")
-_IMAGE = ("malformed_multipart", "image_too_large", "image_missing", "not_a_file", "undecodable_image", "unknown_field")
-_TEXT = ("malformed_json", "text_too_long", "blank_text", "invalid_request", "invalid_text")
-_STREAM = (
-    "malformed_json",
-    "invalid_request",
-    "invalid_text",
-    "text_too_long",
-    "word_too_long",
-    "stream_too_long",
-    "state_invalid",
-    "state_outdated",
-)
+ANYWHERE = ("malformed_request", "unsupported_media_type", "headers_too_large", "internal_error", "deadline_exceeded")
+OWN_CODES = (*ANYWHERE, "unauthorized", "forbidden_host", "forbidden_origin")
+WITH_BODY = (*OWN_CODES, "request_timeout", "body_too_large", "overloaded", "invalid_parameter", "model_unavailable")
+STATIC = (*ANYWHERE, "not_found")
+
+VERBS = ("predict", "sets", "explain", "stream")  # of a task whose bundle cannot be read, and so its kind
+# The paths of the packaged tasks until revision db35d33.
+FORMER_PATHS = {
+    **{f"/v1/images/{verb}": f"/v1/fashion/{verb}" for verb in ("predict", "sets", "explain")},
+    **{f"/v1/texts/{verb}": f"/v1/reviews/{verb}" for verb in ("predict", "sets", "explain")},
+    "/v1/texts/stream": "/v1/reviews-stream/stream",
+}
 
 
-@dataclass(frozen=True)
-class RouteSpec:
-    """One method of one path."""
+@dataclass(frozen=True, eq=False)  # a route is the same as itself alone
+class Route:
+    """One method of one path, with what answers it; BentoML itself answers where `handler` is None."""
 
     method: Literal["GET", "POST"]
     path: str
     summary: str
-    answer: str  # the schema of a 200 in schemas.py, or the media type where it is not JSON
-    error_codes: tuple[str, ...] = _ANYWHERE
-    task: Task | None = None  # set where the body goes to a model, whose card then limits it
-    media_types: tuple[str, ...] = ()
-    takes: str = "TextsRequest"  # the schema of a JSON body
-    path_values: tuple[str, ...] = ()  # all values of {name} in `path`
-    explains: bool = False  # one input, and several runs of the model: with a capacity of its own
+    answer: Any  # the type of a 200, or its media type where it has no schema
+    handler: Handler | None = None
+    error_codes: tuple[str, ...] = ANYWHERE
+    headers: tuple[tuple[bytes, bytes], ...] = ((b"content-type", JSON.encode()),)  # of a 200
     description: str = ""  # what the document says beside the summary
+    media_types: tuple[str, ...] = ()
+    takes: type[BaseModel] | None = None
+    content: Json | None = None
+    parameters: tuple[Json, ...] = ()
+    path_values: tuple[str, ...] = ()  # all values of {name} in `path`
+    task: str | None = None  # set where the body goes to its model, whose card then limits it
+    model: Deployed | Unavailable | None = None
+    in_pieces: bool = False
+    explains: bool = False
 
-    @property
+    @cached_property
+    def methods(self) -> tuple[str, ...]:
+        """The methods that the path answers; Starlette gives every GET its HEAD."""
+        return ("GET", "HEAD") if self.method == "GET" else (self.method,)
+
+    @cached_property
     def guarded(self) -> bool:
         """Whether it uses or describes models: Host, Origin and key are checked."""
         return self.path.startswith("/v1/")
 
-    @property
+    @cached_property
     def queue(self) -> str:
         """Whose capacity it takes: that of its task, or that of all explanations."""
-        assert self.task is not None
-        return EXPLANATIONS if self.explains else self.task
+        return EXPLANATIONS if self.explains else self.task or ""
 
-    @property
-    def methods(self) -> tuple[str, ...]:
-        """The methods that the path answers; Starlette gives every GET its HEAD."""
-        return ("GET", "HEAD") if self.method == "GET" else (self.method,)
+    @cached_property
+    def max_body_bytes(self) -> int:
+        """Of a body; never more than a worker may hold. Raises RequestError where the model cannot be loaded."""
+        return min(require_loaded(self.model).predictor.card.limits.max_body_bytes, MOST_BYTES)
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -88,112 +82,70 @@ class RouteSpec:
         return tuple(self.path.replace("{name}", value) for value in self.path_values) or (self.path,)
 
 
-PREDICT_IMAGES = RouteSpec(
-    "POST",
-    "/v1/images/predict",
-    "Classify one image or several",
-    "ImagesAnswer",
-    (*_WITH_BODY, *_IMAGE),
-    task="image",
-    media_types=(MULTIPART, *IMAGE_TYPES),
-)
-PREDICT_TEXTS = RouteSpec(
-    "POST",
-    "/v1/texts/predict",
-    "Classify one text or several",
-    "TextsAnswer",
-    (*_WITH_BODY, *_TEXT),
-    task="text",
-    media_types=(JSON,),
-)
-_SETS = (
-    "For data like ours a set holds the true label as often as `coverage` says: over all inputs together, or, where "
-    "the card has a threshold per label, for the inputs of each label. The most probable label is always in. Several "
-    "labels mean that the model cannot tell them apart; a set says nothing about inputs that are unlike the data."
-)
-SETS_IMAGES = replace(
-    PREDICT_IMAGES,
-    path="/v1/images/sets",
-    summary="The likely labels of one image or several",
-    answer="ImageSetsAnswer",
-    description=_SETS,
-    error_codes=(*PREDICT_IMAGES.error_codes, "sets_uncalibrated"),
-)
-SETS_TEXTS = replace(
-    PREDICT_TEXTS,
-    path="/v1/texts/sets",
-    summary="The likely labels of one text or several",
-    answer="TextSetsAnswer",
-    description=_SETS,
-    error_codes=(*PREDICT_TEXTS.error_codes, "sets_uncalibrated"),
-)
-EXPLAIN_IMAGE = replace(
-    PREDICT_IMAGES,
-    path="/v1/images/explain",
-    summary="Which places of an image speak for its label",
-    answer="ImageExplanationAnswer",
-    error_codes=(*PREDICT_IMAGES.error_codes, "explanation_missing"),
-    explains=True,
-    description="Costs about 5 times a prediction, by occlusion about 40 times.",
-)
-EXPLAIN_TEXT = replace(
-    PREDICT_TEXTS,
-    path="/v1/texts/explain",
-    summary="Which words of a text speak for its label",
-    answer="TextExplanationAnswer",
-    error_codes=(*(code for code in PREDICT_TEXTS.error_codes if code != "too_many_items"), "explanation_missing"),
-    takes="TextToExplain",
-    explains=True,
-    description="Costs about 15 times a prediction: the model reads the text anew up to some of its words.",
-)
-# The same path answers WebSockets, which OpenAPI cannot describe; serving.stream_websocket does.
-STREAM_TEXTS = RouteSpec(
-    "POST",
-    "/v1/texts/stream",
-    "Read a text in pieces; what is known after each word",
-    "StreamAnswer",
-    (*(code for code in _WITH_BODY if code != "too_many_items"), *_STREAM),
-    task="text-stream",
-    media_types=(JSON,),
-    takes="StreamRequest",
-)
-MODELS = RouteSpec(
-    "GET",
-    "/v1/models",
-    "The card and the release of each model, and whether requests are logged",
-    "ModelsAnswer",
-    (*_OWN, "invalid_parameter"),
-)
-# Open to all: a browser has no key before it has read them, and they show no data.
-DOCUMENT = RouteSpec("GET", "/docs.json", "This document", JSON)
-PAGE = RouteSpec("GET", "/", "This document as a page to try the routes", "text/html")
-METRICS = RouteSpec("GET", "/metrics", "Prometheus metrics", "text/plain")
-# Answered by BentoML itself.
+METRICS = Route("GET", "/metrics", "Prometheus metrics", "text/plain")
 BUILT_IN = (
-    RouteSpec("GET", "/livez", "200 while the process lives", "text/plain"),
-    RouteSpec("GET", "/healthz", "The same as /livez", "text/plain"),
-    RouteSpec("GET", "/readyz", "200 when every model is loaded and warm", "text/plain", (*_ANYWHERE, "not_ready")),
+    Route("GET", "/livez", "200 while the process lives", "text/plain"),
+    Route("GET", "/healthz", "The same as /livez", "text/plain"),
+    Route(
+        "GET",
+        "/readyz",
+        "200 when the model of every deployed task is loaded and warm, and there is one",
+        "text/plain",
+        error_codes=(*ANYWHERE, "not_ready"),
+    ),
     METRICS,
-    RouteSpec(
+    Route(
         "GET",
         "/static_content/{name}",
         "The files of the page",
         "*/*",
-        (*_ANYWHERE, "not_found"),
+        error_codes=STATIC,
         path_values=STATIC_NAMES,
     ),
 )
-ROUTES = (
-    PREDICT_IMAGES,
-    PREDICT_TEXTS,
-    SETS_IMAGES,
-    SETS_TEXTS,
-    EXPLAIN_IMAGE,
-    EXPLAIN_TEXT,
-    STREAM_TEXTS,
-    MODELS,
-    *BUILT_IN,
-    DOCUMENT,
-    PAGE,
-)
-BY_PATH = {path: route for route in ROUTES for path in route.paths}
+
+
+def routes_of(task: str, model: Deployed | Unavailable) -> list[Route]:
+    """The routes that a task answers, by the kind of its bundle; each of them says why where it cannot be loaded."""
+    if isinstance(model, Unavailable):
+        return [
+            Route("POST", f"/v1/{task}/{verb}", "", None, task=task, model=model, in_pieces=verb == "stream")
+            for verb in VERBS
+        ]
+    in_pieces = model.predictor.card.preprocessing.carries_state
+    return [_route(task, endpoint, model) for endpoint in model.kind.ENDPOINTS if endpoint.in_pieces == in_pieces]
+
+
+def _route(task: str, endpoint: Endpoint, model: Deployed) -> Route:
+    return Route(
+        "POST",
+        f"/v1/{task}/{endpoint.verb}",
+        endpoint.summary,
+        endpoint.answer,
+        endpoint.handler,
+        (*WITH_BODY, *endpoint.error_codes),
+        description=endpoint.description,
+        media_types=endpoint.media_types,
+        takes=endpoint.takes,
+        content=endpoint.content,
+        parameters=endpoint.parameters,
+        task=task,
+        model=model,
+        in_pieces=endpoint.in_pieces,
+        explains=endpoint.explains,
+    )
+
+
+def explain_missing(path: str, by_path: Mapping[str, Route]) -> str:
+    """The message of a 404: where a former route is now, or which tasks and routes there are."""
+    new = FORMER_PATHS.get(path)
+    if new in by_path:
+        return f"this route is {new} now"
+    if not path.startswith("/v1/"):
+        return ""
+    verbs: dict[str, list[str]] = {}
+    for route in by_path.values():
+        if route.task is not None:
+            verbs.setdefault(route.task, []).append(route.path.rpartition("/")[2])
+    listed = ", ".join(f"/v1/{task}/{'|'.join(names)}" for task, names in verbs.items())
+    return f"there is no such path; there is {listed}" if listed else "there is no such path; no task is deployed"

@@ -1,54 +1,13 @@
-"""What the REST routes take and give, as types; the OpenAPI document is generated from them."""
+"""What the REST routes of every kind give, as types; the OpenAPI document is generated from them."""
 
 from typing import Annotated, Literal, NotRequired
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field, with_config
+from pydantic import ConfigDict, Field, RootModel, with_config
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from convoy.bundles.bundle import Card, Release
-from convoy.core.paths import Task
 
 CLOSED = ConfigDict(extra="forbid")
-
-
-class TextsRequest(BaseModel):
-    """The texts to classify."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-    # What a blank text is, is decided by preprocessing; the document says it too. Without FailFast pydantic builds an
-    # error for each wrong item: 765 MB for the million that 2 MB can hold.
-    texts: Annotated[
-        list[Annotated[str, Field(json_schema_extra={"minLength": 1, "pattern": r"\S"})]],
-        FailFast(),
-        Field(min_length=1, examples=[["A wonderful little film.", "I want those two hours back."]]),
-    ]
-
-
-class StreamMessage(BaseModel):
-    """A piece of a text, cut anywhere; `final` says that an unfinished word at its end does not go on."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-    text: str = Field(examples=["A wonderful lit"])
-    final: bool = False
-
-
-class StreamRequest(StreamMessage):
-    """A piece of a text, and the state that came with the answer to the piece before it; null for the first."""
-
-    state: str | None = None
-
-
-class TextToExplain(BaseModel):
-    """The text to explain, and the label to explain it for: without one the predicted one."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-    text: Annotated[
-        str, Field(json_schema_extra={"minLength": 1, "pattern": r"\S"}, examples=["A wonderful little film."])
-    ]
-    label: str | None = None
 
 
 @with_config(CLOSED)
@@ -63,195 +22,85 @@ class ModelName(TypedDict):
 
 RequestId = Annotated[str, Field(description="the same as in the header X-Request-Id")]
 Probability = Annotated[float, Field(ge=0, le=1)]
+Truncated = Annotated[Literal[True], Field(description="of a text: only the head and the tail were read")]
+Warnings = Annotated[list[str], Field(min_length=1)]
 
 
 @with_config(CLOSED)
-class ImagePrediction(TypedDict):
-    """The most probable label of one image, and the probability of every label."""
+class Prediction(TypedDict):
+    """The most probable label of one input, and the probability of every label."""
 
     label: str
     probability: Probability
     probabilities: dict[str, Probability]
-    warnings: NotRequired[Annotated[list[str], Field(min_length=1)]]
+    truncated: NotRequired[Truncated]
+    warnings: NotRequired[Warnings]
 
 
 @with_config(CLOSED)
-class TextPrediction(ImagePrediction):
-    """The most probable label of one text, and the probability of every label."""
-
-    truncated: NotRequired[Annotated[Literal[True], Field(description="only the head and the tail were read")]]
-
-
-@with_config(CLOSED)
-class ImagesAnswer(TypedDict):
-    """One prediction per image, in the order of the request."""
+class PredictionsAnswer(TypedDict):
+    """One prediction per input, in the order of the request."""
 
     model: ModelName
-    predictions: Annotated[list[ImagePrediction], Field(min_length=1)]
+    predictions: Annotated[list[Prediction], Field(min_length=1)]
     request_id: RequestId
 
 
 @with_config(CLOSED)
-class TextsAnswer(TypedDict):
-    """One prediction per text, in the order of the request."""
-
-    model: ModelName
-    predictions: Annotated[list[TextPrediction], Field(min_length=1)]
-    request_id: RequestId
-
-
-@with_config(CLOSED)
-class ImageSet(TypedDict):
-    """The labels that one image may well have, the most probable first, and the probability of each.
+class LabelSet(TypedDict):
+    """The labels that one input may well have, the most probable first, and the probability of each.
 
     The most probable label is always in. Several labels mean that the model cannot tell them apart. A set says nothing
-    about whether the image is like the data: one that shows something else may well have a single label.
+    about whether the input is like the data: one that is something else may well have a single label.
     """
 
     labels: list[str]
     probabilities: dict[str, Probability]
-    warnings: NotRequired[Annotated[list[str], Field(min_length=1)]]
-
-
-@with_config(CLOSED)
-class TextSet(ImageSet):
-    """The labels that one text may well have, the most probable first, and the probability of each.
-
-    The most probable label is always in. Several labels mean that the model cannot tell them apart. A set says nothing
-    about whether the text is like the data: one that shows something else may well have a single label.
-    """
-
-    truncated: NotRequired[Annotated[Literal[True], Field(description="only the head and the tail were read")]]
-
-
-@with_config(CLOSED)
-class WordPrediction(TypedDict):
-    """A word or a punctuation mark as it stands in the text, and the probabilities after it."""
-
-    word: str
-    probabilities: dict[str, Probability]
-
-
-StreamProbabilities = Annotated[
-    dict[str, Probability] | None, Field(description="of the text so far; null before its first word has ended")
-]
-
-
-@with_config(CLOSED)
-class StreamAnswer(TypedDict):
-    """What is known after a piece: of the text so far, and after each word that has ended with it."""
-
-    model: ModelName
-    probabilities: StreamProbabilities
-    words: list[WordPrediction]
-    state: Annotated[str, Field(description="to be sent with the next piece; signed, and only good for this model")]
-    request_id: RequestId
+    truncated: NotRequired[Truncated]
+    warnings: NotRequired[Warnings]
 
 
 Coverage = Annotated[float, Field(gt=0, lt=1, description="how often a set holds the true label, for data like ours")]
 
 
 @with_config(CLOSED)
-class ImageSetsAnswer(TypedDict):
-    """One set of labels per image, in the order of the request."""
+class SetsAnswer(TypedDict):
+    """One set of labels per input, in the order of the request."""
 
     model: ModelName
     coverage: Coverage
-    predictions: Annotated[list[ImageSet], Field(min_length=1)]
+    predictions: Annotated[list[LabelSet], Field(min_length=1)]
     request_id: RequestId
 
 
-@with_config(CLOSED)
-class TextSetsAnswer(TypedDict):
-    """One set of labels per text, in the order of the request."""
-
-    model: ModelName
-    coverage: Coverage
-    predictions: Annotated[list[TextSet], Field(min_length=1)]
-    request_id: RequestId
-
-
-Contribution = Annotated[
-    float, Field(description="to the logit of the label, relative to the mean of the labels; above 0 speaks for it")
-]
-Bias = Annotated[
-    float, Field(description="what nothing adds; with all contributions the logit, whose softmax over labels is told")
-]
+# By the terms of the network's sum, or by what happens where a part of the input is covered or left out.
+Method = Literal["contributions", "occlusion"]
 
 
 @with_config(CLOSED)
-class ImageExplanationAnswer(TypedDict):
-    """Which places of an image speak for a label: by what each adds to it, or by how much covering it takes away."""
+class Explanation(TypedDict):
+    """What speaks for a label of one input; each kind adds what its inputs consist of."""
 
     model: ModelName
     label: Annotated[str, Field(description="the one that is explained: as asked for, or the predicted one")]
     probability: Probability
     probabilities: dict[str, Probability]
-    method: Literal["contributions", "occlusion"]
-    map: Annotated[
-        list[Annotated[list[float], Field(min_length=1)]],
+    method: Annotated[
+        Method,
         Field(
-            min_length=1,
-            description="rows of places, from the top: contributions to the label's logit, relative to the mean of the "
-            "labels; or, by occlusion, by how much the probability falls",
+            description="`contributions`: what each part adds to the label's logit, exactly; `occlusion`: by how much "
+            "the probability falls without it, where the network is no sum of its parts or it was asked for"
         ),
     ]
-    bias: NotRequired[Bias]
-    size_px: Annotated[int, Field(ge=1, description="side of the image as the model sees it; the map covers all of it")]
-    overlay: Annotated[
-        str, Field(description="a PNG in base64: that image, orange where it speaks for the label, blue where against")
+    bias: NotRequired[
+        Annotated[
+            float,
+            Field(
+                description="what no part adds; with all contributions the logit, whose softmax over labels is told. "
+                "Not there by occlusion"
+            ),
+        ]
     ]
-    warnings: NotRequired[Annotated[list[str], Field(min_length=1)]]
-    request_id: RequestId
-
-
-@with_config(CLOSED)
-class ExplainedWord(TypedDict):
-    """A word that the model read: where it stands in the text, in characters, and what it adds."""
-
-    text: str
-    start: Annotated[int, Field(ge=0)]
-    end: Annotated[int, Field(ge=0)]
-    contribution: Contribution
-    probability_after: Annotated[
-        Probability | None, Field(description="of the label, where the text ends here; null where it was not computed")
-    ]
-
-
-@with_config(CLOSED)
-class ExplainedPhrase(TypedDict):
-    """Neighbouring words that the model looks at together: the place of the first among the words, and how many."""
-
-    text: str
-    first: Annotated[int, Field(ge=0)]
-    words: Annotated[int, Field(ge=1)]
-    contribution: Contribution
-
-
-@with_config(CLOSED)
-class OmittedWords(TypedDict):
-    """What stands between the head and the tail, which alone are read: how many words, from and to which character."""
-
-    words: Annotated[int, Field(ge=1)]
-    start: Annotated[int, Field(ge=0)]
-    end: Annotated[int, Field(ge=0)]
-
-
-@with_config(CLOSED)
-class TextExplanationAnswer(TypedDict):
-    """Which words of a text speak for a label: bias and the words' contributions add up to its logit.
-
-    Phrases are told of models that look at phrases, the strongest first; their contributions are in their words' too.
-    """
-
-    model: ModelName
-    label: Annotated[str, Field(description="the one that is explained: as asked for, or the predicted one")]
-    probability: Probability
-    probabilities: dict[str, Probability]
-    bias: Bias
-    words: Annotated[list[ExplainedWord], Field(min_length=1)]
-    phrases: list[ExplainedPhrase]
-    omitted: NotRequired[OmittedWords]
     request_id: RequestId
 
 
@@ -266,13 +115,14 @@ class ReadyModel(TypedDict):
 
 @with_config(CLOSED)
 class UnavailableModel(TypedDict):
-    """A task without a model, and why."""
+    """A task whose model cannot be loaded, and why."""
 
     state: Literal["unavailable"]
     reason: str
 
 
-ModelState = Annotated[ReadyModel | UnavailableModel, Field(discriminator="state")]
+class ModelState(RootModel[Annotated[ReadyModel | UnavailableModel, Field(discriminator="state")]]):
+    """The model of a task."""
 
 
 @with_config(CLOSED)
@@ -284,14 +134,12 @@ class RequestLogState(TypedDict):
     payloads: NotRequired[bool]
 
 
-_OfEachTask = TypedDict("_OfEachTask", {"image": ModelState, "text": ModelState, "text-stream": ModelState})
-
-
 @with_config(CLOSED)
-class ModelsAnswer(_OfEachTask):
-    """The model of each task, and whether requests are logged."""
+class ModelsAnswer(TypedDict):
+    """The model of each deployed task, and whether requests are logged."""
 
     request_log: RequestLogState
+    tasks: dict[str, ModelState]
 
 
 @with_config(CLOSED)
@@ -320,6 +168,6 @@ class TaskState(TypedDict):
 
 @with_config(CLOSED)
 class NotReadyAnswer(ErrorAnswer):
-    """The error of /readyz, with the state of each task beside it."""
+    """The error of /readyz, with the state of each deployed task beside it."""
 
-    tasks: dict[Task, TaskState]
+    tasks: dict[str, TaskState]

@@ -14,20 +14,21 @@ from bentoml.exceptions import BentoMLException
 from bentoml.images import Image
 from starlette.types import ASGIApp
 
-from convoy.core.paths import DEPLOYED, TASKS
+from convoy.core.paths import DEPLOYED
+from convoy.core.tasks import CURRENT
 from serving import json_log, metrics
-from serving.admission import TIMEOUT_S
+from serving.admission import Security
 from serving.connections import take_over_connections
-from serving.deployed import DeployedModels, deployed_folder
-from serving.endpoints import Router, own_routes
-from serving.metrics_buffer import metrics_buffer
+from serving.deployed import deployed_folder, deployed_tasks
+from serving.endpoints import Endpoints, Work
+from serving.metrics_buffer import Traffic, metrics_buffer
 from serving.middleware import Middleware
+from serving.models import DeployedModels
 from serving.reloading import Reloader
+from serving.request import TIMEOUT_S
 from serving.request_log import RequestLog
-from serving.security import Security
 from serving.stream_state import StateToken, share_key
 from serving.stream_websocket import StreamSocket
-from serving.threads import Threads
 
 WORKERS = int(os.environ.get("CONVOY_WORKERS") or 1)  # processes; each has the models in memory
 CHECK_EVERY_S = 1.0  # with the two seconds that a worker takes to start, a killed one is back within four
@@ -48,30 +49,32 @@ class WrappedService(Service[Any]):  # type: ignore[misc]  # bentoml exports it 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
         take_over_connections(WORKERS)
         app = super().to_asgi(is_main)
-        traffic = metrics.Traffic(app)
-        stream_threads = Threads(name="stream")
-        routes = own_routes(models, request_log.state if request_log else None, stream_threads, state_token)
-        socket = StreamSocket(models, stream_threads, request_log)
-        return Middleware(Router(routes, app, socket), models, Security.from_environment(), traffic, request_log)
+        traffic = Traffic(app)
+        work = Work(models, request_log.state if request_log else None, state_token)
+        endpoints = Endpoints(work, app, StreamSocket(work.stream_threads, models, request_log))
+        return Middleware(endpoints, models, Security.from_environment(), traffic, request_log)
 
 
 class BentoImage(Image):  # type: ignore[misc]  # bentoml exports it untyped
     """Adds the deployed bundles: BentoML copies no link to a folder, such as `current`, and would add old ones."""
 
     def freeze(self, bento_fs: Path, *arguments: Any, **options: Any) -> Any:
-        """Called once, when the code is in place. Raises BentoMLException where a task has no deployed model."""
-        for task in TASKS:
-            current = deployed_folder() / task / "current"
+        """Called once, when the code is in place. Raises BentoMLException where nothing is deployed, or it is gone."""
+        tasks = deployed_tasks(deployed_folder()) if deployed_folder().exists() else []
+        if not tasks:
+            raise BentoMLException(f"{deployed_folder()} has no task: a Bento takes what is deployed; promote a model")
+        for task in tasks:
+            current = deployed_folder() / task / CURRENT
             if not current.exists():
-                raise BentoMLException(f"{current} is missing: a Bento takes what is deployed; promote a model")
+                raise BentoMLException(f"{current} leads to no bundle; promote a model of {task} again")
             folder = bento_fs / "src" / DEPLOYED / task
             shutil.copytree(current, folder / current.resolve().name)
-            os.symlink(current.resolve().name, folder / "current")
+            os.symlink(current.resolve().name, folder / CURRENT)
         return super().freeze(bento_fs, *arguments, **options)
 
 
 class Convoy:
-    """Predictions for images and texts, whole or in pieces, by the models that are deployed."""
+    """Predictions by the models that are deployed, for inputs of any kind, whole or in pieces."""
 
     def __init__(self) -> None:
         """Load all models, and reload them as they change. Where one cannot be loaded, /readyz is 503; others serve."""

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from convoy.bundles.streaming import StreamState
+from serving.admission import MIN_KEY_CHARACTERS
 from serving.deployed import Deployed
 from serving.errors import RequestError
-from serving.security import MIN_KEY_CHARACTERS
 
 KEY_VARIABLE = "CONVOY_STATE_KEY"
 FORMAT = 1

@@ -1,4 +1,4 @@
-"""WebSockets of /v1/texts/stream: a message with a piece of a text -> a message with the predictions after it."""
+"""WebSockets of /v1/<task>/stream: a message with a piece of a text -> a message with the predictions after it."""
 
 import asyncio
 import logging
@@ -8,16 +8,17 @@ from collections.abc import Callable
 from starlette.types import Message, Receive, Scope, Send
 
 from convoy.bundles.streaming import StreamState, begin
-from serving.admission import TIMEOUT_S
+from serving.admission import Capacity
 from serving.connections import ABORT
-from serving.deployed import Deployed, DeployedModels
+from serving.deployed import Deployed, require_loaded
 from serving.errors import RequestError
+from serving.kinds.kind import JSON
 from serving.metrics import dropped_of, errors_of
 from serving.metrics_buffer import metrics_buffer
-from serving.overload import Capacity
-from serving.request_context import RequestContext
+from serving.models import DeployedModels
+from serving.request import TIMEOUT_S, RequestContext
 from serving.request_log import RequestLog
-from serving.routes import JSON, PIECES, STREAM_TEXTS
+from serving.routes import PIECES
 from serving.stream_answers import answer_message
 from serving.threads import Threads, with_deadline
 from serving.websocket_gate import MAX_STREAMS
@@ -34,18 +35,21 @@ logger = logging.getLogger("bentoml.convoy")
 
 
 class StreamSocket:
-    """An ASGI app for one path. Each connection keeps its model to the end, whatever is deployed meanwhile."""
+    """An ASGI app for the tasks that read in pieces.
 
-    def __init__(self, models: DeployedModels, threads: Threads, request_log: RequestLog | None = None) -> None:
-        self._models, self._threads, self._request_log = models, threads, request_log
+    Each connection keeps its model to the end, whatever version is deployed meanwhile; where its task is withdrawn, the
+    next piece ends it.
+    """
+
+    def __init__(self, threads: Threads, models: DeployedModels, request_log: RequestLog | None = None) -> None:
+        self._threads, self._models, self._request_log = threads, models, request_log
         self.capacity = Capacity(PIECES, MAX_STREAMS, OVERLOADED)  # each stream waits for one piece at a time
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a connection that WebSocketGate has accepted, and whose first message it has received."""
-        model = self._models.by_task["text-stream"]
-        if not isinstance(model, Deployed):
-            raise RequestError("model_unavailable", "the text-stream model is not loaded, /readyz says why")
         context: RequestContext = scope["convoy"]
+        assert context.route is not None  # the gate has found it
+        model = require_loaded(context.route.model)
         headers = [(b"x-request-id", context.request_id.encode()), *model.headers]
         abort: Callable[[], None] = scope.get(ABORT, lambda: None)
         try:
@@ -56,7 +60,7 @@ class StreamSocket:
             if dropped.why == "slow":
                 abort()
             else:
-                await _close(send, GOING_AWAY if dropped.why == "expired" else VIOLATION, dropped.why)
+                await _close(send, GOING_AWAY if dropped.why in ("expired", "withdrawn") else VIOLATION, dropped.why)
         finally:
             # Unsent messages must not keep open a connection whose client does not read.
             asyncio.get_running_loop().call_later(ABORT_AFTER_S, abort)
@@ -65,12 +69,14 @@ class StreamSocket:
         state, last_words_s = begin(model.predictor), time.monotonic()
         ends_s = last_words_s + LONGEST_S
         while (message := await _next_message(receive, last_words_s + IDLE_S, ends_s)) is not None:
+            if context.task not in self._models.by_task:
+                raise _Dropped("withdrawn")
             piece = _piece_context(context, model, message)
             try:
                 answer, new_state = await self._answer(model, state, piece)
             except RequestError as error:
                 piece.error, piece.status = error, error.status
-                metrics_buffer.count(errors_of(error.code, "text-stream"))
+                metrics_buffer.count(errors_of(error.code, piece.task or "none"))
                 self._note(piece)
                 await _send(send, error.body(context.request_id, {}))
                 # A client that has sent more pieces must not go on as if this one had been read.
@@ -86,6 +92,8 @@ class StreamSocket:
 
     async def _answer(self, model: Deployed, state: StreamState, piece: RequestContext) -> tuple[bytes, StreamState]:
         try:
+            if len(piece.body) > model.predictor.card.limits.max_body_bytes:
+                raise RequestError("body_too_large")
             self.capacity.enter(piece.deadline_s)
             try:
                 async with with_deadline(piece.deadline_s):
@@ -100,11 +108,11 @@ class StreamSocket:
 
     def _note(self, piece: RequestContext) -> None:
         if self._request_log is not None:
-            self._request_log.note(STREAM_TEXTS.path, b"", piece)
+            self._request_log.note(piece.route.path if piece.route else "", b"", piece)
 
 
 class _Dropped(Exception):
-    """The server ends the connection; `why` is idle, expired or slow."""
+    """The server ends the connection; `why` is idle, expired, slow or withdrawn."""
 
     def __init__(self, why: str) -> None:
         super().__init__(why)
@@ -156,7 +164,8 @@ def _close_code(error: RequestError) -> int:
 def _piece_context(connection: RequestContext, model: Deployed, message: Message) -> RequestContext:
     """A message as a RequestContext of its own, with the request id of its connection."""
     piece = RequestContext()
-    piece.request_id, piece.task, piece.model = connection.request_id, "text-stream", model
+    piece.request_id, piece.route, piece.task = connection.request_id, connection.route, connection.task
+    piece.model = model
     piece.deadline_s, piece.content_type = piece.arrived_s + TIMEOUT_S, JSON
     text = message.get("text")
     piece.body = message.get("bytes") or b"" if text is None else text.encode("utf-8", "surrogatepass")

@@ -6,13 +6,13 @@ from contextlib import contextmanager
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serving.admission import checked_headers
+from serving.admission import Security
 from serving.errors import RequestError
 from serving.metrics import errors_of, open_streams
 from serving.metrics_buffer import metrics_buffer
-from serving.request_context import RequestContext
-from serving.routes import STREAM_TEXTS
-from serving.security import Security
+from serving.models import DeployedModels
+from serving.request import RequestContext, checked_headers
+from serving.routes import explain_missing
 
 MAX_STREAMS = 256  # open at once in one worker; each holds a state of some 2 kB, and a connection
 RESPONSE = "websocket.http.response"  # ASGI's extension for an answer instead of a connection; uvicorn supports it
@@ -21,8 +21,10 @@ RESPONSE = "websocket.http.response"  # ASGI's extension for an answer instead o
 class WebSocketGate:
     """The outer layer of WebSockets: Host, Origin and key are checked as of a request."""
 
-    def __init__(self, app: ASGIApp, security: Security, most_streams: int = MAX_STREAMS) -> None:
-        self._app, self._security, self._most_streams = app, security, most_streams
+    def __init__(
+        self, app: ASGIApp, models: DeployedModels, security: Security, most_streams: int = MAX_STREAMS
+    ) -> None:
+        self._app, self._models, self._security, self._most_streams = app, models, security, most_streams
         self._open = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -30,10 +32,11 @@ class WebSocketGate:
         context.request_id = secrets.token_hex(8)  # until the headers are read
         await receive()
         try:
-            if scope["path"] != STREAM_TEXTS.path:
-                raise RequestError("not_found")
+            route = self._models.by_path.get(scope["path"])
+            if route is None or not route.in_pieces:
+                raise RequestError("not_found", explain_missing(scope["path"], self._models.by_path))
             self._security.check(checked_headers(scope, context))
-            context.task = STREAM_TEXTS.task
+            context.route, context.task = route, route.task
             if scope["query_string"]:
                 raise RequestError("invalid_parameter", "this route takes no parameter")
             with self._count_open():

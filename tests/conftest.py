@@ -1,10 +1,11 @@
-"""What every test process begins with: one thread, and Ctrl-C as a terminal has it."""
+"""What every test process begins with: one thread, no deadline of an example, and Ctrl-C as a terminal has it."""
 
 import os
 import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 pytest_plugins = ("costs", "balance")
 
@@ -12,6 +13,9 @@ pytest_plugins = ("costs", "balance")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["BENTOML_DO_NOT_TRACK"] = "true"
 os.environ["CONVOY_HOSTS"] = "testserver"  # what starlette's test client calls the service
+# An example that takes 200 ms on a busy machine is no fault.
+settings.register_profile("no-deadline", settings(), deadline=None)
+settings.load_profile("no-deadline")
 # A script's shell lets what it starts with & ignore SIGINT, and so would every process that a test starts and stops.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

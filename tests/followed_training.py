@@ -1,6 +1,6 @@
 """Run as a programme: train one candidate as its stage does, and see to it that it is followed for sure.
 
-Arguments: task, architecture and, where the training is to be held, after which epoch (from 0) until there is a file
+Arguments: candidate and, where the training is to be held, after which epoch (from 0) until there is a file
 `go`. Without that the training waits at its end for all of it to be told, however busy the machine is.
 """
 
@@ -30,8 +30,8 @@ def hold(after_epoch: int) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 3:
-        hold(int(sys.argv[3]))
+    if len(sys.argv) > 2:
+        hold(int(sys.argv[2]))
     else:
         follower.GRACE_S = WITHIN_S
-    train.main(sys.argv[1], sys.argv[2])
+    train.main(sys.argv[1])

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from convoy.bundles.predictor import Model
 from convoy.data.findings import PreflightLimits
 from convoy.data.inspection import inspect_census
-from convoy.kinds.image.prepared import Split as ImageSplit
-from convoy.kinds.image.prepared import write as write_images
-from convoy.kinds.text.prepared import Split as TextSplit
-from convoy.kinds.text.prepared import write as write_texts
+from convoy.kinds.image.items.prepared import Split as ImageSplit
+from convoy.kinds.image.items.prepared import write as write_images
+from convoy.kinds.text.items.prepared import Split as TextSplit
+from convoy.kinds.text.items.prepared import write as write_texts
 
 ROWS = 200
 NO_LIMITS = dict.fromkeys(PreflightLimits.model_fields)

@@ -38,8 +38,8 @@ def child(source: Path, output: Path, steps: int) -> None:
     atomic.sync = deadly(atomic.sync, left)
     Path.replace, Path.unlink = deadly(Path.replace, left), deadly(Path.unlink, left)
     shutil.rmtree = deadly(shutil.rmtree, left)
-    inputs = Inputs(source, "text", "text", "utf-8")
-    score.score(Scorer(load("text"), "utf-8", None), inputs, output, score.Settings(batch_size=7), print)
+    inputs = Inputs(source, "reviews", "text", "text", "utf-8")
+    score.score(Scorer(load("reviews"), "utf-8", None), inputs, output, score.Settings(batch_size=7), print)
 
 
 def attempt(source: Path, output: Path, steps: int) -> int:

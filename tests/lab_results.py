@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from lab import measuring
 from lab.layout import FAMILIES, READERS, SIZED, Family
-from lab.learning import Spent, Trained
-from lab.results import Results
+from lab.learning import measuring
+from lab.learning.training import Spent, Trained
+from lab.report.results import Results
 
 SEEDS, ITEMS = 3, 2000
 DISTANCES = [5, 50, 500]

@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 
 from convoy.data.census import Census
-from convoy.kinds.image.facts import Facts as ImageFacts
-from convoy.kinds.kind import NearPair, NearPairs
-from convoy.kinds.text.facts import Facts as TextFacts
-from convoy.kinds.text.facts import count_scripts
+from convoy.kinds.image.preparing.facts import Facts as ImageFacts
+from convoy.kinds.preparing.kind import NearPair, NearPairs
+from convoy.kinds.text.preparing.facts import Facts as TextFacts
+from convoy.kinds.text.preparing.facts import count_scripts
 from convoy.sources.items import Rejection
 
 

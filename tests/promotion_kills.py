@@ -60,19 +60,19 @@ def silently(line: str) -> None:
 
 def promote() -> None:
     with locks.hold_deployed(silently):
-        seen = deployment.current_digest("image")
-        promoting.promote(mlflow_runs.open_store(), silently, "image", "2", "asked for", seen)
+        seen = deployment.current_digest("fashion")
+        promoting.promote(mlflow_runs.open_store(), silently, "fashion", "2", "asked for", seen)
 
 
 def roll_back() -> None:
     with locks.hold_deployed(silently):
-        rollback.rollback(silently, "image", None, "it answers worse", deployment.current_digest("image"))
-        promoting.align_and_update_mlflow(mlflow_runs.open_store(), "image")
+        rollback.rollback(silently, "fashion", None, "it answers worse", deployment.current_digest("fashion"))
+        promoting.align_and_update_mlflow(mlflow_runs.open_store(), "fashion")
 
 
 def publish() -> None:
     with locks.hold_deployed(silently):
-        publishing.publish(mlflow_runs.open_store(), silently, ["image"])
+        publishing.publish(mlflow_runs.open_store(), silently, ["fashion"])
 
 
 def _lay(better: bool, published: int) -> None:
@@ -158,7 +158,7 @@ def attack(scene: Scene, faults: Iterable[Fault]) -> Counter[str]:
         assert forked(scene.lay) == 0, Path("log").read_text()
         shutil.copytree(".", kept / "before", symlinks=True)
         found: Counter[str] = Counter()
-        served = deployment.current_digest("image")
+        served = deployment.current_digest("fashion")
         for fault in faults:
             _restore(kept / "before")
             code = forked(scene.killed, fault)
@@ -181,12 +181,12 @@ def _restore(before: Path) -> None:
 
 def _look(served: str | None) -> str:
     """What a kill has left, in words; whatever it is, what serves is whole, and a look tells what to do."""
-    serving = journal.deployed_model("image")
+    serving = journal.deployed_model("fashion")
     assert serving is not None
-    folder = deployment.folder_of("image", serving.digest)
+    folder = deployment.folder_of("fashion", serving.digest)
     release = read_release(folder)
     assert read_bundle(folder).digest == serving.digest and release is not None and release.digest == serving.digest
-    history = journal.read_history("image")
+    history = journal.read_history("fashion")
     now = "the old" if serving.digest == served else "the new"
     steps = [step.why for step in status.read_status(1)[0].next]
     if history.unfinished is not None:
@@ -195,22 +195,22 @@ def _look(served: str | None) -> str:
     assert history.champion is not None and history.champion.digest == serving.digest
     if now == "the old":
         return f"nothing decided{', half a line' if history.torn else ''}, the old serves"
-    right = store.read_registry("image").aliases["champion"] == serving.version
+    right = store.read_registry("fashion").aliases["champion"] == serving.version
     return f"decided and followed, the new serves, MLflow's alias is {'right' if right else 'to be moved'}"
 
 
 def _assert_whole(scene: Scene) -> None:
     """deployed/, history and MLflow agree, nothing temporary is left, and MLflow has every line."""
-    serving, history = journal.deployed_model("image"), journal.read_history("image")
+    serving, history = journal.deployed_model("fashion"), journal.read_history("fashion")
     assert serving is not None and history.champion is not None and history.champion.digest == serving.digest
     assert history.unfinished is None
     assert scene.ends_with in ("either", serving.version)
-    assert store.read_registry("image").aliases["champion"] == serving.version
+    assert store.read_registry("fashion").aliases["champion"] == serving.version
     rolled_back = [each for each in history.decisions if each.kind == "rollback"]
     if rolled_back:
         assert serving.digest == rolled_back[-1].after.digest, "a rollback stays"
     assert len([each for each in history.decisions if each.kind in ("forced", "rollback")]) <= 1
-    assert not list(Path("deployed/image").glob(".*"))
+    assert not list(Path("deployed/fashion").glob(".*"))
     [shown] = Path("mlruns", registry_sync.EXPERIMENT).glob(f"*/artifacts/{registry_sync.LINES}")
     assert shown.read_bytes() == b"".join(line + b"\n" for line in history.lines)
     table = json.loads(shown.with_name(registry_sync.TABLE).read_text())

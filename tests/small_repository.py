@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import built_pipeline
-import gate_splits
 import yaml
 
 from convoy.lineage import workspace
@@ -19,22 +18,18 @@ for path in sys.argv[1:]:
     os.makedirs(os.path.dirname(path), exist_ok=True)
     copy = shutil.copytree if os.path.isdir("ready/" + path) else shutil.copyfile
     copy("ready/" + path, path)
-    if path.endswith("weights.safetensors") and os.environ.get("OTHERWISE"):
-        open(path, "ab").write(os.urandom(8))
+    if path.startswith("candidates/") and os.environ.get("OTHERWISE"):
+        open(path + "/weights.safetensors", "ab").write(os.urandom(8))
 """
-SPLITS = [f"data/prepared/image/{name}.arrow" for name in ("train", "validation", "test")]
-GATE, FINDINGS = "data/prepared/image/gate.arrow", "reports/image/findings.json"  # read by the gates
-PARAMS = {
-    "fetch_images": {"source": "tiny"},
-    "prepare_images": {"seed": 0, "tolerance": 1e-05, "limits": gate_splits.NO_LIMITS},
-    "train": {"trainer": {"seed": 0}, "image": {name: built_pipeline.PARAMS for name in ("cnn", "lstm")}},
-    "baselines": built_pipeline.BASELINE_PARAMS,
-}
+CANDIDATES = [f"candidates/fashion/fashion-{network}" for network in built_pipeline.NETWORKS["fashion"]]
+PARAMS = {**built_pipeline.params_of("fashion"), "trainer": {"seed": 0}}
+PARAMS["data"]["fashion"]["prepare"] |= {"tolerance": 1e-05}
 IGNORED = [
     "data",
     "candidates",
+    "winner",
     "bundles",
-    "reports/baselines",
+    "reports/baselines/*/predictions.csv",
     "deployed",
     "mlflow-store",
     "mlruns",
@@ -49,9 +44,8 @@ def lay(root: Path) -> None:
     for path in ("ready/dvc.lock", "ready/params.yaml", "ready/release.yaml"):
         (root / path).unlink()
     shutil.rmtree(root / "ready/pipelines")
-    for path in ("data/raw/image/items.arrow", *SPLITS):
-        (root / "ready" / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / "ready" / path).write_text(f"the content of {path}")
+    (root / "ready/data/raw/fashion").mkdir(parents=True)
+    (root / "ready/data/raw/fashion/items.arrow").write_text("the raw items")
     (root / "pipelines").mkdir()
     (root / "pipelines/train.py").write_text("# trains\n")
     (root / "make.py").write_text(MAKE)
@@ -76,33 +70,47 @@ def dvc(root: Path, *words: str) -> str:
 
 
 def _stages() -> dict[str, Any]:
-    candidate, reports = "${item.task}-${item.architecture}", "reports/${item.task}"
-    trained = [f"{reports}/${{item.architecture}}/{name}" for name in ("metrics.json", "training.json", "curves.csv")]
-    weights = [f"candidates/${{item.task}}-{name}/weights.safetensors" for name in ("cnn", "lstm")]
-    judged = [f"{reports}/{name}.json" for name in ("test", "candidates", "slices")]
-    task = {"task": ["image"]}
+    prepared, about_data = "data/prepared/${key}", "reports/data/${key}"
+    found = [f"{about_data}/{name}" for name in ("data.html", "findings.json", "rejected.csv")]
+    of_candidate = "reports/${item.task}/${key}"
+    test, own = "data/prepared/${item.data}/test.arrow", "reports/${key}"
+    predictions = "reports/baselines/${item.data}/predictions.csv"
+    learnt = ["data/prepared/${item.data}/" + name for name in ("contract", "train.arrow", "validation.arrow")]
     return {
-        "fetch_images": _stage([], ["data/raw/image"], params=["fetch_images"]),
-        "prepare_images": _stage(["data/raw/image"], [*SPLITS, GATE, FINDINGS], params=["prepare_images"]),
-        "train": _stage(
-            [*SPLITS[:2], "pipelines/train.py"],
-            [f"candidates/{candidate}/weights.safetensors"],
-            trained,
-            params=["train.trainer", "train.${item.task}.${item.architecture}"],
-            matrix={**task, "architecture": ["cnn", "lstm"]},
+        "fetch": _each("data", [], ["data/raw/${key}"], [], ["data.${key}.kind", "data.${key}.fetch"]),
+        "prepare": _each(
+            "data", ["data/raw/${key}"], [prepared, *found], [f"{about_data}/data.json"], ["data.${key}.prepare"]
         ),
-        "baselines": _stage(
-            [SPLITS[0], SPLITS[2]], ["reports/baselines/image.csv"], ["reports/baselines.json"], params=["baselines"]
+        "baselines": _each(
+            "data",
+            [f"{prepared}/test.arrow", f"{prepared}/train.arrow"],
+            ["reports/baselines/${key}/predictions.csv"],
+            ["reports/baselines/${key}/figures.json"],
+            ["data.${key}.baselines"],
         ),
-        "choose": _stage([f"{reports}/cnn/metrics.json"], [], [f"{reports}/choice.json"], matrix=task),
-        "export": _stage(
-            [*weights, f"{reports}/choice.json"], ["bundles/image"], [f"{reports}/parity.json"], matrix=task
+        "train": _each(
+            "candidates",
+            [*learnt, "pipelines/train.py"],
+            ["candidates/${item.task}/${key}"],
+            [f"{of_candidate}/metrics.json", f"{of_candidate}/curves.csv"],
+            ["trainer", "candidates.${key}"],
         ),
-        "evaluate": _stage(["bundles/image", SPLITS[2]], [], judged, matrix=task),
+        "choose": _each("tasks", ["candidates/${key}"], ["winner/${key}"], [f"{own}/choice.json"]),
+        "export": _each("tasks", ["winner/${key}"], ["bundles/${key}"], [f"{own}/parity.json"]),
+        "evaluate": _each(
+            "tasks",
+            ["bundles/${key}", "candidates/${key}", test, predictions, "winner/${key}"],
+            [f"{own}/pictures", f"{own}/predictions.csv"],
+            [f"{own}/test.json"],
+        ),
     }
 
 
-def _stage(deps: list[str], outs: list[str], kept: list[str] | None = None, **more: Any) -> dict[str, Any]:
-    uncached = [{path: {"cache": False}} for path in kept or []]
-    command = " ".join(["python make.py", *outs, *(kept or [])])
-    return {"cmd": command, "deps": [*deps, "make.py"], "outs": [*outs, *uncached], **more}
+def _each(
+    section: str, deps: list[str], outs: list[str], kept: list[str], params: list[str] | None = None
+) -> dict[str, Any]:
+    """A stage for each entry of a section of params.yaml; what is `kept` is in git and not in DVC's cache."""
+    uncached = [{path: {"cache": False}} for path in kept]
+    command = " ".join(["python make.py", *outs, *kept])
+    stage = {"cmd": command, "deps": [*deps, "make.py"], "outs": [*outs, *uncached], "params": params or []}
+    return {"foreach": f"${{{section}}}", "do": stage}

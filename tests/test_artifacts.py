@@ -172,7 +172,7 @@ def version(**changes: Any) -> ModelVersion:
     values = {"number": "3", "run_id": RUN, "digest": DIGEST, "source": "models:/m-1/model", **changes}
     tags = [ModelVersionTag(registry.DIGEST, values["digest"])] if values["digest"] is not None else []
     named = {name: values[name] for name in ("run_id", "source")}
-    return ModelVersion("convoy-image", values["number"], 0, tags=tags, **named)
+    return ModelVersion("convoy-fashion", values["number"], 0, tags=tags, **named)
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def run_of_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Mlf
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     store = open_empty_store()
-    run = store.create_run(mlflow_runs.experiment_of(store, "image"))
+    run = store.create_run(mlflow_runs.experiment_of(store, "fashion"))
     folder = artifacts.folder_of(run)
     assert folder is not None
     folder.mkdir(parents=True, exist_ok=True)
@@ -246,9 +246,9 @@ def test_gc_names_a_champion_without_a_digest(tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     store = open_empty_store()
-    run = store.create_run(store.create_experiment("convoy-image"))
-    store.create_registered_model("convoy-image")
-    store.create_model_version("convoy-image", f"runs:/{run.info.run_id}/model", run.info.run_id)
-    store.set_registered_model_alias("convoy-image", "champion", "1")
+    run = store.create_run(store.create_experiment("convoy-fashion"))
+    store.create_registered_model("convoy-fashion")
+    store.create_model_version("convoy-fashion", f"runs:/{run.info.run_id}/model", run.info.run_id)
+    store.set_registered_model_alias("convoy-fashion", "champion", "1")
     with pytest.raises(VersionInvalid, match="has the tag digest '', expected is"):
-        retention.kept_digests(store, "image", 90, datetime.now(UTC))
+        retention.kept_digests(store, "fashion", 90, datetime.now(UTC))

@@ -24,7 +24,6 @@ from dying import end_after
 from mlflow_store import open_empty_store
 
 from convoy.bundles.bundle import read_bundle
-from convoy.core.paths import TASKS
 from convoy.operations import backup, restore
 from convoy.release import publish
 from convoy.sources.items import SourceRefused
@@ -35,7 +34,7 @@ pytestmark = pytest.mark.mlflow
 
 # What changes a folder while it is restored.
 RESTORING = [(os, "rename"), (os, "sync"), (os, "symlink"), (shutil, "rmtree"), (Path, "touch")]
-PARTS = ("mlflow-store", "mlruns", "deployed/image", "deployed/text", "deployed/text-stream")
+PARTS = ("mlflow-store", "mlruns", "deployed/fashion", "deployed/reviews", "deployed/reviews-stream")
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +46,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(home)
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         client = open_empty_store()
-        for task in TASKS:
+        for task in built_pipeline.DATA:
             built_pipeline.lay(home, task)
         publish.publish(client, print)
         backup.back_up(home.parent / "kept.tar.gz", print)
@@ -99,7 +98,7 @@ def test_all_of_it_comes_back_in_the_same_place_with_the_same_bytes(
             k: v for k, v in before.items() if k != str(DATABASE)
         }
         assert rows(published / DATABASE) == rows(here / "kept" / DATABASE)
-        for task in TASKS:
+        for task in built_pipeline.DATA:
             for path in (published / "deployed" / task / "gates").iterdir():
                 kept = here / "kept" / path.relative_to(published)
                 assert path.stat().st_mtime == pytest.approx(kept.stat().st_mtime, abs=1e-4)
@@ -113,14 +112,14 @@ def test_elsewhere_mlflow_finds_its_files_and_publishing_goes_on(published: Path
     hidden = published.rename(published.with_name("gone"))  # so that nothing here can be read there
     try:
         restore.restore(archive, False, print)
-        for task in TASKS:
+        for task in built_pipeline.DATA:
             built_pipeline.lay(here, task)
         said: list[str] = []
         client = mlflow_runs.open_store()
         publish.publish(client, said.append)
         assert sum("known already" in line for line in said) == 6  # a version and a build of each task
-        assert sum("it is complete" in line for line in said) == 7
-        for task in TASKS:
+        assert sum("it is complete" in line for line in said) == 8  # five candidates, and the baseline of each task
+        for task in built_pipeline.DATA:
             version = registry.version_with(client, task, "champion")
             assert version is not None
             with registry.bundle_of(client, version, []) as folder:
@@ -178,15 +177,17 @@ def test_a_database_of_its_own_kind_is_left_to_its_own_tool(
 
 def test_what_stands_is_refused_or_moved_aside_and_never_deleted(published: Path, archive: Path, here: Path) -> None:
     restore.restore(archive, False, print)
-    Path("deployed/image/mine").write_text("mine")
+    Path("deployed/fashion/mine").write_text("mine")
     before = content(here)
-    with pytest.raises(restore.RestoreRefused, match=r"mlflow\.db, mlruns, .*/text, .*/text-stream in .* --replace"):
+    with pytest.raises(
+        restore.RestoreRefused, match=r"mlflow\.db, mlruns, .*/reviews, .*/reviews-stream in .* --replace"
+    ):
         restore.restore(archive, False, print)
     assert content(here) == before
     restore.restore(archive, True, print)
     (aside,) = restore.REPLACED.iterdir()
     assert content(aside) == before
-    assert not Path("deployed/image/mine").exists()
+    assert not Path("deployed/fashion/mine").exists()
 
 
 def without_the_last_bytes(whole: bytes) -> bytes:
@@ -202,7 +203,7 @@ def with_a_file_less(whole: bytes) -> bytes:
 
 
 def with_a_file_more(whole: bytes) -> bytes:
-    return rewritten(whole, lambda name, data: data, [tarfile.TarInfo("deployed/image/more")])
+    return rewritten(whole, lambda name, data: data, [tarfile.TarInfo("deployed/fashion/more")])
 
 
 def with_a_file_of_another_folder(whole: bytes) -> bytes:
@@ -214,7 +215,7 @@ def that_leads_out(whole: bytes) -> bytes:
 
 
 def with_a_link(whole: bytes) -> bytes:
-    link = tarfile.TarInfo("deployed/image/current")
+    link = tarfile.TarInfo("deployed/fashion/current")
     link.type, link.linkname = tarfile.SYMTYPE, "/etc"
     return rewritten(whole, lambda name, data: data, [link])
 
@@ -224,7 +225,7 @@ def that_serves(target: str) -> Callable[[bytes], bytes]:
 
     def damage(whole: bytes) -> bytes:
         def lengthen(name: str, data: bytes) -> bytes:
-            pattern = rb'("deployed/image/current": "[0-9a-f]{64})'
+            pattern = rb'("deployed/fashion/current": "[0-9a-f]{64})'
             return re.sub(pattern, lambda found: found[1] + target.encode(), data) if name == "manifest.json" else data
 
         return rewritten(whole, lengthen)
@@ -234,7 +235,7 @@ def that_serves(target: str) -> Callable[[bytes], bytes]:
 
 
 def that_serves_something_else(whole: bytes) -> bytes:
-    swap = b'"deployed/image/current": "'
+    swap = b'"deployed/fashion/current": "'
 
     def lead_away(name: str, data: bytes) -> bytes:
         return data.replace(swap, swap + b"../") if name == "manifest.json" else data
@@ -349,7 +350,7 @@ def hostile(members: list[tuple[str, str, bytes]]) -> bytes:
 
 def test_restore_refuses_a_zip_appended_to_a_tar(here: Path) -> None:
     beyond, absolute = here.parent.parent / "beyond", here.parent / "absolute"
-    names = (f"../../../{beyond.name}", str(absolute), "deployed/image/ours")
+    names = (f"../../../{beyond.name}", str(absolute), "deployed/fashion/ours")
     tricky = here.parent / "tricky.tar.gz"
     tricky.write_bytes(hostile([(name, "", b"x") for name in names]))
     assert zipfile.is_zipfile(tricky)
@@ -364,13 +365,13 @@ def test_restore_refuses_a_zip_appended_to_a_tar(here: Path) -> None:
 UNPACKED = {
     "a name beyond": [("mlruns/../../beyond", "", b"x")],
     "a name that is none of ours": [("dvc.yaml", "", b"x")],
-    "a link": [("deployed/image/link", "/etc", b"")],
-    "a file twice": [("deployed/image/one", "", b"x"), ("deployed/image/one", "", b"y")],
+    "a link": [("deployed/fashion/link", "/etc", b"")],
+    "a file twice": [("deployed/fashion/one", "", b"x"), ("deployed/fashion/one", "", b"y")],
     "a list twice": [("manifest.json", "", b"x"), ("manifest.json", "", b"y")],
     "a file under two names": [("mlruns/1/a", "", b"x"), ("mlruns/1/./a", "", b"y")],
     "a name with an empty part": [("mlruns/1//a", "", b"x")],
     "folders without end": [("mlruns/" + "a/" * 1500 + "a", "", b"x")],
-    "a bomb": [(f"deployed/image/{number}", "", bytes(1 << 20)) for number in range(3)],
+    "a bomb": [(f"deployed/fashion/{number}", "", bytes(1 << 20)) for number in range(3)],
 }
 
 
@@ -389,7 +390,7 @@ def test_each_member_is_checked_again_when_unpacked(here: Path, name: str) -> No
 UNWRITABLE: dict[str, dict[str, dict[str, str]]] = {
     "a file that is a folder too": {"mlruns/x": {}, "mlruns/x/y": {}},
     "a folder that is a file too": {"mlruns/x/y": {}, "mlruns/x": {}},
-    "a file below a link": {"deployed/image/current/x": {}},
+    "a file below a link": {"deployed/fashion/current/x": {}},
     "a name that is too long": {"mlruns/" + "a" * 300: {}},
     "a file of no time": {"mlruns/x": {"mtime": "nan"}},
     "a file of the end of time": {"mlruns/x": {"mtime": "1e400"}},
@@ -447,8 +448,8 @@ def test_a_kill_at_any_step_is_made_good_by_the_same_command(
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         DATABASE.parent.mkdir()
         DATABASE.write_text("mine")
-        Path("deployed/image").mkdir(parents=True)
-        Path("deployed/image/old").write_text("mine")
+        Path("deployed/fashion").mkdir(parents=True)
+        Path("deployed/fashion/old").write_text("mine")
         ends.append(end_after(step, lambda: RESTORING, lambda: restore.restore(archive, True, lambda line: None)))
         if ends[-1]:
             restore.restore(archive, True, lambda line: None)

@@ -7,19 +7,19 @@ import pytest
 
 from convoy.bundles.predictor import Predictor
 from convoy.core import paths
-from convoy.kinds.image.prepared import read as read_images
+from convoy.kinds.image.items.prepared import read as read_images
 
 pytestmark = pytest.mark.pipeline
 
 
 @pytest.fixture(scope="module")
 def text(copy: Path) -> Predictor:
-    return Predictor(copy / paths.bundle("text"))
+    return Predictor(copy / paths.bundle("reviews"))
 
 
 @pytest.fixture(scope="module")
 def image(copy: Path) -> Predictor:
-    return Predictor(copy / paths.bundle("image"))
+    return Predictor(copy / paths.bundle("fashion"))
 
 
 def positive(predictor: Predictor, text: str) -> float:
@@ -53,14 +53,14 @@ def test_a_neutral_sentence_added_changes_little(text: Predictor) -> None:
 
 
 def test_one_pixel_of_shift_rarely_changes_the_label(copy: Path, image: Predictor) -> None:
-    images = read_images(copy / paths.prepared("image", "test")).contents[:300]
+    images = read_images(copy / paths.split_file("fashion", "test")).contents[:300]
     before = image.probabilities(list(images)).argmax(axis=1)
     after = image.probabilities(list(np.roll(images, 1, axis=2))).argmax(axis=1)
     assert (before == after).mean() > 0.8
 
 
 def test_a_little_noise_rarely_changes_the_label(copy: Path, image: Predictor) -> None:
-    images = read_images(copy / paths.prepared("image", "test")).contents[:300].astype(int)
+    images = read_images(copy / paths.split_file("fashion", "test")).contents[:300].astype(int)
     noise = np.random.default_rng(0).integers(-4, 5, images.shape)
     before = image.probabilities(list(images.astype(np.uint8))).argmax(axis=1)
     after = image.probabilities(list((images + noise).clip(0, 255).astype(np.uint8))).argmax(axis=1)
@@ -68,6 +68,6 @@ def test_a_little_noise_rarely_changes_the_label(copy: Path, image: Predictor) -
 
 
 def test_every_label_is_given_to_some_image(copy: Path, image: Predictor) -> None:
-    images = read_images(copy / paths.prepared("image", "test")).contents
+    images = read_images(copy / paths.split_file("fashion", "test")).contents
     given = image.probabilities(list(images)).argmax(axis=1)
     assert len(set(given)) == len(image.card.labels)

@@ -6,22 +6,20 @@ import numpy as np
 import pytest
 import tiny_training
 import torch
-from prepared_splits import image_split, write_split
+from prepared_splits import CONTRACTS, image_split, write_prepared, write_split
 from tiny_bundles import write_text_bundle
 
 from bench import following, scoring
 from bench.contest import Contest, Ratio, hold, table
 from bench.feeding import AugmentedImages, PaddedBatches
 from bench.loop import train_by_hand
-from bench.place import ROOT
-from bench.subject import SEED, Candidate, Subject
+from bench.samples import IMAGES, SEED, TEXTS
+from bench.subject import Subject, find
 from bench.training import Size, measure
-from convoy.core.params import read_section
-from convoy.kinds import candidates
-from convoy.kinds.image.dataset import BatchParams
-from convoy.kinds.text.preparation import build_tokenizer
-from convoy.kinds.text.prepared import read as read_texts
-from convoy.kinds.text.preprocessing import TextPreprocessing
+from convoy.core import paths
+from convoy.kinds.image.items.dataset import BatchParams
+from convoy.kinds.learning import candidates
+from convoy.kinds.text.items.prepared import read as read_texts
 from convoy.training.callbacks import seed_epoch
 from convoy.training.trainer import Splits, TrainerParams, train
 
@@ -30,15 +28,16 @@ TRAINER = TrainerParams(**tiny_training.TRAINER | {"seed": SEED})
 
 
 def subject(folder: Path) -> Subject:
-    params = read_section(Candidate, "train", "image", "cnn")
+    candidate, params = find("fashion-cnn")
     params = params.model_copy(update={"batches": {**params.batches, "size": 30}})
-    data = candidates.open_dataset("image", write_split("image", folder / "train.arrow", 90))
-    return Subject("image", "cnn", params, data)
+    contract = CONTRACTS["image"]
+    data = candidates.open_dataset("image", write_split("image", folder / "train.arrow", 90), contract)
+    return Subject(candidate, params, contract, data)
 
 
 def test_the_plain_loop_does_the_work_of_lightning_to_the_bit(tmp_path: Path) -> None:
     one = subject(tmp_path)
-    splits = Splits(one.data, one.data, candidates.batch_params("image", one.params.batches), SEED)
+    splits = Splits(one.data, one.data, one.batch_params, SEED)
     by_lightning = train(one.network(), splits, TRAINER, one.learning).network
     by_hand = one.network()
     seed_epoch(SEED, 0)
@@ -79,29 +78,19 @@ def test_a_ratio_is_the_median_of_the_rounds_that_count() -> None:
 @pytest.mark.process
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker:UserWarning")  # on a machine with one core
 def test_every_comparison_runs_and_reports(tmp_path: Path) -> None:
-    for task in ("image", "text"):
-        write_split(task, tmp_path / f"{task}.arrow", 128)
-    texts = read_texts(tmp_path / "text.arrow").contents
-    (tmp_path / "tokenizer.json").write_text(build_tokenizer(texts, 100))
-    contract = read_section(TextPreprocessing, "prepare_text", "preprocessing")
-    (tmp_path / "contract.json").write_text(contract.model_dump_json())
+    for data, kind in ((IMAGES, "image"), (TEXTS, "text")):
+        write_prepared(tmp_path / data, kind, {"train": 128})
     size = Size(train_images=128, load_images=128, reviews=64, rounds=1, text_rounds=1)
-    results = measure(
-        size, lambda task: tmp_path / f"{task}.arrow", tmp_path / "contract.json", tmp_path / "tokenizer.json"
-    )
+    results = measure(size, tmp_path.joinpath)
     goals = {"lightning_over_loop": 0.97, "ours_over_stock_dataloader": 5, "bucketed_over_padded": 1.5}
     assert {name: result["goal"] for name, result in results.items() if result["goal"]} == goals
     assert all(len(result["rounds"]) == 1 and result["ratio"] > 0 for result in results.values())
 
 
 @pytest.mark.proof
-def test_a_training_is_measured_with_mlflow_up_down_and_hanging(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for split in ("train", "validation"):
-        write_split("text", tmp_path / "data" / "prepared" / "text" / f"{split}.arrow", 128)
-    monkeypatch.setattr("bench.place.some_texts", lambda path, _: read_texts(tmp_path / path.relative_to(ROOT)))
-    results = following.measure(following.Size(reviews=128, validation=128, epochs=1, rounds=1))
+def test_a_training_is_measured_with_mlflow_up_down_and_hanging(tmp_path: Path) -> None:
+    write_prepared(tmp_path / paths.prepared(TEXTS), "text", {"train": 128, "validation": 128})
+    results = following.measure(following.Size(reviews=128, validation=128, epochs=1, rounds=1), tmp_path)
     names = {"mlflow_up_over_unfollowed", "mlflow_down_over_unfollowed", "mlflow_hangs_over_unfollowed"}
     assert set(results) == names
     assert all(result["goal"] == 0.95 and result["ratio"] > 0 for result in results.values())
@@ -109,8 +98,8 @@ def test_a_training_is_measured_with_mlflow_up_down_and_hanging(
 
 @pytest.mark.process
 def test_scoring_is_measured_only_where_every_row_has_its_answer(tmp_path: Path) -> None:
-    write_text_bundle(tmp_path / "deployed" / "text" / "a")
-    (tmp_path / "deployed" / "text" / "current").symlink_to("a")
+    write_text_bundle(tmp_path / "deployed" / TEXTS / "a")
+    (tmp_path / "deployed" / TEXTS / "current").symlink_to("a")
     table = tmp_path / "reviews.csv"
     table.write_text("text\n" + "the good film\n" * 30)
     found = scoring.score(tmp_path, table, 30)

@@ -11,7 +11,6 @@ from mlflow.entities import Run
 from mlflow_store import open_empty_store
 
 from convoy.bundles.bundle import digest_of
-from convoy.core import stage_names
 from convoy.release import publish as publishing
 from convoy.tracking import artifacts, build_runs, mlflow_runs
 from convoy.tracking.provenance import Lock
@@ -30,18 +29,18 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
 
 def publish(client: MlflowClient) -> str:
     lines: list[str] = []
-    publishing.publish(client, lines.append, ["image"])
+    publishing.publish(client, lines.append, ["fashion"])
     return "\n".join(lines)
 
 
 def built(client: MlflowClient) -> list[Run]:
-    return build_runs.find_builds(client, mlflow_runs.experiment_of(client, "image"))
+    return build_runs.find_builds(client, mlflow_runs.experiment_of(client, "fashion"))
 
 
 def export_otherwise() -> None:
     """As after an edit that concerns export alone."""
     lock = yaml.safe_load(Path("dvc.lock").read_text())
-    lock["stages"]["export@image"]["cmd"] = "python -m pipelines.export image --otherwise"
+    lock["stages"]["export@fashion"]["cmd"] = "python -m pipelines.export fashion --otherwise"
     Path("dvc.lock").write_text(yaml.safe_dump(lock, sort_keys=False))
 
 
@@ -51,23 +50,24 @@ def test_run_version_and_build_name_each_other_with_revision_and_hashes(client: 
     built_pipeline.git(tmp_path, "commit", "--quiet", "--message", "first")
     revision = built_pipeline.git(tmp_path, "rev-parse", "HEAD").strip()
     assert "all 8 stages are new" in publish(client)
-    [build], version = built(client), client.get_model_version("convoy-image", "1")
+    [build], version = built(client), client.get_model_version("convoy-fashion", "1")
     run, lock = client.get_run(str(version.run_id)), Lock.read()
-    assert run.data.tags["convoy.version"] == build.data.tags["convoy.version"] == "convoy-image/1"
+    assert run.data.tags["convoy.version"] == build.data.tags["convoy.version"] == "convoy-fashion/1"
     assert build.data.tags["convoy.winner_run"] == run.info.run_id
     assert run.data.tags["convoy.build_run"] == version.tags["convoy.build_run"] == build.info.run_id
-    assert build.data.tags["convoy.bundle_digest"] == version.tags["digest"] == digest_of(Path("bundles/image"))
+    assert build.data.tags["convoy.bundle_digest"] == version.tags["digest"] == digest_of(Path("bundles/fashion"))
     for tags in (build.data.tags, version.tags):
         assert tags["convoy.git_revision"] == revision and tags["convoy.git_dirty"] == "false"
-        assert tags["convoy.dvc.bundles/image"] == lock.outs("export@image")["bundles/image"]
-        prepared = "data/prepared/image/train.arrow"
-        assert tags[f"convoy.dvc.{prepared}"] == lock.outs("prepare_images")[prepared]
+        assert tags["convoy.dvc.bundles/fashion"] == lock.outs("export@fashion")["bundles/fashion"]
+        prepared = "data/prepared/fashion"
+        assert tags[f"convoy.dvc.{prepared}"] == lock.outs("prepare@fashion")[prepared]
         assert tags["convoy.dvc_lock"]
     assert revision in version.description and build.info.run_id in version.description
     kept = Path(client.download_artifacts(build.info.run_id, "dvc.lock", str(tmp_path)))
     held = artifacts.list_files(client, build.info.run_id)
-    assert {"reports/image/cnn/training.json", "reports/image/choice.json", "reports/baselines.json"} <= set(held)
-    assert Lock.read(kept).stages == {name: lock.stages[name] for name in stage_names.raw_to_reports("image")}
+    reports = ("fashion/fashion-cnn/metrics.json", "fashion/choice.json", "baselines/fashion/figures.json")
+    assert {f"reports/{name}" for name in reports} <= set(held)
+    assert Lock.read(kept).stages == lock.stages and len(lock.stages) == 8
 
 
 def test_what_dvc_skipped_is_shown_as_reused_with_the_run_that_made_it(client: MlflowClient) -> None:
@@ -75,20 +75,20 @@ def test_what_dvc_skipped_is_shown_as_reused_with_the_run_that_made_it(client: M
     export_otherwise()
     assert "1 of 8 stages ran, reused:" in publish(client)
     first, second = built(client)
-    assert {first.data.tags[f"{STAGE}{name}"] for name in ("prepare_images", "export/image")} == {"ran"}
-    trained = {run.info.run_name: run for run in client.search_runs([first.info.experiment_id])}["image-lstm"]
-    assert first.data.tags[f"{STAGE}train/image-lstm"] == f"ran: run {trained.info.run_id}"
+    assert {first.data.tags[f"{STAGE}{name}"] for name in ("prepare/fashion", "export/fashion")} == {"ran"}
+    trained = {run.info.run_name: run for run in client.search_runs([first.info.experiment_id])}["fashion-lstm"]
+    assert first.data.tags[f"{STAGE}train/fashion-lstm"] == f"ran: run {trained.info.run_id}"
     tags = second.data.tags
-    assert tags[f"{STAGE}export/image"] == "ran"
-    assert tags[f"{STAGE}train/image-lstm"].startswith(f"reused run {trained.info.run_id} of 20")
-    assert tags[f"{STAGE}prepare_images"].startswith(f"reused run {first.info.run_id} of 20")
+    assert tags[f"{STAGE}export/fashion"] == "ran"
+    assert tags[f"{STAGE}train/fashion-lstm"].startswith(f"reused run {trained.info.run_id} of 20")
+    assert tags[f"{STAGE}prepare/fashion"].startswith(f"reused run {first.info.run_id} of 20")
     note = tags["mlflow.note.content"]
-    assert f"runs/{trained.info.run_id})" in note and "| export@image | ran |" in note
+    assert f"runs/{trained.info.run_id})" in note and "| export@fashion | ran |" in note
 
 
 def test_the_same_state_again_adds_nothing_also_after_another_one(client: MlflowClient) -> None:
     def all_of() -> list[object]:
-        versions = client.search_model_versions("name = 'convoy-image'")
+        versions = client.search_model_versions("name = 'convoy-fashion'")
         runs = [(run.info.run_id, json.dumps(run.data.tags, sort_keys=True)) for run in built(client)]
         return [*runs, *((each.version, each.tags, each.description) for each in versions)]
 
@@ -111,7 +111,7 @@ def test_a_build_that_was_deleted_comes_back_and_is_named_again(client: MlflowCl
     client.delete_run(build.info.run_id)
     publish(client)
     [again] = built(client)
-    version = client.get_model_version("convoy-image", "1")
+    version = client.get_model_version("convoy-fashion", "1")
     assert again.info.run_id != build.info.run_id
     assert version.tags["convoy.build_run"] == again.info.run_id
     assert client.get_run(str(version.run_id)).data.tags["convoy.build_run"] == again.info.run_id

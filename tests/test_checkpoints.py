@@ -18,12 +18,12 @@ from convoy.training.checkpoints import KEPT, AtomicCheckpointIO, TrainingRunnin
 from pipelines import train
 
 pytestmark = pytest.mark.torch
-TASK, ARCHITECTURE, NAME = "text", "lstm", "text-lstm"
+NAME, REPORTS = "notes-lstm", Path("reports/notes/notes-lstm")
 
 
 @pytest.fixture(autouse=True)
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tiny_training.lay(tmp_path, TASK, ARCHITECTURE))
+    monkeypatch.chdir(tiny_training.lay(tmp_path, "text", "lstm"))
     monkeypatch.setenv("CONVOY_FOLLOW", "0")
     return tmp_path
 
@@ -44,13 +44,13 @@ def cut_after(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         with monkeypatch.context() as patch, pytest.raises(PowerCut):
             patch.setattr(Curves, "on_train_epoch_start", cut)
             patch.setattr(Curves, "on_train_end", cut)
-            train.main(TASK, ARCHITECTURE)
+            train.main(NAME)
 
     yield run
 
 
 def weights() -> bytes:
-    return Path("candidates", NAME, "weights.safetensors").read_bytes()
+    return Path("candidates/notes", NAME, "weights.safetensors").read_bytes()
 
 
 def checkpoints() -> list[Path]:
@@ -58,7 +58,7 @@ def checkpoints() -> list[Path]:
 
 
 def unbroken() -> bytes:
-    train.main(TASK, ARCHITECTURE)
+    train.main(NAME)
     return weights()
 
 
@@ -77,7 +77,7 @@ def test_two_checkpoints_are_kept_and_both_go_when_the_stage_is_done(cut_after: 
     cut_after(4)
     assert [path.name for path in checkpoints()] == ["epoch=0002.ckpt", "epoch=0003.ckpt"]
     assert len(checkpoints()) == KEPT
-    train.main(TASK, ARCHITECTURE)
+    train.main(NAME)
     assert not list(Path(".run/training").iterdir())
 
 
@@ -87,7 +87,7 @@ def test_a_damaged_newest_checkpoint_is_skipped_with_a_warning(how: str, cut_aft
     cut_after(4)
     damage(checkpoints()[-1], how)
     with pytest.warns(UserWarning, match=r"epoch=0003.ckpt is damaged"):
-        train.main(TASK, ARCHITECTURE)
+        train.main(NAME)
     assert weights() == expected
 
 
@@ -111,13 +111,13 @@ def test_whatever_byte_is_flipped_a_checkpoint_is_refused_or_reads_the_same(tmp_
 
 
 def test_a_training_that_had_stopped_early_stops_again(cut_after: Any) -> None:
-    tiny_training.lay(Path(), TASK, ARCHITECTURE, epochs=40, learning_rate=0.5, patience=1)
-    train.main(TASK, ARCHITECTURE)
-    expected, curves = weights(), Path("reports", TASK, ARCHITECTURE, "curves.csv")
+    tiny_training.lay(Path(), "text", "lstm", epochs=40, learning_rate=0.5, patience=1)
+    train.main(NAME)
+    expected, curves = weights(), REPORTS / "curves.csv"
     epochs = len(curves.read_text().splitlines()) - 1
     assert epochs < 40
     cut_after(epochs)
-    train.main(TASK, ARCHITECTURE)
+    train.main(NAME)
     assert weights() == expected
     assert len(curves.read_text().splitlines()) - 1 == epochs
 
@@ -127,23 +127,23 @@ def test_other_params_or_data_start_anew(changed: str, cut_after: Any, capsys: p
     cut_after(3)
     if changed == "params":
         params = yaml.safe_load(Path("params.yaml").read_text())
-        params["train"][TASK][ARCHITECTURE]["learning"]["weight_decay"] = 0.02
+        params["candidates"][NAME]["learning"]["weight_decay"] = 0.02
         Path("params.yaml").write_text(yaml.safe_dump(params))
     else:
-        data = Path("data/prepared/text")
+        data = Path("data/prepared/notes")
         (data / "validation.arrow").write_bytes((data / "train.arrow").read_bytes())
-    train.main(TASK, ARCHITECTURE)
+    train.main(NAME)
     said = capsys.readouterr().out
-    assert "text-lstm: starts anew: params, data or code have changed since .run/training/text-lstm-" in said
+    assert "notes-lstm: starts anew: params, data or code have changed since .run/training/notes-lstm-" in said
     assert "goes on" not in said
     assert not list(Path(".run/training").iterdir())
 
 
 def test_a_resumed_training_says_so_and_its_clock_goes_on(cut_after: Any, capsys: pytest.CaptureFixture[str]) -> None:
     cut_after(3)
-    train.main(TASK, ARCHITECTURE)
-    assert "text-lstm: goes on after epoch 3 of 6 (.run/training/text-lstm-" in capsys.readouterr().out
-    rows = [line.split(",") for line in Path("reports/text/lstm/curves.csv").read_text().splitlines()[1:]]
+    train.main(NAME)
+    assert "notes-lstm: goes on after epoch 3 of 6 (.run/training/notes-lstm-" in capsys.readouterr().out
+    rows = [line.split(",") for line in (REPORTS / "curves.csv").read_text().splitlines()[1:]]
     assert [int(row[0]) for row in rows] == [0, 1, 2, 3, 4, 5]
     elapsed = [float(row[-1]) for row in rows]
     assert elapsed == sorted(elapsed)
@@ -173,5 +173,5 @@ def test_a_job_that_slurm_queues_again_leaves_no_file_that_other_trainings_begin
     listening: list[Any] = []
     monkeypatch.setattr(Curves, "on_train_start", lambda *_: listening.append(signal.getsignal(signal.SIGUSR1)))
     before = signal.getsignal(signal.SIGUSR1)
-    train.main(TASK, ARCHITECTURE)
+    train.main(NAME)
     assert listening == [before], "Lightning would write its own file as the job ends"

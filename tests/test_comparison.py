@@ -4,15 +4,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from convoy.core import paths
 from convoy.evaluation.significance import compare_with_baselines, mcnemar
+from convoy.kinds.image import baselines as image_baselines
+from convoy.kinds.image.items.prepared import Split as ImageSplit
+from convoy.kinds.image.items.prepared import write as write_images
 from pipelines import baselines
 
 pytestmark = pytest.mark.torch
 
+LINEAR = {"convolutions": [], "hidden": [], "dropout": 0.0, "learning_rate": 0.001, "batch_size": 2}
 pairs = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=200)
 
 
@@ -58,8 +63,21 @@ def test_each_baseline_of_the_table_is_compared(tmp_path: Path) -> None:
 def test_baselines_with_odd_labels_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names, actual = ("a\rb", 'say "hi", you', "line\nbreak"), np.array([0, 1, 2, 0])
-    baselines._measure("text", iter([("weak", np.array([0, 2, 2, 1]))]), actual, names)
-    found = compare_with_baselines(np.array([True, True, False, False]), paths.baselines("text"))
+    params = {"seed": 0, "networks": {"weak": {**LINEAR, "epochs": 1}}}
+    task = {"data": "odd", "kind": "image"}
+    candidate = {**task, "task": "odd", "network": {"name": "cnn"}}
+    entries = {
+        "data": {"odd": {"kind": "image", "baselines": params}},
+        "tasks": {"odd": task},
+        "candidates": {"odd-cnn": candidate},
+    }
+    Path("params.yaml").write_text(yaml.safe_dump(entries))
+    for name in ("train", "test"):
+        write_images(paths.split_file("odd", name), ImageSplit(np.zeros((4, 8, 8, 1), np.uint8), actual, names))
+    predicted = iter([("weak", np.array([0, 2, 2, 1]))])
+    monkeypatch.setattr(image_baselines, "predictions", lambda *_: predicted)
+    baselines.main("odd")
+    found = compare_with_baselines(np.array([True, True, False, False]), paths.baselines("odd") / "predictions.csv")
     assert (found["weak"]["wins"], found["weak"]["losses"]) == (1, 1)
 
 

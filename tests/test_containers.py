@@ -87,6 +87,14 @@ def test_an_image_does_not_run_as_root(path: Path) -> None:
     assert users and users[-1] not in ("root", "0")
 
 
+def test_health_asks_for_no_task_by_name() -> None:
+    image = Path("serving/Dockerfile").read_text()
+    assert "/readyz" in image.partition("HEALTHCHECK")[2]
+    tasks = yaml.safe_load(Path("params.yaml").read_text())["tasks"]
+    for text in (image, Path("docker-compose.yml").read_text()):
+        assert not re.search(rf"\b(texts?|images?/predict|{'|'.join(tasks)})\b", text)
+
+
 @pytest.mark.pipeline
 def test_dvc_runs_no_stage_that_a_container_wrote(tmp_path: Path) -> None:
     folders = {Path(target).name for targets in WRITABLE.values() for target in targets}

@@ -92,13 +92,13 @@ def test_flipped_bits_are_refused_or_told_and_what_has_a_checksum_is_never_read_
 ) -> None:
     make, read, has_checksums = KINDS[kind]
     path = make(tmp_path)
-    raw.write(tmp_path / "whole", "image", read(path), None)
+    raw.write(tmp_path / "whole", "photos", "image", read(path), None)
     whole, right = path.read_bytes(), contents(tmp_path / "whole")
     refused = 0
     for number in numbers:
         path.write_bytes(damaged(whole, random.Random(number)))
         try:
-            raw.write(tmp_path / "raw", "image", read(path), None)
+            raw.write(tmp_path / "raw", "photos", "image", read(path), None)
         except SourceRefused as error:
             refused += 1
             assert "\n" not in str(error).partition("\n  ")[0]
@@ -137,7 +137,7 @@ def test_generated_lines_of_json_give_items_and_reasons_and_never_a_traceback(tm
         start, end = draw.choice([b"", b"", b"", b"\xef\xbb\xbf", b"\xff\xfe"]), draw.choice([b"", b"\xff", b"\xc3"])
         path.write_bytes(start + content + end)
         try:
-            raw.write(tmp_path / "raw", "text", tables.read(params(path), "text"), None)
+            raw.write(tmp_path / "raw", "notes", "text", tables.read(params(path), "text"), None)
         except SourceRefused:
             refused += 1
             continue

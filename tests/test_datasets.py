@@ -1,17 +1,16 @@
 """Batches hold every item once, are drawn from (seed, epoch) alone, and waste little on padding."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from prepared_splits import write_split
+from prepared_splits import CONTRACTS, write_split
 
-from convoy.kinds import candidates
-from convoy.kinds.image.dataset import BatchParams, augment
+from convoy.kinds.image.items.dataset import BatchParams, augment
+from convoy.kinds.learning import candidates
 
 pytestmark = pytest.mark.torch
 CPU = torch.device("cpu")
@@ -19,36 +18,36 @@ PARAMS = {"image": {"size": 16, "flip": True, "shift_px": 2}, "text": {"size": 1
 
 
 @pytest.fixture(params=["image", "text"])
-def task(request: pytest.FixtureRequest) -> Any:
+def kind(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
 @pytest.fixture
-def dataset(task: Any, tmp_path: Path) -> candidates.Dataset:
-    return candidates.open_dataset(task, write_split(task, tmp_path / "train.arrow"))
+def dataset(kind: str, tmp_path: Path) -> candidates.Dataset:
+    return candidates.open_dataset(kind, write_split(kind, tmp_path / "train.arrow"), CONTRACTS[kind])
 
 
-def draw(task: Any, dataset: candidates.Dataset, seed: int, epoch: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    return list(dataset.training_batches(candidates.batch_params(task, PARAMS[task]), seed, epoch, CPU))
+def draw(kind: str, dataset: candidates.Dataset, seed: int, epoch: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    return list(dataset.training_batches(candidates.batch_model(kind).model_validate(PARAMS[kind]), seed, epoch, CPU))
 
 
-def test_the_same_seed_and_epoch_draw_the_same_batches(task: Any, dataset: candidates.Dataset) -> None:
+def test_the_same_seed_and_epoch_draw_the_same_batches(kind: str, dataset: candidates.Dataset) -> None:
     for (inputs, labels), (again, labels_again) in zip(
-        draw(task, dataset, 1, 4), draw(task, dataset, 1, 4), strict=True
+        draw(kind, dataset, 1, 4), draw(kind, dataset, 1, 4), strict=True
     ):
         assert torch.equal(inputs, again)
         assert torch.equal(labels, labels_again)
 
 
 @pytest.mark.parametrize(("seed", "epoch"), [(2, 4), (1, 5)])
-def test_another_seed_or_epoch_draws_others(task: Any, dataset: candidates.Dataset, seed: int, epoch: int) -> None:
-    first = torch.cat([labels for _, labels in draw(task, dataset, 1, 4)])
-    second = torch.cat([labels for _, labels in draw(task, dataset, seed, epoch)])
+def test_another_seed_or_epoch_draws_others(kind: str, dataset: candidates.Dataset, seed: int, epoch: int) -> None:
+    first = torch.cat([labels for _, labels in draw(kind, dataset, 1, 4)])
+    second = torch.cat([labels for _, labels in draw(kind, dataset, seed, epoch)])
     assert not torch.equal(first, second)
 
 
-def test_an_epoch_has_full_batches_only_and_says_how_many(task: Any, dataset: candidates.Dataset) -> None:
-    batches = dataset.training_batches(candidates.batch_params(task, PARAMS[task]), 0, 0, CPU)
+def test_an_epoch_has_full_batches_only_and_says_how_many(kind: str, dataset: candidates.Dataset) -> None:
+    batches = dataset.training_batches(candidates.batch_model(kind).model_validate(PARAMS[kind]), 0, 0, CPU)
     sizes = [len(labels) for _, labels in batches]
     assert sizes == [16] * len(batches) == [16] * 5
 
@@ -60,7 +59,7 @@ def test_evaluation_sees_every_item_once_in_its_stated_order(dataset: candidates
 
 
 def test_texts_of_a_batch_have_similar_lengths(tmp_path: Path) -> None:
-    dataset = candidates.open_dataset("text", write_split("text", tmp_path / "train.arrow", 480))
+    dataset = candidates.open_dataset("text", write_split("text", tmp_path / "train.arrow", 480), CONTRACTS["text"])
     lengths = [(tokens != 0).sum(dim=1) for tokens, _ in draw("text", dataset, 0, 0)]
     shuffled = np.random.default_rng(0).permutation(np.concatenate(lengths)).reshape(-1, 16)
     bucketed_spread = np.mean([(length.max() - length.min()).item() for length in lengths])

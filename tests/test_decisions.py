@@ -19,16 +19,16 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def decide(kind: Kind, before: Model | None, after: Model, why: str = "why") -> None:
-    decision = journal.append("image", before, after, Grounds(kind, why, {"accuracy": 0.9}))
+    decision = journal.append("fashion", before, after, Grounds(kind, why, {"accuracy": 0.9}))
     if kind != "refusal":
-        journal.mark("image", decision, "done")
+        journal.mark("fashion", decision, "done")
 
 
 def test_a_decision_says_when_who_from_to_why_and_by_which_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GITHUB_ACTOR", "octocat")
     grounds = Grounds("promotion", "better", {"accuracy": 0.9, "nothing": float("nan")}, "gates.json", "abc")
-    journal.append("image", ONE, TWO, grounds)
-    [decision] = journal.read("image")
+    journal.append("fashion", ONE, TWO, grounds)
+    [decision] = journal.read("fashion")
     assert (decision.before, decision.after, decision.kind, decision.why) == (ONE, TWO, "promotion", "better")
     assert decision.who.startswith("octocat by ") and "@" in decision.who
     assert datetime.now(UTC) - datetime.fromisoformat(decision.at) < timedelta(minutes=1)
@@ -37,29 +37,29 @@ def test_a_decision_says_when_who_from_to_why_and_by_which_figures(monkeypatch: 
 
 
 def test_lines_are_appended_and_what_was_written_stays_byte_for_byte() -> None:
-    path = journal.path_of("image")
+    path = journal.path_of("fashion")
     before = b""
     for after in (ONE, TWO, THREE):
         decide("promotion", None, after)
         assert path.read_bytes().startswith(before) and len(path.read_bytes()) > len(before)
         before = path.read_bytes()
-    assert [decision.number for decision in journal.read("image")] == [1, 3, 5]  # marks have numbers too
+    assert [decision.number for decision in journal.read("fashion")] == [1, 3, 5]  # marks have numbers too
 
 
 @pytest.mark.parametrize("line", [0, 1, 2])
 def test_a_line_that_was_changed_or_removed_is_noticed(line: int) -> None:
     for after in (ONE, TWO, THREE):
-        journal.append("image", None, after, Grounds("refusal", "worse"))
-    path = journal.path_of("image")
+        journal.append("fashion", None, after, Grounds("refusal", "worse"))
+    path = journal.path_of("fashion")
     whole = path.read_bytes().splitlines(keepends=True)
     changed = [*whole[:line], whole[line].replace(b"worse", b"better"), *whole[line + 1 :]]
     for content in (changed, whole[:line] + whole[line + 1 :]):
         path.write_bytes(b"".join([*content, b""]))
         if line == 2:  # the last has none after it that would name it; MLflow's copy has
-            journal.read("image")
+            journal.read("fashion")
             continue
         with pytest.raises(journal.DecisionsBroken, match=rf"decisions.jsonl, line {line + 1 + (content is changed)}"):
-            journal.read("image")
+            journal.read("fashion")
         with pytest.raises(journal.DecisionsBroken):
             decide("promotion", ONE, TWO)
         assert path.read_bytes() == b"".join(content)
@@ -67,26 +67,26 @@ def test_a_line_that_was_changed_or_removed_is_noticed(line: int) -> None:
 
 def test_a_line_that_a_kill_cut_off_decided_nothing_and_stays_where_it_is() -> None:
     decide("promotion", None, ONE)
-    path = journal.path_of("image")
+    path = journal.path_of("fashion")
     whole = path.read_bytes()
     decide("promotion", ONE, TWO)
     line = path.read_bytes()[len(whole) :].split(b"\n")[0]
     for length in range(1, len(line)):
         path.write_bytes(whole + line[:length])
-        assert len(journal.read("image")) == 1 and journal.read_history("image").torn == 1
+        assert len(journal.read("fashion")) == 1 and journal.read_history("fashion").torn == 1
     decide("promotion", ONE, THREE)
     assert path.read_bytes().startswith(whole + line[: len(line) - 1] + b"\n")
-    history = journal.read_history("image")
+    history = journal.read_history("fashion")
     assert [each.after for each in history.decisions] == [ONE, THREE] and history.torn == 1
 
 
 def test_a_whole_line_without_its_end_has_decided_before_and_after_the_next() -> None:
-    journal.append("image", None, ONE, Grounds("refusal", "worse"))
-    path = journal.path_of("image")
+    journal.append("fashion", None, ONE, Grounds("refusal", "worse"))
+    path = journal.path_of("fashion")
     path.write_bytes(path.read_bytes().rstrip(b"\n"))
-    assert len(journal.read("image")) == 1
-    journal.append("image", None, TWO, Grounds("refusal", "worse"))
-    assert [each.after for each in journal.read("image")] == [ONE, TWO]
+    assert len(journal.read("fashion")) == 1
+    journal.append("fashion", None, TWO, Grounds("refusal", "worse"))
+    assert [each.after for each in journal.read("fashion")] == [ONE, TWO]
 
 
 def test_a_full_disk_is_told_with_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +94,7 @@ def test_a_full_disk_is_told_with_the_file(monkeypatch: pytest.MonkeyPatch) -> N
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.write", full)
-    with pytest.raises(OSError, match=r"No space left on device: 'deployed/image/decisions\.jsonl'"):
+    with pytest.raises(OSError, match=r"No space left on device: 'deployed/fashion/decisions\.jsonl'"):
         decide("promotion", None, ONE)
 
 
@@ -116,18 +116,18 @@ def test_the_champion_before_this_one_is_the_way_back(
 ) -> None:
     for kind, left, after in steps:
         decide(kind, left, after)
-    history = journal.read_history("image")
+    history = journal.read_history("fashion")
     assert (history.champion, history.one_before) == (champion, before)
 
 
 def test_what_stands_against_a_model_is_the_last_word_on_it() -> None:
     decide("promotion", None, ONE)
     decide("refusal", ONE, TWO, "less accurate")
-    assert (found := journal.read_history("image").against(TWO.digest)) and found.why == "less accurate"
+    assert (found := journal.read_history("fashion").against(TWO.digest)) and found.why == "less accurate"
     decide("forced", ONE, TWO)
-    assert journal.read_history("image").against(TWO.digest) is None
+    assert journal.read_history("fashion").against(TWO.digest) is None
     decide("rollback", TWO, ONE)
-    history = journal.read_history("image")
+    history = journal.read_history("fashion")
     assert (found := history.against(TWO.digest)) and found.kind == "rollback"
     assert history.against(ONE.digest) is None and history.against(THREE.digest) is None
 
@@ -135,28 +135,28 @@ def test_what_stands_against_a_model_is_the_last_word_on_it() -> None:
 def test_the_digests_that_decisions_name_and_those_of_the_last_while() -> None:
     decide("promotion", None, ONE)
     decide("refusal", ONE, TWO)
-    assert journal.digests_named("image") == {ONE.digest, TWO.digest}
-    assert journal.digests_named("image", datetime.now(UTC) - timedelta(minutes=1)) == {ONE.digest, TWO.digest}
-    assert journal.digests_named("image", datetime.now(UTC) + timedelta(minutes=1)) == set()
-    assert journal.digests_named("text") == set()
+    assert journal.digests_named("fashion") == {ONE.digest, TWO.digest}
+    assert journal.digests_named("fashion", datetime.now(UTC) - timedelta(minutes=1)) == {ONE.digest, TWO.digest}
+    assert journal.digests_named("fashion", datetime.now(UTC) + timedelta(minutes=1)) == set()
+    assert journal.digests_named("reviews") == set()
 
 
 def test_a_history_is_told_to_people_and_to_programs() -> None:
     said: list[str] = []
-    path = DEPLOYED / "image" / journal.FILE
-    history_view.print_history(journal.read_history("image"), path, False, said.append)
+    path = DEPLOYED / "fashion" / journal.FILE
+    history_view.print_history(journal.read_history("fashion"), path, False, said.append)
     assert said == [f"{path} holds no decision yet; `python -m convoy publish` makes the first"]
     decide("promotion", None, ONE)
     decide("rollback", ONE, TWO, "it answers worse")
     with path.open("ab") as stream:
         stream.write(b'{"previous')
     said.clear()
-    history_view.print_history(journal.read_history("image"), path, False, said.append)
+    history_view.print_history(journal.read_history("fashion"), path, False, said.append)
     assert "rollback    version 1 (111111111111) -> version 2 (222222222222)  by " in said[3]
     assert said[4:6] == ["    why      it answers worse", "    figures  accuracy 0.9"]
     assert "1 lines that a kill has cut off" in said[-1]
     said.clear()
-    history_view.print_history(journal.read_history("image"), path, True, said.append)
+    history_view.print_history(journal.read_history("fashion"), path, True, said.append)
     first, second = map(json.loads, said)
     assert first["from"] is None and second["from"]["version"] == "1" and second["outcome"]["kind"] == "done"
 
@@ -164,9 +164,9 @@ def test_a_history_is_told_to_people_and_to_programs() -> None:
 def test_each_gate_has_a_line_of_its_own_with_the_figures_of_both_models() -> None:
     gates = {"accuracy": "failed", "accuracy_challenger": 0.88016, "accuracy_champion": 0.9096}
     new = {"parity": "passed", "parity_challenger": 0}
-    journal.append("image", ONE, TWO, Grounds("refusal", "worse", {"outcome": "failed", **gates, **new, "rows": 9}))
+    journal.append("fashion", ONE, TWO, Grounds("refusal", "worse", {"outcome": "failed", **gates, **new, "rows": 9}))
     said: list[str] = []
-    history_view.print_history(journal.read_history("image"), DEPLOYED / "image" / journal.FILE, False, said.append)
+    history_view.print_history(journal.read_history("fashion"), DEPLOYED / "fashion" / journal.FILE, False, said.append)
     assert said[2:] == [
         "    figures  outcome failed, rows 9",
         "             accuracy failed: challenger 0.8802, champion 0.9096",

@@ -33,7 +33,7 @@ def dying(name, call):
 for owner, name in [(os, "mkdir"), (os, "rename"), (os, "replace"), (os, "symlink"), (os, "chmod"), (os, "fsync"),
                     (os, "unlink"), (shutil, "copyfile"), (shutil, "rmtree")]:
     setattr(owner, name, dying(name, getattr(owner, name)))
-deployment.deploy("image", Path("new"), Release.model_validate_json(sys.argv[1]))
+deployment.deploy("fashion", Path("new"), Release.model_validate_json(sys.argv[1]))
 os._exit(0)
 """
 
@@ -48,13 +48,13 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def release(folder: str, version: str = "1") -> Release:
     return Release(
-        name="convoy-image", version=version, run_id="r", digest=digest_of(Path(folder)), promoted_at="2026-01-01"
+        name="convoy-fashion", version=version, run_id="r", digest=digest_of(Path(folder)), promoted_at="2026-01-01"
     )
 
 
 def test_what_is_deployed_is_the_bundle_with_its_release(tmp_path: Path) -> None:
-    assert deployment.deploy("image", Path("old"), release("old"))
-    current = DEPLOYED / "image" / "current"
+    assert deployment.deploy("fashion", Path("old"), release("old"))
+    current = DEPLOYED / "fashion" / "current"
     assert os.readlink(current) == digest_of(Path("old"))  # relative: deployed/ may be mounted elsewhere
     assert read_bundle(current).digest == digest_of(Path("old"))
     assert read_release(current) == release("old")
@@ -62,43 +62,43 @@ def test_what_is_deployed_is_the_bundle_with_its_release(tmp_path: Path) -> None
 
 
 def test_deploying_again_changes_nothing() -> None:
-    deployment.deploy("image", Path("old"), release("old"))
-    release_file = DEPLOYED / "image" / "current" / "release.json"
+    deployment.deploy("fashion", Path("old"), release("old"))
+    release_file = DEPLOYED / "fashion" / "current" / "release.json"
     before = release_file.stat().st_ino
-    assert not deployment.deploy("image", Path("old"), release("old"))
+    assert not deployment.deploy("fashion", Path("old"), release("old"))
     assert release_file.stat().st_ino == before
 
 
 def test_a_new_version_number_is_brought_in_line_without_a_copy() -> None:
-    deployment.deploy("image", Path("old"), release("old"))
+    deployment.deploy("fashion", Path("old"), release("old"))
     shutil.rmtree("old")
-    again = release("new").model_copy(update={"digest": deployment.current_digest("image"), "version": "7"})
-    assert deployment.deploy("image", Path("old"), again)
-    assert read_release(DEPLOYED / "image" / "current") == again
+    again = release("new").model_copy(update={"digest": deployment.current_digest("fashion"), "version": "7"})
+    assert deployment.deploy("fashion", Path("old"), again)
+    assert read_release(DEPLOYED / "fashion" / "current") == again
 
 
 def test_a_bundle_that_does_not_reproduce_its_examples_never_serves() -> None:
-    deployment.deploy("image", Path("old"), release("old"))
+    deployment.deploy("fashion", Path("old"), release("old"))
     bundle = read_bundle(Path("new"))
     examples = bundle.files["examples.json"].replace(b"0.9", b"0.4")
     write_bundle(Path("bad"), bundle.card, {"model.onnx": bundle.files["model.onnx"], "examples.json": examples})
     with pytest.raises(BundleInvalid, match="does not reproduce"):
-        deployment.deploy("image", Path("bad"), release("bad"))
-    assert deployment.current_digest("image") == digest_of(Path("old"))
-    assert not deployment.folder_of("image", digest_of(Path("bad"))).exists()
+        deployment.deploy("fashion", Path("bad"), release("bad"))
+    assert deployment.current_digest("fashion") == digest_of(Path("old"))
+    assert not deployment.folder_of("fashion", digest_of(Path("bad"))).exists()
 
 
 def test_another_bundle_than_the_release_names_is_refused() -> None:
     with pytest.raises(BundleInvalid, match="the release names"):
-        deployment.deploy("image", Path("new"), release("old"))
-    assert deployment.current_digest("image") is None
+        deployment.deploy("fashion", Path("new"), release("old"))
+    assert deployment.current_digest("fashion") is None
 
 
 def test_a_broken_copy_is_made_anew() -> None:
-    deployment.deploy("image", Path("old"), release("old"))
-    (DEPLOYED / "image" / "current" / "model.onnx").write_bytes(b"half")
-    assert deployment.deploy("image", Path("old"), release("old"))
-    read_bundle(DEPLOYED / "image" / "current")
+    deployment.deploy("fashion", Path("old"), release("old"))
+    (DEPLOYED / "fashion" / "current" / "model.onnx").write_bytes(b"half")
+    assert deployment.deploy("fashion", Path("old"), release("old"))
+    read_bundle(DEPLOYED / "fashion" / "current")
 
 
 @pytest.mark.process
@@ -107,7 +107,7 @@ def test_a_kill_at_any_step_leaves_the_old_or_the_new_whole_and_the_next_one_com
     seen = set()
     for step in range(60):
         shutil.rmtree(DEPLOYED, ignore_errors=True)
-        deployment.deploy("image", Path("old"), release("old"))
+        deployment.deploy("fashion", Path("old"), release("old"))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 minds forks beside threads
             pid = os.fork()  # has all modules loaded: many kills in seconds
@@ -115,12 +115,12 @@ def test_a_kill_at_any_step_leaves_the_old_or_the_new_whole_and_the_next_one_com
             sys.argv = ["", wanted.model_dump_json(), str(step)]
             exec(KILLED, {"__name__": "killed"})
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        serving = deployment.current_digest("image")
-        assert read_bundle(DEPLOYED / "image" / "current").digest == serving
+        serving = deployment.current_digest("fashion")
+        assert read_bundle(DEPLOYED / "fashion" / "current").digest == serving
         seen.add((status, serving))
-        deployment.deploy("image", Path("new"), wanted)
-        assert deployment.current_digest("image") == wanted.digest
-        left = {path.name for path in (DEPLOYED / "image").iterdir()}
+        deployment.deploy("fashion", Path("new"), wanted)
+        assert deployment.current_digest("fashion") == wanted.digest
+        left = {path.name for path in (DEPLOYED / "fashion").iterdir()}
         assert left == {"current", digest_of(Path("old")), wanted.digest}
         if status == 0:
             break

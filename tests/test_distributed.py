@@ -37,10 +37,10 @@ def run(folder: Path, devices: int, **more: str) -> tuple[list[dict[str, float]]
     }
     tiny_training.lay(folder, "text", "lstm", changes, epochs=2, learning_rate=0.003)
     environment = workspace.environment(folder) | {"PYTHONPATH": CODE, "OMP_NUM_THREADS": "1", **more}
-    command = [sys.executable, "-m", "followed_training", "text", "lstm"]
+    command = [sys.executable, "-m", "followed_training", "notes-lstm"]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
-    with (folder / "reports/text/lstm/curves.csv").open() as stream:
+    with (folder / "reports/notes/notes-lstm/curves.csv").open() as stream:
         rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(stream)]
     return rows, done.stdout + done.stderr
 
@@ -62,7 +62,7 @@ def test_two_processes_have_the_losses_of_one_at_the_same_batch_size_and_are_one
         assert two["validation_log_loss"] == pytest.approx(one["validation_log_loss"], abs=1e-4)
     assert said.count("parameters, validation") == 1
     assert not [path for path in (tmp_path / "two" / ".run" / "training").iterdir() if path.is_dir()]
-    (followed,) = client.search_runs([mlflow_runs.experiment_of(client, "text")])
+    (followed,) = client.search_runs([mlflow_runs.experiment_of(client, "notes")])
     assert followed.info.status == "FINISHED"
     for curve in ("train_loss", "validation_log_loss"):
         points = client.get_metric_history(followed.info.run_id, f"curves/{curve}")
@@ -93,15 +93,15 @@ def test_only_the_first_process_is_followed() -> None:
     follower: Any = SimpleNamespace(start=lambda **about: started.append(about))
     for rank in range(2):
         trainer: Any = SimpleNamespace(is_global_zero=rank == 0, callbacks=[Curves()])
-        FollowerUpdates(follower, task="text").on_fit_start(trainer, None)  # type: ignore[arg-type]
-    assert started == [{"task": "text", "rows": []}]
+        FollowerUpdates(follower, task="notes").on_fit_start(trainer, None)  # type: ignore[arg-type]
+    assert started == [{"task": "notes", "rows": []}]
 
 
 def test_only_the_first_process_locks_and_clears_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with training_folder("text-lstm", "f" * 64) as folder:
+    with training_folder("notes-lstm", "f" * 64) as folder:
         monkeypatch.setattr(rank_zero_only, "rank", 1)
-        with training_folder("text-lstm", "f" * 64) as same:
+        with training_folder("notes-lstm", "f" * 64) as same:
             assert same == folder
         monkeypatch.setattr(rank_zero_only, "rank", 0)
         assert folder.is_dir()

@@ -129,17 +129,17 @@ def test_mlflows_store_is_missing_whole_old_broken_or_away(monkeypatch: pytest.M
 
 
 def test_an_older_database_stays_in_use_until_moved() -> None:
-    mlflow_runs.experiment_of(open_empty_store(), "text")
+    mlflow_runs.experiment_of(open_empty_store(), "reviews")
     Path("mlflow-store/mlflow.db").rename("mlflow.db")
     assert settings.database() == Path("mlflow.db").absolute()
     client = mlflow_runs.open_store()
-    mlflow_runs.experiment_of(client, "image")
+    mlflow_runs.experiment_of(client, "fashion")
     assert not Path("mlflow-store/mlflow.db").exists()
     advice = found(stores.check_mlflow, "MLflow's older store").remedy
     (move,) = re.findall("`(mkdir.*)`", advice)
     subprocess.run(move, shell=True, check=True)
     assert settings.database() == Path("mlflow-store/mlflow.db").absolute()
-    assert mlflow_runs.open_store().get_experiment_by_name("convoy-image") is not None
+    assert mlflow_runs.open_store().get_experiment_by_name("convoy-fashion") is not None
     assert found(stores.check_mlflow).about == "MLflow's store"
 
 
@@ -163,12 +163,13 @@ def test_a_new_store_stands_in_its_own_folder(place: Path) -> None:
 def test_what_is_deployed_is_looked_at(place: Path) -> None:
     tiny_bundles.write_image_bundle(Path("one"))
     digest = digest_of(Path("one"))
-    deployed = Release(name="convoy-image", version="1", run_id="r", digest=digest, promoted_at="2026-01-02")
-    deployment.deploy("image", Path("one"), deployed)
+    deployed = Release(name="convoy-fashion", version="1", run_id="r", digest=digest, promoted_at="2026-01-02")
+    deployment.deploy("fashion", Path("one"), deployed)
     assert "version 1" in found(stores.check_deployed).says
-    Path("deployed/image/current/model.onnx").write_bytes(b"half")
+    Path("deployed/fashion/current/model.onnx").write_bytes(b"half")
     assert found(stores.check_deployed).state == "broken"
-    assert found(stores.check_deployed, "deployed text").says == "nothing"
+    built_pipeline.write_params(place, "reviews")
+    assert found(stores.check_deployed, "deployed reviews").says == "nothing"
 
 
 def test_a_full_disk_and_threads_that_are_not_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,7 @@
-"""What the table "How to extend Convoy" says is enough: a source and a gate are one file and one entry."""
+"""What EXTENDING.md says is enough: a network, a source and a gate are one file and one entry each."""
 
+import re
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -57,15 +59,71 @@ def test_a_source_is_one_file_and_one_entry(tmp_path: Path, monkeypatch: pytest.
     params = yaml.safe_load(paths.PARAMS.read_text())
     monkeypatch.chdir(tmp_path)
     Path("lines.txt").write_text("one\ntwo\nthree\n")
-    params["fetch_text"] |= {"source": "lines", "path": "lines.txt"}
+    params["data"]["reviews"]["fetch"] |= {"source": "lines", "path": "lines.txt"}
     paths.PARAMS.write_text(yaml.safe_dump(params))
-    fetch.main("text")
-    raw = RawItems(paths.raw("text"))
+    fetch.main("reviews")
+    raw = RawItems(paths.raw("reviews"))
     assert raw.labels == ("late", "early") and raw.label_of.tolist() == [0, 1, 0]
-    params["fetch_images"]["source"] = "lines"
+    params["data"]["fashion"]["fetch"]["source"] = "lines"
     paths.PARAMS.write_text(yaml.safe_dump(params))
-    with pytest.raises(ParamsInvalid, match=r"params\.yaml: fetch_images\.source: 'lines' is no source of image data"):
-        fetch.main("image")
+    match = r"params\.yaml: data\.fashion\.fetch\.source: 'lines' is no source of image data"
+    with pytest.raises(ParamsInvalid, match=match):
+        fetch.main("fashion")
+
+
+def table() -> dict[str, tuple[str, str]]:
+    """Of EXTENDING.md: what is to be added -> what to copy, and where to name it."""
+    rows = [line.strip("|").split(" | ") for line in Path("EXTENDING.md").read_text().splitlines() if " | " in line]
+    return {what.strip(): (copied, named) for what, copied, named in rows}
+
+
+def test_every_file_that_the_list_names_is_there() -> None:
+    rows = table()
+    assert {"a network", "a source", "a gate", "a kind of data", "a metric", "a baseline of images"} <= set(rows)
+    for copied, named in rows.values():
+        files = [word for word in re.findall(r"`([\w./<>]+)`", copied + named) if "/" in word and "<" not in word]
+        assert not [file for file in files if not Path(file).exists()]
+
+
+@pytest.mark.torch
+@pytest.mark.process
+def test_a_network_is_one_file_and_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy of the file that the list names, with another activation, is trained, chosen, exported and answers."""
+    import prepared_splits
+    import tiny_training
+
+    from convoy.bundles.bundle import EXPLANATION
+    from convoy.bundles.predictor import Predictor
+    from convoy.kinds.image import networks
+    from convoy.kinds.image.explanation import occlude
+    from pipelines import choose, evaluate, export, train
+
+    copied = table()["a network"][0].split("`")[1]
+    folder = shutil.copytree(Path(networks.__path__[0]), tmp_path / "networks")
+    (folder / "waves.py").write_text(Path(copied).read_text().replace("nn.ReLU()", "nn.Tanh()"))
+    monkeypatch.setattr(networks, "__path__", [str(folder)])
+    monkeypatch.setenv("CONVOY_FOLLOW", "0")
+    params = tiny_training.entries("image", "mlp", epochs=2, learning_rate=0.0001)
+    entry = params["candidates"]["bars-mlp"]
+    learning = {**entry["learning"], "epochs": 6, "learning_rate": 0.01}
+    params["candidates"]["bars-waves"] = {**entry, "network": {**entry["network"], "name": "waves"}} | {
+        "learning": learning
+    }
+    params["choose"] = {"metric": "log_loss"}
+    monkeypatch.chdir(tiny_training.lay_task(tmp_path, params))
+    for name in params["candidates"]:
+        train.main(name)
+    for stage in (choose, export, evaluate):
+        stage.main("bars")
+    predictor = Predictor(paths.bundle("bars"))
+    assert (predictor.card.architecture, predictor.card.candidate) == ("waves", "bars-waves")
+    split = prepared_splits.image_split(30)
+    found = predictor.probabilities(list(split.contents))
+    assert (found.argmax(axis=1) == split.labels).mean() > 0.9
+    assert not (predictor.folder / EXPLANATION).exists(), "no sum over places: it is explained by occlusion"
+    patches = predictor.card.explanation.patches
+    original, falls = occlude(predictor.probabilities, predictor.card.explanation, split.contents[0])
+    assert falls.shape == (3, patches, patches) and original.argmax() == split.labels[0]
 
 
 @pytest.mark.process
@@ -83,7 +141,7 @@ def test_a_gate_is_one_file_and_one_entry(monkeypatch: pytest.MonkeyPatch, tmp_p
         monkeypatch.setattr(place, "GATES", gates)
     limits = registry.params_model(gates).model_validate({**built_pipeline.PUBLISH, "max_rows": 10})
     tiny_bundles.write_image_bundle(tmp_path / "bundle")
-    split = read_gate_split("image", gate_splits.write("image", tmp_path / "gate.arrow", 40))
+    split = read_gate_split("fashion", "image", gate_splits.write("image", tmp_path / "gate.arrow", 40))
     evidence = measure.measure(split, tmp_path / "bundle", None, limits, {})
     (verdict,) = (verdict for verdict in registry.judge(evidence, limits) if verdict.gate == "few rows")
     assert (verdict.outcome, verdict.sentence) == ("failed", "40 rows")

@@ -35,7 +35,7 @@ def whole_training(follower: Follower, rows: int = 3) -> float:
     for row in range(-1, rows):
         began = time.perf_counter()
         if row < 0:
-            follower.start("image", "cnn", "f" * 64, {"learning": {"epochs": 3}})
+            follower.start("fashion", "fashion-cnn", "cnn", "f" * 64, {"learning": {"epochs": 3}})
         else:
             follower.epoch({**ROW, "epoch": row})
         waits.append(time.perf_counter() - began)
@@ -48,6 +48,7 @@ def test_a_side_process_hears_all_in_order(follower: Follower, monkeypatch: pyte
     follower.end("FAILED", "a reason")
     events = [following.json.loads(line) for line in Path("heard").read_text().splitlines()]
     assert [event["event"] for event in events] == ["start", "epoch", "epoch", "epoch", "end"]
+    assert (events[0]["task"], events[0]["candidate"], events[0]["network"]) == ("fashion", "fashion-cnn", "cnn")
     assert events[0]["pid"] == os.getpid() and events[0]["params"] == {"learning": {"epochs": 3}}
     assert events[1]["row"] == ROW and events[4]["reason"] == "a reason"
 
@@ -93,7 +94,7 @@ def test_without_a_programme_to_start_and_where_switched_off_there_is_silence(
 
 def test_a_resumed_training_began_before_it_was_resumed(follower: Follower, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in("cat > heard", monkeypatch)
-    follower.start("image", "cnn", "f", {}, [{"epoch": 0, "elapsed_s": 100.0}])
+    follower.start("fashion", "fashion-cnn", "cnn", "f", {}, [{"epoch": 0, "elapsed_s": 100.0}])
     follower.end("KILLED")
     started_ms = following.json.loads(Path("heard").read_text().splitlines()[0])["started_ms"]
     assert started_ms == pytest.approx((time.time() - 100) * 1000, abs=5000)

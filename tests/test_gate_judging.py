@@ -11,7 +11,6 @@ import pytest
 import tiny_bundles
 
 from convoy.bundles.bundle import Card, digest_of
-from convoy.core.paths import Task
 from convoy.release.gates import run
 from convoy.release.gates.evidence import ONNX, Difference
 from convoy.release.gates.registry import PublishParams
@@ -29,13 +28,13 @@ class Court:
     """A folder for bundles and reports."""
 
     root: Path
-    task: Task = "image"
+    task: str = "fashion"
     rows: int = ROWS
     limits: PublishParams = LIMITS
 
     def bundle(self, name: str, card: Card = tiny_bundles.IMAGE_CARD, **model: float) -> Contender:
         folder = self.root / name
-        write = getattr(tiny_bundles, f"write_{self.task}_bundle")
+        write = built_pipeline.WRITERS[self.task]
         write(folder, card.model_copy(update={"params": {name: 1}}), **model)
         return Contender(Party(version=name[-1], digest=digest_of(folder)), folder)
 
@@ -44,7 +43,7 @@ class Court:
     ) -> StoredReport:
         path = self.root / "gate.arrow"
         if not path.exists():
-            path.write_bytes(gate_splits.content(self.task, self.rows))
+            path.write_bytes(gate_splits.content(built_pipeline.KINDS[self.task], self.rows))
         folder = self.root / "gates"
         return run.judge_once(self.task, challenger, champion, path, self.limits, recorded, folder, lambda _: None)
 
@@ -91,7 +90,7 @@ def test_a_slow_decline_is_stopped_by_the_best_champion(court: Court) -> None:
 
 
 def test_texts_are_judged_too(tmp_path: Path) -> None:
-    court = Court(tmp_path, task="text")
+    court = Court(tmp_path, task="reviews")
     good, equal, bad = (
         court.bundle(name, tiny_bundles.TEXT_CARD, shift=by) for name, by in (("2", 0), ("equal 1", 0), ("bad 3", 1))
     )

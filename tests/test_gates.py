@@ -330,7 +330,7 @@ def test_allowed_drops_do_not_add_up() -> None:
 def report(found: Evidence) -> Report:
     verdicts = judge(found, LIMITS)
     return Report(
-        task="image",
+        task="fashion",
         challenger=Party(version="2", digest="b" * 64),
         champion=Party(version="1", digest="a" * 64) if found.has_champion else None,
         gate_split="c" * 64,

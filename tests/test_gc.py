@@ -47,7 +47,7 @@ def four(tmp_path_factory: pytest.TempPathFactory) -> Path:
         client = open_empty_store()
         for version in range(1, 5):
             built_pipeline.lay(home, version=version)
-            publish.publish(client, lambda line: None, ["image"])
+            publish.publish(client, lambda line: None, ["fashion"])
     return home
 
 
@@ -56,7 +56,7 @@ class Place:
 
     def __init__(self) -> None:
         self.client = mlflow_runs.open_store()
-        os.utime(DEPLOYED / "image/current", (0, 0), follow_symlinks=False)  # no promotion of this minute
+        os.utime(DEPLOYED / "fashion/current", (0, 0), follow_symlinks=False)  # no promotion of this minute
 
     def plan(self, params: KeepParams = LEAST, now: datetime = LATER) -> dict[str, tuple[bool, str]]:
         """What was found -> whether it goes, and why."""
@@ -68,27 +68,27 @@ class Place:
         gc.carry_out(self.client, going, lambda line: None)
 
     def digest(self, version: int) -> str:
-        return str(registry.get_version(self.client, "image", str(version)).tags[registry.DIGEST])
+        return str(registry.get_version(self.client, "fashion", str(version)).tags[registry.DIGEST])
 
     def holds(self) -> set[str]:
         """All that gc could take, by name."""
-        versions = {f"version {version.version}" for version in run_cleanup.versions(self.client, "image")}
-        runs = {str(run.run.info.run_id) for run in run_cleanup.runs(self.client, "image")}
+        versions = {f"version {version.version}" for version in run_cleanup.versions(self.client, "fashion")}
+        runs = {str(run.run.info.run_id) for run in run_cleanup.runs(self.client, "fashion")}
         models = {f"model of {path.parents[1].name}" for path in Path("mlruns").glob("*/*/artifacts/model")}
         folders = {path.name for path in Path("mlruns").glob("*/*")}
-        return versions | runs | models | folders | {path.name for path in (DEPLOYED / "image").iterdir()}
+        return versions | runs | models | folders | {path.name for path in (DEPLOYED / "fashion").iterdir()}
 
     def check(self) -> None:
         """The champion and the one before it are whole, deployed and in MLflow."""
-        champion = registry.version_with(self.client, "image", "champion")
+        champion = registry.version_with(self.client, "fashion", "champion")
         assert champion is not None and str(champion.version) == "4"
         for number in (3, 4):
-            version = registry.get_version(self.client, "image", str(number))
+            version = registry.get_version(self.client, "fashion", str(number))
             digest = version.tags[registry.DIGEST]
-            assert read_bundle(deployment.folder_of("image", digest)).digest == digest
+            assert read_bundle(deployment.folder_of("fashion", digest)).digest == digest
             with registry.bundle_of(self.client, version, []) as folder:
                 assert read_bundle(folder).digest == digest
-        assert deployment.current_digest("image") == self.digest(4)
+        assert deployment.current_digest("fashion") == self.digest(4)
 
 
 @pytest.fixture
@@ -108,11 +108,11 @@ def copied(four: Path, folder: Path) -> Place:
 
 def test_what_is_beyond_the_retention_goes_and_the_rest_stays_with_its_reason(place: Place) -> None:
     found = place.plan()
-    bundles = {number: found[f"bundle image {place.digest(number)[:12]}"] for number in range(1, 5)}
+    bundles = {number: found[f"bundle fashion {place.digest(number)[:12]}"] for number in range(1, 5)}
     assert bundles[4] == (False, "it serves")
     assert bundles[3] == (False, "it served before; a rollback goes back to it")
     assert {bundles[number] for number in (1, 2)} == {(True, "beyond the newest 1 and older than 30 days")}
-    assert [found[f"convoy-image {number}"][0] for number in range(1, 5)] == [True, True, False, False]
+    assert [found[f"convoy-fashion {number}"][0] for number in range(1, 5)] == [True, True, False, False]
     runs = {name: reason for name, reason in found.items() if name.startswith("run ")}
     assert sum(goes for goes, _ in runs.values()) == 5  # two candidates of two builds, and the third's loser
     reasons = {why for goes, why in runs.values() if not goes}
@@ -122,53 +122,53 @@ def test_what_is_beyond_the_retention_goes_and_the_rest_stays_with_its_reason(pl
 def test_runs_that_dvc_lock_names_stay_without_their_weights(place: Place) -> None:
     before = place.plan()
     shutil.rmtree("candidates")
-    shutil.rmtree("reports/baselines")
+    Path("reports/baselines/fashion/predictions.csv").unlink()
     assert place.plan() == before
 
 
 @pytest.mark.process
 def test_what_goes_is_gone_and_all_else_works_as_before(place: Place) -> None:
-    of_a_person = place.client.create_run(mlflow_runs.experiment_of(place.client, "image")).info.run_id
+    of_a_person = place.client.create_run(mlflow_runs.experiment_of(place.client, "fashion")).info.run_id
     place.client.delete_run(of_a_person)
     place.gc()
     assert place.client.get_run(of_a_person).info.lifecycle_stage == "deleted"  # in MLflow's bin, as before
     place.check()
     assert {goes for goes, _ in place.plan().values()} == {False}
-    assert len(run_cleanup.versions(place.client, "image")) == 2
-    runs = run_cleanup.runs(place.client, "image")
+    assert len(run_cleanup.versions(place.client, "fashion")) == 2
+    runs = run_cleanup.runs(place.client, "fashion")
     experiments = [each.experiment_id for each in place.client.search_experiments()]  # that of the decisions too
     known = {run.info.run_id for run in place.client.search_runs(experiments)}
     assert {each.run_id for each in runs} <= {path.name for path in Path("mlruns").glob("*/*")} <= known
     before = place.holds()
     said: list[str] = []
-    publish.publish(place.client, said.append, ["image"])
+    publish.publish(place.client, said.append, ["fashion"])
     assert place.holds() == before and any("version 4 (known already)" in line for line in said)
-    promote.promote(place.client, said.append, "image", "3", "back", deployment.current_digest("image"))
-    assert deployment.current_digest("image") == place.digest(3)
+    promote.promote(place.client, said.append, "fashion", "3", "back", deployment.current_digest("fashion"))
+    assert deployment.current_digest("fashion") == place.digest(3)
 
 
 def test_a_challenger_that_waits_stays_and_one_that_was_replaced_does_not(place: Place) -> None:
     for version in (6, 7):
         built_pipeline.lay(Path(), version=version, shift=40)
-        publish.publish(place.client, lambda line: None, ["image"])
+        publish.publish(place.client, lambda line: None, ["fashion"])
     built_pipeline.lay(Path(), version=4)
     found = place.plan()
-    assert found["convoy-image 6"] == (False, "a challenger that waits")
-    assert found["convoy-image 5"][0]
+    assert found["convoy-fashion 6"] == (False, "a challenger that waits")
+    assert found["convoy-fashion 5"][0]
 
 
 def test_what_a_decision_of_late_names_stays(place: Place) -> None:
     built_pipeline.lay(Path(), version=5)
-    publish.publish(place.client, lambda line: None, ["image"])
-    os.utime(DEPLOYED / "image/current", (0, 0), follow_symlinks=False)
+    publish.publish(place.client, lambda line: None, ["fashion"])
+    os.utime(DEPLOYED / "fashion/current", (0, 0), follow_symlinks=False)
     for old, age in ((2, 29), (1, 31)):
         about = Model(version=str(old), digest=place.digest(old))
         at = (LATER - timedelta(days=age)).isoformat()
-        journal.append("image", journal.deployed_model("image"), about, Grounds("refusal", "by hand"), at)
+        journal.append("fashion", journal.deployed_model("fashion"), about, Grounds("refusal", "by hand"), at)
     found = place.plan()
-    assert found["convoy-image 2"] == (False, "a decision of the last 30 days names it")
-    assert not found[f"bundle image {place.digest(2)[:12]}"][0]
-    assert found["convoy-image 1"][0]
+    assert found["convoy-fashion 2"] == (False, "a decision of the last 30 days names it")
+    assert not found[f"bundle fashion {place.digest(2)[:12]}"][0]
+    assert found["convoy-fashion 1"][0]
 
 
 def test_nothing_younger_goes_however_many_there_are(place: Place) -> None:
@@ -176,20 +176,20 @@ def test_nothing_younger_goes_however_many_there_are(place: Place) -> None:
 
 
 def test_what_a_service_may_still_be_reading_stays(place: Place) -> None:
-    os.utime(DEPLOYED / "image/current", follow_symlinks=False)
+    os.utime(DEPLOYED / "fashion/current", follow_symlinks=False)
     found = place.plan()
-    assert "a service may still read it" in found[f"bundle image {place.digest(1)[:12]}"][1]
+    assert "a service may still read it" in found[f"bundle fashion {place.digest(1)[:12]}"][1]
 
 
 def test_runs_that_publish_did_not_make_are_not_judged(place: Place) -> None:
-    experiment = mlflow_runs.experiment_of(place.client, "image")
+    experiment = mlflow_runs.experiment_of(place.client, "fashion")
     for tags in ({}, {mlflow_runs.RUN_KEY: "tune", "optuna.state": "COMPLETE"}):
         run = place.client.create_run(experiment, tags=tags)
         place.client.set_terminated(run.info.run_id)
     place.client.create_run(experiment, tags={mlflow_runs.RUN_KEY: "x", "convoy.architecture": "cnn"})  # goes on
     runs = [name for name in place.plan() if name.startswith("run ")]
     assert (
-        len(runs) == len(run_cleanup.runs(place.client, "image")) - 3 - 4
+        len(runs) == len(run_cleanup.runs(place.client, "fashion")) - 3 - 4
     )  # nor are those that say what was built when
 
 
@@ -197,20 +197,20 @@ def test_checkpoints_go_where_nobody_goes_on_with_them(tmp_path: Path, monkeypat
     assert gc.TRAININGS == checkpoints.HOME
     monkeypatch.chdir(tmp_path)
     client = open_empty_store()
-    for name in ("image-cnn-old", "image-cnn-busy", "image-cnn-new"):
+    for name in ("fashion-cnn-old", "fashion-cnn-busy", "fashion-cnn-new"):
         folder = gc.TRAININGS / name
         folder.mkdir(parents=True)
         for path in (folder / "lock", folder / "epoch=0001.ckpt", folder):
             if path != folder:
                 path.write_bytes(b"x" * 100)
-            if name != "image-cnn-new":
+            if name != "fashion-cnn-new":
                 os.utime(path, (0, 0))
-    with (gc.TRAININGS / "image-cnn-busy/lock").open() as lock:
+    with (gc.TRAININGS / "fashion-cnn-busy/lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         made = gc.plan(client, LEAST, datetime.now(UTC))
-        assert [thing.name for thing in made.going] == ["training image-cnn-old"]
+        assert [thing.name for thing in made.going] == ["training fashion-cnn-old"]
         gc.carry_out(client, made.going, lambda line: None)
-    assert {path.name for path in gc.TRAININGS.iterdir()} == {"image-cnn-busy", "image-cnn-new"}
+    assert {path.name for path in gc.TRAININGS.iterdir()} == {"fashion-cnn-busy", "fashion-cnn-new"}
 
 
 @pytest.mark.parametrize("every", [20, pytest.param(1, marks=pytest.mark.proof)])
@@ -270,7 +270,7 @@ def linked(artifacts: Path, other: Path) -> Path:
 
 @pytest.mark.parametrize("name", ELSEWHERE)
 def test_gc_removes_nothing_outside_the_artifact_root(place: Place, name: str) -> None:
-    version = registry.get_version(place.client, "image", "1")
+    version = registry.get_version(place.client, "fashion", "1")
     run_id = str(version.run_id)
     [artifacts] = Path.cwd().glob(f"mlruns/*/{run_id}/artifacts")
     other = Path.cwd().parent / "other" / run_id / "artifacts"
@@ -283,7 +283,7 @@ def test_gc_removes_nothing_outside_the_artifact_root(place: Place, name: str) -
         return {path for root in (other, Path("mlruns")) for path in root.rglob("*")}
 
     before = held()
-    goes, why = place.plan()["convoy-image 1"]
+    goes, why = place.plan()["convoy-fashion 1"]
     run_cleanup.retire_version(place.client, version)
     assert held() == before
     assert not goes and "outside the artifact root" in why
@@ -293,19 +293,19 @@ def test_gc_removes_nothing_outside_the_artifact_root(place: Place, name: str) -
         place.client.set_tag(run_id, run_cleanup.RETIRED, begun)
         if begun == "run":
             place.client.delete_run(run_id)
-        run_cleanup.finish(place.client, "image")
+        run_cleanup.finish(place.client, "fashion")
     assert held() == before and place.client.get_run(run_id).info.lifecycle_stage == "deleted"
 
 
 def test_nothing_is_written_outside_the_artifact_root(place: Place) -> None:
-    version = registry.get_version(place.client, "image", "4")
+    version = registry.get_version(place.client, "fashion", "4")
     other = Path.cwd().parent / "other"
     lead_elsewhere(str(version.run_id), other.as_uri())
     with pytest.raises(artifacts.StoreMoved, match="nothing was written there"):
         artifacts.put_files(place.client, str(version.run_id), {"gates/report.json": b"{}"})
-    folder = deployment.folder_of("image", place.digest(4))
+    folder = deployment.folder_of("fashion", place.digest(4))
     with pytest.raises(artifacts.StoreMoved, match="nothing was written there"):
-        registration.register(place.client, "image", folder, str(version.run_id), {})
+        registration.register(place.client, "fashion", folder, str(version.run_id), {})
     assert not other.exists()
 
 
@@ -313,10 +313,10 @@ def test_what_else_is_in_mlflow_s_bin_stays(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     client = open_empty_store()
     mine = client.create_experiment("mine", artifact_location=(tmp_path / "mine").as_uri())
-    for experiment in (mine, mlflow_runs.experiment_of(client, "image")):
+    for experiment in (mine, mlflow_runs.experiment_of(client, "fashion")):
         run_id = client.create_run(experiment, tags={mlflow_runs.RUN_KEY: "x"}).info.run_id
         client.log_dict(run_id, {}, "model/file.json")
-    model = client.create_logged_model(mlflow_runs.experiment_of(client, "image"), name="mine")
+    model = client.create_logged_model(mlflow_runs.experiment_of(client, "fashion"), name="mine")
     client.delete_logged_model(model.model_id)
     client.delete_experiment(mine)
     run_cleanup.retire_runs(client, [run_id])
@@ -332,8 +332,8 @@ def test_the_verb_tells_and_removes_nothing_unless_asked(place: Place, monkeypat
     assert done.exit_code == 0, done.output
     assert "nothing goes" in done.output and "nothing was removed; `python -m convoy gc --yes`" in done.output
     assert "it served before; a rollback goes back to it" in done.output
-    (DEPLOYED / "image/decisions.jsonl").unlink()  # as where the releases are older than the history
-    for path in (DEPLOYED / "image").glob("*/release.json"):
+    (DEPLOYED / "fashion/decisions.jsonl").unlink()  # as where the releases are older than the history
+    for path in (DEPLOYED / "fashion").glob("*/release.json"):
         release = json.loads(path.read_text())
         release.pop("history", None)
         path.write_text(json.dumps({**release, "promoted_at": f"201{release['version']}-01-01T00:00:00+00:00"}))
@@ -343,7 +343,7 @@ def test_the_verb_tells_and_removes_nothing_unless_asked(place: Place, monkeypat
     done = CliRunner().invoke(app, ["gc", "--yes"])
     assert done.exit_code == 0 and "are gone" in done.output
     place.check()
-    assert len([path for path in (DEPLOYED / "image").iterdir() if len(path.name) == 64]) == 2
+    assert len([path for path in (DEPLOYED / "fashion").iterdir() if len(path.name) == 64]) == 2
 
 
 def test_gc_refuses_a_clock_that_jumped(place: Place) -> None:
@@ -376,8 +376,8 @@ def test_the_verb_refuses_unless_the_clock_is_right(place: Place) -> None:
         connection.execute("UPDATE runs SET start_time = start_time - ?, end_time = end_time - ?", (year_ms, year_ms))
         for column in ("creation_time", "last_updated_time"):
             connection.execute(f"UPDATE model_versions SET {column} = {column} - ?", (year_ms,))
-    journal.path_of("image").unlink()
-    for path in (DEPLOYED / "image").glob("*/release.json"):
+    journal.path_of("fashion").unlink()
+    for path in (DEPLOYED / "fashion").glob("*/release.json"):
         release = json.loads(path.read_text())
         release.pop("history", None)
         path.write_text(json.dumps({**release, "promoted_at": "2020-01-01T00:00:00+00:00"}))

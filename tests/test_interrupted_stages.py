@@ -24,7 +24,16 @@ from convoy.lineage import workspace
 
 pytestmark = pytest.mark.process
 METRICS = {"validation": {"accuracy": 0.9, "log_loss": 0.3}}
-CHOICE = Path("reports/image/choice.json")
+CHOICE, WINNER = Path("reports/bars/choice.json"), Path("winner/bars")
+CANDIDATES = [Path("candidates/bars", name, "candidate.json") for name in ("bars-cnn", "bars-lstm")]
+ENTRIES = {
+    "data": {"bars": {"kind": "image"}},
+    "tasks": {"bars": {"data": "bars", "kind": "image"}},
+    "candidates": {
+        f"bars-{name}": {"task": "bars", "data": "bars", "kind": "image", "network": {"name": name}}
+        for name in ("cnn", "lstm")
+    },
+}
 WITHIN_S = 60  # for what takes a second on a machine that is not busy
 SLOW = """
 import os
@@ -56,13 +65,17 @@ subprocess.run(sys.argv[1:])
 
 @pytest.fixture
 def choose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder where the stage `choose image` has run before, as the current one."""
+    """A folder where the stage `choose bars` has run before, as the current one."""
     monkeypatch.chdir(tmp_path)
-    for name in ("cnn", "lstm"):
-        atomic.write_json(Path("reports/image", name, "metrics.json"), METRICS)
-    Path("params.yaml").write_text("choose: {metric: accuracy}\n")
+    for file in CANDIDATES:
+        atomic.write_json(file, METRICS)
+    choose_by("accuracy")
     assert run_choose().returncode == 0
     yield tmp_path
+
+
+def choose_by(metric: str) -> None:
+    Path("params.yaml").write_text(json.dumps({**ENTRIES, "choose": {"metric": metric}}))
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -73,7 +86,7 @@ def environment(**more: str) -> dict[str, str]:
 def run_choose(
     *before: str, prepare: Callable[[], None] | None = None, **more: str
 ) -> "subprocess.CompletedProcess[str]":
-    command = [*before, sys.executable, "-m", "pipelines.choose", "image"]
+    command = [*before, sys.executable, "-m", "pipelines.choose", "bars"]
     return subprocess.run(
         command, env=environment(**more), capture_output=True, text=True, timeout=WITHIN_S, preexec_fn=prepare
     )
@@ -85,12 +98,13 @@ def leftovers(folder: Path) -> list[str]:
 
 def assert_one_line(done: "subprocess.CompletedProcess[str]", *words: str) -> None:
     assert done.returncode == 1, done.stderr
-    assert done.stderr.count("\n") == 1 and done.stderr.startswith("choose@image: "), done.stderr
+    assert done.stderr.count("\n") == 1 and done.stderr.startswith("choose@bars: "), done.stderr
     assert all(word in done.stderr for word in words), done.stderr
 
 
 def test_a_disk_that_is_full_from_any_write_on_ends_a_stage_in_one_line_and_leaves_the_old(choose: Path) -> None:
-    before, log = CHOICE.read_bytes(), choose.parent / "fault"
+    log, files = choose.parent / "fault", (CHOICE, WINNER / "candidate.json")
+    before = [file.read_bytes() for file in files]
     for step in range(1, 50):
         log.unlink(missing_ok=True)
         done = run_choose(
@@ -100,7 +114,7 @@ def test_a_disk_that_is_full_from_any_write_on_ends_a_stage_in_one_line_and_leav
             CONVOY_FAULT_IN="pipelines.choose",
             CONVOY_FAULT_LOG=str(log),
         )
-        assert CHOICE.read_bytes() == before
+        assert [file.read_bytes() for file in files] == before
         assert not leftovers(choose)
         if not log.exists():
             break
@@ -109,10 +123,10 @@ def test_a_disk_that_is_full_from_any_write_on_ends_a_stage_in_one_line_and_leav
 
 
 def test_a_full_disk_is_told_with_the_path_and_the_bytes_that_are_needed(choose: Path) -> None:
-    limit = 100  # bytes: the same error by another number, where nothing can be mounted
-    before = CHOICE.read_bytes()
+    limit = 10  # bytes: the same error by another number, where nothing can be mounted
+    before, needed = CHOICE.read_bytes(), len(CANDIDATES[0].read_bytes())
     done = run_choose(prepare=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
-    assert_one_line(done, str(CHOICE), f"{len(before)} bytes are needed", "ulimit -f")
+    assert_one_line(done, f"{WINNER}: ", f"{needed} bytes are needed", "ulimit -f")
     assert CHOICE.read_bytes() == before and not leftovers(choose)
 
 
@@ -123,15 +137,13 @@ def test_a_disk_that_is_really_full_or_read_only_is_told_so(choose: Path) -> Non
     if mounted.returncode:
         pytest.skip("may not mount here")
     try:
-        for name in ("cnn", "lstm"):
-            atomic.write_json(reports / "image" / name / "metrics.json", METRICS)
         with (reports / "filler").open("wb", buffering=0) as stream, pytest.raises(OSError, match="No space"):
             while True:
                 stream.write(bytes(4096))
         assert_one_line(run_choose(), str(CHOICE), "No space left on device", "bytes are needed", "free some space")
         (reports / "filler").unlink()
         subprocess.run(["mount", "-o", "remount,ro", reports], check=True)
-        assert_one_line(run_choose(), "reports/image", "Read-only file system", "mount it writable")
+        assert_one_line(run_choose(), "reports/bars", "Read-only file system", "mount it writable")
         subprocess.run(["mount", "-o", "remount,rw", reports], check=True)
         assert run_choose().returncode == 0 and not leftovers(choose)
     finally:
@@ -144,24 +156,25 @@ def test_a_folder_that_may_not_be_written_is_told_with_the_remedy(choose: Path) 
         if folder.stat().st_uid == 0 and not folder.stat().st_mode & 0o001:
             folder.chmod(folder.stat().st_mode | 0o055)
     shutil.chown(".run/stages", "nobody")
-    shutil.chown(".run/stages/choose@image.lock", "nobody")
+    shutil.chown(".run/stages/choose@bars.lock", "nobody")
     done = run_choose("setpriv", "--reuid", "65534", "--clear-groups")
-    assert_one_line(done, str(CHOICE), "Permission denied", "give yourself the right to it")
+    assert_one_line(done, f"{WINNER}: ", "Permission denied", "give yourself the right to it")
 
 
-def test_too_few_files_are_told_with_the_remedy(choose: Path) -> None:
-    few = 5  # three are open from the start, one is the lock's, one the temporary file's
+@pytest.mark.parametrize("few", [5, 6])
+def test_too_few_files_are_told_with_the_remedy(choose: Path, few: int) -> None:
+    """Three are open from the start, one is the lock's, one the temporary folder's, one that of a file in it."""
     done = run_choose(prepare=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (few, few)))
     assert_one_line(done, "Too many open files", "ulimit -n")
     assert not leftovers(choose)
 
 
 def test_what_is_missing_or_invalid_is_told_in_one_line(choose: Path) -> None:
-    Path("params.yaml").write_text("choose: {metric: beauty}\n")
+    choose_by("beauty")
     assert_one_line(run_choose(), "params.yaml: choose.metric is 'beauty'")
-    Path("params.yaml").write_text("choose: {metric: accuracy}\n")
-    Path("reports/image/cnn/metrics.json").unlink()
-    assert_one_line(run_choose(), "reports/image/cnn/metrics.json", "No such file")
+    choose_by("accuracy")
+    CANDIDATES[0].unlink()
+    assert_one_line(run_choose(), str(CANDIDATES[0]), "No such file")
 
 
 def test_what_a_kill_left_is_swept_and_what_another_process_writes_is_not(tmp_path: Path) -> None:
@@ -334,14 +347,14 @@ def ground(copy: Path, tmp_path: Path) -> Ground:
 def test_after_kills_at_any_time_and_full_disks_the_next_repro_gives_the_same(
     ground: Ground, every: int, full_every: int, at_random: int
 ) -> None:
-    outcomes = list(kills.at_each_write(ground, "choose@text", "stage", every))
+    outcomes = list(kills.at_each_write(ground, "choose@reviews", "stage", every))
     assert len(outcomes) > 8 // every
-    full = list(kills.with_full_disk(ground, "choose@text", full_every))
+    full = list(kills.with_full_disk(ground, "choose@reviews", full_every))
     assert len(full) > 8 // full_every and all(outcome.told for outcome in full), full
     outcomes += full
     rng = random.Random(0)
     for target in ("dvc", "both"):
-        found = [kills.at_random(ground, "choose@text", target, rng) for _ in range(at_random)]
+        found = [kills.at_random(ground, "choose@reviews", target, rng) for _ in range(at_random)]
         outcomes += [outcome for outcome in found if outcome]
     print(*outcomes, sep="\n")
     assert all(outcome.verified and outcome.same for outcome in outcomes)
@@ -352,14 +365,14 @@ def test_after_kills_at_any_time_and_full_disks_the_next_repro_gives_the_same(
 @pytest.mark.pipeline
 @pytest.mark.parametrize("after_s", [0, pytest.param(1, marks=pytest.mark.proof)])
 def test_of_two_dvc_repro_at_once_at_least_one_ends_and_nothing_is_lost(ground: Ground, after_s: int) -> None:
-    race = races.run(ground, "choose@text", after_s)
+    race = races.run(ground, "choose@reviews", after_s)
     assert race.ended.startswith(("both", "one")) and race.plain and race.same, race
 
 
 @pytest.mark.pipeline
 @pytest.mark.parametrize("every", [24, pytest.param(6, marks=pytest.mark.proof)])
 def test_a_dvc_killed_while_it_writes_its_own_files_goes_on_after_verify(ground: Ground, every: int) -> None:
-    outcomes = list(kills.at_each_write(ground, "choose@text", "dvc", every))
+    outcomes = list(kills.at_each_write(ground, "choose@reviews", "dvc", every))
     print(*outcomes, sep="\n")
     assert len(outcomes) > 48 // every and all(outcome.verified and outcome.same for outcome in outcomes)
     assert all(outcome.plain or "torn" in outcome.at for outcome in outcomes)

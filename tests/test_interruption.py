@@ -26,17 +26,17 @@ def environment() -> dict[str, str]:
 
 @pytest.mark.process
 @pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.proof)])  # 4: each way to be killed, once
-@pytest.mark.parametrize(("task", "architecture"), [("image", "cnn"), ("text", "lstm")])
+@pytest.mark.parametrize(("kind", "network"), [("image", "cnn"), ("text", "lstm")])
 def test_a_training_killed_many_times_gives_the_same_weights(
-    task: str, architecture: str, kills: int, tmp_path: Path
+    kind: str, network: str, kills: int, tmp_path: Path
 ) -> None:
-    muon = 0.02 if task == "image" else None  # as in params.yaml: each optimizer's state must come back
+    muon = 0.02 if kind == "image" else None  # as in params.yaml: each optimizer's state must come back
     # An adversary remembers the step before, of the same batch: it must have nothing to remember between epochs.
-    changes = {"network": {"adversarial": 0.1}} if task == "text" else {}
-    tiny_training.lay(tmp_path, task, architecture, changes, muon_learning_rate=muon)
+    changes = {"network": {"adversarial": 0.1}} if kind == "text" else {}
+    tiny_training.lay(tmp_path, kind, network, changes, muon_learning_rate=muon)
     script = Path(__file__).with_name("killed_training.py").absolute()
     done = subprocess.run(
-        [sys.executable, script, task, architecture, str(kills), "0"],
+        [sys.executable, script, tiny_training.named(kind, network), str(kills), "0"],
         cwd=tmp_path,
         env=environment(),
         capture_output=True,
@@ -57,7 +57,7 @@ def test_a_signal_ends_the_stage_at_once_and_it_writes_nothing(
     number: signal.Signals, code: int, tmp_path: Path
 ) -> None:
     tiny_training.lay(tmp_path, "text", "lstm", epochs=1000)
-    command = [sys.executable, "-m", "pipelines.train", "text", "lstm"]
+    command = [sys.executable, "-m", "pipelines.train", "notes-lstm"]
     with subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True) as training:
         while training.poll() is None and not list(tmp_path.glob(".run/training/*/epoch=*.ckpt")):
             time.sleep(0.05)
@@ -66,7 +66,7 @@ def test_a_signal_ends_the_stage_at_once_and_it_writes_nothing(
         said = training.communicate(timeout=60)[1]
     assert training.returncode == code
     assert time.monotonic() - began < 15  # mostly Python's own end
-    assert f"text-lstm: stopped by {number.name}" in said
+    assert f"notes-lstm: stopped by {number.name}" in said
     assert "Traceback" not in said
     assert not list(tmp_path.glob("candidates/*")) + list(tmp_path.glob("reports/*"))
     assert len(list(tmp_path.glob(".run/training/*/epoch=*.ckpt"))) >= 1
@@ -89,10 +89,10 @@ def test_a_training_killed_half_way_is_one_run_in_mlflow_with_each_point_once(
     store = open_empty_store()
     epochs = 60
     tiny_training.lay(tmp_path, "image", "cnn", epochs=epochs, patience=epochs)
-    words = [sys.executable, "-m", "pipelines.train", "image", "cnn"]
+    words = [sys.executable, "-m", "pipelines.train", "bars-cnn"]
 
     def runs() -> list[Run]:
-        experiment = store.get_experiment_by_name("convoy-image")
+        experiment = store.get_experiment_by_name("convoy-bars")
         return store.search_runs([experiment.experiment_id]) if experiment else []
 
     def steps() -> list[int]:
@@ -124,7 +124,7 @@ def test_a_training_killed_half_way_is_one_run_in_mlflow_with_each_point_once(
     assert training.returncode == 0 and "goes on after epoch" in said
     (run,) = runs()
     assert run.info.run_id == killed.info.run_id
-    fingerprint = json.loads(Path("reports/image/cnn/training.json").read_text())["fingerprint"]
+    fingerprint = json.loads(Path("reports/bars/bars-cnn/metrics.json").read_text())["training"]["fingerprint"]
     assert run.data.tags["convoy.run_key"] == fingerprint
     found = steps()
     print(f"\nkilled and resumed: {len(found)} of {epochs} points in MLflow live, none twice: {run.info.status}")

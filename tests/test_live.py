@@ -34,7 +34,13 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
 
 
 def start(rows: list[dict[str, float]] | None = None, pid: int | None = None) -> dict[str, Any]:
-    about = {"task": "image", "architecture": "cnn", "fingerprint": "f" * 64, "started_ms": START_MS}
+    about = {
+        "task": "fashion",
+        "candidate": "fashion-cnn",
+        "network": "cnn",
+        "fingerprint": "f" * 64,
+        "started_ms": START_MS,
+    }
     return {"event": "start", **about, "pid": pid or os.getpid(), "params": PARAMS, "rows": rows or []}
 
 
@@ -51,7 +57,7 @@ def follow(*events: dict[str, Any]) -> None:
 
 
 def the_run(client: MlflowClient) -> Run:
-    (run,) = client.search_runs([mlflow_runs.experiment_of(client, "image")])
+    (run,) = client.search_runs([mlflow_runs.experiment_of(client, "fashion")])
     return run
 
 
@@ -69,16 +75,16 @@ def points(client: MlflowClient, run: Run) -> dict[str, list[tuple[int, int, flo
 def published(rows: list[dict[str, float]]) -> RunContent:
     """What publish would bring of the same training; its start is known only to a second there."""
     params = {"architecture": "cnn", **texts(PARAMS)}
-    return RunContent("image-cnn", "f" * 64, START_MS + 700, START_MS + 9_000, params, curves=curves_of(rows))
+    return RunContent("fashion-cnn", "f" * 64, START_MS + 700, START_MS + 9_000, params, curves=curves_of(rows))
 
 
 def test_a_followed_run_is_what_publish_would_have_made(client: MlflowClient) -> None:
     follow(start(), *epochs(0, 4), end("FINISHED"))
     run = the_run(client)
-    assert (run.info.status, run.info.run_name, run.info.start_time) == ("FINISHED", "image-cnn", START_MS)
+    assert (run.info.status, run.info.run_name, run.info.start_time) == ("FINISHED", "fashion-cnn", START_MS)
     assert run.data.params == {"architecture": "cnn", **texts(PARAMS)}
     assert points(client, run) == curves_of(ROWS)
-    experiment = mlflow_runs.experiment_of(client, "image")
+    experiment = mlflow_runs.experiment_of(client, "fashion")
     _, added = mlflow_runs.complete_run(client, experiment, published(ROWS))
     assert not added["run"] + added["params"] + added["metric points"]
     assert points(client, the_run(client)) == curves_of(ROWS)
@@ -104,7 +110,7 @@ def test_a_training_that_fails_says_why(client: MlflowClient) -> None:
 
 def test_publish_finishes_what_was_not_told(client: MlflowClient) -> None:
     follow(start(), *epochs(0, 2), end("KILLED", "SIGTERM"))
-    mlflow_runs.complete_run(client, mlflow_runs.experiment_of(client, "image"), published(ROWS))
+    mlflow_runs.complete_run(client, mlflow_runs.experiment_of(client, "fashion"), published(ROWS))
     run = the_run(client)
     assert run.info.status == "FINISHED" and mlflow_runs.END_REASON not in run.data.tags
     assert points(client, run) == curves_of(ROWS)
@@ -135,7 +141,7 @@ def test_while_mlflow_fails_all_is_kept_and_then_brought_once(
 
 def test_a_run_that_a_slow_server_made_twice_is_one_after_publish(client: MlflowClient) -> None:
     follow(start(), *epochs(0, 2))
-    experiment = mlflow_runs.experiment_of(client, "image")
+    experiment = mlflow_runs.experiment_of(client, "fashion")
     mlflow_runs.make_run(client, experiment, published(ROWS))
     run, added = mlflow_runs.complete_run(client, experiment, published(ROWS))
     assert the_run(client).info.run_id == run.info.run_id and not added["run"]
@@ -154,8 +160,8 @@ def another() -> Iterator["subprocess.Popen[bytes]"]:
 
 
 def running_run(client: MlflowClient, pid: int, **tags: str) -> str:
-    experiment = mlflow_runs.experiment_of(client, "image")
-    content = RunContent("image-cnn", str(pid), START_MS, START_MS)
+    experiment = mlflow_runs.experiment_of(client, "fashion")
+    content = RunContent("fashion-cnn", str(pid), START_MS, START_MS)
     changed = {f"convoy.{name}": value for name, value in tags.items()}
     return str(mlflow_runs.make_run(client, experiment, content, {**process_tags(pid), **changed}).info.run_id)
 
@@ -168,10 +174,10 @@ def test_a_run_whose_process_is_dead_is_closed_and_all_others_are_left(
     lives = running_run(client, os.getpid())
     elsewhere = running_run(client, another.pid, host="another.example.org")
     number_used_again = running_run(client, os.getpid(), process_started=str(psutil.Process().create_time() - 3600))
-    assert live_runs.close_orphaned_runs(client) == ["image-cnn"]
+    assert live_runs.close_orphaned_runs(client) == ["fashion-cnn"]
     another.kill()
     another.wait()
-    assert live_runs.close_orphaned_runs(client) == ["image-cnn"] and live_runs.close_orphaned_runs(client) == []
+    assert live_runs.close_orphaned_runs(client) == ["fashion-cnn"] and live_runs.close_orphaned_runs(client) == []
     killed = {
         run_id
         for run_id in (dies, number_used_again, lives, elsewhere)
@@ -197,7 +203,7 @@ def dead_pid() -> int:
 
 def test_a_process_that_was_dead_when_its_run_was_made_is_dead(client: MlflowClient) -> None:
     running_run(client, dead_pid())
-    assert live_runs.close_orphaned_runs(client) == ["image-cnn"]
+    assert live_runs.close_orphaned_runs(client) == ["fashion-cnn"]
 
 
 KILLED_IN_PUBLISH = """
@@ -207,7 +213,7 @@ from convoy.tracking import mlflow_runs
 from test_live import ROWS, published
 mlflow_runs._add_tags = lambda *_: os._exit(9)
 client = mlflow_runs.open_store()
-mlflow_runs.complete_run(client, mlflow_runs.experiment_of(client, "image"), published(ROWS))
+mlflow_runs.complete_run(client, mlflow_runs.experiment_of(client, "fashion"), published(ROWS))
 """
 
 
@@ -221,11 +227,11 @@ def killed_in_publish() -> None:
 
 def test_a_run_that_a_killed_publish_was_making_is_closed_and_completed_by_the_next(client: MlflowClient) -> None:
     killed_in_publish()
-    assert the_run(client).info.status == "RUNNING" and live_runs.close_orphaned_runs(client) == ["image-cnn"]
+    assert the_run(client).info.status == "RUNNING" and live_runs.close_orphaned_runs(client) == ["fashion-cnn"]
     assert mlflow_runs.END_REASON in the_run(client).data.tags
     killed_in_publish()
     assert the_run(client).info.status == "KILLED"
-    mlflow_runs.complete_run(client, mlflow_runs.experiment_of(client, "image"), published(ROWS))
+    mlflow_runs.complete_run(client, mlflow_runs.experiment_of(client, "fashion"), published(ROWS))
     run = the_run(client)
     assert run.info.status == "FINISHED" and mlflow_runs.END_REASON not in run.data.tags
     assert points(client, run) == curves_of(ROWS)
@@ -235,6 +241,6 @@ def test_a_running_run_that_publish_completes_is_of_that_publish(
     client: MlflowClient, another: "subprocess.Popen[bytes]"
 ) -> None:
     content = published(ROWS)
-    mlflow_runs.make_run(client, mlflow_runs.experiment_of(client, "image"), content, process_tags(another.pid))
+    mlflow_runs.make_run(client, mlflow_runs.experiment_of(client, "fashion"), content, process_tags(another.pid))
     killed_in_publish()
-    assert another.poll() is None and live_runs.close_orphaned_runs(client) == ["image-cnn"]
+    assert another.poll() is None and live_runs.close_orphaned_runs(client) == ["fashion-cnn"]

@@ -42,20 +42,20 @@ def test_after_mlflow_was_deleted_publish_brings_all_back_and_what_serves_goes_o
     assert first.returncode == 0 and first.stderr == "" and "version 1 promoted" in first.stdout
     built_pipeline.lay(Path(), shift=40, version=2)
     assert "stays challenger" in convoy("publish").stdout
-    release = read_release(Path("deployed/image/current"))
+    release = read_release(Path("deployed/fashion/current"))
     Path("mlflow-store/mlflow.db").unlink()
     shutil.rmtree("mlruns")
     again = convoy("publish")
     assert again.returncode == 0 and again.stderr == ""
     assert "version 2 stays challenger, version 1 serves" in again.stdout
-    found = read_release(Path("deployed/image/current"))
+    found = read_release(Path("deployed/fashion/current"))
     assert release is not None and found is not None
     assert found.digest == release.digest and found.promoted_at == release.promoted_at
     assert found.run_id != release.run_id  # of the new record
-    refused = convoy("promote", "--task", "image", "--version", "2")
+    refused = convoy("promote", "--task", "fashion", "--version", "2")
     assert refused.returncode == 1 and "needs --reason" in refused.stderr and "it is worse by" in refused.stderr
-    assert convoy("promote", "--task", "image", "--version", "2", "--reason", "a trial").returncode == 0
-    assert digest_of(Path("deployed/image/current")) == digest_of(Path("bundles/image"))
+    assert convoy("promote", "--task", "fashion", "--version", "2", "--reason", "a trial").returncode == 0
+    assert digest_of(Path("deployed/fashion/current")) == digest_of(Path("bundles/fashion"))
 
 
 @pytest.mark.mlflow
@@ -73,8 +73,17 @@ def test_two_at_once_publish_once() -> None:
 @pytest.mark.mlflow
 @pytest.mark.process
 def test_with_nothing_built_publish_says_what_to_do() -> None:
+    built_pipeline.write_params(Path(), "fashion")
     done = convoy("publish")
     assert done.returncode == 0 and "`dvc repro` makes what is missing" in done.stdout
+
+
+@pytest.mark.mlflow
+@pytest.mark.process
+def test_elsewhere_publish_says_where_it_belongs() -> None:
+    done = convoy("publish")
+    assert done.returncode == 1 and "params.yaml is missing; run this in the folder" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.mlflow
@@ -82,7 +91,7 @@ def test_with_nothing_built_publish_says_what_to_do() -> None:
 def test_what_a_user_can_mend_is_a_sentence_without_a_traceback() -> None:
     built_pipeline.lay(Path())
     for words, environment, said in [
-        (["promote", "--task", "image", "--version", "3"], {}, "convoy-image has no version 3; there is none"),
+        (["promote", "--task", "fashion", "--version", "3"], {}, "convoy-fashion has no version 3; there is none"),
         (["publish"], {"MLFLOW_TRACKING_URI": "http://127.0.0.1:1"}, "MLflow (http://127.0.0.1:1) refuses"),
     ]:
         done = convoy(*words, **environment)

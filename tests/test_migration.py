@@ -14,7 +14,7 @@ from mlflow_store import open_empty_store
 
 from convoy.bundles.bundle import BundleInvalid, Release, digest_of, read_bundle, read_release
 from convoy.bundles.predictor import Predictor
-from convoy.core.paths import DATA_KINDS, DEPLOYED, Task
+from convoy.core.paths import DEPLOYED
 from convoy.operations import migrate
 from convoy.release import deployment, journal, publish
 from convoy.tracking import registry
@@ -22,6 +22,8 @@ from convoy.tracking import registry
 pytestmark = pytest.mark.mlflow
 OLD = Path(__file__).parent / "old_bundles"
 NEW = Path("new")
+# The cards of these bundles have the former names of the tasks.
+FORMAT_1 = {"fashion": OLD / "format-1-image", "reviews": OLD / "format-1-text"}
 
 
 @pytest.fixture(autouse=True)
@@ -30,39 +32,39 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
-def deploy_old(task: Task) -> Path:
+def deploy_old(task: str) -> Path:
     """A format 1 bundle that serves, as its release of Convoy left it."""
-    digest = digest_of(OLD / f"format-1-{task}")
+    digest = digest_of(FORMAT_1[task])
     folder = DEPLOYED / task / digest
-    shutil.copytree(OLD / f"format-1-{task}", folder)
+    shutil.copytree(FORMAT_1[task], folder)
     release = Release(name=f"convoy-{task}", version="4", run_id="r", digest=digest, promoted_at="2026-01-01")
     (folder / "release.json").write_text(release.model_dump_json())
     (DEPLOYED / task / "current").symlink_to(digest)
     return folder
 
 
-@pytest.mark.parametrize("task", DATA_KINDS)
-def test_a_bundle_of_format_1_becomes_one_of_today_that_gives_the_very_same_probabilities(task: Task) -> None:
+@pytest.mark.parametrize("task", FORMAT_1)
+def test_a_bundle_of_format_1_becomes_one_of_today_that_gives_the_very_same_probabilities(task: str) -> None:
     said: list[str] = []
-    migrate.migrate(OLD / f"format-1-{task}", NEW, said.append)
+    migrate.migrate(FORMAT_1[task], NEW, said.append)
     new = Predictor(NEW)
-    examples = json.loads((OLD / f"format-1-{task}" / "examples.json").read_bytes())
+    examples = json.loads((FORMAT_1[task] / "examples.json").read_bytes())
     answers = new.replay([example["input"] for example in examples])
     assert np.array_equal(answers, np.array([example["probabilities"] for example in examples], dtype=np.float32))
     for name in {path.name for path in NEW.iterdir()} - {"card.json", "manifest.json"}:
-        assert (NEW / name).read_bytes() == (OLD / f"format-1-{task}" / name).read_bytes()
+        assert (NEW / name).read_bytes() == (FORMAT_1[task] / name).read_bytes()
     assert (new.card.format_version, new.card.temperature, new.card.sets.n) == (2, 1.0, 0)
     assert any("cannot give prediction sets" in line for line in said)
 
 
 def test_migrating_again_gives_the_same_digest() -> None:
-    migrate.migrate(OLD / "format-1-text", NEW, print)
-    migrate.migrate(OLD / "format-1-text", Path("again"), print)
+    migrate.migrate(FORMAT_1["reviews"], NEW, print)
+    migrate.migrate(FORMAT_1["reviews"], Path("again"), print)
     assert digest_of(NEW) == digest_of(Path("again"))
 
 
-@pytest.mark.parametrize("task", DATA_KINDS)
-def test_one_that_serves_is_served_by_its_successor_and_stays_beside_it(task: Task) -> None:
+@pytest.mark.parametrize("task", FORMAT_1)
+def test_one_that_serves_is_served_by_its_successor_and_stays_beside_it(task: str) -> None:
     old = deploy_old(task)
     migrate.migrate(DEPLOYED / task / "current", None, print)
     serving = DEPLOYED / task / "current"
@@ -78,31 +80,31 @@ def test_one_that_serves_is_served_by_its_successor_and_stays_beside_it(task: Ta
 
 
 def test_one_that_no_longer_serves_is_migrated_and_still_does_not_serve() -> None:
-    old = deploy_old("text")
-    migrate.migrate(OLD / "format-1-text", NEW, print)
-    other = Release(name="convoy-text", version="5", run_id="r", digest=digest_of(NEW), promoted_at="2026-01-02")
-    deployment.deploy("text", NEW, other)
-    shutil.rmtree(deployment.folder_of("text", other.digest))
+    old = deploy_old("reviews")
+    migrate.migrate(FORMAT_1["reviews"], NEW, print)
+    other = Release(name="convoy-reviews", version="5", run_id="r", digest=digest_of(NEW), promoted_at="2026-01-02")
+    deployment.deploy("reviews", NEW, other)
+    shutil.rmtree(deployment.folder_of("reviews", other.digest))
     migrate.migrate(old, None, print)
-    assert deployment.current_digest("text") == other.digest and read_bundle(DEPLOYED / "text" / other.digest)
+    assert deployment.current_digest("reviews") == other.digest and read_bundle(DEPLOYED / "reviews" / other.digest)
 
 
 def test_publish_registers_the_successor_as_a_version_of_its_own() -> None:
     built_pipeline.lay(Path())
     shutil.rmtree("bundles")
-    deploy_old("image")
-    migrate.migrate(DEPLOYED / "image" / "current", None, print)
+    deploy_old("fashion")
+    migrate.migrate(DEPLOYED / "fashion" / "current", None, print)
     client = open_empty_store()
-    publish.publish(client, print, ["image"])
-    champion = registry.version_with(client, "image", "champion")
-    assert champion is not None and champion.tags[registry.DIGEST] == deployment.current_digest("image")
-    release = read_release(DEPLOYED / "image" / "current")
+    publish.publish(client, print, ["fashion"])
+    champion = registry.version_with(client, "fashion", "champion")
+    assert champion is not None and champion.tags[registry.DIGEST] == deployment.current_digest("fashion")
+    release = read_release(DEPLOYED / "fashion" / "current")
     assert release is not None and release.version == str(champion.version)
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "card.json", "examples.json", "manifest.json"])
 def test_a_damaged_one_is_refused_and_nothing_is_written(name: str) -> None:
-    shutil.copytree(OLD / "format-1-image", "old")
+    shutil.copytree(FORMAT_1["fashion"], "old")
     content = bytearray(Path("old", name).read_bytes())
     content[len(content) // 2] ^= 1
     Path("old", name).write_bytes(bytes(content))
@@ -115,10 +117,10 @@ def test_what_needs_no_migration_or_a_newer_release_is_said() -> None:
     with pytest.raises(migrate.MigrationRefused, match="has format 2, today's"):
         migrate.migrate(OLD / "format-2-image", NEW, print)
     with pytest.raises(migrate.MigrationRefused, match="--into"):
-        migrate.migrate(OLD / "format-1-image", None, print)
+        migrate.migrate(FORMAT_1["fashion"], None, print)
     NEW.mkdir()
     with pytest.raises(migrate.MigrationRefused, match="new exists"):
-        migrate.migrate(OLD / "format-1-image", NEW, print)
+        migrate.migrate(FORMAT_1["fashion"], NEW, print)
 
 
 def test_the_verb_says_in_one_line_what_is_wrong() -> None:

@@ -15,7 +15,7 @@ from convoy.kinds.image.networks import cnn as image_cnn
 from convoy.kinds.image.networks import lstm as image_lstm
 from convoy.kinds.text.networks import cnn as text_cnn
 from convoy.kinds.text.networks import lstm as text_lstm
-from convoy.kinds.text.networks.input_layer import PairParams, PairVectors, WordVectors, learn_word_vectors
+from convoy.kinds.text.networks.layers.vectors import PairParams, PairVectors, WordVectors, learn_word_vectors
 
 pytestmark = pytest.mark.torch
 
@@ -172,7 +172,7 @@ def test_nobody_is_moved_who_only_answers() -> None:
 
 def test_each_member_begins_with_what_its_own_window_tells() -> None:
     network = small_lstm(1, 3, 3)
-    network.pretrain(planted_texts(), seed=0)
+    network.pretrain(planted_texts(), NO_LABELS, seed=0)
     narrow, wide, again = (member.vectors.embed.weight[2:] for member in network.members)
     assert torch.equal(wide, again)
     assert not torch.allclose(narrow, wide)
@@ -220,6 +220,9 @@ def test_words_are_hidden_in_training_only(architecture: str) -> None:
     network.eval()
 
 
+NO_LABELS = np.zeros(200, dtype=np.int64)  # of `planted_texts`: word vectors are learnt without
+
+
 def planted_texts() -> list[np.ndarray]:
     """Words 10 to 13 stand among 20 to 23, words 30 to 33 among 40 to 43; the two groups never meet."""
     generator = np.random.default_rng(0)
@@ -250,7 +253,7 @@ def test_pretraining_leaves_padding_and_the_unknown_word_as_they_were(architectu
     network = copy.deepcopy(TEXT[architecture])
     layers = [layer for layer in network.modules() if isinstance(layer, WordVectors)]
     before = [layer.embed.weight.detach().clone() for layer in layers]
-    network.pretrain(planted_texts(), seed=0)
+    network.pretrain(planted_texts(), NO_LABELS, seed=0)
     for layer, old in zip(layers, before, strict=True):
         assert torch.equal(old[:2], layer.embed.weight[:2])
         assert not torch.equal(old[10], layer.embed.weight[10])
@@ -302,5 +305,5 @@ def test_pairs_are_hidden_in_training_only() -> None:
 def test_a_window_of_no_words_leaves_the_vectors_random() -> None:
     network = small_lstm(0)
     before = copy.deepcopy(network.state_dict())
-    network.pretrain(planted_texts(), seed=1)
+    network.pretrain(planted_texts(), NO_LABELS, seed=1)
     assert all(torch.equal(before[name], weight) for name, weight in network.state_dict().items())

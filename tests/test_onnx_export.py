@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from export_networks import EXPLAINED, NETWORKS, calibration, network
+from export_networks import CARRIES_STATE, EXPLAINED, NETWORKS, calibration, network
 from tiny_bundles import IMAGE_CARD, STREAM_CARD, TEXT_CARD, stream_tokenizer_json, tokenizer_json
 
 from convoy.bundles.explanation import Explainer
@@ -49,51 +49,53 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", params=NETWORKS, ids="-".join)
 def exported(request: pytest.FixtureRequest, exports: Path) -> tuple[str, str, bytes]:
-    task, architecture = request.param
-    return task, architecture, (exports / f"{task}-{architecture}" / "model.onnx").read_bytes()
+    kind, architecture = request.param
+    return kind, architecture, (exports / f"{kind}-{architecture}" / "model.onnx").read_bytes()
 
 
 @pytest.fixture(scope="module")
 def explainer(exported: tuple[Any, Any, bytes], exports: Path) -> Explainer:
-    task, architecture, content = exported
-    return Explainer(model(task, content), (exports / f"{task}-{architecture}" / "explanation.onnx").read_bytes())
+    kind, architecture, content = exported
+    explanation = (exports / f"{kind}-{architecture}" / "explanation.onnx").read_bytes()
+    return Explainer(model(kind, architecture, content), explanation)
 
 
-def model(task: str, content: bytes) -> Model:
-    cards = {"image": IMAGE_CARD, "text": TEXT_CARD, "text-stream": STREAM_CARD}
-    tokenizer = stream_tokenizer_json() if task == "text-stream" else tokenizer_json()
-    return Model(cards[task], {"model.onnx": content, "tokenizer.json": tokenizer})
+def model(kind: str, architecture: str, content: bytes) -> Model:
+    in_pieces = (kind, architecture) == CARRIES_STATE
+    card = STREAM_CARD if in_pieces else {"image": IMAGE_CARD, "text": TEXT_CARD}[kind]
+    tokenizer = stream_tokenizer_json() if in_pieces else tokenizer_json()
+    return Model(card, {"model.onnx": content, "tokenizer.json": tokenizer})
 
 
-def probabilities(task: str, architecture: str, **changes: Any) -> Probabilities:
-    return Probabilities(network(task, architecture), calibration(task)._replace(**changes)).eval()
+def probabilities(kind: str, architecture: str, **changes: Any) -> Probabilities:
+    return Probabilities(network(kind, architecture), calibration(kind)._replace(**changes)).eval()
 
 
-def inputs(task: str, count: int = 40) -> list[np.ndarray]:
+def inputs(kind: str, count: int = 40) -> list[np.ndarray]:
     generator = np.random.default_rng(0)
-    if task == "image":
+    if kind == "image":
         return list(generator.integers(0, 256, (count, 28, 28, 1), dtype=np.uint8))
     return [generator.integers(1, 50, generator.integers(1, 60)).astype(np.int32) for _ in range(count)]
 
 
 def test_torch_and_onnx_agree_on_every_size(exported: tuple[Any, Any, bytes]) -> None:
-    task, architecture, content = exported
-    agreement = compare_sizes(probabilities(task, architecture), model(task, content), inputs(task))
+    kind, architecture, content = exported
+    agreement = compare_sizes(probabilities(kind, architecture), model(kind, architecture, content), inputs(kind))
     assert agreement.n > 40
     assert require_agreement(agreement, 1e-5, "the grid") is agreement
 
 
 def test_an_answer_does_not_depend_on_the_rest_of_the_batch(exported: tuple[Any, Any, bytes]) -> None:
-    task, _, content = exported
-    agreement = compare_batches(model(task, content), inputs(task, 64))
+    kind, architecture, content = exported
+    agreement = compare_batches(model(kind, architecture, content), inputs(kind, 64))
     assert agreement.max_difference <= 1e-5
 
 
 def test_batch_and_length_are_symbolic_in_the_saved_graph(exported: tuple[Any, Any, bytes]) -> None:
-    task, _, content = exported
+    kind, _, content = exported
     shape = onnx.load_from_string(content).graph.input[0].type.tensor_type.shape.dim
     symbolic = [bool(dimension.dim_param) for dimension in shape]
-    assert symbolic == ([True, False, False, False] if task == "image" else [True, True])
+    assert symbolic == ([True, False, False, False] if kind == "image" else [True, True])
 
 
 def test_no_dropout_is_left_in_the_graph(exported: tuple[Any, Any, bytes]) -> None:
@@ -127,29 +129,29 @@ def test_not_a_number_is_a_disagreement() -> None:
 
 @pytest.mark.parametrize("change", [{"temperature": 1.0}, {"offsets": None}], ids=str)
 def test_the_calibration_is_in_the_graph(exported: tuple[Any, Any, bytes], change: dict[str, Any]) -> None:
-    task, architecture, content = exported
-    other = probabilities(task, architecture, **change)
+    kind, architecture, content = exported
+    other = probabilities(kind, architecture, **change)
     with pytest.raises(ParityBroken):
-        require_agreement(compare_sizes(other, model(task, content), inputs(task)), 1e-4, "the grid")
+        require_agreement(compare_sizes(other, model(kind, architecture, content), inputs(kind)), 1e-4, "the grid")
 
 
 def test_a_changed_weight_breaks_parity(exported: tuple[Any, Any, bytes]) -> None:
-    task, architecture, content = exported
-    other = probabilities(task, architecture)
+    kind, architecture, content = exported
+    other = probabilities(kind, architecture)
     *_, last_bias = other.parameters()
     with torch.no_grad():
         last_bias += torch.linspace(0, 0.1, len(last_bias))
     with pytest.raises(ParityBroken):
-        require_agreement(compare_sizes(other, model(task, content), inputs(task)), 1e-4, "the grid")
+        require_agreement(compare_sizes(other, model(kind, architecture, content), inputs(kind)), 1e-4, "the grid")
 
 
 @pytest.mark.parametrize("exported", EXPLAINED, indirect=True, ids="-".join)
 def test_explanations_sum_up_to_the_predictions_and_are_those_of_torch_on_every_size(
     exported: tuple[Any, Any, bytes], explainer: Explainer
 ) -> None:
-    task, architecture, _ = exported
-    ours = Contributions(network(task, architecture), calibration(task)).eval()
-    sums, difference = compare_explanations(ours, explainer, inputs(task))
+    kind, architecture, _ = exported
+    ours = Contributions(network(kind, architecture), calibration(kind)).eval()
+    sums, difference = compare_explanations(ours, explainer, inputs(kind))
     assert require_agreement(sums, 1e-5, "the sums").n > 40
     assert require_close(difference, 1e-5) == difference
 
@@ -158,9 +160,9 @@ def test_explanations_sum_up_to_the_predictions_and_are_those_of_torch_on_every_
 def test_an_explanation_of_another_temperature_breaks_parity(
     exported: tuple[Any, Any, bytes], explainer: Explainer
 ) -> None:
-    task, architecture, _ = exported
-    warmer = Contributions(network(task, architecture), calibration(task)._replace(temperature=0.85)).eval()
-    _, difference = compare_explanations(warmer, explainer, inputs(task))
+    kind, architecture, _ = exported
+    warmer = Contributions(network(kind, architecture), calibration(kind)._replace(temperature=0.85)).eval()
+    _, difference = compare_explanations(warmer, explainer, inputs(kind))
     with pytest.raises(ParityBroken, match="in the mean"):
         require_close(difference, 1e-4)
 
@@ -173,16 +175,16 @@ def test_a_sum_that_is_not_what_is_predicted_breaks_parity(
         contributions, _ = explainer.run(batch)
         return contributions, contributions.sum(axis=(2, 3))
 
-    task, architecture, content = exported
-    ours = Contributions(network(task, architecture), calibration(task)).eval()
-    without: Any = SimpleNamespace(model=model(task, content), run=without_bias)
+    kind, architecture, content = exported
+    ours = Contributions(network(kind, architecture), calibration(kind)).eval()
+    without: Any = SimpleNamespace(model=model(kind, architecture, content), run=without_bias)
     with pytest.raises(ParityBroken, match="the sums"):
-        require_agreement(compare_explanations(ours, without, inputs(task))[0], 1e-4, "the sums")
+        require_agreement(compare_explanations(ours, without, inputs(kind))[0], 1e-4, "the sums")
 
 
-@pytest.mark.parametrize("exported", [("text-stream", "lstm")], indirect=True, ids="-".join)
+@pytest.mark.parametrize("exported", [CARRIES_STATE], indirect=True, ids="-".join)
 def test_a_text_in_pieces_has_the_answers_of_the_whole(exported: tuple[Any, Any, bytes]) -> None:
-    task, _, content = exported
+    kind, architecture, content = exported
     texts = ["the good film isn't bad<br /><br />at all, " * count for count in (1, 3, 40)]
-    agreement = compare_pieces(model(task, content), texts)
+    agreement = compare_pieces(model(kind, architecture, content), texts)
     assert agreement.n > 300 and agreement.max_difference <= 1e-5 and not agreement.class_flips

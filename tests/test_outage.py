@@ -29,6 +29,8 @@ pytestmark = [pytest.mark.process, pytest.mark.mlflow]
 ROOT = Path.cwd()
 KEY = "a" * 64
 PARAMS = {"learning": {"epochs": 9}}
+TASK = tiny_training.DATA["image"]
+CANDIDATE = tiny_training.named("image", "cnn")
 HELD_UP_S = 0.05  # the most that an epoch may be held up
 
 
@@ -64,7 +66,7 @@ class Training:
         self.rows = list(rows)
         self.held_up_s = 0.0
         self._began = time.monotonic()
-        self.follower.start("image", "cnn", KEY, PARAMS, self.rows)
+        self.follower.start("fashion", "fashion-cnn", "cnn", KEY, PARAMS, self.rows)
         self.process = self.follower.process
         assert self.process is not None
 
@@ -107,8 +109,8 @@ def client(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[MlflowCl
 
 
 def runs(client: MlflowClient) -> list:
-    experiment = client.get_experiment_by_name("convoy-image")
-    return client.search_runs([experiment.experiment_id]) if experiment else []
+    experiments = [each.experiment_id for each in client.search_experiments(filter_string="name LIKE 'convoy-%'")]
+    return client.search_runs(experiments) if experiments else []
 
 
 def epochs_there(client: MlflowClient) -> list[int]:
@@ -119,7 +121,8 @@ def epochs_there(client: MlflowClient) -> list[int]:
 def wait_for_epochs(client: MlflowClient, number: int, folder: Path = Path()) -> None:
     deadline = time.monotonic() + WITHIN_S
     while len(epochs_there(client)) < number:
-        assert time.monotonic() < deadline, (folder / ".run/training/image-cnn.log").read_text()
+        logs = (folder / ".run/training").glob("*.log")
+        assert time.monotonic() < deadline, "\n".join(log.read_text() for log in logs)
         time.sleep(0.2)
 
 
@@ -127,8 +130,8 @@ def publish(server: Server, training: Training) -> int:
     """What `python -m convoy publish` does with the run; gives the number of points that were missing."""
     client = MlflowClient(server.uri, server.uri)
     began_ms = round(time.time() * 1000) - 60_000
-    content = RunContent("image-cnn", KEY, began_ms, began_ms + 9_000, curves=curves_of(training.rows))
-    return mlflow_runs.complete_run(client, mlflow_runs.experiment_of(client, "image"), content)[1]["metric points"]
+    content = RunContent("fashion-cnn", KEY, began_ms, began_ms + 9_000, curves=curves_of(training.rows))
+    return mlflow_runs.complete_run(client, mlflow_runs.experiment_of(client, "fashion"), content)[1]["metric points"]
 
 
 def report(name: str, training: Training, live: int, end_s: float, added: int) -> None:
@@ -203,7 +206,7 @@ KILLED = f"""
 import time
 from convoy.training.follower import Follower
 follower = Follower()
-follower.start("image", "cnn", "{KEY}", {PARAMS})
+follower.start("fashion", "fashion-cnn", "cnn", "{KEY}", {PARAMS})
 follower.epoch({{"epoch": 0, "train_loss": 1.0, "elapsed_s": 0.1}})
 follower.epoch({{"epoch": 1, "train_loss": 0.5, "elapsed_s": 0.2}})
 time.sleep({WITHIN_S})
@@ -238,7 +241,7 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Server) -> 
         monkeypatch.setenv(name, text)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     server.ensure()
-    command = [sys.executable, "-m", "followed_training", "image", "cnn", "3"]
+    command = [sys.executable, "-m", "followed_training", CANDIDATE, "3"]
     with subprocess.Popen(command, cwd=tmp_path) as training:
         yield training
         training.kill()
@@ -246,15 +249,16 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Server) -> 
 
 def write_lock(folder: Path) -> None:
     """What DVC notes of the training in `folder`."""
-    reports = [f"reports/image/cnn/{name}" for name in ("metrics.json", "curves.csv", "training.json")]
+    reports = [f"reports/{TASK}/{CANDIDATE}/{name}" for name in ("metrics.json", "curves.csv")]
     sides = {
-        "deps": [f"data/prepared/image/{split}.arrow" for split in ("train", "validation")],
-        "outs": ["candidates/image-cnn/weights.safetensors", *reports],
+        "deps": [f"data/prepared/{TASK}/{split}.arrow" for split in ("train", "validation")],
+        "outs": [f"candidates/{TASK}/{CANDIDATE}", *reports],
     }
     stage = {side: [{"path": path, "md5": md5_of(folder / path)} for path in paths] for side, paths in sides.items()}
-    section = yaml.safe_load((folder / "params.yaml").read_text())["train"]["image"]["cnn"]
-    stage |= {"cmd": "python -m pipelines.train image cnn", "params": {"params.yaml": {"train.image.cnn": section}}}
-    (folder / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": {"train@image-cnn": stage}}))
+    section = yaml.safe_load((folder / "params.yaml").read_text())["candidates"][CANDIDATE]
+    params = {f"candidates.{CANDIDATE}": section}
+    stage |= {"cmd": f"python -m pipelines.train {CANDIDATE}", "params": {"params.yaml": params}}
+    (folder / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": {f"train@{CANDIDATE}": stage}}))
 
 
 @pytest.mark.proof
@@ -265,7 +269,7 @@ def test_a_real_training_ends_well_without_its_server_and_the_verb_publish_compl
     server.kill()
     (tmp_path / "go").touch()
     assert trained.wait(WITHIN_S) == 0
-    rows = list(csv.DictReader((tmp_path / "reports/image/cnn/curves.csv").read_text().splitlines()))
+    rows = list(csv.DictReader((tmp_path / "reports" / TASK / CANDIDATE / "curves.csv").read_text().splitlines()))
     assert len(rows) == 8 and epochs_there(client) == [0, 1, 2, 3]
     (before,) = runs(client)
     assert before.info.status == "RUNNING"
@@ -275,7 +279,7 @@ def test_a_real_training_ends_well_without_its_server_and_the_verb_publish_compl
         words = [sys.executable, "-m", "convoy", "publish"]
         done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
-        said = next(line for line in done.stdout.splitlines() if "run image-cnn: added" in line)
+        said = next(line for line in done.stdout.splitlines() if f"run {CANDIDATE}: added" in line)
         print(said.strip())
         assert added in said
     (run,) = runs(client)

@@ -2,26 +2,21 @@
 
 from pathlib import Path
 
+import prepared_splits
 import pytest
 import yaml
 from pydantic import Field
 
-from convoy.core import paths
-from convoy.core.params import ParamsInvalid, Section, read_section
-from convoy.kinds import candidates
+from convoy.core import paths, tasks
+from convoy.core.params import ParamsInvalid, Section, read_section, validate
+from convoy.evaluation.report import EvaluateParams
+from convoy.export.build import ExportParams, TaskParams
+from convoy.kinds.learning import candidates
+from convoy.kinds.registry import module
 from convoy.sources.items import SourceParams
 from convoy.training.candidate import CandidateParams
 from convoy.training.trainer import TrainerParams
-from pipelines import (
-    baselines,
-    evaluate,
-    evaluate_stream,
-    export,
-    export_stream,
-    prepare,
-    train,
-    train_stream,
-)
+from pipelines import prepare
 from pipelines.choose import SelectionParams
 
 pytestmark = pytest.mark.torch
@@ -77,27 +72,26 @@ def test_demo_changes_only_keys_that_params_has() -> None:
     assert unknown(yaml.safe_load(Path("demo.yaml").read_text()), params) == []
 
 
+ENTRIES = tasks.read()
 SECTIONS: dict[tuple[str, ...], type[Section]] = {
-    ("fetch_images",): SourceParams,
-    ("fetch_text",): SourceParams,
-    ("prepare_images",): prepare.params_model("image"),
-    ("prepare_text",): prepare.params_model("text"),
-    ("train", "trainer"): TrainerParams,
-    ("baselines",): baselines.Params,
+    ("trainer",): TrainerParams,
     ("choose",): SelectionParams,
-    ("export",): export.Params,
-    ("evaluate",): evaluate.Params,
-    ("train_stream",): train_stream.Params,
-    ("train_stream", "batches"): candidates.batch_model("text-stream"),
-    ("train_stream", "network"): candidates.network_model("text-stream", "lstm"),
-    ("export_stream",): export_stream.Params,
-    ("evaluate_stream",): evaluate_stream.Params,
+    ("export",): ExportParams,
+    ("evaluate",): EvaluateParams,
 }
-for task in paths.DATA_KINDS:
-    for architecture in paths.ARCHITECTURES:
-        SECTIONS[("train", task, architecture)] = train.Params
-        SECTIONS[("train", task, architecture, "batches")] = candidates.batch_model(task)
-        SECTIONS[("train", task, architecture, "network")] = candidates.network_model(task, architecture)
+for data in ENTRIES.data.values():
+    SECTIONS["data", data.name, "fetch"] = SourceParams
+    SECTIONS["data", data.name, "prepare"] = prepare.params_model(data.kind)
+    SECTIONS["data", data.name, "baselines"] = module(data.kind, "baselines").Baselines
+for task in ENTRIES.tasks.values():
+    SECTIONS["tasks", task.name] = TaskParams
+    if yaml.safe_load(paths.PARAMS.read_text())["tasks"][task.name]["explanation"]:
+        SECTIONS["tasks", task.name, "explanation"] = module(task.kind, "explanation").Params
+for candidate in ENTRIES.candidates.values():
+    SECTIONS["candidates", candidate.name] = CandidateParams
+    SECTIONS["candidates", candidate.name, "batches"] = candidates.batch_model(candidate.kind)
+# What an entry's own sections hold is read by its kind.
+BY_KIND = {CandidateParams: ("batches", "network", "input"), TaskParams: ("explanation",)}
 
 
 def leaves(content: object, *keys: object):
@@ -132,10 +126,9 @@ def test_every_value_of_params_that_is_wrong_missing_or_unknown_is_named(
     section = params
     for key in keys:
         section = section[key]
-    # What a candidate's own sections hold is read as these, below; the members of `baselines` have names of their own.
-    is_candidate = issubclass(SECTIONS[keys], CandidateParams)
-    inside = [leaf for leaf in leaves(section) if not (is_candidate and leaf[0] in ("batches", "network"))]
-    for leaf in inside:
+    for leaf in leaves(section):
+        if leaf[0] in BY_KIND.get(SECTIONS[keys], ()) and (len(leaf) > 1 or change == "wrong"):
+            continue
         wrong = changed(section, leaf, change)
         for key in reversed(keys):
             wrong = {key: wrong}
@@ -146,6 +139,48 @@ def test_every_value_of_params_that_is_wrong_missing_or_unknown_is_named(
         assert str(leaf[-1]) in str(error.value)
 
 
-def test_what_all_candidates_train_with_is_the_same() -> None:
-    params = yaml.safe_load(paths.PARAMS.read_text())
-    assert params["train_stream"]["trainer"] == params["train"]["trainer"]
+@pytest.mark.parametrize("name", ENTRIES.candidates)
+@pytest.mark.parametrize("change", ["wrong", "missing", "unknown"])
+def test_every_number_of_a_network_that_is_wrong_missing_or_unknown_is_named(name: str, change: str) -> None:
+    section = yaml.safe_load(paths.PARAMS.read_text())["candidates"][name]["network"]
+    candidate = ENTRIES.candidates[name]
+    candidates.network_params(candidate, section)
+    for leaf in leaves(section):
+        if leaf == ("name",):
+            continue
+        with pytest.raises(ParamsInvalid) as error:
+            candidates.network_params(candidate, changed(section, leaf, change))
+        assert ".".join(["candidates", name, "network", *map(str, leaf[:-1])]) in str(error.value)
+        assert str(leaf[-1]) in str(error.value)
+
+
+def test_a_network_that_does_not_exist_is_named_with_those_that_do() -> None:
+    candidate = tasks.Candidate("mine", "fashion", "fashion", "image", "gan")
+    with pytest.raises(ParamsInvalid, match="no network 'gan' for kind image; there is cnn, gru, lstm, mlp, rnn"):
+        candidates.network_params(candidate, {"name": "gan"})
+
+
+@pytest.mark.parametrize(
+    ("kind", "own", "words"),
+    [
+        ("image", {"size_px": 2}, ["candidates.a.input.size_px", "2", "4"]),
+        ("image", {"colours": 3}, ["candidates.a.input.colours", "not a known key"]),
+        ("text", {"max_tokens": 0}, ["candidates.a.input.max_tokens", "0"]),
+        ("text", {"max_words": 9}, ["candidates.a.input.max_pending_characters", "missing"]),
+        ("text", {"max_tokens": 4}, ["head_tokens is 30, must not exceed max_tokens (4)"]),
+        ("text", {"max_words": 9, "max_pending_characters": 9, "max_tokens": 5}, ["input.max_tokens", "not a known"]),
+    ],
+)
+def test_an_input_that_a_kind_does_not_know_is_named(
+    kind: str, own: dict[str, int], words: list[str], tmp_path: Path
+) -> None:
+    folder = prepared_splits.write_prepared(tmp_path, kind, {})
+    with pytest.raises(ParamsInvalid) as error:
+        module(kind, "items.inputs").make(folder, own, "candidates.a.input")
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_an_error_of_an_inner_section_names_its_whole_key() -> None:
+    with pytest.raises(ParamsInvalid, match=r"params\.yaml: a\.b\.rate is missing"):
+        validate(Rate, {"name": "x"}, "a.b")

@@ -9,7 +9,7 @@ from tiny_bundles import STREAM_CARD, stream_tokenizer_json
 
 from convoy.bundles import streaming
 from convoy.bundles.streaming import settled_length
-from convoy.kinds.text.preprocessing import StreamPreprocessing, TextPreprocessor
+from convoy.kinds.text.items.preprocessing import StreamPreprocessing, TextPreprocessor
 
 assert isinstance(STREAM_CARD.preprocessing, StreamPreprocessing)
 PREPROCESSOR = TextPreprocessor(STREAM_CARD.preprocessing, stream_tokenizer_json())

@@ -14,9 +14,9 @@ from convoy.data.findings import PreflightLimits
 from convoy.data.inspection import inspect_census
 from convoy.data.raw import read_rejections
 from convoy.data.report import summary, write_report
-from convoy.kinds.content import BINS, UNKNOWN_TOKENS, Content, Spread, spread
-from convoy.kinds.kind import NearPair, NearPairs, split_pairs
-from convoy.kinds.text.facts import count_scripts
+from convoy.kinds.preparing.content import BINS, UNKNOWN_TOKENS, Content, Spread, spread
+from convoy.kinds.preparing.kind import NearPair, NearPairs, split_pairs
+from convoy.kinds.text.preparing.facts import count_scripts
 from convoy.sources.items import Rejection
 
 NO_LIMITS = PreflightLimits(**dict.fromkeys(PreflightLimits.model_fields))
@@ -192,8 +192,8 @@ def test_every_item_that_is_left_out_as_a_copy_is_in_the_list_with_what_it_is_a_
     copies |= {201: "duplicate_of_held_out", 202: "conflicting_labels", 203: "conflicting_labels"}
     rejections = [Rejection("first", "blank_text", "empty"), Rejection("second", "label_not_wanted", "x", True)]
     census = text_census(texts, labels, splits=splits, copies=copies, rejections=rejections)
-    write_report("text", census, NO_LIMITS, "limits of", texts.__getitem__)
-    listed = read_rejections(Path("reports/text/rejected.csv"))
+    write_report("notes", census, NO_LIMITS, "limits of", texts.__getitem__)
+    listed = read_rejections(Path("reports/data/notes/rejected.csv"))
     assert listed[:2] == rejections
     assert {one.name: one.code for one in listed[2:]} == {f"table.csv:{row + 2}": copies[row] for row in copies}
     assert all(one.ignored for one in listed[2:])
@@ -208,6 +208,6 @@ def test_a_copy_of_what_is_over_a_max_says_so(tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     splits = {"train": np.array([2]), "test": np.arange(0)}
     census = text_census(["a", "a", "b"], [0, 0, 1], splits=splits, copies={1: "duplicate"})
-    write_report("text", census, NO_LIMITS, "x", ["a", "a", "b"].__getitem__)
-    (listed,) = read_rejections(Path("reports/text/rejected.csv"))
+    write_report("notes", census, NO_LIMITS, "x", ["a", "a", "b"].__getitem__)
+    (listed,) = read_rejections(Path("reports/data/notes/rejected.csv"))
     assert listed.message == "has the content of table.csv:2, which is over the max of its split"

@@ -11,9 +11,9 @@ from image_files import encode
 from numpy.typing import NDArray
 from PIL import Image
 
-from convoy.kinds.image import near_duplicates
-from convoy.kinds.image.near_duplicates import ImageSignatures, near_pairs
-from convoy.kinds.kind import PAIRS_PER_ITEM, NearPair
+from convoy.kinds.image.preparing import near_duplicates
+from convoy.kinds.image.preparing.near_duplicates import ImageSignatures, near_pairs
+from convoy.kinds.preparing.kind import PAIRS_PER_ITEM, NearPair
 
 Pixels = NDArray[np.uint8]
 GENERATOR = np.random.default_rng(0)

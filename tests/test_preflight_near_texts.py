@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convoy.kinds.kind import PAIRS_PER_ITEM, NearPair
-from convoy.kinds.text.near_duplicates import LEAST_JACCARD, near_pairs, shingles
+from convoy.kinds.preparing.kind import PAIRS_PER_ITEM, NearPair
+from convoy.kinds.text.preparing.near_duplicates import LEAST_JACCARD, near_pairs, shingles
 
 WORDS = [f"word{number}" for number in range(3000)]
 SENTENCE = "Nobody has ever said this one before."
@@ -111,7 +111,7 @@ def test_where_all_share_a_template_each_lists_a_few_neighbours_and_says_so() ->
 
 
 def test_a_search_in_a_crowded_bucket_ends_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("convoy.kinds.text.near_duplicates.CANDIDATES_PER_BAND", 3)
+    monkeypatch.setattr("convoy.kinds.text.preparing.near_duplicates.CANDIDATES_PER_BAND", 3)
     crowd = [f"as good as it ever was and will be {' '.join(text.split()[:30])}" for text in texts(400, 5)]
     found = near_pairs(crowd, np.repeat([0, 1], [390, 10]))
     assert found.cut_short > 0

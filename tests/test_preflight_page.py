@@ -11,7 +11,7 @@ from preflight_censuses import image_census, planted_texts, text_census
 from convoy.data.census import Census
 from convoy.data.inspection import LABELS_WITH_SAMPLES, SAMPLES_PER_LABEL, inspect_census
 from convoy.data.report import Shown, render
-from convoy.kinds.kind import NearPair, NearPairs
+from convoy.kinds.preparing.kind import NearPair, NearPairs
 from convoy.sources.items import Rejection
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror='alert(2)'>\"' {{ 7 * 7 }} \u202e \x00\x1b \ud800 &amp;"

@@ -15,17 +15,18 @@ from image_files import encode
 from PIL import Image
 from sources_of_users import png
 
-from convoy.core import paths, stage_names
+from convoy.core import paths
 from convoy.data import raw
 from convoy.data.report import DataRefused
 from convoy.data.splits import DivisionRefused
-from convoy.kinds.image import preparation as images
-from convoy.kinds.image.preprocessing import ImagePreprocessing, ImagePreprocessor
-from convoy.kinds.text import preparation as texts
-from convoy.kinds.text.preprocessing import TextPreprocessing
+from convoy.kinds.image.items.preprocessing import ImagePreprocessing, ImagePreprocessor
+from convoy.kinds.image.preparing import preparation as images
+from convoy.kinds.text.items.preprocessing import TextPreprocessing
+from convoy.kinds.text.preparing import preparation as texts
 from convoy.sources.items import Item
 from pipelines import fetch, prepare
 
+DATA = {"image": "fashion", "text": "reviews"}  # the packaged data set of each kind
 CONTRACT = ImagePreprocessing(kind="image", size_px=8, channels=3, fit="pad", polarity="any", max_pixels=1_000_000)
 
 
@@ -66,7 +67,7 @@ def write(folder: Path, files: dict[str, bytes]) -> raw.RawItems:
         for index, (name, content) in enumerate(sorted(files.items())):
             yield Item(name, "ab"[index % 2], "", content)
 
-    raw.write(folder, "image", items(), None)
+    raw.write(folder, "files", "image", items(), None)
     return raw.RawItems(folder)
 
 
@@ -103,7 +104,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from convoy.core import stage
-from convoy.kinds.image.preparation import gather
+from convoy.kinds.image.preparing.preparation import gather
 stage.run(lambda: gather(np.ones((3, 1000, 1000, 1), np.uint8), np.arange(3), Path(sys.argv[1])) and None)
 """
 
@@ -132,7 +133,7 @@ def test_scratch_files_on_a_disk_that_is_too_small_are_one_line_and_not_a_signal
 
 def test_texts_that_serving_would_refuse_are_told(tmp_path: Path) -> None:
     said = {"good": "fine", "blank": " \n\t", "long": "x" * 101, "emoji": "💥", "empty": ""}
-    raw.write(tmp_path / "raw", "text", (Item(name, name[0], "", text) for name, text in said.items()), None)
+    raw.write(tmp_path / "raw", "notes", "text", (Item(name, name[0], "", text) for name, text in said.items()), None)
     contract = TextPreprocessing(kind="text", max_tokens=9, head_tokens=3, max_characters=100, pad_id=0, unknown_id=1)
     params = texts.Params(vocabulary_size=100, preprocessing=contract)
     items = raw.RawItems(tmp_path / "raw")
@@ -147,7 +148,8 @@ def test_texts_that_serving_would_refuse_are_told(tmp_path: Path) -> None:
 
 def test_a_lone_surrogate_never_gets_into_the_raw_items(tmp_path: Path) -> None:
     said = ["good", "also good", "not \ud800 good"]
-    raw.write(tmp_path / "raw", "text", (Item(f"{i}", "ab"[i % 2], "", one) for i, one in enumerate(said)), None)
+    items = (Item(f"{i}", "ab"[i % 2], "", one) for i, one in enumerate(said))
+    raw.write(tmp_path / "raw", "notes", "text", items, None)
     assert [one.name for one in raw.RawItems(tmp_path / "raw").rejections] == ["2"]
 
 
@@ -159,43 +161,42 @@ def test_every_way_to_fit_gives_whole_images(tmp_path: Path, fit: str) -> None:
 
 
 @pytest.mark.parametrize(("label", "split", "said"), [("cat", "", "'cat' 0"), ("dog", "test", "split 'test'")])
-@pytest.mark.parametrize("task", paths.DATA_KINDS)
+@pytest.mark.parametrize("kind", DATA)
 def test_a_label_or_a_split_of_which_nothing_can_be_used_is_refused_and_the_list_says_why(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: paths.DataKind, label: str, split: str, said: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, label: str, split: str, said: str
 ) -> None:
     def items() -> Iterator[Item]:
         for number in range(40):
-            good: bytes | str = png(number) if task == "image" else f"text {number}"
-            bad: bytes | str = b"" if task == "image" else " "
+            good: bytes | str = png(number) if kind == "image" else f"text {number}"
+            bad: bytes | str = b"" if kind == "image" else " "
             yield Item(f"{number}", "dog" if number % 2 else "bird", "", good)
             yield Item(f"broken {number}", label, split, bad)
 
-    code = {"image": "undecodable_image", "text": "blank_text"}[task]
+    code = {"image": "undecodable_image", "text": "blank_text"}[kind]
     shutil.copy(paths.PARAMS, tmp_path)
     monkeypatch.chdir(tmp_path)
-    raw.write(paths.raw(task), task, items(), None)
+    raw.write(paths.raw(DATA[kind]), DATA[kind], kind, items(), None)
     with pytest.raises(DivisionRefused) as error:
-        prepare.main(task)
-    listed = paths.reports(task) / raw.REJECTED
+        prepare.main(DATA[kind])
+    listed = paths.data_reports(DATA[kind]) / raw.REJECTED
     for words in (said, f"40 rejected {{'{code}': 40}}", str(listed)):
         assert words in str(error.value)
     assert [one.name for one in raw.read_rejections(listed)] == [f"broken {number}" for number in range(40)]
 
 
-@pytest.mark.parametrize("kind", paths.DATA_KINDS)
-def test_refused_data_leaves_no_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: paths.DataKind) -> None:
+@pytest.mark.parametrize("kind", DATA)
+def test_refused_data_leaves_no_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     params = yaml.safe_load(Path("params.yaml").read_text())
-    params[stage_names.prepare(kind)]["limits"]["min_per_label"] = 1000
+    params["data"][DATA[kind]]["prepare"]["limits"]["min_per_label"] = 1000
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_text(yaml.safe_dump(params))
     contents = [png(number) if kind == "image" else f"text {number} of many" for number in range(60)]
-    raw.write(
-        paths.raw(kind), kind, (Item(f"{n}", "ab"[n % 2], "", content) for n, content in enumerate(contents)), None
-    )
+    data, items = DATA[kind], (Item(f"{n}", "ab"[n % 2], "", content) for n, content in enumerate(contents))
+    raw.write(paths.raw(data), data, kind, items, None)
     with pytest.raises(DataRefused, match="min_per_label is 1000"):
-        prepare.main(kind)
-    assert not paths.prepared(kind, "train").parent.exists()
-    assert (paths.data_reports(kind) / "data.html").exists()
+        prepare.main(data)
+    assert not paths.prepared(data).exists()
+    assert (paths.data_reports(data) / "data.html").exists()
 
 
 def test_rows_of_labels_that_are_not_wanted_count_for_no_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,12 +204,13 @@ def test_rows_of_labels_that_are_not_wanted_count_for_no_limit(tmp_path: Path, m
     monkeypatch.chdir(tmp_path)
     rows = [f"{number} {number * 7} {number * 13},{'abc'[number % 3]}" for number in range(150)]
     Path("reviews.csv").write_text("\n".join(["text,label", *rows]))
-    params["fetch_text"] |= {"source": "table", "path": "reviews.csv", "labels": ["a", "b"]}
-    limits = params["prepare_text"]["limits"]
-    params["prepare_text"]["limits"] = {name: None for name in limits} | {"max_rejected_share": 0.01}
+    reviews = params["data"]["reviews"]
+    reviews["fetch"] |= {"source": "table", "path": "reviews.csv", "labels": ["a", "b"]}
+    limits = reviews["prepare"]["limits"]
+    reviews["prepare"]["limits"] = {name: None for name in limits} | {"max_rejected_share": 0.01}
     Path("params.yaml").write_text(yaml.safe_dump(params))
-    fetch.main("text")
-    prepare.main("text")
-    report = json.loads((paths.reports("text") / "data.json").read_bytes())
+    fetch.main("reviews")
+    prepare.main("reviews")
+    report = json.loads((paths.data_reports("reviews") / "data.json").read_bytes())
     assert (report["raw"], report["rejected"]) == (100, 0)
-    assert [one.code for one in raw.RawItems(paths.raw("text")).rejections] == ["label_not_wanted"] * 50
+    assert [one.code for one in raw.RawItems(paths.raw("reviews")).rejections] == ["label_not_wanted"] * 50

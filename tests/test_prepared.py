@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from prepared_splits import image_split, text_split, write_split
 
-from convoy.kinds.image.prepared import read as read_images
-from convoy.kinds.text.prepared import read as read_texts
+from convoy.kinds.image.items.prepared import read as read_images
+from convoy.kinds.text.items.prepared import read as read_texts
 
 
 def test_images_come_back(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from image_files import chunk, encode
 from PIL import Image, ImageFile
 
-from convoy.kinds.image.preprocessing import ImagePreprocessing, ImagePreprocessor, decode, read_size
-from convoy.kinds.rejection import InputRejected
+from convoy.core.rejection import InputRejected
+from convoy.kinds.image.items.preprocessing import ImagePreprocessing, ImagePreprocessor, decode, read_size
 
 CONTRACT = ImagePreprocessing(
     kind="image", size_px=28, channels=1, fit="pad", polarity="light_on_dark", max_pixels=1_000_000

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from convoy.kinds.rejection import InputRejected
-from convoy.kinds.text.preparation import build_tokenizer
-from convoy.kinds.text.preprocessing import LONGEST_NFKC, TextPreprocessing, TextPreprocessor, check
+from convoy.core.rejection import InputRejected
+from convoy.kinds.text.items.preprocessing import LONGEST_NFKC, TextPreprocessing, TextPreprocessor, check
+from convoy.kinds.text.preparing.preparation import build_tokenizer
 
 TEXTS = ["The film isn't good.<br /><br />Not at ALL!", "a good film, a very good one", "bad"]
 TOKENIZER = build_tokenizer(TEXTS, 100)

@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import built_pipeline
 import psutil
 import pytest
 import tiny_bundles
@@ -33,12 +34,13 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    tiny_bundles.write_image_bundle(Path("bundles/image"))
-    tiny_bundles.write_text_bundle(Path("bundles/text"))
-    for task in ("image", "text"):
+    tiny_bundles.write_image_bundle(Path("bundles/fashion"))
+    tiny_bundles.write_text_bundle(Path("bundles/reviews"))
+    for task in ("fashion", "reviews"):
         digest = digest_of(Path("bundles", task))
         release = Release(name=f"convoy-{task}", version="1", run_id="r", digest=digest, promoted_at="2026-01-01")
         deployment.deploy(task, Path("bundles", task), release)
+        built_pipeline.write_params(tmp_path, task)
     open_empty_store()
     return tmp_path
 
@@ -148,12 +150,13 @@ def test_when_one_is_killed_the_other_is_ended_and_the_status_tells(up: Up, vict
     assert up.end() == 128 + signal.SIGKILL
 
 
-def test_one_task_alone_is_served_and_the_other_is_named(place: Path) -> None:
-    Path("deployed/text/current").unlink()
+def test_one_task_alone_is_served_and_shown(place: Path) -> None:
+    Path("deployed/reviews/current").unlink()
     up = Up(place)
     try:
         up.wait_for("Ctrl-C ends both.")
-        assert "text: nothing is deployed yet" in up.log.read_text() and '"label"' in up.log.read_text()
+        said = up.log.read_text()
+        assert "/v1/fashion/predict" in said and '"label"' in said and "/v1/reviews" not in said
     finally:
         up.process.send_signal(signal.SIGTERM)
         assert up.end() == 143
@@ -162,7 +165,7 @@ def test_one_task_alone_is_served_and_the_other_is_named(place: Path) -> None:
 def test_an_mlflow_that_is_missing_is_filled_before_it_is_shown(up_without_store: Up) -> None:
     up_without_store.wait_for("Ctrl-C ends both.")
     said = up_without_store.log.read_text()
-    assert "mlflow.db is missing: publishing" in said and "is convoy-image version 1 again" in said
+    assert "mlflow.db is missing: publishing" in said and "is convoy-fashion version 1 again" in said
     up_without_store.process.send_signal(signal.SIGTERM)
     assert up_without_store.end() == 143
 

@@ -20,11 +20,10 @@ from test_ports import free_port
 
 from convoy.bundles.bundle import digest_of, read_release
 from convoy.bundles.predictor import Predictor
-from convoy.core import stage_names
-from convoy.core.paths import Task
 from convoy.operations import smoke_request, supervisor
-from convoy.release import approval, deployment, journal, promote, publish
+from convoy.release import approval, deployment, journal, promote, publish, registry_sync
 from convoy.release.decision import Grounds, Model
+from convoy.release.withdraw import withdraw
 from convoy.tracking import artifacts, mlflow_runs, registry
 from convoy.tracking.build_state import read_build_state
 from convoy.tracking.provenance import Lock
@@ -38,17 +37,17 @@ class Place:
     def __init__(self, client: MlflowClient) -> None:
         self.client = client
 
-    def publish(self, task: Task = "image") -> str:
+    def publish(self, task: str = "fashion") -> str:
         lines: list[str] = []
         publish.publish(self.client, lines.append, [task])
         return "\n".join(lines)
 
-    def promote(self, number: str | None = None, reason: str = "", task: Task = "image") -> str:
+    def promote(self, number: str | None = None, reason: str = "", task: str = "fashion") -> str:
         lines: list[str] = []
         promote.promote(self.client, lines.append, task, number, reason, deployment.current_digest(task))
         return "\n".join(lines)
 
-    def snapshot(self, task: Task = "image") -> dict[str, object]:
+    def snapshot(self, task: str = "fashion") -> dict[str, object]:
         """All that MLflow holds of a task, times of its own making aside."""
         experiment = mlflow_runs.experiment_of(self.client, task)
         found: dict[str, object] = {}
@@ -90,9 +89,9 @@ def published(kept: KeptFolder, monkeypatch: pytest.MonkeyPatch) -> Place:
 
 
 def test_a_run_holds_params_curves_figures_data_sets_and_files(published: Place) -> None:
-    content = read_build_state("image", Lock.read()).runs["cnn"]
-    run = mlflow_runs.find_run(published.client, mlflow_runs.experiment_of(published.client, "image"), content.key)
-    assert run is not None and run.info.run_name == "image-cnn" and run.info.status == "FINISHED"
+    content = read_build_state("fashion", Lock.read()).runs["fashion-cnn"]
+    run = mlflow_runs.find_run(published.client, mlflow_runs.experiment_of(published.client, "fashion"), content.key)
+    assert run is not None and run.info.run_name == "fashion-cnn" and run.info.status == "FINISHED"
     assert run.data.params["learning.epochs"] == "3"
     assert run.data.params["network.channels"] == "[32, 64]"
     assert run.data.params["prepare.seed"] == "0" and run.data.params["trainer.seed"] == "0"
@@ -103,50 +102,50 @@ def test_a_run_holds_params_curves_figures_data_sets_and_files(published: Place)
     assert [(point.step, point.value) for point in curve] == [(1, 1.0), (2, 0.5), (3, pytest.approx(1 / 3))]
     assert curve[1].timestamp - curve[0].timestamp == 1500
     data_sets = {item.dataset.name: item for item in run.inputs.dataset_inputs}
-    assert set(data_sets) == {"image-train", "image-validation", "image-test"}
-    assert json.loads(data_sets["image-train"].dataset.source) == {"uri": "data/prepared/image/train.arrow"}
-    assert run.data.tags["convoy.dvc.data/raw/image"] and run.data.tags["convoy.bundle_digest"]
-    assert {"reports/confusion.png", "reports/reliability.png", "reports/parity.json", "dvc.lock"} <= set(
+    assert set(data_sets) == {"fashion-train", "fashion-validation", "fashion-test"}
+    assert json.loads(data_sets["fashion-train"].dataset.source) == {"uri": "data/prepared/fashion/train.arrow"}
+    assert run.data.tags["convoy.dvc.data/raw/fashion"] and run.data.tags["convoy.bundle_digest"]
+    assert {"reports/fashion-cnn-confusion.png", "reports/reliability.png", "reports/parity.json", "dvc.lock"} <= set(
         artifacts.list_files(published.client, run.info.run_id)
     )
 
 
 def test_a_baseline_is_a_run_beside_the_candidates_and_never_a_version(place: Place, tmp_path: Path) -> None:
-    built_pipeline.lay(tmp_path, "text")
+    built_pipeline.lay(tmp_path, "reviews")
     said = place.publish()
-    [content] = read_build_state("image", Lock.read()).baselines
-    run = mlflow_runs.find_run(place.client, mlflow_runs.experiment_of(place.client, "image"), content.key)
+    [content] = read_build_state("fashion", Lock.read()).baselines
+    run = mlflow_runs.find_run(place.client, mlflow_runs.experiment_of(place.client, "fashion"), content.key)
     assert run is not None and run.info.run_name == "baseline-mlp" and run.info.status == "FINISHED"
     assert run.data.tags["convoy.baseline"] == "true"
     assert run.data.params == {"baseline": "mlp", "seed": "0", "hidden": "[8]", "epochs": "3"}
     assert run.data.metrics == {"test/accuracy": 0.85, "test/n": 100}
-    assert {item.dataset.name for item in run.inputs.dataset_inputs} == {"image-train", "image-test"}
-    versions = place.client.search_model_versions("name = 'convoy-image'")
+    assert {item.dataset.name for item in run.inputs.dataset_inputs} == {"fashion-train", "fashion-test"}
+    versions = place.client.search_model_versions("name = 'convoy-fashion'")
     assert [version.run_id for version in versions] != [run.info.run_id] and "run baseline-mlp: new" in said
 
 
 def test_a_baseline_is_another_run_after_its_own_params_or_data_changed(place: Place, tmp_path: Path) -> None:
     def key() -> str:
-        return read_build_state("image", Lock.read()).baselines[0].key
+        return read_build_state("fashion", Lock.read()).baselines[0].key
 
     before = key()
-    built_pipeline.lay(tmp_path, "text", data=2)
+    built_pipeline.lay(tmp_path, "reviews", data=2)
     assert key() == before, "the other task's data"
-    built_pipeline.lay(tmp_path, "image", data=2)
+    built_pipeline.lay(tmp_path, "fashion", data=2)
     assert key() != before
-    built_pipeline.lay(tmp_path, "image")
+    built_pipeline.lay(tmp_path, "fashion")
     lock = Lock.read()
-    params = lock.stages["baselines"]["params"]["params.yaml"]["baselines"]
-    params["image"]["logreg"]["epochs"] = 9
-    assert read_build_state("image", lock).baselines[0].key == before, "another baseline's params"
-    params["image"]["mlp"]["epochs"] = 9
-    assert read_build_state("image", lock).baselines[0].key != before
+    networks = lock.stages["baselines@fashion"]["params"]["params.yaml"]["data.fashion.baselines"]["networks"]
+    networks["logreg"]["epochs"] = 9
+    assert read_build_state("fashion", lock).baselines[0].key == before, "another baseline's params"
+    networks["mlp"]["epochs"] = 9
+    assert read_build_state("fashion", lock).baselines[0].key != before
 
 
 def test_baselines_that_were_changed_by_hand_are_not_published(place: Place) -> None:
-    Path("reports/baselines.json").write_text(json.dumps({"image": {"mlp": {"accuracy": 0.1}}}))
-    assert "reports/baselines.json is not the file that dvc.lock names" in place.publish()
-    assert read_build_state("image", Lock.read()).baselines == []
+    Path("reports/baselines/fashion/figures.json").write_text(json.dumps({"mlp": {"accuracy": 0.1}}))
+    assert "reports/baselines/fashion/figures.json is not the file that dvc.lock names" in place.publish()
+    assert read_build_state("fashion", Lock.read()).baselines == []
 
 
 def test_a_clone_publishes_no_training_of_another_machine(
@@ -159,13 +158,14 @@ def test_a_clone_publishes_no_training_of_another_machine(
     built_pipeline.git(tmp_path, "commit", "--quiet", "--message", "dvc.lock and the reports, as git has them")
     built_pipeline.git(tmp_path, "clone", "--quiet", str(tmp_path), str(clone))
     monkeypatch.chdir(clone)
-    assert Path("reports/image/cnn/training.json").exists() and not Path("candidates").exists()
+    assert Path("reports/fashion/fashion-cnn/metrics.json").exists() and not Path("candidates").exists()
     place.client = open_empty_store()
     said = place.publish()
-    assert place.client.search_runs([mlflow_runs.experiment_of(place.client, "image")]) == []
-    assert "not published, since no files here prove that they ran: image-cnn, image-lstm, baselines" in said
-    assert "candidates/image-cnn/weights.safetensors is not there (`dvc checkout` brings back" in said
-    assert "reports/baselines/image.csv is not there" in said and "`dvc pull` fetches what another machine made" in said
+    assert place.client.search_runs([mlflow_runs.experiment_of(place.client, "fashion")]) == []
+    assert "not published, since no files here prove that they ran: fashion-cnn, fashion-lstm, the baselines" in said
+    assert "candidates/fashion/fashion-cnn is not there (`dvc checkout` brings back" in said
+    assert "reports/baselines/fashion/predictions.csv is not there" in said
+    assert "`dvc pull` fetches what another machine made" in said
 
 
 def test_what_dvc_pulled_is_published_and_says_so(place: Place, tmp_path: Path) -> None:
@@ -174,52 +174,57 @@ def test_what_dvc_pulled_is_published_and_says_so(place: Place, tmp_path: Path) 
     for name in ("candidates", "reports/baselines"):
         shutil.move(name, there / Path(name).name)
     place.publish()
-    assert not place.client.search_model_versions("name = 'convoy-image'")
-    shutil.copytree(there / "candidates/image-cnn", "candidates/image-cnn")  # what `dvc pull` of these files does
+    assert not place.client.search_model_versions("name = 'convoy-fashion'")
+    # What `dvc pull` of these files does.
+    shutil.copytree(there / "candidates/fashion/fashion-cnn", "candidates/fashion/fashion-cnn")
     said = place.publish()
-    assert "version 1 promoted" in said and "prove that they ran: image-lstm, baselines" in said
+    assert "version 1 promoted" in said and "prove that they ran: fashion-lstm, the baselines" in said
     shutil.copytree(there, ".", dirs_exist_ok=True)
     shutil.copytree(there / "baselines", "reports/baselines")
     place.publish()
-    runs = place.client.search_runs([mlflow_runs.experiment_of(place.client, "image")])
-    assert {run.info.run_name for run in runs} == {"image-cnn", "image-lstm", "baseline-mlp", "build"}
+    runs = place.client.search_runs([mlflow_runs.experiment_of(place.client, "fashion")])
+    assert {run.info.run_name for run in runs} == {"fashion-cnn", "fashion-lstm", "baseline-mlp", "build"}
     for run in runs:
         assert "where they were made is not recorded" in run.data.tags[mlflow_runs.MADE_FROM]
 
 
 def test_weights_that_are_not_those_of_dvc_lock_prove_nothing(place: Place) -> None:
-    Path("candidates/image-cnn/weights.safetensors").write_bytes(b"of another training")
+    Path("candidates/fashion/fashion-cnn/weights.safetensors").write_bytes(b"of another training")
     said = place.publish()
-    assert "weights.safetensors is not the file that dvc.lock names" in said and "no bundle to publish" in said
-    assert "prove that they ran: image-cnn\n" in said
+    assert (
+        "candidates/fashion/fashion-cnn is not the folder that dvc.lock names" in said
+        and "no bundle to publish" in said
+    )
+    assert "prove that they ran: fashion-cnn\n" in said
 
 
 def test_publishing_again_changes_nothing(published: Place) -> None:
-    before, release = published.snapshot(), read_release(Path("deployed/image/current"))
+    before, release = published.snapshot(), read_release(Path("deployed/fashion/current"))
     said = published.publish()
     assert published.snapshot() == before
-    assert read_release(Path("deployed/image/current")) == release
+    assert read_release(Path("deployed/fashion/current")) == release
     assert "added nothing" in said and "version 1 serves" in said
 
 
 def test_what_was_deleted_comes_back_and_nothing_twice(published: Place) -> None:
     before = published.snapshot()
     run_id = next(name for name, held in before.items() if "reports/curves.csv" in held[-1])
-    folder = Path("mlruns/convoy-image", run_id, "artifacts")
+    folder = Path("mlruns/convoy-fashion", run_id, "artifacts")
     (folder / "reports" / "curves.csv").unlink()
-    (folder / "reports" / "confusion.png").write_bytes(b"half")
+    [confusion] = (folder / "reports").glob("*-confusion.png")
+    confusion.write_bytes(b"half")
     published.client.delete_tag(run_id, "convoy.task")
-    published.client.delete_registered_model_alias("convoy-image", "champion")
-    winner = published.client.get_model_version("convoy-image", "1").run_id
-    shutil.rmtree(Path("mlruns/convoy-image", str(winner), "artifacts/model/data"))
+    published.client.delete_registered_model_alias("convoy-fashion", "champion")
+    winner = published.client.get_model_version("convoy-fashion", "1").run_id
+    shutil.rmtree(Path("mlruns/convoy-fashion", str(winner), "artifacts/model/data"))
     published.publish()
     assert published.snapshot() == before
 
 
 def test_points_of_a_curve_that_are_missing_are_added_alone(place: Place) -> None:
-    content = read_build_state("image", Lock.read()).runs["cnn"]
+    content = read_build_state("fashion", Lock.read()).runs["fashion-cnn"]
     begun = {name: points[:1] for name, points in content.curves.items()}
-    experiment = mlflow_runs.experiment_of(place.client, "image")
+    experiment = mlflow_runs.experiment_of(place.client, "fashion")
     short = type(content)(content.name, content.key, content.started_ms, content.ended_ms, curves=begun)
     run, _ = mlflow_runs.complete_run(place.client, experiment, short)
     place.publish()
@@ -228,27 +233,27 @@ def test_points_of_a_curve_that_are_missing_are_added_alone(place: Place) -> Non
 
 
 def test_a_repeated_evaluation_is_one_more_point_not_one_per_publish(published: Place) -> None:
-    report = Path("reports/image/candidates.json")
+    report = Path("reports/fashion/test.json")
     changed = json.loads(report.read_text())
-    changed["lstm"]["accuracy"] = 0.5
+    changed["candidates"]["fashion-lstm"]["accuracy"] = 0.5
     report.write_text(json.dumps(changed))
-    built_pipeline.write_lock(Path(), "image")
+    built_pipeline.write_lock(Path(), "fashion")
     published.publish()
     after = published.snapshot()
     published.publish()
     assert published.snapshot() == after
-    content = read_build_state("image", Lock.read()).runs["lstm"]
-    run = mlflow_runs.find_run(published.client, mlflow_runs.experiment_of(published.client, "image"), content.key)
+    content = read_build_state("fashion", Lock.read()).runs["fashion-lstm"]
+    run = mlflow_runs.find_run(published.client, mlflow_runs.experiment_of(published.client, "fashion"), content.key)
     assert run is not None and run.data.metrics["test/accuracy"] == 0.5
 
 
 def test_the_first_bundle_serves_and_is_the_champion(place: Place) -> None:
     assert "promoted: no champion before" in place.publish()
-    release = read_release(Path("deployed/image/current"))
-    champion = registry.version_with(place.client, "image", "champion")
+    release = read_release(Path("deployed/fashion/current"))
+    champion = registry.version_with(place.client, "fashion", "champion")
     assert release is not None and champion is not None
-    assert (release.name, release.version, release.run_id) == ("convoy-image", "1", champion.run_id)
-    assert release.digest == champion.tags["digest"] == digest_of(Path("bundles/image"))
+    assert (release.name, release.version, release.run_id) == ("convoy-fashion", "1", champion.run_id)
+    assert release.digest == champion.tags["digest"] == digest_of(Path("bundles/fashion"))
 
 
 def test_a_better_bundle_takes_over_by_itself(place: Place, tmp_path: Path) -> None:
@@ -256,26 +261,26 @@ def test_a_better_bundle_takes_over_by_itself(place: Place, tmp_path: Path) -> N
     place.publish()
     built_pipeline.lay(tmp_path, version=2)
     assert "version 2 promoted over version 1" in place.publish()
-    assert deployment.current_digest("image") == digest_of(Path("bundles/image"))
+    assert deployment.current_digest("fashion") == digest_of(Path("bundles/fashion"))
     assert place.snapshot()["aliases"] == {"champion": "2"}
-    decision = journal.read("image")[-1]
+    decision = journal.read("fashion")[-1]
     assert decision.kind == "promotion" and decision.figures["outcome"] == "passed"
-    assert decision.gate_report == place.client.get_model_version("convoy-image", "2").tags["gates.report"]
+    assert decision.gate_report == place.client.get_model_version("convoy-fashion", "2").tags["gates.report"]
 
 
 def test_a_worse_bundle_stays_challenger_until_a_person_promotes_it(published: Place) -> None:
-    serving = deployment.current_digest("image")
+    serving = deployment.current_digest("fashion")
     built_pipeline.lay(Path(), shift=40, version=2)
     said = published.publish()
     assert "paired test: it is worse by" in said and "accuracy: its accuracy is" in said
-    assert "python -m convoy promote --task image --version 2" in said
-    assert deployment.current_digest("image") == serving
+    assert "python -m convoy promote --task fashion --version 2" in said
+    assert deployment.current_digest("fashion") == serving
     assert published.snapshot()["aliases"] == {"champion": "1", "challenger": "2"}
     with pytest.raises(approval.ApprovalRefused, match=r"needs --reason.*it is worse by"):
         published.promote()
-    assert deployment.current_digest("image") == serving
+    assert deployment.current_digest("fashion") == serving
     published.promote(reason="the shop needs its labels")
-    assert deployment.current_digest("image") == digest_of(Path("bundles/image"))
+    assert deployment.current_digest("fashion") == digest_of(Path("bundles/fashion"))
     assert published.snapshot()["aliases"] == {"champion": "2"}
 
 
@@ -283,7 +288,7 @@ def test_a_bundle_of_other_data_is_not_compared_but_left_to_a_person(published: 
     built_pipeline.lay(Path(), version=2, data=2)
     assert "built on other data than the champion" in published.publish()
     assert published.snapshot()["aliases"] == {"champion": "1", "challenger": "2"}
-    (version,) = (one for one in published.client.search_model_versions("name = 'convoy-image'") if one.version == 2)
+    (version,) = (one for one in published.client.search_model_versions("name = 'convoy-fashion'") if one.version == 2)
     assert version.tags["gates"] == "undecided" and "decision" not in version.tags
 
 
@@ -296,17 +301,17 @@ def test_a_version_that_a_person_left_does_not_come_back_by_itself(published: Pl
 
 
 def test_promote_gets_a_bundle_from_mlflow_where_it_is_nowhere_else(published: Place) -> None:
-    first = deployment.current_digest("image")
+    first = deployment.current_digest("fashion")
     built_pipeline.lay(Path(), version=2)
     published.publish()
-    shutil.rmtree(Path("deployed/image", str(first)))
+    shutil.rmtree(Path("deployed/fashion", str(first)))
     published.promote("1")
-    assert deployment.current_digest("image") == first == digest_of(Path("deployed/image/current"))
+    assert deployment.current_digest("fashion") == first == digest_of(Path("deployed/fashion/current"))
 
 
 def test_promote_of_an_unknown_version_names_those_there_are(place: Place) -> None:
     place.publish()
-    with pytest.raises(registry.VersionUnknown, match="convoy-image has no version 7; there is 1"):
+    with pytest.raises(registry.VersionUnknown, match="convoy-fashion has no version 7; there is 1"):
         place.promote("7")
     with pytest.raises(registry.VersionUnknown, match="no challenger"):
         place.promote()
@@ -315,7 +320,7 @@ def test_promote_of_an_unknown_version_names_those_there_are(place: Place) -> No
 def test_a_promotion_that_was_cut_off_before_the_alias_is_completed(published: Place) -> None:
     built_pipeline.lay(Path(), version=2)
     published.publish()
-    published.client.set_registered_model_alias("convoy-image", "champion", "1")
+    published.client.set_registered_model_alias("convoy-fashion", "champion", "1")
     assert "agree again" in published.publish()
     assert published.snapshot()["aliases"] == {"champion": "2"}
 
@@ -324,45 +329,48 @@ def test_a_champion_is_deployed_again_after_deployed_was_deleted(published: Plac
     shutil.rmtree("deployed")
     shutil.rmtree("bundles")
     assert "version 1 is what serves" in published.publish()
-    assert digest_of(Path("deployed/image/current")) == deployment.current_digest("image")
+    assert digest_of(Path("deployed/fashion/current")) == deployment.current_digest("fashion")
 
 
 def test_a_broken_deployed_bundle_is_mended_from_mlflow(published: Place) -> None:
-    Path("deployed/image/current/model.onnx").write_bytes(b"broken")
+    Path("deployed/fashion/current/model.onnx").write_bytes(b"broken")
     shutil.rmtree("bundles")
     published.publish()
-    mended = registry.read_bundle(Path("deployed/image/current"))
-    assert mended.digest == deployment.current_digest("image")
+    mended = registry.read_bundle(Path("deployed/fashion/current"))
+    assert mended.digest == deployment.current_digest("fashion")
     assert mended.files["model.onnx"] != b"broken"
 
 
 def test_what_is_not_built_is_named_and_nothing_breaks(place: Place) -> None:
-    said = place.publish("text")
-    assert "stage train@text-cnn has not run" in said and "no bundle to publish" in said
-    Path("reports/image/cnn/confusion.png").unlink()
+    lock = Path("dvc.lock").read_text()
+    Path("dvc.lock").unlink()
     said = place.publish()
-    assert "reports/image/cnn/confusion.png is not there" in said
+    assert "stage train@fashion-cnn has not run" in said and "no bundle to publish" in said
+    Path("dvc.lock").write_text(lock)
+    Path("reports/fashion/pictures/fashion-cnn-confusion.png").unlink()
+    said = place.publish()
+    assert "reports/fashion/pictures/fashion-cnn-confusion.png is not there" in said
     assert "version 1 promoted" in said
 
 
 def _evaluate_never_ran(lock: dict[str, Any]) -> None:
-    del lock["stages"]["evaluate@image"]
+    del lock["stages"]["evaluate@fashion"]
 
 
 def _evaluate_judged_another(lock: dict[str, Any]) -> None:
-    lock["stages"]["evaluate@image"]["deps"][0]["md5"] = "0" * 32 + ".dir"
+    lock["stages"]["evaluate@fashion"]["deps"][0]["md5"] = "0" * 32 + ".dir"
 
 
 def _evaluate_judged_none(lock: dict[str, Any]) -> None:
-    del lock["stages"]["evaluate@image"]["deps"][0]
+    del lock["stages"]["evaluate@fashion"]["deps"][0]
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (_evaluate_never_ran, "stage evaluate@image has not run"),
-        (_evaluate_judged_another, "stage evaluate@image is older than bundles/image"),
-        (_evaluate_judged_none, "evaluate@image has not judged the bundle that export@image made"),
+        (_evaluate_never_ran, "stage evaluate@fashion has not run"),
+        (_evaluate_judged_another, "stage evaluate@fashion is older than bundles/fashion"),
+        (_evaluate_judged_none, "evaluate@fashion has not judged the bundle that export@fashion made"),
     ],
 )
 def test_a_bundle_that_evaluate_never_judged_is_not_published(
@@ -372,31 +380,34 @@ def test_a_bundle_that_evaluate_never_judged_is_not_published(
     change(lock)
     Path("dvc.lock").write_text(yaml.safe_dump(lock))
     said = place.publish()
-    assert words in said and "no bundle to publish" in said and deployment.current_digest("image") is None
+    assert words in said and "no bundle to publish" in said and deployment.current_digest("fashion") is None
 
 
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        ("bundles/image/card.json", "bundles/image is not the folder that dvc.lock names"),
-        ("reports/image/test.json", "reports/image/test.json is not the file that dvc.lock names"),
-        ("reports/image/cnn/metrics.json", "reports/image/cnn/metrics.json is not the file that dvc.lock names"),
-        ("reports/image/choice.json", "reports/image/choice.json is not the file that dvc.lock names"),
+        ("bundles/fashion/card.json", "bundles/fashion is not the folder that dvc.lock names"),
+        ("reports/fashion/test.json", "reports/fashion/test.json is not the file that dvc.lock names"),
+        (
+            "reports/fashion/fashion-cnn/metrics.json",
+            "reports/fashion/fashion-cnn/metrics.json is not the file that dvc.lock names",
+        ),
+        ("reports/fashion/choice.json", "reports/fashion/choice.json is not the file that dvc.lock names"),
     ],
 )
 def test_a_bundle_or_a_figure_that_was_changed_by_hand_is_not_published(place: Place, path: str, words: str) -> None:
     content = json.loads(Path(path).read_text())
     Path(path).write_text(json.dumps(content, indent=3))
     said = place.publish()
-    assert said.count(words) == 1 and "no bundle to publish" in said and deployment.current_digest("image") is None
+    assert said.count(words) == 1 and "no bundle to publish" in said and deployment.current_digest("fashion") is None
 
 
 def test_another_bundle_in_the_place_of_the_judged_one_is_not_published(place: Place) -> None:
     card = tiny_bundles.IMAGE_CARD.model_copy(update={"params": {"another": True}})
-    shutil.rmtree("bundles/image")
-    tiny_bundles.write_image_bundle(Path("bundles/image"), card)
-    assert "bundles/image is not the folder that dvc.lock names" in place.publish()
-    assert deployment.current_digest("image") is None
+    shutil.rmtree("bundles/fashion")
+    tiny_bundles.write_image_bundle(Path("bundles/fashion"), card)
+    assert "bundles/fashion is not the folder that dvc.lock names" in place.publish()
+    assert deployment.current_digest("fashion") is None
 
 
 def test_what_serves_anew_is_followed_by_a_word_on_the_running_service(place: Place, tmp_path: Path) -> None:
@@ -407,14 +418,21 @@ def test_what_serves_anew_is_followed_by_a_word_on_the_running_service(place: Pl
         assert (approval.SERVICE_FOLLOWS in place.promote("2", "why not")) == expected
 
 
-def test_a_bundle_older_than_its_weights_is_not_published(place: Place) -> None:
+@pytest.mark.parametrize(
+    ("places", "words"),
+    [
+        (1, "stage export@fashion is older than winner/fashion"),
+        (-1, "stage choose@fashion is older than candidates/fashion/fashion-cnn"),  # everywhere
+    ],
+)
+def test_a_bundle_older_than_its_weights_is_not_published(place: Place, places: int, words: str) -> None:
     lock = Path("dvc.lock")
-    old = Lock.read().outs("train@image-cnn")["candidates/image-cnn/weights.safetensors"]
-    head, tail = lock.read_text().split("train@image-cnn", 1)
-    lock.write_text(head + "train@image-cnn" + tail.replace(old, "0" * 32, 1))
+    old = Lock.read().outs("choose@fashion")["winner/fashion"]
+    head, tail = lock.read_text().split("choose@fashion", 1)
+    lock.write_text(head + "choose@fashion" + tail.replace(old, "0" * 32 + ".dir", places))
     said = place.publish()
-    assert "stage export@image is older than candidates/image-cnn/weights.safetensors" in said
-    assert "no bundle to publish" in said and deployment.current_digest("image") is None
+    assert words in said and "no bundle to publish" in said
+    assert deployment.current_digest("fashion") is None
 
 
 def test_a_repository_that_was_moved_is_told_so(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -428,7 +446,7 @@ def test_a_repository_that_was_moved_is_told_so(place: Place, tmp_path: Path, mo
 
 
 def test_experiments_and_runs_in_the_bin_are_brought_back_or_made_anew(published: Place) -> None:
-    experiment = mlflow_runs.experiment_of(published.client, "image")
+    experiment = mlflow_runs.experiment_of(published.client, "fashion")
     published.client.delete_run(published.client.search_runs([experiment])[0].info.run_id)
     published.client.delete_experiment(experiment)
     published.publish()
@@ -446,13 +464,13 @@ def test_a_server_in_between_gives_the_same_as_the_file(place: Place, monkeypatc
             monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
             place.client = mlflow_runs.open_store()
             said = place.publish()
-            assert "run image-cnn: new" in said and "version 1 promoted" in said
+            assert "run fashion-cnn: new" in said and "version 1 promoted" in said
             before = place.snapshot()
             assert "added nothing" in place.publish() and place.snapshot() == before
             shutil.rmtree("deployed")
             shutil.rmtree("bundles")
             place.publish()
-            assert digest_of(Path("deployed/image/current")) == deployment.current_digest("image")
+            assert digest_of(Path("deployed/fashion/current")) == deployment.current_digest("fashion")
         finally:
             server.terminate()
 
@@ -461,15 +479,16 @@ def test_a_dirty_tree_keeps_its_patch_and_the_first_state_stays(place: Place, tm
     built_pipeline.git(tmp_path, "init", "--quiet")
     built_pipeline.git(tmp_path, "add", "params.yaml", "release.yaml", "dvc.lock", "pipelines")
     built_pipeline.git(tmp_path, "commit", "--quiet", "--message", "first")
-    Path("params.yaml").write_text(Path("params.yaml").read_text() + "# an edit\n")
+    before = Path("params.yaml").read_text()
+    Path("params.yaml").write_text(before + "# an edit\n")
     place.publish()
-    Path("params.yaml").write_text("publish: {}\n")
+    Path("params.yaml").write_text(before + "# another\n")
     place.publish()
-    for run in place.client.search_runs([mlflow_runs.experiment_of(place.client, "image")]):
+    for run in place.client.search_runs([mlflow_runs.experiment_of(place.client, "fashion")]):
         assert run.data.tags["convoy.git_dirty"] == "true"
         assert run.data.tags["mlflow.source.git.commit"] == built_pipeline.git(tmp_path, "rev-parse", "HEAD").strip()
-        patch = Path("mlruns/convoy-image", run.info.run_id, "artifacts/source.patch").read_text()
-        assert "+# an edit" in patch and "-publish" not in patch
+        patch = Path("mlruns/convoy-fashion", run.info.run_id, "artifacts/source.patch").read_text()
+        assert "+# an edit" in patch and "another" not in patch
 
 
 def test_code_that_changed_since_the_training_is_named_and_no_revision_is_claimed(place: Place, tmp_path: Path) -> None:
@@ -480,7 +499,7 @@ def test_code_that_changed_since_the_training_is_named_and_no_revision_is_claime
     Path("params.yaml").write_text(Path("params.yaml").read_text() + "# an edit\n")
     place.publish()
     trained = "tags.`convoy.architecture` != ''"
-    runs = place.client.search_runs([mlflow_runs.experiment_of(place.client, "image")], trained)
+    runs = place.client.search_runs([mlflow_runs.experiment_of(place.client, "fashion")], trained)
     assert len(runs) == 2
     for run in runs:
         assert run.data.tags["convoy.git_dirty"] == (
@@ -493,22 +512,22 @@ def test_code_that_changed_since_the_training_is_named_and_no_revision_is_claime
 def test_the_report_of_the_gates_is_in_mlflow_and_is_made_once(published: Place) -> None:
     built_pipeline.lay(Path(), version=2, shift=40)
     published.publish()
-    version = published.client.get_model_version("convoy-image", "2")
+    version = published.client.get_model_version("convoy-fashion", "2")
     assert version.tags["gates"] == "failed"
     files = artifacts.list_files(published.client, str(version.run_id), "gates")
     assert set(files) == {version.tags["gates.report"], version.tags["gates.report"].replace(".json", ".png")}
-    kept = {path: path.stat().st_mtime_ns for path in Path("deployed/image/gates").iterdir()}
-    Path("mlruns/convoy-image", str(version.run_id), "artifacts", version.tags["gates.report"]).unlink()
-    published.client.delete_model_version_tag("convoy-image", "2", "decision")
+    kept = {path: path.stat().st_mtime_ns for path in Path("deployed/fashion/gates").iterdir()}
+    Path("mlruns/convoy-fashion", str(version.run_id), "artifacts", version.tags["gates.report"]).unlink()
+    published.client.delete_model_version_tag("convoy-fashion", "2", "decision")
     assert "judging version" not in published.publish()
     assert artifacts.list_files(published.client, str(version.run_id), "gates") == files
-    assert {path: path.stat().st_mtime_ns for path in Path("deployed/image/gates").iterdir()} == kept
+    assert {path: path.stat().st_mtime_ns for path in Path("deployed/fashion/gates").iterdir()} == kept
 
 
 def test_where_params_ask_for_a_person_a_challenger_that_passed_waits(published: Place) -> None:
     built_pipeline.lay(Path(), version=2, promote="asked")
     said = published.publish()
-    assert "passed every gate" in said and "python -m convoy promote --task image --version 2" in said
+    assert "passed every gate" in said and "python -m convoy promote --task fashion --version 2" in said
     assert published.snapshot()["aliases"] == {"champion": "1", "challenger": "2"}
     built_pipeline.lay(Path(), version=2, promote="automatic")
     assert "version 2 promoted over version 1" in published.publish()
@@ -516,37 +535,37 @@ def test_where_params_ask_for_a_person_a_challenger_that_passed_waits(published:
 
 def _change_parity(root: Path) -> None:
     agreement = {"max_difference": 0.2, "class_flips": 1, "n": 100}
-    (root / "reports/image/parity.json").write_text(json.dumps({"validation": agreement}))
-    built_pipeline.write_lock(root, "image")
+    (root / "reports/fashion/parity.json").write_text(json.dumps({"validation": agreement}))
+    built_pipeline.write_lock(root, "fashion")
 
 
 def _change_parity_by_hand(root: Path) -> None:
-    path = root / "reports/image/parity.json"
+    path = root / "reports/fashion/parity.json"
     path.write_text(path.read_text().replace("0.2", "0.0") + " ")
 
 
 def _tighten_limits(root: Path) -> None:
     params = yaml.safe_load((root / "params.yaml").read_text())
-    params["prepare_images"]["limits"]["min_per_label"] = 1000
+    params["data"]["fashion"]["prepare"]["limits"]["min_per_label"] = 1000
     (root / "params.yaml").write_text(yaml.safe_dump(params))
 
 
 def _lose_gate_split(root: Path) -> None:
-    (root / "data/prepared/image/gate.arrow").unlink()
+    (root / "data/prepared/fashion/gate.arrow").unlink()
 
 
 def _change_gate_split(root: Path) -> None:
-    (root / "data/prepared/image/gate.arrow").write_bytes(b"other rows")
+    (root / "data/prepared/fashion/gate.arrow").write_bytes(b"other rows")
 
 
 @pytest.mark.parametrize(
     ("change", "outcome", "words"),
     [
         (_change_parity, "failed", "parity torch/ONNX: torch and ONNX Runtime differ by up to 0.2 on 100 inputs"),
-        (_change_parity_by_hand, "undecided", "reports/image/parity.json is not the file that dvc.lock names"),
-        (_tighten_limits, "failed", "preflight: prepare_images.limits.min_per_label is 1000"),
-        (_lose_gate_split, "undecided", "data/prepared/image/gate.arrow is not there (`dvc checkout` brings back"),
-        (_change_gate_split, "undecided", "data/prepared/image/gate.arrow is not the file that dvc.lock names"),
+        (_change_parity_by_hand, "undecided", "reports/fashion/parity.json is not the file that dvc.lock names"),
+        (_tighten_limits, "failed", "preflight: data.fashion.prepare.limits.min_per_label is 1000"),
+        (_lose_gate_split, "undecided", "data/prepared/fashion/gate.arrow is not there (`dvc checkout` brings back"),
+        (_change_gate_split, "undecided", "data/prepared/fashion is not the folder that dvc.lock names"),
     ],
 )
 def test_a_first_bundle_serves_only_where_all_that_needs_no_champion_is_known_and_holds(
@@ -555,8 +574,8 @@ def test_a_first_bundle_serves_only_where_all_that_needs_no_champion_is_known_an
     change(tmp_path)
     said = place.publish()
     assert words in said and "version 1 stays challenger, nothing serves" in said
-    assert deployment.current_digest("image") is None
-    assert place.client.get_model_version("convoy-image", "1").tags["gates"] == outcome
+    assert deployment.current_digest("fashion") is None
+    assert place.client.get_model_version("convoy-fashion", "1").tags["gates"] == outcome
     built_pipeline.lay(tmp_path)
     decided = outcome == "failed"  # what was only unknown is judged again
     assert ("version 1 promoted" in place.publish()) != decided
@@ -569,33 +588,32 @@ def test_the_reports_of_the_gates_are_back_after_mlflow_was_deleted(place: Place
     shutil.rmtree("mlruns")
     place.client = open_empty_store()
     assert "judging version" not in place.publish()
-    (version,) = place.client.search_model_versions("name = 'convoy-image'")
+    (version,) = place.client.search_model_versions("name = 'convoy-fashion'")
     files = artifacts.list_files(place.client, str(version.run_id), "gates")
     assert version.tags["gates.report"] in files and len(files) == 2
 
 
 def test_what_reads_texts_in_pieces_is_published_and_deployed_like_the_others(place: Place) -> None:
-    for task in ("text", "text-stream"):
+    for task in ("reviews", "reviews-stream"):
         built_pipeline.lay(Path(), task)
-    said = place.publish("text-stream")
-    # Six of its own, and the two that make the images, which the baselines read too.
-    assert "not published" not in said and "winner text-stream-lstm" in said and "all 8 stages are new" in said
-    release = read_release(Path("deployed/text-stream/current"))
-    assert release is not None and (release.name, release.version) == ("convoy-text-stream", "1")
-    version = registry.version_with(place.client, "text-stream", "champion")
+    said = place.publish("reviews-stream")
+    assert "not published" not in said and "winner reviews-stream-lstm" in said and "all 7 stages are new" in said
+    release = read_release(Path("deployed/reviews-stream/current"))
+    assert release is not None and (release.name, release.version) == ("convoy-reviews-stream", "1")
+    version = registry.version_with(place.client, "reviews-stream", "champion")
     assert version is not None and version.tags["architecture"] == "lstm"
-    before = place.snapshot("text-stream")
-    assert "it is complete" in place.publish("text-stream")
-    assert place.snapshot("text-stream") == before
-    built_pipeline.lay(Path(), "text-stream", version=2, shift=0.01)
-    assert "judging version 2" in place.publish("text-stream")
-    assert deployment.current_digest("text") is None
+    before = place.snapshot("reviews-stream")
+    assert "it is complete" in place.publish("reviews-stream")
+    assert place.snapshot("reviews-stream") == before
+    built_pipeline.lay(Path(), "reviews-stream", version=2, shift=0.01)
+    assert "judging version 2" in place.publish("reviews-stream")
+    assert deployment.current_digest("reviews") is None
 
 
 ODD = {
-    "image": ("/pol/", "C++", "C##"),
-    "text": ("N/A", ".."),
-    "text-stream": ('say "hi"\n', "L" * 300),
+    "fashion": ("/pol/", "C++", "C##"),
+    "reviews": ("N/A", ".."),
+    "reviews-stream": ('say "hi"\n', "L" * 300),
 }
 
 
@@ -612,26 +630,82 @@ def test_any_labels_are_published_and_served(place: Place) -> None:
         assert "it is complete" in place.publish(task)
 
 
+def test_a_withdrawn_task_without_an_entry_loses_its_alias(published: Place) -> None:
+    _give_up_fashion()
+    assert registry.version_with(published.client, "fashion", "champion") is not None
+    publish.publish(published.client, print)
+    assert registry.version_with(published.client, "fashion", "champion") is None
+    assert deployment.current_digest("fashion") is None and deployment.current_digest("reviews") is not None
+    assert b"nobody asks for it" in _lines_in_mlflow()
+
+
+def _give_up_fashion() -> None:
+    """Withdraw the images, and take their entries away."""
+    built_pipeline.lay(Path(), "reviews")
+    withdraw("fashion", "nobody asks for it", print)
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    for section, name in (("tasks", "fashion"), ("candidates", "fashion-cnn"), ("candidates", "fashion-lstm")):
+        del params[section][name]
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+
+
+def _lines_in_mlflow() -> bytes:
+    return b"".join(path.read_bytes() for path in Path("mlruns/convoy-decisions").glob("*/artifacts/decisions.jsonl"))
+
+
+def test_the_alias_of_a_withdrawn_task_goes_last(published: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    _give_up_fashion()
+    with monkeypatch.context() as patch:
+        patch.delattr(MlflowClient, "delete_registered_model_alias")  # as a kill there
+        with pytest.raises(publish.PublishFailed):
+            publish.publish(published.client, print)
+    assert b"nobody asks for it" in _lines_in_mlflow()
+    anchor = published.client.get_registered_model("convoy-fashion").tags[registry_sync.HISTORY]
+    assert json.loads(anchor)["lines"] == len(journal.read_history("fashion").lines)
+    publish.publish(published.client, print)
+    assert registry.version_with(published.client, "fashion", "champion") is None
+
+
+def test_a_withdrawal_that_mlflow_lacks_is_told(published: Place) -> None:
+    _give_up_fashion()
+    published.client.delete_registered_model_alias("convoy-fashion", "champion")
+    publish.publish(published.client, print)
+    assert b"nobody asks for it" in _lines_in_mlflow()
+
+
+@pytest.mark.parametrize("where", ["deployed", "MLflow"])
+def test_a_task_of_a_former_name_waits_for_migrate(place: Place, where: str) -> None:
+    if where == "deployed":
+        Path("deployed/image").mkdir(parents=True)
+    else:
+        place.client.create_registered_model("convoy-image")
+    with pytest.raises(publish.PublishFailed, match="`fashion` was called `image`; run `python -m convoy migrate`"):
+        place.publish()
+    assert not registry.has_model(place.client, "convoy-fashion") and not Path("deployed/fashion").exists()
+
+
 def _version_without_run(root: Path) -> None:
-    client, digest = mlflow_runs.open_store(), digest_of(root / "bundles/image")
-    client.create_registered_model("convoy-image")
-    client.create_model_version("convoy-image", "runs:/gone/model", tags={registry.DIGEST: digest})
+    client, digest = mlflow_runs.open_store(), digest_of(root / "bundles/fashion")
+    client.create_registered_model("convoy-fashion")
+    client.create_model_version("convoy-fashion", "runs:/gone/model", tags={registry.DIGEST: digest})
 
 
 def _figure_is_no_float(root: Path) -> None:
-    (root / "reports/image/slices.json").write_text(json.dumps({"class": {"a": {"accuracy": 10**400}}}))
-    built_pipeline.write_lock(root, "image")
+    report = root / "reports/fashion/test.json"
+    slices = {"class": {"a": {"accuracy": 10**400}}}
+    report.write_text(json.dumps({**json.loads(report.read_text()), "slices": slices}))
+    built_pipeline.write_lock(root, "fashion")
 
 
 def _link_is_a_folder(root: Path) -> None:
-    (root / "deployed/image/current").mkdir(parents=True)
+    (root / "deployed/fashion/current").mkdir(parents=True)
 
 
 def _history_is_changed(root: Path) -> None:
     model = {"version": "1", "digest": "1" * 64}
     for _ in range(2):
-        journal.append("image", None, Model.model_validate(model), Grounds("refusal", "worse"))
-    path = root / "deployed/image/decisions.jsonl"
+        journal.append("fashion", None, Model.model_validate(model), Grounds("refusal", "worse"))
+    path = root / "deployed/fashion/decisions.jsonl"
     path.write_bytes(path.read_bytes().replace(b"worse", b"better", 1))
 
 
@@ -647,42 +721,48 @@ def _history_is_changed(root: Path) -> None:
 def test_a_task_that_fails_keeps_no_other(
     place: Place, tmp_path: Path, spoil: Callable[[Path], None], reason: str
 ) -> None:
-    for task in ("text", "text-stream"):
+    for task in ("reviews", "reviews-stream"):
         built_pipeline.lay(tmp_path, task)
     spoil(tmp_path)
     said: list[str] = []
-    with pytest.raises(publish.PublishFailed, match=f"^image was not published: .*{re.escape(reason)}"):
+    with pytest.raises(publish.PublishFailed, match=f"^fashion was not published: .*{re.escape(reason)}"):
         publish.publish(place.client, said.append)
     assert [line for line in said if line.startswith("  not published: ")] and deployment.current_digest(
-        "image"
+        "fashion"
     ) is None
-    for task in ("text", "text-stream"):
+    for task in ("reviews", "reviews-stream"):
         assert deployment.current_digest(task) == digest_of(Path("bundles", task))
 
 
 @pytest.mark.process
 def test_the_command_names_the_task_that_failed(place: Place, tmp_path: Path) -> None:
-    built_pipeline.lay(tmp_path, "text")
+    built_pipeline.lay(tmp_path, "reviews")
     _link_is_a_folder(tmp_path)
     done = subprocess.run(
         [sys.executable, "-m", "convoy", "publish"], capture_output=True, text=True, check=False, timeout=120
     )
-    assert done.returncode == 1 and done.stderr.startswith("image was not published: ") and done.stderr.count("\n") == 1
-    assert deployment.current_digest("text") == digest_of(Path("bundles/text"))
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("fashion was not published: ")
+    assert deployment.current_digest("reviews") == digest_of(Path("bundles/reviews"))
 
 
 @pytest.mark.process
 def test_up_starts_beside_a_task_that_failed(place: Place, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    built_pipeline.lay(tmp_path, "text")
+    built_pipeline.lay(tmp_path, "reviews")
     _link_is_a_folder(tmp_path)
     Path("mlflow-store/mlflow.db").unlink()
     assert supervisor._create_store(print) == 0
-    assert "image was not published: " in capfd.readouterr().err
-    assert deployment.current_digest("text") == digest_of(Path("bundles/text"))
+    assert "fashion was not published: " in capfd.readouterr().err
+    assert deployment.current_digest("reviews") == digest_of(Path("bundles/reviews"))
 
 
-def test_its_stages_are_those_of_its_build_and_none_of_them_chooses() -> None:
-    names = stage_names.raw_to_reports("text-stream")
-    assert [name for name in names if name.endswith("_stream")] == ["train_stream", "export_stream", "evaluate_stream"]
-    assert not [name for name in names if name.startswith("choose")]
-    assert stage_names.raw_to_reports("text")[-3:] == ["choose@text", "export@text", "evaluate@text"]
+def test_its_stages_are_those_behind_its_bundle_and_reports(place: Place) -> None:
+    for task in ("reviews", "reviews-stream"):
+        built_pipeline.lay(Path(), task)
+    lock = Lock.read()
+    shared = ["fetch@reviews", "prepare@reviews", "baselines@reviews"]
+    own = [f"{stage}@reviews-stream" for stage in ("choose", "export", "evaluate")]
+    assert sorted(lock.to_reports("reviews-stream")) == sorted([*shared, "train@reviews-stream-lstm", *own])
+    bundled = lock.to_bundle("reviews")
+    assert [name for name in bundled if name.startswith("train@")] == ["train@reviews-cnn", "train@reviews-lstm"]
+    assert bundled[:2] == shared[:2] and bundled[-2:] == ["choose@reviews", "export@reviews"]

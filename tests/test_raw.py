@@ -10,6 +10,7 @@ import pytest
 from convoy.core import paths
 from convoy.core.spreadsheet import escape, unescape
 from convoy.data import raw
+from convoy.kinds.registry import KINDS
 from convoy.sources.items import Item, Rejection, SourceRefused
 
 
@@ -20,7 +21,7 @@ def items(*labels: str) -> Iterator[Item]:
 
 def test_items_come_back_in_their_order_with_labels_and_splits(tmp_path: Path) -> None:
     count = 2 * raw.BATCH + 5
-    raw.write(tmp_path / "raw", "text", items(*(f"{index % 12}" for index in range(count))), None)
+    raw.write(tmp_path / "raw", "notes", "text", items(*(f"{index % 12}" for index in range(count))), None)
     found = raw.RawItems(tmp_path / "raw")
     assert found.labels == tuple(map(str, range(12))), "whole numbers by their value"
     assert len(found) == count and found.content(count - 1) == f"text {count - 1}" and found.name(7) == "7"
@@ -29,18 +30,18 @@ def test_items_come_back_in_their_order_with_labels_and_splits(tmp_path: Path) -
     assert found.given.tolist() == [paths.SPLITS.index("test")] + [-1] * (count - 1)
 
 
-@pytest.mark.parametrize("task", paths.DATA_KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_batch_ends_at_so_many_bytes_or_items_and_items_come_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: paths.DataKind
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     def sizes(folder: Path) -> list[int]:
         with pa.ipc.open_file(folder / raw.ITEMS) as reader:
             return [reader.get_batch(index).num_rows for index in range(reader.num_record_batches)]
 
     def write(folder: Path, lengths: list[int]) -> list[str | bytes]:
-        contents: list[str | bytes] = ["x" * length if task == "text" else b"x" * length for length in lengths]
+        contents: list[str | bytes] = ["x" * length if kind == "text" else b"x" * length for length in lengths]
         named = (Item(f"{index}", "ab"[index % 2], "", content) for index, content in enumerate(contents))
-        raw.write(folder, task, named, None)
+        raw.write(folder, "set", kind, named, None)
         return contents
 
     write(tmp_path / "small", [1] * 1005)
@@ -63,7 +64,7 @@ def test_rejections_come_back_and_no_cell_is_a_formula(tmp_path: Path) -> None:
         yield from [*plain, *formulas]
         yield from items("a", "b")
 
-    raw.write(tmp_path / "raw", "text", found(), None)
+    raw.write(tmp_path / "raw", "notes", "text", found(), None)
     assert raw.RawItems(tmp_path / "raw").rejections == [*plain, *formulas]
     with (tmp_path / "raw" / raw.REJECTED).open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))[len(plain) :]
@@ -91,7 +92,7 @@ def test_labels_that_cannot_be_meant_stop_and_leave_nothing(
     tmp_path: Path, labels: tuple[str, ...], wanted: tuple[str, ...] | None, reason: str
 ) -> None:
     with pytest.raises(SourceRefused, match=reason):
-        raw.write(tmp_path / "raw", "text", items(*labels), wanted)
+        raw.write(tmp_path / "raw", "notes", "text", items(*labels), wanted)
     assert not list(tmp_path.iterdir())
 
 
@@ -104,20 +105,20 @@ def test_what_was_rejected_before_labels_stop_is_listed_whole_until_it_goes_well
 
     listed = tmp_path / "raw.rejected.csv"
     with pytest.raises(SourceRefused) as error:
-        raw.write(tmp_path / "raw", "text", found("a", "b"), ("a", "b", "c"))
+        raw.write(tmp_path / "raw", "notes", "text", found("a", "b"), ("a", "b", "c"))
     for words in ("no item has the label 'c'", "30 rejected {'unreadable': 30}", str(listed), "0.png: why"):
         assert words in str(error.value)
     assert raw.read_rejections(listed) == rejections and list(tmp_path.iterdir()) == [listed]
-    raw.write(tmp_path / "raw", "text", found("a", "b"), ("a", "b"))
+    raw.write(tmp_path / "raw", "notes", "text", found("a", "b"), ("a", "b"))
     assert not listed.exists()
     listed.touch()
     with pytest.raises(SourceRefused):
-        raw.write(tmp_path / "raw", "text", items("a"), None)
+        raw.write(tmp_path / "raw", "notes", "text", items("a"), None)
     assert not listed.exists(), "nothing was rejected this time"
 
 
 def test_labels_of_params_are_in_their_order_and_others_are_ignored_and_told(tmp_path: Path) -> None:
-    raw.write(tmp_path / "raw", "text", items("a", "b", "c", "b"), ("b", "a"))
+    raw.write(tmp_path / "raw", "notes", "text", items("a", "b", "c", "b"), ("b", "a"))
     found = raw.RawItems(tmp_path / "raw")
     assert found.labels == ("b", "a") and found.label_of.tolist() == [1, 0, 0]
     assert [(one.name, one.code, one.ignored) for one in found.rejections] == [("2", "label_not_wanted", True)]
@@ -130,7 +131,7 @@ def test_a_lone_surrogate_in_a_text_or_in_its_label_is_rejected(tmp_path: Path) 
         Item("3", "a", "", "x"),
         Item("4", "b", "", "x"),
     ]
-    raw.write(tmp_path / "raw", "text", iter(found), None)
+    raw.write(tmp_path / "raw", "notes", "text", iter(found), None)
     assert [(one.name, one.code) for one in raw.RawItems(tmp_path / "raw").rejections] == [
         ("1", "invalid_text"),
         ("2", "invalid_label"),

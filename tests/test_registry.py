@@ -18,7 +18,7 @@ from mlflow_store import open_empty_store
 
 from convoy.bundles.bundle import digest_of
 from convoy.bundles.predictor import Predictor
-from convoy.kinds.rejection import InputRejected
+from convoy.core.rejection import InputRejected
 from convoy.operations.cleanup import run_cleanup
 from convoy.release import publish
 from convoy.tracking import registry
@@ -33,9 +33,9 @@ sys.meta_path = [finder for finder in sys.meta_path if "editable" not in repr(fi
 import mlflow, pandas as pd
 mlflow.set_tracking_uri(sys.argv[2])
 answers = {}
-for task in ("image", "text"):
+for task in ("fashion", "reviews"):
     model = mlflow.pyfunc.load_model(f"models:/convoy-{task}@champion")
-    raw = [bytes.fromhex(item) if task == "image" else item for item in json.loads(sys.argv[3])[task]]
+    raw = [bytes.fromhex(item) if task == "fashion" else item for item in json.loads(sys.argv[3])[task]]
     answers[task] = model.predict(pd.DataFrame({task: raw})).to_dict("records")
     answers[f"{task} example"] = len(model.predict(model.input_example))
 import convoy
@@ -51,25 +51,28 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        for task in ("image", "text"):
+        for task in ("fashion", "reviews"):
             built_pipeline.lay(root, task)
         publish.publish(open_empty_store(), lambda line: None)
     return root
 
 
 def test_a_version_answers_raw_inputs_where_convoy_is_not_installed(published: Path, tmp_path: Path) -> None:
-    inputs = {"image": [tiny_bundles.png(250).hex(), tiny_bundles.png(5, (90, 40)).hex()], "text": ["bad", "good film"]}
+    inputs = {
+        "fashion": [tiny_bundles.png(250).hex(), tiny_bundles.png(5, (90, 40)).hex()],
+        "reviews": ["bad", "good film"],
+    }
     source = str(Path(__file__).parents[1] / "src")
     words = [sys.executable, "-c", LOAD, source, f"sqlite:///{published}/mlflow-store/mlflow.db", json.dumps(inputs)]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     answers = json.loads(done.stdout.splitlines()[-1])
     assert Path(answers["code"]).parent.name == "code"
-    assert answers["image example"] == answers["text example"] == 1
-    assert [answer["label"] for answer in answers["image"]] == ["bright", "dark"]
-    predictor = Predictor(published / "deployed/text/current")
-    expected = predictor.replay(inputs["text"])
-    for answer, row in zip(answers["text"], expected, strict=True):
+    assert answers["fashion example"] == answers["reviews example"] == 1
+    assert [answer["label"] for answer in answers["fashion"]] == ["bright", "dark"]
+    predictor = Predictor(published / "deployed/reviews/current")
+    expected = predictor.replay(inputs["reviews"])
+    for answer, row in zip(answers["reviews"], expected, strict=True):
         assert list(answer["probabilities"]) == ["negative", "positive"]
         assert list(answer["probabilities"].values()) == pytest.approx([float(value) for value in row], abs=1e-6)
 
@@ -81,7 +84,7 @@ def models(published: Path) -> dict[str, mlflow.pyfunc.PyFuncModel]:
         patch.setattr(sys, "path", list(sys.path))  # MLflow puts the code of each version in front
         # Not by set_tracking_uri, which stays in this process and its environment.
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{published}/mlflow-store/mlflow.db")
-        loaded = {task: mlflow.pyfunc.load_model(f"models:/convoy-{task}@champion") for task in ("image", "text")}
+        loaded = {task: mlflow.pyfunc.load_model(f"models:/convoy-{task}@champion") for task in ("fashion", "reviews")}
     return loaded
 
 
@@ -100,8 +103,8 @@ TEXTS = {"good film": "positive", "bad": "negative", "good": "positive", "the ba
     ],
 )
 def test_pyfunc_answers_have_the_index_of_the_question(models: dict[str, Any], index: Any) -> None:
-    table = pd.DataFrame({"text": list(TEXTS)}, index=index)
-    answers = models["text"].predict(table)
+    table = pd.DataFrame({"reviews": list(TEXTS)}, index=index)
+    answers = models["reviews"].predict(table)
     assert answers.index.equals(table.index) and answers.index.names == table.index.names
     table["label"] = answers["label"]
     assert list(table["label"]) == list(TEXTS.values())
@@ -109,48 +112,48 @@ def test_pyfunc_answers_have_the_index_of_the_question(models: dict[str, Any], i
 
 def test_a_sample_of_images_gets_its_own_labels(models: dict[str, Any]) -> None:
     brightness = pd.Series([5, 120, 250] * 10)
-    table = pd.DataFrame({"image": [tiny_bundles.png(each) for each in brightness]}).sample(frac=0.5, random_state=1)
-    table["label"] = models["image"].predict(table)["label"]
+    table = pd.DataFrame({"fashion": [tiny_bundles.png(each) for each in brightness]}).sample(frac=0.5, random_state=1)
+    table["label"] = models["fashion"].predict(table)["label"]
     expected = brightness[table.index].map({5: "dark", 120: "middle", 250: "bright"})
     assert list(table["label"]) == list(expected)
 
 
 def test_an_empty_selection_gets_an_empty_answer(models: dict[str, Any]) -> None:
-    table = pd.DataFrame({"text": list(TEXTS)}, index=list("abcd"))
-    answers = models["text"].predict(table[table["text"] == "nothing"])
+    table = pd.DataFrame({"reviews": list(TEXTS)}, index=list("abcd"))
+    answers = models["reviews"].predict(table[table["reviews"] == "nothing"])
     assert len(answers) == 0 and list(answers) == ["label", "probability", "probabilities"]
 
 
 @pytest.mark.parametrize(
     ("given", "index"),
     [
-        (pd.Series(list(TEXTS), list("dacb"), name="text"), list("dacb")),
-        ({"text": np.array(list(TEXTS))}, [0, 1, 2, 3]),
-        ([{"text": text} for text in TEXTS], [0, 1, 2, 3]),
+        (pd.Series(list(TEXTS), list("dacb"), name="reviews"), list("dacb")),
+        ({"reviews": np.array(list(TEXTS))}, [0, 1, 2, 3]),
+        ([{"reviews": text} for text in TEXTS], [0, 1, 2, 3]),
     ],
 )
 def test_other_inputs_are_answered_in_their_order(models: dict[str, Any], given: Any, index: list[Any]) -> None:
-    answers = models["text"].predict(given)
+    answers = models["reviews"].predict(given)
     assert list(answers.index) == index and list(answers["label"]) == list(TEXTS.values())
 
 
 @pytest.mark.parametrize(
     ("task", "value", "why"),
     [
-        ("text", None, "`text` is missing"),
-        ("text", float("nan"), "`text` is missing"),
-        ("text", pd.NA, "`text` is missing"),
-        ("text", " \n", "the text is empty or only white space"),
-        ("text", 5, "`text` is a int, a string is expected"),
-        ("text", ["good"], "`text` is a list, a string is expected"),
-        ("image", None, "`image` is missing"),
-        ("image", b"", "the image is empty"),
-        ("image", "a.png", "`image` is a str, bytes are expected"),
-        ("image", b"no image", "the bytes are not a whole PNG, JPEG or WebP image"),
+        ("reviews", None, "`reviews` is missing"),
+        ("reviews", float("nan"), "`reviews` is missing"),
+        ("reviews", pd.NA, "`reviews` is missing"),
+        ("reviews", " \n", "the text is empty or only white space"),
+        ("reviews", 5, "`reviews` is a int, a string is expected"),
+        ("reviews", ["good"], "`reviews` is a list, a string is expected"),
+        ("fashion", None, "`fashion` is missing"),
+        ("fashion", b"", "the image is empty"),
+        ("fashion", "a.png", "`fashion` is a str, bytes are expected"),
+        ("fashion", b"no image", "the bytes are not a whole PNG, JPEG or WebP image"),
     ],
 )
 def test_rejected_rows_are_named_by_their_index(models: dict[str, Any], task: str, value: Any, why: str) -> None:
-    good: Any = "good" if task == "text" else tiny_bundles.png(5)
+    good: Any = "good" if task == "reviews" else tiny_bundles.png(5)
     table = pd.DataFrame({task: pd.Series([good, value, good, value], dtype=object)})
     for index, named in (([30, 10, 20, 0], ("10", "0")), (list("dacb"), ("'a'", "'b'"))):
         with pytest.raises(InputRejected) as refused:
@@ -162,13 +165,13 @@ def test_rejected_rows_are_named_by_their_index(models: dict[str, Any], task: st
 
 def test_many_rejected_rows_are_counted_not_listed(models: dict[str, Any]) -> None:
     with pytest.raises(InputRejected) as refused:
-        models["text"].predict(pd.DataFrame({"text": [""] * 1000}))
+        models["reviews"].predict(pd.DataFrame({"reviews": [""] * 1000}))
     assert "1000 of 1000 rows" in str(refused.value) and str(refused.value).endswith("; and 995 more")
     assert len(str(refused.value)) < 500
 
 
 def test_a_version_is_the_bundle_itself_with_signature_and_example_and_no_pickle(published: Path) -> None:
-    for task in ("image", "text"):
+    for task in ("fashion", "reviews"):
         (model,) = (published / "mlruns" / f"convoy-{task}").glob("*/artifacts/model")
         for file in (published / "bundles" / task).iterdir():
             assert (model / "data" / "bundle" / file.name).read_bytes() == file.read_bytes()
@@ -179,7 +182,7 @@ def test_a_version_is_the_bundle_itself_with_signature_and_example_and_no_pickle
         assert example["columns"] == [task]
     shown = base64.b64decode(
         json.loads(
-            (next((published / "mlruns").glob("convoy-image/*/artifacts/model")) / "input_example.json").read_text()
+            (next((published / "mlruns").glob("convoy-fashion/*/artifacts/model")) / "input_example.json").read_text()
         )["data"][0][0]
     )
     assert shown.startswith(b"\x89PNG")
@@ -196,8 +199,8 @@ def test_two_exports_of_one_training_keep_their_own_files(tmp_path: Path, monkey
     client = open_empty_store()
     for shift in (0.0, 1.0):
         built_pipeline.lay(tmp_path, shift=shift)
-        publish.publish(client, lambda line: None, ["image"])
-    first, second = (client.get_model_version("convoy-image", number) for number in ("1", "2"))
+        publish.publish(client, lambda line: None, ["fashion"])
+    first, second = (client.get_model_version("convoy-fashion", number) for number in ("1", "2"))
     assert first.run_id == second.run_id
     for version in (first, second):
         with registry.bundle_of(client, version, nearby=[]) as folder:

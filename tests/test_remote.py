@@ -17,8 +17,8 @@ from built_copy import command, served
 from convoy.bundles.bundle import read_bundle
 
 pytestmark = pytest.mark.pipeline
-TASKS = ("image", "text")
-BUILT = ("data", "candidates", "bundles", ".dvc/cache", "deployed", "mlflow-store", "mlruns")
+TASKS = ("fashion", "reviews")
+BUILT = ("data", "candidates", "winner", "bundles", ".dvc/cache", "deployed", "mlflow-store", "mlruns")
 
 
 # DVC's S3 remote wants an older python-dateutil than BentoML: it gets an environment of its own, and the same folder.
@@ -105,7 +105,7 @@ def test_what_was_pushed_is_pulled_published_and_answers(
     assert "Running stage" not in command(here, "dvc", "repro")
     command(here, "convoy", "publish", timeout_s=300)
     with served(here) as address:
-        models = httpx.get(f"{address}/v1/models").json()
-        answer = httpx.post(f"{address}/v1/texts/predict", json={"texts": ["A wonderful film."]}, timeout=30)
+        models = httpx.get(f"{address}/v1/models").json()["tasks"]
+        answer = httpx.post(f"{address}/v1/reviews/predict", json={"texts": ["A wonderful film."]}, timeout=30)
     assert {task: models[task]["release"]["digest"] for task in TASKS} == digests
-    assert answer.status_code == 200 and answer.json()["model"]["digest"] == digests["text"]
+    assert answer.status_code == 200 and answer.json()["model"]["digest"] == digests["reviews"]

@@ -26,7 +26,7 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 import built_pipeline
 version = len(Path("incoming/data.csv").read_text().splitlines())
-for task in ("image", "text"):
+for task in ("fashion", "reviews"):
     built_pipeline.lay(Path(), task, version=version)
 """
 
@@ -44,6 +44,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         warnings.simplefilter("ignore", DeprecationWarning)  # of libraries that DVC uses
         Path("incoming").mkdir()
         repo.imp_url(str(tmp_path / "origin.csv"), "incoming/data.csv")
+    for task in ("fashion", "reviews"):
+        built_pipeline.write_params(folder, task)
     return folder
 
 
@@ -80,27 +82,27 @@ def test_new_data_becomes_a_new_version_and_a_report(place: Path, monkeypatch: p
     ]
     assert "| champion before |" not in Path("first.md").read_text()
     told = Path("second.md").read_text()
-    for task in ("image", "text"):
+    for task in ("fashion", "reviews"):
         section = told.split(f"## {task}\n")[1].split("\n## ")[0]
         assert re.search(r"\| champion before \| 1 \| [0-9a-f]{12} \|", section)
         assert re.search(r"\| built, serves now \| 2 \| [0-9a-f]{12} \|", section)
         assert f"{task}: version 2 against version 1" in section and "| latency | passed | " in section
         assert re.search(r"Decision: promotion from version 1 .* to version 2 .*: it passed every gate", section)
-    assert "```\nimage:\n" in told
+    assert "```\nfashion:\n" in told
 
 
 def test_a_worse_one_is_reported_with_the_reason_and_the_command(place: Path) -> None:
     client = open_empty_store()
     for version, shift in ((1, 0), (2, 40)):
-        built_pipeline.lay(place, "image", version=version, shift=shift)
+        built_pipeline.lay(place, "fashion", version=version, shift=shift)
         before = retrain.champions(client)
-        publish.publish(client, print, ["image"])
-    retrain.write_report(client, Path("report.md"), before, "image:\n  what it said")
+        publish.publish(client, print, ["fashion"])
+    retrain.write_report(client, Path("report.md"), before, "fashion:\n  what it said")
     told = Path("report.md").read_text()
     assert "| built, does not serve | 2 |" in told and re.search("Decision: refusal from version 1 .* accuracy: ", told)
     assert "| accuracy | failed | " in told
-    assert "`python -m convoy promote --task image --version 2`" in told
-    assert "There is no bundle to publish: " in told.split("## text")[1]
+    assert "`python -m convoy promote --task fashion --version 2`" in told
+    assert "There is no bundle to publish: " in told.split("## reviews")[1]
 
 
 def test_a_step_that_fails_ends_it_with_what_it_said(capfd: pytest.CaptureFixture[str]) -> None:
@@ -113,13 +115,13 @@ def test_a_publish_that_fails_is_told_and_reported(
     place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """All for real, but for the stages; a folder in the place of the link keeps the images from being deployed."""
-    built_pipeline.lay(place, "image")
-    Path("deployed/image/current").mkdir(parents=True)
+    built_pipeline.lay(place, "fashion")
+    Path("deployed/fashion/current").mkdir(parents=True)
     monkeypatch.setattr(retrain, "_run_required", lambda *words: None)
     with pytest.raises(typer.Exit):
         maintain.retrain(Path("report.md"))
     assert "`convoy publish` ended with 1" in capfd.readouterr().err
-    assert "image was not published: " in Path("report.md").read_text()
+    assert "fashion was not published: " in Path("report.md").read_text()
 
 
 @pytest.mark.process

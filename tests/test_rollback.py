@@ -22,6 +22,7 @@ from convoy.release import promote as promoting
 from convoy.release import publish as publishing
 from convoy.release.approval import ApprovalRefused
 from convoy.release.publish import PublishFailed
+from convoy.release.withdraw import withdraw
 from convoy.tracking import mlflow_runs
 from convoy.tracking.registry import version_with
 
@@ -30,19 +31,19 @@ pytestmark = pytest.mark.mlflow
 
 def publish() -> str:
     said: list[str] = []
-    publishing.publish(mlflow_runs.open_store(), said.append, ["image"])
+    publishing.publish(mlflow_runs.open_store(), said.append, ["fashion"])
     return "\n".join(said)
 
 
 def roll_back(number: str | None = None, reason: str = "") -> str:
     said: list[str] = []
-    rollback.rollback(said.append, "image", number, reason, deployment.current_digest("image"))
-    promoting.align_and_update_mlflow(mlflow_runs.open_store(), "image")
+    rollback.rollback(said.append, "fashion", number, reason, deployment.current_digest("fashion"))
+    promoting.align_and_update_mlflow(mlflow_runs.open_store(), "fashion")
     return "\n".join(said)
 
 
 def kinds() -> list[str]:
-    return [decision.kind for decision in journal.read("image")]
+    return [decision.kind for decision in journal.read("fashion")]
 
 
 @pytest.fixture(scope="module")
@@ -63,34 +64,34 @@ def place(published: KeptFolder, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_rollback_goes_to_the_champion_before_and_stays_through_repro_checkout_and_publish(place: Path) -> None:
-    second = deployment.current_digest("image")
+    second = deployment.current_digest("fashion")
     assert "version 1" in roll_back(reason="it answers worse")
-    first = deployment.current_digest("image")
-    release = read_release(Path("deployed/image/current"))
+    first = deployment.current_digest("fashion")
+    release = read_release(Path("deployed/fashion/current"))
     assert first != second and release is not None and (release.digest, release.version) == (first, "1")
-    assert release.promoted_at == journal.read("image")[-1].at
-    champion = version_with(mlflow_runs.open_store(), "image", "champion")
+    assert release.promoted_at == journal.read("fashion")[-1].at
+    champion = version_with(mlflow_runs.open_store(), "fashion", "champion")
     assert champion is not None and champion.tags["digest"] == first
     for version in (2, 1, 2):  # as `dvc checkout` and `dvc exp run` change what is built
         built_pipeline.lay(place, version=version)
         said = publish()
-        assert deployment.current_digest("image") == first
+        assert deployment.current_digest("fashion") == first
     assert "it was decided on before (rollback from version 2" in said and "it answers worse" in said
-    assert "python -m convoy promote --task image --version 2 --reason '...'" in said
+    assert "python -m convoy promote --task fashion --version 2 --reason '...'" in said
 
 
 def test_a_rollback_stays_when_mlflow_is_deleted_and_when_deployed_is(monkeypatch: pytest.MonkeyPatch) -> None:
     roll_back(reason="it answers worse")
-    first, lines = deployment.current_digest("image"), journal.read_history("image").lines
+    first, lines = deployment.current_digest("fashion"), journal.read_history("fashion").lines
     use_store(monkeypatch, None)
     shutil.rmtree("mlruns")
     assert "it was decided on before (rollback" in publish()
-    assert deployment.current_digest("image") == first
+    assert deployment.current_digest("fashion") == first
     shutil.rmtree("deployed")
     said = publish()
     assert "lines of the history were missing" in said and "is what serves, again" in said
-    assert deployment.current_digest("image") == first
-    assert journal.read_history("image").lines[: len(lines)] == lines
+    assert deployment.current_digest("fashion") == first
+    assert journal.read_history("fashion").lines[: len(lines)] == lines
     assert kinds() == ["promotion", "promotion", "rollback", "restored"]
 
 
@@ -99,13 +100,13 @@ def test_mlflow_shows_every_decision_as_a_table_and_as_tags_and_again_the_same(p
     client = mlflow_runs.open_store()
     experiment = client.get_experiment_by_name(registry_sync.EXPERIMENT)
     [run] = client.search_runs([experiment.experiment_id])
-    assert run.info.run_name == "image" and run.info.status == "FINISHED"
-    told = [decision.told for decision in journal.read("image")]
-    tags = client.get_model_version("convoy-image", "2").tags
+    assert run.info.run_name == "fashion" and run.info.status == "FINISHED"
+    told = [decision.told for decision in journal.read("fashion")]
+    tags = client.get_model_version("convoy-fashion", "2").tags
     assert tags["decision"] == tags["decision.0005"] == told[2] and tags["decision.0003"] == told[1]
     table = mlflow_table(run.info.run_id)
     assert table["columns"][:5] == ["number", "at", "who", "kind", "from"] and len(table["data"]) == 3
-    registry_sync.update_mlflow(client, "image")
+    registry_sync.update_mlflow(client, "fashion")
     [again] = client.search_runs([experiment.experiment_id])
     assert again.data.tags == run.data.tags and again.info.run_id == run.info.run_id
 
@@ -122,75 +123,75 @@ def experiment_id_of(run_id: str) -> str:
 
 
 def test_what_was_rolled_back_serves_again_only_with_a_reason(place: Path) -> None:
-    second = deployment.current_digest("image")
+    second = deployment.current_digest("fashion")
     roll_back()
     for again in (lambda: promote("2"), lambda: roll_back("2")):
         with pytest.raises(ApprovalRefused, match=r"version 2 .* needs --reason"):
             again()
     promote("2", "mended what asked it")
-    assert deployment.current_digest("image") == second and kinds()[-1] == "forced"
+    assert deployment.current_digest("fashion") == second and kinds()[-1] == "forced"
 
 
 def promote(number: str, reason: str = "") -> None:
-    seen = deployment.current_digest("image")
-    promoting.promote(mlflow_runs.open_store(), lambda line: None, "image", number, reason, seen)
+    seen = deployment.current_digest("fashion")
+    promoting.promote(mlflow_runs.open_store(), lambda line: None, "fashion", number, reason, seen)
 
 
 def test_there_is_no_way_back_before_the_first_nor_to_what_never_served(place: Path) -> None:
     roll_back()
-    with pytest.raises(ApprovalRefused, match="names no champion of image before this one"):
+    with pytest.raises(ApprovalRefused, match="names no champion of fashion before this one"):
         roll_back()
     built_pipeline.lay(place, shift=40, version=3)
     publish()
     with pytest.raises(ApprovalRefused, match=r"version 3 .* has never served"):
         roll_back("3")
-    with pytest.raises(ApprovalRefused, match="no version 9 of image is known"):
+    with pytest.raises(ApprovalRefused, match="no version 9 of fashion is known"):
         roll_back("9")
     assert kinds() == ["promotion", "promotion", "rollback", "refusal"]
 
 
 def test_a_bundle_that_is_gone_is_told_and_nothing_changes(place: Path) -> None:
-    before = deployment.current_digest("image")
-    first = journal.read("image")[0].after.digest
-    (deployment.folder_of("image", first) / "model.onnx").write_bytes(b"half")
-    with pytest.raises(ApprovalRefused, match=r"is not whole.*promote --task image --version 1"):
+    before = deployment.current_digest("fashion")
+    first = journal.read("fashion")[0].after.digest
+    (deployment.folder_of("fashion", first) / "model.onnx").write_bytes(b"half")
+    with pytest.raises(ApprovalRefused, match=r"is not whole.*promote --task fashion --version 1"):
         roll_back()
-    assert deployment.current_digest("image") == before and kinds() == ["promotion", "promotion"]
+    assert deployment.current_digest("fashion") == before and kinds() == ["promotion", "promotion"]
 
 
 def test_of_two_at_once_the_first_wins_and_both_are_recorded(place: Path) -> None:
-    seen = deployment.current_digest("image")
+    seen = deployment.current_digest("fashion")
     promote("1")
-    first = deployment.current_digest("image")
+    first = deployment.current_digest("fashion")
     built_pipeline.lay(place, shift=40, version=3)
     publish()
     with pytest.raises(ApprovalRefused, match=r"version 3 .* was not let serve: while this was asked for"):
-        promoting.promote(mlflow_runs.open_store(), lambda line: None, "image", "3", "why not", seen)
+        promoting.promote(mlflow_runs.open_store(), lambda line: None, "fashion", "3", "why not", seen)
     with pytest.raises(ApprovalRefused, match="while this was asked for"):
-        rollback.rollback(lambda line: None, "image", None, "", seen)
-    assert deployment.current_digest("image") == first
+        rollback.rollback(lambda line: None, "fashion", None, "", seen)
+    assert deployment.current_digest("fashion") == first
     assert kinds()[2:] == ["promotion", "refusal", "superseded", "superseded"]
 
 
 def test_what_else_changed_deployed_is_noted_and_goes_on_serving(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = journal.read("image")[0].after.digest
-    deployment.point_current_to("image", first)
+    first = journal.read("fashion")[0].after.digest
+    deployment.point_current_to("fashion", first)
     publish()
-    assert deployment.current_digest("image") == first and kinds()[-1] == "found"
+    assert deployment.current_digest("fashion") == first and kinds()[-1] == "found"
     built_pipeline.lay(place)
-    journal.path_of("image").unlink()
+    journal.path_of("fashion").unlink()
     use_store(monkeypatch, None)
     shutil.rmtree("mlruns")
     with pytest.raises(PublishFailed, match="lost for good"):
         publish()
     forget()
     publish()
-    assert kinds() == ["found"] and journal.read("image")[0].why == "it serves; no history before"
+    assert kinds() == ["found"] and journal.read("fashion")[0].why == "it serves; no history before"
 
 
 def forget() -> None:
     """What a person does where a history is lost for good; as a release of before says nothing of it either."""
-    path = Path("deployed/image/current/release.json")
+    path = Path("deployed/fashion/current/release.json")
     content = json.loads(path.read_text())
     del content["history"]
     path.write_text(json.dumps(content))
@@ -200,7 +201,7 @@ def forget() -> None:
 def test_a_history_cut_at_its_end_is_noticed(place: Path, lost: int | str, monkeypatch: pytest.MonkeyPatch) -> None:
     built_pipeline.lay(place, shift=40, version=3)
     publish()  # is refused
-    path = journal.path_of("image")
+    path = journal.path_of("fashion")
     whole = path.read_bytes()
     lines = whole.splitlines(keepends=True)
     assert len(lines) == 5
@@ -211,20 +212,20 @@ def test_a_history_cut_at_its_end_is_noticed(place: Path, lost: int | str, monke
     with pytest.raises(journal.DecisionsBroken, match=told):
         roll_back()
     assert told in str(status.read_status(1)[0].last_decision)
-    [deployed] = [each for each in stores.check_deployed() if each.about == "deployed image"]
+    [deployed] = [each for each in stores.check_deployed() if each.about == "deployed fashion"]
     assert deployed.state == "broken" and told in deployed.says and "MLflow's copy comes back" in deployed.remedy
-    done = CliRunner().invoke(app, ["history", "--task", "image"])
+    done = CliRunner().invoke(app, ["history", "--task", "fashion"])
     assert done.exit_code == 1 and told in done.output
     if not isinstance(lost, int):
         path.rename("moved")
     publish()
     assert path.read_bytes() == whole
-    assert journal.read("image")[-1].kind == "refusal"
+    assert journal.read("fashion")[-1].kind == "refusal"
 
 
 def test_a_history_cut_here_and_in_mlflow_is_noticed(place: Path) -> None:
     """With the release of before, as where a folder is brought back from an older copy."""
-    path = journal.path_of("image")
+    path = journal.path_of("fashion")
     [shown] = Path("mlruns", registry_sync.EXPERIMENT).glob(f"*/artifacts/{registry_sync.LINES}")
     assert not list(stores._check_histories())
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
@@ -240,7 +241,7 @@ def test_a_history_cut_here_and_in_mlflow_is_noticed(place: Path) -> None:
 
 def test_another_machine_s_lines_are_no_loss(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two machines with a history of their own, of which each appends after they have parted."""
-    own, other = Path("deployed/image"), Path("deployed-of-the-other")
+    own, other = Path("deployed/fashion"), Path("deployed-of-the-other")
     shutil.copytree(own, other, symlinks=True)
     promote("1")
     own.rename("deployed-own")
@@ -252,60 +253,84 @@ def test_another_machine_s_lines_are_no_loss(place: Path, monkeypatch: pytest.Mo
             own.rename(other)
             mine.rename(own)
         assert not [each for each in stores._check_histories() if each.state == "broken"]
-        assert registry_sync.HISTORY not in publish() and len(journal.read_history("image").lines) > 4
+        assert registry_sync.HISTORY not in publish() and len(journal.read_history("fashion").lines) > 4
 
 
 def test_a_kill_before_the_release_names_a_line_is_no_alarm(place: Path) -> None:
-    serves = journal.deployed_model("image")
+    serves = journal.deployed_model("fashion")
     assert serves is not None
-    before = deployment.read_history_anchor("image")
+    before = deployment.read_history_anchor("fashion")
 
     def decide() -> None:
-        journal.append("image", serves, serves, journal.Grounds("superseded", "by hand"))
+        journal.append("fashion", serves, serves, journal.Grounds("superseded", "by hand"))
 
-    folder = deployment.folder_of("image", serves.digest)
+    folder = deployment.folder_of("fashion", serves.digest)
     for step in range(2):
         assert end_after(step, lambda: [(Path, "replace")], decide) == 9
-        assert before is not None and deployment.read_history_anchor("image") == before
-        assert len(journal.read_history("image").lines) == before.lines + step + 1
+        assert before is not None and deployment.read_history_anchor("fashion") == before
+        assert len(journal.read_history("fashion").lines) == before.lines + step + 1
         assert read_bundle(folder).digest == serves.digest  # a temporary file in it would make it invalid
     time = folder.stat().st_mtime_ns
     decide()
-    noted = deployment.read_history_anchor("image")
+    noted = deployment.read_history_anchor("fashion")
     assert before is not None and noted is not None and noted.lines == before.lines + 3
     assert folder.stat().st_mtime_ns == time  # services load again what has a new time
 
 
 def test_a_decision_whose_bundle_is_gone_before_it_was_followed_is_undone_and_told(place: Path) -> None:
-    first, second = (decision.after for decision in journal.read("image"))
+    first, second = (decision.after for decision in journal.read("fashion"))
     roll_back()
-    release = read_release(deployment.folder_of("image", second.digest))
+    release = read_release(deployment.folder_of("fashion", second.digest))
     assert release is not None
-    journal.append("image", first, second, journal.Grounds("forced", "asked for"))
-    shutil.rmtree(deployment.folder_of("image", second.digest))
+    journal.append("fashion", first, second, journal.Grounds("forced", "asked for"))
+    shutil.rmtree(deployment.folder_of("fashion", second.digest))
     said = publish()
-    assert "was cut off and is undone" in said and deployment.current_digest("image") == first.digest
-    history = journal.read_history("image")
+    assert "was cut off and is undone" in said and deployment.current_digest("fashion") == first.digest
+    history = journal.read_history("fashion")
     assert history.unfinished is None and history.champion is not None and history.champion.digest == first.digest
     assert (against := history.against(second.digest)) and against.kind == "rollback", "it still stands"
 
 
+def test_a_withdrawn_model_is_gone_until_a_person_wants_it_back(place: Path) -> None:
+    second = deployment.current_digest("fashion")
+    assert withdraw("fashion", "nobody asks for it", print) and not withdraw("fashion", "again", print)
+    assert deployment.current_digest("fashion") is None and journal.read_history("fashion").champion is None
+    publish()
+    assert deployment.current_digest("fashion") is None and kinds()[-1] == "withdrawn"
+    assert version_with(mlflow_runs.open_store(), "fashion", "champion") is None
+    roll_back()
+    assert deployment.current_digest("fashion") == second and kinds()[-1] == "rollback"
+    champion = version_with(mlflow_runs.open_store(), "fashion", "champion")
+    assert champion is not None and champion.tags["digest"] == second
+
+
+def test_a_withdrawal_that_was_cut_off_is_completed(place: Path) -> None:
+    deployed = journal.deployed_model("fashion")
+    assert deployed is not None
+    journal.append("fashion", deployed, deployed, journal.Grounds("withdrawn", "nobody asks for it"))
+    publish()
+    assert deployment.current_digest("fashion") is None and journal.read_history("fashion").unfinished is None
+
+
 @pytest.mark.process
 def test_a_rollback_takes_a_command_and_no_mlflow_and_two_at_once_make_one(place: Path) -> None:
-    words = [sys.executable, "-m", "convoy", "rollback", "--task", "image", "--reason", "both want it"]
+    words = [sys.executable, "-m", "convoy", "rollback", "--task", "fashion", "--reason", "both want it"]
     both = [subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     said = [process.communicate(timeout=120) for process in both]
     assert sorted(process.returncode for process in both) == [0, 1], said
     assert kinds().count("rollback") == 1 and kinds()[-1] in ("rollback", "superseded")
-    first = deployment.current_digest("image")
-    promoted = convoy("promote", "--task", "image", "--version", "2", "--reason", "it was right")
+    first = deployment.current_digest("fashion")
+    promoted = convoy("promote", "--task", "fashion", "--version", "2", "--reason", "it was right")
     assert promoted.returncode == 0, promoted.stderr
-    away = convoy("rollback", "--task", "image", MLFLOW_TRACKING_URI="http://127.0.0.1:1")
-    assert away.returncode == 0 and "serves from deployed/image/current again" in away.stdout
+    params = Path("params.yaml").read_text()
+    Path("params.yaml").write_text("half an edit: [")  # keeps nobody from a rollback
+    away = convoy("rollback", "--task", "fashion", MLFLOW_TRACKING_URI="http://127.0.0.1:1")
+    Path("params.yaml").write_text(params)
+    assert away.returncode == 0 and "serves from deployed/fashion/current again" in away.stdout
     assert "the next `python -m convoy publish` tells MLflow" in away.stderr and "Traceback" not in away.stderr
-    assert deployment.current_digest("image") == first
-    told = convoy("history", "--task", "image")
+    assert deployment.current_digest("fashion") == first
+    told = convoy("history", "--task", "fashion")
     assert told.returncode == 0 and "both want it" in told.stdout and "it was right" in told.stdout
     assert convoy("publish").returncode == 0
-    champion = version_with(mlflow_runs.open_store(), "image", "champion")
+    champion = version_with(mlflow_runs.open_store(), "fashion", "champion")
     assert champion is not None and champion.tags["digest"] == first

@@ -24,8 +24,8 @@ from convoy.operations.score import score as scoring
 from convoy.operations.score.inputs import Inputs, ScoringRefused
 from convoy.operations.score.score import Scorer, load
 from convoy.sources.items import SourceRefused
+from serving.answers import answer_predictions
 from serving.deployed import Deployed
-from serving.predictions import predict_images, predict_texts
 
 ROOT = Path(__file__).parents[1]
 TEXTS = ["the good film", "bad\nbad, film", 'a "good" one', "good " * 20, "NA", "ärger 电影"]
@@ -34,7 +34,7 @@ TEXTS = ["the good film", "bad\nbad, film", 'a "good" one', "good " * 20, "NA", 
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder, with both models deployed as `promote` leaves them."""
-    for task, write in (("image", write_image_bundle), ("text", write_text_bundle)):
+    for task, write in (("fashion", write_image_bundle), ("reviews", write_text_bundle)):
         write(tmp_path / "deployed" / task / "a")
         (tmp_path / "deployed" / task / "current").symlink_to("a")
     monkeypatch.setenv("CONVOY_DEPLOYED", str(tmp_path / "deployed"))
@@ -42,12 +42,25 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def score(source: str | Path, output: str = "out.parquet", task: Any = "text", **options: Any) -> pa.Table:
+def score(source: str | Path, output: str = "out.parquet", task: Any = "reviews", **options: Any) -> pa.Table:
     encoding, polarity = options.pop("encoding", "utf-8"), options.pop("polarity", None)
-    inputs = Inputs(Path(source), task, options.pop("column", "text" if task == "text" else "path"), encoding)
+    kind, column = ("text", "text") if task == "reviews" else ("image", "path")
+    inputs = Inputs(Path(source), task, kind, options.pop("column", column), encoding)
     chosen = scoring.Settings(options.pop("batch_size", 3), **options)
     scoring.score(Scorer(load(task), encoding, polarity), inputs, Path(output), chosen, print)
     return pq.read_table(output)
+
+
+def rest_answers(raw: list[Any], task: str, **options: Any) -> list[dict[str, Any]]:
+    """The predictions that REST gives of these inputs."""
+    predictor = load(task)
+    release = Release(name="n", version="1", run_id="r", digest=predictor.digest, promoted_at="now")
+    prepared = [predictor.prepare(item, **options) for item in raw]
+    rows = predictor.probabilities([item.array for item in prepared])
+    answers: list[dict[str, Any]] = json.loads(answer_predictions(Deployed(predictor, release), prepared, rows))[
+        "predictions"
+    ]
+    return answers
 
 
 def write_csv(path: str, texts: list[str], column: str = "text", delimiter: str = ",", encoding: str = "utf-8") -> None:
@@ -62,8 +75,8 @@ def matrix(table: pa.Table) -> np.ndarray:
 
 def switch(place: Path, folder: str) -> None:
     """Let another bundle of texts serve."""
-    (place / "deployed/text/current").unlink()
-    (place / "deployed/text/current").symlink_to(folder)
+    (place / "deployed/reviews/current").unlink()
+    (place / "deployed/reviews/current").symlink_to(folder)
 
 
 def convoy(*words: str, **popen: Any) -> "subprocess.Popen[str]":
@@ -74,9 +87,8 @@ def convoy(*words: str, **popen: Any) -> "subprocess.Popen[str]":
 def test_the_answers_are_those_that_rest_gives() -> None:
     write_csv("in.csv", TEXTS)
     table = score("in.csv")
-    predictor = load("text")
-    release = Release(name="n", version="1", run_id="r", digest=predictor.digest, promoted_at="now")
-    rest = json.loads(predict_texts(Deployed(predictor, release), TEXTS))["predictions"]
+    predictor = load("reviews")
+    rest = rest_answers(TEXTS, "reviews")
     assert table["row"].to_pylist() == list(range(len(TEXTS))) and table["error"].null_count == len(TEXTS)
     assert table["label"].to_pylist() == [answer["label"] for answer in rest]
     found = [list(answer["probabilities"].values()) for answer in rest]
@@ -84,7 +96,7 @@ def test_the_answers_are_those_that_rest_gives() -> None:
     assert np.abs(np.array(table["probability"]) - [answer["probability"] for answer in rest]).max() <= 1e-6
     assert [row for row, said in enumerate(table["warning"].to_pylist()) if said == "the text was cut"] == [3]
     metadata = table.schema.metadata
-    assert metadata[b"convoy.digest"].decode() == predictor.digest and metadata[b"convoy.task"] == b"text"
+    assert metadata[b"convoy.digest"].decode() == predictor.digest and metadata[b"convoy.task"] == b"reviews"
     assert metadata[b"convoy.version"] == b"0.1.0"
 
 
@@ -94,12 +106,10 @@ def test_images_get_the_answers_that_rest_gives_and_its_warnings() -> None:
     for name, content in pictures.items():
         Path("images", name).write_bytes(content)
     names = ["a.png", "z", "below/b.webp", "below/c.jpg"]
-    predictor = load("image")
-    release = Release(name="n", version="1", run_id="r", digest=predictor.digest, promoted_at="now")
     for polarity in (None, "dark_on_light"):
-        table = score("images", task="image", polarity=polarity, restart=True)
-        content = predict_images(Deployed(predictor, release), [pictures[name] for name in names], polarity)  # type: ignore[arg-type]
-        rest = json.loads(content)["predictions"]
+        options = {"polarity": polarity} if polarity else {}
+        table = score("images", task="fashion", polarity=polarity, restart=True)
+        rest = rest_answers([pictures[name] for name in names], "fashion", **options)
         assert table["name"].to_pylist() == names
         assert table["label"].to_pylist() == [answer["label"] for answer in rest]
         assert np.abs(matrix(table) - [list(answer["probabilities"].values()) for answer in rest]).max() <= 1e-6
@@ -133,7 +143,7 @@ def test_images_of_a_table_are_found_relative_to_it_and_wherever_else_it_says() 
     Path("tables/link.png").symlink_to("../pictures/far.png")
     names = ["near.png", "../pictures/far.png", str(Path("pictures/far.png").resolve()), "link.png"]
     write_csv("tables/in.csv", names, column="file")
-    table = score("tables/in.csv", task="image", column="file")
+    table = score("tables/in.csv", task="fashion", column="file")
     assert table["label"].to_pylist() == ["bright", "dark", "dark", "dark"] and table["name"].to_pylist() == names
 
 
@@ -213,7 +223,7 @@ def test_every_image_that_cannot_be_used_is_a_row_that_says_why() -> None:
     Path("in/link.png").symlink_to("nowhere.png")
     os.mkfifo("in/pipe.png")  # to read it would wait for ever
     Path(os.fsdecode(b"in/\xff.png")).write_bytes(png(255))
-    table = score("in", task="image")
+    table = score("in", task="fashion")
     codes = dict(
         zip(
             table["name"].to_pylist(),
@@ -233,7 +243,7 @@ def test_every_image_that_cannot_be_used_is_a_row_that_says_why() -> None:
         "in.csv", ["in/empty.png", "in/no.png", "", "a" * 300, "in/\0", "in", os.fsdecode(b"in/\xff.png")], "path"
     )
     codes_of_table = [
-        str(error).partition(":")[0] for error in score("in.csv", "o.parquet", "image")["error"].to_pylist()
+        str(error).partition(":")[0] for error in score("in.csv", "o.parquet", "fashion")["error"].to_pylist()
     ]
     assert codes_of_table == [
         "undecodable_image",
@@ -254,7 +264,7 @@ def test_texts_in_files_that_are_not_in_the_encoding_are_rows_with_an_error() ->
 def test_a_large_row_group_of_parquet_is_never_in_memory_as_a_whole() -> None:
     noise = np.random.default_rng(0).integers(97, 122, (20_000, 1_000), dtype=np.uint8)
     pq.write_table(pa.table({"text": [row.tobytes().decode() for row in noise]}), "in.parquet", row_group_size=20_000)
-    before, items = pa.total_allocated_bytes(), iter(Inputs(Path("in.parquet"), "text", "text", "utf-8"))
+    before, items = pa.total_allocated_bytes(), iter(Inputs(Path("in.parquet"), "reviews", "text", "text", "utf-8"))
     next(items)
     assert pa.total_allocated_bytes() - before < Path("in.parquet").stat().st_size / 2
 
@@ -324,11 +334,11 @@ def test_a_power_cut_after_scoring_loses_nothing(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.process
 def test_the_command_goes_on_after_kill_9_and_after_ctrl_c() -> None:
     write_csv("in.csv", ["good film the bad " * 9] * 40_000)  # longer than a busy machine takes to stop it
-    whole = convoy("in.csv", "whole.parquet", "--task", "text")
+    whole = convoy("in.csv", "whole.parquet", "--task", "reviews")
     assert whole.wait(timeout=120) == 0 and "40000 rows, 0 of them" in whole.communicate()[0]
     parts = Path("out.parquet.parts")
     for number, stop in ((1, signal.SIGKILL), (4, signal.SIGINT)):
-        process = convoy("in.csv", "out.parquet", "--task", "text")
+        process = convoy("in.csv", "out.parquet", "--task", "reviews")
         until = time.monotonic() + 60
         while not (parts / f"part-{number:06}.parquet").exists():
             assert process.poll() is None and time.monotonic() < until, process.communicate()
@@ -338,7 +348,7 @@ def test_the_command_goes_on_after_kill_9_and_after_ctrl_c() -> None:
         assert process.returncode == {signal.SIGKILL: -9, signal.SIGINT: 130}[stop] and not Path("out.parquet").exists()
         assert "Traceback" not in said and (stop == signal.SIGKILL or "without --restart, goes on" in said)
     kept = len(list(parts.glob("part-*")))
-    last = convoy("in.csv", "out.parquet", "--task", "text")
+    last = convoy("in.csv", "out.parquet", "--task", "reviews")
     _, said = last.communicate(timeout=60)
     assert last.returncode == 0 and kept >= 5 and f"{kept * scoring.PART_ROWS}/40000" in said  # it did not begin anew
     assert Path("out.parquet").read_bytes() == Path("whole.parquet").read_bytes() and not parts.exists()
@@ -377,7 +387,7 @@ def test_a_changed_image_that_a_table_names_is_another_input(change: str) -> Non
         Path(f"images/{number}.png").write_bytes(png(50 * number))
     names = [f"images/{number}.png" for number in range(5)] + ["images/none.png", "nul\0.png", "x" * 300]
     write_csv("in.csv", names, column="path")
-    inputs = Inputs(Path("in.csv"), "image", "path", "utf-8")
+    inputs = Inputs(Path("in.csv"), "fashion", "image", "path", "utf-8")
     before, table = inputs.fingerprint(), Path("in.csv").stat().st_mtime_ns
     assert inputs.fingerprint() == before
     if change == "content":
@@ -387,16 +397,18 @@ def test_a_changed_image_that_a_table_names_is_another_input(change: str) -> Non
     else:
         Path("images/none.png").write_bytes(png(7))
     assert Path("in.csv").stat().st_mtime_ns == table and inputs.fingerprint() != before
-    assert "files" not in Inputs(Path("in.csv"), "text", "path", "utf-8").fingerprint(), "its texts are in the table"
+    assert "files" not in Inputs(Path("in.csv"), "reviews", "text", "path", "utf-8").fingerprint(), (
+        "its texts are in the table"
+    )
 
 
 def test_another_model_or_another_option_is_refused(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
     begin(monkeypatch)
     with pytest.raises(ScoringRefused, match="options was"):
         score("in.csv", batch_size=4)
-    write_text_bundle(place / "deployed/text/b", TEXT_CARD.model_copy(update={"params": {"epochs": 2}}))
+    write_text_bundle(place / "deployed/reviews/b", TEXT_CARD.model_copy(update={"params": {"epochs": 2}}))
     switch(place, "b")
-    with pytest.raises(ScoringRefused, match=digest_of(place / "deployed/text/b")):
+    with pytest.raises(ScoringRefused, match=digest_of(place / "deployed/reviews/b")):
         score("in.csv")
 
 
@@ -404,7 +416,7 @@ def test_a_swap_of_the_model_while_it_runs_changes_no_row(monkeypatch: pytest.Mo
     write_csv("in.csv", TEXTS)
     expected, before = score("in.csv"), Scorer.score
     card = TEXT_CARD.model_copy(update={"labels": ("worse", "better")})
-    write_text_bundle(place / "deployed/text/b", card)
+    write_text_bundle(place / "deployed/reviews/b", card)
 
     def swap_and_score(scorer: Scorer, first_row: int, items: list[Any]) -> pa.Table:
         if first_row == 3:
@@ -483,14 +495,14 @@ def test_what_makes_no_sense_is_a_sentence_that_says_what_does() -> None:
 
 @pytest.mark.process
 def test_without_a_deployed_model_it_names_the_folder_and_the_remedy(place: Path) -> None:
-    switch(place, "../image/a")
-    with pytest.raises(BundleInvalid, match="is a bundle for image, not for text"):
-        load("text")
+    switch(place, "../fashion/a")
+    with pytest.raises(BundleInvalid, match="is a bundle for fashion, not for reviews"):
+        load("reviews")
     shutil.rmtree(place / "deployed")
-    process = convoy("in.csv", "out.parquet", "--task", "text")
+    process = convoy("in.csv", "out.parquet", "--task", "reviews")
     _, said = process.communicate(timeout=60)
     assert process.returncode == 1 and "Traceback" not in said
-    assert str(place / "deployed/text/current") in said and "python -m convoy publish" in said
+    assert str(place / "deployed/reviews/current") in said and "python -m convoy publish" in said
 
 
 @pytest.mark.process
@@ -498,7 +510,7 @@ def test_scoring_loads_no_torch_and_says_what_is_missing() -> None:
     asked = "import sys, convoy.operations.score.score; assert not {'torch', 'mlflow', 'pandas'} & set(sys.modules)"
     assert subprocess.run([sys.executable, "-c", asked], check=False).returncode == 0
     asked = "import sys; sys.modules['pyarrow'] = None; from convoy.__main__ import app; app()"
-    command = [sys.executable, "-c", asked, "score", "in.csv", "out.parquet", "--task", "text"]
+    command = [sys.executable, "-c", asked, "score", "in.csv", "out.parquet", "--task", "reviews"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "pyarrow" in done.stderr and "[train]" in done.stderr
     assert "Traceback" not in done.stderr

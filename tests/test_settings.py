@@ -4,20 +4,25 @@ import re
 import shlex
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import yaml
 
-from convoy.core.paths import ARCHITECTURES, DATA_KINDS
-from convoy.kinds import candidates
+from convoy.core import tasks
+from convoy.core.params import validate
+from convoy.kinds.learning import candidates
+from convoy.kinds.learning.input_contract import InputContract
 from convoy.training.classifier import LearningParams
 from convoy.training.trainer import TrainerParams
 
 pytestmark = pytest.mark.torch
 DIMENSIONS = {"image": {"size_px": 28, "channels": 1}, "text": {"vocabulary": 200, "pad_id": 0}}
 INPUTS = {"image": torch.zeros(3, 28, 28, 1, dtype=torch.uint8), "text": torch.ones(3, 40, dtype=torch.int64)}
+
+NO_CONTRACT = InputContract(SimpleNamespace(model_dump=lambda mode: {}), {}, False)
 
 
 def offered(file: str, start: str) -> str:
@@ -44,7 +49,7 @@ def changed(words: str) -> dict[str, Any]:
             section = section[name]
         assert last in section, key
         section[last] = yaml.safe_load(value)
-    return params["train"]
+    return params
 
 
 def shown() -> dict[str, list[str]]:
@@ -67,23 +72,16 @@ def flat(section: dict[str, Any], above: str = "") -> dict[str, Any]:
     return values
 
 
-def answer(train: dict[str, Any]) -> None:
-    """Every candidate of this section `train` is built, and answers."""
-    TrainerParams.model_validate(train["trainer"])
-    for task in DATA_KINDS:
-        for architecture in ARCHITECTURES:
-            section = train[task][architecture]
-            LearningParams.model_validate(section["learning"])
-            candidates.batch_params(task, section["batches"])
-            description = candidates.Description(
-                task=task,
-                architecture=architecture,
-                network=section["network"],
-                dimensions=DIMENSIONS[task],
-                labels=("a", "b"),
-                training={},
-            )
-            assert candidates.build(description).eval()(INPUTS[task]).shape == (3, 2)
+def answer(params: dict[str, Any]) -> None:
+    """Every candidate of these params is built, and answers."""
+    TrainerParams.model_validate(params["trainer"])
+    for candidate in tasks.parse(yaml.safe_dump(params)).candidates.values():
+        entry, kind = params["candidates"][candidate.name], candidate.kind
+        LearningParams.model_validate(entry["learning"])
+        validate(candidates.batch_model(kind), entry["batches"], "batches")
+        data: Any = SimpleNamespace(dimensions=DIMENSIONS[kind], names=("a", "b"))
+        description = candidates.describe(candidate, entry["network"], NO_CONTRACT, data, {})
+        assert candidates.build(description).eval()(INPUTS[kind]).shape == (3, 2)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

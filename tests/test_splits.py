@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convoy.data.splits import distinct, held_out, stratified
-from convoy.kinds.kind import digest
+from convoy.kinds.preparing.kind import digest
 
 label_lists = st.lists(st.integers(0, 3), min_size=40, max_size=200).filter(
     lambda labels: all(count >= 8 for count in np.bincount(labels) if count)

@@ -19,7 +19,6 @@ from mlflow_store import open_empty_store
 from test_ports import free_port
 
 from convoy.bundles.bundle import Release, digest_of
-from convoy.core.paths import TASKS
 from convoy.operations import smoke_request, status, supervisor
 from convoy.release import deployment, journal, publish
 from convoy.release.decision import Grounds, Model
@@ -36,7 +35,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def look(port: int = 1) -> status.Status:
-    return next(found for found in status.read_status(port) if found.task == "image")
+    return next(found for found in status.read_status(port) if found.task == "fashion")
 
 
 def steps(found: status.Status) -> list[str]:
@@ -44,57 +43,66 @@ def steps(found: status.Status) -> list[str]:
 
 
 def release_of(folder: Path, version: str = "1") -> Release:
-    return Release(name="convoy-image", version=version, run_id="r", digest=digest_of(folder), promoted_at="2026-01-02")
+    return Release(
+        name="convoy-fashion", version=version, run_id="r", digest=digest_of(folder), promoted_at="2026-01-02"
+    )
 
 
 def test_with_nothing_at_all_it_says_what_to_type_and_makes_nothing(place: Path) -> None:
+    assert status.read_status(1) == []
+    said: list[str] = []
+    status.print_status([], said.append)
+    assert said == [
+        "params.yaml is missing; run this in the folder of Convoy that has it; no task is deployed here either"
+    ]
+    built_pipeline.write_params(place, "fashion")
     found = look()
     assert steps(found) == ["dvc repro"]
-    assert found.built.remark == "nothing: bundles/image is not there"
+    assert found.built.remark == "nothing: bundles/fashion is not there"
     assert "mlflow.db is missing" in found.published.remark and "does not answer" in found.serving.remark
-    assert list(place.iterdir()) == []
+    assert [path.name for path in place.iterdir()] == ["params.yaml"]
 
 
 def test_what_is_built_and_not_published_is_to_be_published(place: Path) -> None:
     built_pipeline.lay(place)
     found = look()
-    assert found.built.digest == digest_of(Path("bundles/image")) and steps(found) == ["python -m convoy publish"]
+    assert found.built.digest == digest_of(Path("bundles/fashion")) and steps(found) == ["python -m convoy publish"]
 
 
 @pytest.mark.process
 def test_after_publish_only_the_service_is_missing_and_a_challenger_says_how_it_would_serve(place: Path) -> None:
     built_pipeline.lay(place)
     open_empty_store()
-    publish.publish(mlflow_runs.open_store(), lambda line: None, ["image"])
+    publish.publish(mlflow_runs.open_store(), lambda line: None, ["fashion"])
     found = look()
     assert (found.published.version, found.published.remark) == ("1", "champion")
-    assert found.deployed.version == "1" and found.deployed.since == journal.read("image")[0].at
+    assert found.deployed.version == "1" and found.deployed.since == journal.read("fashion")[0].at
     assert steps(found) == ["python -m convoy serve --port 1"]
     built_pipeline.lay(place, shift=40, version=2)
-    publish.publish(mlflow_runs.open_store(), lambda line: None, ["image"])
+    publish.publish(mlflow_runs.open_store(), lambda line: None, ["fashion"])
     found = look()
     assert found.published.remark == "challenger" and (found.published.version, found.deployed.version) == ("2", "1")
-    assert steps(found)[0] == "python -m convoy promote --task image --version 2 --reason '...'"
+    assert steps(found)[0] == "python -m convoy promote --task fashion --version 2 --reason '...'"
     assert "it is worse by" in found.next[0].why
-    mlflow_runs.open_store().set_registered_model_alias("convoy-image", "champion", "2")
+    mlflow_runs.open_store().set_registered_model_alias("convoy-fashion", "champion", "2")
     built_pipeline.lay(place)
     assert steps(look())[0] == "python -m convoy publish"  # the alias is wrong
-    assert [each.version for each in store.read_registry("image").versions] == ["1", "2"]
+    assert [each.version for each in store.read_registry("fashion").versions] == ["1", "2"]
 
 
 def test_a_broken_deployed_bundle_a_cut_off_decision_and_a_rewritten_history_are_told(place: Path) -> None:
     tiny_bundles.write_image_bundle(Path("one"))
     tiny_bundles.write_image_bundle(Path("two"), tiny_bundles.IMAGE_CARD.model_copy(update={"params": {"epochs": 2}}))
-    deployment.deploy("image", Path("one"), release_of(Path("one")))
-    deployment.copy_bundle("image", Path("two"), release_of(Path("two"), "2"))
+    deployment.deploy("fashion", Path("one"), release_of(Path("one")))
+    deployment.copy_bundle("fashion", Path("two"), release_of(Path("two"), "2"))
     one, two = (Model(version=str(n), digest=digest_of(Path(name))) for n, name in ((1, "one"), (2, "two")))
-    journal.append("image", one, two, Grounds("promotion", "better"))
+    journal.append("fashion", one, two, Grounds("promotion", "better"))
     assert look().next[0].why.startswith("completes what was cut off: promotion from version 1")
-    journal.mark("image", journal.read("image")[0], "undone")
-    Path("deployed/image/current/model.onnx").write_bytes(b"half")
+    journal.mark("fashion", journal.read("fashion")[0], "undone")
+    Path("deployed/fashion/current/model.onnx").write_bytes(b"half")
     found = look()
     assert found.deployed.remark.startswith("broken: ") and steps(found)[0] == "python -m convoy publish"
-    path = journal.path_of("image")
+    path = journal.path_of("fashion")
     path.write_bytes(path.read_bytes().replace(b"better", b"worse!"))
     assert "line 2: this was not appended" in str(look().last_decision)
     Path("mlflow-store").mkdir()
@@ -102,7 +110,7 @@ def test_a_broken_deployed_bundle_a_cut_off_decision_and_a_rewritten_history_are
     assert "mlflow.db cannot be read" in look().published.remark
     Path("dvc.lock").write_text("[")
     assert "dvc.lock is not a DVC lock file" in look().built.remark
-    shutil.rmtree("deployed/image/" + one.digest)
+    shutil.rmtree("deployed/fashion/" + one.digest)
     assert look().deployed.remark.startswith("broken: ")
 
 
@@ -134,23 +142,23 @@ def service() -> Iterator[int]:
 
 def test_what_answers_otherwise_than_deployed_is_told(service: int, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny_bundles.write_image_bundle(Path("one"))
-    deployment.deploy("image", Path("one"), release_of(Path("one")))
+    deployment.deploy("fashion", Path("one"), release_of(Path("one")))
     other = release_of(Path("one")).model_copy(update={"digest": "2" * 64, "version": "2"})
     monkeypatch.setenv("CONVOY_API_KEY", "sixteen characters")
-    _Service.answer = {"image": {"state": "ready", "release": other.model_dump()}}
+    _Service.answer = {"tasks": {"fashion": {"state": "ready", "release": other.model_dump()}}}
     found = look(service)
     assert (found.serving.version, found.serving.digest) == ("2", "2" * 64)
     assert _Service.asked[-1] == "Bearer sixteen characters"
     assert steps(found) == ["dvc repro", "python -m convoy status"]
-    _Service.answer = {"image": {"state": "unavailable", "reason": "image/current is missing"}}
-    assert "image/current is missing" in look(service).serving.remark
+    _Service.answer = {"tasks": {"fashion": {"state": "unavailable", "reason": "fashion/current is missing"}}}
+    assert "fashion/current is missing" in look(service).serving.remark
     _Service.answer = [1, 2]
-    assert "is no Convoy" in look(service).serving.remark
+    assert "is not Convoy's" in look(service).serving.remark
 
 
 @pytest.mark.process
 def test_a_real_service_and_a_real_mlflow_server_are_looked_at(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for task in TASKS:
+    for task in built_pipeline.DATA:
         built_pipeline.lay(place, task)
     client = open_empty_store()
     publish.publish(client, lambda line: None)

@@ -13,7 +13,7 @@ from tiny_bundles import STREAM_CARD, TEXT_CARD, stream_model, stream_tokenizer_
 from convoy.bundles.bundle import BundleInvalid
 from convoy.bundles.predictor import Model, Predictor
 from convoy.bundles.streaming import Reading, StreamState, begin, read
-from convoy.kinds.rejection import InputRejected
+from convoy.core.rejection import InputRejected
 
 FILES = {"model.onnx": stream_model(), "tokenizer.json": stream_tokenizer_json()}
 MODEL = Model(STREAM_CARD, FILES)
@@ -128,7 +128,7 @@ def test_a_stream_model_is_no_text_model() -> None:
 def test_a_bundle_of_a_stream_model_reproduces_its_examples(tmp_path: Path) -> None:
     write_stream_bundle(tmp_path / "bundle")
     predictor = Predictor(tmp_path / "bundle")
-    assert predictor.state_size == 2 and predictor.card.task == "text-stream"
+    assert predictor.state_size == 2 and predictor.card.task == "reviews-stream"
 
 
 def test_a_padded_batch_has_the_answers_of_each_text_alone() -> None:

@@ -25,7 +25,7 @@ OTHERS = [
 ]
 TURKISH = "tr_TR.UTF-8"  # where the small form of I has no dot, and half of a whole is 0,5
 A_LEAP_DAY = "2032-02-29 23:59:58"
-STAGES = (("fetch", "image"), ("prepare", "image"), ("fetch", "text"), ("prepare", "text"))
+STAGES = (("fetch", "fashion"), ("prepare", "fashion"), ("fetch", "reviews"), ("prepare", "reviews"))
 
 
 def prepare(folder: Path, environment: dict[str, str], umask: int, prefix: tuple[str, ...] = ()) -> dict[str, str]:
@@ -40,13 +40,13 @@ def prepare(folder: Path, environment: dict[str, str], umask: int, prefix: tuple
     lines = "".join(f'"{text}, wirklich",{"yes" if n % 2 else "nö"}\n' for n, text in enumerate(said))
     lay(folder, {"texts.csv": f"text,label\n{lines}".encode()})
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    params["fetch_images"] |= {"source": "folder", "path": "pictures"}
-    params["fetch_text"] |= {"source": "table", "path": "texts.csv"}
+    params["data"]["fashion"]["fetch"] |= {"source": "folder", "path": "pictures"}
+    params["data"]["reviews"]["fetch"] |= {"source": "table", "path": "texts.csv"}
     (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
-    for stage, kind in STAGES:
+    for stage, data in STAGES:
         subprocess.run(
-            [*prefix, sys.executable, "-m", f"pipelines.{stage}", kind],
+            [*prefix, sys.executable, "-m", f"pipelines.{stage}", data],
             cwd=folder,
             env={**os.environ, "PYTHONPATH": path, **environment},
             umask=umask,
@@ -62,7 +62,7 @@ def prepare(folder: Path, environment: dict[str, str], umask: int, prefix: tuple
 def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     name, environment, umask = PLAIN
     found = prepare(tmp_path_factory.mktemp("first") / name, environment, umask)
-    assert {"data/prepared/image/train.arrow", "data/prepared/text/contract/tokenizer.json"} <= set(found)
+    assert {"data/prepared/fashion/train.arrow", "data/prepared/reviews/contract/tokenizer.json"} <= set(found)
     return found
 
 

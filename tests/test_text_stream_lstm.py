@@ -7,10 +7,10 @@ from export_networks import network
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convoy.kinds.text.preprocessing import LONGEST_RUN
+from convoy.kinds.text.items.preprocessing import LONGEST_RUN
 
 pytestmark = pytest.mark.torch
-NETWORK = network("text-stream", "lstm").eval()
+NETWORK = network("text", "stream_lstm").eval()
 tokens = st.lists(st.integers(1, 49), min_size=1, max_size=40).map(lambda ids: torch.tensor([ids]))
 
 
@@ -64,7 +64,7 @@ def test_what_is_carried_begins_with_nothing_and_counts_the_words(streams: int) 
 
 def test_it_learns_from_whole_texts() -> None:
     torch.manual_seed(0)
-    learner = network("text-stream", "lstm").eval()  # without dropout, which hides half of so small a network
+    learner = network("text", "stream_lstm").eval()  # without dropout, which hides half of so small a network
     optimizer = torch.optim.Adam(learner.parameters(), 0.02)
     ids = torch.randint(1, 50, (64, 12))
     labels = (ids == 7).any(dim=1).long()

@@ -13,14 +13,15 @@ import pytest
 import pytorch_lightning as pl
 import tiny_training
 import torch
-from prepared_splits import text_split, write_split
+from prepared_splits import CONTRACTS, text_split, write_split
 from pytorch_lightning.plugins import MixedPrecision
 from safetensors.numpy import load_file
-from tiny_training import BATCHES, NETWORKS
+from tiny_training import BATCHES, DATA, NETWORKS
 
+from convoy.core.tasks import Candidate
 from convoy.evaluation.metrics import classification_metrics
-from convoy.kinds import candidates
-from convoy.kinds.text.prepared import write as write_texts
+from convoy.kinds.learning import candidates
+from convoy.kinds.text.items.prepared import write as write_texts
 from convoy.training import trainer
 from convoy.training.callbacks import BestWeights, Diverged
 from convoy.training.classifier import LearningParams
@@ -33,8 +34,8 @@ TRAINER = TrainerParams(**tiny_training.TRAINER)
 
 
 def fit(
-    task: Any,
-    architecture: Any,
+    kind: str,
+    architecture: str,
     folder: Path,
     epochs: int,
     callbacks: Sequence[pl.Callback] = (),
@@ -51,10 +52,14 @@ def fit(
         "patience": 50,
     } | learning
     pl.seed_everything(TRAINER.seed)
-    train_split = candidates.open_dataset(task, write(task, folder / "train.arrow", 180))
-    validation = candidates.open_dataset(task, write(task, folder / "validation.arrow", 60))
-    description = candidates.describe(task, architecture, NETWORKS[task, architecture], train_split, {})
-    splits = Splits(train_split, validation, candidates.batch_params(task, BATCHES[task]), TRAINER.seed)
+    contract = CONTRACTS[kind]
+    train_split = candidates.open_dataset(kind, write(kind, folder / "train.arrow", 180), contract)
+    validation = candidates.open_dataset(kind, write(kind, folder / "validation.arrow", 60), contract)
+    candidate = Candidate(tiny_training.named(kind, architecture), DATA[kind], DATA[kind], kind, architecture)
+    network = {"name": architecture, **NETWORKS[kind, architecture]}
+    description = candidates.describe(candidate, network, contract, train_split, {})
+    batches = candidates.batch_model(kind).model_validate(BATCHES[kind])
+    splits = Splits(train_split, validation, batches, TRAINER.seed)
     trained = train(
         candidates.build(description),
         splits,
@@ -62,22 +67,27 @@ def fit(
         LearningParams(epochs=epochs, **params),
         callbacks=callbacks,
     )
-    candidates.save(folder / "candidate", description, trained.network)
+    candidates.save(folder / "candidate", description, trained.network, contract.files)
     return trained, validation
 
 
-@pytest.mark.parametrize(("task", "architecture"), NETWORKS)
-def test_every_candidate_learns_what_is_there_to_learn(task: Any, architecture: Any, tmp_path: Path) -> None:
-    trained, validation = fit(task, architecture, tmp_path, epochs=12)
+# Nothing protects the state of an Elman network over 28 rows: it needs smaller steps, and more of them.
+SLOW = {("image", "rnn"): {"epochs": 20, "learning_rate": 0.01}}
+
+
+@pytest.mark.parametrize(("kind", "architecture"), NETWORKS)
+def test_every_candidate_learns_what_is_there_to_learn(kind: str, architecture: str, tmp_path: Path) -> None:
+    how: dict[str, Any] = {"epochs": 12} | SLOW.get((kind, architecture), {})
+    trained, validation = fit(kind, architecture, tmp_path, **how)
     metrics = classification_metrics(validation.labels, candidates.probabilities(trained.network, validation))
     assert metrics["accuracy"] >= 0.9
     assert trained.curves[-1]["train_loss"] < 0.5 * trained.curves[0]["train_loss"]
 
 
-@pytest.mark.parametrize(("task", "architecture"), [("image", "cnn"), ("text", "lstm")])
-def test_two_runs_with_one_seed_give_equal_weights(task: Any, architecture: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "architecture"), [("image", "cnn"), ("text", "lstm")])
+def test_two_runs_with_one_seed_give_equal_weights(kind: str, architecture: str, tmp_path: Path) -> None:
     for name in ("one", "two"):
-        fit(task, architecture, tmp_path / name, epochs=2)
+        fit(kind, architecture, tmp_path / name, epochs=2)
     one, two = (tmp_path / name / "candidate" / "weights.safetensors" for name in ("one", "two"))
     assert one.read_bytes() == two.read_bytes()
 
@@ -207,8 +217,8 @@ def test_the_stage_says_how_to_mend_a_training_that_diverged_and_writes_nothing(
     ends: list[tuple[str, str]] = []
     monkeypatch.setattr(Follower, "start", lambda *_, **__: None)
     monkeypatch.setattr(Follower, "end", lambda self, *how: ends.append(how))
-    with pytest.raises(SystemExit, match=r"the loss is .* lower train\.image\.cnn\.learning\.learning_rate"):
-        train_stage.main("image", "cnn")
+    with pytest.raises(SystemExit, match=r"the loss is .* lower candidates\.bars-cnn\.learning\.learning_rate"):
+        train_stage.main("bars-cnn")
     assert ends[0][0] == "FAILED" and "batch 2" in ends[0][1]
     assert not list(tmp_path.glob("candidates/*")) + list(tmp_path.glob("reports/*"))
 
@@ -237,9 +247,9 @@ def test_the_curves_have_a_line_per_epoch(tmp_path: Path) -> None:
 NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
-def trained_with(folder: Path, task: Any, architecture: Any, **trainer: Any) -> Path:
+def trained_with(folder: Path, kind: str, architecture: str, **trainer: Any) -> Path:
     """Weights of a training of two epochs with these settings of the trainer."""
-    fit(task, architecture, folder, epochs=2, trainer=TRAINER.model_copy(update=trainer))
+    fit(kind, architecture, folder, epochs=2, trainer=TRAINER.model_copy(update=trainer))
     return folder / "candidate" / "weights.safetensors"
 
 
@@ -280,13 +290,14 @@ GPU_PATHS = [
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # its tracing
 @pytest.mark.parametrize("settings", GPU_PATHS, ids=str)
 @pytest.mark.parametrize(
-    ("task", "architecture", "muon"), [*((*each, None) for each in NETWORKS), ("image", "cnn", 0.02)]
+    ("kind", "architecture", "muon"), [*((*each, None) for each in NETWORKS), ("image", "cnn", 0.02)]
 )
 def test_every_path_on_a_gpu_learns(
-    task: Any, architecture: Any, muon: float | None, settings: dict[str, Any], tmp_path: Path
+    kind: str, architecture: str, muon: float | None, settings: dict[str, Any], tmp_path: Path
 ) -> None:
     trainer = TRAINER.model_copy(update={"accelerator": "gpu", **settings})
-    trained, validation = fit(task, architecture, tmp_path, epochs=12, trainer=trainer, muon_learning_rate=muon)
+    how: dict[str, Any] = {"epochs": 12} | SLOW.get((kind, architecture), {})
+    trained, validation = fit(kind, architecture, tmp_path, trainer=trainer, muon_learning_rate=muon, **how)
     metrics = classification_metrics(validation.labels, candidates.probabilities(trained.network, validation))
     assert metrics["accuracy"] >= 0.9
 

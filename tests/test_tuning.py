@@ -11,6 +11,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,31 +24,31 @@ from dvc.utils.hydra import apply_overrides
 from mlflow_store import open_empty_store
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from prepared_splits import write_split
+from prepared_splits import write_prepared, write_split
 from typer.testing import CliRunner
 
 from convoy.__main__ import app
-from convoy.core import locks, paths
+from convoy.core import locks, paths, tasks
 from convoy.core.params import ParamsInvalid
-from convoy.core.paths import Architecture, Task
-from convoy.kinds import candidates
-from convoy.operations.tune import Tuner
+from convoy.kinds.learning import candidates
+from convoy.kinds.learning.input_contract import InputContract
+from convoy.operations.tuning import runs as record_module
+from convoy.operations.tuning import study as studies
+from convoy.operations.tuning import worker as tuning_worker
+from convoy.operations.tuning.runs import TuningRuns
+from convoy.operations.tuning.space import Choices, exp_run, read_candidate, read_space
+from convoy.operations.tuning.study import StudyChanged, Subject, counts, fail_dead, open_study
+from convoy.operations.tuning.tuner import Tuner
 from convoy.tracking import live_runs, mlflow_runs
-from convoy.tracking import tuning_runs as record_module
 from convoy.tracking.mlflow_runs import experiment_of
 from convoy.tracking.run_content import texts
-from convoy.tracking.tuning_runs import TuningRuns
-from convoy.training import tuning_study as studies
-from convoy.training import tuning_worker
 from convoy.training.classifier import LearningParams
-from convoy.training.tuning_space import Choices, exp_run, read_candidate, read_space
-from convoy.training.tuning_study import StudyChanged, Subject, counts, fail_dead, open_study
 
 pytestmark = [pytest.mark.torch, pytest.mark.mlflow]
 ROOT = Path.cwd()
-JOURNAL = ".run/tune/image-lstm.journal"
+JOURNAL = ".run/tune/fashion-lstm.journal"
 DATABASE = "sqlite:///study.db"
-TUNE = [sys.executable, "-m", "convoy", "tune", "--task", "image", "--architecture", "lstm"]
+TUNE = [sys.executable, "-m", "convoy", "tune", "--candidate", "fashion-lstm"]
 
 
 def change_tuning(change: Callable[[dict[str, Any]], object]) -> None:
@@ -62,18 +63,18 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    params["train"]["image"]["lstm"]["batches"]["size"] = 10
-    params["train"]["image"]["lstm"]["learning"]["epochs"] = 4
+    params["candidates"]["fashion-lstm"]["batches"]["size"] = 10
+    params["candidates"]["fashion-lstm"]["learning"]["epochs"] = 4
     Path("params.yaml").write_text(yaml.safe_dump(params))
     shutil.copy(ROOT / "release.yaml", ".")
-    change_tuning(lambda tune: tune["image"]["lstm"].update({"network.units": {"low": 4, "high": 8, "log": False}}))
-    write_split("image", paths.prepared("image", "train"), 400)
-    write_split("image", paths.prepared("image", "validation"), 60)
+    units = {"low": 4, "high": 8, "log": False}
+    change_tuning(lambda tune: tune["candidates"]["fashion-lstm"].update({"network.units": units}))
+    write_prepared(paths.prepared("fashion"), "image", {"train": 400, "validation": 60})
     return tmp_path
 
 
 def subject(storage: str = JOURNAL) -> Subject:
-    return Subject("image", "lstm", storage)
+    return Subject("fashion", "fashion-lstm", "fashion", storage)
 
 
 def wait_for(condition: Callable[[], Any], process: "subprocess.Popen[str]") -> Any:
@@ -125,7 +126,7 @@ def test_killing_a_worker_loses_no_finished_trial_and_the_study_goes_on(place: P
     assert all(found[trial.number].value == trial.value for trial in done)
     assert found[victim.number].state == TrialState.FAIL and "status -9" in said
     assert [trial for number, trial in found.items() if number > victim.number and trial.params == victim.params]
-    assert "dvc exp run -S train.image.lstm.learning.learning_rate=" in said.splitlines()[-1]
+    assert "dvc exp run -S candidates.fashion-lstm.learning.learning_rate=" in said.splitlines()[-1]
     runs = open_client_runs()
     ran = [trial for trial in found.values() if trial.state != TrialState.WAITING]  # the retry may come too late
     assert len(runs["children"]) == len(ran) and all(run.data.metrics for run in runs["complete"])
@@ -135,7 +136,7 @@ def open_client_runs() -> dict[str, list]:
     from convoy.tracking.mlflow_runs import open_store
 
     client = open_store()
-    runs = list(client.search_runs([experiment_of(client, "image")]))
+    runs = list(client.search_runs([experiment_of(client, "fashion")]))
     parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     assert len(parents) == 1
     children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parents[0].info.run_id]
@@ -279,8 +280,8 @@ def test_a_trial_of_a_database_whose_heartbeat_stays_away_is_tried_once_more(
 
 def test_a_study_refuses_other_params_and_other_data(place: Path) -> None:
     open_study(subject())
-    open_study(Subject("image", "lstm", JOURNAL, epochs=1))  # a study of its own
-    write_split("image", paths.prepared("image", "validation"), 63)
+    open_study(replace(subject(), epochs=1))  # a study of its own
+    write_split("image", paths.split_file("fashion", "validation"), 63)
     with pytest.raises(StudyChanged, match="another --storage"):
         open_study(subject())
 
@@ -314,7 +315,7 @@ def test_machines_that_share_a_database_draw_other_params_and_each_the_same_agai
 def trial_after(figure: float) -> FrozenTrial:
     """A trial by a whole worker, in a database, after two that had this log loss in each epoch."""
     params = yaml.safe_load(Path("params.yaml").read_text())
-    params["train"]["trainer"] |= {"accelerator": "cpu", "devices": 2, "strategy": "ddp"}
+    params["trainer"] |= {"accelerator": "cpu", "devices": 2, "strategy": "ddp"}
     Path("params.yaml").write_text(yaml.safe_dump(params))
     change_tuning(lambda tune: tune.update({"random_trials": 2, "prune_after_epochs": 2, "metric": "log_loss"}))
     study = open_study(subject(DATABASE))
@@ -352,7 +353,7 @@ def test_a_database_that_cannot_be_used_is_told_in_a_line(
 ) -> None:
     for driver in ("psycopg", "psycopg2"):
         monkeypatch.setitem(sys.modules, driver, None)  # wherever they are installed
-    done = CliRunner().invoke(app, ["tune", "--task", "image", "--architecture", "lstm", "--storage", url])
+    done = CliRunner().invoke(app, ["tune", "--candidate", "fashion-lstm", "--storage", url])
     assert done.exit_code == 1 and remedy in done.output and done.output.count("\n") == 1
     assert "db/tune" in done.output and "secret" not in done.output
 
@@ -362,7 +363,7 @@ def test_trials_are_nested_runs_with_curves_and_come_once(place: Path) -> None:
     for state, number in [(TrialState.COMPLETE, 0.4), (TrialState.PRUNED, 0.6), (TrialState.FAIL, 0.8)]:
         study.add_trial(a_trial(state, number))
     for status in ("RUNNING", "FINISHED"):
-        TuningRuns(subject(), study, read_space("image", "lstm"), said.append).bring(status)
+        TuningRuns(subject(), study, read_space("fashion-lstm"), said.append).bring(status)
     runs = open_client_runs()
     assert not said and runs["parents"][0].info.status == "FINISHED"
     by_state = {run.data.tags["optuna.state"]: run for run in runs["children"]}
@@ -380,12 +381,12 @@ KILLED_IN_RECORD = """
 import os, sys
 from convoy.tracking import settings as mlflow_settings
 mlflow_settings.apply()
-from convoy.tracking import tuning_runs as record
-from convoy.training.tuning_space import read_space
-from convoy.training.tuning_study import open_study
+from convoy.operations.tuning import runs as record
+from convoy.operations.tuning.space import read_space
+from convoy.operations.tuning.study import open_study
 from test_tuning import subject
 setattr(record.MlflowClient, sys.argv[1], lambda *_, **__: os._exit(9))
-record.TuningRuns(subject(), open_study(subject()), read_space("image", "lstm"), print).bring()
+record.TuningRuns(subject(), open_study(subject()), read_space("fashion-lstm"), print).bring()
 """
 
 
@@ -395,15 +396,15 @@ def test_runs_of_a_killed_tuning_are_closed_and_the_next_completes_them(place: P
     study.add_trial(a_trial(TrialState.COMPLETE, 0.4))
     path = os.pathsep.join(map(str, (Path(__file__).parent, *sys.path)))
     for step, left in [
-        ("log_batch", {"tune image-lstm"}),
-        ("set_terminated", {"tune image-lstm", "image-lstm trial 0"}),
+        ("log_batch", {"tune fashion-lstm"}),
+        ("set_terminated", {"tune fashion-lstm", "fashion-lstm trial 0"}),
     ]:
         done = subprocess.run([sys.executable, "-c", KILLED_IN_RECORD, step], env={**os.environ, "PYTHONPATH": path})
         assert done.returncode == 9 and set(live_runs.close_orphaned_runs(client)) == left
-    record = TuningRuns(subject(), study, read_space("image", "lstm"), said.append)
+    record = TuningRuns(subject(), study, read_space("fashion-lstm"), said.append)
     record.bring()
     (parent,) = open_client_runs()["parents"]
-    assert parent.info.status == "RUNNING" and parent.data.params == texts(subject().candidate())
+    assert parent.info.status == "RUNNING" and parent.data.params == texts(subject().params())
     assert live_runs.close_orphaned_runs(client) == [], "its process lives"
     record.bring("FINISHED")
     runs = open_client_runs()
@@ -418,7 +419,7 @@ def test_tuning_goes_on_behind_a_publish_and_brings_its_trials_later(
     open_empty_store()
     study, said = open_study(subject()), []
     monkeypatch.setattr(record_module, "LAST_WAIT_S", 1.0)
-    record = TuningRuns(subject(), study, read_space("image", "lstm"), said.append)
+    record = TuningRuns(subject(), study, read_space("fashion-lstm"), said.append)
     study.add_trial(a_trial(TrialState.COMPLETE, 0.4))
     with locks.hold_deployed(said.append):  # a lock of another opening of the file, as of another process
         began = time.monotonic()
@@ -436,48 +437,52 @@ def test_an_mlflow_that_refuses_is_told_once(place: Path, monkeypatch: pytest.Mo
     study.add_trial(a_trial(TrialState.COMPLETE, 0.4))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    record = TuningRuns(subject(), study, read_space("image", "lstm"), said.append)
+    record = TuningRuns(subject(), study, read_space("fashion-lstm"), said.append)
     for status in ("RUNNING", "RUNNING", "FINISHED"):
         record.bring(status)
     assert len(said) == 1 and "tuning goes on" in said[0]
 
 
-@pytest.mark.parametrize(("task", "architecture"), [(t, a) for t in paths.DATA_KINDS for a in paths.ARCHITECTURES])
+TUNED = yaml.safe_load((ROOT / "release.yaml").read_text())["tune"]["candidates"]
+DIMENSIONS = {"image": {"size_px": 28, "channels": 1}, "text": {"vocabulary": 50, "pad_id": 0}}
+
+
+def test_what_is_tuned_are_candidates() -> None:
+    assert TUNED and set(TUNED) <= set(tasks.read().candidates)
+
+
+@pytest.mark.parametrize("name", TUNED)
 def test_both_ends_of_every_range_are_params_that_training_takes(
-    task: Task, architecture: Architecture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The printed line is read as DVC reads it."""
-    space = read_space(task, architecture)
-    for name in ("params.yaml", "release.yaml"):
-        shutil.copy(name, tmp_path)
+    space = read_space(name)
+    for file in ("params.yaml", "release.yaml"):
+        shutil.copy(file, tmp_path)
     monkeypatch.chdir(tmp_path)
+    candidate = tasks.read().candidate(name)
+    data: Any = SimpleNamespace(dimensions=DIMENSIONS[candidate.kind], names=("a", "b"))
+    contract = InputContract(SimpleNamespace(model_dump=lambda mode: {}), {}, False)
     for end in (0, -1):
         drawn = {
             key: each.choices[end] if isinstance(each, Choices) else (each.low, each.high)[end]
             for key, each in space.items()
         }
-        words = shlex.split(exp_run(task, architecture, drawn))
+        words = shlex.split(exp_run(name, drawn))
         assert words[:3] == ["dvc", "exp", "run"]
         apply_overrides("params.yaml", words[4::2])
-        found = read_candidate(task, architecture)
+        found = read_candidate(name)
         LearningParams.model_validate(found["learning"])
-        batches = candidates.batch_params(task, found["batches"])
-        dimensions = {"image": {"size_px": 28, "channels": 1}, "text": {"vocabulary": 50, "pad_id": 0}}[task]
-        description = candidates.Description(
-            task=task,
-            architecture=architecture,
-            network=found["network"],
-            dimensions=dimensions,
-            labels=("a", "b"),
-            training={},
-        )
-        candidates.build(description)
+        batches = candidates.batch_model(candidate.kind).model_validate(found["batches"])
+        candidates.build(candidates.describe(candidate, found["network"], contract, data, {}))
         for key, value in drawn.items():
-            section, name = key.split(".")
-            assert found[section][name] == value and (section != "batches" or getattr(batches, name) == value)
+            section, number = key.split(".")
+            assert found[section][number] == value and (section != "batches" or getattr(batches, number) == value)
 
 
 def test_a_key_that_the_candidate_lacks_is_named(place: Path) -> None:
-    change_tuning(lambda tune: tune["image"]["lstm"].update({"network.unist": {"choices": [1, 2]}}))
-    with pytest.raises(ParamsInvalid, match=r"tune\.image\.lstm names network\.unist, params\.yaml has no such key"):
-        read_space("image", "lstm")
+    change_tuning(lambda tune: tune["candidates"]["fashion-lstm"].update({"network.unist": {"choices": [1, 2]}}))
+    with pytest.raises(
+        ParamsInvalid, match=r"tune\.candidates\.fashion-lstm names network\.unist, params\.yaml has no such key"
+    ):
+        read_space("fashion-lstm")

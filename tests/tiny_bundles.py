@@ -22,10 +22,10 @@ from convoy.bundles.bundle import (
 from convoy.bundles.predictor import Model
 from convoy.core.atomic import to_json
 from convoy.kinds.image.explanation import ImageExplanation
-from convoy.kinds.image.preprocessing import ImagePreprocessing
+from convoy.kinds.image.items.preprocessing import ImagePreprocessing
 from convoy.kinds.text.explanation import TextExplanation
-from convoy.kinds.text.preparation import build_tokenizer
-from convoy.kinds.text.preprocessing import StreamPreprocessing, TextPreprocessing
+from convoy.kinds.text.items.preprocessing import StreamPreprocessing, TextPreprocessing
+from convoy.kinds.text.preparing.preparation import build_tokenizer
 
 SIZE_PX = 28
 WORDS = {"[PAD]": 0, "[UNK]": 1, "good": 2, "bad": 3, "film": 4, "the": 5}
@@ -56,7 +56,9 @@ def _model(
     return model.SerializeToString()
 
 
-def image_model(shift: float = 0.0, dark: float = 0.0, sharp: float = 1.0, layers: int = 0) -> bytes:
+def image_model(
+    shift: float = 0.0, dark: float = 0.0, sharp: float = 1.0, layers: int = 0, size_px: int = SIZE_PX
+) -> bytes:
     """Mean brightness decides between dark, middle and bright.
 
     With a `shift` so many grey levels too late, with `dark` at the first of both alone; `sharp` is how sure it is, and
@@ -85,7 +87,7 @@ def image_model(shift: float = 0.0, dark: float = 0.0, sharp: float = 1.0, layer
             helper.make_node("Add", ["logits", "zeros"], ["sum"]),
             helper.make_node("Softmax", ["sum"], ["probabilities"], axis=1),
         ]
-    return _model(nodes, TensorProto.UINT8, ["batch", SIZE_PX, SIZE_PX, 1], weights, {"probabilities": ["batch", 3]})
+    return _model(nodes, TensorProto.UINT8, ["batch", size_px, size_px, 1], weights, {"probabilities": ["batch", 3]})
 
 
 def text_model(shift: float = 0.0) -> bytes:
@@ -121,11 +123,11 @@ def stream_model(shift: float = 0.0) -> bytes:
     return _model(nodes, TensorProto.INT64, ["batch", "tokens"], weights, outputs, state=2)
 
 
-def image_explanation(places: int = 7) -> bytes:
+def image_explanation(places: int = 7, size_px: int = SIZE_PX) -> bytes:
     """The sum that `image_model` without options is the softmax of, relative to the mean of its labels."""
     weight = np.array([-0.1, 0.0, 0.1], dtype=np.float32).reshape(3, 1, 1, 1)
     bias = np.array([8.0, 0.0, -15.0], dtype=np.float32)
-    side = SIZE_PX // places
+    side = size_px // places
     nodes = [
         helper.make_node("Cast", ["input"], ["pixels"], to=TensorProto.FLOAT),
         helper.make_node("Transpose", ["pixels"], ["planes"], perm=[0, 3, 1, 2]),
@@ -140,7 +142,7 @@ def image_explanation(places: int = 7) -> bytes:
         "bias": bias - bias.mean(),
     }
     outputs = {"contributions": ["batch", 3, places, places], "logits": ["batch", 3]}
-    return _model(nodes, TensorProto.UINT8, ["batch", SIZE_PX, SIZE_PX, 1], weights, outputs)
+    return _model(nodes, TensorProto.UINT8, ["batch", size_px, size_px, 1], weights, outputs)
 
 
 def text_explanation() -> bytes:
@@ -188,7 +190,7 @@ def encoded(form: str) -> bytes:
 
 IMAGE_CARD = Card(
     format_version=2,
-    task="image",
+    task="fashion",
     labels=IMAGE_LABELS,
     preprocessing=ImagePreprocessing(
         kind="image", size_px=SIZE_PX, channels=1, fit="pad", polarity="light_on_dark", max_pixels=16_000_000
@@ -203,7 +205,7 @@ IMAGE_CARD = Card(
 )
 TEXT_CARD = Card(
     format_version=2,
-    task="text",
+    task="reviews",
     labels=TEXT_LABELS,
     preprocessing=TextPreprocessing(
         kind="text", max_tokens=16, head_tokens=4, max_characters=20_000, pad_id=0, unknown_id=1
@@ -219,7 +221,7 @@ TEXT_CARD = Card(
 
 STREAM_CARD = TEXT_CARD.model_copy(
     update={
-        "task": "text-stream",
+        "task": "reviews-stream",
         "explanation": None,
         "preprocessing": StreamPreprocessing(
             kind="text-stream",
@@ -242,16 +244,20 @@ def _write(folder: Path, card: Card, files: dict[str, bytes], inputs: list[str])
     write_bundle(folder, card, {**files, "examples.json": to_json(examples)})
 
 
-def write_image_bundle(folder: Path, card: Card = IMAGE_CARD, shift: float = 0.0, **model: Any) -> None:
+def write_image_bundle(
+    folder: Path, card: Card = IMAGE_CARD, shift: float = 0.0, adds_up: bool = True, **model: Any
+) -> None:
+    """With explanation.onnx where the card explains, unless `adds_up` is false: as of a network that is no sum."""
     inputs = [base64.b64encode(png(brightness)).decode() for brightness in (0, 90, 180, 255)]
-    files = {"model.onnx": image_model(shift, **model)}
-    _write(folder, card, files | _explained(card, image_explanation()), inputs)
+    size_px = card.preprocessing.size_px
+    files = {"model.onnx": image_model(shift, size_px=size_px, **model)}
+    _write(folder, card, files | _explained(card, adds_up, image_explanation(size_px=size_px)), inputs)
 
 
-def write_text_bundle(folder: Path, card: Card = TEXT_CARD, shift: float = 0.0) -> None:
+def write_text_bundle(folder: Path, card: Card = TEXT_CARD, shift: float = 0.0, adds_up: bool = True) -> None:
     inputs = ["the good film", "bad", "the bad bad film", "good " * 20]
     files = {"model.onnx": text_model(shift), "tokenizer.json": tokenizer_json()}
-    _write(folder, card, files | _explained(card, text_explanation()), inputs)
+    _write(folder, card, files | _explained(card, adds_up, text_explanation()), inputs)
 
 
 def write_stream_bundle(folder: Path, card: Card = STREAM_CARD, shift: float = 0.0) -> None:
@@ -259,5 +265,5 @@ def write_stream_bundle(folder: Path, card: Card = STREAM_CARD, shift: float = 0
     _write(folder, card, {"model.onnx": stream_model(shift), "tokenizer.json": stream_tokenizer_json()}, inputs)
 
 
-def _explained(card: Card, content: bytes) -> dict[str, bytes]:
-    return {} if card.explanation is None else {EXPLANATION: content}
+def _explained(card: Card, adds_up: bool, content: bytes) -> dict[str, bytes]:
+    return {EXPLANATION: content} if adds_up and card.explanation is not None else {}

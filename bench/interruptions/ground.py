@@ -18,7 +18,7 @@ from convoy.lineage import workspace
 TINY = Path(__file__).with_name("tiny.yaml")
 FAULTS = Path(__file__).with_name("faults")
 BUILD_S = 900
-MADE = ("data", "candidates", "bundles", "reports")
+MADE = ("data", "candidates", "winner", "bundles", "reports")
 TIMED = "curves.csv"  # holds the seconds that each epoch took
 
 

@@ -14,7 +14,6 @@ from typing import Any, Literal
 import psutil
 
 from bench.interruptions.ground import BUILD_S, Ground
-from convoy.core import stage_names
 
 Target = Literal["stage", "dvc", "both"]
 Fault = Literal["stage", "dvc", "full"]  # who is killed, or what the stage finds
@@ -41,7 +40,7 @@ def at_random(ground: Ground, stage: str, target: Target, rng: random.Random) ->
     victim: psutil.Process | None = psutil.Process(running.pid)
     if target == "stage":
         victim = _stage_of(running)
-    lasts_s = _LASTS_S.get(stage, 4.0)
+    lasts_s = _LASTS_S.get(stage.partition("@")[0], 4.0)
     after_s = rng.uniform(0, lasts_s - 1.2 if target == "stage" else lasts_s)
     time.sleep(after_s)
     alive = running.poll() is None
@@ -59,14 +58,14 @@ def at_random(ground: Ground, stage: str, target: Target, rng: random.Random) ->
 
 def at_each_write(ground: Ground, stage: str, target: Target, every: int = 1) -> Iterator[Outcome]:
     """Kill at the first write, at the second, and so on, or at each `every`-th, until it gets to its end."""
-    word = stage_names.module_of(stage) if target == "stage" else "dvc"
+    word = _module_of(stage) if target == "stage" else "dvc"
     for at, _ in _strike(ground, stage, "kill", word, every):
         yield recover(ground, stage, f"{target}, each write", at)
 
 
 def with_full_disk(ground: Ground, stage: str, every: int = 1) -> Iterator[Outcome]:
     """The disk is full for the stage from its first write on, from its second, and so on; then it has room again."""
-    for at, said in _strike(ground, stage, "full", stage_names.module_of(stage), every):
+    for at, said in _strike(ground, stage, "full", _module_of(stage), every):
         outcome = recover(ground, stage, "stage, full disk from each write on", at)
         told = "No space left on device" in said and "Traceback" not in said
         yield outcome if told else replace(outcome, told=False, said=f"{said[-600:]}{outcome.said}")
@@ -113,6 +112,11 @@ def table(outcomes: list[Outcome]) -> list[dict[str, Any]]:
     return list(rows.values())
 
 
+def _module_of(stage: str) -> str:
+    """The module that a stage runs."""
+    return f"pipelines.{stage.partition('@')[0]}"
+
+
 def _stage_of(running: "subprocess.Popen[str]") -> psutil.Process | None:
     """The stage's process, as soon as there is one."""
     while running.poll() is None:
@@ -125,4 +129,4 @@ def _stage_of(running: "subprocess.Popen[str]") -> psutil.Process | None:
 
 
 # From the start of `dvc repro -s` to its end, where it is far from 4 s.
-_LASTS_S = {"choose@image": 1.5, "choose@text": 1.5, "export@image": 12.0, "export@text": 14.0, "baselines": 7.0}
+_LASTS_S = {"choose": 1.5, "export": 13.0, "baselines": 7.0}

@@ -12,7 +12,7 @@ from bench.interruptions.ground import BUILD_S, Ground
 
 BUSY = ("is busy, it is being blocked by", "Unable to acquire lock", "another run of it is going on")
 LASTS_S = 2.5  # from the start of a `dvc repro` of one small stage to its end: the second begins at any moment of that
-STAGES = ("choose@image", "choose@text", "fetch_text")  # the quickest
+STAGES = ("choose@fashion", "choose@reviews", "fetch@reviews")  # the quickest
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,9 @@ import psutil
 from bench import servers
 from bench.bodies import deploy, write_bodies
 from bench.load import Load
+from bench.samples import IMAGES
+
+PATH = f"/v1/{IMAGES}/predict"
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class Ground:
 
     def load(self, port: int) -> Load:
         """The images, posted to a port."""
-        return Load(f"http://127.0.0.1:{port}/v1/images/predict", "image/png", self.images)
+        return Load(f"http://127.0.0.1:{port}{PATH}", "image/png", self.images)
 
 
 def ask(load: Load, stop: Callable[[int], bool], connections: int = 4) -> list[int]:

@@ -10,7 +10,8 @@ from bench.arrivals import Arrival
 from bench.bodies import deploy
 from bench.load import LOAD_CORE, SERVER_CORE
 from bench.resilience import standin
-from bench.resilience.ground import Ground, claim
+from bench.resilience.ground import PATH, Ground, claim
+from bench.samples import IMAGES
 from convoy.core import paths
 
 STANDIN_S = 0.02
@@ -21,14 +22,14 @@ RECOVERY_S = 5.0
 def hold(ground: Ground) -> dict[str, Any]:
     """Peak load by a closed loop, then ten times as much, then half of it."""
     size, deployed = ground.size, ground.folder / "standin"
-    model_s = standin.write(ground.folder / "bundle", paths.bundle("image"), STANDIN_S)
+    model_s = standin.write(ground.folder / "bundle", paths.bundle(IMAGES), STANDIN_S)
     deploy(deployed, image=ground.folder / "bundle")
     with ground.serving(deployed, SERVER_CORE) as load:
         peak = load.run(16, size.peak_s, LOAD_CORE)
         peak_rate = peak["requests"] / peak["seconds"]
         environment = {
             "URL": load.url,
-            "LIVEZ": load.url.replace("/v1/images/predict", "/livez"),
+            "LIVEZ": load.url.replace(PATH, "/livez"),
             "BODY": str(load.bodies[0].absolute()),
             "RATE": str(round(10 * peak_rate)),
             "SECONDS": str(size.overload_s),

@@ -9,7 +9,7 @@ import httpx
 import numpy as np
 
 from bench.load import Load
-from bench.resilience.ground import Ground, claim, workers_of
+from bench.resilience.ground import PATH, Ground, claim, workers_of
 
 SAMPLE_EVERY_S = 10.0
 
@@ -49,6 +49,7 @@ def _break_off(load: Load) -> None:
     """Announce a body, send some of it and leave."""
     with socket.create_connection(("127.0.0.1", int(load.port))) as connection:
         connection.sendall(
-            b"POST /v1/images/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
-            b"Content-Length: 100000\r\n\r\n" + bytes(5000)
+            f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
+            "Content-Length: 100000\r\n\r\n".encode()
+            + bytes(5000)
         )

@@ -57,7 +57,7 @@ def _model(card: Card, products: int) -> bytes:
         "weight": weight,
         "head": random.standard_normal((SIDE, len(card.labels))).astype(np.float32),
     }
-    shape = ["batch", contract.size_px, contract.size_px, contract.channels]  # type: ignore[union-attr]
+    shape = ["batch", contract.size_px, contract.size_px, contract.channels]
     graph = helper.make_graph(
         nodes,
         "standin",
@@ -73,7 +73,7 @@ def _model(card: Card, products: int) -> bytes:
 def _timed(model: Model) -> float:
     """The quickest of some runs."""
     contract = model.card.preprocessing
-    batch = np.zeros((1, contract.size_px, contract.size_px, contract.channels), np.uint8)  # type: ignore[union-attr]
+    batch = np.zeros((1, contract.size_px, contract.size_px, contract.channels), np.uint8)
     took_s = []
     for _ in range(15):
         began_s = time.perf_counter()

@@ -16,11 +16,12 @@ import numpy as np
 
 from bench.load import Load
 from bench.resilience.ground import Ground, beside, claim, workers_of
+from bench.samples import IMAGES
 from convoy.bundles.bundle import RELEASE, Release, read_bundle, write_bundle
 from convoy.core import paths
 from convoy.core.atomic import to_json
 from serving.deployed import Deployed, load_task
-from serving.predictions import predict_images
+from serving.kinds.image import predict
 
 CLIENTS = 8
 WORKERS = 2
@@ -42,7 +43,7 @@ class Answered:
 
 def deploy_another(folder: Path) -> str:
     """Beside what is deployed in `folder` a bundle with the labels the other way round; gives its digest."""
-    bundle = read_bundle(paths.bundle("image"))
+    bundle = read_bundle(paths.bundle(IMAGES))
     labels = tuple(reversed(bundle.card.labels))
     examples = [
         {**example.model_dump(), "label": labels[max(range(len(labels)), key=lambda i: example.probabilities[i])]}
@@ -51,17 +52,17 @@ def deploy_another(folder: Path) -> str:
     files = {"model.onnx": bundle.files["model.onnx"], "examples.json": to_json(examples)}
     fresh = folder / "fresh"
     digest = write_bundle(fresh, bundle.card.model_copy(update={"labels": labels}), files)
-    place = fresh.rename(folder / "image" / digest)
-    release = Release(name="convoy-image", version="2", run_id="bench", digest=digest, promoted_at="")
+    place = fresh.rename(folder / IMAGES / digest)
+    release = Release(name=f"convoy-{IMAGES}", version="2", run_id="bench", digest=digest, promoted_at="")
     (place / RELEASE).write_text(release.model_dump_json())
     return digest
 
 
 def switch(folder: Path, digest: str) -> None:
     """Let `digest` serve, in one step."""
-    link = folder / "image" / ".current"
+    link = folder / IMAGES / ".current"
     link.symlink_to(digest)
-    link.replace(folder / "image" / "current")
+    link.replace(folder / IMAGES / "current")
 
 
 def references(folder: Path, digests: list[str], images: list[bytes]) -> dict[str, list[bytes]]:
@@ -69,9 +70,9 @@ def references(folder: Path, digests: list[str], images: list[bytes]) -> dict[st
     found = {}
     for digest in digests:
         switch(folder, digest)
-        model = load_task(folder, "image")
+        model = load_task(folder, IMAGES)
         assert isinstance(model, Deployed)
-        found[digest] = [predict_images(model, [image], None, "") for image in images]
+        found[digest] = [predict(model, [image], name="") for image in images]
     return found
 
 
@@ -110,7 +111,7 @@ def _ask_once(client: httpx.Client, load: Load, images: list[bytes], image: int)
 def hold(ground: Ground) -> dict[str, Any]:
     """Two models take turns every 2 s under 70 % of the load that this client can make."""
     images = [path.read_bytes() for path in ground.images]
-    digests = [os.readlink(ground.deployed / "image" / "current"), deploy_another(ground.deployed)]
+    digests = [os.readlink(ground.deployed / IMAGES / "current"), deploy_another(ground.deployed)]
     expected = references(ground.deployed, digests, images)
     memory_mb: list[float] = []
     with ground.serving(workers=WORKERS) as load:

@@ -11,18 +11,19 @@ from scipy.special import softmax
 from tokenizers import Tokenizer
 from torch import nn
 
-from convoy.core import atomic, paths, stage
+from convoy.core import atomic, stage
 from convoy.core.params import read_section
-from convoy.kinds.text.dataset import TextDataset
-from lab import measuring, negation, order
-from lab.families import Families
-from lab.items import DataParams
+from convoy.kinds.text.items.dataset import Dataset
 from lab.layout import PARAMS, Family, learnt
-from lab.learning import CPU, LearningParams, Trained, ask
-from lab.negation import NegationParams
-from lab.order import OrderParams
-from lab.text_networks import TextCnnParams, WordParams
-from lab.texts import read_text_subset, train_texts, with_texts
+from lab.learning import measuring
+from lab.learning.families import Families
+from lab.learning.items import DataParams
+from lab.learning.training import CPU, LearningParams, Trained, ask
+from lab.texts import negation, order
+from lab.texts.negation import NegationParams
+from lab.texts.networks import TextCnnParams, WordParams
+from lab.texts.order import OrderParams
+from lab.texts.subset import read_text_subset, train_texts, with_texts
 
 Probe = Callable[[NegationParams, int, negation.Score], NDArray[np.float64]]
 
@@ -51,14 +52,14 @@ def main(family: Family) -> None:
         "loss": measuring.losses(trained),
         **_ask_changed(trained, subset.ask, intact, of_order),
         "phrase": _ask_phrases(trained, subset.learn, subset.ask, of_order),
-        **_ask_sentences(trained, subset.ask, of_negation),
+        **_ask_sentences(trained, subset.ask, subset.tokenizer, of_negation),
     }
     atomic.write_json(learnt("text", family), report)
     print(f"texts, {family}: accuracy {intact.mean():.4f}", flush=True)
 
 
 def _ask_changed(
-    trained: list[Trained], asked: TextDataset, intact: measuring.Right, params: OrderParams
+    trained: list[Trained], asked: Dataset, intact: measuring.Right, params: OrderParams
 ) -> dict[str, Any]:
     """Texts shuffled and cut, and the accuracy by length of those that are whole."""
 
@@ -76,9 +77,7 @@ def _ask_changed(
     return {"shuffle": measuring.curve(intact, windows), **cuts, "length": measuring.effects(groups)}
 
 
-def _ask_phrases(
-    trained: list[Trained], learn: TextDataset, asked: TextDataset, params: OrderParams
-) -> dict[str, list[Any]]:
+def _ask_phrases(trained: list[Trained], learn: Dataset, asked: Dataset, params: OrderParams) -> dict[str, list[Any]]:
     """How far a key phrase of another label moves the probability of that label, by the place that it is put at."""
     hosts = order.draw_hosts((learn.arrays, learn.labels), asked.labels, len(asked.names), params)
     if not hosts:
@@ -99,14 +98,15 @@ def _ask_phrases(
     return measuring.effects((place, moved(place)) for place in params.places)
 
 
-def _ask_sentences(trained: list[Trained], asked: TextDataset, params: NegationParams) -> dict[str, Any]:
+def _ask_sentences(
+    trained: list[Trained], asked: Dataset, tokenizer: Tokenizer, params: NegationParams
+) -> dict[str, Any]:
     """What `not` and `but` turn, by their distance; nothing where the labels are not those of params."""
     if not {params.good_label, params.bad_label} <= set(asked.names):
         return {}
     good, bad = asked.names.index(params.good_label), asked.names.index(params.bad_label)
-    tokenizer = Tokenizer.from_str(paths.TOKENIZER.read_text(encoding="utf-8"))
 
-    def encode(sentences: list[str]) -> TextDataset:
+    def encode(sentences: list[str]) -> Dataset:
         encodings = tokenizer.encode_batch(sentences, add_special_tokens=False)
         return with_texts(asked, [np.array(each.ids, np.int32) for each in encodings], np.zeros(len(sentences), int))
 

@@ -6,14 +6,14 @@ import torch
 
 from convoy.core import atomic, stage
 from convoy.core.params import read_section
-from lab import measuring
-from lab.families import Families
-from lab.image_networks import ImageCnnParams
-from lab.images import read_image_subset, train_images, with_images
-from lab.items import DataParams
+from lab.images.networks import ImageCnnParams
+from lab.images.space import SpaceParams, permute
+from lab.images.subset import read_image_subset, train_images, with_images
 from lab.layout import PARAMS, Family, permuted
-from lab.learning import LearningParams
-from lab.space import SpaceParams, permute
+from lab.learning import measuring
+from lab.learning.families import Families
+from lab.learning.items import DataParams
+from lab.learning.training import LearningParams
 
 
 def main(family: Family) -> None:

@@ -9,8 +9,9 @@ from tqdm import tqdm
 
 from convoy.core import atomic, stage
 from convoy.core.params import read_section
-from lab import costs, measuring, memory
+from lab import memory
 from lab.layout import PARAMS, Reader, remembered
+from lab.learning import costs, measuring
 from lab.memory import MemoryParams
 
 

@@ -6,16 +6,15 @@ from typing import Any
 
 from convoy.core import atomic, stage
 from convoy.core.params import read_section
-from convoy.core.paths import DATA_KINDS
-from lab import contents, figures, page
-from lab.contents import Asked, ReportParams, Section
-from lab.figures import Figure
-from lab.layout import FAMILIES, PARAMS, REPORT
+from lab.images.space import SpaceParams
+from lab.layout import FAMILIES, KINDS, PARAMS, REPORT
 from lab.memory import MemoryParams
-from lab.negation import NegationParams
-from lab.order import OrderParams
-from lab.results import Results
-from lab.space import SpaceParams
+from lab.report import contents, figures, page
+from lab.report.contents import Asked, ReportParams, Section
+from lab.report.figures import Figure
+from lab.report.results import Results
+from lab.texts.negation import NegationParams
+from lab.texts.order import OrderParams
 
 
 def main() -> None:
@@ -30,7 +29,7 @@ def main() -> None:
     )
     sections = contents.sections(results, asked)
     seeds = len(results.image["cnn"]["seeds"])
-    for figure in [*_figures(sections), *(figures.of_losses(results, task) for task in DATA_KINDS)]:
+    for figure in [*_figures(sections), *(figures.of_losses(results, kind) for kind in KINDS)]:
         atomic.write_bytes(REPORT / "curves" / f"{figure.name}.csv", figure.to_csv())
     atomic.write_json(REPORT / "accuracy.json", accuracies(results))
     atomic.write_json(REPORT / "numbers.json", numbers(results, sections))
@@ -40,21 +39,21 @@ def main() -> None:
 
 
 def accuracies(results: Results) -> dict[str, dict[str, dict[str, float]]]:
-    """Task -> family -> accuracy with its interval: what `dvc metrics` compares."""
+    """Kind of data -> family -> accuracy with its interval: what `dvc metrics` compares."""
     return {
-        task: {
+        kind: {
             family: {"accuracy": found.mean, "low": found.low, "high": found.high}
             for family in FAMILIES
-            for found in [results.accuracy(task, family)]
+            for found in [results.accuracy(kind, family)]
         }
-        for task in DATA_KINDS
+        for kind in KINDS
     }
 
 
 def numbers(results: Results, sections: list[Section]) -> dict[str, Any]:
     """Everything that the page shows: costs, verdicts, curves with the values of each seed."""
     return {
-        "costs": {task: {family: results.of(task)[family]["cost"] for family in FAMILIES} for task in DATA_KINDS},
+        "costs": {kind: {family: results.of(kind)[family]["cost"] for family in FAMILIES} for kind in KINDS},
         "accuracy": accuracies(results),
         "verdicts": [asdict(verdict) for section in sections for verdict in section.all_verdicts],
         "figures": {figure.name: asdict(figure) for figure in _figures(sections)},

@@ -9,13 +9,13 @@ from pydantic import Field
 
 from convoy.core import atomic, stage
 from convoy.core.params import Section, read_section
-from lab import costs, measuring
-from lab.families import Families, FeedForwardParams
-from lab.image_networks import ImageCnnParams
-from lab.images import Images, read_image_subset, train_images
-from lab.items import DataParams
+from lab.images.networks import ImageCnnParams
+from lab.images.subset import Images, read_image_subset, train_images
 from lab.layout import PARAMS, Family, learnt, sized
-from lab.learning import LearningParams
+from lab.learning import costs, measuring
+from lab.learning.families import Families, FeedForwardParams
+from lab.learning.items import DataParams
+from lab.learning.training import LearningParams
 
 
 class SizesParams(Section):

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from lab import costs
-from lab.cells import CELLS, recurrent_cell
+from lab.learning import costs
+from lab.learning.cells import CELLS, recurrent_cell
 
 pytestmark = pytest.mark.torch
 

@@ -50,7 +50,7 @@ def test_every_reader_answers(reader: Reader) -> None:
 
 
 def test_the_readers_with_a_state_cost_the_same() -> None:
-    from lab import costs
+    from lab.learning import costs
 
     tokens, _ = memory.draw(1, 99, params().noise_tokens, np.random.default_rng(0))
     found = [costs.count_answer(memory.build(reader, params()), tokens) for reader in ("lstm", "gru", "rnn")]

@@ -8,9 +8,9 @@ import pytest
 from numpy.typing import NDArray
 
 from convoy.core.params import read_section
-from lab import negation, order
 from lab.layout import PARAMS
-from lab.negation import NegationParams
+from lab.texts import negation, order
+from lab.texts.negation import NegationParams
 
 GOOD, BAD = 1.0, -1.5
 

@@ -10,9 +10,9 @@ import pytest
 from lab_results import SEEDS, as_people_say, the_other_way_round
 from test_lab_verdicts import asked
 
-from lab import contents, drawing, figures, page
-from lab.figures import Figure, Series
-from lab.results import Results
+from lab.report import contents, drawing, figures, page
+from lab.report.figures import Figure, Series
+from lab.report.results import Results
 from lab.stages import report
 
 pytestmark = pytest.mark.torch

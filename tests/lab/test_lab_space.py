@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from lab.items import Share, divide
-from lab.space import hide, permute, shift
+from lab.images.space import hide, permute, shift
+from lab.learning.items import Share, divide
 
 
 def images(count: int = 8) -> NDArray[np.uint8]:
@@ -40,7 +40,7 @@ def test_all_images_are_permuted_alike_and_keep_their_pixels() -> None:
 
 
 def test_no_item_is_both_learnt_from_and_asked() -> None:
-    learn, ask = divide(100, Share(learn=60, ask=20), seed=0)
+    learn, ask = divide(100, Share(prepared="fashion", learn=60, ask=20), seed=0)
     assert (len(learn), len(ask)) == (60, 20) and not set(learn) & set(ask)
-    few, asked = divide(40, Share(learn=60, ask=20), seed=0)
+    few, asked = divide(40, Share(prepared="fashion", learn=60, ask=20), seed=0)
     assert (len(few), len(asked)) == (30, 10) and not set(few) & set(asked)

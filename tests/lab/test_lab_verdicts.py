@@ -9,18 +9,19 @@ from lab_results import SEEDS, as_people_say, right, the_other_way_round, traine
 from scipy.stats import t
 
 from convoy.core.params import read_section
-from lab import contents, measuring
-from lab.claims import memory as of_memory
-from lab.claims.space import weights_ratio
-from lab.contents import Asked, ReportParams
-from lab.estimates import Estimate, estimate
+from lab.images.space import SpaceParams
 from lab.layout import PARAMS
+from lab.learning import measuring
+from lab.learning.estimates import Estimate, estimate
 from lab.memory import MemoryParams
-from lab.negation import NegationParams
-from lab.order import OrderParams
-from lab.results import Results
-from lab.space import SpaceParams
-from lab.verdicts import Verdict, above, all_of, within
+from lab.report import contents
+from lab.report.claims import memory as of_memory
+from lab.report.claims.space import weights_ratio
+from lab.report.contents import Asked, ReportParams
+from lab.report.results import Results
+from lab.report.verdicts import Verdict, above, all_of, within
+from lab.texts.negation import NegationParams
+from lab.texts.order import OrderParams
 
 pytestmark = pytest.mark.torch
 

@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 import yaml
-from prepared_splits import write_split
+from prepared_splits import write_prepared
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from convoy.core import paths
+from convoy.core.params import read_section
+from convoy.kinds.text.items.inputs import TOKENIZER
 from convoy.lineage.workspace import merge_params
 from lab import smoke
 from lab.layout import FAMILIES, PARAMS, READERS, REPORT
+from lab.learning.items import DataParams
 
 ROOT = Path.cwd()
 TINY = {
@@ -34,14 +37,12 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / PARAMS).write_text(smoke.smaller(PARAMS, overrides))
     shutil.copy(smoke.STAGES, tmp_path / smoke.STAGES)
     monkeypatch.chdir(tmp_path)
-    for task in paths.DATA_KINDS:
-        path = paths.prepared(task, "train")
-        path.parent.mkdir(parents=True)
-        write_split(task, path, 120)
+    data = read_section(DataParams, "data", path=PARAMS)
+    write_prepared(paths.prepared(data.image.prepared), "image", {"train": 120})
+    write_prepared(paths.prepared(data.text.prepared), "text", {"train": 120})
     tokenizer = Tokenizer(models.WordLevel({"[pad]": 0, "[unknown]": 1, "good": 2, "bad": 3}, unk_token="[unknown]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]
-    paths.TOKENIZER.parent.mkdir(parents=True)
-    tokenizer.save(str(paths.TOKENIZER))
+    tokenizer.save(str((paths.prepared(data.text.prepared) / paths.CONTRACT).with_name(TOKENIZER)))
     return tmp_path
 
 

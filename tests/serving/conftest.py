@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from starlette.types import ASGIApp
 
 from convoy.bundles.bundle import Release, digest_of
 from serving.deployed import Deployed, load_task
+from serving.models import DeployedModels
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what BentoML's own imports use is not ours to mend
@@ -33,9 +35,9 @@ ROOT = Path(__file__).parents[2]
 FUZZ = "fuzz"  # of hypothesis: pytest --hypothesis-profile=fuzz, which is `make fuzz`
 settings.register_profile(FUZZ)
 WRITERS: dict[str, Callable[[Path], None]] = {
-    "image": tiny_bundles.write_image_bundle,
-    "text": tiny_bundles.write_text_bundle,
-    "text-stream": tiny_bundles.write_stream_bundle,
+    "fashion": tiny_bundles.write_image_bundle,
+    "reviews": tiny_bundles.write_text_bundle,
+    "reviews-stream": tiny_bundles.write_stream_bundle,
 }
 
 
@@ -70,23 +72,32 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@cache
+def tiny_models() -> DeployedModels:
+    """All models with their routes, for what is parametrized by them."""
+    with tempfile.TemporaryDirectory() as folder:
+        for task in WRITERS:
+            deploy(Path(folder), task)
+        return DeployedModels({task: load_task(Path(folder), task) for task in WRITERS})
+
+
 @pytest.fixture(scope="session")
 def image_model(deployed: Path) -> Deployed:
-    model = load_task(deployed, "image")
+    model = load_task(deployed, "fashion")
     assert isinstance(model, Deployed)
     return model
 
 
 @pytest.fixture(scope="session")
 def text_model(deployed: Path) -> Deployed:
-    model = load_task(deployed, "text")
+    model = load_task(deployed, "reviews")
     assert isinstance(model, Deployed)
     return model
 
 
 @pytest.fixture(scope="session")
 def stream_model(deployed: Path) -> Deployed:
-    model = load_task(deployed, "text-stream")
+    model = load_task(deployed, "reviews-stream")
     assert isinstance(model, Deployed)
     return model
 

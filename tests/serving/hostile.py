@@ -10,8 +10,8 @@ import tiny_bundles
 from image_files import chunk, encode, png_of
 from PIL import Image
 
-IMAGES, TEXTS = "/v1/images/predict", "/v1/texts/predict"
-EXPLAIN_IMAGE, EXPLAIN_TEXT = "/v1/images/explain", "/v1/texts/explain"
+IMAGES, TEXTS = "/v1/fashion/predict", "/v1/reviews/predict"
+EXPLAIN_IMAGE, EXPLAIN_TEXT = "/v1/fashion/explain", "/v1/reviews/explain"
 PNG = tiny_bundles.png(200)
 JSON = "application/json"
 OK = (200, "")
@@ -436,16 +436,16 @@ def paths() -> Iterator[Case]:
     for path in (
         "/v1",
         "/v1/",
-        "/v2/images/predict",
-        "/v1/images",
-        "/v1/images/predict/",
-        "/v1/images/predict/1",
+        "/v2/fashion/predict",
+        "/v1/fashion",
+        "/v1/fashion/predict/",
+        "/v1/fashion/predict/1",
         "/V1/IMAGES/PREDICT",
-        "//v1/images/predict",
+        "//v1/fashion/predict",
         "/v1//images/predict",
-        "/v1/images/predict%00",
-        "/v1/images/predict;a=b",
-        "/v1/%2e%2e/v1/images/predict",
+        "/v1/fashion/predict%00",
+        "/v1/fashion/predict;a=b",
+        "/v1/%2e%2e/v1/fashion/predict",
         "/predict",
         "/classify",
         "/schema.json",

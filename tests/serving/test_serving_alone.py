@@ -32,8 +32,8 @@ from serving.service import service
 
 with TestClient(service.to_asgi()) as client:
     assert client.get("/readyz").status_code == 200, client.get("/readyz").text
-    image = client.post("/v1/images/predict", content=sys.stdin.buffer.read(), headers={"content-type": "image/png"})
-    text = client.post("/v1/texts/predict", json={"texts": ["the good film"]})
+    image = client.post("/v1/fashion/predict", content=sys.stdin.buffer.read(), headers={"content-type": "image/png"})
+    text = client.post("/v1/reviews/predict", json={"texts": ["the good film"]})
 print(*(answer.json()["predictions"][0]["label"] for answer in (image, text)))
 assert not TRAIN_ONLY & set(sys.modules)
 """

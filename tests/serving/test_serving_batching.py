@@ -16,14 +16,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Histogram
 
-from serving.batching import LARGEST as LARGEST_OF
 from serving.batching import SPREAD, Batcher, EventLoopBatcher, ThreadBatcher
 from serving.deployed import Deployed
 from serving.errors import RequestError
 from serving.threads import Threads
 
 FOREVER = float("inf")
-LARGEST = LARGEST_OF["text"]
+LARGEST = 4
 
 
 class Model:
@@ -35,7 +34,7 @@ class Model:
         self.free.set()
         self.bad, self.takes_s = bad, takes_s
         self.predictor = self
-        self.card = SimpleNamespace(task="text")
+        self.kind = SimpleNamespace(LARGEST_BATCH=LARGEST)
         self.metrics = SimpleNamespace(batch_size=Histogram("batch_size", "", registry=CollectorRegistry()))
 
     def probabilities(self, arrays: list[NDArray[Any]]) -> NDArray[np.float32]:

@@ -24,7 +24,7 @@ def build(folder: Path) -> Path:
     for name in ("pyproject.toml", "requirements.lock", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
     other = tiny_bundles.TEXT_CARD.model_copy(update={"temperature": 2.0})
-    deploy(copy / "deployed", "text", lambda folder: tiny_bundles.write_text_bundle(folder, other))
+    deploy(copy / "deployed", "reviews", lambda folder: tiny_bundles.write_text_bundle(folder, other))
     for task in WRITERS:
         deploy(copy / "deployed", task)
     environment = {**os.environ, "BENTOML_HOME": str(folder / "home")}
@@ -32,7 +32,7 @@ def build(folder: Path) -> Path:
         [sys.executable, "-m", "bentoml", "build", "--output", "tag"], cwd=copy, env=environment, capture_output=True
     )
     assert done.returncode == 0, done.stderr.decode()
-    assert len(list((copy / "deployed" / "text").iterdir())) == 3  # what served before, what serves, the link
+    assert len(list((copy / "deployed" / "reviews").iterdir())) == 3  # what served before, what serves, the link
     (bento,) = (folder / "home" / "bentos" / "convoy").glob("*/bento.yaml")
     shutil.rmtree(copy)
     return bento.parent
@@ -42,10 +42,10 @@ def test_a_bento_serves_what_was_deployed_when_it_was_built(tmp_path: Path) -> N
     bento = build(tmp_path)
     moved = shutil.copytree(bento, tmp_path / "elsewhere", symlinks=True)
     with serve(None, tmp_path, str(moved), tmp_path) as server:
-        image = httpx.post(f"{server.url}/v1/images/predict", content=PNG, headers={"content-type": "image/png"})
-        text = httpx.post(f"{server.url}/v1/texts/predict", json={"texts": ["the good film"]})
+        image = httpx.post(f"{server.url}/v1/fashion/predict", content=PNG, headers={"content-type": "image/png"})
+        text = httpx.post(f"{server.url}/v1/reviews/predict", json={"texts": ["the good film"]})
         assert [answer.json()["predictions"][0]["label"] for answer in (image, text)] == ["bright", "positive"]
-        assert httpx.get(f"{server.url}/v1/models").json()["image"]["release"]["version"] == "7"
+        assert httpx.get(f"{server.url}/v1/models").json()["tasks"]["fashion"]["release"]["version"] == "7"
 
 
 def test_a_bentos_image_installs_the_locked_versions_and_no_root_runs_it(tmp_path: Path) -> None:

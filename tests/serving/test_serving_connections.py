@@ -13,7 +13,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from serving import connections
-from serving.request_context import WHOLE_BODY
+from serving.request import WHOLE_BODY
 
 LIMIT_S = 0.4
 HEAD = b"GET / HTTP/1.1\r\nHost: localhost\r\n"

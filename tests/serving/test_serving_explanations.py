@@ -17,12 +17,16 @@ from starlette.testclient import TestClient
 from test_serving_overload import Slow
 from test_serving_overload import request as send_request
 
-from serving.deployed import Deployed, DeployedModels
-from serving.explanations import ImageQuestion, explain_image, explain_text
+from serving.admission import MOST_EXPLANATIONS
+from serving.deployed import Deployed
+from serving.kinds.image import Question
+from serving.kinds.image import explain as explain_image
+from serving.kinds.text import explain as explain_text
 from serving.middleware import Middleware
-from serving.overload import MOST_EXPLANATIONS
+from serving.models import DeployedModels
+from serving.routes import EXPLANATIONS
 
-IMAGE, TEXT = "/v1/images/explain", "/v1/texts/explain"
+IMAGE, TEXT = "/v1/fashion/explain", "/v1/reviews/explain"
 PNG = tiny_bundles.png(200)
 AS_PNG = {"content-type": "image/png"}
 
@@ -41,7 +45,7 @@ def test_an_image_is_explained_for_what_is_predicted_and_it_adds_up(client: Test
     response = post_image(client)
     assert response.status_code == 200 and response.headers["x-model-version"] == "7"
     answer = response.json()
-    predicted = client.post("/v1/images/predict", content=PNG, headers=AS_PNG).json()
+    predicted = client.post("/v1/fashion/predict", content=PNG, headers=AS_PNG).json()
     assert answer["model"] == predicted["model"]
     assert answer["label"] == predicted["predictions"][0]["label"]
     assert answer["probabilities"] == pytest.approx(predicted["predictions"][0]["probabilities"], abs=1e-5)
@@ -84,7 +88,7 @@ def test_a_form_and_a_raw_body_get_the_same_and_a_warning_is_passed_on(client: T
 def test_a_text_is_explained_word_by_word_where_each_stands_and_it_adds_up(client: TestClient) -> None:
     text = "The GOOD  film, was bad!"
     answer = client.post(TEXT, json={"text": text}).json()
-    predicted = client.post("/v1/texts/predict", json={"texts": [text]}).json()["predictions"][0]
+    predicted = client.post("/v1/reviews/predict", json={"texts": [text]}).json()["predictions"][0]
     assert answer["label"] == predicted["label"]
     assert answer["probabilities"] == pytest.approx(predicted["probabilities"], abs=1e-5)
     assert [word["text"] for word in answer["words"]] == ["The", "GOOD", "film", ",", "was", "bad", "!"]
@@ -103,7 +107,7 @@ def test_after_each_word_stands_what_the_model_says_of_the_text_up_to_it(client:
     }
     assert len(after) == 5 and max(after) == 7  # as many as the card says, evenly spaced
     texts = [" ".join(words[: place + 1]) for place in after]
-    predicted = client.post("/v1/texts/predict", json={"texts": texts}).json()["predictions"]
+    predicted = client.post("/v1/reviews/predict", json={"texts": texts}).json()["predictions"]
     assert list(after.values()) == pytest.approx(
         [prediction["probabilities"]["positive"] for prediction in predicted], abs=1e-6
     )
@@ -195,12 +199,12 @@ def test_a_bad_question_about_a_text_is_a_clear_4xx(
 def test_explanations_take_no_place_of_predictions_and_more_than_a_few_are_refused(image_model: Deployed) -> None:
     async def crowd() -> tuple[list[int], list[bytes], int]:
         app = Slow()
-        layer = Middleware(app, DeployedModels({"image": image_model}))
+        layer = Middleware(app, DeployedModels({"fashion": image_model}))
         explained = [asyncio.create_task(send_request(layer, path=IMAGE)) for _ in range(MOST_EXPLANATIONS + 3)]
         await asyncio.sleep(0.05)
         predicted = asyncio.create_task(send_request(layer))
         await asyncio.sleep(0.05)
-        assert (layer.capacities["image"].inside, layer.capacities["explanation"].inside) == (1, MOST_EXPLANATIONS)
+        assert (layer.capacities["fashion"].inside, layer.capacities[EXPLANATIONS].inside) == (1, MOST_EXPLANATIONS)
         app.go.set()
         answers = [await task for task in explained]
         retry = [headers[b"retry-after"] for status, headers in answers if status == 429]
@@ -219,15 +223,15 @@ def test_a_prediction_waits_for_no_explanation(client: TestClient, monkeypatch: 
         free.wait(20)
         return b'{"model":{}}'
 
-    monkeypatch.setattr("serving.handlers.explain_text", endless)
+    monkeypatch.setattr("serving.kinds.text.explain", endless)
     answers: list[httpx.Response] = []
     asks = threading.Thread(target=lambda: answers.append(client.post(TEXT, json={"text": "good"})))
     asks.start()
     try:
         assert begun.wait(10)
         large = [tiny_bundles.png(200, (900, 900))] * 2  # which a thread decodes
-        assert client.post("/v1/images/predict", files=[("image", image) for image in large]).status_code == 200
-        assert client.post("/v1/texts/predict", json={"texts": ["good"] * 8}).status_code == 200
+        assert client.post("/v1/fashion/predict", files=[("image", image) for image in large]).status_code == 200
+        assert client.post("/v1/reviews/predict", json={"texts": ["good"] * 8}).status_code == 200
         late = client.post(TEXT, json={"text": "good"}, headers={"x-request-timeout-ms": "50"})
         assert (late.status_code, error_of(late)["code"]) in ((504, "deadline_exceeded"), (429, "overloaded"))
         assert not answers
@@ -249,7 +253,7 @@ def test_explanations_are_counted_apart_from_predictions(server: Server) -> None
 
 
 def test_the_functions_answer_without_any_http(image_model: Deployed, text_model: Deployed) -> None:
-    image = json.loads(explain_image(image_model, PNG, ImageQuestion(label="dark", method="occlusion")))
+    image = json.loads(explain_image(image_model, PNG, Question(label="dark", method="occlusion")))
     text = json.loads(explain_text(text_model, "good", None))
     assert (image["label"], text["label"]) == ("dark", "positive")
     (word,) = text["words"]

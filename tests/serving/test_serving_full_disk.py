@@ -29,13 +29,13 @@ prometheus_private.TRY_EVERY_S = 0
 disk = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
 if "full" in sys.argv:
     fill(disk)
-errors_of("first", "text").inc()
+errors_of("first", "reviews").inc()
 fill(disk)
 for number in range(2_000):
-    errors_of(f"code {number}", "text").inc(2)
+    errors_of(f"code {number}", "reviews").inc(2)
 (disk / "filler").unlink()
 for code in ("first", "code 1999"):
-    errors_of(code, "text").inc()
+    errors_of(code, "reviews").inc()
 """
 
 
@@ -94,13 +94,13 @@ def test_the_service_answers_on_a_full_disk(small_disk: Path, deployed: Path) ->
         before = {child.pid for child in psutil.Process(server.pid).children(recursive=True)}
         fill(small_disk)
         for number in range(40):
-            answer = client.post("/v1/texts/predict", json={"texts": ["good"]})
+            answer = client.post("/v1/reviews/predict", json={"texts": ["good"]})
             assert answer.status_code == 200, answer.text
-            answer = client.post("/v1/images/predict", content=b"x", headers={"content-type": "image/png"})
+            answer = client.post("/v1/fashion/predict", content=b"x", headers={"content-type": "image/png"})
             assert answer.status_code == 422, answer.text
             assert client.get(f"/{number}").status_code == 404
         time.sleep(2 * FLUSH_EVERY_S)
-        assert client.post("/v1/texts/predict", json={"texts": ["good"]}).status_code == 200
+        assert client.post("/v1/reviews/predict", json={"texts": ["good"]}).status_code == 200
         metrics = client.get("/metrics")
         assert metrics.status_code == 200 and "convoy_answer_seconds_count" in metrics.text
         assert {child.pid for child in psutil.Process(server.pid).children(recursive=True)} == before

@@ -14,12 +14,15 @@ from hypothesis import strategies as st
 
 from serving.deployed import Deployed
 from serving.errors import RequestError
-from serving.explanations import ImageQuestion, explain_image, explain_text
 from serving.json_bodies import read_request
+from serving.kinds.image import METHODS, Question
+from serving.kinds.image import explain as explain_image
+from serving.kinds.image import predict as predict_images
+from serving.kinds.text import TextToExplain, read_texts
+from serving.kinds.text import explain as explain_text
+from serving.kinds.text import predict as predict_texts
 from serving.multipart import read_images
-from serving.predictions import predict_images, predict_texts, read_texts
-from serving.routes import METHODS, Method
-from serving.schemas import TextToExplain
+from serving.schemas import Method
 
 pytestmark = pytest.mark.process
 PNG = tiny_bundles.png(80)
@@ -77,7 +80,7 @@ def test_any_bytes_as_a_form(image_model: Deployed, body: bytes, boundary: str) 
 @given(encoded=st.sampled_from(IMAGES).flatmap(damaged) | st.binary(max_size=200), method=st.sampled_from(METHODS))
 def test_any_bytes_as_an_image_to_explain(image_model: Deployed, encoded: bytes, method: Method) -> None:
     try:
-        json.loads(explain_image(image_model, encoded, ImageQuestion(method=method)))
+        json.loads(explain_image(image_model, encoded, Question(method=method)))
     except RequestError as error:
         assert 400 <= error.status < 500
 
@@ -102,8 +105,8 @@ def test_any_bytes_as_json(text_model: Deployed, body: bytes) -> None:
         assert 400 <= error.status < 500
 
 
-ROUTES = [f"/v1/{things}/{verb}" for things in ("images", "texts") for verb in ("predict", "sets", "explain")]
-PATHS = st.sampled_from([*ROUTES, "/v1/texts/stream", "/", "/x"])
+ROUTES = [f"/v1/{things}/{verb}" for things in ("fashion", "reviews") for verb in ("predict", "sets", "explain")]
+PATHS = st.sampled_from([*ROUTES, "/v1/reviews-stream/stream", "/", "/x"])
 TYPES = st.sampled_from(
     [
         "image/png",

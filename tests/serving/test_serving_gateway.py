@@ -24,11 +24,11 @@ from conftest import ROOT, WRITERS, Server, deploy, error_of, serve, without_id
 from httpx_ws import WebSocketUpgradeError, connect_ws
 from test_ports import free_port
 
-from serving.overload import MOST_BYTES
+from serving.admission import MOST_BYTES
 
 PNG = tiny_bundles.png(200)
-IMAGES = "/v1/images/predict"
-STREAM = "/v1/texts/stream"
+IMAGES = "/v1/fashion/predict"
+STREAM = "/v1/reviews-stream/stream"
 TYPE = {"content-type": "image/png"}
 JSON_TYPE = {"content-type": "application/json"}
 pytestmark = pytest.mark.skipif(shutil.which("nginx") is None, reason="there is no nginx here (Debian: nginx-light)")
@@ -135,6 +135,12 @@ def test_what_the_service_refuses_keeps_its_own_words(gateway: str) -> None:
         assert error_of(httpx.post(f"{gateway}{IMAGES}", **options))["code"] == code  # type: ignore[arg-type]
 
 
+def test_a_body_over_the_limit_of_its_task_is_refused_by_the_service(gateway: str) -> None:
+    response = httpx.post(f"{gateway}/v1/reviews/predict", content=bytes(3_000_000), headers=JSON_TYPE)
+    assert (response.status_code, error_of(response)["code"]) == (413, "body_too_large")
+    assert error_of(response)["message"] == "the body is larger than 1000000 bytes"
+
+
 def test_a_body_over_every_limit_is_refused_without_the_service(gateway: str) -> None:
     response = httpx.post(f"{gateway}{IMAGES}", content=bytes(21 * 2**20), headers=TYPE, timeout=20)
     assert (response.status_code, error_of(response)["code"]) == (413, "body_too_large")
@@ -143,7 +149,7 @@ def test_a_body_over_every_limit_is_refused_without_the_service(gateway: str) ->
 def test_bytes_that_are_not_http_end_at_the_gateway(gateway: str) -> None:
     port = int(gateway.rpartition(":")[2])
     with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
-        connection.sendall(b"POST /v1/texts/predict HTTP/1.1\r\nHost: a b\r\nContent-Length: -5\r\n\r\n")
+        connection.sendall(b"POST /v1/reviews/predict HTTP/1.1\r\nHost: a b\r\nContent-Length: -5\r\n\r\n")
         answer = connection.recv(65_536)
     assert answer.startswith(b"HTTP/1.1 400 ") and b'"malformed_request"' in answer
 
@@ -151,7 +157,7 @@ def test_bytes_that_are_not_http_end_at_the_gateway(gateway: str) -> None:
 @pytest.mark.process
 def test_half_a_head_and_half_a_body_are_closed_after_ten_seconds_and_hold_nobody_up(gateway: str) -> None:
     port = int(gateway.rpartition(":")[2])
-    head = b"POST /v1/images/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 500\r\n"
+    head = b"POST /v1/fashion/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 500\r\n"
     slow = [socket.create_connection(("127.0.0.1", port), timeout=15) for _ in range(60)]
     for index, connection in enumerate(slow):
         connection.sendall(head if index % 2 else head + b"\r\nx")
@@ -200,16 +206,16 @@ def test_where_no_service_is_the_gateway_says_so_in_our_form(tmp_path: Path) -> 
 
 
 def test_a_stream_goes_through_the_gateway_by_socket_and_by_requests(gateway: str) -> None:
-    with connect_ws(f"{gateway}/v1/texts/stream") as session:
+    with connect_ws(f"{gateway}/v1/reviews-stream/stream") as session:
         for piece, words in (("the goo", ["the"]), ("d film ", ["good", "film"])):
             session.send_text(json.dumps({"text": piece}))
             assert [word["word"] for word in json.loads(session.receive_text(timeout=10))["words"]] == words
-    answer = httpx.post(f"{gateway}/v1/texts/stream", json={"text": "good film "})
+    answer = httpx.post(f"{gateway}/v1/reviews-stream/stream", json={"text": "good film "})
     assert answer.status_code == 200 and answer.json()["state"]
 
 
 def test_no_other_path_of_the_gateway_becomes_a_socket(gateway: str) -> None:
-    with pytest.raises(WebSocketUpgradeError), connect_ws(f"{gateway}/v1/texts/predict"):
+    with pytest.raises(WebSocketUpgradeError), connect_ws(f"{gateway}/v1/reviews/predict"):
         pass
 
 
@@ -254,7 +260,7 @@ def test_a_large_body_is_answered_as_without_a_gateway(own_gateway: Gateway, ser
 
 
 def test_a_chunked_body_over_a_limit_is_cut_off(own_gateway: Gateway) -> None:
-    for path, content_type in (("/v1/texts/predict", "application/json"), (IMAGES, "image/png")):
+    for path, content_type in (("/v1/reviews/predict", "application/json"), (IMAGES, "image/png")):
         body = (bytes(1_000_000) for _ in range(30))
         response = httpx.post(
             f"{own_gateway.url}{path}", content=body, headers={"content-type": content_type}, timeout=20
@@ -279,9 +285,12 @@ def test_a_body_that_trickles_is_ended_by_the_service(own_gateway: Gateway) -> N
     assert 9 < time.monotonic() - began < 20
 
 
-@pytest.mark.parametrize("path", ["/v1/texts/predict", "/v1/texts/stream", "/livez"])
-def test_a_path_refuses_more_than_it_takes(own_gateway: Gateway, path: str) -> None:
-    response = httpx.post(f"{own_gateway.url}{path}", content=bytes(3_000_000), headers=JSON_TYPE)
+@pytest.mark.parametrize(
+    ("path", "size"),
+    [("/v1/reviews/predict", 21 * 2**20), (STREAM, 3_000_000), ("/v1/models", 70_000), ("/livez", 70_000)],
+)
+def test_a_path_refuses_more_than_it_takes(own_gateway: Gateway, path: str, size: int) -> None:
+    response = httpx.post(f"{own_gateway.url}{path}", content=bytes(size), headers=JSON_TYPE, timeout=20)
     assert (response.status_code, error_of(response)["message"]) == (413, "refused by the gateway")
     assert response.headers["X-Content-Type-Options"] == "nosniff"
 
@@ -289,17 +298,15 @@ def test_a_path_refuses_more_than_it_takes(own_gateway: Gateway, path: str) -> N
 def test_gateway_and_service_agree_on_limits() -> None:
     conf = (ROOT / "serving/gateway.conf").read_text()
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    sizes = dict(re.findall(r"location =? ?(/v1/\S+) \{\s+client_max_body_size (\w+);", conf))
-    limits = {
-        "/v1/images/": params["export"]["limits"]["image"],
-        "/v1/texts/": params["export"]["limits"]["text"],
-        STREAM: params["export_stream"]["limits"],
-    }
-    assert sizes.keys() == limits.keys()
-    for path, limit in limits.items():
-        assert 1 < bytes_of(sizes[path]) / limit["max_body_bytes"] < 1.1, path
+    sizes = dict(re.findall(r"location ~ \^/v1/\S+/(\S+)\$ \{\s+client_max_body_size (\w+);", conf))
+    limits = {name: task["limits"]["max_body_bytes"] for name, task in params["tasks"].items()}
+    of_streams = limits.pop("reviews-stream")
+    assert 1 < bytes_of(sizes["(predict|sets|explain)"]) / max(limits.values()) < 1.1
+    assert 1 < bytes_of(sizes["stream"]) / of_streams < 1.1 and len(sizes) == 2
     (most,) = re.findall(r"limit_conn large_bodies (\d+);", conf)
-    assert int(most) * bytes_of(sizes["/v1/images/"]) < MOST_BYTES  # one sender does not take all of a worker's
+    assert (
+        int(most) * bytes_of(sizes["(predict|sets|explain)"]) < MOST_BYTES
+    )  # one sender does not take all of a worker's
     # In memory, or passed on: none of them is written to a file here.
     assert bytes_of(re.findall(r"client_body_buffer_size (\w+);", conf)[0]) > 60_000
 

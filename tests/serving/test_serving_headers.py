@@ -51,9 +51,9 @@ HANDSHAKE = {
 }
 JSON = {"content-type": b"application/json", "connection": b"close", "content-length": b"19"}
 REQUESTS = {
-    "texts": (b"POST /v1/texts/predict", JSON, b'{"texts": ["good"]}'),
+    "texts": (b"POST /v1/reviews/predict", JSON, b'{"texts": ["good"]}'),
     "page": (b"GET /", {"connection": b"close"}, b""),
-    "handshake": (b"GET /v1/texts/stream", HANDSHAKE, b""),
+    "handshake": (b"GET /v1/reviews-stream/stream", HANDSHAKE, b""),
 }
 
 

@@ -9,7 +9,8 @@ from pydantic import BaseModel
 
 from serving.errors import RequestError
 from serving.json_bodies import read_request
-from serving.schemas import StreamMessage, StreamRequest, TextsRequest, TextToExplain
+from serving.kinds.text import TextsRequest, TextToExplain
+from serving.stream_answers import StreamMessage, StreamRequest
 
 R = TypeVar("R", bound=BaseModel)
 COUNT = 20_000

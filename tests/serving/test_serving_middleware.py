@@ -6,10 +6,11 @@ from collections.abc import Iterable
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from serving import admission, middleware
-from serving.deployed import Deployed, DeployedModels
+from serving import middleware, request
+from serving.deployed import Deployed
 from serving.middleware import Middleware
-from serving.request_context import WHOLE_BODY
+from serving.models import DeployedModels
+from serving.request import WHOLE_BODY
 
 LIMIT = 4_000_000  # of the tiny image card
 Headers = list[tuple[bytes, bytes]]
@@ -49,8 +50,8 @@ class Conversation:
 
     def run(self, model: Deployed, app: object = echo, **more: object) -> int:
         """The status; -1 where nothing was sent."""
-        scope = {"type": "http", "method": "POST", "path": "/v1/images/predict", "headers": self.headers, **more}
-        asyncio.run(Middleware(app, DeployedModels({"image": model}))(scope, self.receive, self.send))  # type: ignore[arg-type]
+        scope = {"type": "http", "method": "POST", "path": "/v1/fashion/predict", "headers": self.headers, **more}
+        asyncio.run(Middleware(app, DeployedModels({"fashion": model}))(scope, self.receive, self.send))  # type: ignore[arg-type]
         return int(self.sent[0]["status"]) if self.sent else -1
 
     def header(self, name: bytes) -> bytes:
@@ -110,8 +111,8 @@ def test_a_refused_sender_may_finish_within_bounds_and_the_connection_closes(
 
 
 def test_a_body_that_does_not_come_is_408(image_model: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admission, "BODY_GRACE_S", 0.05)
-    monkeypatch.setattr(admission, "MIN_BODY_RATE", LIMIT / 0.05)
+    monkeypatch.setattr(request, "BODY_GRACE_S", 0.05)
+    monkeypatch.setattr(request, "MIN_BODY_RATE", LIMIT / 0.05)
     monkeypatch.setattr(middleware, "LINGER_S", 0.1)
     for messages in ([], chunks(3, 10, end=False)):
         conversation = Conversation(messages, [(b"content-length", b"100")])
@@ -124,14 +125,14 @@ def test_a_body_that_does_not_come_is_408(image_model: Deployed, monkeypatch: py
 def test_a_steady_sender_has_the_time_that_the_body_limit_takes_at_the_lowest_rate(
     image_model: Deployed, monkeypatch: pytest.MonkeyPatch, rate: float, status: int
 ) -> None:
-    monkeypatch.setattr(admission, "BODY_GRACE_S", 0.05)
-    monkeypatch.setattr(admission, "MIN_BODY_RATE", rate)
+    monkeypatch.setattr(request, "BODY_GRACE_S", 0.05)
+    monkeypatch.setattr(request, "MIN_BODY_RATE", rate)
     monkeypatch.setattr(middleware, "LINGER_S", 0.01)
     assert Conversation(chunks(10), [], pause_s=0.04).run(image_model) == status
 
 
 def test_a_body_of_twenty_megabytes_has_fifty_seconds() -> None:
-    assert admission.body_timeout_s(20_000_000) == 50
+    assert request.body_timeout_s(20_000_000) == 50
 
 
 def test_a_sender_that_leaves_gets_no_answer_and_reaches_no_model(image_model: Deployed) -> None:
@@ -183,6 +184,6 @@ def test_a_websocket_is_closed(image_model: Deployed) -> None:
         sent.append(message)
 
     asyncio.run(
-        Middleware(echo, DeployedModels({"image": image_model}))({"type": "websocket", "path": "/"}, connect, keep)
+        Middleware(echo, DeployedModels({"fashion": image_model}))({"type": "websocket", "path": "/"}, connect, keep)
     )
     assert [message["type"] for message in sent] == ["websocket.close"]

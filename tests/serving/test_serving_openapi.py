@@ -5,17 +5,17 @@ from typing import Any
 import httpx
 import pytest
 import tiny_bundles
-from conftest import error_of
+from conftest import error_of, tiny_models
 from jsonschema import Draft202012Validator
 from starlette.testclient import TestClient
 
-from serving.deployed import DeployedModels
-from serving.endpoints import own_routes
 from serving.errors import CODES
 from serving.openapi import document
-from serving.routes import BUILT_IN, BY_PATH, ROUTES
+from serving.routes import Route
 
-DOCUMENT = document()
+BY_PATH = tiny_models().by_path
+ROUTES: list[Route] = list(dict.fromkeys(BY_PATH.values()))
+DOCUMENT = document(ROUTES)
 PNG = tiny_bundles.png(50)
 JSON_TYPE = {"content-type": "application/json"}
 
@@ -59,7 +59,7 @@ def test_every_route_of_the_app_is_in_the_table_and_so_in_the_document() -> None
     table = {(route.method, route.path) for route in ROUTES}
     documented = {(method.upper(), path) for path, item in DOCUMENT["paths"].items() for method in item}
     assert table == documented
-    assert set(own_routes(DeployedModels())) == {route.path for route in ROUTES} - {route.path for route in BUILT_IN}
+    assert len(table) == len(ROUTES) and {route.task for route in ROUTES} == {None, *tiny_models().by_task}
     identifiers = [operation["operationId"] for item in DOCUMENT["paths"].values() for operation in item.values()]
     assert len(set(identifiers)) == len(identifiers)
 
@@ -82,7 +82,7 @@ def test_every_code_of_the_table_is_documented_somewhere_or_belongs_to_no_route(
     ids=["one", "two"],
 )
 def test_good_answers_about_images_match_the_document(client: TestClient, files: list[tuple[str, bytes]]) -> None:
-    for path in ("/v1/images/predict", "/v1/images/sets"):
+    for path in ("/v1/fashion/predict", "/v1/fashion/sets"):
         response = client.post(path, files=files)
         assert response.status_code == 200
         check(response, "POST", path)
@@ -90,26 +90,26 @@ def test_good_answers_about_images_match_the_document(client: TestClient, files:
 
 @pytest.mark.parametrize("query", ["", "?method=occlusion", "?label=bright&method=contributions"])
 def test_explanations_of_images_match_the_document(client: TestClient, query: str) -> None:
-    response = client.post(f"/v1/images/explain{query}", files={"image": PNG})
+    response = client.post(f"/v1/fashion/explain{query}", files={"image": PNG})
     assert response.status_code == 200
-    check(response, "POST", "/v1/images/explain")
+    check(response, "POST", "/v1/fashion/explain")
 
 
 @pytest.mark.parametrize("text", ["good", "bad " * 50, "\u0301", "the good film, and bad!"])
 def test_explanations_of_texts_match_the_document_and_so_does_the_request(client: TestClient, text: str) -> None:
-    content = DOCUMENT["paths"]["/v1/texts/explain"]["post"]["requestBody"]["content"]
+    content = DOCUMENT["paths"]["/v1/reviews/explain"]["post"]["requestBody"]["content"]
     for request in ({"text": text}, {"text": text, "label": "positive"}, {"text": text, "label": None}):
         validator(content["application/json"]["schema"]).validate(request)
-        response = client.post("/v1/texts/explain", json=request)
+        response = client.post("/v1/reviews/explain", json=request)
         assert response.status_code == 200
-        check(response, "POST", "/v1/texts/explain")
+        check(response, "POST", "/v1/reviews/explain")
 
 
 def test_good_answers_about_texts_match_the_document_and_so_does_the_request(client: TestClient) -> None:
     request = {"texts": ["good", "bad " * 50]}
-    content = DOCUMENT["paths"]["/v1/texts/predict"]["post"]["requestBody"]["content"]
+    content = DOCUMENT["paths"]["/v1/reviews/predict"]["post"]["requestBody"]["content"]
     validator(content["application/json"]["schema"]).validate(request)
-    for path in ("/v1/texts/predict", "/v1/texts/sets"):
+    for path in ("/v1/reviews/predict", "/v1/reviews/sets"):
         response = client.post(path, json=request)
         assert response.status_code == 200
         check(response, "POST", path)
@@ -119,33 +119,33 @@ def test_good_answers_about_texts_match_the_document_and_so_does_the_request(cli
     "request_", [{}, {"texts": []}, {"texts": [" "]}, {"texts": [1]}, {"texts": ["a"], "x": 1}, []]
 )
 def test_what_the_document_forbids_is_refused(client: TestClient, request_: Any) -> None:
-    content = DOCUMENT["paths"]["/v1/texts/predict"]["post"]["requestBody"]["content"]
+    content = DOCUMENT["paths"]["/v1/reviews/predict"]["post"]["requestBody"]["content"]
     assert not validator(content["application/json"]["schema"]).is_valid(request_)
-    assert client.post("/v1/texts/predict", json=request_).status_code == 422
+    assert client.post("/v1/reviews/predict", json=request_).status_code == 422
 
 
 @pytest.mark.parametrize(
     ("path", "options"),
     [
-        ("/v1/images/predict", {"content": b"x", "headers": {"content-type": "image/png"}}),
-        ("/v1/images/predict", {"content": b"x", "headers": {"content-type": "image/gif"}}),
-        ("/v1/images/predict", {"content": bytes(5_000_000), "headers": {"content-type": "image/png"}}),
-        ("/v1/images/predict", {"files": {"image": (None, "http://a")}}),
-        ("/v1/images/predict", {"files": {"other": PNG}}),
-        ("/v1/images/predict", {"files": [("image", PNG)] * 9}),
-        ("/v1/images/predict", {"content": b"x", "headers": {"content-type": "multipart/form-data"}}),
-        ("/v1/images/predict?a=b", {"files": {"image": PNG}}),
-        ("/v1/images/sets", {"content": b"x", "headers": {"content-type": "image/png"}}),
-        ("/v1/texts/sets", {"json": {"texts": [" "]}}),
-        ("/v1/images/explain", {"files": [("image", PNG)] * 2}),
-        ("/v1/images/explain?label=none", {"files": {"image": PNG}}),
-        ("/v1/texts/explain", {"json": {"text": " "}}),
-        ("/v1/texts/explain", {"json": {"text": "good", "label": "none"}}),
-        ("/v1/texts/predict", {"content": b"{", "headers": JSON_TYPE}),
-        ("/v1/texts/predict", {"json": {"texts": [" "]}}),
-        ("/v1/texts/predict", {"json": {"texts": ["a" * 30_000]}}),
-        ("/v1/texts/predict", {"content": b"{}", "headers": {**JSON_TYPE, "content-encoding": "gzip"}}),
-        ("/v1/texts/predict", {"content": b"{}", "headers": {**JSON_TYPE, "x": "a" * 20_000}}),
+        ("/v1/fashion/predict", {"content": b"x", "headers": {"content-type": "image/png"}}),
+        ("/v1/fashion/predict", {"content": b"x", "headers": {"content-type": "image/gif"}}),
+        ("/v1/fashion/predict", {"content": bytes(5_000_000), "headers": {"content-type": "image/png"}}),
+        ("/v1/fashion/predict", {"files": {"image": (None, "http://a")}}),
+        ("/v1/fashion/predict", {"files": {"other": PNG}}),
+        ("/v1/fashion/predict", {"files": [("image", PNG)] * 9}),
+        ("/v1/fashion/predict", {"content": b"x", "headers": {"content-type": "multipart/form-data"}}),
+        ("/v1/fashion/predict?a=b", {"files": {"image": PNG}}),
+        ("/v1/fashion/sets", {"content": b"x", "headers": {"content-type": "image/png"}}),
+        ("/v1/reviews/sets", {"json": {"texts": [" "]}}),
+        ("/v1/fashion/explain", {"files": [("image", PNG)] * 2}),
+        ("/v1/fashion/explain?label=none", {"files": {"image": PNG}}),
+        ("/v1/reviews/explain", {"json": {"text": " "}}),
+        ("/v1/reviews/explain", {"json": {"text": "good", "label": "none"}}),
+        ("/v1/reviews/predict", {"content": b"{", "headers": JSON_TYPE}),
+        ("/v1/reviews/predict", {"json": {"texts": [" "]}}),
+        ("/v1/reviews/predict", {"json": {"texts": ["a" * 30_000]}}),
+        ("/v1/reviews/predict", {"content": b"{}", "headers": {**JSON_TYPE, "content-encoding": "gzip"}}),
+        ("/v1/reviews/predict", {"content": b"{}", "headers": {**JSON_TYPE, "x": "a" * 20_000}}),
     ],
 )
 def test_bad_answers_match_the_document_and_their_code_is_documented(

@@ -8,11 +8,13 @@ from types import SimpleNamespace
 import pytest
 from starlette.types import Message, Scope
 
-from serving import admission, middleware
-from serving.deployed import Deployed, DeployedModels
+from serving import middleware
+from serving import request as request_module
+from serving.admission import MOST_REQUESTS, Budget, Capacity
+from serving.deployed import Deployed
 from serving.errors import RequestError
 from serving.middleware import Middleware
-from serving.overload import Budget, Capacity
+from serving.models import DeployedModels
 from serving.threads import Threads, with_deadline
 
 FOREVER = float("inf")
@@ -35,7 +37,7 @@ class Slow:
 
 
 async def request(
-    layer: Middleware, body: bytes = b"x", *headers: tuple[bytes, bytes], path: str = "/v1/images/predict"
+    layer: Middleware, body: bytes = b"x", *headers: tuple[bytes, bytes], path: str = "/v1/fashion/predict"
 ) -> tuple[int, dict[bytes, bytes]]:
     """The status and the headers of the answer."""
     sent: list[Message] = []
@@ -43,6 +45,7 @@ async def request(
         "type": "http",
         "method": "POST",
         "path": path,
+        "query_string": b"",
         "headers": [(b"content-type", b"image/png"), *headers],
     }
 
@@ -61,8 +64,8 @@ def test_more_requests_than_can_be_answered_in_time_get_429_at_once_and_the_othe
 ) -> None:
     async def flood() -> tuple[list[int], int, int]:
         app = Slow()
-        layer = Middleware(app, DeployedModels({"image": image_model}))
-        most = layer.capacities["image"].most_requests
+        layer = Middleware(app, DeployedModels({"fashion": image_model}))
+        most = MOST_REQUESTS
         tasks = [asyncio.create_task(request(layer)) for _ in range(most * 10)]
         refused = [await task for task in asyncio.as_completed(tasks[most:])]
         assert all(headers[b"retry-after"] == b"1" for _, headers in refused)
@@ -79,7 +82,7 @@ def test_more_requests_than_can_be_answered_in_time_get_429_at_once_and_the_othe
 def test_large_bodies_are_bounded_together_and_small_ones_still_come_in(image_model: Deployed) -> None:
     async def fill() -> list[int]:
         app = Slow()
-        layer = Middleware(app, DeployedModels({"image": image_model}))
+        layer = Middleware(app, DeployedModels({"fashion": image_model}))
         layer.budget.most_bytes = 3_000_000
         large = [asyncio.create_task(request(layer, bytes(1_000_000))) for _ in range(5)]
         await asyncio.sleep(0.05)
@@ -88,14 +91,14 @@ def test_large_bodies_are_bounded_together_and_small_ones_still_come_in(image_mo
         assert layer.budget.bytes == 3_000_000 and app.inside == 4
         app.go.set()
         statuses = [(await task)[0] for task in (*large, small)]
-        assert layer.budget.bytes == layer.capacities["image"].inside == 0
+        assert layer.budget.bytes == layer.capacities["fashion"].inside == 0
         return [*statuses, (await request(layer, bytes(3_000_000)))[0]]
 
     assert asyncio.run(fill()) == [200, 200, 200, 429, 429, 200, 200]
 
 
 def test_what_was_refused_is_not_counted() -> None:
-    capacity, budget = Capacity("image", most_requests=1), Budget(most_bytes=10)
+    capacity, budget = Capacity("fashion", most_requests=1), Budget(most_bytes=10)
     capacity.enter(FOREVER)
     for refused in (lambda: capacity.enter(FOREVER), lambda: budget.hold(11)):
         with pytest.raises(RequestError, match="ask again"):
@@ -105,8 +108,8 @@ def test_what_was_refused_is_not_counted() -> None:
 
 def test_who_would_wait_for_more_than_half_of_his_time_is_not_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = [100.0]
-    monkeypatch.setattr("serving.overload.time", SimpleNamespace(monotonic=lambda: now_s[0]))
-    capacity = Capacity("image")
+    monkeypatch.setattr("serving.admission.time", SimpleNamespace(monotonic=lambda: now_s[0]))
+    capacity = Capacity("fashion")
     for _ in range(100):
         capacity.enter(FOREVER)
         now_s[0] += 0.02
@@ -127,7 +130,7 @@ def test_who_would_wait_for_more_than_half_of_his_time_is_not_let_in(monkeypatch
 def test_the_deadline_is_the_clients_own_and_never_later_than_ours(timeout_ms: bytes | None, seconds: float) -> None:
     context = middleware.RequestContext()
     headers = {} if timeout_ms is None else {b"x-request-timeout-ms": timeout_ms}
-    left_s = admission.checked_deadline_s(headers, context) - time.monotonic()
+    left_s = request_module.checked_deadline_s(headers, context) - time.monotonic()
     assert left_s == pytest.approx(seconds, abs=0.05)
 
 

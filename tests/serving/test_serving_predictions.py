@@ -13,9 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+from serving.answers import answer_sets
 from serving.deployed import Deployed
 from serving.errors import RequestError
-from serving.predictions import MOST_QUICK_CHUNKS, answer_sets, is_quick, predict_images, predict_texts, read_texts
+from serving.kinds.image import MOST_QUICK_CHUNKS, is_quick
+from serving.kinds.image import predict as predict_images
+from serving.kinds.text import predict as predict_texts
+from serving.kinds.text import read_texts
 
 WORDS = st.lists(st.sampled_from(["good", "bad", "film", "the", "unknown"]), min_size=1, max_size=40).map(" ".join)
 SHARED = settings(
@@ -55,7 +59,7 @@ def test_a_batch_of_images_is_answered_as_each_image_alone(image_model: Deployed
 def test_an_answer_names_the_release_and_holds_finite_probabilities_that_sum_to_one(image_model: Deployed) -> None:
     answer = json.loads(predict_images(image_model, [tiny_bundles.png(255)], None))
     assert answer["model"] == {
-        "name": "convoy-image",
+        "name": "convoy-fashion",
         "version": "7",
         "run_id": "0123456789abcdef",
         "digest": image_model.predictor.digest,

@@ -18,11 +18,11 @@ import tiny_bundles
 from conftest import WRITERS, Server, deploy, serve, switch, without_id
 from prometheus_client import REGISTRY
 
-from convoy.core.paths import Task
 from serving import metrics
-from serving.deployed import Deployed, DeployedModels, Unavailable, load_task
+from serving.deployed import Deployed, Unavailable, load_task
+from serving.kinds.image import predict as predict_images
 from serving.metrics_buffer import FLUSH_EVERY_S
-from serving.predictions import predict_images
+from serving.models import DeployedModels
 from serving.reloading import Reloader
 
 PNG = tiny_bundles.png(200)
@@ -33,6 +33,10 @@ def write_other(folder: Path) -> None:
     """The same model under other names for its labels, so that every answer tells whose it is."""
     card = tiny_bundles.IMAGE_CARD.model_copy(update={"labels": ("black", "grey", "white")})
     tiny_bundles.write_image_bundle(folder, card)
+
+
+def write_another_text(folder: Path) -> None:
+    tiny_bundles.write_text_bundle(folder, shift=1.0)
 
 
 class Clock:
@@ -65,23 +69,23 @@ def reloader(models: DeployedModels, place: Path) -> Reloader:
 
 
 def digest(models: DeployedModels) -> str:
-    model = models.by_task["image"]
+    model = models.by_task["fashion"]
     assert isinstance(model, Deployed)
     return model.release.digest
 
 
 def reloads(outcome: str) -> float:
-    return REGISTRY.get_sample_value("convoy_reloads_total", {"task": "image", "outcome": outcome}) or 0.0
+    return REGISTRY.get_sample_value("convoy_reloads_total", {"task": "fashion", "outcome": outcome}) or 0.0
 
 
 def test_a_promotion_answers_and_the_old_model_leaves_memory(
     models: DeployedModels, reloader: Reloader, place: Path
 ) -> None:
-    old, text, before = weakref.ref(models.by_task["image"]), models.by_task["text"], reloads("loaded")
-    folder = deploy(place, "image", write_other)
+    old, text, before = weakref.ref(models.by_task["fashion"]), models.by_task["reviews"], reloads("loaded")
+    folder = deploy(place, "fashion", write_other)
     reloader.check()
     assert digest(models) == folder.name and reloads("loaded") == before + 1
-    assert models.by_task["text"] is text
+    assert models.by_task["reviews"] is text
     gc.collect()
     assert old() is None
 
@@ -90,48 +94,80 @@ def test_a_bad_bundle_is_refused_and_the_old_one_goes_on_answering(
     models: DeployedModels, reloader: Reloader, place: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     serving, before = digest(models), reloads("refused")
-    folder = deploy(place, "image", write_other)
+    folder = deploy(place, "fashion", write_other)
     (folder / "model.onnx").write_bytes(b"")
     with caplog.at_level(logging.ERROR, "bentoml.convoy"):
         reloader.check()
         reloader.check()
     assert digest(models) == serving and reloads("refused") == before + 1
-    assert "image: version 7 goes on answering; refused:" in caplog.text and "model.onnx" in caplog.text
-    switch(place, "image", serving)
+    assert "fashion: version 7 goes on answering; refused:" in caplog.text and "model.onnx" in caplog.text
+    switch(place, "fashion", serving)
     reloader.check()
     assert digest(models) == serving
 
 
-def test_a_deployment_that_is_gone_leaves_the_old_model_answering(
+def test_a_bundle_that_is_gone_leaves_the_old_model_answering(
     models: DeployedModels, reloader: Reloader, place: Path
 ) -> None:
     serving = digest(models)
-    (place / "image" / "current").unlink()
+    switch(place, "fashion", "nowhere")
     reloader.check()
     assert digest(models) == serving
+
+
+def test_a_folder_that_is_gone_as_a_whole_ends_no_task(
+    models: DeployedModels, reloader: Reloader, place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As while a backup is restored."""
+    served = dict(models.by_task)
+    away = place.rename(place.with_name("away"))
+    reloader.check()
+    reloader.check()
+    assert models.by_task == served and caplog.text.count("cannot be listed") == 1
+    away.rename(place)
+    reloader.check()
+    assert list(models.by_task) == list(served) and models.ready
+
+
+def test_a_task_that_is_removed_and_its_model_are_forgotten(
+    models: DeployedModels, reloader: Reloader, place: Path
+) -> None:
+    old = weakref.ref(models.by_task["fashion"])
+    (place / "fashion" / "current").unlink()
+    reloader.check()
+    assert list(models.by_task) == ["reviews", "reviews-stream"] and models.ready
+    assert not [path for path in models.by_path if "fashion" in path]
+    gc.collect()
+    assert old() is None
+    deploy(place, "fashion", write_other)
+    reloader.check()
+    assert list(models.by_task) == ["fashion", "reviews", "reviews-stream"] and models.ready
 
 
 def test_a_release_that_is_written_anew_is_told_in_the_answers(
     models: DeployedModels, reloader: Reloader, place: Path
 ) -> None:
-    release = place / "image" / digest(models) / "release.json"
+    release = place / "fashion" / digest(models) / "release.json"
     fresh = release.with_name("fresh")
     fresh.write_text(release.read_text().replace('"version":"7"', '"version":"8"'))
     fresh.replace(release)
     reloader.check()
-    assert b'"version":"8"' in predict_images(models.by_task["image"], [PNG], None)  # type: ignore[arg-type]
+    assert b'"version":"8"' in predict_images(models.by_task["fashion"], [PNG], None)  # type: ignore[arg-type]
 
 
 def test_what_was_not_there_at_the_start_answers_once_it_is_deployed(tmp_path: Path) -> None:
     models = DeployedModels()
     reloader = Reloader(models, tmp_path)
     reloader.check()
-    assert isinstance(models.by_task["image"], Unavailable)
-    deploy(tmp_path, "image")
+    assert models.by_task == {} and not models.ready
+    deploy(tmp_path, "fashion")
     reloader.check()
-    assert isinstance(models.by_task["image"], Deployed) and not models.ready
-    deploy(tmp_path, "text")
-    deploy(tmp_path, "text-stream")
+    assert isinstance(models.by_task["fashion"], Deployed) and models.ready
+    (deploy(tmp_path, "reviews") / "model.onnx").unlink()
+    deploy(tmp_path, "reviews-stream")
+    reloader.check()
+    assert isinstance(models.by_task["reviews"], Unavailable) and not models.ready
+    deploy(tmp_path, "reviews", write_another_text)
     reloader.check()
     assert models.ready
 
@@ -155,7 +191,7 @@ def tried(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The tasks whose load is tried, as it happens."""
     tasks: list[str] = []
 
-    def load(root: Path, task: Task, logged_reason: str) -> Deployed | Unavailable:
+    def load(root: Path, task: str, logged_reason: str) -> Deployed | Unavailable:
         tasks.append(task)
         return load_task(root, task, logged_reason)
 
@@ -181,7 +217,7 @@ def test_a_load_without_descriptors_is_tried_again(
     reloader = Reloader(models, place)
     reloader.check()
     serving, refused, loaded = digest(models), reloads("refused"), reloads("loaded")
-    folder = deploy(place, "image", write_other)
+    folder = deploy(place, "fashion", write_other)
     waits_s = []
     with no_descriptor_left():
         reloader.check()
@@ -198,7 +234,7 @@ def test_a_load_without_descriptors_is_tried_again(
     clock.now_s += 60
     reloader.check()
     assert digest(models) == folder.name
-    assert caplog.text.count("image cannot be loaded") == 1 and caplog.text.count("goes on answering") == 1
+    assert caplog.text.count("fashion cannot be loaded") == 1 and caplog.text.count("goes on answering") == 1
     assert (reloads("refused"), reloads("loaded")) == (refused + 1, loaded + 1)
 
 
@@ -217,14 +253,14 @@ def test_an_invalid_bundle_is_tried_rarely(
 ) -> None:
     reloader = Reloader(models, place)
     reloader.check()
-    folder = deploy(place, "image", write_other)
+    folder = deploy(place, "fashion", write_other)
     whole = (folder / "model.onnx").read_bytes()
     (folder / "model.onnx").write_bytes(b"")
     tried.clear()
     for _ in range(1000):
         reloader.check()
         clock.now_s += 1
-    assert tried == ["image"] * 4 and caplog.text.count("goes on answering; refused:") == 1
+    assert tried == ["fashion"] * 4 and caplog.text.count("goes on answering; refused:") == 1
     (folder / "model.onnx").write_bytes(whole)  # as where a disk that gave wrong bytes was repaired
     clock.now_s += 300
     reloader.check()
@@ -246,7 +282,7 @@ def test_an_error_of_one_look_does_not_end_the_following(
     with monkeypatch.context() as patch:
         patch.setattr("serving.reloading._read_link", fail)
         assert failed.wait(10)
-    folder = deploy(place, "image", write_other)
+    folder = deploy(place, "fashion", write_other)
     deadline = time.monotonic() + 10
     while digest(models) != folder.name:
         assert time.monotonic() < deadline
@@ -258,12 +294,12 @@ def test_an_error_of_one_look_does_not_end_the_following(
 def followed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Path, dict[str, bytes]]]:
     """A real server, the folder it follows, and what each of two bundles answers, by digest."""
     root = tmp_path_factory.mktemp("followed")
-    for task in ("text", "text-stream"):
+    for task in ("reviews", "reviews-stream"):
         deploy(root, task)
     answers = {}
     for write in (write_other, tiny_bundles.write_image_bundle):
-        folder = deploy(root, "image", write)
-        model = load_task(root, "image")
+        folder = deploy(root, "fashion", write)
+        model = load_task(root, "fashion")
         assert isinstance(model, Deployed)
         answers[folder.name] = predict_images(model, [PNG], None)
     with serve(root, tmp_path_factory.mktemp("server")) as server:
@@ -271,7 +307,7 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server,
 
 
 def ask(url: str, post: Callable[..., httpx.Response] = httpx.post) -> httpx.Response:
-    return post(f"{url}/v1/images/predict", content=PNG, headers={"content-type": "image/png"}, timeout=10)
+    return post(f"{url}/v1/fashion/predict", content=PNG, headers={"content-type": "image/png"}, timeout=10)
 
 
 @pytest.mark.process
@@ -295,7 +331,7 @@ def test_swaps_under_load_fail_no_request_and_every_answer_is_that_of_the_versio
         waits = []
         try:
             for wanted in [*answers] * 3:
-                switch(root, "image", wanted)
+                switch(root, "fashion", wanted)
                 began = time.monotonic()
                 while without_id(ask(server.url)) != answers[wanted]:
                     assert time.monotonic() - began < WITHIN_S
@@ -317,9 +353,9 @@ def test_a_bad_promotion_is_counted_and_the_old_model_goes_on(
 ) -> None:
     server, root, answers = followed
     serving = ask(server.url)
-    (root / "image" / "bad").mkdir()
-    switch(root, "image", "bad")
-    refused = 'convoy_reloads_total{outcome="refused",task="image"} 1.0'
+    (root / "fashion" / "bad").mkdir()
+    switch(root, "fashion", "bad")
+    refused = 'convoy_reloads_total{outcome="refused",task="fashion"} 1.0'
     deadline = time.monotonic() + WITHIN_S
     while refused not in httpx.get(f"{server.url}/metrics").text:
         assert time.monotonic() < deadline, httpx.get(f"{server.url}/metrics").text
@@ -332,9 +368,9 @@ def test_a_bad_promotion_is_counted_and_the_old_model_goes_on(
 def two_workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Path, list[str]]]:
     """A real server of two workers, the folder they follow, and the digests of two bundles in it."""
     root = tmp_path_factory.mktemp("followed by two")
-    for task in ("text", "text-stream"):
+    for task in ("reviews", "reviews-stream"):
         deploy(root, task)
-    digests = [deploy(root, "image", write).name for write in (write_other, tiny_bundles.write_image_bundle)]
+    digests = [deploy(root, "fashion", write).name for write in (write_other, tiny_bundles.write_image_bundle)]
     with serve(root, tmp_path_factory.mktemp("server"), CONVOY_WORKERS="2") as server:
         yield server, root, digests
 
@@ -360,12 +396,12 @@ def test_every_worker_follows_and_a_killed_one_comes_back_with_what_is_deployed_
 ) -> None:
     server, root, digests = two_workers
     for wanted in digests:
-        switch(root, "image", wanted)
+        switch(root, "fashion", wanted)
         time.sleep(WITHIN_S)
         assert set(answered(server, 40)) == {wanted}
     before = workers_of(server)
     victim = next(iter(before.values()))
-    switch(root, "image", digests[0])
+    switch(root, "fashion", digests[0])
     victim.kill()
     deadline = time.monotonic() + 30
     while len(set(workers_of(server)) - {victim.pid}) < len(before):
@@ -386,7 +422,7 @@ def test_the_metrics_of_all_workers_add_up_and_a_dead_one_leaves_none_waiting(
         return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
 
     def total(name: str) -> float:
-        return sum(value for key, value in counted().items() if key.startswith(name) and 'task="image"' in key)
+        return sum(value for key, value in counted().items() if key.startswith(name) and 'task="fashion"' in key)
 
     time.sleep(2 * FLUSH_EVERY_S)
     before = {name: total(name) for name in ("convoy_predictions_total", "convoy_answer_seconds_count")}

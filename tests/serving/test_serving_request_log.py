@@ -19,7 +19,7 @@ from serving import request_log as module
 from serving.deployed import Deployed
 from serving.errors import RequestError
 from serving.log_file import LogFile
-from serving.request_context import RequestContext
+from serving.request import RequestContext
 from serving.request_log import RequestLog, Settings
 
 PNG = tiny_bundles.png(200)
@@ -32,7 +32,7 @@ def log_of(path: Path, **settings: Any) -> RequestLog:
 
 def answered(model: Deployed | None = None, *, answer: bytes = b"", request_id: str = "one") -> RequestContext:
     context = RequestContext()
-    context.request_id, context.task, context.status = request_id, "text", 200
+    context.request_id, context.task, context.status = request_id, "reviews", 200
     context.model, context.answer, context.body, context.content_type = model, answer, SECRET.encode(), "text/plain"
     return context
 
@@ -71,7 +71,7 @@ def test_a_folder_gets_a_file_and_a_file_keeps_its_name(tmp_path: Path) -> None:
 def test_what_was_sent_is_written_only_where_that_is_asked_for(tmp_path: Path) -> None:
     for payloads in (False, True):
         log = log_of(tmp_path / "log", payloads=payloads)
-        log.note("/v1/texts/predict", b"a=b", answered())
+        log.note("/v1/reviews/predict", b"a=b", answered())
         log.write()
     plain, full = lines_of(tmp_path / "log")
     assert set(plain) == {"at", "id", "route", "task", "status", "ms"}
@@ -81,7 +81,7 @@ def test_what_was_sent_is_written_only_where_that_is_asked_for(tmp_path: Path) -
 def test_a_large_payload_is_noted_by_its_size(tmp_path: Path) -> None:
     log, context = log_of(tmp_path / "log", payloads=True), answered()
     context.body = bytes(2_000_000)
-    log.note("/v1/texts/predict", b"", context)
+    log.note("/v1/reviews/predict", b"", context)
     log.write()
     [line] = lines_of(tmp_path / "log")
     assert line["payload"]["bytes"] == 2_000_000 and "base64" not in line["payload"]
@@ -90,7 +90,7 @@ def test_a_large_payload_is_noted_by_its_size(tmp_path: Path) -> None:
 def test_a_share_of_the_requests_is_logged(tmp_path: Path) -> None:
     log = log_of(tmp_path / "log", share=0.25)
     for _ in range(2000):
-        log.note("/v1/texts/predict", b"", answered())
+        log.note("/v1/reviews/predict", b"", answered())
     log.write()
     assert 400 < len(lines_of(tmp_path / "log")) < 600  # six standard deviations are 116
 
@@ -98,8 +98,8 @@ def test_a_share_of_the_requests_is_logged(tmp_path: Path) -> None:
 def test_who_was_turned_away_before_a_model_was_asked_fills_no_log(tmp_path: Path) -> None:
     log, stranger, gone = log_of(tmp_path / "log"), answered(), answered()
     stranger.task, gone.status = None, 0
-    log.note("/v1/texts/predict", b"", stranger)
-    log.note("/v1/texts/predict", b"", gone)
+    log.note("/v1/reviews/predict", b"", stranger)
+    log.note("/v1/reviews/predict", b"", gone)
     log.write()
     assert not (tmp_path / "log").exists()
 
@@ -107,7 +107,7 @@ def test_who_was_turned_away_before_a_model_was_asked_fills_no_log(tmp_path: Pat
 def test_a_fault_is_logged_by_its_code(tmp_path: Path) -> None:
     log, context = log_of(tmp_path / "log"), answered()
     context.error, context.status = RequestError("text_too_long"), 413
-    log.note("/v1/texts/predict", b"", context)
+    log.note("/v1/reviews/predict", b"", context)
     log.write()
     [line] = lines_of(tmp_path / "log")
     assert (line["status"], line["code"]) == (413, "text_too_long") and "predictions" not in line
@@ -116,7 +116,7 @@ def test_a_fault_is_logged_by_its_code(tmp_path: Path) -> None:
 def test_of_an_explanation_the_label_and_its_probability_are_written(tmp_path: Path) -> None:
     log = log_of(tmp_path / "log")
     said = b'{"label": "a", "probability": 0.5, "words": [{"text": "%b"}]}' % SECRET.encode()
-    log.note("/v1/texts/explain", b"", answered(answer=said))
+    log.note("/v1/reviews/explain", b"", answered(answer=said))
     log.write()
     [line] = lines_of(tmp_path / "log")
     assert line["explanation"] == {"label": "a", "probability": 0.5} and "predictions" not in line
@@ -131,13 +131,13 @@ def test_what_falls_behind_is_dropped_and_counted_and_memory_stays_bounded(
     monkeypatch.setattr(module.metrics_buffer, "count", outcomes.append)
     log = log_of(tmp_path / "log")
     for _ in range(module.MOST_WAITING + 5):
-        log.note("/v1/texts/predict", b"", answered())
+        log.note("/v1/reviews/predict", b"", answered())
     assert outcomes == ["dropped"] * 5
     log.write()
     assert outcomes[5:] == ["written"] * module.MOST_WAITING
     large = answered(answer=bytes(module.MOST_WAITING_BYTES // 2))
     for _ in range(3):
-        log.note("/v1/texts/predict", b"", large)
+        log.note("/v1/reviews/predict", b"", large)
     assert outcomes[-1] == "dropped" and outcomes.count("dropped") == 6
 
 
@@ -149,11 +149,11 @@ def test_a_disk_that_refuses_is_told_once_and_counted(
     monkeypatch.setattr(module.metrics_buffer, "count", outcomes.append)
     log = log_of(tmp_path / "folder" / "log")  # which nobody has made
     for _ in range(2):
-        log.note("/v1/texts/predict", b"", answered())
+        log.note("/v1/reviews/predict", b"", answered())
         log.write()
     assert outcomes == ["failed"] * 2 and caplog.text.count("requests are answered and not logged") == 1
     (tmp_path / "folder").mkdir()
-    log.note("/v1/texts/predict", b"", answered())
+    log.note("/v1/reviews/predict", b"", answered())
     log.write()
     assert outcomes[2:] == ["written"]
 
@@ -168,7 +168,7 @@ def test_a_malformed_record_ends_no_logging(
     log = log_of(tmp_path / "log")
     log.start()
     for request_id, answer in (("bad 1", b'{"predictions": 1}'), ("bad 2", b"no JSON"), ("good", b"")):
-        log.note("/v1/texts/predict", b"", answered(answer=answer, request_id=request_id))
+        log.note("/v1/reviews/predict", b"", answered(answer=answer, request_id=request_id))
         time.sleep(0.1)  # so that each is written by itself
     log.stop()
     assert [line["id"] for line in lines_of(tmp_path / "log")] == ["good"]
@@ -238,11 +238,11 @@ def test_a_real_service_logs_each_request_and_nothing_of_what_was_sent(deployed:
     with serve(deployed, tmp_path, **where) as server, httpx.Client(base_url=server.url) as client:
         assert client.get("/v1/models").json()["request_log"] == {"state": "on", "share": 1.0, "payloads": False}
         headers = {"x-request-id": "mine-1", "user-agent": "a-browser-of-mine"}
-        text = client.post("/v1/texts/predict", json={"texts": [SECRET, "good"]}, headers=headers)
-        image = client.post("/v1/images/sets", content=PNG, headers={"content-type": "image/png"})
-        bad = client.post("/v1/images/predict", content=b"SECRET", headers={"content-type": "image/png"})
+        text = client.post("/v1/reviews/predict", json={"texts": [SECRET, "good"]}, headers=headers)
+        image = client.post("/v1/fashion/sets", content=PNG, headers={"content-type": "image/png"})
+        bad = client.post("/v1/fashion/predict", content=b"SECRET", headers={"content-type": "image/png"})
         answers_by_id = {answer.headers["x-request-id"]: answer for answer in (text, image, bad)}
-        client.post("/v1/texts/predict", json={"texts": [SECRET]}, headers={"host": "evil.example"})
+        client.post("/v1/reviews/predict", json={"texts": [SECRET]}, headers={"host": "evil.example"})
         file = tmp_path / "requests" / "requests.jsonl"
         for _ in range(50):
             metrics = client.get("/metrics").text  # another worker's are half a second behind
@@ -257,7 +257,7 @@ def test_a_real_service_logs_each_request_and_nothing_of_what_was_sent(deployed:
     assert not any(word in written for word in ("nobody", "browser", "SECRET", "evil"))
     release = text.json()["model"]
     text_line = lines["mine-1"]
-    assert (text_line["route"], text_line["task"], text_line["status"]) == ("/v1/texts/predict", "text", 200)
+    assert (text_line["route"], text_line["task"], text_line["status"]) == ("/v1/reviews/predict", "reviews", 200)
     assert (text_line["version"], text_line["digest"]) == (release["version"], release["digest"])
     assert 0 < text_line["ms"] < 10_000
     predictions = text.json()["predictions"]

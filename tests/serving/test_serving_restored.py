@@ -19,8 +19,8 @@ def answers(url: str) -> list[bytes]:
     """The bodies of every route that models answer, but for the request's own id."""
     texts = {"texts": ["the good film", "bad " * 40, "film"]}
     images = [("image", tiny_bundles.png(brightness)) for brightness in (0, 99, 255)]
-    responses = [httpx.post(f"{url}/v1/texts/{route}", json=texts) for route in ("predict", "sets")]
-    responses += [httpx.post(f"{url}/v1/images/{route}", files=images) for route in ("predict", "sets")]
+    responses = [httpx.post(f"{url}/v1/reviews/{route}", json=texts) for route in ("predict", "sets")]
+    responses += [httpx.post(f"{url}/v1/fashion/{route}", files=images) for route in ("predict", "sets")]
     responses.append(httpx.get(f"{url}/v1/models"))
     assert {answer.status_code for answer in responses} == {200}
     return [re.sub(rb'"request_id": ?"[^"]*"', b"", answer.content) for answer in responses]

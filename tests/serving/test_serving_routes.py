@@ -6,17 +6,17 @@ from typing import Any
 import httpx
 import pytest
 import tiny_bundles
-from conftest import error_of
+from conftest import error_of, tiny_models
 from image_files import encode, png_of
 from PIL import Image
 from starlette.testclient import TestClient
 
-from serving.routes import BY_PATH, METRICS
+from serving.routes import METRICS
 
-IMAGES = "/v1/images/predict"
-TEXTS = "/v1/texts/predict"
-IMAGE_SETS = "/v1/images/sets"
-TEXT_SETS = "/v1/texts/sets"
+IMAGES = "/v1/fashion/predict"
+TEXTS = "/v1/reviews/predict"
+IMAGE_SETS = "/v1/fashion/sets"
+TEXT_SETS = "/v1/reviews/sets"
 PNG = tiny_bundles.png(200)
 
 
@@ -72,7 +72,7 @@ def test_a_raw_body_a_single_file_and_a_batch_give_the_same_predictions(client: 
 def test_texts_are_classified_in_order(client: TestClient) -> None:
     response = client.post(TEXTS, json={"texts": ["bad bad", "good film", "bad"]})
     assert [row["label"] for row in response.json()["predictions"]] == ["negative", "positive", "negative"]
-    assert response.json()["model"]["name"] == "convoy-text"
+    assert response.json()["model"]["name"] == "convoy-reviews"
 
 
 def test_a_set_holds_the_labels_of_the_prediction_that_are_likely_enough(client: TestClient) -> None:
@@ -245,10 +245,10 @@ def test_a_pickle_is_refused_on_every_route(client: TestClient, path: str) -> No
     [
         "/v1",
         "/v1/",
-        "/v1/images/predict/",
+        "/v1/fashion/predict/",
         "//v1/models",
         "/schema.json",
-        "/v1/images/predict%00",
+        "/v1/fashion/predict%00",
         "/docs",
         "/predict",
         "/static_content/",
@@ -288,7 +288,9 @@ def test_every_answer_has_a_request_id_and_head_answers_where_get_does(client: T
     assert len(client.get(path).headers["x-request-id"]) == 16
 
 
-@pytest.mark.parametrize("path", sorted({*BY_PATH} - {METRICS.path}))  # which a running server alone answers
+@pytest.mark.parametrize(
+    "path", sorted({*tiny_models().by_path} - {METRICS.path})
+)  # which a running server alone answers
 def test_every_answer_keeps_browsers_from_guessing_types(client: TestClient, path: str) -> None:
     answers = [client.get(path), client.post(path, content=b"{}"), client.put(path), client.get(f"{path}/nowhere")]
     assert [answer.headers.get_list("x-content-type-options") for answer in answers] == [["nosniff"]] * 4
@@ -325,7 +327,7 @@ def test_an_unexpected_exception_is_a_500_that_tells_nothing(
     def fail(*_: object) -> bytes:
         raise RuntimeError("onnxruntime at /secret/path")
 
-    monkeypatch.setattr("serving.handlers.prepare_images", fail)
+    monkeypatch.setattr("serving.kinds.image.prepare", fail)
     response = post_raw(client, PNG)
     assert (response.status_code, error_of(response)["code"]) == (500, "internal_error")
     assert "onnx" not in response.text and "secret" not in response.text
@@ -336,8 +338,9 @@ def test_an_unexpected_exception_is_a_500_that_tells_nothing(
 
 def test_the_models_route_shows_cards_and_releases(client: TestClient) -> None:
     models = client.get("/v1/models").json()
-    assert models["image"]["card"] == tiny_bundles.IMAGE_CARD.model_dump(mode="json")
-    assert (models["text"]["state"], models["text"]["release"]["version"]) == ("ready", "7")
+    models = models["tasks"]
+    assert models["fashion"]["card"] == tiny_bundles.IMAGE_CARD.model_dump(mode="json")
+    assert (models["reviews"]["state"], models["reviews"]["release"]["version"]) == ("ready", "7")
 
 
 def test_the_page_loads_nothing_from_elsewhere_and_all_its_files_are_there(client: TestClient) -> None:

@@ -2,8 +2,8 @@
 
 import pytest
 
+from serving.admission import Security
 from serving.errors import RequestError
-from serving.security import Security
 
 KEY = "a-key-of-enough-characters"
 

@@ -80,8 +80,8 @@ def test_a_token_of_another_version_of_the_model_is_told_apart(
     stream_model: Deployed, state: StreamState, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     root = tmp_path_factory.mktemp("other")
-    deploy(root, "text-stream", lambda folder: tiny_bundles.write_stream_bundle(folder, shift=1.0))
-    other = load_task(root, "text-stream")
+    deploy(root, "reviews-stream", lambda folder: tiny_bundles.write_stream_bundle(folder, shift=1.0))
+    other = load_task(root, "reviews-stream")
     assert isinstance(other, Deployed)
     assert code_of(STATE_TOKEN.encode(state, other), stream_model) == "state_outdated"
 

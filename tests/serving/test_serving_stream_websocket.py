@@ -22,7 +22,7 @@ from serving import connections, stream_websocket
 from serving.deployed import Deployed
 
 pytestmark = pytest.mark.process
-PATH = "/v1/texts/stream"
+PATH = "/v1/reviews-stream/stream"
 STREAMS = 200
 
 
@@ -119,11 +119,11 @@ def test_a_message_over_the_limit_ends_the_connection(server: Server) -> None:
 def test_a_promotion_lets_an_open_stream_finish_on_its_version(tmp_path: Path) -> None:
     for task in WRITERS:
         deploy(tmp_path / "deployed", task)
-    old = read_release(tmp_path / "deployed" / "text-stream" / "current")
+    old = read_release(tmp_path / "deployed" / "reviews-stream" / "current")
     with serve(tmp_path / "deployed", tmp_path) as server, connect_ws(f"{server.url}{PATH}") as session:
         first = send_piece(session, "the film ")
         folder = deploy(
-            tmp_path / "deployed", "text-stream", lambda folder: tiny_bundles.write_stream_bundle(folder, shift=1.0)
+            tmp_path / "deployed", "reviews-stream", lambda folder: tiny_bundles.write_stream_bundle(folder, shift=1.0)
         )
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""/v1/texts/stream, by requests with a state and by WebSockets: pieces in, probabilities after each word out."""
+"""/v1/<task>/stream, by requests with a state and by WebSockets: pieces in, probabilities after each word out."""
 
 import asyncio
 import json
@@ -21,14 +21,15 @@ from starlette.websockets import WebSocketDisconnect
 from convoy.bundles.predictor import Predictor
 from convoy.bundles.streaming import begin, read
 from serving import stream_websocket, websocket_gate
-from serving.deployed import Deployed, DeployedModels, load_task
-from serving.security import Security
+from serving.admission import Security
+from serving.deployed import Deployed, load_task
+from serving.models import DeployedModels
 from serving.stream_answers import answer_message
 from serving.stream_websocket import StreamSocket
 from serving.threads import Threads, usable_cores
 from serving.websocket_gate import WebSocketGate
 
-PATH = "/v1/texts/stream"
+PATH = "/v1/reviews-stream/stream"
 TEXT = "The good film isn't bad,<br /><br />it is  the bad film\u2026 and the good one"
 
 
@@ -135,7 +136,7 @@ def test_what_cannot_be_read_is_refused_and_never_repeated(
     ("path", "headers", "status", "code"),
     [
         ("/", {}, 404, "not_found"),
-        ("/v1/texts/predict", {}, 404, "not_found"),
+        ("/v1/reviews/predict", {}, 404, "not_found"),
         (f"{PATH}?a=b", {}, 422, "invalid_parameter"),
         (PATH, {"host": "evil.example"}, 403, "forbidden_host"),
         (PATH, {"origin": "http://evil.example"}, 403, "forbidden_origin"),
@@ -195,8 +196,8 @@ class Connection:
 
 
 def app_of(model: Deployed, most_streams: int = 2, **security: Any) -> tuple[WebSocketGate, DeployedModels]:
-    models = DeployedModels({"text-stream": model})
-    return WebSocketGate(StreamSocket(models, Threads(1)), Security(**security), most_streams), models
+    models = DeployedModels({"reviews-stream": model})
+    return WebSocketGate(StreamSocket(Threads(1), models), models, Security(**security), most_streams), models
 
 
 def test_a_client_that_says_nothing_is_dropped(stream_model: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,13 +248,39 @@ def test_a_stream_with_words_ends_at_its_age(stream_model: Deployed, monkeypatch
     assert (connection.sent[-1]["code"], connection.sent[-1]["reason"]) == (stream_websocket.GOING_AWAY, "expired")
 
 
+def test_a_withdrawn_task_ends_its_streams(stream_model: Deployed) -> None:
+    connection, (app, models) = Connection("good "), app_of(stream_model)
+
+    async def run() -> None:
+        async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+            tasks.create_task(app(connection.scope, connection.receive, connection.send))
+            await connection.until_sent(2)
+            models.remove("reviews-stream")
+            connection.send_piece("bad ")
+
+    asyncio.run(run())
+    assert connection.kinds == ["accept", "send", "close"]
+    assert (connection.sent[-1]["code"], connection.sent[-1]["reason"]) == (stream_websocket.GOING_AWAY, "withdrawn")
+
+
+def test_a_message_is_limited_as_a_body(stream_model: Deployed) -> None:
+    connection, (app, _) = Connection(), app_of(stream_model)
+    longest = stream_model.predictor.card.limits.max_body_bytes
+    piece = json.dumps({"text": "good "})
+    for length in (longest, longest + 1):
+        connection.messages.put_nowait({"type": "websocket.receive", "text": piece.ljust(length)})
+    asyncio.run(app(connection.scope, connection.receive, connection.send))
+    assert connection.kinds == ["accept", "send", "send", "close"]
+    assert connection.sent[-1]["reason"] == "body_too_large"
+
+
 @pytest.mark.process
 def test_pieces_that_would_wait_too_long_are_refused(stream_model: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream_websocket, "TIMEOUT_S", 0.4)
     monkeypatch.setattr(stream_websocket, "answer_message", slowly(0.05))
-    models = DeployedModels({"text-stream": stream_model})
-    socket = StreamSocket(models, Threads(1))
-    app = WebSocketGate(socket, Security(), most_streams=40)
+    models = DeployedModels({"reviews-stream": stream_model})
+    socket = StreamSocket(Threads(1), models)
+    app = WebSocketGate(socket, models, Security(), most_streams=40)
     connections = [Connection("good ", "bad ") for _ in range(40)]
 
     async def serve(connection: Connection) -> None:
@@ -302,7 +329,7 @@ def test_pieces_take_no_thread_of_predictions(client: TestClient, monkeypatch: p
         for _ in range(usable_cores() + 1):
             opened.enter_context(client.websocket_connect(PATH)).send_text('{"text": "good "}')
         try:
-            answer = client.post("/v1/images/predict", content=large, headers=headers)
+            answer = client.post("/v1/fashion/predict", content=large, headers=headers)
         finally:
             free.set()  # before the streams close
     assert answer.status_code == 200, answer.text
@@ -347,8 +374,8 @@ def test_an_open_stream_ends_on_the_model_it_began_with(
     stream_model: Deployed, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     root = tmp_path_factory.mktemp("other")
-    deploy(root, "text-stream", lambda folder: tiny_bundles.write_stream_bundle(folder, shift=1.0))
-    other = load_task(root, "text-stream")
+    deploy(root, "reviews-stream", lambda folder: tiny_bundles.write_stream_bundle(folder, shift=1.0))
+    other = load_task(root, "reviews-stream")
     assert isinstance(other, Deployed)
     app, models = app_of(stream_model)
 
@@ -356,7 +383,7 @@ def test_an_open_stream_ends_on_the_model_it_began_with(
         first, second = Connection("good "), Connection("good ")
         began = asyncio.create_task(app(first.scope, first.receive, first.send))
         await first.until_sent(2)
-        models.by_task["text-stream"] = other
+        models.put("reviews-stream", other)
         first.send_piece("bad ")
         await first.until_sent(3)
         begins = asyncio.create_task(app(second.scope, second.receive, second.send))

@@ -1,17 +1,23 @@
 """What runs on the event loop and what in a thread beside it."""
 
 import asyncio
+import sys
 import threading
+from pathlib import Path
+from types import FrameType
 
 import pytest
 import tiny_bundles
+from conftest import ROOT
+from test_serving_overload import request as send_request
 
-from serving import handlers
-from serving.deployed import Deployed, DeployedModels
-from serving.handlers import Handlers
+from serving.deployed import Deployed
+from serving.endpoints import Endpoints, Work
+from serving.kinds import image as kind
+from serving.middleware import Middleware
+from serving.models import DeployedModels
 from serving.multipart import read_images
-from serving.predictions import answer_predictions
-from serving.request_context import RequestContext
+from serving.request import RequestContext
 
 PNG = tiny_bundles.png(80)
 
@@ -19,6 +25,29 @@ PNG = tiny_bundles.png(80)
 def form_of(*images: bytes) -> bytes:
     head = b'--edge\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
     return b"".join(head + image + b"\r\n" for image in images) + b"--edge--\r\n"
+
+
+def test_an_image_request_enters_few_files(image_model: Deployed) -> None:
+    """Beside connections.py, which reads it from the network."""
+    models = DeployedModels({"fashion": image_model})
+    entered: set[str] = set()
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and Path(frame.f_code.co_filename).is_relative_to(ROOT / "serving"):
+            entered.add(frame.f_code.co_filename)
+
+    async def ask_twice() -> int:
+        layer = Middleware(Endpoints(Work(models), None), models)  # type: ignore[arg-type]
+        await send_request(layer, PNG)  # computes what stays
+        sys.setprofile(note)
+        try:
+            status, _ = await send_request(layer, PNG)
+        finally:
+            sys.setprofile(None)
+        return status
+
+    assert asyncio.run(ask_twice()) == 200
+    assert 5 < len(entered) <= 8, entered
 
 
 @pytest.mark.parametrize(
@@ -35,10 +64,16 @@ def test_only_a_small_form_is_read_on_the_event_loop(
         readers.append(threading.get_ident())
         return read_images(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(handlers, "read_images", read)
+    monkeypatch.setattr(kind, "read_images", read)
     context = RequestContext()
     context.body, context.content_type = body, "multipart/form-data; boundary=edge"
-    models = DeployedModels({"image": image_model})
-    answer = asyncio.run(Handlers(models, {"state": "off"}).images(answer_predictions, b"", context))
+    models = DeployedModels({"fashion": image_model})
+    handler = models.by_path["/v1/fashion/predict"].handler
+    assert handler is not None
+
+    async def ask() -> bytes:
+        return await handler(Work(models), image_model, context)
+
+    answer = asyncio.run(ask())
     assert answer.startswith(b'{"model":')
     assert [reader == threading.get_ident() for reader in readers] == [on_the_loop]

@@ -7,22 +7,18 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from convoy.core import atomic
 from convoy.core.params import Section
-from convoy.core.paths import Architecture, Task
-from convoy.kinds.image.explanation import ImageExplanation
-from convoy.kinds.image.preprocessing import ImagePreprocessing
+from convoy.core.tasks import NAME
 from convoy.kinds.registry import kind_of, module
-from convoy.kinds.text.explanation import TextExplanation
-from convoy.kinds.text.preprocessing import StreamPreprocessing, TextPreprocessing
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 RELEASE = "release.json"
 Threshold = Annotated[float, Field(ge=0, le=1)]  # 0 where there are too few rows: the label is in every set
-EXPLANATION = "explanation.onnx"  # optional: a bundle without it predicts, and explains nothing
+EXPLANATION = "explanation.onnx"  # optional: a bundle without it explains by occlusion, or not at all
 
 
 class BundleInvalid(ValueError):
@@ -64,15 +60,34 @@ class Sets(BaseModel):
     n_per_label: tuple[Annotated[int, Field(ge=0)], ...] | None = None  # where each label has a threshold
 
 
+def _read_preprocessing(content: Any) -> Any:
+    """A contract by the model of its kind. Raises ValueError for anything else."""
+    if isinstance(content, Section):
+        return content
+    return module(_kind_in(content), "items.preprocessing").read_contract(content)
+
+
+def _read_explanation(content: Any) -> Any:
+    if content is None or isinstance(content, Section):
+        return content
+    return module(_kind_in(content), "explanation").read(content)
+
+
+def _kind_in(content: Any) -> str:
+    if not isinstance(content, dict) or not isinstance(content.get("kind"), str):
+        raise ValueError("a section with its kind is expected")
+    return kind_of(content["kind"])
+
+
 class Card(BaseModel):
     """What a bundle says about itself."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format_version: Literal[2]
-    task: Task
+    task: str = Field(pattern=f"^{NAME.pattern}$")
     labels: tuple[str, ...] = Field(min_length=2)
-    preprocessing: Annotated[ImagePreprocessing | TextPreprocessing | StreamPreprocessing, Field(discriminator="kind")]
+    preprocessing: Annotated[Any, BeforeValidator(_read_preprocessing)]  # the contract of its kind
     limits: Limits
     temperature: float = Field(gt=0)  # the graph divides its logits by it
     # The graph adds them to the divided logits: after training with balanced weights, the log shares of the labels.
@@ -80,9 +95,10 @@ class Card(BaseModel):
     # How many rows of the calibration split both were chosen on. None in older bundles, fitted on the validation split.
     calibration_n: int | None = Field(default=None, ge=0)
     sets: Sets
-    # None in bundles that were exported before there were explanations.
-    explanation: Annotated[ImageExplanation | TextExplanation, Field(discriminator="kind")] | None = None
-    architecture: Architecture
+    # None where the task explains nothing.
+    explanation: Annotated[Any, BeforeValidator(_read_explanation)] = None
+    architecture: str  # the name of its network
+    candidate: str | None = None  # None in bundles that were exported before candidates had names of their own
     params: dict[str, Any]
     data: dict[str, str]  # split -> sha256 of its prepared file
 
@@ -159,7 +175,7 @@ class Bundle(BaseModel):
     @property
     def shown_input(self) -> bytes | str:
         """An example as a user would send it."""
-        raw = module(self.card.kind, "raw")
+        raw = module(self.card.kind, "items.raw")
         shown: bytes | str = raw.shown([raw.from_example(example.input) for example in self.examples])
         return shown
 

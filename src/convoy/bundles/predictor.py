@@ -2,21 +2,34 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
 from convoy.bundles.bundle import Bundle, BundleInvalid, Card, read_bundle
-from convoy.kinds.image.preprocessing import ImagePreprocessor, PreparedImage
 from convoy.kinds.registry import module
-from convoy.kinds.text.preprocessing import LONGEST_RUN, PreparedText, TextPreprocessor
 
 BATCH = 32  # inputs of similar length that run together; larger batches gain nothing on a CPU
 REPLAY_TOLERANCE = 1e-4  # other processors round differently; a wrong model is off by far more
 
-Prepared = PreparedImage | PreparedText
+
+class Prepared(Protocol):
+    """One input as the model takes it, and what its sender should know of it."""
+
+    array: NDArray[Any]
+    warnings: tuple[str, ...]
+
+
+class Preprocessor(Protocol):
+    """The preprocessor of a kind, for one contract."""
+
+    def prepare(self, raw: Any, **options: Any) -> Prepared:
+        """One raw input -> what the model takes. Raises InputRejected."""
+
+    def collate(self, arrays: list[NDArray[Any]]) -> NDArray[Any]:
+        """Prepared arrays -> one batch."""
 
 
 class Model:
@@ -24,7 +37,7 @@ class Model:
 
     def __init__(self, card: Card, files: dict[str, bytes], threads: int = 1) -> None:
         self.card = card
-        self.preprocessor = _open_preprocessor(card, files)
+        self.preprocessor: Any = _open_preprocessor(card, files)  # a Preprocessor, with what its kind has besides
         self._session = open_session("model.onnx", files["model.onnx"], threads)
         _check_graph(self._session, card)
         inputs = self._session.get_inputs()
@@ -34,7 +47,8 @@ class Model:
 
     def prepare(self, raw: bytes | str, **options: Any) -> Prepared:
         """One raw input (image bytes, or a text) -> what the model takes. Raises InputRejected."""
-        return self.preprocessor.prepare(raw, **options)  # type: ignore[arg-type]
+        prepared: Prepared = self.preprocessor.prepare(raw, **options)
+        return prepared
 
     def probabilities(self, arrays: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
         """Prepared arrays -> (inputs, labels) float32, in the order given, whatever else is in the batch."""
@@ -67,15 +81,16 @@ class Model:
         a model that carries a state. Nothing can follow padded token ids.
         """
         after_each_word = []
-        for start in range(0, tokens.shape[1], LONGEST_RUN):
-            part = tokens[:, start : start + LONGEST_RUN]
+        longest = self.card.preprocessing.longest_run
+        for start in range(0, tokens.shape[1], longest):
+            part = tokens[:, start : start + longest]
             probabilities, carried = self._session.run(None, dict(zip(self._input_names, (part, carried), strict=True)))
             after_each_word.append(probabilities)
         return np.concatenate(after_each_word, axis=1), carried
 
     def replay(self, inputs: Sequence[str]) -> NDArray[np.float32]:
         """The probabilities of raw inputs as examples.json holds them: texts, or PNGs in base64."""
-        from_example = module(self.card.kind, "raw").from_example
+        from_example = module(self.card.kind, "items.raw").from_example
         return self.probabilities([self.prepare(from_example(item)).array for item in inputs])
 
 
@@ -128,17 +143,16 @@ def open_session(name: str, onnx_bytes: bytes, threads: int) -> ort.InferenceSes
         raise BundleInvalid(f"{name} cannot be loaded: {error}") from None
 
 
-def _open_preprocessor(card: Card, files: dict[str, bytes]) -> ImagePreprocessor | TextPreprocessor:
-    preprocessing = module(card.kind, "preprocessing")
+def _open_preprocessor(card: Card, files: dict[str, bytes]) -> Any:
+    preprocessing = module(card.kind, "items.preprocessing")
     for name in preprocessing.FILES:
         if name not in files:
             raise BundleInvalid(f"{name} is missing from the bundle; export it again")
     try:
-        preprocessor: ImagePreprocessor | TextPreprocessor = preprocessing.open_preprocessor(card.preprocessing, files)
+        return preprocessing.open_preprocessor(card.preprocessing, files)
     except Exception as error:  # tokenizers raises Exception itself
         names = ", ".join(preprocessing.FILES)
         raise BundleInvalid(f"{names} cannot be read: {error}; export the bundle again") from None
-    return preprocessor
 
 
 def _check_graph(session: ort.InferenceSession, card: Card) -> None:

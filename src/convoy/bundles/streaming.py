@@ -4,13 +4,13 @@ import re
 import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convoy.bundles.predictor import Model
-from convoy.kinds.rejection import InputRejected
-from convoy.kinds.text.preprocessing import StreamPreprocessing, TextPreprocessor, check_characters
+from convoy.core.rejection import InputRejected
 
 # Unicode's White_Space separates words for the tokenizer. Python's white space has four more control characters.
 _WHITE_SPACE = frozenset(
@@ -54,8 +54,10 @@ def read(model: Model, state: StreamState, piece: str, final: bool = False) -> R
     InputRejected for a piece that is too long or no Unicode text, a word without end, and more words than the model
     counts exactly; `state` is unchanged then.
     """
-    preprocessor, contract = _require_stream_preprocessor(model)
-    check_characters(piece, contract)
+    preprocessor, contract = model.preprocessor, model.card.preprocessing
+    if not contract.carries_state:
+        raise TypeError(f"a {model.card.task} model carries no state")
+    preprocessor.check_piece(piece)
     text = state.pending + piece
     end = len(text) if final else settled_length(text)
     words, ids = preprocessor.words(text[:end])
@@ -73,7 +75,7 @@ def settled_length(text: str) -> int:
 
     They end before white space or a punctuation mark. Neither can join the character before it, nor continue its word;
     what follows it, such as an accent, stays together with it. This is true for the tokenizers of
-    convoy.kinds.text.preparation, to which every punctuation mark is a word of its own.
+    convoy.kinds.text.items.prepared, to which every punctuation mark is a word of its own.
     """
     # Only the last break matters: the search goes no further back than the "<" that it begins with.
     start = max(text.rfind("<br"), 0)
@@ -85,14 +87,7 @@ def settled_length(text: str) -> int:
     return 0
 
 
-def _require_stream_preprocessor(model: Model) -> tuple[TextPreprocessor, StreamPreprocessing]:
-    preprocessor = model.preprocessor
-    if not isinstance(preprocessor, TextPreprocessor) or not isinstance(preprocessor.contract, StreamPreprocessing):
-        raise TypeError(f"a {model.card.task} model carries no state")
-    return preprocessor, preprocessor.contract
-
-
-def _check_limits(pending: int, words: int, contract: StreamPreprocessing) -> None:
+def _check_limits(pending: int, words: int, contract: Any) -> None:
     if pending > contract.max_pending_characters:
         most = contract.max_pending_characters
         raise InputRejected("word_too_long", f"{pending} characters without an end of a word, at most {most} are kept")

@@ -12,6 +12,21 @@ HELP = "The verbs of `python -m convoy`, from the first look at data of your own
 Port = Annotated[int, typer.Option(min=1, max=65535, help="Port of the prediction service.")]
 MlflowPort = Annotated[int, typer.Option(min=1, max=65535, help="Port of the MLflow UI.")]
 
+
+def _require_task(name: str | None) -> str | None:
+    from convoy.core import tasks
+    from convoy.core.params import ParamsInvalid
+
+    try:
+        return name and tasks.require_known(name)
+    except (tasks.TaskUnknown, ParamsInvalid) as error:
+        if name in tasks.with_history():  # so that a params.yaml that is broken keeps nobody from a rollback
+            return name
+        raise typer.BadParameter(str(error)) from None
+
+
+Task = Annotated[str, typer.Option(callback=_require_task, help="The task, as params.yaml or deployed/ names it.")]
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=HELP)
 
 

@@ -6,32 +6,47 @@ from typing import Annotated, Literal
 import typer
 
 from convoy.cli.application import app
-from convoy.core.paths import RELEASE_PARAMS, Architecture, DataKind, Task, kind_of
+from convoy.core.paths import RELEASE_PARAMS
 from convoy.kinds.registry import module
 from convoy.tracking import settings
 
 
 @app.command()
 def init(
-    task: Annotated[DataKind, typer.Option(help="What the data is.")],
-    source: Annotated[Path, typer.Option("--from", help="A folder, an archive of one, a table, or arrays.")],
+    task: Annotated[str | None, typer.Option(help="A name for the task and its data set, as digits.")] = None,
+    source: Annotated[Path | None, typer.Option("--from", help="A folder, an archive of one, a table, arrays.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Of the data, as image; found without it.")] = None,
     write: Annotated[bool, typer.Option("--write", help="Put the proposal into params.yaml.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Take all other data sets and tasks out.")] = False,
     encoding: Annotated[str, typer.Option(help="Of texts and tables; it is never guessed.")] = "utf-8",
     labels: Annotated[str | None, typer.Option(help="The labels to take, with commas between; all without it.")] = None,
     content: Annotated[str | None, typer.Option(help="Of a table, the column of the text or image file.")] = None,
     label: Annotated[str | None, typer.Option(help="Of a table, the column of the label.")] = None,
     split: Annotated[str | None, typer.Option(help="Of a table, the column that says train, test and so on.")] = None,
+    remove: Annotated[str | None, typer.Option(help="Instead, a task to take out, with all that it alone has.")] = None,
 ) -> None:
-    """Look at data of your own and propose the params for it; `dvc repro` then does the rest."""
+    """Look at data of your own and propose its entries in params.yaml; `dvc repro` then does the rest."""
     from convoy.core.params import ParamsInvalid
+    from convoy.core.tasks import TaskUnknown
+    from convoy.operations.init import init as onboarding
     from convoy.operations.init.columns import Columns
-    from convoy.operations.init.init import init as run_init
+    from convoy.operations.init.source import Stated
+    from convoy.release.journal import DecisionsBroken
     from convoy.sources.items import SourceRefused
 
-    wanted = tuple(label.strip() for label in labels.split(",")) if labels else None
+    wanted_labels = tuple(name.strip() for name in labels.split(",")) if labels else None
+    table = {"content": content, "label": label, "split": split}
+    others = {"task": task, "from": source, "kind": kind, "labels": labels, "replace": replace or None, **table}
     try:
-        run_init(task, source, encoding, wanted, Columns(content, label, split), write, typer.echo)
-    except (OSError, ParamsInvalid, SourceRefused) as error:
+        if remove is not None:
+            onboarding.require_alone(remove, others)
+            onboarding.remove(remove, write, typer.echo)
+            return
+        if task is None or source is None:
+            raise onboarding.InitRefused("--task NAME and --from PATH are needed, or --remove NAME")
+        stated = Stated(source, kind, encoding, wanted_labels, Columns(**table))
+        onboarding.init(onboarding.Wanted(task, stated, write, replace), typer.echo)
+    except (OSError, DecisionsBroken, ParamsInvalid, SourceRefused, TaskUnknown, onboarding.InitRefused) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
 
@@ -58,10 +73,7 @@ def verify(
 
 @app.command()
 def tune(
-    task: Annotated[DataKind, typer.Option(help="The task whose candidate is tuned.")],
-    architecture: Annotated[
-        Architecture | None, typer.Option(help="cnn for images, lstm for texts without it.")
-    ] = None,
+    candidate: Annotated[str, typer.Option(help="The candidate of params.yaml that is tuned.")],
     trials: Annotated[int | None, typer.Option(min=1, help="Finished trials to reach, not release.yaml's.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that share the cores.")] = 1,
     storage: Annotated[str | None, typer.Option(help="A file, or a database URL that several machines share.")] = None,
@@ -70,17 +82,18 @@ def tune(
 ) -> None:
     """Look for better params, on validation; again goes on. What is tried stands in release.yaml, section tune."""
     settings.apply()
+    from convoy.core import tasks
     from convoy.core.params import ParamsInvalid, read_section
-    from convoy.operations.tune import Tuner
-    from convoy.training.tuning_space import TuneParams
-    from convoy.training.tuning_study import StorageUnusable, StudyChanged, Subject
+    from convoy.operations.tuning.space import TuneParams
+    from convoy.operations.tuning.study import StorageUnusable, StudyChanged, Subject
+    from convoy.operations.tuning.tuner import Tuner
 
-    chosen = architecture or ("cnn" if task == "image" else "lstm")
-    place = storage or f".run/tune/{task}-{chosen}.journal"
     try:
+        entry = tasks.read().candidate(candidate)
+        place = storage or f".run/tune/{candidate}.journal"
         finished = trials or read_section(TuneParams, "tune", path=RELEASE_PARAMS).trials
-        tuner = Tuner(Subject(task, chosen, place, epochs), finished, workers, timeout, typer.echo)
-    except (ParamsInvalid, StorageUnusable, StudyChanged, FileNotFoundError) as error:
+        tuner = Tuner(Subject(entry.task, candidate, entry.data, place, epochs), finished, workers, timeout, typer.echo)
+    except (ParamsInvalid, StorageUnusable, StudyChanged, tasks.TaskUnknown, FileNotFoundError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
     raise typer.Exit(tuner.run())
@@ -90,7 +103,7 @@ def tune(
 def score(
     source: Annotated[Path, typer.Argument(metavar="INPUT", help="A .csv, .tsv, .jsonl or .parquet, or a folder.")],
     output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The .parquet to write: a row for each input.")],
-    task: Annotated[Task, typer.Option(help="Which deployed model scores.")],
+    task: Annotated[str, typer.Option(help="The task whose deployed model scores.")],
     column: Annotated[
         str | None, typer.Option(help="Of a table, its texts or image files, relative to it; text or path without it.")
     ] = None,
@@ -115,10 +128,12 @@ def score(
     except ModuleNotFoundError as error:
         typer.echo(f"{error.name} is missing; `uv pip install -c requirements.lock '.[train]'` brings it", err=True)
         raise typer.Exit(1) from None
-    inputs = Inputs(source, task, column or module(kind_of(task), "raw").COLUMN, encoding)
     settings = scoring.Settings(batch_size, threads, restart)
     try:
-        scoring.score(Scorer(load(task), encoding, polarity), inputs, output, settings, typer.echo)
+        predictor = load(task)
+        kind = predictor.card.kind
+        inputs = Inputs(source, task, kind, column or module(kind, "items.raw").COLUMN, encoding)
+        scoring.score(Scorer(predictor, encoding, polarity), inputs, output, settings, typer.echo)
     except (BundleInvalid, ScoringRefused, SourceRefused, OSError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None

@@ -112,12 +112,20 @@ def restore(
 
 @app.command()
 def migrate(
-    bundle: Annotated[Path, typer.Argument(help="A bundle of an older format; it stays as it is.")],
+    bundle: Annotated[
+        Path | None, typer.Argument(help="A bundle of an older format; without it the tasks of this checkout.")
+    ] = None,
     into: Annotated[
         Path | None, typer.Option(help="The folder to write; without it one of deployed/ gets its successor beside it.")
     ] = None,
 ) -> None:
-    """Bring a bundle of an older format into today's; one that serves is served by its successor, within seconds."""
+    """Bring a checkout to the present names of tasks, or a bundle of an older format to the present one.
+
+    A deployed bundle is followed by its successor, which a running service loads within seconds.
+    """
+    if bundle is None:
+        _migrate_names()
+        return
     from convoy.bundles.bundle import BundleInvalid
     from convoy.core import locks
     from convoy.operations import migrate as migration
@@ -128,3 +136,15 @@ def migrate(
     except (BundleInvalid, migration.MigrationRefused, OSError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
+
+
+def _migrate_names() -> None:
+    with open_mlflow() as client:
+        from convoy.operations import renaming
+
+        try:
+            renaming.rename_tasks(client, typer.echo)
+        except renaming.RenamingRefused as error:
+            typer.echo(str(error), err=True)
+            raise typer.Exit(1) from None
+    typer.echo("next: dvc repro, then python -m convoy publish")

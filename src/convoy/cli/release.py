@@ -4,8 +4,7 @@ from typing import Annotated
 
 import typer
 
-from convoy.cli.application import app, mlflow_refusals, open_mlflow, refusals
-from convoy.core.paths import Task
+from convoy.cli.application import Task, app, mlflow_refusals, open_mlflow, refusals
 from convoy.tracking import settings
 
 
@@ -24,7 +23,7 @@ def publish() -> None:
 
 @app.command()
 def promote(
-    task: Annotated[Task, typer.Option(help="The task whose model changes.")],
+    task: Task,
     version: Annotated[str | None, typer.Option(help="A registered version; the challenger without it.")] = None,
     reason: Annotated[str, typer.Option(help="Why; needed where the gates or a rollback stand against it.")] = "",
 ) -> None:
@@ -40,7 +39,7 @@ def promote(
 
 @app.command()
 def rollback(
-    task: Annotated[Task, typer.Option(help="The task whose model changes.")],
+    task: Task,
     version: Annotated[str | None, typer.Option(help="One that served; without it the champion before this.")] = None,
     reason: Annotated[str, typer.Option(help="Why; the history keeps it.")] = "",
 ) -> None:
@@ -66,7 +65,7 @@ def rollback(
 
 @app.command()
 def history(
-    task: Annotated[Task, typer.Option(help="The task whose decisions are printed.")],
+    task: Task,
     json: Annotated[bool, typer.Option("--json", help="One JSON object per decision, with all its figures.")] = False,
 ) -> None:
     """Who decided what serves: when, who, from, to, why and by which figures; nothing in it is ever rewritten."""
@@ -78,7 +77,7 @@ def history(
 
 @app.command()
 def pull(
-    task: Annotated[Task | None, typer.Option(help="The task whose champion is fetched; all without it.")] = None,
+    task: Annotated[str | None, typer.Option(help="The task whose champion is fetched; all without it.")] = None,
     every: Annotated[float | None, typer.Option(min=1, help="Go on, and look again after so many seconds.")] = None,
 ) -> None:
     """Fetch the registry's champion into deployed/, for machines that only serve; MLFLOW_TRACKING_URI says where."""
@@ -86,19 +85,21 @@ def pull(
         from mlflow import MlflowClient
 
         from convoy.core import locks
-        from convoy.core.paths import TASKS
         from convoy.release import pull as pulling
 
         uri = settings.tracking_uri()
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-        tasks = [task] if task else list(TASKS)
 
         def complain(line: str) -> None:
             typer.echo(line, err=True)
 
         if every is not None:
-            pulling.follow(client, tasks, every, typer.echo)
+            pulling.follow(client, task, every, typer.echo)
+        steps = [(task, pulling.pull)] if task else pulling.steps(client)
         with locks.hold_deployed(typer.echo):
-            failed = [name for name in tasks if not pulling.try_pull(client, name, typer.echo, complain)]
-        if failed:
+            done = [pulling.attempt(step, client, name, typer.echo, complain) for name, step in steps]
+        is_empty = not any(step is pulling.pull for _, step in steps)
+        if is_empty:
+            complain(f"{uri} has no champion; `python -m convoy publish`, where the pipeline runs, makes one")
+        if is_empty or not all(done):
             raise typer.Exit(1)

@@ -42,14 +42,11 @@ def new_file(path: Path) -> Iterator[Path]:
     An OSError names `path`, not the temporary name.
     """
     with _locked_temporary(path, _make_file) as temporary:
-        try:
-            yield temporary
-            temporary.chmod(0o644)  # mkstemp gives 0600, which another user's server could not read
-            sync(temporary)
-            temporary.replace(path)
-            sync(path.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
+        yield temporary
+        temporary.chmod(0o644)  # mkstemp gives 0600, which another user's server could not read
+        sync(temporary)
+        temporary.replace(path)
+        sync(path.parent)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -75,23 +72,20 @@ def write_json(path: Path, content: Any) -> None:
 def new_folder(path: Path) -> Iterator[Path]:
     """Give a temporary folder to fill; on success it takes the place of `path`, on error nothing is left.
 
-    The old folder is removed after that. Raises OSError, with the old folder in its place, for a mount point (EBUSY)
-    and for a folder of a container's lower layer (EXDEV): neither can be renamed.
+    The old folder is removed after that. Raises OSError, which names `path` and not the temporary name: with the old
+    folder in its place for a mount point (EBUSY) and for a folder of a container's lower layer (EXDEV), since neither
+    can be renamed.
     """
     with _locked_temporary(path, _make_folder) as temporary:
-        try:
-            yield temporary
-            temporary.chmod(0o755)
-            for entry in temporary.rglob("*"):
-                # Whatever the umask: another user's server must be able to read it.
-                entry.chmod(0o755 if entry.is_dir() else 0o644)
-                sync(entry)
-            sync(temporary)
-            _move_into_place(temporary, path)
-            sync(path.parent)
-        finally:
-            with suppress(OSError):
-                _remove(temporary)
+        yield temporary
+        temporary.chmod(0o755)
+        for entry in temporary.rglob("*"):
+            # Whatever the umask: another user's server must be able to read it.
+            entry.chmod(0o755 if entry.is_dir() else 0o644)
+            sync(entry)
+        sync(temporary)
+        _move_into_place(temporary, path)
+        sync(path.parent)
 
 
 def _move_into_place(new: Path, path: Path) -> None:
@@ -127,9 +121,19 @@ def _remove(path: Path) -> None:
     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
 
 
+def _try_to_remove(path: Path) -> None:
+    with suppress(OSError):
+        path.rmdir()  # an empty folder, which opens no file
+    with suppress(OSError):
+        _remove(path)
+
+
 @contextmanager
 def _locked_temporary(path: Path, make: Callable[[Path], tuple[int, Path]]) -> Iterator[Path]:
-    """A temporary name beside `path`, locked while this process lives; leftovers of killed processes are removed."""
+    """A temporary name beside `path`, locked while this process lives; in the end nothing has it any more.
+
+    Leftovers of killed processes are removed.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(path)
@@ -142,11 +146,14 @@ def _locked_temporary(path: Path, make: Callable[[Path], tuple[int, Path]]) -> I
                 descriptor, temporary = make(path)
             yield temporary
         finally:
+            _try_to_remove(temporary)
             if descriptor >= 0:
                 os.close(descriptor)
+            _try_to_remove(temporary)  # it may have been the one open file too many
     except OSError as error:
-        names = [Path(name).name for name in (error.filename, error.filename2) if isinstance(name, (str, Path))]
-        if any(name.startswith(f".{path.name}.") for name in names) or (not names and error.errno in DISK_ERRORS):
+        names = [Path(name) for name in (error.filename, error.filename2) if isinstance(name, (str, Path))]
+        is_own = any(part.startswith(f".{path.name}.") for name in names for part in name.parts)
+        if is_own or (not names and error.errno in DISK_ERRORS):
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
@@ -157,8 +164,12 @@ def _make_file(path: Path) -> tuple[int, Path]:
 
 
 def _make_folder(path: Path) -> tuple[int, Path]:
-    folder = tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.")
-    return os.open(folder, os.O_RDONLY), Path(folder)
+    folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        return os.open(folder, os.O_RDONLY), folder
+    except OSError:
+        folder.rmdir()
+        raise
 
 
 def _remove_leftovers(path: Path) -> None:

@@ -15,8 +15,9 @@ from typing import IO
 
 import psutil
 
-from convoy.core import locks, process, stage_names
+from convoy.core import locks, process
 from convoy.core.params import ParamsInvalid
+from convoy.core.tasks import TaskUnknown
 
 LOCKS = Path(".run/stages")
 RWLOCK = Path(".dvc/tmp/rwlock")  # DVC writes its pid here, with a stage's outs, before it starts the stage
@@ -51,7 +52,7 @@ def run(main: Callable[..., None], *arguments: str, refusals: tuple[type[Excepti
     in `refusals`. Anything else is a bug and keeps its traceback.
     """
     module = Path(sys.argv[0]).stem
-    name = stage_names.of_module(module, *arguments)  # as DVC calls it
+    name = "@".join([module, *arguments])  # as DVC calls it
     _start_watchdog()  # first: a DVC that is already dead may have left torn records too
     if "DVC_STAGE" in os.environ:
         end_with_parent()  # which is DVC: `exec` in dvc.yaml leaves no shell between them
@@ -65,7 +66,7 @@ def run(main: Callable[..., None], *arguments: str, refusals: tuple[type[Excepti
             raise
         sys.exit(f"{name}: {error.filename or 'a file'}: {error.strerror}; {REMEDIES[error.errno]}")
     except Exception as error:
-        if not isinstance(error, (ParamsInvalid, StageRunning, *refusals)):
+        if not isinstance(error, (ParamsInvalid, StageRunning, TaskUnknown, *refusals)):
             raise
         sys.exit(f"{name}: {error}")
 

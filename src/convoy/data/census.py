@@ -7,8 +7,8 @@ import numpy as np
 
 from convoy.data.raw import RawItems
 from convoy.data.splits import Division
-from convoy.kinds.content import Content, Indices
-from convoy.kinds.kind import NearPairs, Preparation
+from convoy.kinds.preparing.content import Content, Indices
+from convoy.kinds.preparing.kind import NearPairs, Preparation
 from convoy.sources.items import Rejection
 
 

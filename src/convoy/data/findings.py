@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from pydantic import BaseModel, ConfigDict, Field
 
 from convoy.core.params import Section
-from convoy.kinds.content import UNKNOWN_TOKENS, Content
+from convoy.kinds.preparing.content import UNKNOWN_TOKENS, Content
 
 EXAMPLES = 5
 _Violation = tuple[str, float, str, str]  # key, limit, cause, remedy

@@ -17,8 +17,8 @@ from convoy.data.findings import (
     Rejection,
     Rejections,
 )
-from convoy.kinds.content import Indices, readable
-from convoy.kinds.kind import NearPair
+from convoy.kinds.preparing.content import Indices, readable
+from convoy.kinds.preparing.kind import NearPair
 
 EXAMPLES = 20  # of each kind; the page and the errors show some of them
 LEAK_EXAMPLES = 5  # of each split

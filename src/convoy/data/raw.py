@@ -12,9 +12,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from convoy.core import atomic, spreadsheet
+from convoy.core import arrow, atomic, spreadsheet
 from convoy.core.paths import SPLITS
-from convoy.kinds import arrow
 from convoy.kinds.registry import module
 from convoy.sources.items import Item, ItemsAndRejections, Rejection, SourceRefused
 
@@ -53,17 +52,17 @@ class RawItems:
             yield batch["content"].to_pylist()
 
 
-def write(folder: Path, kind: str, entries: ItemsAndRejections, labels: tuple[str, ...] | None) -> None:
+def write(folder: Path, title: str, kind: str, entries: ItemsAndRejections, labels: tuple[str, ...] | None) -> None:
     """Write what a source yields as a folder that appears whole or not at all; labels of None are sorted here.
 
     Raises SourceRefused where there are fewer than two labels or too many, or two that differ in their case alone;
     then no folder is made, and the rejections are listed beside it.
     """
-    content = pa.binary() if module(kind, "raw").RAW is bytes else pa.string()
+    content = pa.binary() if module(kind, "items.raw").RAW is bytes else pa.string()
     schema = pa.schema([("name", pa.string()), ("label", pa.string()), ("split", pa.string()), ("content", content)])
     rejections: list[Rejection] = []
     counts: Counter[str] = Counter()
-    items = sieve(tqdm(entries, desc=f"{kind}: reading", unit="", mininterval=1), rejections, labels)
+    items = sieve(tqdm(entries, desc=f"{title}: reading", unit="", mininterval=1), rejections, labels)
     with atomic.new_folder(folder) as temporary:
         with pa.ipc.new_file(str(temporary / ITEMS), schema) as writer:
             for batch in _batches(items):
@@ -77,7 +76,7 @@ def write(folder: Path, kind: str, entries: ItemsAndRejections, labels: tuple[st
         (temporary / LABELS).write_bytes(atomic.to_json(names))
         (temporary / REJECTED).write_bytes(to_csv(rejections))
     _refused_list_path(folder).unlink(missing_ok=True)
-    print(f"{kind}: {counts.total()} items of {len(names)} labels; {explain(rejections)}")
+    print(f"{title}: {counts.total()} items of {len(names)} labels; {explain(rejections)}")
 
 
 def to_csv(rejections: list[Rejection]) -> bytes:

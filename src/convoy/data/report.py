@@ -14,7 +14,6 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from convoy.core import atomic, paths
-from convoy.core.paths import Task
 from convoy.core.png import encode_png
 from convoy.data.census import Census
 from convoy.data.findings import Findings, PreflightLimits, violations
@@ -33,7 +32,7 @@ class DataRefused(ValueError):
 
 
 def write_report(
-    task: Task, census: Census, limits: PreflightLimits, section: str, show: Callable[[int], Shown]
+    data: str, census: Census, limits: PreflightLimits, section: str, show: Callable[[int], Shown]
 ) -> Findings:
     """Write data.html, findings.json and rejected.csv; `show` returns the pixels or the text of an item of the census.
     `section` of params.yaml has the limits.
@@ -41,13 +40,13 @@ def write_report(
     rejected.csv has the rejections, then each item that is left out as a copy, but not the items over a max. Raises
     DataRefused after all files are written: the page says more than the message can.
     """
-    folder = paths.reports(task)
+    folder = paths.data_reports(data)
     findings = inspect_census(census)
     shown = {index: show(index) for index in findings.items_to_show()}
-    atomic.write_bytes(folder / "data.html", render(findings, shown, f"{task}: the data"))
+    atomic.write_bytes(folder / "data.html", render(findings, shown, f"{data}: the data"))
     atomic.write_json(folder / "findings.json", findings.model_dump(mode="json"))
-    _write_rejected(task, [*census.rejections, *_list_copies(census)])
-    print(f"{task}: {explain(list(census.rejections))}; {folder / 'data.html'} has what was found")
+    _write_rejected(data, [*census.rejections, *_list_copies(census)])
+    print(f"{data}: {explain(list(census.rejections))}; {folder / 'data.html'} has what was found")
     violated = violations(findings, limits, f"{section}.limits")
     if violated:
         raise DataRefused("\n  ".join([f"the data passes a limit; see {folder / 'data.html'}", *violated]))
@@ -55,7 +54,7 @@ def write_report(
 
 
 @contextmanager
-def rejections_reported(task: Task, rejections: Sequence[Rejection]) -> Iterator[None]:
+def rejections_reported(data: str, rejections: Sequence[Rejection]) -> Iterator[None]:
     """Run the division in this context: where it is refused, rejected.csv is written, and the error counts its lines.
 
     A label may be rare because its files are broken. DVC leaves the output of a failed stage, but does not track it.
@@ -63,7 +62,7 @@ def rejections_reported(task: Task, rejections: Sequence[Rejection]) -> Iterator
     try:
         yield
     except DivisionRefused as error:
-        path = _write_rejected(task, rejections)
+        path = _write_rejected(data, rejections)
         message = f"{error}\n  before that: {explain(list(rejections))}; {path} names each with its reason"
         raise type(error)(message) from None
 
@@ -131,8 +130,8 @@ def _list_copies(census: Census) -> Iterator[Rejection]:
         )
 
 
-def _write_rejected(task: Task, rejections: Sequence[Rejection]) -> Path:
-    path = paths.reports(task) / REJECTED
+def _write_rejected(data: str, rejections: Sequence[Rejection]) -> Path:
+    path = paths.data_reports(data) / REJECTED
     atomic.write_bytes(path, to_csv(list(rejections)))
     return path
 

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from convoy.core.params import Section
 from convoy.core.paths import SPLITS, Split
-from convoy.kinds.content import Indices
+from convoy.kinds.preparing.content import Indices
 
 HELD_OUT: tuple[Split, ...] = ("test", "validation", "calibration", "gate")
 _OTHER_REMEDY = (

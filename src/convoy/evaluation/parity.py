@@ -127,7 +127,7 @@ def _read_in_pieces(
 
 
 def _size_grid(model: Model, arrays: Sequence[NDArray[Any]]) -> Iterator[NDArray[Any]]:
-    preprocessing = module(model.card.kind, "preprocessing")
+    preprocessing = module(model.card.kind, "items.preprocessing")
     lengths: tuple[int | None, ...] = (None,)
     if 1 in preprocessing.DYNAMIC:  # inputs differ in length
         (blank,) = preprocessing.blank_batch(model.card.preprocessing)

@@ -33,9 +33,7 @@ def compare_with_baselines(correct: NDArray[np.bool_], predictions: Path) -> dic
     with predictions.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     if len(rows) != len(correct):
-        raise ValueError(
-            f"{predictions} has {len(rows)} rows, the test split {len(correct)}: run `dvc repro baselines`"
-        )
+        raise ValueError(f"{predictions} has {len(rows)} rows, the test split {len(correct)}: run `dvc repro` again")
     names = [name for name in rows[0] if name != "actual"]
     baselines = {name: np.array([row[name] == row["actual"] for row in rows]) for name in names}
     return {name: mcnemar(correct, theirs) for name, theirs in baselines.items()}

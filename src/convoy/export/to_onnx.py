@@ -5,7 +5,7 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,10 @@ from torch import Tensor, nn
 from convoy.bundles.bundle import EXPLANATION, Calibration
 from convoy.bundles.explanation import Explainer
 from convoy.bundles.predictor import Model
-from convoy.core import paths, stage
-from convoy.core.params import Section
-from convoy.core.paths import Task
+from convoy.core import stage
 from convoy.evaluation.parity import compare_explanations, require_agreement, require_close
-from convoy.kinds import candidates
-from convoy.kinds.class_activation import PlaceNetwork
+from convoy.kinds.learning import candidates
+from convoy.kinds.learning.class_activation import PlaceNetwork
 from convoy.kinds.registry import module
 
 Dimensions = dict[str, tuple[int, ...]]  # input of a graph -> its dimensions that differ between requests
@@ -88,14 +86,17 @@ class Contributions(Calibrated):
         return added, added.sum(dim=(2, 3)) + (bias - bias.mean())
 
 
-def export(network: nn.Module, example: Tensor, kind: str, calibration: Calibration) -> bytes:
+def export(
+    network: nn.Module, example: Tensor, kind: str, calibration: Calibration, carries_state: bool = False
+) -> bytes:
     """The network in eval mode as one ONNX file; the same weights give the same bytes in any folder.
 
+    With `carries_state` it is the graph of `network.step`, for a text in pieces.
     `example` is a batch of at least 2: the exporter takes a size of 1 for a constant. Export one model per process:
     a second LSTM in the same process silently gets a frozen length. Raises ExportFailed.
     """
-    dimensions = {"input": module(kind, "preprocessing").DYNAMIC}
-    if not hasattr(network, "step"):
+    dimensions = {"input": module(kind, "items.preprocessing").DYNAMIC}
+    if not carries_state:
         return _export_graph(Probabilities(network, calibration), (example,), dimensions, ["probabilities"])
     begun = network.begin(len(example))  # type: ignore[operator]
     outputs = ["probabilities", "next_state"]
@@ -109,7 +110,7 @@ def export_explanation(network: nn.Module, example: Tensor, kind: str, calibrati
 
     It is a file of its own, since ONNX Runtime runs a whole graph, whichever of its outputs are requested.
     """
-    dimensions = {"input": module(kind, "preprocessing").DYNAMIC}
+    dimensions = {"input": module(kind, "items.preprocessing").DYNAMIC}
     return _export_graph(Contributions(network, calibration), (example,), dimensions, ["contributions", "logits"])
 
 
@@ -135,6 +136,7 @@ def _export_graph(graph: nn.Module, examples: tuple[Tensor, ...], dimensions: Di
     assert program is not None
     model = program.model_proto
     _strip_debug_info(model)
+    _free_output_sizes(model)
     onnx.checker.check_model(model, full_check=True)
     _check_sizes(model, dimensions)
     return bytes(model.SerializeToString(deterministic=True))
@@ -167,6 +169,14 @@ def _strip_messages(messages: Iterable[Any]) -> None:
         message.doc_string = ""
 
 
+def _free_output_sizes(model: onnx.ModelProto) -> None:
+    """Let contributions have any number of rows and columns: the exporter may write those of the example."""
+    for output in model.graph.output:
+        if output.name == "contributions":
+            for dimension in list(output.type.tensor_type.shape.dim)[2:]:
+                dimension.Clear()
+
+
 def _check_sizes(model: onnx.ModelProto, dimensions: Dimensions) -> None:
     for graph_input, dynamic in zip(model.graph.input, dimensions.values(), strict=True):
         shape = graph_input.type.tensor_type.shape.dim
@@ -179,33 +189,19 @@ def _check_sizes(model: onnx.ModelProto, dimensions: Dimensions) -> None:
         raise ExportFailed("the graph keeps weights outside the file")
 
 
-@dataclass(frozen=True)
-class Explaining:
-    """How a model explains its predictions, and how far its contributions may be from torch's, in the mean."""
+def prove_explanation(
+    network: nn.Module, model: Model, content: bytes, arrays: Sequence[NDArray[Any]], limits: tuple[float, float]
+) -> dict[str, Any]:
+    """The probabilities of `content`, explanation.onnx, against model.onnx; its contributions against torch's.
 
-    how: Section  # Params of the kind's module `explanation`
-    max_contribution_difference: float
-
-    def describe(self, task: Task, network: nn.Module) -> Any:
-        """The explanation section of the card."""
-        assert isinstance(network, PlaceNetwork)
-        kind = paths.kind_of(task)
-        training = module(kind, "prepared").read(paths.prepared(task, "train"))
-        return module(kind, "explanation").describe(self.how, training.contents, network.widths)
-
-    def prove(
-        self, network: nn.Module, model: Model, content: bytes, arrays: Sequence[NDArray[Any]], max_difference: float
-    ) -> dict[str, Any]:
-        """The probabilities of `content`, explanation.onnx, against model.onnx; its contributions against torch's.
-
-        Raises ParityBroken where either differs by more than is allowed.
-        """
-        contributions, explainer = Contributions(network, model.card.calibration), Explainer(model, content, threads=2)
-        sums, difference = compare_explanations(contributions, explainer, arrays)
-        return {
-            **asdict(require_agreement(sums, max_difference, "the sums of explanation.onnx")),
-            "mean_contribution_difference": require_close(difference, self.max_contribution_difference),
-        }
+    `limits` are of a probability, and of the contributions in the mean. Raises ParityBroken where one is passed.
+    """
+    contributions, explainer = Contributions(network, model.card.calibration), Explainer(model, content, threads=2)
+    sums, difference = compare_explanations(contributions, explainer, arrays)
+    return {
+        **asdict(require_agreement(sums, limits[0], "the sums of explanation.onnx")),
+        "mean_contribution_difference": require_close(difference, limits[1]),
+    }
 
 
 def export_with_explanation(

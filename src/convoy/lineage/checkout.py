@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 import yaml
 
-from convoy.core import atomic, stage_names
+from convoy.core import atomic
 from convoy.core.process import Say
 from convoy.lineage import workspace
 from convoy.lineage.index import GitRecord, GitRefused, Index
@@ -48,12 +48,17 @@ def check_out(state: State, folder: Path, index: Index, say: Say) -> None:
     """
     brought = "the data and models"
     with new_worktree(state, folder, index, say):
-        if why := bring_data(state, folder, stage_names.all_before_reports(state.task) if state.task else []):
+        if why := bring_data(state, folder, stages_of(state)):
             brought = "what DVC's cache has of the data and models"
             say(f"not all of it can be brought ({why}); `dvc pull` there fetches it, or `dvc repro` makes it anew")
     say(f"{folder} holds {state.name}: sources, dvc.lock, reports and {brought}; to work there:")
     say(f"  cd {folder} && export PYTHONPATH=src:.   # its own code, not that of here")
     say(f"to take it away again: git worktree remove --force {folder}")
+
+
+def stages_of(state: State) -> list[str]:
+    """The stages that a state's bundle and its reports come from, as its dvc.lock names them."""
+    return state.lock.to_reports(state.task) if state.lock and state.task else []
 
 
 @contextmanager
@@ -162,9 +167,7 @@ def _write_reports(state: State, folder: Path, index: Index) -> None:
     """Write the build's reports where the revision's differ: git keeps reports, DVC's cache does not."""
     if state.build is None or state.lock is None or state.task is None:
         return
-    hashes = {
-        path: md5 for name in stage_names.all_before_reports(state.task) for path, md5 in state.lock.outs(name).items()
-    }
+    hashes = state.lock.outs_of(stages_of(state))
     for path in index.mlflow.artifacts(state.build.id, "reports"):
         if not (folder / path).resolve().is_relative_to((folder / "reports").resolve()):
             raise CheckoutRefused(f"MLflow names a report outside reports/: {path!r}; nothing of {state.name} is used")
@@ -179,9 +182,7 @@ def _changed_params(state: State, folder: Path) -> list[str]:
     if state.lock is None or state.task is None:
         return []
     content = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
-    used = {
-        key: value for name in stage_names.raw_to_reports(state.task) for key, value in state.lock.params(name).items()
-    }
+    used = {key: value for name in stages_of(state) for key, value in state.lock.params(name).items()}
     return [key for key, value in used.items() if _with_numbers(_value_at(content, key)) != _with_numbers(value)]
 
 

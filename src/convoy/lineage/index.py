@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 
 from convoy.bundles.bundle import BundleInvalid, digest_of, read_release
-from convoy.core import paths, request_log_files
-from convoy.core.paths import DEPLOYED, TASKS, Task
+from convoy.core import paths, request_log_files, tasks
+from convoy.core.paths import DEPLOYED
 from convoy.release import deployment
 from convoy.tracking.provenance import LOCK, Lock, LockInvalid
 from convoy.tracking.store import RunRecord, StoreContents, VersionRecord, read_all
@@ -120,7 +120,7 @@ def lock_of(content: bytes | None) -> Lock | None:
 class BundleFolder:
     """A folder with a bundle."""
 
-    task: Task
+    task: str
     folder: Path
     digest: str
     serves_since: str | None = None
@@ -149,10 +149,11 @@ class Index:
     @cached_property
     def places(self) -> list[BundleFolder]:
         """The built and the deployed bundles of this folder."""
+        names = sorted({*(path.parent.name for path in Path("bundles").glob("*/manifest.json")), *tasks.with_history()})
         bundles = [
-            BundleFolder(task, paths.bundle(task), digest_of(paths.bundle(task))) for task in TASKS if _is_bundle(task)
+            BundleFolder(task, paths.bundle(task), digest_of(paths.bundle(task))) for task in names if _is_bundle(task)
         ]
-        for task in TASKS:
+        for task in dict.fromkeys([*names, *tasks.deployed()]):
             current = deployment.current_digest(task)
             for folder in sorted((DEPLOYED / task).glob("*/manifest.json")):
                 if folder.parent.name != deployment.CURRENT:
@@ -189,7 +190,7 @@ class Index:
         return next((version for version in self.mlflow.versions if version.digest == digest), None)
 
 
-def _is_bundle(task: Task) -> bool:
+def _is_bundle(task: str) -> bool:
     return (paths.bundle(task) / "manifest.json").is_file()
 
 

@@ -10,15 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from convoy.bundles.bundle import MANIFEST
-from convoy.core import paths, stage_names
-from convoy.core.paths import Task, architectures
 from convoy.core.process import Say
 from convoy.lineage import workspace
 from convoy.lineage.checkout import CheckoutRefused, bring_data
 from convoy.lineage.index import Index
 from convoy.lineage.state import State, bundle_md5
 from convoy.tracking.provenance import md5_of
-from convoy.tracking.run_content import training_file
 
 # What the cache or git holds is no proof: all stages run again, and nothing of it goes into the cache.
 _REPRO_ARGUMENTS = ("repro", "--force", "--no-run-cache", "--single-item", "--no-commit")
@@ -44,15 +41,16 @@ def rebuild(state: State, folder: Path, index: Index, say: Say) -> list[Comparis
     if task is None or state.lock is None or not bundle_md5(state):
         reason = "; ".join(state.missing) or "no dvc.lock that names a bundle is known of it"
         raise CheckoutRefused(f"{state.name} cannot be rebuilt and compared: {reason}")
-    names = stage_names.raw_to_bundle(task)
-    if bring_data(state, folder, names[:1]):
-        say(f"the raw data is not in DVC's cache: {names[0]} runs too")
+    names = state.lock.to_bundle(task)
+    raw = [name for name in names if state.lock.outs_of([name], "data/raw/")]
+    if bring_data(state, folder, raw):
+        say(f"the raw data is not in DVC's cache: {', '.join(raw)} runs too")
     else:
-        names = names[1:]
+        names = [name for name in names if name not in raw]
     before = _training_environment(state, index)
     say(f"{state.name} is rebuilt: {', '.join(names)}")
     _run_stages(names, folder, before.get("threads"))
-    for name, was, now in _changed_environment(task, folder, before):
+    for name, was, now in _changed_environment(state, folder, before):
         say(f"{name} was {was} and is {now} now: weights may differ by that alone")
     return [*_compare_outs(state, folder), *_compare_bundle(state, folder, index)]
 
@@ -83,17 +81,28 @@ def _run_stages(names: list[str], folder: Path, threads: Any) -> None:
 
 def _training_environment(state: State, index: Index) -> dict[str, Any]:
     """The environment of the trainings, from the build's reports; empty where they are not kept."""
-    assert state.task is not None
-    for architecture in architectures(state.task) if state.build else ():
+    for path in _training_files(state) if state.build else ():
         assert state.build is not None
-        content = index.mlflow.artifact(state.build.id, str(training_file(state.task, architecture)))
+        content = index.mlflow.artifact(state.build.id, path)
         if content:
-            return dict(json.loads(content))
+            return _environment_in(content)
     return {}
 
 
-def _changed_environment(task: Task, folder: Path, before: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    now = json.loads((folder / training_file(task, architectures(task)[0])).read_bytes())
+def _training_files(state: State) -> list[str]:
+    """The reports that say where a candidate was trained: metrics.json, in older states training.json."""
+    assert state.task is not None and state.lock is not None
+    outs = list(state.lock.outs_of(state.lock.to_bundle(state.task), "reports/"))
+    return [path for name in ("training.json", "metrics.json") for path in outs if path.endswith(f"/{name}")]
+
+
+def _environment_in(content: bytes) -> dict[str, Any]:
+    report = json.loads(content)
+    return dict(report.get("training", report))
+
+
+def _changed_environment(state: State, folder: Path, before: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    now = _environment_in((folder / _training_files(state)[0]).read_bytes())
     for name, was in before.items():
         if name != "fingerprint" and now.get(name) != was:
             yield name, was, now.get(name)
@@ -102,25 +111,25 @@ def _changed_environment(task: Task, folder: Path, before: dict[str, Any]) -> It
 def _compare_outs(state: State, folder: Path) -> Iterator[Comparison]:
     """Prepared data and weights, by DVC's md5."""
     assert state.task is not None and state.lock is not None
-    trained = [stage_names.train(state.task, architecture) for architecture in architectures(state.task)]
-    for name in (stage_names.prepare(state.task), *trained):
-        for path, md5 in state.lock.outs(name).items():
-            if path.startswith(("data/", "candidates/")):
-                file = folder / path
-                yield Comparison(path, md5, md5_of(file) if file.exists() else "")
+    outs = state.lock.outs_of(state.lock.to_bundle(state.task), "data/prepared/", "candidates/")
+    for path, md5 in outs.items():
+        file = folder / path
+        yield Comparison(path, md5, md5_of(file) if file.exists() else "")
 
 
 def _compare_bundle(state: State, folder: Path, index: Index) -> Iterator[Comparison]:
     """Every file of the bundle by its sha256; the whole bundle by its md5 where the old manifest is lost."""
     assert state.task is not None
-    built = folder / paths.bundle(state.task)
+    assert state.lock is not None
+    bundle = f"bundles/{state.lock.name_of(state.task)}"
+    built = folder / bundle
     before, now = _original_manifest(state, index), json.loads((built / MANIFEST).read_bytes())
     if before is None:
-        yield Comparison(str(paths.bundle(state.task)), bundle_md5(state), md5_of(built))
+        yield Comparison(bundle, bundle_md5(state), md5_of(built))
         return
     for name in sorted({*before, *now}):
         hashes = [content.get(name, {}).get("sha256", "") for content in (before, now)]
-        yield Comparison(f"{paths.bundle(state.task)}/{name}", *hashes)
+        yield Comparison(f"{bundle}/{name}", *hashes)
 
 
 def _original_manifest(state: State, index: Index) -> dict[str, Any] | None:

@@ -5,10 +5,9 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from convoy.core import request_log_files, stage_names
-from convoy.core.paths import TASKS, Task
+from convoy.core import request_log_files, tasks
 from convoy.lineage.index import Index
 from convoy.lineage.state import (
     Match,
@@ -25,7 +24,7 @@ from convoy.tracking.provenance import Lock
 Hash = tuple[str, str, Origin]  # md5 without .dir, path, and the state it belongs to
 MIN_PREFIX = 8  # hexadecimal digits of a hash that is not written out
 _HEX = re.compile(r"[0-9a-f]+")
-_VERSION = re.compile(rf"(?:convoy-)?({'|'.join(get_args(Task))})[/:]v?([0-9]+)")
+_VERSION = re.compile(rf"(?:convoy-)?({tasks.NAME.pattern})[/:]v?([0-9]+)")
 _REQUEST = re.compile(r"[A-Za-z0-9._-]{1,64}")  # as the service accepts them
 
 
@@ -129,8 +128,10 @@ def _all_hashes(index: Index) -> Iterator[Hash]:
 
 
 def _hashes_of_lock(lock: Lock, revision: str | None) -> Iterator[Hash]:
+    behind = {task: set(lock.to_reports(task)) for task in lock.tasks}
     for stage in lock.stages:
-        origin = Origin(stage_names.task_of(stage), revision=revision, lock=lock)
+        of_stage = [task for task, stages in behind.items() if stage in stages]
+        origin = Origin(of_stage[0] if len(of_stage) == 1 else None, revision=revision, lock=lock)
         for path, md5 in {**lock.deps(stage), **lock.outs(stage)}.items():
             yield md5.removesuffix(".dir"), path, origin
 
@@ -154,7 +155,7 @@ def _match_of_revision(revision: str, index: Index) -> Match:
             origins.append(origin_of_version(version))
     runs = [run for run in index.mlflow.runs.values() if run.tags.get("convoy.git_revision") == revision]
     origins += [origin for run in runs for origin in origins_of_run(run, index)]
-    of_lock = [Origin(task, revision=revision, lock=lock) for task in TASKS if lock]
+    of_lock = [Origin(task, revision=revision, lock=lock) for task in lock.tasks] if lock else []
     return Match("revision", revision, f"git revision {revision}", newest_distinct(origins or of_lock))
 
 

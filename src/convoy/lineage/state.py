@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from convoy.core import paths, stage_names
-from convoy.core.paths import TASKS, Task
+from convoy.core import tasks
 from convoy.lineage.index import BundleFolder, Index, lock_of
 from convoy.release import journal
 from convoy.release.decision import Decision
@@ -25,7 +24,7 @@ _DATA_FOLDERS = ("data/", "candidates/", "bundles/")
 class Origin:
     """One state, as far as the ID itself leads to it."""
 
-    task: Task | None
+    task: str | None
     version: VersionRecord | None = None
     run: RunRecord | None = None
     digest: str | None = None
@@ -69,7 +68,7 @@ def origins_of_run(run: RunRecord, index: Index) -> list[Origin]:
     return [origin_of_version(version) for version in versions] or [Origin(task, run=run)]
 
 
-def origin_of_digest(digest: str, task: Task | None, index: Index) -> Origin:
+def origin_of_digest(digest: str, task: str | None, index: Index) -> Origin:
     """The version that holds a bundle, or the bundle alone."""
     version = index.version_with(digest)
     return origin_of_version(version) if version else Origin(task, digest=digest)
@@ -91,16 +90,17 @@ def dvc_hashes(tags: dict[str, str]) -> dict[str, str]:
     return {path: md5.removesuffix(".dir") for path, md5 in hashes.items()}
 
 
-def task_named(name: str) -> Task | None:
-    """The task that a name such as `convoy-image` belongs to."""
-    return next((task for task in TASKS if name.removeprefix("convoy-") == task), None)
+def task_named(name: str) -> str | None:
+    """The task that a name such as `convoy-fashion` belongs to; None for a name that no task can have."""
+    task = name.removeprefix("convoy-")
+    return tasks.present_name(task) if tasks.NAME.fullmatch(task) else None
 
 
 @dataclass
 class State:
     """One bundle or training, with everything that it came from."""
 
-    task: Task | None
+    task: str | None
     version: VersionRecord | None = None
     run: RunRecord | None = None
     build: RunRecord | None = None
@@ -126,12 +126,7 @@ class State:
     def data(self) -> dict[str, str]:
         """Path -> md5 of raw and prepared data, weights and bundle, as far as they are known."""
         if self.lock is not None and self.task is not None:
-            outs = {
-                path: md5
-                for name in stage_names.raw_to_reports(self.task)
-                for path, md5 in self.lock.outs(name).items()
-            }
-            return {path: md5 for path, md5 in outs.items() if path.startswith(_DATA_FOLDERS)}
+            return self.lock.outs_of(self.lock.to_reports(self.task), *_DATA_FOLDERS)
         tags = {**(self.run.tags if self.run else {}), **(self.version.tags if self.version else {})}
         return dvc_hashes(tags)
 
@@ -206,8 +201,8 @@ def _identifying_hashes(state: State) -> list[str]:
     return bundles or [md5 for path, md5 in hashes.items() if path.startswith("candidates/") and "weights" in path]
 
 
-def _contains(lock: Lock, task: Task, md5s: list[str]) -> bool:
-    outs = {md5.removesuffix(".dir") for name in stage_names.raw_to_reports(task) for md5 in lock.outs(name).values()}
+def _contains(lock: Lock, task: str, md5s: list[str]) -> bool:
+    outs = {md5.removesuffix(".dir") for md5 in lock.outs_of(lock.to_reports(task)).values()}
     return set(md5s) <= outs
 
 
@@ -255,7 +250,7 @@ def _revision_of_lock(state: State, index: Index) -> str | None:
 def _add_params(state: State) -> None:
     state.params = dict(state.run.params) if state.run and state.run is not state.build else {}
     if state.lock is not None and state.task is not None and not state.params:
-        stage_params = map(state.lock.params, stage_names.raw_to_reports(state.task))
+        stage_params = map(state.lock.params, state.lock.to_reports(state.task))
         state.params = texts({key: value for params in stage_params for key, value in params.items()})
 
 
@@ -278,7 +273,8 @@ def code_of(state: State) -> dict[str, str]:
     """Path -> md5 of the source files that made it, as its dvc.lock names them."""
     if state.lock is None or state.task is None:
         return {}
-    deps = {path: md5 for name in stage_names.raw_to_reports(state.task) for path, md5 in state.lock.deps(name).items()}
+    stages = state.lock.to_reports(state.task)
+    deps = {path: md5 for name in stages for path, md5 in state.lock.deps(name).items()}
     return {path: md5 for path, md5 in deps.items() if path.startswith(("src/", "pipelines/"))}
 
 
@@ -286,7 +282,8 @@ def bundle_md5(state: State) -> str:
     """DVC's hash of the bundle; empty where dvc.lock does not have it."""
     if state.lock is None or state.task is None:
         return ""
-    return state.lock.outs(stage_names.export(state.task)).get(str(paths.bundle(state.task)), "")
+    outs = state.lock.outs_of(state.lock.to_bundle(state.task), "bundles/")
+    return outs.get(f"bundles/{state.lock.name_of(state.task)}", "")
 
 
 def format_time(milliseconds: int) -> str:

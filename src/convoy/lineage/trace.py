@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from convoy.core import locks, stage_names
+from convoy.core import locks
 from convoy.core.process import Say
 from convoy.lineage import reproduce
 from convoy.lineage.checkout import CheckoutRefused, check_out, new_worktree, remove_worktree
@@ -155,7 +155,9 @@ def commands(state: State, folder: str = "FOLDER") -> list[str]:
         return []
     trace = f"python -m convoy trace {shlex.quote(state.name)} --checkout {shlex.quote(folder)}"
     # The task's own last stage: other tasks' trainings are not part of it.
-    repro = f"PYTHONPATH=src:. dvc repro {stage_names.evaluate(state.task)}"
+    stages = state.lock.to_reports(state.task) if state.lock else []
+    last = next((name for name in stages if name.startswith("evaluate")), f"evaluate@{state.task}")
+    repro = f"PYTHONPATH=src:. dvc repro {last}"
     return [trace, f"cd {shlex.quote(folder)}", repro]
 
 

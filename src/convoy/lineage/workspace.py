@@ -66,12 +66,18 @@ def environment_without_code() -> dict[str, str]:
 
 
 def merge_params(params: dict[str, Any], overrides: dict[str, Any], path: Path, prefix: str = "") -> dict[str, Any]:
-    """Params with the leaves of `overrides` in their place. Raises ParamsInvalid for a key that params lacks."""
+    """Params with the leaves of `overrides` in their place; null takes out a section.
+
+    Raises ParamsInvalid for a key that params lacks.
+    """
     merged = dict(params)
     for key, value in overrides.items():
         name = f"{prefix}{key}"
         if key not in params:
             raise ParamsInvalid(f"{path}: {name} is not a key of params.yaml; remove it or correct its spelling")
+        if isinstance(params[key], dict) and value is None:
+            del merged[key]
+            continue
         if isinstance(params[key], dict) != isinstance(value, dict):
             raise ParamsInvalid(f"{path}: {name} is {value!r}, params.yaml has {params[key]!r}; give the same kind")
         merged[key] = merge_params(params[key], value, path, f"{name}.") if isinstance(value, dict) else value

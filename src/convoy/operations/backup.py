@@ -16,8 +16,8 @@ from typing import Any, BinaryIO
 from pydantic import BaseModel, ConfigDict
 from tqdm import tqdm
 
-from convoy.core import atomic
-from convoy.core.paths import DEPLOYED, TASKS
+from convoy.core import atomic, tasks
+from convoy.core.paths import DEPLOYED
 from convoy.core.process import Say
 from convoy.tracking import settings
 
@@ -60,9 +60,10 @@ def back_up(target: Path, say: Say) -> Contents:
     with _copy_database(say) as database:
         files = {DATABASE: database} if database else {}
         files |= _find_files(Path(ARTIFACTS), say)
-        for task in TASKS:
+        names = sorted({*tasks.deployed(), *tasks.with_history()})
+        for task in names:
             files |= _find_files(DEPLOYED / task, say)
-        links = {str(link): os.readlink(link) for task in TASKS if (link := DEPLOYED / task / "current").is_symlink()}
+        links = {str(link): os.readlink(link) for task in names if (link := DEPLOYED / task / "current").is_symlink()}
         if not files:
             raise BackupRefused(f"there is neither {DATABASE} nor {ARTIFACTS}/ nor {DEPLOYED}/ here to back up")
         with atomic.new_file(target) as temporary:

@@ -22,7 +22,7 @@ from convoy.bundles.bundle import (
 )
 from convoy.bundles.predictor import Predictor
 from convoy.core import atomic
-from convoy.core.paths import DEPLOYED, TASKS, Task
+from convoy.core.paths import DEPLOYED
 from convoy.core.process import Say
 from convoy.release import decision, deployment, journal
 from convoy.tracking import provenance
@@ -72,12 +72,12 @@ def migrate(folder: Path, target: Path | None, say: Say) -> Path:
     return target
 
 
-def _deployed_task(folder: Path) -> Task | None:
-    resolved = folder.resolve()
-    return next((task for task in TASKS if resolved.parent == (DEPLOYED / task).resolve()), None)
+def _deployed_task(folder: Path) -> str | None:
+    parent = folder.resolve().parent
+    return parent.name if parent.parent == DEPLOYED.resolve() else None
 
 
-def _deploy(task: Task, folder: Path, bundle: Path, digest: str, say: Say) -> Path:
+def _deploy(task: str, folder: Path, bundle: Path, digest: str, say: Say) -> Path:
     """Deploy the new form beside the old one; where the old one is current, the new one becomes so, by a decision."""
     release = read_release(folder)
     if release is None:

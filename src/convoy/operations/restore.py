@@ -16,9 +16,9 @@ from typing import IO
 from pydantic import ValidationError
 from tqdm import tqdm
 
-from convoy.core import atomic
+from convoy.core import atomic, tasks
 from convoy.core.atomic import sha256_of
-from convoy.core.paths import DEPLOYED, TASKS
+from convoy.core.paths import DEPLOYED
 from convoy.core.process import Say
 from convoy.operations.backup import ARTIFACTS, CONTENTS, DATABASE, MAX_CONTENTS_BYTES, Contents
 from convoy.sources import archives
@@ -26,11 +26,11 @@ from convoy.sources.items import SourceRefused
 from convoy.tracking import settings
 
 REPLACED = Path(".replaced")  # what was here before; Convoy never empties it
-PARTS = (DATABASE, ARTIFACTS, *(f"{DEPLOYED}/{task}" for task in TASKS))  # each appears in one step
 _DATABASE_SUFFIXES = ("-wal", "-shm")  # SQLite's own files beside a database
 _PROVEN = "proven"
 _BLOCK = 1 << 20
-_LINK = re.compile(rf"{DEPLOYED}/(?:{'|'.join(TASKS)})/current")
+_DEPLOYED_PART = re.compile(rf"({DEPLOYED}/{tasks.NAME.pattern})(?:/.*)?", re.DOTALL)
+_LINK = re.compile(rf"{DEPLOYED}/{tasks.NAME.pattern}/current")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _MTIMES_S = (-(2**31), 2**34)  # of a file: 1901 to 2514, more than the usual file systems hold
 _MAX_FOLDERS = 100  # nested; shutil and pathlib recurse once for each, Python allows 1,000
@@ -67,7 +67,7 @@ def restore(archive: Path, replace: bool, say: Say) -> None:
         os.sync()  # before the mark, which promises that all is written
         (staging / _PROVEN).touch()
         say(f"{archive}, made {contents.made_at}: {len(contents.files)} files, every one as its sha256 says")
-    remaining = [part for part in PARTS if (staging / part).exists()]
+    remaining = [part for part in _parts_of(_names_below(staging)) if (staging / part).exists()]
     _refuse_occupied(remaining, replace)
     replaced = REPLACED / datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S.%fZ")
     for part in remaining:
@@ -101,7 +101,17 @@ def _is_archive_error(error: BaseException) -> bool:
 
 
 def _parts_of(names: list[str]) -> list[str]:
-    return [part for part in PARTS if any(name == part or name.startswith(f"{part}/") for name in names)]
+    """The parts of a backup that these names are in, each of which appears in one step: the last ones are tasks."""
+    tops = {name.partition("/")[0] for name in names}
+    parts = [part for part in (DATABASE, ARTIFACTS) if part in tops]
+    deployed = {match[1] for name in names if (match := _DEPLOYED_PART.fullmatch(name))}
+    return [*parts, *sorted(deployed)]
+
+
+def _names_below(staging: Path) -> list[str]:
+    """The parts that were unpacked and are not yet in their place."""
+    tops = [path.name for path in staging.iterdir() if path.name != DEPLOYED.name]
+    return [*tops, *(f"{DEPLOYED}/{path.name}" for path in (staging / DEPLOYED).glob("*"))]
 
 
 def _destination(part: str) -> Path:

@@ -10,14 +10,13 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 from convoy.bundles.bundle import BundleInvalid, read_bundle
-from convoy.core import atomic, paths
-from convoy.core.paths import TASKS, Task
+from convoy.core import atomic, paths, tasks
 from convoy.core.process import Say
 from convoy.release import deployment, gate_reports
 from convoy.release.gates import run
 from convoy.tracking import registry
 
-Champions = dict[Task, ModelVersion | None]
+Champions = dict[str, ModelVersion | None]
 _DECISION = "decision"  # tag that `publish` gives a version
 
 
@@ -47,14 +46,14 @@ def rebuild(say: Say) -> tuple[str, int]:
 
 def champions(client: MlflowClient) -> Champions:
     """The champion of each task."""
-    return {task: registry.version_with(client, task, "champion") for task in TASKS}
+    return {task: registry.version_with(client, task, "champion") for task in tasks.read().tasks}
 
 
 def write_report(client: MlflowClient, path: Path, before: Champions, published: str) -> None:
     """Write a Markdown report of builds, earlier champions and decisions; `published` is the output of publishing."""
     lines = [f"# Retrained on {datetime.now(UTC):%Y-%m-%d}", ""]
-    for task in TASKS:
-        lines += [f"## {task}", "", *_report_task(client, task, before[task]), ""]
+    for task in tasks.read().tasks:
+        lines += [f"## {task}", "", *_report_task(client, task, before.get(task)), ""]
     fenced = published.rstrip().replace("```", "'''")
     lines += ["## What `python -m convoy publish` said", "", "```", *fenced.splitlines(), "```", ""]
     lines += ["## Figures against the last commit", "", *_changed_metrics()]
@@ -69,7 +68,7 @@ def _imported_files() -> list[str]:
         return sorted(stage.path_in_repo for stage in repo.index.stages if stage.is_import)
 
 
-def _report_task(client: MlflowClient, task: Task, before: ModelVersion | None) -> Iterator[str]:
+def _report_task(client: MlflowClient, task: str, before: ModelVersion | None) -> Iterator[str]:
     try:
         digest = read_bundle(paths.bundle(task)).digest
     except BundleInvalid as error:
@@ -93,7 +92,7 @@ def _report_task(client: MlflowClient, task: Task, before: ModelVersion | None) 
         yield f"To let it serve all the same: `python -m convoy promote --task {task} --version {version.version}`."
 
 
-def _report_gates(task: Task, digest: str) -> Iterator[str]:
+def _report_gates(task: str, digest: str) -> Iterator[str]:
     """The last stored gate report of a bundle, a line for each gate."""
     stored = [entry.report for entry in run.read_stored_reports(gate_reports.folder_of(task))]
     reports = [report for report in stored if report.challenger.digest == digest]

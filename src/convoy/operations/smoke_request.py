@@ -11,15 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from convoy.bundles.bundle import BundleInvalid, read_bundle
-from convoy.core.paths import DEPLOYED, TASKS, Task
+from convoy.core import tasks
+from convoy.core.paths import DEPLOYED
 from convoy.core.process import Say
 from convoy.kinds.registry import module
-from convoy.release import deployment
-
-
-def is_deployed(task: Task) -> bool:
-    """Whether a bundle of this task is deployed."""
-    return (DEPLOYED / task / deployment.CURRENT).exists()
 
 
 def wait_until_ready(urls: list[str], within_s: float, given_up: Callable[[], bool]) -> bool:
@@ -44,13 +39,13 @@ def _is_ready(url: str) -> bool:
 def print_predictions(service: str, ui: str, say: Say) -> None:
     """Print the addresses and, for each task that is deployed, a request with its answer."""
     addresses = f"MLflow UI    {ui}\npredictions  {service} (its page describes every route)"
-    answers = [_format_answer(task, service) for task in TASKS]
+    answers = [_format_answer(task, service) for task in tasks.deployed()]
+    if not answers:
+        answers = ["nothing is deployed yet; `make repro` builds and publishes"]
     say("\n\n".join(["", addresses, *answers, "Ctrl-C ends both.\n"]))  # at once, so that no log line comes between
 
 
-def _format_answer(task: Task, service: str) -> str:
-    if not is_deployed(task):
-        return f"{task}: nothing is deployed yet; `make repro` builds and publishes it"
+def _format_answer(task: str, service: str) -> str:
     try:
         words = request(task, service)
         return f"$ {shlex.join(words)}\n{_send(words)}"
@@ -58,15 +53,15 @@ def _format_answer(task: Task, service: str) -> str:
         return f"{task}: no answer: {error}"
 
 
-def request(task: Task, service: str) -> list[str]:
+def request(task: str, service: str) -> list[str]:
     """The words of a curl command that asks for one prediction; the input is an example of the deployed bundle."""
-    bundle = read_bundle(DEPLOYED / task / deployment.CURRENT)
-    requests = module(bundle.card.kind, "requests")
+    bundle = read_bundle(DEPLOYED / task / tasks.CURRENT)
     if bundle.card.preprocessing.carries_state:
         body = json.dumps({"text": bundle.shown_input, "final": True})
         words = ["-H", "Content-Type: application/json", "--data-raw", body]
-        return ["curl", "-s", f"{service}/v1/{requests.ROUTE}/stream", *words]
-    return ["curl", "-s", f"{service}/v1/{requests.ROUTE}/predict", *requests.curl(bundle.shown_input)]
+        return ["curl", "-s", f"{service}/v1/{task}/stream", *words]
+    words = module(bundle.card.kind, "requests").curl(bundle.shown_input)
+    return ["curl", "-s", f"{service}/v1/{task}/predict", *words]
 
 
 def _send(words: list[str]) -> str:

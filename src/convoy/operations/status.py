@@ -8,15 +8,18 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from convoy.bundles.bundle import BundleInvalid, digest_of, read_bundle
-from convoy.core import paths
-from convoy.core.paths import DEPLOYED, TASKS, Task
+from convoy.core import paths, tasks
+from convoy.core.params import ParamsInvalid
+from convoy.core.paths import DEPLOYED
 from convoy.core.process import Say
+from convoy.core.tasks import TaskUnknown
 from convoy.release import deployment, journal
 from convoy.release.decision import History
 from convoy.tracking import build_state, store
 from convoy.tracking.provenance import Lock, LockInvalid
 from convoy.tracking.store import RegisteredModel, RegistryUnavailable
 
+NO_ENTRY = f"{paths.PARAMS} has no such task"
 PLACES = ("built", "published", "deployed", "serving")
 ANSWERS_WITHIN_S = 1.0
 
@@ -51,7 +54,7 @@ class Step:
 class Status:
     """The status of a task in all four places."""
 
-    task: Task
+    task: str
     built: TaskStatus
     published: TaskStatus
     deployed: TaskStatus
@@ -64,10 +67,26 @@ def read_status(port: int) -> list[Status]:
     """The status of all tasks; reads only, needs no MLflow client, and survives broken files."""
     answers = _read_service_models(port)
     try:
-        lock: Lock | str = Lock.read()
-    except (LockInvalid, OSError) as error:
+        lock: Lock | str = Lock.read().without_leftovers(tasks.read().stages)
+    except (LockInvalid, ParamsInvalid, OSError) as error:
         lock = str(error)
-    return [_read_task_status(task, lock, answers, port) for task in TASKS]
+    return [_read_task_status(task, lock, answers, port) for task in _known_tasks()]
+
+
+def _known_tasks() -> list[str]:
+    """The tasks of params.yaml and of deployed/; the latter alone where params.yaml is broken."""
+    try:
+        return tasks.known()
+    except ParamsInvalid:
+        return sorted({*tasks.deployed(), *tasks.with_history()})
+
+
+def _why_none() -> str:
+    try:
+        tasks.read()
+    except ParamsInvalid as error:
+        return f"{error}; no task is deployed here either"
+    return f"{paths.PARAMS} has no tasks, and none is deployed here"
 
 
 def to_json(statuses: list[Status]) -> str:
@@ -77,6 +96,8 @@ def to_json(statuses: list[Status]) -> str:
 
 def print_status(statuses: list[Status], say: Say) -> None:
     """Print the statuses for people."""
+    if not statuses:
+        say(_why_none())
     for status in statuses:
         say(f"{status.task}:")
         for place in PLACES:
@@ -87,7 +108,7 @@ def print_status(statuses: list[Status], say: Say) -> None:
             say(f"  {'next':<11}{step.command}    # {step.why}")
 
 
-def _read_task_status(task: Task, lock: Lock | str, answers: dict[str, Any] | str, port: int) -> Status:
+def _read_task_status(task: str, lock: Lock | str, answers: dict[str, Any] | str, port: int) -> Status:
     history: History | None = None
     history_error = ""
     try:
@@ -109,7 +130,7 @@ def _read_task_status(task: Task, lock: Lock | str, answers: dict[str, Any] | st
     return replace(status, next=_next_steps(status, registry, history, port))
 
 
-def _read_built(task: Task, lock: Lock | str) -> TaskStatus:
+def _read_built(task: str, lock: Lock | str) -> TaskStatus:
     folder = paths.bundle(task)
     if isinstance(lock, str):
         return TaskStatus(remark=lock, whole=False)
@@ -118,6 +139,10 @@ def _read_built(task: Task, lock: Lock | str) -> TaskStatus:
         digest = digest_of(folder)
     except OSError:
         return TaskStatus(remark=f"nothing: {folder} is not there", whole=False)
+    except TaskUnknown:
+        return TaskStatus(remark=NO_ENTRY)
+    except ParamsInvalid as error:
+        return TaskStatus(remark=str(error), whole=False)
     if build.winner is not None:
         return TaskStatus(digest)
     return TaskStatus(digest, remark=f"not complete: {'; '.join(build.missing)}", whole=False)
@@ -133,7 +158,7 @@ def _find_published(registry: RegisteredModel | None, registry_error: str, built
     return TaskStatus(registered.digest, registered.version, registered.since, ", ".join(aliases))
 
 
-def _read_deployed(task: Task) -> TaskStatus:
+def _read_deployed(task: str) -> TaskStatus:
     digest = deployment.current_digest(task)
     if digest is None:
         link = DEPLOYED / task / deployment.CURRENT
@@ -150,7 +175,7 @@ def _read_deployed(task: Task) -> TaskStatus:
     return TaskStatus(digest, version, since, remark, not remark)
 
 
-def _find_serving(task: Task, answers: dict[str, Any] | str, port: int) -> TaskStatus:
+def _find_serving(task: str, answers: dict[str, Any] | str, port: int) -> TaskStatus:
     if isinstance(answers, str):
         return TaskStatus(remark=answers, whole=False)
     model = answers.get(task, {})
@@ -173,7 +198,8 @@ def _read_service_models(port: int) -> dict[str, Any] | str:
             return f"nothing known: port {port} answers {error.code} {error.reason}"
     except (OSError, ValueError) as error:
         return f"nothing known: port {port} does not answer ({getattr(error, 'reason', error)})"
-    return content if isinstance(content, dict) else f"nothing known: what listens on port {port} is no Convoy"
+    tasks_served = content.get("tasks") if isinstance(content, dict) else None
+    return tasks_served if isinstance(tasks_served, dict) else f"nothing known: port {port} is not Convoy's"
 
 
 def _next_steps(status: Status, registry: RegisteredModel | None, history: History | None, port: int) -> list[Step]:
@@ -184,7 +210,9 @@ def _next_steps(status: Status, registry: RegisteredModel | None, history: Histo
         steps.append(Step(publish, f"completes what was cut off: {history.unfinished.told}"))
     elif history is not None and deployed.digest is not None and not deployed.whole:
         steps.append(Step(publish, "mends what is deployed"))
-    if not built.whole:
+    if built.remark == NO_ENTRY:
+        pass
+    elif not built.whole:
         steps.append(Step("dvc repro", "builds what is missing"))
     elif registry is None or status.published.digest is None:
         steps.append(Step(publish, "registers what is built"))

@@ -14,8 +14,7 @@ import psutil
 from honcho.manager import Manager
 from honcho.printer import Printer
 
-from convoy.core import children
-from convoy.core.paths import DEPLOYED, TASKS
+from convoy.core import children, tasks
 from convoy.core.process import Say
 from convoy.operations import ports
 from convoy.operations.ports import HOST
@@ -37,17 +36,14 @@ def up(port: int, mlflow_port: int, say: Say) -> int:
     except ports.PortTaken as error:
         say(str(error))
         return 1
-    deployed = [task for task in TASKS if (DEPLOYED / task / "current").exists()]
-    if not deployed:
+    if not tasks.deployed():
         say("nothing is deployed; `make run` builds it, or `dvc repro` and `python -m convoy publish`")
         return 1
     if status := _create_store(say):
         return status
     service = f"http://{HOST}:{port}"
     ui = f"http://{HOST}:{mlflow_port}" if local else settings.tracking_uri()
-    # /readyz asks for the models of all tasks; with one of them missing, the other still answers.
-    probe = "readyz" if len(deployed) == len(TASKS) else "livez"
-    checks = [f"{service}/{probe}", *([f"{ui}/health"] if local else [])]
+    checks = [f"{service}/readyz", *([f"{ui}/health"] if local else [])]
 
     def announce(runner: "_ServerManager") -> None:
         from convoy.operations import smoke_request  # numpy starts threads when it is imported; honcho forks first

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from convoy.core.paths import DEPLOYED, Task
+from convoy.core.paths import DEPLOYED
 from convoy.release import deployment, journal
 from convoy.release.decision import Grounds, History, Kind, Model
 from convoy.tracking import provenance
@@ -26,12 +26,12 @@ class MlflowView:
 _EMPTY_VIEW = MlflowView()
 
 
-def current_link(task: Task) -> str:
+def current_link(task: str) -> str:
     """The path of the deployed model, as messages name it."""
     return f"{DEPLOYED / task / deployment.CURRENT}"
 
 
-def refuse_if_deployed_changed(task: Task, model: Model, seen_digest: str | None) -> None:
+def refuse_if_deployed_changed(task: str, model: Model, seen_digest: str | None) -> None:
     """Of two simultaneous decisions the first wins; the second, made when `seen_digest` was deployed, is recorded.
 
     Raises ApprovalRefused, except where the first decision has deployed the same model.

@@ -9,13 +9,22 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from convoy.core.paths import Task
-
-Kind = Literal["promotion", "forced", "refusal", "rollback", "superseded", "pull", "found", "restored", "migration"]
+Kind = Literal[
+    "promotion",
+    "forced",
+    "refusal",
+    "rollback",
+    "superseded",
+    "pull",
+    "found",
+    "restored",
+    "migration",
+    "withdrawn",
+]
 # The kinds that change the deployed model. `found`: deployed/ was changed without a decision, by a copy or by hand;
 # `restored`: deployed/ had been lost, and MLflow's champion is deployed again; `pull`: the registry's champion is
-# deployed on this machine; `migration`: the same model in the present format.
-CHANGES = ("promotion", "forced", "rollback", "pull", "found", "restored", "migration")
+# deployed on this machine; `migration`: the same model in the present format; `withdrawn`: nothing is deployed now.
+CHANGES = ("promotion", "forced", "rollback", "pull", "found", "restored", "migration", "withdrawn")
 _ACTOR_VARIABLES = ("GITHUB_ACTOR", "GITLAB_USER_LOGIN")  # who started a CI job, whose own user says nothing
 
 
@@ -44,10 +53,13 @@ class Model(BaseModel):
 
 
 class Decision(Record):
-    """One decision: the model deployed before (`from`), the model it is about (`to`), and its grounds."""
+    """One decision: the model deployed before (`from`), the model it is about (`to`), and its grounds.
+
+    A withdrawal is about the model that was deployed before.
+    """
 
     kind: Kind
-    task: Task
+    task: str
     before: Model | None = Field(alias="from")
     after: Model = Field(alias="to")
     figures: dict[str, Any]
@@ -58,7 +70,8 @@ class Decision(Record):
     def told(self) -> str:
         """The decision in one line."""
         before = f" from {self.before}" if self.before else ""
-        return f"{self.kind}{before} to {self.after}, {self.at[:16].replace('T', ' ')} UTC by {self.who}: {self.why}"
+        models = f" of {self.before}" if self.kind == "withdrawn" else f"{before} to {self.after}"
+        return f"{self.kind}{models}, {self.at[:16].replace('T', ' ')} UTC by {self.who}: {self.why}"
 
 
 class Mark(Record):
@@ -127,12 +140,20 @@ class History:
 
     @property
     def champion(self) -> Model | None:
-        """The deployed model by this history."""
-        return self.changes[-1].after if self.changes else None
+        """The deployed model by this history; None where none was, or the last one was withdrawn."""
+        return self.changes[-1].after if self.changes and not self.is_withdrawn else None
+
+    @property
+    def is_withdrawn(self) -> bool:
+        """Whether the last change withdrew the deployed model."""
+        return bool(self.changes) and self.changes[-1].kind == "withdrawn"
 
     @property
     def one_before(self) -> Model | None:
-        """The champion before this one: a rollback returns along the chain, so that a second one goes one further."""
+        """The champion before this one: a rollback returns along the chain, so that a second one goes one further.
+
+        After a withdrawal it is the model that was withdrawn.
+        """
         chain: list[Model] = []
         for change in self.changes:
             if change.kind == "migration":  # the same model, which no longer loads in its old format
@@ -145,6 +166,8 @@ class History:
                 chain = chain[: len(chain) - digests[::-1].index(change.after.digest)]
             elif not chain or chain[-1].digest != change.after.digest:
                 chain.append(change.after)
+        if self.is_withdrawn:
+            return chain[-1]
         return chain[-2] if len(chain) > 1 else None
 
     def about(self, digest: str) -> Decision | None:

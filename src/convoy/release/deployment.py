@@ -7,31 +7,49 @@ from pathlib import Path
 
 from convoy.bundles.bundle import MANIFEST, RELEASE, Anchor, BundleInvalid, Release, read_bundle, read_release
 from convoy.bundles.predictor import Predictor
-from convoy.core import atomic
-from convoy.core.paths import DEPLOYED, Task
+from convoy.core import atomic, tasks
+from convoy.core.paths import DEPLOYED
 
 CURRENT = "current"
 
 
-def folder_of(task: Task, digest: str) -> Path:
+class TaskNameInvalid(ValueError):
+    """A name that no task can have, as of a registered model that somebody else made."""
+
+
+def is_name(task: str) -> bool:
+    """Whether a task can have this name, which is a folder's too: `..`, say, would lead out of deployed/."""
+    return bool(tasks.NAME.fullmatch(task)) and task not in tasks.RESERVED
+
+
+def require_name(task: str) -> None:
+    """Raise TaskNameInvalid where no task can have this name."""
+    if not is_name(task):
+        raise TaskNameInvalid(
+            f"{task[:80]!r} is no name of a task: it has small letters, digits and hyphens, begins with a letter and "
+            f"is none of {', '.join(tasks.RESERVED)}"
+        )
+
+
+def folder_of(task: str, digest: str) -> Path:
     """Where a bundle with this digest is, or would be, deployed."""
     return DEPLOYED / task / digest
 
 
-def current_digest(task: Task) -> str | None:
+def current_digest(task: str) -> str | None:
     """The digest of the deployed model, whether or not its folder is whole; None where nothing is deployed."""
     link = DEPLOYED / task / CURRENT
     return os.readlink(link) if link.is_symlink() else None
 
 
-def read_history_anchor(task: Task) -> Anchor | None:
+def read_history_anchor(task: str) -> Anchor | None:
     """The last line of the history, by the release of the deployed model; None where that does not say."""
     digest = current_digest(task)
     release = _read_release(folder_of(task, digest)) if digest else None
     return release.history if release else None
 
 
-def write_history_anchor(task: Task, anchor: Anchor) -> None:
+def write_history_anchor(task: str, anchor: Anchor) -> None:
     """Write the last line of the history to the release of the deployed model. The caller holds hold_deployed()."""
     digest = current_digest(task)
     if digest is None:
@@ -46,7 +64,7 @@ def write_history_anchor(task: Task, anchor: Anchor) -> None:
         os.utime(folder, ns=(times.st_atime_ns, times.st_mtime_ns))  # services reload a folder that has a new time
 
 
-def deploy(task: Task, source: Path, release: Release) -> bool:
+def deploy(task: str, source: Path, release: Release) -> bool:
     """Copy a bundle to deployed/ and deploy it; returns whether anything changed.
 
     A kill at any step leaves the former model or the new one, whole. Raises BundleInvalid for a bundle that is not
@@ -56,8 +74,12 @@ def deploy(task: Task, source: Path, release: Release) -> bool:
     return point_current_to(task, release.digest) or changed
 
 
-def copy_bundle(task: Task, source: Path, release: Release) -> bool:
-    """Copy and verify a bundle without deploying it; of one that is there already only the release is updated."""
+def copy_bundle(task: str, source: Path, release: Release) -> bool:
+    """Copy and verify a bundle without deploying it; of one that is there already only the release is updated.
+
+    Raises TaskNameInvalid before anything is removed, and BundleInvalid.
+    """
+    require_name(task)
     _remove_leftovers(task)
     _require_own_link(task)
     folder = folder_of(task, release.digest)
@@ -73,7 +95,7 @@ def copy_bundle(task: Task, source: Path, release: Release) -> bool:
     return True
 
 
-def point_current_to(task: Task, digest: str) -> bool:
+def point_current_to(task: str, digest: str) -> bool:
     """Deploy `digest`: the link `current` changes in one step; returns whether it did."""
     if current_digest(task) == digest:
         return False
@@ -87,12 +109,29 @@ def point_current_to(task: Task, digest: str) -> bool:
     return True
 
 
-def is_whole(task: Task, digest: str) -> bool:
+def rename_releases(task: str, name: str) -> int:
+    """Let the releases of all bundles of a task name this registered model; gives how many changed."""
+    changed = 0
+    for file in sorted((DEPLOYED / task).glob(f"*/{RELEASE}")):
+        release = _read_release(file.parent)
+        if file.parent.name != CURRENT and release is not None and release.name != name:
+            _write_release(file.parent, release.model_copy(update={"name": name}))
+            changed += 1
+    return changed
+
+
+def remove_current(task: str) -> None:
+    """Deploy nothing: the link `current` is gone; bundles and history stay. The caller holds hold_deployed()."""
+    (DEPLOYED / task / CURRENT).unlink(missing_ok=True)
+    atomic.sync(DEPLOYED / task)
+
+
+def is_whole(task: str, digest: str) -> bool:
     """Whether the bundle with this digest is complete in deployed/."""
     return _is_whole(folder_of(task, digest), digest)
 
 
-def _require_own_link(task: Task) -> None:
+def _require_own_link(task: str) -> None:
     link = DEPLOYED / task / CURRENT
     if link.exists() and not link.is_symlink():
         raise BundleInvalid(f"{link} is not the link that Convoy makes; move it away and promote again")
@@ -137,7 +176,7 @@ def _release_json(release: Release) -> bytes:
     return atomic.to_json({**release.model_dump(mode="json"), **history})
 
 
-def _remove_leftovers(task: Task) -> None:
+def _remove_leftovers(task: str) -> None:
     """Remove what a killed promotion left behind; the caller holds the lock, so nobody is writing."""
     for leftover in (DEPLOYED / task).glob(".*"):
         if leftover.is_dir() and not leftover.is_symlink():

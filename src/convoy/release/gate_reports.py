@@ -9,10 +9,11 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from pydantic import ValidationError
 
-from convoy.core import paths, stage_names
+from convoy.core import paths, tasks
 from convoy.core.params import read_section
-from convoy.core.paths import DEPLOYED, Task
+from convoy.core.paths import DEPLOYED
 from convoy.core.process import Say
+from convoy.core.tasks import Task
 from convoy.data.findings import Findings, PreflightLimits, violations
 from convoy.release import deployment
 from convoy.release.gates import run
@@ -38,14 +39,14 @@ class Judgement:
     needs_person: bool
 
 
-def folder_of(task: Task) -> Path:
+def folder_of(task: str) -> Path:
     """Where the reports of a task are kept: in deployed/, so that MLflow can be deleted."""
     return DEPLOYED / task / FOLDER
 
 
 def judge(
     client: MlflowClient,
-    task: Task,
+    task: str,
     version: ModelVersion,
     deployed_version: ModelVersion | None,
     winner: Winner,
@@ -53,6 +54,7 @@ def judge(
 ) -> Judgement:
     """Judge a version against the deployed one, and show the report; a second call shows the stored report."""
     limits = read_section(PublishParams, "publish", path=paths.RELEASE_PARAMS)
+    entry = tasks.read().task(task)
     with ExitStack() as stack:
         champion = None
         if deployed_version is not None:
@@ -63,9 +65,9 @@ def judge(
             task,
             Contender(_party(version), winner.folder),
             champion,
-            paths.prepared(task, "gate"),
+            paths.split_file(entry.data, "gate"),
             limits,
-            _read_build_evidence(task, winner.lock),
+            _read_build_evidence(entry, winner.lock),
             folder_of(task),
             say,
         )
@@ -76,7 +78,7 @@ def judge(
     return Judgement(stored.report, _artifact_name(stored), limits.promote == "asked")
 
 
-def restore_reports(client: MlflowClient, task: Task, version: ModelVersion) -> None:
+def restore_reports(client: MlflowClient, task: str, version: ModelVersion) -> None:
     """Put the stored reports of a version that MLflow lacks, as after its deletion; the last one as tags too."""
     digest = registry.digest_of_version(version)
     reports = [
@@ -92,17 +94,23 @@ def _read_build_evidence(task: Task, lock: Lock) -> dict[str, Any]:
     """The findings of export and prepare, as fields of Evidence, from the files that dvc.lock names; or why not."""
     unknown: dict[str, str] = {}
     fields: dict[str, Any] = {"unknown": unknown}
-    parity, findings = paths.reports(task) / "parity.json", paths.data_reports(task) / "findings.json"
-    if _check_file(parity, lock.outs(stage_names.export(task)), unknown, ONNX):
+    prepared = lock.outs(tasks.DataSet(task.data, task.kind).prepare)
+    parity, findings = paths.reports(task.name) / "parity.json", paths.data_reports(task.data) / "findings.json"
+    if _check_file(parity, lock.outs(task.export), unknown, ONNX):
         fields["onnx"] = _worst_difference([_difference(part) for part in read_json(parity).values()])
-    if _check_file(findings, lock.outs(stage_names.prepare(task)), unknown, PREFLIGHT):
-        limits = read_section(PreflightLimits, stage_names.prepare(task), "limits")
+    if _check_file(findings, prepared, unknown, PREFLIGHT):
+        section = ("data", task.data, "prepare", "limits")
+        limits = read_section(PreflightLimits, *section)
         try:
             content = Findings.model_validate(read_json(findings))
-            fields["preflight"] = tuple(violations(content, limits, f"{stage_names.prepare(task)}.limits"))
+            fields["preflight"] = tuple(violations(content, limits, ".".join(section)))
         except ValidationError:
             unknown[PREFLIGHT] = f"{findings} is of another release; `dvc repro` makes it anew"
-    _check_file(paths.prepared(task, "gate"), lock.outs(stage_names.prepare(task)), unknown, GATE)
+    gate = paths.split_file(task.data, "gate")
+    if paths.prepared(task.data).exists() and not gate.exists():
+        unknown[GATE] = f"{gate} is not there (`dvc checkout` brings back what is not in git)"
+    else:
+        _check_file(paths.prepared(task.data), prepared, unknown, GATE)
     return fields
 
 

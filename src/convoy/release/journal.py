@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from convoy.bundles.bundle import RELEASE, Anchor, BundleInvalid, Release, read_release
 from convoy.core import atomic
-from convoy.core.paths import DEPLOYED, Task
+from convoy.core.paths import DEPLOYED
 from convoy.core.process import Say
 from convoy.release import deployment
 from convoy.release.decision import Decision, Grounds, History, Mark, Model, current_user, utc_now
@@ -24,23 +24,23 @@ class DecisionsBroken(ValueError):
     """A line of the history was changed or removed, or its last lines are missing."""
 
 
-def path_of(task: Task) -> Path:
+def path_of(task: str) -> Path:
     """The file of a task's history."""
     return DEPLOYED / task / FILE
 
 
-def read(task: Task) -> list[Decision]:
+def read(task: str) -> list[Decision]:
     """All decisions on a task, oldest first. Raises DecisionsBroken."""
     return list(read_history(task).decisions)
 
 
-def digests_named(task: Task, since: datetime | None = None) -> set[str]:
+def digests_named(task: str, since: datetime | None = None) -> set[str]:
     """The digests that decisions name, with `since` only those of later decisions."""
     recent = [decision for decision in read(task) if since is None or datetime.fromisoformat(decision.at) >= since]
     return {model.digest for decision in recent for model in (decision.before, decision.after) if model is not None}
 
 
-def read_history(task: Task) -> History:
+def read_history(task: str) -> History:
     """The history with chain and end checked. Raises DecisionsBroken, which names file and line, and OSError."""
     # Read the anchor first: a decision in between makes the history longer, which is fine.
     anchor = deployment.read_history_anchor(task)
@@ -56,7 +56,7 @@ def read_history(task: Task) -> History:
     return history
 
 
-def read_chain(task: Task) -> History:
+def read_chain(task: str) -> History:
     """The history with its chain checked, though its last lines may be missing. Raises as `read_history`."""
     path = path_of(task)
     return parse(path.read_bytes(), path) if path.exists() else History()
@@ -115,7 +115,7 @@ def hash_of_last(lines: Sequence[bytes]) -> str:
     return hashlib.sha256(lines[-1]).hexdigest() if lines else ""
 
 
-def append(task: Task, before: Model | None, after: Model, grounds: Grounds, at: str | None = None) -> Decision:
+def append(task: str, before: Model | None, after: Model, grounds: Grounds, at: str | None = None) -> Decision:
     """Append a decision, which is then final. The caller holds locks.hold_deployed()."""
     content = {"task": task, "from": _model_json(before), "to": _model_json(after), "gate_report": grounds.gate_report}
     figures = json.loads(json.dumps(grounds.figures), parse_constant=lambda _: None)  # JSON knows no NaN
@@ -123,7 +123,7 @@ def append(task: Task, before: Model | None, after: Model, grounds: Grounds, at:
     return Decision.model_validate(_append_record(task, fields, grounds.why, at))
 
 
-def mark(task: Task, decision: Decision, kind: Literal["done", "undone"], why: str = "") -> None:
+def mark(task: str, decision: Decision, kind: Literal["done", "undone"], why: str = "") -> None:
     """Append the outcome of a decision. The caller holds locks.hold_deployed()."""
     _append_record(task, {"kind": kind, "of": decision.number}, why)
 
@@ -132,7 +132,7 @@ def _model_json(model: Model | None) -> dict[str, Any] | None:
     return model.model_dump() if model else None
 
 
-def _append_record(task: Task, fields: dict[str, Any], why: str, at: str | None = None) -> dict[str, Any]:
+def _append_record(task: str, fields: dict[str, Any], why: str, at: str | None = None) -> dict[str, Any]:
     lines = read_history(task).lines
     common = {
         "previous": hash_of_last(lines),
@@ -146,7 +146,7 @@ def _append_record(task: Task, fields: dict[str, Any], why: str, at: str | None 
     return content
 
 
-def write_lines(task: Task, lines: list[bytes]) -> None:
+def write_lines(task: str, lines: list[bytes]) -> None:
     """Append whole lines, which are on the disk when this returns; a line that a kill has cut off stays apart.
 
     Then the release of the deployed model names the last of them. An anchor that the history does not reach stays.
@@ -174,7 +174,7 @@ def _append_lines(path: Path, lines: list[bytes]) -> None:
     atomic.sync(path.parent)
 
 
-def decide(task: Task, release: Release, grounds: Grounds) -> Decision:
+def decide(task: str, release: Release, grounds: Grounds) -> Decision:
     """Decide to deploy the bundle that `deployment.put` has copied.
 
     The appended line is the moment of the decision. A kill before it leaves the deployed model as it was; the steps
@@ -187,7 +187,7 @@ def decide(task: Task, release: Release, grounds: Grounds) -> Decision:
     return decision
 
 
-def finish_interrupted(task: Task, say: Say) -> bool:
+def finish_interrupted(task: str, say: Say) -> bool:
     """Complete or undo what a kill has cut off, and record a change of deployed/ that no decision made.
 
     Returns whether that was needed. The caller holds locks.hold_deployed(). Raises DecisionsBroken.
@@ -204,7 +204,9 @@ def finish_interrupted(task: Task, say: Say) -> bool:
             )
             append(task, champion, deployed, Grounds("found", why))
         return False
-    if deployed is None or deployed.digest != decision.after.digest:
+    if decision.kind == "withdrawn":
+        deployment.remove_current(task)
+    elif deployed is None or deployed.digest != decision.after.digest:
         if not deployment.is_whole(task, decision.after.digest):
             mark(task, decision, "undone", "it was cut off, and its bundle is no longer whole in deployed/")
             say(f"a {decision.kind} was cut off and is undone, its bundle is no longer whole: {decision.told}")
@@ -215,7 +217,7 @@ def finish_interrupted(task: Task, say: Say) -> bool:
     return True
 
 
-def deployed_model(task: Task) -> Model | None:
+def deployed_model(task: str) -> Model | None:
     """The deployed model, by deployed/; None where there is none."""
     digest = deployment.current_digest(task)
     if digest is None:
@@ -224,7 +226,7 @@ def deployed_model(task: Task) -> Model | None:
     return Model(version=release.version if release else None, digest=digest)
 
 
-def release_of_bundle(task: Task, digest: str) -> Release | None:
+def release_of_bundle(task: str, digest: str) -> Release | None:
     """The release of a bundle in deployed/; None where there is none that can be read."""
     try:
         return read_release(deployment.folder_of(task, digest))

@@ -8,7 +8,6 @@ from mlflow.entities.model_registry import ModelVersion
 
 from convoy.bundles.bundle import Release
 from convoy.core import paths
-from convoy.core.paths import Task
 from convoy.core.process import Say
 from convoy.release import deployment, journal, registry_sync
 from convoy.release.approval import SERVICE_FOLLOWS, MlflowView, current_link, grounds_for, refuse_if_deployed_changed
@@ -16,7 +15,7 @@ from convoy.release.decision import Decision, Grounds, Model, utc_now
 from convoy.tracking import registry
 
 
-def deploy_version(client: MlflowClient, task: Task, version: ModelVersion, grounds: Grounds) -> Decision:
+def deploy_version(client: MlflowClient, task: str, version: ModelVersion, grounds: Grounds) -> Decision:
     """Deploy a version by a decision, which is appended; the alias follows.
 
     The bundle is verified first: raises BundleInvalid or VersionUnknown before anything is decided.
@@ -30,7 +29,7 @@ def deploy_version(client: MlflowClient, task: Task, version: ModelVersion, grou
     return decision
 
 
-def update_release_and_alias(client: MlflowClient, task: Task, version: ModelVersion) -> bool:
+def update_release_and_alias(client: MlflowClient, task: str, version: ModelVersion) -> bool:
     """Update release and alias of the deployed version, and repair its bundle; returns whether that was needed."""
     digest = registry.digest_of_version(version)
     with registry.bundle_of(client, version, [deployment.folder_of(task, digest), paths.bundle(task)]) as folder:
@@ -38,7 +37,7 @@ def update_release_and_alias(client: MlflowClient, task: Task, version: ModelVer
     return registry.set_alias(client, task, "champion", version.version) or changed
 
 
-def release_of(task: Task, version: ModelVersion) -> Release:
+def release_of(task: str, version: ModelVersion) -> Release:
     """The release of a version; the deployed one keeps the time since when it is deployed."""
     digest = registry.digest_of_version(version)
     stored = journal.release_of_bundle(task, digest)
@@ -53,7 +52,7 @@ def release_of(task: Task, version: ModelVersion) -> Release:
 
 
 def promote(
-    client: MlflowClient, say: Say, task: Task, number: str | None, reason: str, seen_digest: str | None
+    client: MlflowClient, say: Say, task: str, number: str | None, reason: str, seen_digest: str | None
 ) -> None:
     """Deploy a version; without a number the challenger. `seen_digest` was deployed at the time of the request.
 
@@ -78,7 +77,7 @@ def promote(
         registry_sync.update_mlflow(client, task)
 
 
-def align_and_update_mlflow(client: MlflowClient, task: Task) -> None:
+def align_and_update_mlflow(client: MlflowClient, task: str) -> None:
     """Update MLflow after a decision that was made without it, and the release with MLflow's number."""
     digest = deployment.current_digest(task)
     version = registry.find_version(client, task, digest) if digest else None
@@ -87,7 +86,7 @@ def align_and_update_mlflow(client: MlflowClient, task: Task) -> None:
     registry_sync.update_mlflow(client, task)
 
 
-def _version_to_promote(client: MlflowClient, task: Task, number: str | None) -> ModelVersion:
+def _version_to_promote(client: MlflowClient, task: str, number: str | None) -> ModelVersion:
     if number is not None:
         return registry.get_version(client, task, number)
     version = registry.version_with(client, task, "challenger")

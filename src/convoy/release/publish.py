@@ -1,7 +1,9 @@
 """What the pipeline built -> MLflow, and deployed/ where no gate objects; a second run changes nothing."""
 
+import os
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Literal
 
 from mlflow import MlflowClient
@@ -11,9 +13,9 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from convoy.bundles.bundle import Bundle, BundleInvalid, read_bundle
-from convoy.core import stage_names
+from convoy.core import tasks as entries
 from convoy.core.params import ParamsInvalid
-from convoy.core.paths import DATA_KINDS, DEPLOYED, TASKS, Task, architectures
+from convoy.core.paths import DEPLOYED
 from convoy.core.process import Say
 from convoy.release import deployment, gate_reports, journal, promote, registry_sync
 from convoy.release.approval import SERVICE_FOLLOWS
@@ -35,10 +37,16 @@ from convoy.tracking.build_state import BuildState, Winner
 from convoy.tracking.provenance import Lock
 from convoy.tracking.run_content import RunContent
 
+
+class FormerNameInUse(RuntimeError):
+    """A task whose model and history still have its former name, so that nothing could be judged beside them."""
+
+
 # Errors that a person can resolve; any other is a fault of Convoy's, whose traceback is printed.
 _EXPECTED_ERRORS = (
     ArtifactRefused,
     BundleInvalid,
+    FormerNameInUse,
     journal.DecisionsBroken,
     MlflowException,
     OSError,
@@ -50,33 +58,61 @@ _EXPECTED_ERRORS = (
 class PublishFailed(RuntimeError):
     """Some tasks could not be published; the message names each with the reason."""
 
-    def __init__(self, reasons: Mapping[Task, str]) -> None:
+    def __init__(self, reasons: Mapping[str, str]) -> None:
         super().__init__("\n".join(f"{task} was not published: {reason}" for task, reason in reasons.items()))
 
 
-def publish(client: MlflowClient, say: Say, tasks: Sequence[Task] = TASKS) -> None:
+def publish(client: MlflowClient, say: Say, tasks: Sequence[str] = ()) -> None:
     """Bring MLflow and deployed/ to what dvc.lock says was built, and say in plain words what changed.
 
+    Without `tasks` all of params.yaml are published, and MLflow learns which others were withdrawn.
     The caller holds locks.hold_deployed(), so that nothing is made twice. Raises PublishFailed once all other tasks
     are published, and at once an error that concerns them all: LockInvalid, GitFailed, StoreMoved, SQLAlchemyError.
     """
-    lock, git = Lock.read(), provenance.read_git_state()
+    lock, git = Lock.read().without_leftovers(entries.read().stages), provenance.read_git_state()
+    given, tasks = tasks, tasks or list(entries.read().tasks)
     for name in live_runs.close_orphaned_runs(client):
         say(f"run {name}: its process is no longer there, it is marked KILLED")
-    failed: dict[Task, str] = {}
+    failed: dict[str, str] = {}
     for task in tasks:
         say(f"{task}:")
-        try:
-            journal.read_chain(task)  # before anything changes; lines missing at its end may come back from MLflow
-            state = build_state.read_build_state(task, lock)
-            _Publication(client, task, state, git, lambda line: say(f"  {line}")).run()
-        except (SQLAlchemyError, StoreMoved):
-            raise
-        except Exception as error:  # of any kind: the other tasks are published all the same
-            failed[task] = _failure_reason(error)
-            say(f"  not published: {failed[task]}")
+        _attempt(task, partial(_publish_task, client, task, lock, git, say), failed, say)
+    for task in [] if given else sorted({*entries.with_history()} - {*tasks}):
+        _attempt(task, partial(_record_withdrawal, client, task), failed, say)
     if failed:
         raise PublishFailed(failed)
+
+
+def _publish_task(client: MlflowClient, task: str, lock: Lock, git: provenance.GitState | None, say: Say) -> None:
+    _refuse_former_name(client, task)
+    journal.read_chain(task)  # before anything changes; lines missing at its end may come back from MLflow
+    state = build_state.read_build_state(task, lock)
+    _Publication(client, task, state, git, lambda line: say(f"  {line}")).run()
+
+
+def _refuse_former_name(client: MlflowClient, task: str) -> None:
+    for former in entries.names_of(task)[1:]:
+        if os.path.lexists(DEPLOYED / former) or registry.has_model(client, registry.model_name(former)):
+            raise FormerNameInUse(f"`{task}` was called `{former}`; run `python -m convoy migrate` first")
+
+
+def _record_withdrawal(client: MlflowClient, task: str) -> None:
+    """Tell MLflow of a withdrawal, also what a kill has left out; without the alias no machine pulls the task."""
+    if not journal.read_history(task).is_withdrawn:
+        return
+    if registry.version_with(client, task, "champion") is not None or registry_sync.lacks_last_line(client, task):
+        registry_sync.update_mlflow(client, task)
+
+
+def _attempt(task: str, work: Callable[[], None], failed: dict[str, str], say: Say) -> None:
+    """Do it; an error of any kind is kept and told, so that the other tasks are published all the same."""
+    try:
+        work()
+    except (SQLAlchemyError, StoreMoved):
+        raise
+    except Exception as error:
+        failed[task] = _failure_reason(error)
+        say(f"  not published: {failed[task]}")
 
 
 def _failure_reason(error: Exception) -> str:
@@ -92,7 +128,7 @@ class _Publication:
     """One task, from the build to the deployed model."""
 
     def __init__(
-        self, client: MlflowClient, task: Task, state: BuildState, git: provenance.GitState | None, say: Say
+        self, client: MlflowClient, task: str, state: BuildState, git: provenance.GitState | None, say: Say
     ) -> None:
         self.client, self.task, self.state, self.git, self.say = client, task, state, git, say
         self.experiment = mlflow_runs.experiment_of(client, task)
@@ -100,9 +136,8 @@ class _Publication:
     @property
     def unproven(self) -> list[str]:
         """The trainings that are not published; reports alone, which are in git, may be another machine's."""
-        absent = [f"{self.task}-{name}" for name in architectures(self.task) if name not in self.state.runs]
-        has_baselines = self.task in DATA_KINDS  # a stream is measured against the baselines of `text`
-        return [*absent, stage_names.BASELINES] if has_baselines and not self.state.baselines else absent
+        absent = [name for name in self.state.candidates if name not in self.state.runs]
+        return absent if self.state.baselines else [*absent, "the baselines"]
 
     def run(self) -> None:
         if self.state.missing:
@@ -119,7 +154,7 @@ class _Publication:
             self.say(SERVICE_FOLLOWS)
 
     def _publish(self) -> None:
-        runs = {architecture: self._complete(run) for architecture, run in self.state.runs.items()}
+        runs = {candidate: self._complete(run) for candidate, run in self.state.runs.items()}
         for baseline in self.state.baselines:
             self._complete(baseline)
         bundle = self._read_winner_bundle()
@@ -127,10 +162,9 @@ class _Publication:
         if bundle is None or self.state.winner is None:
             self.say("no bundle to publish" + (f"; version {deployed.version} goes on serving" if deployed else ""))
             return
-        version = self._register(self.state.winner, bundle, runs[self.state.winner.architecture])
-        self._record_build(
-            Build(self.task, self.state.lock, bundle.digest, runs, self.state.winner.architecture), version
-        )
+        version = self._register(self.state.winner, bundle, runs[self.state.winner.candidate])
+        build = Build(self.task, self.state.lock, bundle.digest, runs, self.state.winner.candidate)
+        self._record_build(build, version)
         self._decide(self.state.winner, version, bundle, deployed)
 
     def _complete(self, content: RunContent) -> Run:
@@ -153,11 +187,9 @@ class _Publication:
         except BundleInvalid as error:
             self.say(f"the bundle cannot be published: {error}")
             return None
-        if (bundle.card.task, bundle.card.architecture) != (self.task, self.state.winner.architecture):
-            self.say(
-                f"the bundle holds {bundle.card.task}-{bundle.card.architecture}, the winner is "
-                f"{self.task}-{self.state.winner.architecture}: `dvc repro` exports it"
-            )
+        if bundle.card.candidate != self.state.winner.candidate:
+            held, winner = bundle.card.candidate, self.state.winner.candidate
+            self.say(f"the bundle holds {held}, the winner is {winner}: `dvc repro` exports it")
             return None
         return bundle
 
@@ -166,6 +198,8 @@ class _Publication:
         digest = deployment.current_digest(self.task)
         if digest == built_digest and digest is not None:
             return None  # it is registered and aligned with the build
+        if digest is None and journal.read_history(self.task).is_withdrawn:
+            return None
         if digest is None:
             version = registry.version_with(self.client, self.task, "champion")
             if version is not None:
@@ -186,7 +220,7 @@ class _Publication:
         except BundleInvalid as error:
             self.say(f"what serves is broken and MLflow has no copy: {error}")
             return None
-        content = mlflow_runs.run_of_bundle(bundle, folder)
+        content = mlflow_runs.run_of_bundle(bundle, folder, self.task)
         run, _ = mlflow_runs.complete_run(self.client, self.experiment, content)
         version = registration.register(self.client, self.task, folder, run.info.run_id, {})
         self.say(f"the bundle that serves ({digest[:12]}) is {version.name} version {version.version} again")
@@ -196,13 +230,14 @@ class _Publication:
         existing = registry.find_version(self.client, self.task, bundle.digest)
         mlflow_runs.tag_run(self.client, run, {"convoy.bundle_digest": bundle.digest})
         tags = {
-            "architecture": winner.architecture,
+            "architecture": bundle.card.architecture,
+            "candidate": winner.candidate,
             "convoy.run_key": run.data.tags[mlflow_runs.RUN_KEY],
         }
         version = registration.register(self.client, self.task, winner.folder, run.info.run_id, tags)
         state = "new" if existing is None else "known already"
         self.say(
-            f"winner {self.task}-{winner.architecture}: bundle {bundle.digest[:12]} is "
+            f"winner {winner.candidate}: bundle {bundle.digest[:12]} is "
             f"{version.name} version {version.version} ({state})"
         )
         return version

@@ -11,7 +11,6 @@ from mlflow.exceptions import MlflowException
 from pydantic import ValidationError
 
 from convoy.bundles.bundle import Anchor
-from convoy.core.paths import Task
 from convoy.core.process import Say
 from convoy.release import deployment, journal
 from convoy.release.decision import CHANGES, Decision, History
@@ -27,8 +26,11 @@ LINES, TABLE = "decisions.jsonl", "decisions.json"
 _COLUMNS = ("number", "at", "who", "kind", "from", "to", "why", "figures", "gate report", "git revision")
 
 
-def update_mlflow(client: MlflowClient, task: Task) -> None:
-    """Update MLflow by deployed/ and its history; a second call changes nothing."""
+def update_mlflow(client: MlflowClient, task: str) -> None:
+    """Update MLflow by deployed/ and its history; a second call changes nothing.
+
+    The alias of a withdrawn task goes last: while it is there, the next `publish` does what a kill has left out.
+    """
     history = journal.read_history(task)
     versions = _versions_by_digest(client, task)
     deployed = versions.get(deployment.current_digest(task) or "")
@@ -42,9 +44,16 @@ def update_mlflow(client: MlflowClient, task: Task) -> None:
         mlflow_lines = _read_lines(client, task)
         _put_table(client, task, history, mlflow_lines)
         _set_anchor(client, task, history, mlflow_lines)
+    if deployed is None and history.is_withdrawn:
+        registry.remove_alias(client, task, "champion")
 
 
-def restore_history(client: MlflowClient, task: Task, say: Say) -> None:
+def lacks_last_line(client: MlflowClient, task: str) -> bool:
+    """Whether MLflow's copy of the history lacks the last line here."""
+    return not {*journal.read_history(task).lines[-1:]} <= {*_read_lines(client, task)}
+
+
+def restore_history(client: MlflowClient, task: str, say: Say) -> None:
     """Append MLflow's lines that follow the last line here: all, where deployed/ was lost."""
     lines, warning = missing_lines(client, task)
     if lines:
@@ -54,7 +63,7 @@ def restore_history(client: MlflowClient, task: Task, say: Say) -> None:
         say(warning)
 
 
-def missing_lines(client: MlflowClient, task: Task) -> tuple[list[bytes], str]:
+def missing_lines(client: MlflowClient, task: str) -> tuple[list[bytes], str]:
     """MLflow's lines that follow the last line here, and a sentence on what is in neither place.
 
     The sentence is empty where nothing is known to be lost.
@@ -65,7 +74,12 @@ def missing_lines(client: MlflowClient, task: Task) -> tuple[list[bytes], str]:
     return _following_lines(mlflow_lines, journal.hash_of_last(local)), warning
 
 
-def _versions_by_digest(client: MlflowClient, task: Task) -> dict[str, ModelVersion]:
+def run_key(task: str) -> str:
+    """The key of the run that holds a task's history in MLflow."""
+    return f"decisions:{task}"
+
+
+def _versions_by_digest(client: MlflowClient, task: str) -> dict[str, ModelVersion]:
     """Digest -> the version that holds it, the oldest where there are several."""
     versions = client.search_model_versions(f"name = '{registry.model_name(task)}'")
     ordered = sorted(versions, key=lambda version: -int(version.version))
@@ -82,7 +96,7 @@ def _decision_tags(history: History, digest: str) -> dict[str, str]:
     return tags
 
 
-def _set_anchor(client: MlflowClient, task: Task, history: History, mlflow_lines: list[bytes]) -> None:
+def _set_anchor(client: MlflowClient, task: str, history: History, mlflow_lines: list[bytes]) -> None:
     """Write the last line of the history to MLflow, after the lines; an anchor whose line is lost stays as evidence.
 
     Other machines may have appended to MLflow's copy, so their lines count too.
@@ -94,7 +108,7 @@ def _set_anchor(client: MlflowClient, task: Task, history: History, mlflow_lines
             client.set_registered_model_tag(registry.model_name(task), HISTORY, anchor.model_dump_json())
 
 
-def _read_anchor(client: MlflowClient, task: Task) -> Anchor | None:
+def _read_anchor(client: MlflowClient, task: str) -> Anchor | None:
     try:
         return Anchor.model_validate_json(client.get_registered_model(registry.model_name(task)).tags[HISTORY])
     except (KeyError, ValidationError, MlflowException):
@@ -105,7 +119,7 @@ def _contains(anchor: Anchor, lines: list[bytes]) -> bool:
     return any(journal.hash_of_last([line]) == anchor.sha256 for line in lines)
 
 
-def _lost_message(task: Task, anchor: Anchor) -> str:
+def _lost_message(task: str, anchor: Anchor) -> str:
     return (
         f"tag {HISTORY} of MLflow's {registry.model_name(task)} says that the history had {anchor.lines} lines; "
         f"the last of them is neither in {journal.path_of(task)} nor in MLflow's copy. Put back the file of a "
@@ -113,7 +127,7 @@ def _lost_message(task: Task, anchor: Anchor) -> str:
     )
 
 
-def _put_table(client: MlflowClient, task: Task, history: History, mlflow_lines: list[bytes]) -> None:
+def _put_table(client: MlflowClient, task: str, history: History, mlflow_lines: list[bytes]) -> None:
     """Put one run per task, which holds the lines as they are and a table of them for the UI."""
     local = list(history.lines)
     elsewhere = [line for line in mlflow_lines if line not in set(local)]  # of other machines
@@ -125,7 +139,7 @@ def _put_table(client: MlflowClient, task: Task, history: History, mlflow_lines:
     )
     content = RunContent(
         name=task,
-        key=f"decisions:{task}",
+        key=run_key(task),
         started_ms=began_ms,
         ended_ms=ended_ms,
         tags={"convoy.task": task, "mlflow.loggedArtifacts": json.dumps([{"path": TABLE, "type": "table"}])},
@@ -146,9 +160,9 @@ def _table_row(decision: Decision) -> list[Any]:
     return [*cells, content["why"], figures, content["gate_report"], content["revision"]]
 
 
-def _read_lines(client: MlflowClient, task: Task) -> list[bytes]:
+def _read_lines(client: MlflowClient, task: str) -> list[bytes]:
     experiment = client.get_experiment_by_name(EXPERIMENT)
-    run = mlflow_runs.find_run(client, experiment.experiment_id, f"decisions:{task}") if experiment else None
+    run = mlflow_runs.find_run(client, experiment.experiment_id, run_key(task)) if experiment else None
     if run is None:
         return []
     try:

@@ -1,7 +1,6 @@
 """The history -> a model that was deployed before is deployed again, from deployed/ alone: MLflow may be away."""
 
 from convoy.bundles.bundle import Release
-from convoy.core.paths import Task
 from convoy.core.process import Say
 from convoy.release import deployment, journal
 from convoy.release.approval import (
@@ -15,7 +14,7 @@ from convoy.release.decision import History, Model, utc_now
 from convoy.tracking import store
 
 
-def rollback(say: Say, task: Task, number: str | None, reason: str, seen_digest: str | None) -> None:
+def rollback(say: Say, task: str, number: str | None, reason: str, seen_digest: str | None) -> None:
     """Deploy a former model again; without a number the champion before this one. Needs no MLflow.
 
     The caller holds locks.hold_deployed(), and updates MLflow. Raises ApprovalRefused.
@@ -41,7 +40,7 @@ def rollback(say: Say, task: Task, number: str | None, reason: str, seen_digest:
     say(SERVICE_FOLLOWS)
 
 
-def _model_by_number(task: Task, number: str, history: History) -> Model:
+def _model_by_number(task: str, number: str, history: History) -> Model:
     """The model with this number in MLflow; where MLflow is away, the last with it in the history."""
     try:
         version = store.read_registry(task).of_number(number)
@@ -57,7 +56,7 @@ def _model_by_number(task: Task, number: str, history: History) -> Model:
     )
 
 
-def _release_to_restore(task: Task, target: Model, history: History) -> Release:
+def _release_to_restore(task: str, target: Model, history: History) -> Release:
     """The release of a former model, whose bundle is whole in deployed/. Raises ApprovalRefused."""
     release = journal.release_of_bundle(task, target.digest)
     if not history.has_served(target.digest):

@@ -13,7 +13,7 @@ def read(params: SourceParams, kind: str) -> ItemsAndRejections:
 
     Raises SourceRefused for a source that cannot be read, and for a label's folder without a usable file.
     """
-    tree, raw = open_tree(params.path), module(kind, "raw")
+    tree, raw = open_tree(params.path), module(kind, "items.raw")
     label_depth = 1 if is_divided(tree.outermost) else 0
     label_folders: set[str] = set()
     usable_folders: set[str] = set()

@@ -29,7 +29,7 @@ def read(params: SourceParams, kind: str) -> ItemsAndRejections:
     Raises SourceRefused where there is no such table or column, or where it cannot be read to its end.
     """
     path = find(params, kind)
-    holds_paths = module(kind, "raw").RAW is bytes
+    holds_paths = module(kind, "items.raw").RAW is bytes
     wanted = [params.table.content, params.table.label]
     for number, row in rows_of(path, params.table.encoding, wanted, [params.table.split]):
         name = f"{path.name}:{number}"
@@ -47,7 +47,7 @@ def find(params: SourceParams, kind: str) -> Path:
     Raises SourceRefused where there is no table, or more than one to choose from.
     """
     path = params.path
-    if path.is_file() and module(kind, "raw").RAW is bytes:
+    if path.is_file() and module(kind, "items.raw").RAW is bytes:
         raise SourceRefused(f"{path}: name the folder that holds it and the images, so that a changed image is seen")
     if path.is_dir():
         tables = sorted(file.name for file in path.iterdir() if file.suffix.lower() in SUFFIXES)

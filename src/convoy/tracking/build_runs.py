@@ -12,8 +12,7 @@ from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from convoy.core import paths, stage_names
-from convoy.core.paths import Architecture, Task
+from convoy.core import paths, tasks
 from convoy.tracking import mlflow_runs
 from convoy.tracking.provenance import LOCK, GitState, Lock, same_file
 from convoy.tracking.run_content import RunContent
@@ -33,16 +32,16 @@ _REVISION_TAG = "convoy.git_revision"
 class Build:
     """A bundle with what dvc.lock says of how it was made."""
 
-    task: Task
+    task: str
     lock: Lock
     digest: str
-    runs: Mapping[Architecture, Run]
-    winner: Architecture
+    runs: Mapping[str, Run]  # of the candidates, by their names
+    winner: str
 
     @property
     def stages(self) -> list[str]:
-        """The stages behind the bundle that have run, in the order of the pipeline."""
-        return [name for name in stage_names.all_before_reports(self.task) if name in self.lock.stages]
+        """The stages behind the bundle and its reports, each after those that it needs."""
+        return self.lock.to_reports(self.task)
 
     @property
     def excerpt(self) -> bytes:
@@ -127,7 +126,7 @@ def _content(client: MlflowClient, experiment: str, build: Build, version: Model
 
 def _stage_origin(stage: str, entry: str, build: Build, earlier_builds: Iterable[Run]) -> tuple[str, str | None]:
     """Whether a stage ran for this build, in words, and the run that shows what it made."""
-    trained = {stage_names.train(build.task, architecture): run for architecture, run in build.runs.items()}
+    trained = {tasks.train_stage(candidate): run for candidate, run in build.runs.items()}
     run = trained.get(stage)
     first = next(
         (earlier for earlier in earlier_builds if json.loads(earlier.data.tags[STAGES]).get(stage) == entry), None
@@ -156,10 +155,7 @@ def _note(build: Build, version: ModelVersion, experiment: str, origins: Mapping
 
 def _data_hashes(build: Build) -> dict[str, str]:
     """Path -> md5 of the data that the bundle comes from, and of the bundle."""
-    bundle_md5 = build.lock.outs(stage_names.export(build.task)).get(str(paths.bundle(build.task)), "")
-    data = {**build.lock.outs(stage_names.fetch(build.task)), **build.lock.outs(stage_names.prepare(build.task))}
-    data_files = {path: md5 for path, md5 in data.items() if path.startswith("data/")}
-    return {**data_files, str(paths.bundle(build.task)): bundle_md5}
+    return build.lock.outs_of(build.lock.to_bundle(build.task), "data/", f"{paths.bundle(build.task)}")
 
 
 def _link_version(client: MlflowClient, version: ModelVersion, build: Run, trained: Run) -> mlflow_runs.Added:

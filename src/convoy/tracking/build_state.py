@@ -6,11 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from convoy.core import paths
-from convoy.core import stage_names as stages
-from convoy.core.paths import TASKS, Architecture, Split, Task
+from convoy.core import paths, tasks
+from convoy.core.paths import Split
+from convoy.core.tasks import Candidate, DataSet, Task
 from convoy.tracking.provenance import Lock, same_file
-from convoy.tracking.run_content import DataSet, RunContent, flat_metrics, read_json, read_run, texts, training_file
+from convoy.tracking.run_content import (
+    DataFile,
+    RunContent,
+    flat_metrics,
+    metrics_file,
+    read_json,
+    read_run,
+    texts,
+    training_key,
+)
 
 _CONTEXTS: dict[Split, str] = {"train": "training", "test": "test"}
 
@@ -19,56 +28,69 @@ _CONTEXTS: dict[Split, str] = {"train": "training", "test": "test"}
 class Winner:
     """The bundle that was built for a task, the candidate it holds, and the record of its build."""
 
-    architecture: Architecture
+    candidate: str
     folder: Path
     lock: Lock
 
 
 @dataclass(frozen=True)
 class BuildState:
-    """What the pipeline has built for one task, and what it has not."""
+    """What the pipeline has built for one task, and what it has not; `candidates` are those of params.yaml."""
 
-    task: Task
-    runs: dict[Architecture, RunContent]
+    task: str
+    candidates: list[str]
+    runs: dict[str, RunContent]
     baselines: list[RunContent]
     winner: Winner | None
     missing: list[str]
     lock: Lock
 
 
-def read_build_state(task: Task, lock: Lock) -> BuildState:
-    """Read what is there for `task`; what is absent or older than its inputs is listed as missing."""
+def read_build_state(name: str, lock: Lock) -> BuildState:
+    """Read what is there for a task; what is absent or older than its inputs is listed as missing.
+
+    Raises ParamsInvalid, TaskUnknown.
+    """
+    entries = tasks.read()
+    task, candidates = entries.task(name), entries.of_task(name)
     missing: list[str] = []
-    evaluated = _is_current(lock, stages.evaluate(task), missing)
-    trained = [name for name in paths.architectures(task) if _is_trained(task, name, lock, missing)]
+    evaluated = _is_current(lock, task.evaluate, missing)
+    trained = [candidate for candidate in candidates if _is_trained(candidate, lock, missing)]
     winner = _read_winner(task, lock, trained, missing)
     runs = {
-        name: read_run(task, name, lock, evaluated, winner is not None and winner.architecture == name, missing)
-        for name in trained
+        candidate.name: read_run(
+            candidate, lock, evaluated, winner is not None and winner.candidate == candidate.name, missing
+        )
+        for candidate in trained
     }
-    baselines = _read_baselines(task, lock, missing)
-    return BuildState(task, runs, baselines, winner, list(dict.fromkeys(missing)), lock)
+    baselines = _read_baselines(task, entries.data[task.data], lock, missing)
+    names = [candidate.name for candidate in candidates]
+    return BuildState(name, names, runs, baselines, winner, list(dict.fromkeys(missing)), lock)
 
 
-def keys_of_lock(task: Task, lock: Lock) -> set[str]:
+def keys_of_lock(name: str, lock: Lock) -> set[str]:
     """The keys of the runs that dvc.lock names, also of those whose weights or predictions are not here."""
     missing: list[str] = []
-    reports = {stages.train(task, name): training_file(task, name) for name in paths.architectures(task)}
+    entries = tasks.read()
+    if name not in entries.tasks:
+        return set()
+    task = entries.tasks[name]
+    data = entries.data[task.data]
     keys = {
-        read_json(path)["fingerprint"]
-        for stage, path in reports.items()
-        if _stage_matches_lock(stage, [path], lock, missing)
+        training_key(candidate)
+        for candidate in entries.of_task(name)
+        if _stage_matches_lock(candidate.train, [metrics_file(candidate)], lock, missing)
     }
-    if _stage_matches_lock(stages.BASELINES, [paths.BASELINES], lock, missing):
-        keys |= {run.key for run in read_baseline_runs(task, lock)}
+    if _stage_matches_lock(data.baselines, [_baseline_figures(data)], lock, missing):
+        keys |= {run.key for run in read_baseline_runs(task, data, lock)}
     return keys
 
 
-def read_baseline_runs(task: Task, lock: Lock) -> list[RunContent]:
+def read_baseline_runs(task: Task, data: DataSet, lock: Lock) -> list[RunContent]:
     """A run per baseline, which is never registered; the caller has checked that the reports are those of dvc.lock."""
-    figures = read_json(paths.BASELINES).get(task, {})
-    params = lock.params(stages.BASELINES).get(stages.BASELINES, {})
-    return [_baseline_run(task, name, figures[name], params, lock) for name in figures]
+    figures = read_json(_baseline_figures(data)) or {}
+    params = lock.params(data.baselines).get(f"data.{data.name}.baselines", {})
+    return [_baseline_run(task, data, name, figures[name], params, lock) for name in figures]
 
 
 def matches_lock(path: Path, written: dict[str, str], missing: list[str]) -> bool:
@@ -82,53 +104,58 @@ def matches_lock(path: Path, written: dict[str, str], missing: list[str]) -> boo
     return True
 
 
-def _is_trained(task: Task, architecture: Architecture, lock: Lock, missing: list[str]) -> bool:
+def _is_trained(candidate: Candidate, lock: Lock, missing: list[str]) -> bool:
     """Whether the weights of the training in dvc.lock are here; its reports prove nothing, since git holds them."""
-    files = [training_file(task, architecture), paths.candidate(task, architecture) / "weights.safetensors"]
-    return _stage_matches_lock(stages.train(task, architecture), files, lock, missing)
+    files = [metrics_file(candidate), paths.candidate(candidate.task, candidate.name)]
+    return _stage_matches_lock(candidate.train, files, lock, missing)
 
 
-def _read_baselines(task: Task, lock: Lock, missing: list[str]) -> list[RunContent]:
+def _read_baselines(task: Task, data: DataSet, lock: Lock, missing: list[str]) -> list[RunContent]:
     """The baselines whose figures (in git) and predictions (not in git) are here."""
-    are_built = _stage_matches_lock(stages.BASELINES, [paths.BASELINES, paths.baselines(task)], lock, missing)
-    return read_baseline_runs(task, lock) if are_built else []
+    files = [_baseline_figures(data), paths.baselines(data.name) / "predictions.csv"]
+    return read_baseline_runs(task, data, lock) if _stage_matches_lock(data.baselines, files, lock, missing) else []
 
 
-def _baseline_run(task: Task, name: str, figures: dict[str, float], params: dict[str, Any], lock: Lock) -> RunContent:
-    stage_names = [stages.fetch(task), stages.prepare(task), stages.BASELINES]
-    baseline_params = {"seed": params["seed"], **params[task].get("counting", {}), **params[task][name]}
-    made_ms = int(paths.BASELINES.stat().st_mtime * 1000)
+def _baseline_figures(data: DataSet) -> Path:
+    return paths.baselines(data.name) / "figures.json"
+
+
+def _baseline_run(
+    task: Task, data: DataSet, name: str, figures: dict[str, float], params: dict[str, Any], lock: Lock
+) -> RunContent:
+    stages = lock.behind(data.baselines)
+    own_params = params.get("networks", params)  # of images each baseline is a network
+    shared = {key: value for key, value in params.get("counting", {}).items()}
+    baseline_params = {"seed": params.get("seed"), **shared, **own_params.get(name, {})}
+    made_ms = int(_baseline_figures(data).stat().st_mtime * 1000)
     return RunContent(
         name=f"baseline-{name}",
-        key=_baseline_key(task, name, baseline_params, lock),
+        key=_baseline_key(task, data, name, baseline_params, lock),
         started_ms=made_ms,
         ended_ms=made_ms,
         params=texts({"baseline": name, **baseline_params}),
         tags={
-            "convoy.task": task,
+            "convoy.task": task.name,
             "convoy.baseline": "true",
-            "mlflow.source.name": f"dvc repro {stages.BASELINES}",
+            "mlflow.source.name": f"dvc repro {data.baselines}",
             "mlflow.source.type": "LOCAL",
         },
         metrics=flat_metrics(figures, "test"),
         data_sets=[
-            DataSet(f"{task}-{split}", md5[:36], path, context)
+            DataFile(f"{data.name}-{split}", md5[:36], path, context)
             for split, context in _CONTEXTS.items()
-            for path, md5 in lock.deps(stages.BASELINES).items()
-            if path == str(paths.prepared(task, split))
+            for path, md5 in lock.deps(data.baselines).items()
+            if path == str(paths.split_file(data.name, split))
         ],
-        files={"dvc.lock": lock.excerpt(stage_names)},
-        note=f"A simple model of the {task} split, the measure of the candidates beside it; it never serves.",
-        changed_code=lock.changed_code(stage_names),
+        files={"dvc.lock": lock.excerpt(stages)},
+        note=f"A simple model of the data set {data.name}, the measure of the candidates beside it; it never serves.",
+        changed_code=lock.changed_code(stages),
     )
 
 
-def _baseline_key(task: Task, name: str, params: dict[str, Any], lock: Lock) -> str:
-    """The sha256 of the inputs and params of this baseline, without what concerns other tasks alone."""
-    other_tasks = [other for other in TASKS if other != task]
-    hashes = lock.deps(stages.BASELINES)
-    deps = {path: md5 for path, md5 in hashes.items() if not any(other in path for other in other_tasks)}
-    content = {"task": task, "baseline": name, "params": params, "deps": deps}
+def _baseline_key(task: Task, data: DataSet, name: str, params: dict[str, Any], lock: Lock) -> str:
+    """The sha256 of the inputs and params of this baseline."""
+    content = {"task": task.name, "baseline": name, "params": params, "deps": lock.deps(data.baselines)}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -149,38 +176,36 @@ def _is_current(lock: Lock, stage: str, missing: list[str]) -> bool:
 
 def _is_evaluated(task: Task, lock: Lock, missing: list[str]) -> bool:
     """Whether evaluate measured the bundle that export made and that is here, and its test report is still there."""
-    bundle, exported = paths.bundle(task), lock.outs(stages.export(task))
-    if lock.deps(stages.evaluate(task)).get(str(bundle)) != exported.get(str(bundle)):
-        missing.append(f"{stages.evaluate(task)} has not judged the bundle that {stages.export(task)} made")
+    bundle, exported = paths.bundle(task.name), lock.outs(task.export)
+    if lock.deps(task.evaluate).get(str(bundle)) != exported.get(str(bundle)):
+        missing.append(f"{task.evaluate} has not judged the bundle that {task.export} made")
         return False
-    test_report = paths.reports(task) / "test.json"
+    test_report = paths.reports(task.name) / "test.json"
     checks = [
         matches_lock(bundle, exported, missing),
-        matches_lock(test_report, lock.outs(stages.evaluate(task)), missing),
+        matches_lock(test_report, lock.outs(task.evaluate), missing),
     ]
     return all(checks)
 
 
-def _read_winner(task: Task, lock: Lock, trained: list[Architecture], missing: list[str]) -> Winner | None:
+def _read_winner(task: Task, lock: Lock, trained: list[Candidate], missing: list[str]) -> Winner | None:
     """The bundle that evaluate measured; None where it, its weights or its figures are not those of dvc.lock."""
-    names = [*([stages.choose(task)] if stages.is_chosen(task) else []), stages.export(task), stages.evaluate(task)]
-    current = [_is_current(lock, name, missing) for name in names]
+    current = [_is_current(lock, name, missing) for name in (task.choose, task.export, task.evaluate)]
     if not all(current) or not _is_evaluated(task, lock, missing):
         return None
-    architecture = _chosen_architecture(task, lock, missing)
-    if architecture not in trained:
+    if not matches_lock(paths.choice(task.name), lock.outs(task.choose), missing):
         return None
-    metrics = paths.reports(task) / architecture / "metrics.json"
-    if not matches_lock(metrics, lock.outs(stages.train(task, architecture)), missing):
+    name = read_json(paths.choice(task.name))["candidate"]
+    chosen = next((candidate for candidate in trained if candidate.name == name), None)
+    if chosen is None or not _is_as_trained(task, chosen, lock, missing):
         return None
-    return Winner(architecture, paths.bundle(task), lock)
+    return Winner(name, paths.bundle(task.name), lock)
 
 
-def _chosen_architecture(task: Task, lock: Lock, missing: list[str]) -> Architecture | None:
-    """The candidate that the bundle should hold: the chosen one, or the only one."""
-    if not stages.is_chosen(task):
-        return paths.architectures(task)[0]
-    if not matches_lock(paths.choice(task), lock.outs(stages.choose(task)), missing):
-        return None
-    chosen: Architecture = read_json(paths.choice(task))["architecture"]
-    return chosen
+def _is_as_trained(task: Task, chosen: Candidate, lock: Lock, missing: list[str]) -> bool:
+    """Whether what `choose` copied is what the training in dvc.lock made."""
+    winner, trained = paths.winner(task.name), paths.candidate(task.name, chosen.name)
+    if lock.outs(task.choose).get(str(winner)) == lock.outs(chosen.train).get(str(trained)):
+        return True
+    missing.append(f"stage {task.choose} is older than {trained}")
+    return False

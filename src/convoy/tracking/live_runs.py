@@ -56,7 +56,7 @@ def follow(lines: Iterable[str]) -> None:
 
 
 def _follow_training(start: Event, events: "SimpleQueue[Event]") -> None:
-    lock = Path(f".run/training/{start['task']}-{start['architecture']}.lock")
+    lock = Path(f".run/training/{start['candidate']}.lock")
     lock.parent.mkdir(parents=True, exist_ok=True)
     # Wait for the follower of a killed training: it may still mark the run that this training continues.
     with locks.hold_when_free(lock):
@@ -145,14 +145,14 @@ class _LiveRun:
         return str(run.info.run_id)
 
     def _content(self) -> RunContent:
-        task, architecture = self.start["task"], self.start["architecture"]
+        task, candidate, network = (self.start[name] for name in ("task", "candidate", "network"))
         return RunContent(
-            name=f"{task}-{architecture}",
+            name=candidate,
             key=self.start["fingerprint"],
             started_ms=self.start["started_ms"],
             ended_ms=self.start["started_ms"],
-            params={"architecture": architecture, **texts(self.start["params"])},
-            tags={"convoy.task": task, "convoy.architecture": architecture, **self._process},
+            params={"architecture": network, **texts(self.start["params"])},
+            tags={"convoy.task": task, "convoy.candidate": candidate, "convoy.architecture": network, **self._process},
             curves=curves_of(self.rows),
         )
 

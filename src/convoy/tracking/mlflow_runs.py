@@ -11,13 +11,12 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunStatus, RunTag, ViewType
 
 from convoy.bundles.bundle import MANIFEST, Bundle
-from convoy.core import atomic
-from convoy.core.paths import Task
+from convoy.core import atomic, tasks
 from convoy.core.process import process_tags
 from convoy.tracking import settings
 from convoy.tracking.artifacts import StoreMoved, list_files, put_files
 from convoy.tracking.provenance import GitState
-from convoy.tracking.run_content import DataSet, RunContent, texts
+from convoy.tracking.run_content import DataFile, RunContent, texts
 
 RUN_KEY = "convoy.run_key"
 SOURCES = "convoy.git_dirty"  # written once, when the run is first published
@@ -44,12 +43,12 @@ def open_store() -> MlflowClient:
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
-def experiment_name(task: Task) -> str:
+def experiment_name(task: str) -> str:
     """The name of the experiment that holds all runs of a task."""
     return f"convoy-{task}"
 
 
-def experiment_of(client: MlflowClient, task: Task) -> str:
+def experiment_of(client: MlflowClient, task: str) -> str:
     """The id of a task's experiment, made or brought back from the bin where needed."""
     return experiment_named(client, experiment_name(task))
 
@@ -61,7 +60,7 @@ def experiment_named(client: MlflowClient, name: str) -> str:
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         return str(client.create_experiment(name, artifact_location=location))
-    if location is not None and experiment.artifact_location != location:
+    if location is not None and experiment.artifact_location not in (location, _former_location(name)):
         stored_folder = unquote(urlparse(experiment.artifact_location).path)
         raise StoreMoved(
             f"{settings.database()} keeps the files of {name} under {stored_folder}, this folder's are under "
@@ -71,6 +70,12 @@ def experiment_named(client: MlflowClient, name: str) -> str:
     if experiment.lifecycle_stage == "deleted":
         client.restore_experiment(experiment.experiment_id)
     return str(experiment.experiment_id)
+
+
+def _former_location(name: str) -> str | None:
+    """Where the files of an experiment lie that had another name when it was made."""
+    former = tasks.FORMER_NAMES.get(name.removeprefix("convoy-"))
+    return (settings.artifact_root() / experiment_name(former)).as_uri() if former else None
 
 
 def find_runs(client: MlflowClient, experiment_id: str, key: str) -> list[Run]:
@@ -145,19 +150,20 @@ def with_sources(content: RunContent, git: GitState | None) -> RunContent:
     return replace(content, tags={**content.tags, **tags}, files={**content.files, **files})
 
 
-def run_of_bundle(bundle: Bundle, folder: Path) -> RunContent:
+def run_of_bundle(bundle: Bundle, folder: Path, task: str = "") -> RunContent:
     """A run for a bundle whose candidate is no longer in dvc.lock: what its card says."""
-    card = bundle.card
+    card, task = bundle.card, task or bundle.card.task
     ended_ms = int((folder / MANIFEST).stat().st_mtime * 1000)
     return RunContent(
-        name=f"{card.task}-{card.architecture}",
+        name=card.candidate or f"{card.task}-{card.architecture}",
         key=f"bundle:{bundle.digest}",
         started_ms=ended_ms,
         ended_ms=ended_ms,
         params={"architecture": card.architecture, **texts(card.params)},
         tags={
-            "convoy.task": card.task,
+            "convoy.task": task,
             "convoy.architecture": card.architecture,
+            "convoy.candidate": card.candidate or "",
             "convoy.bundle_digest": bundle.digest,
         },
         note="Brought back from the bundle that serves; the figures of its training are not in this tree.",
@@ -221,7 +227,7 @@ def _missing_metrics(client: MlflowClient, run: Run, content: RunContent) -> lis
     return missing
 
 
-def _add_data_sets(client: MlflowClient, run: Run, data_sets: list[DataSet], added: Added) -> None:
+def _add_data_sets(client: MlflowClient, run: Run, data_sets: list[DataFile], added: Added) -> None:
     stored = {(item.dataset.name, item.dataset.digest) for item in run.inputs.dataset_inputs} if run.inputs else set()
     missing = [item for item in data_sets if (item.name, item.digest) not in stored]
     inputs = [

@@ -8,13 +8,17 @@ import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from convoy.core import tasks
+
 LOCK = Path("dvc.lock")
 _CODE_FOLDERS = ("src/", "pipelines/")
+IGNORED = ("__pycache__", "*.pyc", "*~", "*.swp", ".DS_Store")  # as .dvcignore says
 _YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # 40 ms instead of 300; not every build of PyYAML has it
 
 # Files that the pipeline itself writes are no edits: dvc.lock names them by hash.
@@ -48,6 +52,15 @@ class Lock:
                 f"{path} is not a DVC lock file ({error}); run `dvc repro`, or `git checkout {path}`"
             ) from None
 
+    def without_leftovers(self, stages: set[str]) -> "Lock":
+        """Without the stages of entries that were taken out of params.yaml; `stages` are those of the others.
+
+        DVC leaves them in dvc.lock. Stages that a user has added to dvc.yaml stay.
+        """
+        kinds = {name.partition("@")[0] for name in stages}
+        is_left = {name: name.partition("@")[0] in kinds and name not in stages for name in self.stages}
+        return Lock({name: content for name, content in self.stages.items() if not is_left[name]})
+
     def deps(self, stage: str) -> dict[str, str]:
         """Path -> md5 of all that a stage read."""
         return self._hashes(stage, "deps")
@@ -62,9 +75,60 @@ class Lock:
         return {key: value for content in files.values() for key, value in content.items()}
 
     def outdated(self, stage: str) -> list[str]:
-        """Inputs of a stage that another stage has made again since; empty for a stage that is up to date."""
+        """Inputs of a stage that another stage has made again since; empty for a stage that is up to date.
+
+        An input that holds the outputs of several stages, or is a part of one, is compared with what lies here, if all
+        of it does.
+        """
         made = {path: md5 for name in self.stages for path, md5 in self.outs(name).items()}
-        return [path for path, md5 in self.deps(stage).items() if made.get(path, md5) != md5]
+        return [path for path, md5 in self.deps(stage).items() if not _is_current(path, md5, made)]
+
+    def producers(self, path: str) -> list[str]:
+        """The stages that wrote a path, a folder that holds it, or anything in it."""
+        return [name for name in self.stages if any(_overlap(path, out) for out in self.outs(name))]
+
+    def behind(self, stage: str) -> list[str]:
+        """The stages that a stage's inputs come from, each after those that it needs; itself is last."""
+        ordered: dict[str, None] = {}
+
+        def visit(name: str) -> None:
+            for path in self.deps(name):
+                for earlier in self.producers(path):
+                    if earlier not in ordered and earlier != name:
+                        visit(earlier)
+            ordered[name] = None
+
+        if stage in self.stages:
+            visit(stage)
+        return list(ordered)
+
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks whose bundles it names, by the names of its time."""
+        outs = [out for name in self.stages for out in self.outs(name)]
+        return [out.removeprefix("bundles/") for out in outs if out.startswith("bundles/")]
+
+    def name_of(self, task: str) -> str | None:
+        """The name that a task has here; None where no stage has made its bundle."""
+        return next((name for name in tasks.names_of(task) if name in self.tasks), None)
+
+    def to_bundle(self, task: str) -> list[str]:
+        """The stages that a task's bundle comes from, each after those that it needs."""
+        name = self.name_of(task)
+        exporters = self.producers(f"bundles/{name}") if name else []
+        return self.behind(exporters[0]) if exporters else []
+
+    def to_reports(self, task: str) -> list[str]:
+        """The stages that a task's bundle and its evaluation come from."""
+        bundle = f"bundles/{self.name_of(task)}"
+        evaluations = [name for name in self.stages if bundle in self.deps(name)]
+        behind = [name for evaluation in evaluations for name in self.behind(evaluation)]
+        return list(dict.fromkeys([*behind, *self.to_bundle(task)]))
+
+    def outs_of(self, stages: list[str], *folders: str) -> dict[str, str]:
+        """Path -> md5 of what these stages wrote below folders such as `data/`; below any without them."""
+        outs = {path: md5 for name in stages for path, md5 in self.outs(name).items()}
+        return {path: md5 for path, md5 in outs.items() if not folders or path.startswith(folders)}
 
     def changed_code(self, stages: list[str]) -> list[str]:
         """Source files that have changed since these stages ran: the present ones did not make the outputs."""
@@ -83,6 +147,19 @@ class Lock:
         return {entry["path"]: str(entry.get("md5", "")) for entry in entries}
 
 
+def _overlap(first: str, second: str) -> bool:
+    """Whether two paths are the same, or one lies in the other."""
+    return first == second or first.startswith(f"{second}/") or second.startswith(f"{first}/")
+
+
+def _is_current(path: str, md5: str, made: dict[str, str]) -> bool:
+    if path in made:
+        return made[path] == md5
+    parts = [out for out in made if _overlap(path, out)]
+    is_whole = Path(path).exists() and all(Path(part).exists() for part in parts)
+    return not parts or not is_whole or md5_of(Path(path)) == md5
+
+
 def same_file(path: Path, md5: str) -> bool:
     """Whether a file or folder is there and has this hash of DVC's."""
     return path.exists() and md5_of(path) == md5
@@ -95,9 +172,14 @@ def md5_of(path: Path) -> str:
 
 def _md5_of_folder(folder: Path) -> str:
     """DVC's hash of a folder: that of a JSON list of its files."""
-    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if _counts(path)}
     entries = [{"md5": _md5(path.read_bytes()), "relpath": name} for name, path in sorted(files.items())]
     return _md5(json.dumps(entries, sort_keys=True).encode()) + ".dir"
+
+
+def _counts(path: Path) -> bool:
+    """Whether DVC counts a file as part of a folder: not those that .dvcignore names for all folders."""
+    return path.is_file() and not any(fnmatch(part, pattern) for part in path.parts for pattern in IGNORED)
 
 
 def _md5(content: bytes) -> str:

@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 
 from convoy.bundles.predictor import Predictor, Prepared
+from convoy.core.rejection import InputRejected
 from convoy.kinds.registry import module
-from convoy.kinds.rejection import InputRejected
 
 _MAX_NAMED_ROWS = 5  # rejected rows that an error names; a table may have millions
 
@@ -19,7 +19,7 @@ class RawInputModel:
     def __init__(self, folder: Path) -> None:
         self._predictor = Predictor(folder)
         self._task = self._predictor.card.task
-        self._is_bytes = module(self._predictor.card.kind, "raw").RAW is bytes
+        self._is_bytes = module(self._predictor.card.kind, "items.raw").RAW is bytes
 
     def predict(self, table: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """A row per input, with the index of `table`: label, probability, probabilities (label -> share).

@@ -16,8 +16,7 @@ from mlflow.types.schema import Map, TensorSpec
 
 import convoy
 from convoy.bundles.bundle import RELEASE, Bundle, read_bundle
-from convoy.core.paths import Task, kind_of
-from convoy.kinds.registry import module
+from convoy.kinds.registry import KINDS, module
 from convoy.tracking.artifacts import list_files, put_files
 from convoy.tracking.registry import DIGEST, FOLDER, bundle_folder, find_version, model_folder, model_name
 
@@ -32,24 +31,24 @@ _CODE_FILES = (
     "core/params.py",
     "core/paths.py",
     "core/png.py",
+    "core/rejection.py",
+    "core/tasks.py",
     "kinds/__init__.py",
-    "kinds/image/__init__.py",
-    "kinds/image/explanation.py",
-    "kinds/image/preprocessing.py",
-    "kinds/image/raw.py",
     "kinds/registry.py",
-    "kinds/rejection.py",
-    "kinds/text/__init__.py",
-    "kinds/text/explanation.py",
-    "kinds/text/preprocessing.py",
-    "kinds/text/raw.py",
     "tracking/__init__.py",
     "tracking/pyfunc.py",
+)
+_CODE_FILES_OF_KIND = (  # of every kind: a process that loads two versions has the code of the first
+    "__init__.py",
+    "explanation.py",
+    "items/__init__.py",
+    "items/preprocessing.py",
+    "items/raw.py",
 )
 _REQUIREMENTS = ("numpy", "onnxruntime", "pandas", "pillow", "pydantic", "pyyaml", "tokenizers")
 
 
-def register(client: MlflowClient, task: Task, folder: Path, run_id: str, tags: dict[str, str]) -> ModelVersion:
+def register(client: MlflowClient, task: str, folder: Path, run_id: str, tags: dict[str, str]) -> ModelVersion:
     """The version of this bundle, made where it is missing: its files first, so no version is without them."""
     bundle = read_bundle(folder)
     version = find_version(client, task, bundle.digest)
@@ -67,7 +66,7 @@ def register(client: MlflowClient, task: Task, folder: Path, run_id: str, tags: 
     return client.create_model_version(model_name(task), source, run_id, tags={DIGEST: bundle.digest, **tags})
 
 
-def _unused_folder(client: MlflowClient, task: Task, run_id: str, bundle: Bundle) -> str:
+def _unused_folder(client: MlflowClient, task: str, run_id: str, bundle: Bundle) -> str:
     """`model`, or a name with the digest where another export of the same training has `model`."""
     versions = client.search_model_versions(f"name = '{model_name(task)}' and run_id = '{run_id}'")
     return f"{FOLDER}-{bundle.digest[:12]}" if versions else FOLDER
@@ -95,7 +94,7 @@ def _store_model(client: MlflowClient, run_id: str, model: str, folder: Path, bu
         data, code = Path(temporary, "bundle"), Path(temporary, "convoy")
         shutil.copytree(folder.resolve(), data, ignore=ignore)
         code.mkdir()
-        for name in _CODE_FILES:
+        for name in [*_CODE_FILES, *(f"kinds/{kind}/{name}" for kind in KINDS for name in _CODE_FILES_OF_KIND)]:
             (code / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(package / name, code / name)
         mlflow.pyfunc.save_model(
@@ -104,7 +103,7 @@ def _store_model(client: MlflowClient, run_id: str, model: str, folder: Path, bu
             data_path=str(data),
             code_paths=[str(code)],
             pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in ("mlflow", *_REQUIREMENTS)],
-            signature=_signature(bundle.card.task),
+            signature=_signature(bundle),
             input_example=pd.DataFrame({bundle.card.task: [bundle.shown_input]}),
             metadata={DIGEST: bundle.digest, "labels": list(bundle.card.labels)},
         )
@@ -115,9 +114,9 @@ def _store_model(client: MlflowClient, run_id: str, model: str, folder: Path, bu
         put_files(client, run_id, files)
 
 
-def _signature(task: Task) -> ModelSignature:
-    is_bytes = module(kind_of(task), "raw").RAW is bytes
-    input_column = ColSpec(DataType.binary if is_bytes else DataType.string, task)
+def _signature(bundle: Bundle) -> ModelSignature:
+    is_bytes = module(bundle.card.kind, "items.raw").RAW is bytes
+    input_column = ColSpec(DataType.binary if is_bytes else DataType.string, bundle.card.task)
     output_columns: list[ColSpec | TensorSpec] = [
         ColSpec(DataType.string, "label"),
         ColSpec(DataType.double, "probability"),

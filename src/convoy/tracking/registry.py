@@ -15,7 +15,6 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from convoy.bundles.bundle import BundleInvalid, digest_of, read_bundle
-from convoy.core.paths import Task
 from convoy.tracking import artifacts
 from convoy.tracking.artifacts import ArtifactRefused
 from convoy.tracking.settings import DIGEST as DIGEST
@@ -53,13 +52,13 @@ def digest_of_version(version: ModelVersion) -> str:
     return str(version.tags[DIGEST])
 
 
-def find_version(client: MlflowClient, task: Task, digest: str) -> ModelVersion | None:
+def find_version(client: MlflowClient, task: str, digest: str) -> ModelVersion | None:
     """The version that holds the bundle with this digest."""
     versions = client.search_model_versions(f"name = '{model_name(task)}' and tags.{DIGEST} = '{digest}'")
     return min(versions, key=lambda version: int(version.version), default=None)
 
 
-def get_version(client: MlflowClient, task: Task, version: str) -> ModelVersion:
+def get_version(client: MlflowClient, task: str, version: str) -> ModelVersion:
     """One version by its number. Raises VersionUnknown, which lists the existing ones."""
     try:
         return client.get_model_version(model_name(task), version)
@@ -71,7 +70,7 @@ def get_version(client: MlflowClient, task: Task, version: str) -> ModelVersion:
         ) from None
 
 
-def version_with(client: MlflowClient, task: Task, alias: Alias) -> ModelVersion | None:
+def version_with(client: MlflowClient, task: str, alias: Alias) -> ModelVersion | None:
     """The version that has an alias now; None where none has."""
     try:
         return client.get_model_version_by_alias(model_name(task), alias)
@@ -81,7 +80,22 @@ def version_with(client: MlflowClient, task: Task, alias: Alias) -> ModelVersion
         return None
 
 
-def set_alias(client: MlflowClient, task: Task, alias: Alias, version: str) -> bool:
+def has_model(client: MlflowClient, name: str) -> bool:
+    """Whether a model of this name is registered."""
+    return aliases_of(client, name) is not None
+
+
+def aliases_of(client: MlflowClient, name: str) -> dict[str, str] | None:
+    """The aliases of a registered model with their versions; None where no model of this name is registered."""
+    try:
+        return dict(client.get_registered_model(name).aliases)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+
+
+def set_alias(client: MlflowClient, task: str, alias: Alias, version: str) -> bool:
     """Give `version` the alias; returns whether anything changed. A champion is no longer challenger."""
     changed = False
     current = version_with(client, task, alias)
@@ -94,6 +108,12 @@ def set_alias(client: MlflowClient, task: Task, alias: Alias, version: str) -> b
             client.delete_registered_model_alias(model_name(task), "challenger")
             changed = True
     return changed
+
+
+def remove_alias(client: MlflowClient, task: str, alias: Alias) -> None:
+    """Take an alias away; nothing happens where no version has it."""
+    if version_with(client, task, alias) is not None:
+        client.delete_registered_model_alias(model_name(task), alias)
 
 
 def model_folder(version: ModelVersion) -> str:

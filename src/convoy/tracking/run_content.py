@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from convoy.core import paths
-from convoy.core import stage_names as stages
-from convoy.core.paths import Architecture, Task
+from convoy.core import paths, tasks
+from convoy.core.tasks import Candidate
 from convoy.tracking.provenance import Lock, same_file
 
 # MLflow allows word characters and `-./ :`, no colon on Windows, and refuses a name that changes as a path does:
@@ -52,7 +51,7 @@ def flat_metrics(content: Any, prefix: str) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class DataSet:
+class DataFile:
     """One prepared file that a candidate learnt from or was measured on."""
 
     name: str
@@ -73,7 +72,7 @@ class RunContent:
     tags: dict[str, str] = field(default_factory=dict)
     curves: dict[str, list[tuple[int, int, float]]] = field(default_factory=dict)  # (epoch, ms since start, value)
     metrics: dict[str, float] = field(default_factory=dict)
-    data_sets: list[DataSet] = field(default_factory=list)
+    data_sets: list[DataFile] = field(default_factory=list)
     files: dict[str, Path | bytes] = field(default_factory=dict)
     note: str = ""
     changed_code: list[str] = field(default_factory=list)  # sources that have changed since this was made
@@ -96,9 +95,14 @@ def flatten(content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield from flatten(value, f"{prefix}.{key}" if prefix else str(key))
 
 
-def training_file(task: Task, architecture: Architecture) -> Path:
-    """File that holds the fingerprint of a candidate's training."""
-    return paths.reports(task) / architecture / "training.json"
+def metrics_file(candidate: Candidate) -> Path:
+    """File of a training's figures, with its fingerprint."""
+    return paths.candidate_reports(candidate.task, candidate.name) / "metrics.json"
+
+
+def training_key(candidate: Candidate) -> str:
+    """The fingerprint of a candidate's training."""
+    return str(read_json(metrics_file(candidate))["training"]["fingerprint"])
 
 
 def texts(content: Any) -> dict[str, str]:
@@ -106,56 +110,55 @@ def texts(content: Any) -> dict[str, str]:
     return {name: leaf if isinstance(leaf, str) else json.dumps(leaf) for name, leaf in flatten(content)}
 
 
-def read_run(
-    task: Task, architecture: Architecture, lock: Lock, evaluated: bool, is_winner: bool, missing: list[str]
-) -> RunContent:
-    """What there is of a candidate whose training.json is the one of dvc.lock; `missing` lists what is not."""
-    train = stages.train(task, architecture)
-    reports = paths.reports(task) / architecture
-    written = {**lock.outs(train), **lock.outs(stages.evaluate(task))}
+def read_run(candidate: Candidate, lock: Lock, evaluated: bool, is_winner: bool, missing: list[str]) -> RunContent:
+    """What there is of a candidate whose metrics.json is the one of dvc.lock; `missing` lists what is not."""
+    task = tasks.read().task(candidate.task)
+    written = {**lock.outs(candidate.train), **lock.outs(task.evaluate)}
+    reports = paths.candidate_reports(candidate.task, candidate.name)
     curves = _read_curves(reports / "curves.csv")
     elapsed_ms = max((point[1] for points in curves.values() for point in points), default=0)
-    ended_ms = _made_at_ms(paths.candidate(task, architecture), reports)
-    files = _report_files(task, architecture, evaluated, is_winner, written, missing)
+    ended_ms = _made_at_ms(paths.candidate(candidate.task, candidate.name), reports)
+    stages = lock.behind(candidate.train)
     return RunContent(
-        name=f"{task}-{architecture}",
-        key=read_json(training_file(task, architecture))["fingerprint"],
+        name=candidate.name,
+        key=training_key(candidate),
         started_ms=ended_ms - elapsed_ms,
         ended_ms=ended_ms,
-        params=_params(task, architecture, lock),
-        tags=_tags(task, architecture, lock),
+        params=_params(candidate, lock),
+        tags=_tags(candidate, lock),
         curves=curves,
-        metrics=_metrics(task, architecture, evaluated, is_winner, written),
-        data_sets=_data_sets(task, architecture, lock, evaluated),
-        files={**files, "dvc.lock": lock.excerpt([stages.fetch(task), stages.prepare(task), train])},
-        note=f"Candidate {task}-{architecture} as `dvc repro` trained it; `dvc.lock` names its data and weights.",
-        changed_code=lock.changed_code([stages.fetch(task), stages.prepare(task), train]),
+        metrics=_metrics(candidate, evaluated, is_winner, written),
+        data_sets=_data_sets(candidate, lock, evaluated),
+        files={
+            **_report_files(candidate, evaluated, is_winner, written, missing),
+            "dvc.lock": lock.excerpt(stages),
+        },
+        note=f"Candidate {candidate.name} as `dvc repro` trained it; `dvc.lock` names its data and weights.",
+        changed_code=lock.changed_code(stages),
     )
 
 
-def _params(task: Task, architecture: Architecture, lock: Lock) -> dict[str, str]:
+def _params(candidate: Candidate, lock: Lock) -> dict[str, str]:
     """The params of the training; the same idea has the same name in every candidate."""
-    section = ".".join(stages.training_section(task, architecture))
-    names = {section: "", stages.prepare(task): "prepare", stages.fetch(task): "fetch"}
-    stage_names = [stages.fetch(task), stages.prepare(task), stages.train(task, architecture)]
-    params = {"architecture": str(architecture)}
-    for key, value in ((key, value) for stage in stage_names for key, value in lock.params(stage).items()):
-        name = names.get(key, key.removeprefix("train."))
+    data = f"data.{candidate.data}"
+    names = {candidate.key: "", f"{data}.prepare": "prepare", f"{data}.fetch": "fetch", f"{data}.kind": "kind"}
+    params = {"architecture": candidate.network}
+    for key, value in (pair for stage in lock.behind(candidate.train) for pair in lock.params(stage).items()):
+        name = names.get(key, key)
         params |= texts({name: value} if name else value)
     return params
 
 
-def _tags(task: Task, architecture: Architecture, lock: Lock) -> dict[str, str]:
-    train = stages.train(task, architecture)
-    data = {path: md5 for path, md5 in lock.deps(train).items() if path.startswith("data/")}
-    outputs = {path: md5 for path, md5 in lock.outs(train).items() if path.startswith("candidates/")}
-    raw = {path: md5 for path, md5 in lock.outs(stages.fetch(task)).items()}
+def _tags(candidate: Candidate, lock: Lock) -> dict[str, str]:
+    data = {path: md5 for path, md5 in lock.deps(candidate.train).items() if path.startswith("data/")}
+    made = lock.outs_of(lock.behind(candidate.train), "data/", "candidates/")
     return {
-        "convoy.task": task,
-        "convoy.architecture": architecture,
-        "mlflow.source.name": f"dvc repro {train}",
+        "convoy.task": candidate.task,
+        "convoy.candidate": candidate.name,
+        "convoy.architecture": candidate.network,
+        "mlflow.source.name": f"dvc repro {candidate.train}",
         "mlflow.source.type": "LOCAL",
-        **{f"convoy.dvc.{path}": md5 for path, md5 in {**raw, **data, **outputs}.items()},
+        **{f"convoy.dvc.{path}": md5 for path, md5 in {**data, **made}.items()},
     }
 
 
@@ -177,32 +180,31 @@ def curves_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[tuple[int, in
     return curves
 
 
-def _metrics(
-    task: Task, architecture: Architecture, evaluated: bool, is_winner: bool, written: dict[str, str]
-) -> dict[str, float]:
+def _metrics(candidate: Candidate, evaluated: bool, is_winner: bool, written: dict[str, str]) -> dict[str, float]:
     """The figures of the reports that dvc.lock names; one that was changed since gives none."""
 
     def figures(path: Path) -> Any:
         return read_json(path) if same_file(path, written.get(str(path), "")) else {}
 
-    metrics = flat_metrics(figures(paths.reports(task) / architecture / "metrics.json"), "")
-    if evaluated:
-        metrics |= flat_metrics(figures(paths.reports(task) / "candidates.json").get(architecture, {}), "test")
-    if evaluated and is_winner:
-        metrics |= flat_metrics(figures(paths.reports(task) / "test.json"), "test")
-        metrics |= flat_metrics(figures(paths.reports(task) / "slices.json"), "slices")
-        metrics |= flat_metrics(figures(paths.reports(task) / "explanation.json"), "explanation")
+    training = figures(metrics_file(candidate))
+    metrics = flat_metrics({name: value for name, value in training.items() if name != "training"}, "")
+    test = dict(figures(paths.reports(candidate.task) / "test.json")) if evaluated else {}
+    metrics |= flat_metrics(test.pop("candidates", {}).get(candidate.name, {}), "test")
+    if is_winner:
+        for part in ("slices", "explanation"):
+            metrics |= flat_metrics(test.pop(part, None), part)
+        metrics |= flat_metrics(test, "test")
     return {name: value for name, value in metrics.items() if not math.isnan(value)}
 
 
-def _data_sets(task: Task, architecture: Architecture, lock: Lock, evaluated: bool) -> list[DataSet]:
-    inputs = lock.deps(stages.train(task, architecture))
+def _data_sets(candidate: Candidate, lock: Lock, evaluated: bool) -> list[DataFile]:
+    inputs = lock.deps(candidate.train)
     if evaluated:
-        inputs = {**inputs, **lock.deps(stages.evaluate(task))}
+        inputs = {**inputs, **lock.deps(tasks.read().task(candidate.task).evaluate)}
     return [
-        DataSet(f"{task}-{split}", md5[:36], path, _CONTEXTS[split])
+        DataFile(f"{candidate.data}-{split}", md5[:36], path, _CONTEXTS[split])
         for path, md5 in inputs.items()
-        if path.startswith(f"data/prepared/{paths.kind_of(task)}/") and (split := _split_of(path))
+        if path.startswith(f"{paths.prepared(candidate.data)}/") and (split := _split_of(path))
     ]
 
 
@@ -212,25 +214,19 @@ def _split_of(path: str) -> str | None:
 
 
 def _report_files(
-    task: Task,
-    architecture: Architecture,
-    evaluated: bool,
-    is_winner: bool,
-    written: dict[str, str],
-    missing: list[str],
+    candidate: Candidate, evaluated: bool, is_winner: bool, written: dict[str, str], missing: list[str]
 ) -> dict[str, Path | bytes]:
-    folder = paths.reports(task)
-    wanted = [folder / architecture / name for name in ("training.json", "metrics.json", "curves.csv")]
-    wanted += [paths.data_reports(task) / name for name in ("data.json", "data.html", "findings.json", "rejected.csv")]
+    folder = paths.reports(candidate.task)
+    own, pictures = paths.candidate_reports(candidate.task, candidate.name), folder / "pictures"
+    wanted = [own / "metrics.json", own / "curves.csv"]
+    data = paths.data_reports(candidate.data)
+    wanted += [data / name for name in ("data.json", "data.html", "findings.json", "rejected.csv")]
     if evaluated:
-        wanted += [folder / architecture / name for name in ("confusion.png", "misclassified.png")]
-        wanted += [folder / "candidates.json"]
+        wanted += [pictures / f"{candidate.name}-{name}.png" for name in ("confusion", "misclassified")]
+        wanted += [folder / "test.json"]
     if is_winner:
-        wanted += [*([paths.choice(task)] if stages.is_chosen(task) else []), folder / "parity.json"]
-        pictures = ("reliability.png", "slices.png")
-        wanted += [folder / name for name in ("test.json", "slices.json", *pictures) if evaluated]
-        # An evaluation from before there were explanations lacks nothing.
-        wanted += [path for path in [folder / "explanation.json"] if evaluated and str(path) in written]
+        wanted += [paths.choice(candidate.task), folder / "parity.json"]
+        wanted += [pictures / name for name in ("reliability.png", "slices.png") if evaluated]
     files: dict[str, Path | bytes] = {}
     for path in wanted:
         if not path.exists():

@@ -5,8 +5,6 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from convoy.core.paths import Task
-
 ENVIRONMENT = {
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",  # MLflow's default lets a model run code when it is loaded
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # the job API was reachable without a password before
@@ -76,6 +74,6 @@ def is_local(uri: str) -> bool:
     return uri.startswith("sqlite:")
 
 
-def model_name(task: Task) -> str:
+def model_name(task: str) -> str:
     """The name of a task's registered model."""
     return f"convoy-{task}"

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from convoy.core.paths import TASKS, Task
+from convoy.core import tasks
 from convoy.tracking import settings
 from convoy.tracking.settings import DIGEST, model_name
 
@@ -120,7 +120,7 @@ class StoreContents:
             return []
 
 
-def read_registry(task: Task) -> RegisteredModel:
+def read_registry(task: str) -> RegisteredModel:
     """What the registry holds now. Raises RegistryUnavailable, which says why it cannot be read."""
     uri = settings.tracking_uri()
     database = settings.database()
@@ -223,10 +223,9 @@ def _read_errors() -> tuple[type[Exception], ...]:
 
 
 def _read_runs(client: "MlflowClient") -> Iterator[RunRecord]:
-    from convoy.tracking import mlflow_runs
-
-    experiments = [client.get_experiment_by_name(mlflow_runs.experiment_name(task)) for task in TASKS]
-    experiment_ids = [experiment.experiment_id for experiment in experiments if experiment is not None]
+    """The runs of all tasks, also of those that params.yaml no longer has."""
+    experiments = client.search_experiments(filter_string="name LIKE 'convoy-%'", max_results=_PAGE_SIZE)
+    experiment_ids = [entry.experiment_id for entry in experiments if _is_of_task(entry.name)]
     token: str | None = None
     while experiment_ids:
         page: Any = client.search_runs(experiment_ids, max_results=_PAGE_SIZE, page_token=token)
@@ -239,21 +238,27 @@ def _read_runs(client: "MlflowClient") -> Iterator[RunRecord]:
 
 
 def _read_versions(client: "MlflowClient") -> Iterator[VersionRecord]:
+    for model in client.search_registered_models("name LIKE 'convoy-%'", max_results=_PAGE_SIZE):
+        if _is_of_task(model.name):
+            yield from _read_versions_of(client, model.name, model.aliases)
+
+
+def _read_versions_of(client: "MlflowClient", name: str, aliases: dict[str, Any]) -> Iterator[VersionRecord]:
     from convoy.tracking import registry
 
-    for task in TASKS:
-        name = model_name(task)
-        aliases: dict[str, list[str]] = {}
-        for model in client.search_registered_models(f"name = '{name}'"):
-            for alias, number in model.aliases.items():
-                aliases.setdefault(str(number), []).append(alias)
-        for version in client.search_model_versions(f"name = '{name}'", max_results=10_000):
-            number = str(version.version)
-            if not number.isascii() or not number.isdigit():
-                continue
-            own_aliases = tuple(sorted(aliases.get(number, ())))
-            registered_ms = int(version.creation_timestamp or 0)
-            bundle = registry.bundle_folder(registry.model_folder(version))
-            yield VersionRecord(
-                name, int(number), str(version.run_id), registered_ms, own_aliases, dict(version.tags), bundle
-            )
+    for version in client.search_model_versions(f"name = '{name}'", max_results=10_000):
+        number = str(version.version)
+        if not number.isascii() or not number.isdigit():
+            continue
+        own_aliases = tuple(sorted(alias for alias, aliased in aliases.items() if str(aliased) == number))
+        registered_ms = int(version.creation_timestamp or 0)
+        bundle = registry.bundle_folder(registry.model_folder(version))
+        yield VersionRecord(
+            name, int(number), str(version.run_id), registered_ms, own_aliases, dict(version.tags), bundle
+        )
+
+
+def _is_of_task(name: str) -> bool:
+    """Whether an experiment or a registered model is of a task: Convoy has others of its own, as convoy-decisions."""
+    task = name.removeprefix("convoy-")
+    return tasks.NAME.fullmatch(task) is not None and task not in tasks.RESERVED

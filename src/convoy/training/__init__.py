@@ -1,1 +1,1 @@
-"""Prepared splits to trained candidates, by Lightning; checkpoints and tuning."""
+"""Prepared splits to trained candidates, by Lightning; checkpoints."""

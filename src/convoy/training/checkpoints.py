@@ -61,6 +61,11 @@ def fingerprint(params: dict[str, Any], data: Iterable[Path], environment: dict[
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+def hash_of(content: bytes) -> str:
+    """The sha256 (hex) of a content."""
+    return hashlib.sha256(content).hexdigest()
+
+
 def is_first_process() -> bool:
     """Whether this process, of those that train together, is the one that prints and writes; valid from its start."""
     return getattr(rank_zero_only, "rank", 0) == 0
@@ -111,7 +116,8 @@ def training_folder(candidate: str, fingerprint: str) -> Iterator[Path]:
     if not is_first_process():
         yield folder
         return
-    outdated = [path for path in HOME.glob(f"{candidate}-*") if path.is_dir() and path != folder]
+    names = f"{candidate}-" + 12 * "[0-9a-f]"  # another candidate's name may begin with this one's
+    outdated = [path for path in HOME.glob(names) if path.is_dir() and path != folder]
     if outdated and not folder.exists():
         print(f"{candidate}: starts anew: params, data or code have changed since {outdated[0]} was left unfinished")
     folder.mkdir(parents=True, exist_ok=True)

@@ -10,8 +10,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from convoy.core.paths import Architecture, Task
-
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 NICE = 15  # 3 % at most of a core that training fills; at 19, 1.5 %, MLflow would take minutes to be imported
 GRACE_S = 2  # wait of an ending training for the last points; `python -m convoy publish` adds missing ones
@@ -30,8 +28,9 @@ class Follower:
 
     def start(
         self,
-        task: Task,
-        architecture: Architecture,
+        task: str,
+        candidate: str,
+        network: str,
         fingerprint: str,
         params: Mapping[str, Any],
         rows: Sequence[Mapping[str, float]] = (),
@@ -42,9 +41,9 @@ class Follower:
         elapsed_s = rows[-1]["elapsed_s"] if rows else 0.0
         started_ms = round((time.time() - elapsed_s) * 1000)
         with suppress(Exception):
-            self.process = _start_side_process(Path(f".run/training/{task}-{architecture}.log"))
-        run = {"task": task, "architecture": architecture, "fingerprint": fingerprint, "pid": os.getpid()}
-        self._send("start", **run, started_ms=started_ms, params=params, rows=rows)
+            self.process = _start_side_process(Path(f".run/training/{candidate}.log"))
+        run = {"task": task, "candidate": candidate, "network": network, "fingerprint": fingerprint}
+        self._send("start", **run, pid=os.getpid(), started_ms=started_ms, params=params, rows=rows)
 
     def epoch(self, row: Mapping[str, float]) -> None:
         """Send the figures of an epoch."""

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from convoy.core import paths
 from convoy.core.params import ParamsInvalid, Section
-from convoy.kinds import candidates
-from convoy.kinds.candidates import EVALUATION_BATCH, Dataset
+from convoy.kinds.learning import candidates
+from convoy.kinds.learning.candidates import EVALUATION_BATCH, Dataset
 from convoy.training.callbacks import (
     CURVES,
     BestWeights,
@@ -106,7 +106,7 @@ class Share:
             if remainder:
                 raise ParamsInvalid(
                     f"{paths.PARAMS}: batches.size is {len(labels)}, which {self._processes} processes "
-                    "(train.trainer.devices x num_nodes) cannot share evenly; choose a multiple"
+                    "(trainer.devices x num_nodes) cannot share evenly; choose a multiple"
                 )
             rows = slice(self._rank * block, (self._rank + 1) * block)
             yield inputs[rows], labels[rows]

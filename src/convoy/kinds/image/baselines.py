@@ -1,9 +1,10 @@
 """Plain networks for images, by one plain loop: a textbook CNN, a feed-forward network, logistic regression."""
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import pairwise
 from math import prod
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from convoy.core.params import Section
-from convoy.kinds.image.prepared import Split as ImageSplit
+from convoy.kinds.image.items.prepared import Split as ImageSplit
 
 KERNEL_PX, POOL = 3, 2
 EVALUATION_BATCH = 500
@@ -28,6 +29,13 @@ class ImageBaseline(Section):
     learning_rate: float = Field(gt=0)
     batch_size: int = Field(ge=1)
     epochs: int = Field(ge=1)
+
+
+class Baselines(Section):
+    """The section `baselines` of a data set of images: the seed, and the networks by their names."""
+
+    seed: int
+    networks: dict[str, ImageBaseline]
 
 
 class Scale(nn.Module):
@@ -51,7 +59,7 @@ def build(params: ImageBaseline, shape: tuple[int, ...], labels: int) -> nn.Sequ
     if min(height, width) < 1:
         raise ValueError(
             f"images of {shape[0]} x {shape[1]} pixels are too small for a baseline of {len(params.convolutions)} "
-            "convolutions: raise prepare_images.preprocessing.size_px, or remove it from baselines.image in params.yaml"
+            "convolutions: raise prepare.preprocessing.size_px of the data set, or remove the baseline in params.yaml"
         )
     layers.append(nn.Flatten())
     widths = [prod((height, width, channels)), *params.hidden]
@@ -77,7 +85,7 @@ def train(params: ImageBaseline, split: ImageSplit, seed: int, title: str) -> nn
 
 
 @torch.inference_mode()
-def predict(network: nn.Module, images: NDArray[np.uint8]) -> NDArray[np.int64]:
+def predict(network: nn.Module, images: Any) -> NDArray[np.int64]:
     """The label (n,) that a network in eval mode gives each image."""
     labels = np.empty(len(images), dtype=np.int64)  # a list of parts would fragment the memory of the next batch
     for rows in torch.split(torch.arange(len(images)), EVALUATION_BATCH):
@@ -85,14 +93,12 @@ def predict(network: nn.Module, images: NDArray[np.uint8]) -> NDArray[np.int64]:
     return labels
 
 
-def predictions(
-    baselines: Mapping[str, ImageBaseline], split: ImageSplit, images: NDArray[np.uint8], seed: int
-) -> Iterator[tuple[str, NDArray[np.int64]]]:
+def predictions(params: Baselines, split: ImageSplit, images: Any) -> Iterator[tuple[str, NDArray[np.int64]]]:
     """Train each baseline on `split` and yield its name and the labels (n,) that it gives `images`."""
-    for name, params in baselines.items():
-        yield name, predict(train(params, split, seed, name), images)
+    for name, network in params.networks.items():
+        yield name, predict(train(network, split, params.seed, name), images)
 
 
-def _to_tensor(images: NDArray[np.uint8], rows: Tensor) -> Tensor:
+def _to_tensor(images: Any, rows: Tensor) -> Tensor:
     """These images, read from a mapped file that may be larger than memory."""
     return torch.from_numpy(images[rows.numpy()])

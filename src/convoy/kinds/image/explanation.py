@@ -32,9 +32,16 @@ class ImageExplanation(Params):
     neutral: tuple[Annotated[int, Field(ge=0, le=255)], ...] = Field(min_length=1)
 
 
-def describe(params: Params, images: NDArray[np.uint8], widths: tuple[int, ...]) -> ImageExplanation:
-    """The explanation section of the card; `images` (n, height, width, channels) are those of training."""
-    neutral = tuple(map(round, images.mean(axis=(0, 1, 2)).tolist()))
+def read(content: dict[str, Any]) -> ImageExplanation:
+    """The explanation section of a card."""
+    return ImageExplanation.model_validate(content)
+
+
+def describe(
+    params: Params, training_inputs: Callable[[], NDArray[np.uint8]], widths: tuple[int, ...]
+) -> ImageExplanation:
+    """The explanation section of the card; the training inputs are images (n, height, width, channels)."""
+    neutral = tuple(map(round, training_inputs().mean(axis=(0, 1, 2)).tolist()))
     return ImageExplanation(kind="image", neutral=neutral, **params.model_dump())
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-ROUTE = "images"
 EXAMPLE_FILE = Path(".run/example.png")
 
 

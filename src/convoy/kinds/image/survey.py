@@ -1,18 +1,33 @@
-"""A sample of a user's images -> what they are like, and the params that suit them, each with its reason."""
+"""A sample of a user's images -> what they are like, and the values of entries.yaml that suit them.
+
+Each value comes with its reason, a short comment for params.yaml.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from convoy.kinds.image.preprocessing import decode
-from convoy.kinds.kind import Proposal
+from convoy.core.rejection import InputRejected
+from convoy.kinds.image.items.preprocessing import decode, read_size
+
+EXPECTED = "PNG, JPEG or WebP files in a folder per label, or named by a column of a table; arrays of pixels"
 
 COLUMN_NAMES = ("path", "image", "file", "filename", "file_name", "image_path", "filepath")  # of tables, likely ones
 BATCH_SIZE = 128  # of training, where there are many
 MAX_PIXELS = 100_000_000
 COLOURED = 12  # of 255: a grey picture saved as a colour JPEG differs by less
 SIDES_PX = (16, 28, 32, 48, 64)  # a network's time grows with the square of the side
+
+
+def recognises(name: str, content: bytes) -> bool:
+    """Whether a file is an image, by the start of its content, whatever its name."""
+    try:
+        read_size(content, MAX_PIXELS)
+    except InputRejected:
+        return False
+    return True
 
 
 @dataclass
@@ -41,30 +56,23 @@ class Sample:
             share = self.coloured / len(self.sides_px)
             yield f"longer side {middle} px (5 to 95 %: {low} to {high}); {share:.0%} of a sample have colours"
 
-    def propose_preparation(self) -> Iterator[Proposal]:
-        """Values below the section that prepares them."""
-        if not self.sides_px:
-            return
-        coloured = self.coloured / len(self.sides_px) > 0.05
-        dark_share = self.dark_borders / len(self.sides_px)
-        middle = f"the longer side is {self._median():.0f} px in the middle"
-        reason = f"{middle}; double it, and training takes four times as long"
-        yield Proposal(("preprocessing", "size_px"), self._side(), reason)
-        seen = "colours were seen" if coloured else "no colours were seen"
-        yield Proposal(("preprocessing", "channels"), 3 if coloured else 1, seen)
-        polarity = "light_on_dark" if dark_share > 0.95 and not coloured else "any"
-        yield Proposal(("preprocessing", "polarity"), polarity, f"{dark_share:.0%} have a dark border")
-        max_pixels = max(16_000_000, self.most_pixels)
-        reason = f"the largest one of a sample has {self.most_pixels:,}"
-        yield Proposal(("preprocessing", "max_pixels"), max_pixels, reason)
+    def __len__(self) -> int:
+        return len(self.sides_px)
 
-    def propose_batches(self) -> Iterator[Proposal]:
-        """Values below the section `batches` of each candidate."""
-        if not self.sides_px:
-            return
-        yield Proposal(("flip",), False, "is a mirror image's label the same? not known; true where it is")
-        shift = max(1, self._side() // 14)
-        yield Proposal(("shift_px",), shift, "a fourteenth of the side; 0 where all stand alike")
+    def propose(self) -> dict[str, tuple[Any, str]]:
+        """Values for the template, each with its reason; the sample has one image at least."""
+        coloured = self.coloured / len(self) > 0.05
+        dark_share = self.dark_borders / len(self)
+        side = f"the longer side is {self._median():.0f} px in the middle; time grows with its square"
+        polarity = "light_on_dark" if dark_share > 0.95 and not coloured else "any"
+        return {
+            "size_px": (self._side(), side),
+            "channels": (3 if coloured else 1, "colours were seen" if coloured else "no colours were seen"),
+            "polarity": (polarity, f"{dark_share:.0%} have a dark border"),
+            "max_pixels": (max(16_000_000, self.most_pixels), f"the largest of a sample has {self.most_pixels:,}"),
+            "flip": (False, "true where a mirror image has the same label"),
+            "shift_px": (max(1, self._side() // 14), "0 where all stand alike"),
+        }
 
     def _median(self) -> float:
         return float(np.median(self.sides_px))

@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
 from convoy.core.params import Section
-from convoy.kinds.text.prepared import Split as TextSplit
+from convoy.kinds.text.items.prepared import Split as TextSplit
 
 Counts = Any  # a sparse matrix (texts, n-grams): how often each n-gram occurs in each text
 
@@ -43,18 +43,17 @@ class TfidfLrParams(Section):
     inverse_regularisation: float = Field(gt=0)
 
 
-class TextBaselines(Section):
-    """The section baselines.text of params.yaml."""
+class Baselines(Section):
+    """The section `baselines` of a data set of texts."""
 
+    seed: int
     counting: CountingParams
     nb_svm: NbSvmParams = Field(alias="nb-svm")
     nb_svm_published: NbSvmParams = Field(alias="nb-svm-published")
     tfidf_lr: TfidfLrParams = Field(alias="tfidf-lr")
 
 
-def predictions(
-    params: TextBaselines, split: TextSplit, texts: Sequence[str], seed: int
-) -> Iterator[tuple[str, NDArray[np.int64]]]:
+def predictions(params: Baselines, split: TextSplit, texts: Sequence[str]) -> Iterator[tuple[str, NDArray[np.int64]]]:
     """Train each baseline on `split` on whole texts and yield its name and the labels (n,) that it gives `texts`."""
     counter = CountVectorizer(
         token_pattern=params.counting.token_pattern,
@@ -63,9 +62,9 @@ def predictions(
         dtype=np.float64,
     )
     train_counts, counts = counter.fit_transform(split.contents), counter.transform(texts)
-    yield "nb-svm", nb_svm(params.nb_svm, train_counts, split.labels, counts, seed)
-    yield "nb-svm-published", nb_svm(params.nb_svm_published, train_counts, split.labels, counts, seed)
-    yield "tfidf-lr", _tfidf_lr(params.tfidf_lr, train_counts, split.labels, counts, seed)
+    yield "nb-svm", nb_svm(params.nb_svm, train_counts, split.labels, counts, params.seed)
+    yield "nb-svm-published", nb_svm(params.nb_svm_published, train_counts, split.labels, counts, params.seed)
+    yield "tfidf-lr", _tfidf_lr(params.tfidf_lr, train_counts, split.labels, counts, params.seed)
 
 
 def nb_svm(

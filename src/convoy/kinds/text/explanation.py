@@ -9,6 +9,7 @@ from pydantic import Field
 
 from convoy.core.params import Section
 
+OCCLUDED_GROUPS = 64  # two batches of the predictor
 Probabilities = Callable[[Sequence[NDArray[Any]]], NDArray[np.float32]]  # prepared inputs -> (inputs, labels)
 
 
@@ -34,7 +35,12 @@ class Phrase(NamedTuple):
     contribution: float
 
 
-def describe(params: Params, texts: Sequence[str], widths: tuple[int, ...]) -> TextExplanation:
+def read(content: dict[str, Any]) -> TextExplanation:
+    """The explanation section of a card."""
+    return TextExplanation.model_validate(content)
+
+
+def describe(params: Params, training_inputs: Callable[[], Any], widths: tuple[int, ...]) -> TextExplanation:
     """The explanation section of the card; `widths` are those of the network's phrases, in words."""
     return TextExplanation(kind="text", widths=widths, **params.model_dump())
 
@@ -79,6 +85,24 @@ def probabilities_while_reading(
     """
     places = np.linspace(0, len(tokens) - 1, min(most, len(tokens))).round().astype(np.int64)
     return places, probabilities([tokens[: place + 1] for place in places])
+
+
+def occlude(
+    probabilities: Probabilities, contract: TextExplanation, tokens: NDArray[Any]
+) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Token ids (words,) -> probabilities (labels,), and by how much they fall without each word (labels, words).
+
+    Occlusion (Zeiler & Fergus 2014, arXiv:1311.2901; Li et al. 2016, arXiv:1612.08220): words are left out, one after
+    the other. Of a long text groups of neighbours are, at most OCCLUDED_GROUPS, and each word has an equal share of its
+    group's fall. A text of one word has nothing to leave out.
+    """
+    groups = [group for group in np.array_split(np.arange(len(tokens)), OCCLUDED_GROUPS) if len(group)]
+    inputs = [tokens, *(np.delete(tokens, group) for group in groups if len(tokens) > 1)]
+    original, *without = probabilities(inputs)
+    falls = np.zeros((len(original), len(tokens)))
+    for group, left in zip(groups, without, strict=False):
+        falls[:, group] = ((original - left) / len(group))[:, np.newaxis]
+    return original, falls
 
 
 def place_scores(contract: TextExplanation, contributions: NDArray[np.float32], array: NDArray[Any]) -> NDArray[Any]:

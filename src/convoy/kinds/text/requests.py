@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator, Sequence
 
-ROUTE = "texts"
 JSON = "application/json"
 
 

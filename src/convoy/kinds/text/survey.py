@@ -1,17 +1,29 @@
-"""A sample of a user's texts -> what they are like, and the params that suit them, each with its reason."""
+"""A sample of a user's texts -> what they are like, and the values of entries.yaml that suit them.
+
+Each value comes with its reason, a short comment for params.yaml.
+"""
 
 import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
 
 import numpy as np
 
-from convoy.kinds.kind import Proposal
+from convoy.kinds.text.items.raw import SUFFIXES
+
+EXPECTED = f"files that end in {' or '.join(SUFFIXES)}, in a folder per label; a table with a column of them"
 
 COLUMN_NAMES = ("text", "review", "sentence", "content", "message", "body", "comment", "title", "document")
 BATCH_SIZE = 64  # of training, where there are many
 _WORD = re.compile(r"\w+(?:['\u2019]\w+)*|[^\w\s]")
+
+
+def recognises(name: str, content: bytes) -> bool:
+    """Whether a file is a text, by its name alone: its encoding is stated, never guessed."""
+    return PurePosixPath(name).suffix.lower() in SUFFIXES
 
 
 @dataclass
@@ -35,24 +47,21 @@ class Sample:
             low, middle, high = np.percentile(self.lengths, (5, 50, 95)).round().astype(int)
             yield f"{middle} words and marks in the middle (5 to 95 %: {low} to {high})"
 
-    def propose_preparation(self) -> Iterator[Proposal]:
-        """Values below the section that prepares them."""
-        if not self.lengths:
-            return
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def propose(self) -> dict[str, tuple[Any, str]]:
+        """Values for the template, each with its reason; the sample has one text at least."""
         repeated = sum(count > 1 for count in self.words.values())
-        size = int(min(20_000, max(200, repeated)))
-        yield Proposal(("vocabulary_size",), size, f"{repeated:,} words were seen twice in a sample")
         length = float(np.percentile(self.lengths, 95))
         tokens = int(min(400, max(16, -(-length // 8) * 8)))
-        reason = f"95 % have up to {length:.0f} words and marks; "
-        reason += f"{tokens} at most, since an LSTM's time" if length > tokens else "an LSTM's time"
-        yield Proposal(("preprocessing", "max_tokens"), tokens, f"{reason} grows with it")
-        reason = "of a longer text its start and, more so, its end"
-        yield Proposal(("preprocessing", "head_tokens"), tokens // 3, reason)
         max_characters = max(20_000, self.characters * 2)
-        reason = f"the longest one of a sample has {self.characters:,}"
-        yield Proposal(("preprocessing", "max_characters"), max_characters, reason)
-
-    def propose_batches(self) -> Iterator[Proposal]:
-        """Values below the section `batches` of each candidate: none that depend on the texts."""
-        yield from ()
+        return {
+            "vocabulary_size": (
+                int(min(20_000, max(200, repeated))),
+                f"{repeated:,} words were seen twice in a sample",
+            ),
+            "max_tokens": (tokens, f"95 % have up to {length:.0f} words and marks; an LSTM's time grows with it"),
+            "head_tokens": (tokens // 3, "of a longer text its start and, more so, its end"),
+            "max_characters": (max_characters, f"the longest of a sample has {self.characters:,}"),
+        }

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
-from convoy.core import atomic, locks
-from convoy.core.paths import DEPLOYED, TASKS, Task
+from convoy.core import atomic, locks, tasks
+from convoy.core.paths import DEPLOYED
 from convoy.core.process import Say
 from convoy.operations.cleanup import retention, run_cleanup
 from convoy.operations.cleanup.retention import KeepParams, Removable, Verdict, check_clock, judge
@@ -52,7 +52,7 @@ def plan(client: MlflowClient, params: KeepParams, now: datetime, clock_is_right
             "on its machine `mlflow gc` removes what is in its bin"
         )
     lock = Lock.read()
-    for task in TASKS:
+    for task in tasks.known():
         kept = retention.kept_digests(client, task, params.days, now)
         result.judged += judge(_removable_bundles(task, kept), params.bundles, params.days, now)
         if local:
@@ -65,7 +65,7 @@ def plan(client: MlflowClient, params: KeepParams, now: datetime, clock_is_right
 
 def _newest_time(judged: Sequence[Verdict]) -> datetime | None:
     """The time of the newest record: of a thing or of a decision."""
-    decisions = [decision for task in TASKS for decision in journal.read(task)[-1:]]
+    decisions = [decision for task in tasks.known() for decision in journal.read(task)[-1:]]
     decided_at = [retention.in_utc(datetime.fromisoformat(decision.at)) for decision in decisions]
     return max([*(verdict.thing.at for verdict in judged), *decided_at], default=None)
 
@@ -95,7 +95,7 @@ def carry_out(client: MlflowClient, going: Sequence[Removable], say: Say) -> Non
 
     The caller holds locks.hold_deployed(). Raises run_cleanup.RetiringFailed.
     """
-    for task in TASKS:
+    for task in tasks.known():
         if settings.is_local(client.tracking_uri) and (count := run_cleanup.finish(client, task)):
             say(f"{task}: {count} runs that a gc before was killed at are done with")
         for folder in (DEPLOYED / task).glob(".gone-*"):
@@ -113,7 +113,7 @@ def carry_out(client: MlflowClient, going: Sequence[Removable], say: Say) -> Non
         say(f"{len(going)} are gone, {_format_mb(sum(thing.size for thing in going))}")
 
 
-def _removable_bundles(task: Task, kept: dict[str, str]) -> list[Removable]:
+def _removable_bundles(task: str, kept: dict[str, str]) -> list[Removable]:
     settling = _SETTLING if retention.is_settling(task) else ""
     return [
         Removable(
@@ -129,7 +129,7 @@ def _removable_bundles(task: Task, kept: dict[str, str]) -> list[Removable]:
 
 
 def _judge_versions_and_runs(
-    client: MlflowClient, task: Task, lock: Lock, kept: dict[str, str], params: KeepParams, now: datetime, result: Plan
+    client: MlflowClient, task: str, lock: Lock, kept: dict[str, str], params: KeepParams, now: datetime, result: Plan
 ) -> list[Verdict]:
     """Versions first: a run stays as long as its version; a version's bundle does not count in its run's size."""
     runs = run_cleanup.runs(client, task)
@@ -164,7 +164,7 @@ def _judge_versions_and_runs(
 
 
 def _removable_runs(
-    task: Task, lock: Lock, runs: Sequence[run_cleanup.StoredRun], used: dict[str, str]
+    task: str, lock: Lock, runs: Sequence[run_cleanup.StoredRun], used: dict[str, str]
 ) -> Iterator[Removable]:
     """The ended runs that `publish` made; other runs are left alone."""
     current = build_state.keys_of_lock(task, lock)

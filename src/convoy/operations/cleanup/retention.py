@@ -13,7 +13,7 @@ from pydantic import Field
 
 from convoy.bundles.bundle import BundleInvalid, read_release
 from convoy.core.params import Section
-from convoy.core.paths import DEPLOYED, Task
+from convoy.core.paths import DEPLOYED
 from convoy.release import deployment, journal
 from convoy.tracking import registry
 
@@ -60,7 +60,7 @@ class ClockSuspicious(RuntimeError):
     """By this machine's clock all records are old, or lie in the future."""
 
 
-def kept_digests(client: MlflowClient, task: Task, days: int, now: datetime) -> dict[str, str]:
+def kept_digests(client: MlflowClient, task: str, days: int, now: datetime) -> dict[str, str]:
     """Digest -> the strongest reason why it stays. Raises journal.DecisionsBroken."""
     reasons: dict[str, str] = {}
     current = deployment.current_digest(task)
@@ -77,14 +77,14 @@ def kept_digests(client: MlflowClient, task: Task, days: int, now: datetime) -> 
     return reasons
 
 
-def _previous_digests(task: Task, current: str | None) -> set[str]:
+def _previous_digests(task: str, current: str | None) -> set[str]:
     """The models deployed before the champion: by the history, and by the releases, as the history may be younger."""
     earlier = [folder.name for folder, _ in deployed_bundles(task) if folder.name != current]
     before = journal.read_history(task).one_before
     return set(earlier[-1:]) | ({before.digest} if before else set())
 
 
-def deployed_bundles(task: Task) -> list[tuple[Path, datetime]]:
+def deployed_bundles(task: str) -> list[tuple[Path, datetime]]:
     """The deployed bundles, each with the time of its promotion, or of its creation where its release is broken.
 
     The last promoted comes last.
@@ -106,7 +106,7 @@ def _promoted_at(folder: Path) -> datetime:
     return in_utc(at)
 
 
-def is_settling(task: Task) -> bool:
+def is_settling(task: str) -> bool:
     """Whether the deployed model has changed so recently that a service may still read the previous folder."""
     link = DEPLOYED / task / deployment.CURRENT
     return link.is_symlink() and time.time() - link.lstat().st_mtime < GRACE_S

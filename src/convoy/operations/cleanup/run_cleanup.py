@@ -11,7 +11,6 @@ from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 from mlflow.entities.model_registry import ModelVersion
 
-from convoy.core.paths import Task
 from convoy.tracking import artifacts, mlflow_runs, registry
 
 RETIRED = "convoy.gc"  # tag of a run that is being removed: `model`, its bundle, or `run`, all of it
@@ -50,7 +49,7 @@ class StoredRun:
         )
 
 
-def versions(client: MlflowClient, task: Task) -> list[ModelVersion]:
+def versions(client: MlflowClient, task: str) -> list[ModelVersion]:
     """Every version of a task."""
     name = f"name = '{registry.model_name(task)}'"
     return list(_all_pages(lambda token: client.search_model_versions(name, page_token=token)))
@@ -61,7 +60,7 @@ def made_at(version: ModelVersion) -> datetime:
     return datetime.fromtimestamp(max(version.creation_timestamp, version.last_updated_timestamp or 0) / 1000, UTC)
 
 
-def runs(client: MlflowClient, task: Task) -> list[StoredRun]:
+def runs(client: MlflowClient, task: str) -> list[StoredRun]:
     """Every run of a task's experiment that is not in MLflow's bin."""
     return [_stored_run(run) for run in _search_runs(client, task, "", ViewType.ACTIVE_ONLY)]
 
@@ -93,7 +92,7 @@ def retire_runs(client: MlflowClient, run_ids: Sequence[str]) -> None:
     _empty_bin(client, retired)
 
 
-def finish(client: MlflowClient, task: Task) -> int:
+def finish(client: MlflowClient, task: str) -> int:
     """Finish the removals that a kill interrupted; gives the number of runs.
 
     A removal that was not yet begun is judged again.
@@ -136,7 +135,7 @@ def _empty_bin(client: MlflowClient, runs: Sequence[Run]) -> None:
             store._hard_delete_run(run.info.run_id)  # as `mlflow gc` does; MLflow has no public call for it
 
 
-def _search_runs(client: MlflowClient, task: Task, filter_string: str, view: int) -> Iterator[Run]:
+def _search_runs(client: MlflowClient, task: str, filter_string: str, view: int) -> Iterator[Run]:
     experiment = client.get_experiment_by_name(mlflow_runs.experiment_name(task))
     if experiment is None:
         return

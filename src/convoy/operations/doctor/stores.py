@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from convoy.core.paths import DEPLOYED, TASKS
+from convoy.core import tasks
+from convoy.core.paths import DEPLOYED
 from convoy.operations.doctor.doctor import Check, broken, ok, warning
 from convoy.tracking import settings
 
@@ -159,7 +160,7 @@ def _check_histories() -> Iterator[Check]:
     from convoy.tracking import settings
 
     uri = settings.tracking_uri()
-    for task in TASKS:
+    for task in tasks.known():
         try:
             missing, lost = registry_sync.missing_lines(MlflowClient(tracking_uri=uri, registry_uri=uri), task)
         except (journal.DecisionsBroken, MlflowException, OSError):
@@ -177,7 +178,7 @@ def check_deployed() -> Iterator[Check]:
     from convoy.bundles.bundle import BundleInvalid, read_bundle, read_release
     from convoy.release import deployment, journal
 
-    for task in TASKS:
+    for task in tasks.known():
         about = f"deployed {task}"
         try:
             history = journal.read_history(task)

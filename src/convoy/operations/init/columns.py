@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass, field
 from os.path import isfile  # Path.is_file raises for a cell that is too long for a name
 from pathlib import Path
 
-from convoy.core.paths import Task
 from convoy.data.raw import MAX_LABELS
 from convoy.kinds.registry import module
 from convoy.sources import tables
@@ -46,8 +45,8 @@ class Choice:
 class Chooser:
     """Chooses among the columns of one table by some of its rows."""
 
-    def __init__(self, task: Task, table: Path, encoding: str, rows: Rows, options: Columns, kept: Columns) -> None:
-        self._task, self._table, self._encoding, self._rows = task, table, encoding, rows
+    def __init__(self, kind: str, table: Path, encoding: str, rows: Rows, options: Columns, kept: Columns) -> None:
+        self._kind, self._table, self._encoding, self._rows = kind, table, encoding, rows
         self._names = list(dict.fromkeys(str(name) for row in rows for name in row))
         self._choice = Choice()
         for key, name in options.named().items():
@@ -141,12 +140,12 @@ class Chooser:
         if not free:
             raise SourceRefused(
                 f"{self._table} has the column {self._choice.label!r} alone; "
-                f"one of the {self._task} itself is expected beside it"
+                f"one of the {self._kind} itself is expected beside it"
             )
         lengths = {name: sum(len(str(row.get(name))) for row in self._rows) for name in free}
         longest = max(lengths, key=lambda name: lengths[name])
-        named = [name for role in module(self._task, "survey").COLUMN_NAMES for name in free if name.lower() == role]
-        if module(self._task, "raw").RAW is bytes:
+        named = [name for role in module(self._kind, "survey").COLUMN_NAMES for name in free if name.lower() == role]
+        if holds_files(self._kind):
             of_files = [name for name in files_in(self._rows, self._table.parent) if name in free]
             return next(iter([*named, *of_files]), longest)
         if named and longest != named[0]:
@@ -156,6 +155,11 @@ class Chooser:
     def _add_doubt(self, key: str, others: Sequence[str]) -> None:
         if others:
             self._choice.doubts.append(f"the {key} could also be {' or '.join(map(repr, others))}: --{key} names it")
+
+
+def holds_files(kind: str) -> bool:
+    """Whether a cell of a table of this kind is the path of a file."""
+    return bool(module(kind, "items.raw").RAW is bytes)
 
 
 def files_in(rows: Rows, folder: Path) -> list[str]:

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from convoy.core.paths import Task, kind_of
+from convoy.core.rejection import InputRejected
 from convoy.kinds.registry import module
-from convoy.kinds.rejection import InputRejected
 from convoy.sources import folders, trees
 from convoy.sources.lines import Row
 from convoy.sources.tables import rows_of
@@ -34,14 +33,15 @@ class Inputs:
     """The input, read again at each iteration; memory holds a few rows, or the names of one folder."""
 
     place: Path
-    task: Task
+    task: str
+    kind: str
     column: str
     encoding: str
 
     @property
     def holds_files(self) -> bool:
         """Whether a cell of a table is the path of a file."""
-        return bool(module(kind_of(self.task), "raw").RAW is bytes)
+        return bool(module(self.kind, "items.raw").RAW is bytes)
 
     def __iter__(self) -> Iterator[Item]:
         """Raises SourceRefused where a table cannot be read at all; a fault of one row is in that row."""
@@ -94,7 +94,7 @@ class Inputs:
 
     def _files(self) -> Iterator[Path]:
         """All files below the folder with a suffix of this kind; links to folders are not followed."""
-        suffixes = module(kind_of(self.task), "raw").SUFFIXES
+        suffixes = module(self.kind, "items.raw").SUFFIXES
         for path, is_folder in trees.paths_below(self.place):
             if not is_folder and (not suffixes or path.name.lower().endswith(suffixes)):
                 yield path

@@ -17,12 +17,11 @@ from tqdm import tqdm
 
 from convoy.bundles.bundle import BundleInvalid
 from convoy.bundles.predictor import Predictor, Prepared
-from convoy.core.paths import DEPLOYED, Task
+from convoy.core import tasks
+from convoy.core.paths import DEPLOYED
 from convoy.core.process import Say, usable_cores
-from convoy.kinds.image.preprocessing import Polarity
+from convoy.core.rejection import InputRejected
 from convoy.kinds.registry import module
-from convoy.kinds.rejection import InputRejected
-from convoy.kinds.text.preprocessing import PreparedText
 from convoy.operations.score.inputs import Inputs, Item, ScoringRefused, decode, read_file
 from convoy.operations.score.parts import Parts
 
@@ -44,7 +43,7 @@ class Scorer:
 
     predictor: Predictor
     encoding: str
-    polarity: Polarity | None
+    polarity: str | None
 
     @property
     def schema(self) -> pa.Schema:
@@ -92,7 +91,7 @@ class Scorer:
             raw = item.content
         else:
             raw = read_file(item.content, self.predictor.card.limits.max_body_bytes)  # no more than REST takes
-            if module(self.predictor.card.kind, "raw").RAW is str:
+            if module(self.predictor.card.kind, "items.raw").RAW is str:
                 raw = decode(raw, self.encoding)
         return self.predictor.prepare(raw, **({"polarity": self.polarity} if self.polarity else {}))
 
@@ -102,22 +101,24 @@ def _warning_of(prepared: Prepared | None) -> str | None:
     if prepared is None:
         return None
     warnings = [warning.replace("?polarity", "--polarity") for warning in prepared.warnings]
-    if isinstance(prepared, PreparedText) and prepared.truncated:
+    if getattr(prepared, "truncated", False):
         warnings.append("the text was cut")
     return "; ".join(warnings) or None
 
 
-def load(task: Task) -> Predictor:
+def load(task: str) -> Predictor:
     """The model of a task in deployed/, or in $CONVOY_DEPLOYED. Raises BundleInvalid with the remedy."""
-    current = Path(os.environ.get("CONVOY_DEPLOYED") or DEPLOYED, task, "current")
+    root = Path(os.environ.get("CONVOY_DEPLOYED") or DEPLOYED)
+    current = root / task / "current"
     if not current.exists():
+        deployed = ", ".join(name for name in tasks.deployed(root) if name != task) or "none"
         raise BundleInvalid(
-            f"{current.absolute()} is missing: no {task} model is deployed. `python -m convoy publish` deploys what "
-            "`dvc repro` built; CONVOY_DEPLOYED names another folder."
+            f"{current.absolute()} is missing: no model of {task} is deployed; other deployed tasks: {deployed}. "
+            "`python -m convoy publish` deploys what `dvc repro` built; CONVOY_DEPLOYED names another folder."
         )
     folder = current.resolve()  # once: `current` may move while the files are read
     predictor = Predictor(folder)  # one thread each time it runs: several batches at once make more of the cores
-    if predictor.card.task != task:
+    if not tasks.is_same(task, predictor.card.task):
         raise BundleInvalid(f"{folder} is a bundle for {predictor.card.task}, not for {task}; deploy the right one")
     return predictor
 

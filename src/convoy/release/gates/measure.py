@@ -13,11 +13,11 @@ from tqdm import tqdm
 
 from convoy.bundles.bundle import BundleInvalid, Card, read_bundle
 from convoy.bundles.predictor import Model, Predictor
+from convoy.core.rejection import InputRejected
 from convoy.evaluation import metrics
 from convoy.evaluation.metrics import classification_metrics
 from convoy.evaluation.reliability import reliability
 from convoy.evaluation.significance import mcnemar, paired_p
-from convoy.kinds.rejection import InputRejected
 from convoy.release.gates import rest_parity
 from convoy.release.gates.evidence import (
     REST,

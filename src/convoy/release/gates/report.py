@@ -8,7 +8,6 @@ from typing import Any, Literal
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from convoy.core.paths import Task
 from convoy.evaluation.plots import DRAWN_SLICES
 from convoy.release.gates.evidence import Evidence, Measured, Pair
 from convoy.release.gates.registry import PublishParams
@@ -38,7 +37,7 @@ class Report(Measured):
     """What was judged, by which limits, and the outcome. `judged_before`: how many earlier reports used this split."""
 
     format: Literal[1] = 1
-    task: Task
+    task: str
     challenger: Party
     champion: Party | None
     gate_split: str  # sha256 of its file; empty where it is missing

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from convoy.bundles.bundle import RELEASE, Card, Release, read_bundle
 from convoy.core import children
-from convoy.core.paths import Task
+from convoy.core.tasks import CURRENT
 from convoy.kinds.registry import module
 
 HOST = "127.0.0.1"
@@ -82,12 +82,12 @@ def predict(url: str, card: Card, inputs: Sequence[bytes | str]) -> NDArray[np.f
     its state is compared too. Raises AnswerRefused.
     """
     predictions: list[dict[str, Any]] = []
-    requests = module(card.kind, "requests")
+    routes = f"{url}/v1/{card.task}"  # the task under whose name _deploy has put it
     if card.preprocessing.carries_state:
-        predictions = [_predict_in_pieces(f"{url}/v1/{requests.ROUTE}/stream", str(raw)) for raw in inputs]
+        predictions = [_predict_in_pieces(f"{routes}/stream", str(raw)) for raw in inputs]
     else:
-        for content_type, body in requests.bodies(inputs, card.limits.max_items):
-            predictions += _post(f"{url}/v1/{requests.ROUTE}/predict", content_type, body)["predictions"]
+        for content_type, body in module(card.kind, "requests").bodies(inputs, card.limits.max_items):
+            predictions += _post(f"{routes}/predict", content_type, body)["predictions"]
     return np.array([[prediction["probabilities"][label] for label in card.labels] for prediction in predictions])
 
 
@@ -113,13 +113,13 @@ def _post(url: str, content_type: str, body: Any) -> dict[str, Any]:
         raise AnswerRefused(f"the service does not answer: {error}") from None
 
 
-def _deploy(root: Path, folder: Path, task: Task, digest: str) -> None:
+def _deploy(root: Path, folder: Path, task: str, digest: str) -> None:
     """Create deployed/ as a promotion does, in a folder that no other service uses."""
     bundle_folder = root / task / digest
     shutil.copytree(folder, bundle_folder, ignore=shutil.ignore_patterns(RELEASE))
     release = Release(name=f"convoy-{task}", version="0", run_id="gate", digest=digest, promoted_at="")
     (bundle_folder / RELEASE).write_text(release.model_dump_json(), encoding="utf-8")
-    (root / task / "current").symlink_to(digest)
+    (root / task / CURRENT).symlink_to(digest)
 
 
 def _environment(root: Path) -> dict[str, str]:
@@ -135,14 +135,14 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _wait_until_ready(url: str, task: Task, process: "subprocess.Popen[bytes]", log: Path) -> None:
+def _wait_until_ready(url: str, task: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
     deadline = time.monotonic() + READY_WITHIN_S
     while time.monotonic() < deadline and process.poll() is None:
         with suppress(OSError, ValueError), _OPENER.open(f"{url}/v1/models", timeout=5) as answer:
-            model = json.loads(answer.read())[task]
-            if model["state"] == "ready":
+            model = json.loads(answer.read())["tasks"].get(task)
+            if model is not None and model["state"] == "ready":
                 return
-            if model["reason"] != "not loaded yet":
+            if model is not None:
                 raise AnswerRefused(f"the service does not take the bundle: {model['reason']}")
         time.sleep(0.1)
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()

@@ -8,7 +8,6 @@ from pydantic import ValidationError
 
 from convoy.bundles.bundle import read_bundle
 from convoy.core import atomic
-from convoy.core.paths import Task
 from convoy.core.process import Say
 from convoy.evaluation.plots import save_figure
 from convoy.release.gates.evidence import GATE, Best, Evidence
@@ -35,7 +34,7 @@ class StoredReport:
 
 
 def judge_once(
-    task: Task,
+    task: str,
     challenger: Contender,
     champion: Contender | None,
     gate_split: Path,
@@ -124,15 +123,16 @@ def _best_before(reports: list[Report], champion: Contender) -> dict[str, Best]:
 
 
 def _open_gate_split(
-    task: Task, path: Path, challenger: Contender, recorded_unknown: dict[str, str]
+    task: str, path: Path, challenger: Contender, recorded_unknown: dict[str, str]
 ) -> tuple[GateSplit | None, str]:
     if GATE in recorded_unknown:
         return None, recorded_unknown[GATE]
+    card = read_bundle(challenger.folder).card
     try:
-        gate = read_gate_split(task, path)
+        gate = read_gate_split(task, card.kind, path)
     except FileNotFoundError as error:
         return None, str(error)
-    labels = read_bundle(challenger.folder).card.labels
+    labels = card.labels
     if gate.names != labels:
         return None, f"{path} has the labels {', '.join(gate.names)}, the bundle {', '.join(labels)}; run `dvc repro`"
     return gate, ""

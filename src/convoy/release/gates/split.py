@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from convoy.bundles.predictor import Model
 from convoy.core.atomic import sha256_of
-from convoy.core.paths import Task, kind_of
 from convoy.kinds.registry import module
 
 
@@ -18,7 +17,7 @@ from convoy.kinds.registry import module
 class GateSplit:
     """Contents, the same as a user sends them (PNG bytes or texts), and labels (n,) as indices of `names`."""
 
-    task: Task
+    task: str
     contents: Sequence[Any]
     raw: Sequence[bytes | str]
     labels: NDArray[np.int64]
@@ -31,16 +30,15 @@ class GateSplit:
         return [self.raw[row] for row in chosen]
 
 
-def read_gate_split(task: Task, path: Path) -> GateSplit:
+def read_gate_split(task: str, kind: str, path: Path) -> GateSplit:
     """Read the split; images are packed again, without loss. Raises FileNotFoundError, which says what makes it."""
-    kind = kind_of(task)
-    split = module(kind, "prepared").read(path)
-    raw = module(kind, "raw").as_sent(split.contents)
+    split = module(kind, "items.prepared").read(path)
+    raw = module(kind, "items.raw").as_sent(split.contents)
     return GateSplit(task, split.contents, raw, split.labels, split.names, sha256_of(path))
 
 
 def kind_and_values(model: Model, gate: GateSplit) -> tuple[str, NDArray[Any]]:
     """What the stage evaluate also slices by, such as the brightness of images, and its value of each row."""
     sliced: tuple[str, NDArray[Any]]
-    sliced = module(model.card.kind, "preprocessing").slice_by(model.preprocessor, gate.contents)
+    sliced = module(model.card.kind, "items.preprocessing").slice_by(model.preprocessor, gate.contents)
     return sliced

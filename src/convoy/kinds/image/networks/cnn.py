@@ -5,8 +5,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from convoy.core.params import Section
-from convoy.kinds.class_activation import PlaceNetwork, contribute, spread_greatest
-from convoy.kinds.image.networks.input_layer import Pixels
+from convoy.kinds.image.networks.layers.pixels import Pixels
+from convoy.kinds.learning.class_activation import PlaceNetwork, contribute, spread_greatest
 
 
 class NetworkParams(Section):

@@ -9,8 +9,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from convoy.core.params import Section
-from convoy.kinds.class_activation import PlaceNetwork, spread_greatest
-from convoy.kinds.text.networks.input_layer import WordVectors
+from convoy.kinds.learning.class_activation import PlaceNetwork, spread_greatest
+from convoy.kinds.text.networks.layers.vectors import WordVectors
 
 
 class NetworkParams(Section):
@@ -42,7 +42,7 @@ class Network(PlaceNetwork):
         self.dropout = nn.Dropout(params.dropout)
         self.classify = nn.Linear(params.filters * len(params.widths), labels)
 
-    def pretrain(self, texts: Sequence[NDArray[Any]], seed: int) -> None:
+    def pretrain(self, texts: Sequence[NDArray[Any]], labels: NDArray[Any], seed: int) -> None:
         """Learn the word vectors from the training texts, without labels."""
         self.vectors.learn(texts, self.context_window, seed)
 

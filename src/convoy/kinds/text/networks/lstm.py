@@ -9,8 +9,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from convoy.core.params import Section
-from convoy.kinds.class_activation import PlaceNetwork, contribute, spread_greatest
-from convoy.kinds.text.networks.input_layer import PairParams, PairVectors, WordVectors
+from convoy.kinds.learning.class_activation import PlaceNetwork
+from convoy.kinds.text.networks.layers.two_way import Reader
+from convoy.kinds.text.networks.layers.vectors import PairParams
 
 SMALLEST_NORM = 1e-12  # the least divisor, for a text without gradient
 
@@ -42,17 +43,14 @@ class Network(PlaceNetwork):
     def __init__(self, params: NetworkParams, *, vocabulary: int, pad_id: int, labels: int) -> None:
         super().__init__()
         self.labels = labels
-        self.context_windows = params.context_windows
         self.replays = 2 if params.adversarial else 1
-        self.members = nn.ModuleList(Reader(params, vocabulary, pad_id, labels) for _ in params.context_windows)
+        windows = params.context_windows
+        self.members = nn.ModuleList(Member(params, vocabulary, pad_id, labels, window) for window in windows)
 
-    def pretrain(self, texts: Sequence[NDArray[Any]], seed: int) -> None:
-        """Learn the word vectors from the training texts, without labels."""
-        for member, window in zip(self.members, self.context_windows, strict=True):
-            assert isinstance(member, Reader)
-            member.vectors.learn(texts, window, seed)
-            if member.pairs is not None:
-                member.pairs.learn(texts)
+    def pretrain(self, texts: Sequence[NDArray[Any]], labels: NDArray[Any], seed: int) -> None:
+        """Learn the word vectors of each member from the training texts, without labels."""
+        for member in self._readers():
+            member.pretrain(texts, labels, seed)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(batch, tokens) int64, padded at the end, at least one word each -> (batch, labels) logits."""
@@ -60,14 +58,14 @@ class Network(PlaceNetwork):
 
     def contributions(self, tokens: Tensor) -> Tensor:
         """(batch, tokens) int64 -> (batch, labels, 1, tokens): a place is a word; the mean over the members."""
-        return torch.stack([member.contributions(tokens) for member in self._readers()]).mean(dim=0).unsqueeze(2)
+        return torch.stack([member.contributions(tokens) for member in self._readers()]).mean(dim=0)
 
     def bias(self) -> Tensor:
         """(labels,): what no place adds."""
         return torch.stack([member.classify.bias for member in self._readers()]).mean(dim=0)
 
-    def _readers(self) -> list["Reader"]:
-        return [member for member in self.members if isinstance(member, Reader)]
+    def _readers(self) -> list["Member"]:
+        return [member for member in self.members if isinstance(member, Member)]
 
     def _answer(self, tokens: Tensor) -> Tensor:
         return torch.stack([member(tokens) for member in self.members]).mean(dim=0)
@@ -81,58 +79,16 @@ class Network(PlaceNetwork):
         return logits
 
 
-class Reader(nn.Module):
-    """Two one-directional LSTMs whose states are pooled over the words of the text, padding left out.
+class Member(Reader):
+    """One reader of the ensemble, with pairs of words and an adversary where the params ask for them."""
 
-    A bidirectional LSTM over padded texts reads the padding first, so that an answer would depend on what else is
-    in the batch. Here the backward one reads the words reversed within the text's own length; padding always
-    comes last, where it cannot reach any word's state, and the pooling masks it.
-    """
-
-    def __init__(self, params: NetworkParams, vocabulary: int, pad_id: int, labels: int) -> None:
-        super().__init__()
-        self.pad_id = pad_id
-        self.vectors = WordVectors(vocabulary, params.embedding, pad_id, params.dropout)
-        self.pairs = PairVectors(params.pairs, vocabulary, params.embedding, pad_id) if params.pairs else None
+    def __init__(self, params: NetworkParams, vocabulary: int, pad_id: int, labels: int, window: int) -> None:
+        super().__init__(nn.LSTM, params, vocabulary, pad_id, labels, window, params.pairs)
         self.adversary = Adversary(params.adversarial) if params.adversarial else None
-        self.forwards = nn.LSTM(params.embedding, params.units, batch_first=True)
-        self.backwards = nn.LSTM(params.embedding, params.units, batch_first=True)
-        self.dropout = nn.Dropout(params.dropout)
-        self.classify = nn.Linear(4 * params.units, labels)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """(batch, tokens) int64, padded at the end, at least one word each -> (batch, labels) logits."""
-        words = tokens != self.pad_id
-        forward_states, backward_states, _ = self._read(tokens, words)
-        states = torch.cat([forward_states, backward_states], dim=2)  # (batch, tokens, 2 * units)
-        mask = words.unsqueeze(2)
-        greatest = states.masked_fill(~mask, float("-inf")).amax(dim=1)
-        mean = (states * mask).sum(dim=1) / mask.sum(dim=1)
-        logits: Tensor = self.classify(self.dropout(torch.cat([greatest, mean], dim=1)))
-        return logits
-
-    def contributions(self, tokens: Tensor) -> Tensor:
-        """(batch, tokens) int64 -> (batch, labels, tokens): what the states at a word add to each logit."""
-        words = tokens != self.pad_id
-        forward_states, backward_states, order = self._read(tokens, words)
-        states = torch.cat([forward_states, _gather_vectors(backward_states, order)], dim=2)
-        states = states.transpose(1, 2)  # (batch, 2 * units, tokens)
-        mask = words.unsqueeze(1)
-        greatest = spread_greatest(states.masked_fill(~mask, float("-inf")))
-        return contribute(self.classify, greatest, states * mask / mask.sum(dim=2, keepdim=True))
-
-    def _read(self, tokens: Tensor, words: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The states after each word, (batch, tokens, units), of both LSTMs; the order in which the second reads."""
-        added = self._added_vectors(tokens)
-        order = _reversed_positions(words)
-        forward_states, _ = self.forwards(self.vectors(tokens, added))
-        reversed_added = None if added is None else _gather_vectors(added, order)
-        backward_states, _ = self.backwards(self.vectors(tokens.gather(1, order), reversed_added))
-        return forward_states, backward_states, order
-
-    def _added_vectors(self, tokens: Tensor) -> Tensor | None:
-        """The vectors that are added to the words' own, (batch, tokens, embedding); None: nothing."""
-        pairs: Tensor | None = None if self.pairs is None else self.pairs(tokens)
+    def added_vectors(self, tokens: Tensor) -> Tensor | None:
+        """The vectors of pairs, and in training what the adversary adds."""
+        pairs = super().added_vectors(tokens)
         if self.adversary is None or not self.training:
             return pairs
         own = self.vectors.embed(tokens).detach()
@@ -181,15 +137,3 @@ def _norms(vectors: Tensor) -> Tensor:
     """(batch, tokens, size) -> (batch, 1, 1): of each text as one vector."""
     norms: Tensor = torch.linalg.vector_norm(vectors.detach(), dim=(1, 2), keepdim=True)
     return norms
-
-
-def _gather_vectors(vectors: Tensor, places: Tensor) -> Tensor:
-    """Of (batch, tokens, size) the vectors at (batch, tokens) places."""
-    return vectors.gather(1, places.unsqueeze(2).expand(vectors.shape))
-
-
-def _reversed_positions(words: Tensor) -> Tensor:
-    """(batch, tokens) bool, True on words -> for each place the place to read: words reversed, padding kept."""
-    places = torch.arange(words.shape[1], device=words.device).expand(words.shape)
-    lengths = words.sum(dim=1, keepdim=True)
-    return torch.where(words, lengths - 1 - places, places)

@@ -9,8 +9,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from convoy.core.params import Section
-from convoy.kinds.text.networks.input_layer import WordVectors
-from convoy.kinds.text.preprocessing import LONGEST_RUN
+from convoy.kinds.text.items.preprocessing import LONGEST_RUN
+from convoy.kinds.text.networks.layers.vectors import WordVectors
 
 NOTHING = float("-inf")  # below any value of a state
 
@@ -42,7 +42,7 @@ class Network(nn.Module):
         self.dropout = nn.Dropout(params.dropout)
         self.classify = nn.Linear(2 * params.units, labels)
 
-    def pretrain(self, texts: Sequence[NDArray[Any]], seed: int) -> None:
+    def pretrain(self, texts: Sequence[NDArray[Any]], labels: NDArray[Any], seed: int) -> None:
         """Learn the word vectors from the training texts, without labels."""
         self.vectors.learn(texts, self.context_window, seed)
 

@@ -1,0 +1,1 @@
+"""What all stages that measure have in common: cells, trainings, costs, estimates."""

@@ -1,0 +1,1 @@
+"""What was measured -> verdicts, and the page that shows them."""

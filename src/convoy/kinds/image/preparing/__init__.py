@@ -1,0 +1,1 @@
+"""How raw images are prepared: converted, compared, measured."""

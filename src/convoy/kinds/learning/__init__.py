@@ -1,0 +1,1 @@
+"""What the networks and data sets of all kinds share, with torch: candidates, batches, exact explanations."""

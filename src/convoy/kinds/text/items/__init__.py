@@ -1,0 +1,1 @@
+"""A text, from its characters to the token ids that a network takes."""

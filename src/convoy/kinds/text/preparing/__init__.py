@@ -1,0 +1,1 @@
+"""How raw texts are prepared: tokenised, compared, measured."""

@@ -1,0 +1,1 @@
+"""`python -m convoy tune`: better params for a candidate, by Optuna."""
