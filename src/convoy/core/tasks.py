@@ -15,6 +15,7 @@ NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")  # 63 characters, as a label of a hos
 RESERVED = ("baselines", "bench", "compare", "data", "decisions", "models", "none", "pictures")
 # The packaged tasks had other names until revision db35d33; versions, decisions and bundles of then keep them.
 FORMER_NAMES = {"fashion": "image", "reviews": "text", "reviews-stream": "text-stream"}
+PRESENT_NAMES = {former: task for task, former in FORMER_NAMES.items()}
 HISTORY, CURRENT = "decisions.jsonl", "current"  # in deployed/<task>
 
 
@@ -178,8 +179,8 @@ def known() -> list[str]:
 def require_known(name: str) -> str:
     """The name of a task. Raises TaskUnknown where neither params.yaml nor deployed/ has it."""
     if name not in known():
-        former = next((new for new, old in FORMER_NAMES.items() if old == name and new in known()), None)
-        hint = f"; {name!r} is called {former!r} now" if former else f"; there is {_listed(known())}"
+        present = present_name(name)
+        hint = f"; there is {_listed(known())}" if present == name else f"; {name!r} is called {present!r} now"
         raise TaskUnknown(f"there is no task {name!r}{hint}")
     return name
 
@@ -191,7 +192,8 @@ def is_same(task: str, other: str) -> bool:
 
 def present_name(name: str) -> str:
     """The name that a task has now."""
-    return next((task for task, former in FORMER_NAMES.items() if former == name and task in known()), name)
+    present = PRESENT_NAMES.get(name, name)
+    return present if present in known() else name
 
 
 def names_of(task: str) -> tuple[str, ...]:
@@ -232,7 +234,7 @@ def _word(entry: dict[str, Any], key: str, name: str, path: Path) -> str:
 
 
 def _task(name: str, entry: dict[str, Any], data: dict[str, DataSet], path: Path) -> Task:
-    if present := next((task for task, former in FORMER_NAMES.items() if former == name), None):
+    if present := PRESENT_NAMES.get(name):
         raise ParamsInvalid(f"{path}: tasks.{name}: the packaged task {present} had this name before; choose another")
     source, kind = (_word(entry, key, f"tasks.{name}", path) for key in ("data", "kind"))
     if source not in data:

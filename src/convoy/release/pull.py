@@ -72,17 +72,13 @@ def follow_withdrawal(client: MlflowClient, task: str, say: Say) -> bool:
         return False
     if history.changes[-1].kind != "pull":
         return False
-    aliases, present = registry.aliases_of(client, registry.model_name(task)), _present_name(task)
+    aliases, present = registry.aliases_of(client, registry.model_name(task)), entries.PRESENT_NAMES.get(task)
     if aliases is None and present is not None and _has_champion(client, present):
         is_followed = deployment.current_digest(present) is not None
         return is_followed and withdraw(task, f"it is called {present} now in {client.tracking_uri}", say)
     if aliases is None or "champion" in aliases:
         return False
     return withdraw(task, f"{registry.model_name(task)} has no champion any more in {client.tracking_uri}", say)
-
-
-def _present_name(name: str) -> str | None:
-    return next((task for task, former in entries.FORMER_NAMES.items() if former == name), None)
 
 
 def _has_champion(client: MlflowClient, task: str) -> bool:

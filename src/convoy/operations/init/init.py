@@ -125,7 +125,7 @@ def _require_usable(wanted: Wanted) -> None:
         raise InitRefused(
             f"--task is {name!r}, expected are small letters, digits and hyphens, a letter first, as film-reviews"
         )
-    if present := next((task for task, former in tasks.FORMER_NAMES.items() if former == name), None):
+    if present := tasks.PRESENT_NAMES.get(name):
         raise InitRefused(
             f"--task is {name!r}, the name of the packaged task {present} until revision db35d33; choose another"
         )
