@@ -13,7 +13,7 @@ from convoy.tracking import settings
 
 @app.command()
 def init(
-    task: Annotated[str | None, typer.Option(help="A name for the task and its data set, as digits.")] = None,
+    task: Annotated[str | None, typer.Option(help="A name for the task and its data set, for example pets.")] = None,
     source: Annotated[Path | None, typer.Option("--from", help="A folder, an archive of one, a table, arrays.")] = None,
     kind: Annotated[str | None, typer.Option(help="Of the data, as image; found without it.")] = None,
     write: Annotated[bool, typer.Option("--write", help="Put the proposal into params.yaml.")] = False,
