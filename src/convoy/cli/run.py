@@ -36,9 +36,9 @@ def serve(port: Port = 3000) -> None:
 @app.command()
 def demo(folder: Path, port: Port = 3000, mlflow_port: MlflowPort = 5000) -> None:
     """Run everything on few examples in a folder of its own: pipeline, publish, up."""
-    from convoy.operations import supervisor
+    from convoy.operations.demo import run
 
-    raise typer.Exit(supervisor.demo(folder, port, mlflow_port, typer.echo))
+    raise typer.Exit(run(folder, port, mlflow_port, typer.echo))
 
 
 @app.command(hidden=True)

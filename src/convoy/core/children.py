@@ -3,6 +3,7 @@
 import subprocess
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from typing import Any
 
 import psutil
 
@@ -24,7 +25,7 @@ def kill(processes: Iterable[psutil.Process], within_s: float = 0.0) -> None:
         psutil.wait_procs(processes, timeout=within_s)
 
 
-def end(processes: Sequence["subprocess.Popen[bytes]"], within_s: float) -> None:
+def end(processes: Sequence["subprocess.Popen[Any]"], within_s: float) -> None:
     """Ask all to end (SIGTERM), and kill those that are not done after `within_s` each."""
     for process in processes:
         process.terminate()

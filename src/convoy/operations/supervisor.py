@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import psutil
 from honcho.manager import Manager
@@ -97,31 +96,6 @@ def exec_server(name: str, port: int, say: Say) -> int:
     sys.stdout.flush()
     words = command(name, port)
     os.execve(words[0], words, environment())
-
-
-def demo(folder: Path, port: int, mlflow_port: int, say: Say) -> int:
-    """Create a workspace in `folder` with demo.yaml, build, publish and serve there; returns only on a failure."""
-    from convoy.core.params import ParamsInvalid
-    from convoy.lineage import workspace
-
-    try:
-        ports.check({"PORT": port, "MLFLOW_PORT": mlflow_port})
-        workspace.create(folder, Path("demo.yaml"))
-    except (ports.PortTaken, workspace.WorkspaceRefused, ParamsInvalid) as error:
-        say(str(error))
-        return 1
-    say(f"few examples and epochs, in {folder}: nothing outside it changes")
-    for words in (["convoy", "verify", "--mend"], ["dvc", "repro"], ["convoy", "publish"]):
-        status = subprocess.run(
-            [sys.executable, "-m", *words], cwd=folder, env=workspace.environment(folder)
-        ).returncode
-        if status:
-            return status
-    sys.stdout.flush()
-    up = ["-m", "convoy", "up", "--port", str(port), "--mlflow-port", str(mlflow_port)]
-    environment_there = workspace.environment(folder)
-    os.chdir(folder)
-    os.execve(sys.executable, [sys.executable, *up], environment_there)
 
 
 def command(name: str, port: int) -> list[str]:
