@@ -36,7 +36,9 @@ def init(
 
     wanted_labels = tuple(name.strip() for name in labels.split(",")) if labels else None
     table = {"content": content, "label": label, "split": split}
-    others = {"task": task, "from": source, "kind": kind, "labels": labels, "replace": replace or None, **table}
+    other_encoding = encoding if encoding != "utf-8" else None
+    others = {"task": task, "from": source, "kind": kind, "replace": replace or None, "encoding": other_encoding,
+              "labels": labels, **table}  # fmt: skip
     try:
         if remove is not None:
             onboarding.require_alone(remove, others)

@@ -1,7 +1,7 @@
 """`python -m convoy init`: survey a source, propose its entries, and write them to params.yaml; or take a task out."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from convoy.operations.init.survey import Survey, take_survey
 from convoy.sources.items import SourceParams, SourceRefused
 
 WRITING = Path(".run/params.lock")  # held by whoever writes params.yaml
+WITH_WRITE = "with --write it is"
 LONGEST = 50  # characters of a new task's name: those of its candidates are longer, and tasks.NAME has a limit
 
 
@@ -54,6 +55,8 @@ def init(wanted: Wanted, say: Say) -> None:
     detected = detect(wanted.stated, _kept_columns(text, wanted))
     for line in _describe(wanted, detected):
         say(line)
+    for line in _describe_former(wanted, detected.kind, old):
+        say(line)
     survey = take_survey(detected)
     for line in survey.describe():
         say(line)
@@ -68,7 +71,10 @@ def init(wanted: Wanted, say: Say) -> None:
     for task in new.tasks.values():
         if task.data == name and task.name != name:
             say(f"the task {task.name} learns from this data set too")
-    _finish(text, proposed, leftovers.find(old, new, _sources(text, proposed)), wanted.write, say)
+    if text == proposed:
+        say(f"{paths.PARAMS} says all this already; next: dvc repro")
+    elif _finish(text, proposed, leftovers.find(old, new, _sources(text, proposed)), wanted.write, say):
+        say(f"{paths.PARAMS} is written; next: dvc repro, then python -m convoy publish")
 
 
 def remove(name: str, write: bool, say: Say) -> None:
@@ -94,7 +100,8 @@ def remove(name: str, write: bool, say: Say) -> None:
     if not any(other.data == task.data for other in old.tasks.values() if other.name != name):
         proposed = entries.take_out(proposed, "data", task.data)
     left = leftovers.find(old, tasks.parse(proposed), _sources(text, proposed))
-    _finish(text, proposed, left, write, say)
+    if _finish(text, proposed, left, write, say):
+        say(f"{paths.PARAMS} is written")
 
 
 def _withdraw(name: str, write: bool, say: Say) -> None:
@@ -104,16 +111,19 @@ def _withdraw(name: str, write: bool, say: Say) -> None:
         with leftovers.hold(left, say):
             leftovers.remove(left, say)
         return
-    for line in leftovers.describe(left):
+    for line in leftovers.describe(left, "would remove"):
         say(line)
-    say("nothing is changed; with --write it is")
+    say(f"nothing is changed; {WITH_WRITE}")
 
 
 def require_alone(name: str, others: Mapping[str, object]) -> None:
     """Raise InitRefused where `--remove NAME` comes with other options than --write."""
     for option, value in others.items():
         if value is not None:
-            raise InitRefused(f"--remove is {name!r}, which --{option} has no meaning for; leave one of the two out")
+            raise InitRefused(
+                f"--remove {name} and --{option} exclude each other: --remove takes a task out, --{option} is for one "
+                "that is added; leave one of the two out"
+            )
 
 
 def _require_usable(wanted: Wanted) -> None:
@@ -149,7 +159,7 @@ def _kept_columns(text: str, wanted: Wanted) -> Columns:
         return Columns()
     path = wanted.stated.path.resolve()
     source_path = (paths.PARAMS.parent / str(fetch.get("path"))).resolve()
-    if fetch.get("source") == "table" and source_path not in (path, path.parent):
+    if fetch.get("source") != "table" or source_path not in (path, path.parent):
         return Columns()
     names = {key: table.get(key) for key in ("content", "label", "split")}
     return Columns(**{key: str(name) for key, name in names.items() if isinstance(name, str)})
@@ -228,17 +238,32 @@ def _preparation_model(kind: str) -> type[Section]:
     return create_model("Params", __base__=(DivisionParams, of_kind), limits=(PreflightLimits, ...))
 
 
-def _finish(text: str, proposed: str, left: leftovers.Leftovers, write: bool, say: Say) -> None:
-    """Tell the change, and make it: params.yaml last, so that after a kill the same command does the rest.
+def _describe_former(wanted: Wanted, kind: str, old: Entries) -> Iterator[str]:
+    """What becomes of the task that has this name now. Raises InitRefused where it is of another kind."""
+    former = old.tasks.get(wanted.name)
+    if former is None:
+        return
+    if former.kind == kind:
+        yield f"{paths.PARAMS} has a task {wanted.name}: the proposal takes the place of its entries"
+        return
+    if not wanted.replace:
+        raise InitRefused(
+            f"--task is {wanted.name!r}, in {paths.PARAMS} a task of kind {former.kind}, and {wanted.stated.path} is "
+            f"of kind {kind}; choose another name, take that task out first (--remove {wanted.name}), or take all "
+            "out (--replace)"
+        )
+    yield f"the task {wanted.name} of kind {former.kind} goes; one of kind {kind} takes its name"
+
+
+def _finish(text: str, proposed: str, left: leftovers.Leftovers, write: bool, say: Say) -> bool:
+    """Tell the change, and with `write` make it; returns whether it is made.
+
+    params.yaml comes last, so that after a kill the same command does the rest.
 
     Raises InitRefused where params.yaml is no longer `text`, DecisionsBroken, and ParamsInvalid where a DVC is running;
     then nothing is changed.
     """
-    patch = _format_patch(text, proposed)
-    if not patch:
-        say(f"{paths.PARAMS} says all this already; next: dvc repro")
-        return
-    say(patch)
+    say(_format_patch(text, proposed))
     if write:
         WRITING.parent.mkdir(exist_ok=True)
         wait = "waiting for another init to end"
@@ -247,11 +272,11 @@ def _finish(text: str, proposed: str, left: leftovers.Leftovers, write: bool, sa
                 raise InitRefused(f"{paths.PARAMS} was changed meanwhile; say this again")
             leftovers.remove(left, say)
             atomic.write_bytes(paths.PARAMS.resolve(), proposed.encode("utf-8"))  # a link stays one
-        say(f"{paths.PARAMS} is written; next: dvc repro, then python -m convoy publish")
-        return
-    for line in leftovers.describe(left):
+        return True
+    for line in leftovers.describe(left, "would remove"):
         say(line)
-    say(f"nothing is written; with --write this goes into {paths.PARAMS}")
+    say(f"nothing is written; {WITH_WRITE}")
+    return False
 
 
 def _format_patch(old: str, new: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from convoy.core import atomic, locks, paths, process, tasks
 from convoy.core.params import ParamsInvalid
@@ -40,6 +41,7 @@ class Leftovers:
 
 def find(old: Entries, new: Entries, sources: Iterable[Path]) -> Leftovers:
     """What the entries that only `old` has leave behind; a folder with one of `sources` in it is kept."""
+    new = Entries(*(_of_same_kind(getattr(new, name), getattr(old, name)) for name in ("data", "tasks", "candidates")))
     gone = [name for name in old.tasks if name not in new.tasks]
     folders = [of(task) for task in gone for of in (paths.candidates, paths.winner, paths.bundle, paths.reports)]
     folders += [of(name) for name in old.data if name not in new.data for of in _DATA_FOLDERS]
@@ -57,16 +59,21 @@ def find(old: Entries, new: Entries, sources: Iterable[Path]) -> Leftovers:
     return Leftovers(frozenset(stages), going, tuple(gone), kept)
 
 
-def describe(left: Leftovers) -> Iterator[str]:
-    """What would be removed, in plain words."""
+def _of_same_kind(new: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
+    """Without entries that had another kind: what their name left behind is of other data."""
+    return {name: entry for name, entry in new.items() if name not in old or old[name].kind == entry.kind}
+
+
+def describe(left: Leftovers, verb: str) -> Iterator[str]:
+    """What goes, in plain words; `verb` says whether it does or would."""
     for task in left.tasks:
-        yield f"the task {task} goes, with its candidates"
+        yield f"{verb} the task {task}, with its candidates"
         if task in tasks.deployed():
-            yield f"  its deployed model is withdrawn: `python -m convoy history --task {task}` will still tell of it"
+            yield f"{verb} its model from service; `python -m convoy history --task {task}` goes on telling of it"
     if left.stages:
-        yield f"out of {LOCK}: {', '.join(sorted(left.stages))}"
+        yield f"{verb} from {LOCK}: {', '.join(sorted(left.stages))}"
     if left.folders:
-        yield f"removed: {', '.join(map(str, left.folders))}"
+        yield f"{verb} {', '.join(map(str, left.folders))}"
     if left.kept:
         yield f"not removed, for a source lies there: {', '.join(map(str, left.kept))}"
 
@@ -88,7 +95,7 @@ def hold(left: Leftovers, say: Say) -> Iterator[None]:
 
 def remove(left: Leftovers, say: Say) -> None:
     """Withdraw the deployed models, then clean dvc.lock and remove the folders. The caller holds hold()."""
-    for line in describe(left):
+    for line in describe(left, "removing"):
         say(line)
     for task in left.served:
         withdraw(task, REASON, say)

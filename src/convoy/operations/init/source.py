@@ -13,6 +13,7 @@ from convoy.sources.archives import is_archive
 from convoy.sources.items import ItemsAndRejections, SourceParams, SourceRefused, TableParams
 
 SAMPLE_ROWS = 200
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
 NO_COLUMNS = Columns()
 READ = {
     "folder": "a folder per label",
@@ -135,8 +136,23 @@ def _names_files(table: Path, stated: Stated) -> bool:
 
 def _sample_rows(table: Path, encoding: str) -> list[dict[str, object]]:
     rows = [row for _, row in islice(tables.rows_of(table, encoding), SAMPLE_ROWS) if isinstance(row, dict)]
+    _require_delimiter(table, encoding)
     if not rows:
         raise SourceRefused(
             f"{table} has no usable row among its first {SAMPLE_ROWS}; is it {encoding}? --encoding states another"
         )
     return rows
+
+
+def _require_delimiter(table: Path, encoding: str) -> None:
+    """Raise SourceRefused where the first line has only another delimiter than the table's suffix says."""
+    expected = DELIMITERS.get(table.suffix.lower(), "")
+    with table.open(encoding=encoding, errors="replace") as file:
+        header = file.readline(10_000) if expected else ""
+    found = next((other for other in ";\t|," if other in header), expected)
+    if expected not in header and found != expected:
+        raise SourceRefused(
+            f"{table}: its columns are divided by {found!r}, those of {table.suffix} are by {expected!r}; write it "
+            f"again, for example: python -c \"import pandas; pandas.read_csv('{table.name}', sep={found!r}).to_json("
+            "'again.jsonl', orient='records', lines=True)\""
+        )
