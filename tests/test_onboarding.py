@@ -167,6 +167,35 @@ def test_a_table_counts_where_it_names_images(place: Path) -> None:
     assert detect(root / "labels.csv").params.table.file == "labels.csv"
 
 
+def test_a_table_that_names_no_file_is_told(place: Path) -> None:
+    for cell in ("0000", "img\\0.png"):
+        root = folder_of_images(place / cell[:3], {"img": 4})
+        write_table(root / "labels.csv", [{"id": cell, "breed": "cat"}])
+        code, out, error = init(root)
+        assert code == 1 and "only the label 'img' was found" in error
+        assert f"labels.csv is not used: no cell is the path of a file, relative to it (first row: {cell!r}, 'c" in out
+
+
+def test_labels_that_look_like_splits_are_told(place: Path) -> None:
+    for names in (("training_set", "test_set"), ("train", "test1"), ("seg_train", "seg_test")):
+        root = folder_of_images(place / names[0], dict.fromkeys(names, 12))
+        assert f"{', '.join(sorted(names))} look like splits, not like labels" in init(root)[1]
+    assert "look like" not in init(folder_of_images(place / "u", {"contest": 12, "latest": 12, "test": 12}))[1]
+
+
+def test_a_missing_header_is_told(place: Path) -> None:
+    (place / "t.csv").write_text("".join(f"a text of a good many words {n},{'ab'[n % 2]}\n" for n in range(40)))
+    said = "the first line is to name the columns, and 'a text of a good many words 0' looks like an item of its own"
+    assert said in init(place / "t.csv")[1]
+
+
+def test_another_encoding_of_some_lines_is_told(place: Path) -> None:
+    lines = [f"a text of {'£' if n % 9 == 0 else ''}{n},{'ab'[n % 2]}" for n in range(60)]
+    (place / "t.csv").write_text("\n".join(["text,label", *lines]), encoding="latin-1")
+    assert "--encoding states another encoding, as latin-1" in init(place / "t.csv")[1]
+    assert "--encoding states another" not in init(place / "t.csv", "--encoding", "latin-1")[1]
+
+
 def test_a_label_never_held_out_is_told(place: Path) -> None:
     root = folder_of_texts(place / "aclImdb", above="train/")
     folder_of_texts(root, above="test/")

@@ -1,6 +1,5 @@
 """Migrates a bundle of an older format to today's: the same answers, and a list of what it cannot do."""
 
-import hashlib
 import json
 import os
 import tempfile
@@ -17,6 +16,8 @@ from convoy.bundles.bundle import (
     BundleInvalid,
     Card,
     Sets,
+    digest_of,
+    read_file,
     read_release,
     write_bundle,
 )
@@ -72,7 +73,6 @@ def migrate(folder: Path, target: Path | None, say: Say) -> None:
             write_bundle(target, card, files)
         elif task is not None:
             target = _deploy(task, folder, bundle, digest, say)
-    assert target is not None
     say(f"{folder} -> {target}: format {card.format_version}, digest {digest[:12]}; it reproduces its examples")
     for limitation in limitations:
         say(f"  {limitation}")
@@ -120,26 +120,14 @@ def _migrate_card(content: Contents, folder: Path) -> tuple[Card, list[str]]:
 
 def _read_proven(folder: Path) -> tuple[Contents, dict[str, bytes]]:
     """What the card of a bundle says, and its other files, each as the manifest proves it. Raises BundleInvalid."""
-    files = _read_proven_files(folder)
     try:
+        digest, names = digest_of(folder), json.loads((folder / MANIFEST).read_bytes())
+        files = {name: read_file(folder, name, digest) or b"" for name in names if os.path.basename(name) == name}
         content: Contents = json.loads(files.pop("card.json"))
-        content["format_version"]
-    except (KeyError, ValueError, TypeError) as error:
-        raise BundleInvalid(f"{folder / 'card.json'} cannot be read ({error}); export the bundle again") from None
-    return content, files
-
-
-def _read_proven_files(folder: Path) -> dict[str, bytes]:
-    try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
-        files = {name: (folder / name).read_bytes() for name in manifest if os.path.basename(name) == name}
-        for name, entry in manifest.items():
-            if hashlib.sha256(files[name]).hexdigest() != entry["sha256"]:
-                raise BundleInvalid(f"{folder / name} is not the file that the manifest names (its sha256 differs)")
+        return content | {"format_version": content["format_version"]}, files
+    except BundleInvalid:
+        raise
     except FileNotFoundError as error:
         raise BundleInvalid(f"{error.filename} is missing: {folder} is no whole bundle") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, BundleInvalid):
-            raise
-        raise BundleInvalid(f"{folder / MANIFEST} cannot be read ({error})") from None
-    return files
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise BundleInvalid(f"{folder}: manifest or card cannot be read ({error}); export the bundle again") from None
