@@ -84,9 +84,10 @@ def test_new_entries_stand_last_in_their_sections(images: Path) -> None:
 
 def test_without_write_nothing_is_written(place: Path, images: Path) -> None:
     code, said, _ = init(images)
-    assert code == 0 and "+      source: folder" in said and "nothing is written; with --write" in said
+    assert code == 0 and "+      source: folder" in said and "nothing is changed; add --write to do it" in said
     code, said, _ = say("--remove", "reviews")
-    assert code == 0 and "-    data: reviews" in said and "nothing is written; with --write" in said
+    assert code == 0 and "-    data: reviews" in said and "nothing is changed; add --write to do it" in said
+    assert "would remove the task reviews, with its candidates" in said
     assert paths.PARAMS.read_bytes() == PACKAGED.read_bytes()
     assert sorted(os.listdir(place)) == ["images", "params.yaml"]
 
@@ -116,13 +117,13 @@ def test_own_candidates_of_the_task_stay(place: Path, images: Path) -> None:
     for options in ((), ("--replace",)):
         assert init(folder_of_images(place / "others", {"c": 5, "d": 5}), *options, "--write")[0] == 0
         assert EXTRA in text() and list(tasks.read().candidates)[-3:] == ["mine-cnn", "mine-lstm", "mine-mlp"]
-    assert init(folder_of_texts(place / "texts"), "--write")[0] == 0
+    assert init(folder_of_texts(place / "texts"), "--replace", "--write")[0] == 0
     assert list(tasks.read().candidates) == ["mine-lstm", "mine-ngrams"], "of another kind they could not learn"
 
 
 def test_replace_leaves_the_new_entries_alone(images: Path) -> None:
     code, said, _ = init(images, "--replace", "--write")
-    assert code == 0 and "the task reviews-stream goes, with its candidates" in said
+    assert code == 0 and "removing the task reviews-stream, with its candidates" in said
     found = tasks.read()
     assert (list(found.data), list(found.tasks), list(found.candidates)) == (["mine"], ["mine"], list(MINE[1:]))
     packaged = [f"{word}{end}" for word in ("fashion", "reviews", "reviews-stream") for end in ("", "-cnn", "-lstm")]
@@ -135,7 +136,8 @@ def test_replace_leaves_the_new_entries_alone(images: Path) -> None:
 def test_remove_gives_back_what_was_before(images: Path) -> None:
     assert init(images, "--write")[0] == 0
     code, said, _ = say("--remove", "mine", "--write")
-    assert code == 0 and "the task mine goes, with its candidates" in said
+    assert code == 0 and "removing the task mine, with its candidates" in said
+    assert said.endswith("params.yaml is written\n"), "nothing is to be built for it"
     assert paths.PARAMS.read_bytes() == PACKAGED.read_bytes()
 
 
@@ -214,8 +216,8 @@ def test_remove_takes_lock_stages_and_folders(place: Path) -> None:
     leftovers.LOCK.write_text(lock_of([*gone[:4], *kept, *gone[4:]]))
     folders, others = lay_outputs("fashion"), lay_outputs("reviews")
     code, said, _ = say("--remove", "fashion")
-    assert code == 0 and "out of dvc.lock: baselines@fashion, choose@fashion" in said
-    assert "removed: candidates/fashion, winner/fashion, bundles/fashion" in said
+    assert code == 0 and "would remove from dvc.lock: baselines@fashion, choose@fashion" in said
+    assert "would remove candidates/fashion, winner/fashion, bundles/fashion" in said
     assert all(folder.exists() for folder in folders) and "train@fashion-cnn" in leftovers.LOCK.read_text()
     assert say("--remove", "fashion", "--write")[0] == 0
     assert leftovers.LOCK.read_text() == lock_of(kept)
@@ -251,14 +253,29 @@ def test_a_source_of_an_old_entry_is_kept(place: Path) -> None:
     assert paths.raw("fashion").exists() and not paths.prepared("fashion").exists()
 
 
-def test_a_candidate_of_another_kind_leaves_nothing(place: Path, images: Path) -> None:
+def test_a_task_never_changes_its_kind_unsaid(place: Path, images: Path) -> None:
     assert init(images, "--write")[0] == 0
+    before = text()
+    texts = folder_of_texts(place / "texts")
+    code, said, error = init(texts, "--write")
+    assert code == 1 and "+" not in said and text() == before
+    assert "--task is 'mine', in params.yaml a task of kind image, and " in error
+    assert "texts is of kind text; choose another name, take that task out first (--remove mine), or take a" in error
+    code, said, _ = init(texts, "--replace")
+    assert code == 0 and "the task mine of kind image goes; one of kind text takes its name" in said
+    code, said, _ = init(folder_of_images(place / "others", {"c": 5, "d": 5}))
+    assert code == 0 and "params.yaml has a task mine: the proposal takes the place of its entries" in said
+
+
+def test_a_task_of_another_kind_leaves_nothing(place: Path, images: Path) -> None:
+    assert init(images, "--write")[0] == 0
+    lay_outputs("mine")
+    deploy("mine")
     leftovers.LOCK.write_text(lock_of(stages_of("mine", "mine-cnn", "mine-lstm")))
-    for name in MINE[1:]:
-        paths.candidate("mine", name).mkdir(parents=True)
-    assert init(folder_of_texts(place / "texts"), "--write")[0] == 0
-    assert leftovers.LOCK.read_text() == lock_of(stages_of("mine", "mine-lstm"))
-    assert os.listdir(paths.candidates("mine")) == ["mine-lstm"]
+    assert init(folder_of_texts(place / "texts"), "--replace", "--write")[0] == 0
+    assert leftovers.LOCK.read_text() == lock_of([])
+    assert not any(of("mine").exists() for of in (paths.candidates, paths.bundle, paths.raw, paths.prepared))
+    assert not tasks.deployed() and list(tasks.read().candidates) == ["mine-lstm", "mine-ngrams"]
 
 
 def test_an_emptied_lock_stays_valid() -> None:
@@ -271,6 +288,7 @@ def test_the_repositorys_lock_loses_named_stages_alone() -> None:
     lock = (Path(__file__).parents[1] / "dvc.lock").read_text()
     stages = read(lock)["stages"]
     names = frozenset(list(stages)[::2])
+    assert leftovers.without_stages(lock, frozenset()) == lock, "to the byte"
     left = read(leftovers.without_stages(lock, names))
     assert left["stages"] == {name: stage for name, stage in stages.items() if name not in names}
 
@@ -300,7 +318,8 @@ def test_a_running_stage_of_dvc_is_seen(place: Path, kind: str) -> None:
     write_rwlock(place, json.dumps({kind: {"out": holder if kind == "write" else [holder]}}))
     lay_outputs("fashion")
     code, _, error = say("--remove", "fashion", "--write")
-    assert code == 1 and f"a DVC is running here (process {os.getppid()} in .dvc/tmp/rwlock)" in error
+    assert code == 1 and "a DVC is running here, which writes dvc.lock" in error
+    assert f"(process {os.getppid()} in .dvc/tmp/rwlock)" in error
     assert paths.PARAMS.read_bytes() == PACKAGED.read_bytes() and "fetch@fashion" in leftovers.LOCK.read_text()
     assert paths.raw("fashion").exists()
 
@@ -344,7 +363,7 @@ def deploy(task: str) -> None:
 def test_a_deployed_model_is_withdrawn(images: Path, options: list[str]) -> None:
     deploy("fashion")
     code, said, _ = say(*options)
-    assert code == 0 and "its deployed model is withdrawn" in said and tasks.deployed() == ["fashion"]
+    assert code == 0 and "would remove its model from service" in said and tasks.deployed() == ["fashion"]
     code, said, error = say(*options, "--write")
     assert code == 0, error
     assert "is no longer deployed" in said and not tasks.deployed() and tasks.with_history() == ["fashion"]
@@ -355,7 +374,8 @@ def test_a_deployed_model_is_withdrawn(images: Path, options: list[str]) -> None
 def test_remove_withdraws_what_only_deployed_knows(place: Path) -> None:
     deploy("older")
     code, said, _ = say("--remove", "older")
-    assert code == 0 and "its deployed model is withdrawn" in said and tasks.deployed() == ["older"]
+    assert code == 0 and "would remove its model from service" in said and tasks.deployed() == ["older"]
+    assert said.endswith("nothing is changed; add --write to do it\n")
     assert say("--remove", "older", "--write")[0] == 0 and not tasks.deployed()
     assert tasks.with_history() == ["older"] and paths.PARAMS.read_bytes() == PACKAGED.read_bytes()
 
@@ -363,15 +383,15 @@ def test_remove_withdraws_what_only_deployed_knows(place: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("Mine", "--task is 'Mine', expected are small letters, digits and hyphens, a letter first"),
-        ("1st", "--task is '1st', expected are"),
-        ("a.b", "--task is 'a.b', expected are"),
-        ("models", "--task is 'models', which Convoy needs itself, as baselines, bench"),
-        ("data", "--task is 'data', which Convoy needs itself"),
-        ("no", "--task is 'no', which YAML reads as False; choose another"),
-        ("null", "--task is 'null', which YAML reads as None; choose another"),
-        ("text", "--task is 'text', the name of the packaged task reviews until revision db35d33; choose another"),
-        ("a" * 51, "which has 51 characters, expected are 50 at most"),
+        ("Mine", "--task is 'Mine': a name has small letters, digits and hyphens and begins with a letter"),
+        ("1st", "--task is '1st': a name has small letters"),
+        ("a.b", "--task is 'a.b': a name has small letters"),
+        ("models", "--task is 'models': baselines, bench"),
+        ("data", "pictures are names of Convoy's own; choose another"),
+        ("no", "--task is 'no': YAML reads it as False; choose another"),
+        ("null", "--task is 'null': YAML reads it as None; choose another"),
+        ("text", "--task is 'text': the packaged task reviews had this name before; choose another"),
+        ("a" * 51, ": it has 51 characters, 50 are the most"),
     ],
 )
 def test_a_name_that_cannot_be_is_refused(images: Path, name: str, said: str) -> None:
@@ -383,7 +403,7 @@ def test_a_name_that_cannot_be_is_refused(images: Path, name: str, said: str) ->
 def test_the_longest_name_fits_all_candidates(images: Path, place: Path) -> None:
     name = "a" * onboarding.LONGEST
     for source in (images, folder_of_texts(place / "texts")):
-        assert init(source, "--write", name=name)[0] == 0
+        assert init(source, "--replace", "--write", name=name)[0] == 0
 
 
 def test_a_candidate_of_another_task_is_not_taken(images: Path) -> None:
@@ -398,14 +418,17 @@ def test_another_task_of_the_data_set_is_told(place: Path) -> None:
 
 
 def test_what_does_not_fit_other_entries_is_refused(images: Path) -> None:
+    assert say("--remove", "reviews", "--write")[0] == 0  # the data set stays, with a task that reads it
+    before = text()
     code, _, error = init(images, "--write", name="reviews")
     assert code == 1 and "does not fit other entries: params.yaml: tasks.reviews-stream.kind is 'text'" in error
-    assert paths.PARAMS.read_bytes() == PACKAGED.read_bytes()
+    assert text() == before
 
 
 def test_options_that_exclude_each_other_are_refused(images: Path) -> None:
-    code, _, error = say("--remove", "fashion", "--task", "mine")
-    assert code == 1 and "--remove is 'fashion', which --task has no meaning for; leave one of the two out" in error
+    for option, value in (("--task", ["mine"]), ("--encoding", ["latin-1"]), ("--replace", [])):
+        code, _, error = say("--remove", "fashion", option, *value)
+        assert code == 1 and f"--remove fashion and {option} exclude each other: --remove takes a task out" in error
     for options in ((), ("--task", "mine"), ("--from", images)):
         code, _, error = say(*options)
         assert code == 1 and "--task NAME and --from PATH are needed, or --remove NAME" in error

@@ -11,7 +11,9 @@ import built_pipeline
 import numpy as np
 import pytest
 from mlflow_store import open_empty_store
+from typer.testing import CliRunner
 
+from convoy.__main__ import app
 from convoy.bundles.bundle import BundleInvalid, Release, digest_of, read_bundle, read_release
 from convoy.bundles.predictor import Predictor
 from convoy.core.paths import DEPLOYED
@@ -113,9 +115,14 @@ def test_a_damaged_one_is_refused_and_nothing_is_written(name: str) -> None:
     assert not NEW.exists()
 
 
-def test_what_needs_no_migration_or_a_newer_release_is_said() -> None:
-    with pytest.raises(migrate.MigrationRefused, match="has format 2, today's"):
-        migrate.migrate(OLD / "format-2-image", NEW, print)
+@pytest.mark.parametrize("target", [NEW, None])
+def test_a_bundle_of_today_needs_no_migration(target: Path | None) -> None:
+    said: list[str] = []
+    migrate.migrate(OLD / "format-2-image", target, said.append)
+    assert said == [f"{OLD / 'format-2-image'} has format 2, today's; nothing to do"] and not NEW.exists()
+
+
+def test_what_cannot_be_migrated_is_said() -> None:
     with pytest.raises(migrate.MigrationRefused, match="--into"):
         migrate.migrate(FORMAT_1["fashion"], None, print)
     NEW.mkdir()
@@ -124,7 +131,15 @@ def test_what_needs_no_migration_or_a_newer_release_is_said() -> None:
 
 
 def test_the_verb_says_in_one_line_what_is_wrong() -> None:
-    words = [sys.executable, "-m", "convoy", "migrate", "nowhere", "--into", "new"]
-    done = subprocess.run(words, capture_output=True, text=True)
-    assert done.returncode == 1 and done.stderr.count("\n") == 1 and "nowhere" in done.stderr
+    Path("file").touch()
+    for name in ("nowhere", "file"):
+        words = [sys.executable, "-m", "convoy", "migrate", name, "--into", "new"]
+        done = subprocess.run(words, capture_output=True, text=True)
+        assert done.returncode == 1 and done.stderr.count("\n") == 1
+        assert f"{name} is no folder; name that of a bundle, as deployed/<task>/current" in done.stderr
     assert not Path("deployed").exists()
+
+
+def test_into_without_a_bundle_is_refused() -> None:
+    done = CliRunner().invoke(app, ["migrate", "--into", "new"])
+    assert done.exit_code == 2 and "is for a BUNDLE" in done.stderr

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -165,6 +167,35 @@ def test_a_table_counts_where_it_names_images(place: Path) -> None:
     assert detect(root / "labels.csv").params.table.file == "labels.csv"
 
 
+def test_a_table_that_names_no_file_is_told(place: Path) -> None:
+    for cell in ("0000", "img\\0.png"):
+        root = folder_of_images(place / cell[:3], {"img": 4})
+        write_table(root / "labels.csv", [{"id": cell, "breed": "cat"}])
+        code, out, error = init(root)
+        assert code == 1 and "only the label 'img' was found" in error
+        assert f"labels.csv is not used: no cell is the path of a file, relative to it (first row: {cell!r}, 'c" in out
+
+
+def test_labels_that_look_like_splits_are_told(place: Path) -> None:
+    for names in (("training_set", "test_set"), ("train", "test1"), ("seg_train", "seg_test")):
+        root = folder_of_images(place / names[0], dict.fromkeys(names, 12))
+        assert f"{', '.join(sorted(names))} look like splits, not like labels" in init(root)[1]
+    assert "look like" not in init(folder_of_images(place / "u", {"contest": 12, "latest": 12, "test": 12}))[1]
+
+
+def test_a_missing_header_is_told(place: Path) -> None:
+    (place / "t.csv").write_text("".join(f"a text of a good many words {n},{'ab'[n % 2]}\n" for n in range(40)))
+    said = "the first line is to name the columns, and 'a text of a good many words 0' looks like an item of its own"
+    assert said in init(place / "t.csv")[1]
+
+
+def test_another_encoding_of_some_lines_is_told(place: Path) -> None:
+    lines = [f"a text of {'£' if n % 9 == 0 else ''}{n},{'ab'[n % 2]}" for n in range(60)]
+    (place / "t.csv").write_text("\n".join(["text,label", *lines]), encoding="latin-1")
+    assert "--encoding states another encoding, as latin-1" in init(place / "t.csv")[1]
+    assert "--encoding states another" not in init(place / "t.csv", "--encoding", "latin-1")[1]
+
+
 def test_a_label_never_held_out_is_told(place: Path) -> None:
     root = folder_of_texts(place / "aclImdb", above="train/")
     folder_of_texts(root, above="test/")
@@ -259,14 +290,34 @@ def test_a_kept_column_keeps_its_comment(place: Path) -> None:
     assert "label: country      # where it is from" in paths.PARAMS.read_text()
 
 
-def test_a_column_named_for_the_packaged_set_counts(place: Path) -> None:
-    """As where a user writes a column into the entry of the packaged reviews before `init`."""
-    path = news(place / "t.csv", country=("fr", "uk"))
-    tree = values()
-    tree["data"]["reviews"]["fetch"]["table"] |= {"label": "country", "content": "document"}
-    paths.PARAMS.write_text(yaml.safe_dump(tree, sort_keys=False))
-    assert init(path, "--write", name="reviews")[0] == 0
-    assert fetch("reviews")["table"]["label"] == "country"
+def test_columns_of_other_data_do_not_count(place: Path) -> None:
+    root = folder_of_images(place / "set", {"img": 4})
+    write_table(root / "labels.csv", [{"path": f"img/{n}.png", "label": "ab"[n % 2]} for n in range(4)])
+    for name in ("mine", "fashion"):
+        code, out, _ = init(root, name=name)
+        assert code == 0 and "column 'path' is the image (as found in the table), column 'label' the label" in out
+
+
+@pytest.mark.parametrize(
+    ("suffix", "header", "found"),
+    [(".csv", "text;label", ";"), (".csv", "id\ttext\tlabel", "\t"), (".tsv", "text,label", ","), (".csv", "a|b", "|")],
+)
+def test_another_delimiter_is_named_with_the_remedy(place: Path, suffix: str, header: str, found: str) -> None:
+    for cell in ("a text", "words, and ; more | and"):
+        path = place / f"t{suffix}"
+        lines = [found.join([*header.split(found)[:-2], f"{cell} {n}", "ab"[n % 2]]) for n in range(40)]
+        path.write_text("\n".join([header, *lines]))
+        code, _, error = init(path)
+        assert code == 1 and f"its columns are divided by {found!r}, those of {suffix} are by " in error
+        assert f"pandas.read_csv('t{suffix}', sep={found!r}).to_json('again.jsonl', " in error
+
+
+def test_the_remedy_for_a_delimiter_works(place: Path) -> None:
+    lines = [f'"{text}; number {n}";{label}' for n in range(20) for label, text in TEXTS.items()]
+    (place / "t.csv").write_text("\n".join(["text;label", *lines]))
+    remedy = init("t.csv")[2].split("for example: ")[1].strip()
+    subprocess.run(remedy.replace("python ", f"{sys.executable} ", 1), shell=True, check=True, cwd=place)
+    assert f"{len(lines)} usable items of {len(TEXTS)} labels" in init("again.jsonl")[1]
 
 
 def test_what_else_the_columns_could_be_is_told(place: Path) -> None:

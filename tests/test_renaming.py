@@ -69,6 +69,15 @@ def migrated(place: Path) -> MlflowClient:
     return client
 
 
+def test_what_is_built_next_is_told_where_a_task_has_its_name(place: Path) -> None:
+    said: list[str] = []
+    shutil.copy(Path(__file__).parents[1] / "params.yaml", "params.yaml")
+    client = mlflow_runs.open_store()
+    for _ in range(2):
+        renaming.rename_tasks(client, said.append)
+    assert said.count("next: dvc repro, then python -m convoy publish") == 1
+
+
 def convoy(*words: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "convoy", *words]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)

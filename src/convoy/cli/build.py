@@ -29,14 +29,15 @@ def init(
     from convoy.core.params import ParamsInvalid
     from convoy.core.tasks import TaskUnknown
     from convoy.operations.init import init as onboarding
-    from convoy.operations.init.columns import Columns
     from convoy.operations.init.source import Stated
     from convoy.release.journal import DecisionsBroken
     from convoy.sources.items import SourceRefused
 
     wanted_labels = tuple(name.strip() for name in labels.split(",")) if labels else None
-    table = {"content": content, "label": label, "split": split}
-    others = {"task": task, "from": source, "kind": kind, "labels": labels, "replace": replace or None, **table}
+    table = {key: name for key, name in (("content", content), ("label", label), ("split", split)) if name}
+    other_encoding = encoding if encoding != "utf-8" else None
+    others = {"task": task, "from": source, "kind": kind, "replace": replace or None, "encoding": other_encoding,
+              "labels": labels, **table}  # fmt: skip
     try:
         if remove is not None:
             onboarding.require_alone(remove, others)
@@ -44,7 +45,7 @@ def init(
             return
         if task is None or source is None:
             raise onboarding.InitRefused("--task NAME and --from PATH are needed, or --remove NAME")
-        stated = Stated(source, kind, encoding, wanted_labels, Columns(**table))
+        stated = Stated(source, kind, encoding, wanted_labels, table)
         onboarding.init(onboarding.Wanted(task, stated, write, replace), typer.echo)
     except (OSError, DecisionsBroken, ParamsInvalid, SourceRefused, TaskUnknown, onboarding.InitRefused) as error:
         typer.echo(str(error), err=True)

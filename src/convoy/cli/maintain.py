@@ -123,6 +123,8 @@ def migrate(
 
     A deployed bundle is followed by its successor, which a running service loads within seconds.
     """
+    if bundle is None and into is not None:
+        raise typer.BadParameter(f"--into {into} is for a BUNDLE; name that too, or leave --into out")
     if bundle is None:
         _migrate_names()
         return
@@ -147,4 +149,3 @@ def _migrate_names() -> None:
         except renaming.RenamingRefused as error:
             typer.echo(str(error), err=True)
             raise typer.Exit(1) from None
-    typer.echo("next: dvc repro, then python -m convoy publish")

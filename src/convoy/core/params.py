@@ -25,6 +25,16 @@ class ParamsInvalid(ValueError):
 SectionType = TypeVar("SectionType", bound=Section)
 
 
+def read_text(path: Path = paths.PARAMS) -> str:
+    """Such a file with its own ends of lines. Raises ParamsInvalid where it is missing, or no UTF-8."""
+    try:
+        return path.read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        raise ParamsInvalid(f"{path} is missing; run this in the folder of Convoy that has it") from None
+    except UnicodeDecodeError as error:
+        raise ParamsInvalid(f"{path} is not UTF-8: {error}") from None
+
+
 def load(text: str, path: Path = paths.PARAMS) -> Any:
     """What the text of such a file holds. Raises ParamsInvalid, which names `path`, the key and the line."""
     return _with_loader(text, path, lambda loader, root: None if root is None else loader.construct_document(root))
@@ -41,12 +51,7 @@ def read_section(model: type[SectionType], *keys: str, path: Path = paths.PARAMS
 
     Raises ParamsInvalid, which names the file, the key, the value and what was expected.
     """
-    try:
-        section = load(path.read_text(encoding="utf-8"), path)
-    except FileNotFoundError:
-        raise ParamsInvalid(f"{path} is missing; run this in the folder of Convoy that has it") from None
-    except UnicodeDecodeError as error:
-        raise ParamsInvalid(f"{path} is not UTF-8: {error}") from None
+    section = load(read_text(path), path)
     for depth, key in enumerate(keys):
         if not isinstance(section, dict) or key not in section:
             raise ParamsInvalid(f"{path}: the section {'.'.join(keys[: depth + 1])} is missing")

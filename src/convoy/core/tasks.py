@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from convoy.core import params, paths
 from convoy.core.params import ParamsInvalid
@@ -17,6 +17,9 @@ RESERVED = ("baselines", "bench", "compare", "data", "decisions", "models", "non
 FORMER_NAMES = {"fashion": "image", "reviews": "text", "reviews-stream": "text-stream"}
 PRESENT_NAMES = {former: task for task, former in FORMER_NAMES.items()}
 HISTORY, CURRENT = "decisions.jsonl", "current"  # in deployed/<task>
+
+
+Entry = TypeVar("Entry")
 
 
 class TaskUnknown(LookupError):
@@ -110,21 +113,15 @@ class Entries:
 
     def data_set(self, name: str) -> DataSet:
         """The data set of this name. Raises TaskUnknown."""
-        if name not in self.data:
-            raise TaskUnknown(f"there is no data set {name!r} in {paths.PARAMS}; there is {_listed(self.data)}")
-        return self.data[name]
+        return _find(name, self.data, "data set")
 
     def task(self, name: str) -> Task:
         """The task of this name. Raises TaskUnknown."""
-        if name not in self.tasks:
-            raise TaskUnknown(f"there is no task {name!r} in {paths.PARAMS}; there is {_listed(self.tasks)}")
-        return self.tasks[name]
+        return _find(name, self.tasks, "task")
 
     def candidate(self, name: str) -> Candidate:
         """The candidate of this name. Raises TaskUnknown."""
-        if name not in self.candidates:
-            raise TaskUnknown(f"there is no candidate {name!r} in {paths.PARAMS}; there is {_listed(self.candidates)}")
-        return self.candidates[name]
+        return _find(name, self.candidates, "candidate")
 
     def of_task(self, name: str) -> list[Candidate]:
         """The candidates of a task."""
@@ -133,13 +130,7 @@ class Entries:
 
 def read(path: Path = paths.PARAMS) -> Entries:
     """Read the entries of params.yaml. Raises ParamsInvalid, which names the entry, the value and what was expected."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ParamsInvalid(f"{path} is missing; run this in the folder of Convoy that has it") from None
-    except UnicodeDecodeError as error:
-        raise ParamsInvalid(f"{path} is not UTF-8: {error}") from None
-    return parse(text, path)
+    return parse(params.read_text(path), path)
 
 
 def parse(text: str, path: Path = paths.PARAMS) -> Entries:
@@ -153,6 +144,17 @@ def parse(text: str, path: Path = paths.PARAMS) -> Entries:
         if not any(candidate.task == task for candidate in candidates.values()):
             raise ParamsInvalid(f"{path}: no entry of candidates has task: {task}; add one, or remove tasks.{task}")
     return Entries(data, tasks, candidates)
+
+
+def problem_of_name(name: Any, is_task: bool) -> str:
+    """Why an entry cannot have this name; "" where it can."""
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        return "a name has small letters, digits and hyphens and begins with a letter, 63 characters at most"
+    if name in RESERVED:
+        return f"{', '.join(RESERVED)} are names of Convoy's own; choose another"
+    if is_task and name in PRESENT_NAMES:
+        return f"the packaged task {PRESENT_NAMES[name]} had this name before; choose another"
+    return ""
 
 
 def train_stage(candidate: str) -> str:
@@ -201,6 +203,12 @@ def names_of(task: str) -> tuple[str, ...]:
     return (task, *([FORMER_NAMES[task]] if task in FORMER_NAMES else []))
 
 
+def _find(name: str, entries: dict[str, Entry], word: str) -> Entry:
+    if name not in entries:
+        raise TaskUnknown(f"there is no {word} {name!r} in {paths.PARAMS}; there is {_listed(entries)}")
+    return entries[name]
+
+
 def _tasks_with(root: Path, name: str) -> list[str]:
     """The folders of tasks in which a name exists; none where `root` is not there."""
     folders = root.iterdir() if root.is_dir() else ()
@@ -212,15 +220,8 @@ def _section(content: Any, name: str, path: Path) -> dict[str, dict[str, Any]]:
     if not isinstance(section, dict) or not section:
         raise ParamsInvalid(f"{path}: the section {name} is missing, or has no entries")
     for key, entry in section.items():
-        if not isinstance(key, str) or not NAME.fullmatch(key):
-            raise ParamsInvalid(
-                f"{path}: {name}.{key}: a name has small letters, digits and hyphens and begins with a letter, 63 "
-                "characters at most"
-            )
-        if key in RESERVED:
-            raise ParamsInvalid(
-                f"{path}: {name}.{key}: {', '.join(RESERVED)} are names of Convoy's own; choose another"
-            )
+        if problem := problem_of_name(key, is_task=name == "tasks"):
+            raise ParamsInvalid(f"{path}: {name}.{key}: {problem}")
         if not isinstance(entry, dict):
             raise ParamsInvalid(f"{path}: {name}.{key} is {entry!r}, expected is a section")
     return section
@@ -234,8 +235,6 @@ def _word(entry: dict[str, Any], key: str, name: str, path: Path) -> str:
 
 
 def _task(name: str, entry: dict[str, Any], data: dict[str, DataSet], path: Path) -> Task:
-    if present := PRESENT_NAMES.get(name):
-        raise ParamsInvalid(f"{path}: tasks.{name}: the packaged task {present} had this name before; choose another")
     source, kind = (_word(entry, key, f"tasks.{name}", path) for key in ("data", "kind"))
     if source not in data:
         raise ParamsInvalid(f"{path}: tasks.{name}.data is {source!r}, data has {_listed(data)}")

@@ -1,6 +1,5 @@
 """Migrates a bundle of an older format to today's: the same answers, and a list of what it cannot do."""
 
-import hashlib
 import json
 import os
 import tempfile
@@ -17,6 +16,8 @@ from convoy.bundles.bundle import (
     BundleInvalid,
     Card,
     Sets,
+    digest_of,
+    read_file,
     read_release,
     write_bundle,
 )
@@ -33,7 +34,7 @@ _NO_SETS = Sets(coverage=0.95, threshold=0.0, n=0)
 
 
 class MigrationRefused(RuntimeError):
-    """A bundle that needs no migration, that this release cannot migrate, or a target that exists."""
+    """A bundle that this release cannot migrate, or a target that exists."""
 
 
 def _migrate_from_1(card: Contents) -> tuple[Contents, list[str]]:
@@ -45,18 +46,25 @@ def _migrate_from_1(card: Contents) -> tuple[Contents, list[str]]:
 _MIGRATIONS: dict[int, Callable[[Contents], tuple[Contents, list[str]]]] = {1: _migrate_from_1}
 
 
-def migrate(folder: Path, target: Path | None, say: Say) -> Path:
+def migrate(folder: Path, target: Path | None, say: Say) -> None:
     """Write today's form of the bundle in `folder` to `target`, or beside it in deployed/, where it takes its place.
 
-    The bundle in `folder` stays. Raises BundleInvalid where it is damaged or, once migrated, does not reproduce its
-    own examples; MigrationRefused. The caller holds locks.hold_deployed().
+    The bundle in `folder` stays; of one that has today's form nothing is written. Raises BundleInvalid where it is
+    damaged or, once migrated, does not reproduce its own examples; MigrationRefused. The caller holds
+    locks.hold_deployed().
     """
+    if not folder.is_dir():
+        raise BundleInvalid(f"{folder} is no folder; name that of a bundle, as {DEPLOYED}/<task>/current")
     if target is not None and target.exists():
         raise MigrationRefused(f"{target} exists; name a new folder with --into, or remove it")
+    content, files = _read_proven(folder)
+    if content["format_version"] == FORMAT_VERSION:
+        say(f"{folder} has format {FORMAT_VERSION}, today's; nothing to do")
+        return
+    card, limitations = _migrate_card(content, folder)
     task = _deployed_task(folder)
     if target is None and task is None:
         raise MigrationRefused(f"{folder} is not below {DEPLOYED}/<task>/; say with --into where today's form goes")
-    card, files, limitations = _read_old_bundle(folder)
     with tempfile.TemporaryDirectory() as temporary:
         bundle = Path(temporary, "bundle")
         digest = write_bundle(bundle, card, files)
@@ -65,11 +73,9 @@ def migrate(folder: Path, target: Path | None, say: Say) -> Path:
             write_bundle(target, card, files)
         elif task is not None:
             target = _deploy(task, folder, bundle, digest, say)
-    assert target is not None
     say(f"{folder} -> {target}: format {card.format_version}, digest {digest[:12]}; it reproduces its examples")
     for limitation in limitations:
         say(f"  {limitation}")
-    return target
 
 
 def _deployed_task(folder: Path) -> str | None:
@@ -95,17 +101,9 @@ def _deploy(task: str, folder: Path, bundle: Path, digest: str, say: Say) -> Pat
     return deployment.folder_of(task, digest)
 
 
-def _read_old_bundle(folder: Path) -> tuple[Card, dict[str, bytes], list[str]]:
-    """Today's card of an old bundle, its other files as its manifest proves them, and its limitations."""
-    files = _read_proven_files(folder)
-    try:
-        content: Contents = json.loads(files.pop("card.json"))
-        version = content["format_version"]
-    except (KeyError, ValueError, TypeError) as error:
-        raise BundleInvalid(f"{folder / 'card.json'} cannot be read ({error}); export the bundle again") from None
-    if version == FORMAT_VERSION:
-        raise MigrationRefused(f"{folder} has format {version}, today's; there is nothing to do")
-    limitations: list[str] = []
+def _migrate_card(content: Contents, folder: Path) -> tuple[Card, list[str]]:
+    """Today's card of an old one, and the limitations of its model."""
+    version, limitations = content["format_version"], list[str]()
     while content["format_version"] in _MIGRATIONS:
         content, added = _MIGRATIONS[content["format_version"]](content)
         limitations += added
@@ -115,22 +113,21 @@ def _read_old_bundle(folder: Path) -> tuple[Card, dict[str, bytes], list[str]]:
             f"{FORMAT_VERSION}; a newer format wants a newer release of Convoy"
         )
     try:
-        return Card.model_validate_json(atomic.to_json(content)), files, limitations
+        return Card.model_validate_json(atomic.to_json(content)), limitations
     except ValidationError as error:
         raise BundleInvalid(f"{folder / 'card.json'} is not a card of format {version}: {error}") from None
 
 
-def _read_proven_files(folder: Path) -> dict[str, bytes]:
+def _read_proven(folder: Path) -> tuple[Contents, dict[str, bytes]]:
+    """What the card of a bundle says, and its other files, each as the manifest proves it. Raises BundleInvalid."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
-        files = {name: (folder / name).read_bytes() for name in manifest if os.path.basename(name) == name}
-        for name, entry in manifest.items():
-            if hashlib.sha256(files[name]).hexdigest() != entry["sha256"]:
-                raise BundleInvalid(f"{folder / name} is not the file that the manifest names (its sha256 differs)")
+        digest, names = digest_of(folder), json.loads((folder / MANIFEST).read_bytes())
+        files = {name: read_file(folder, name, digest) or b"" for name in names if os.path.basename(name) == name}
+        content: Contents = json.loads(files.pop("card.json"))
+        return content | {"format_version": content["format_version"]}, files
+    except BundleInvalid:
+        raise
     except FileNotFoundError as error:
         raise BundleInvalid(f"{error.filename} is missing: {folder} is no whole bundle") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, BundleInvalid):
-            raise
-        raise BundleInvalid(f"{folder / MANIFEST} cannot be read ({error})") from None
-    return files
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise BundleInvalid(f"{folder}: manifest or card cannot be read ({error}); export the bundle again") from None

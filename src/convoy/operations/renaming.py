@@ -35,7 +35,7 @@ def rename_tasks(client: MlflowClient, say: Say) -> None:
 
     The caller holds locks.hold_deployed(). Raises RenamingRefused before anything of a task is changed.
     """
-    changed = False
+    changed = []
     for task, former in tasks.FORMER_NAMES.items():
         _refuse_both(client, task, former)
         done = [
@@ -47,11 +47,17 @@ def rename_tasks(client: MlflowClient, say: Say) -> None:
         for line in done:
             say(f"{former} -> {task}: {line}")
         _name_both_experiments(client, task, former, say)
-        changed = changed or bool(done)
+        changed += [task] if done else []
     if not changed:
         say("every task has its present name already; nothing to do")
-    if unused := _unused_outputs():
+    try:
+        entries = tasks.read()
+    except ParamsInvalid:  # which cannot say what is in use
+        return
+    if unused := _unused_outputs(entries):
         say(f"no stage uses these any more: rm -r {' '.join(unused)}")
+    if entries.tasks.keys() & changed:
+        say("next: dvc repro, then python -m convoy publish")
 
 
 def _refuse_both(client: MlflowClient, task: str, former: str) -> None:
@@ -129,12 +135,9 @@ def _rename_decisions(client: MlflowClient, task: str, former: str) -> list[str]
     return ["MLflow's copy of the history has the new name"]
 
 
-def _unused_outputs() -> list[str]:
-    """What lies there of former names; nothing where params.yaml cannot say which paths are in use."""
-    try:
-        used = _used_paths(tasks.read())
-    except ParamsInvalid:
-        return []
+def _unused_outputs(entries: tasks.Entries) -> list[str]:
+    """What lies there of former names."""
+    used = _used_paths(entries)
     outputs = [pattern.format(former) for former in tasks.FORMER_NAMES.values() for pattern in _FORMER_OUTPUTS]
     return [output for output in outputs if Path(output).exists() and Path(output) not in used]
 

@@ -2,14 +2,14 @@
 
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from convoy.core import atomic, locks, paths, process, tasks
+from convoy.core import atomic, locks, params, paths, process, tasks
 from convoy.core.params import ParamsInvalid
 from convoy.core.process import Say
 from convoy.core.stage import RWLOCK
@@ -19,8 +19,9 @@ from convoy.release.withdraw import withdraw
 
 LOCK, DVC_LOCK = Path("dvc.lock"), Path(".dvc/tmp/lock")
 REASON = f"its task was taken out of {paths.PARAMS}"
+_TASK_FOLDERS = (paths.candidates, paths.winner, paths.bundle, paths.reports)
 _DATA_FOLDERS = (paths.raw, paths.prepared, paths.data_reports, paths.baselines)
-_STAGE = re.compile(r"  (\S.*):\s*")  # a line of dvc.lock that begins a stage
+_CANDIDATE_FOLDERS = (paths.candidate, paths.candidate_reports)
 
 
 @dataclass(frozen=True)
@@ -39,34 +40,45 @@ class Leftovers:
 
 
 def find(old: Entries, new: Entries, sources: Iterable[Path]) -> Leftovers:
-    """What the entries that only `old` has leave behind; a folder with one of `sources` in it is kept."""
-    gone = [name for name in old.tasks if name not in new.tasks]
-    folders = [of(task) for task in gone for of in (paths.candidates, paths.winner, paths.bundle, paths.reports)]
+    """What the entries that only `old` has leave behind; a folder with one of `sources` in it is kept.
+
+    Raises ParamsInvalid for a dvc.lock that cannot be read.
+    """
+    new = Entries(*(_of_same_kind(getattr(new, name), getattr(old, name)) for name in ("data", "tasks", "candidates")))
+    gone = tuple(name for name in old.tasks if name not in new.tasks)
+    folders = [of(task) for task in gone for of in _TASK_FOLDERS]
     folders += [of(name) for name in old.data if name not in new.data for of in _DATA_FOLDERS]
-    folders += [
-        of(candidate.task, candidate.name)
-        for of in (paths.candidate, paths.candidate_reports)
-        for candidate in old.candidates.values()
-        if candidate.name not in new.candidates and candidate.task in new.tasks
-    ]
-    stages = (old.stages - new.stages) & set(_locked_stages())
-    folders = [folder for folder in folders if os.path.lexists(folder)]
-    sources = list(sources)
+    for candidate in old.candidates.values():
+        if candidate.name not in new.candidates and candidate.task in new.tasks:
+            folders += [of(candidate.task, candidate.name) for of in _CANDIDATE_FOLDERS]
+    folders, sources = [folder for folder in folders if os.path.lexists(folder)], list(sources)
     kept = tuple(folder for folder in folders if any(_lies_in(source, folder) for source in sources))
-    going = tuple(folder for folder in folders if folder not in kept)
-    return Leftovers(frozenset(stages), going, tuple(gone), kept)
+    lock = params.load(params.read_text(LOCK), LOCK) if LOCK.exists() else None
+    stages = frozenset((old.stages - new.stages) & set((lock or {}).get("stages") or ()))
+    return Leftovers(stages, tuple(folder for folder in folders if folder not in kept), gone, kept)
 
 
-def describe(left: Leftovers) -> Iterator[str]:
-    """What would be removed, in plain words."""
+def _of_same_kind(new: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
+    """Without entries that had another kind: what their name left behind is of other data."""
+    return {name: entry for name, entry in new.items() if name not in old or old[name].kind == entry.kind}
+
+
+def _lies_in(path: Path, folder: Path) -> bool:
+    """Whether a path leads to a folder or into it, by its words or through links."""
+    words = Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder))
+    return words or path.resolve().is_relative_to(folder.resolve())
+
+
+def describe(left: Leftovers, verb: str) -> Iterator[str]:
+    """What goes, in plain words; `verb` says whether it does or would."""
     for task in left.tasks:
-        yield f"the task {task} goes, with its candidates"
+        yield f"{verb} the task {task}, with its candidates"
         if task in tasks.deployed():
-            yield f"  its deployed model is withdrawn: `python -m convoy history --task {task}` will still tell of it"
+            yield f"{verb} its model from service; `python -m convoy history --task {task}` goes on telling of it"
     if left.stages:
-        yield f"out of {LOCK}: {', '.join(sorted(left.stages))}"
+        yield f"{verb} from {LOCK}: {', '.join(sorted(left.stages))}"
     if left.folders:
-        yield f"removed: {', '.join(map(str, left.folders))}"
+        yield f"{verb} {', '.join(map(str, left.folders))}"
     if left.kept:
         yield f"not removed, for a source lies there: {', '.join(map(str, left.kept))}"
 
@@ -88,13 +100,12 @@ def hold(left: Leftovers, say: Say) -> Iterator[None]:
 
 def remove(left: Leftovers, say: Say) -> None:
     """Withdraw the deployed models, then clean dvc.lock and remove the folders. The caller holds hold()."""
-    for line in describe(left):
+    for line in describe(left, "removing"):
         say(line)
     for task in left.served:
         withdraw(task, REASON, say)
     if left.stages:
-        lock = LOCK.resolve()  # a link stays one
-        atomic.write_bytes(lock, without_stages(lock.read_bytes().decode("utf-8"), left.stages).encode("utf-8"))
+        atomic.write_bytes(LOCK.resolve(), without_stages(params.read_text(LOCK), left.stages).encode("utf-8"))
     for folder in left.folders:
         if folder.is_dir() and not folder.is_symlink():
             shutil.rmtree(folder)
@@ -103,17 +114,13 @@ def remove(left: Leftovers, say: Say) -> None:
 
 
 def without_stages(text: str, names: frozenset[str]) -> str:
-    """The text of a dvc.lock without these stages; all else is as it was, to the byte."""
-    lines = text.splitlines(keepends=True)
-    kept, is_kept = [], True
-    for line in lines:
-        if not line.startswith("   "):  # the lines of a stage are indented by four spaces
-            is_kept = _stage_of(line) not in names
-        if is_kept:
-            kept.append(line)
-    if not any(map(_stage_of, kept)):
-        kept = [line.replace("stages:", "stages: {}", 1) if line.startswith("stages:") else line for line in kept]
-    return "".join(kept)
+    """The text of a dvc.lock without these stages, as DVC itself writes it."""
+    from dvc.utils.serialize import dumps_yaml, parse_yaml_for_update
+
+    content = parse_yaml_for_update(text, str(LOCK))
+    for name in names:
+        content["stages"].pop(name, None)
+    return str(dumps_yaml(content))
 
 
 @contextmanager
@@ -124,17 +131,15 @@ def _dvc_at_rest() -> Iterator[None]:
         return
     from dvc.lock import LockError, make_lock
 
+    running = f"a DVC is running here, which writes {LOCK}; say this again when it has ended"
     lock = make_lock(str(DVC_LOCK))
     try:
         lock.lock()
     except LockError:
-        raise ParamsInvalid(f"a DVC is running here, which writes {LOCK}; say this again when it has ended") from None
+        raise ParamsInvalid(running) from None
     try:
         if pids := _pids_at_work():
-            raise ParamsInvalid(
-                f"a DVC is running here (process {pids[0]} in {RWLOCK}), which writes {LOCK}; say this again when it "
-                "has ended"
-            )
+            raise ParamsInvalid(f"{running} (process {pids[0]} in {RWLOCK})")
         yield
     finally:
         lock.unlock()
@@ -149,24 +154,3 @@ def _pids_at_work() -> list[int]:
     except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError):
         return []  # torn by a kill: `verify --mend` removes it
     return sorted(pid for pid in pids if pid > 0 and pid != os.getpid() and process.exists(pid))
-
-
-def _lies_in(path: Path, folder: Path) -> bool:
-    """Whether a path leads to a folder or into it, by its words or through links."""
-    by_words = Path(os.path.abspath(path)), Path(os.path.abspath(folder))
-    return any(inner.is_relative_to(outer) for inner, outer in (by_words, (path.resolve(), folder.resolve())))
-
-
-def _locked_stages() -> list[str]:
-    """The names of the stages in dvc.lock."""
-    try:
-        lines = LOCK.read_bytes().decode("utf-8").splitlines()
-    except FileNotFoundError:
-        return []
-    return [name for name in map(_stage_of, lines) if name]
-
-
-def _stage_of(line: str) -> str:
-    """The stage that a line of dvc.lock begins; "" for other lines."""
-    found = _STAGE.fullmatch(line)
-    return found[1].strip("'\"") if found else ""

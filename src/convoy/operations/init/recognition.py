@@ -1,7 +1,7 @@
 """Finds which kind of data a path holds: asked are the kinds themselves, about some of its files."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
 from os.path import isfile  # Path.is_file raises for a cell that is too long for a name
@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from convoy.kinds.registry import KINDS, module
 from convoy.operations.init.columns import Rows, files_in, holds_files
 from convoy.sources.items import SourceRefused
-from convoy.sources.trees import TreeFile, open_tree, read_file
+from convoy.sources.trees import open_tree, read_file
 
 FILES = 5_000  # whose names are looked at
 READ_PER_SUFFIX = 20  # files of one suffix that are read
@@ -24,8 +24,7 @@ def kind_of_files(path: Path) -> str:
     Raises SourceRefused where they could be of several kinds, or are of none.
     """
     suffixes, kinds = _count_files(path)
-    total = sum(kinds.values())
-    likely = [kind for kind, count in kinds.items() if count > FEW * total]
+    likely = [kind for kind, count in kinds.items() if count > FEW * kinds.total()]
     if len(likely) == 1:
         return likely[0]
     seen = ", ".join(f"{count:,} {suffix or 'without a suffix'}" for suffix, count in suffixes.most_common(5))
@@ -37,13 +36,12 @@ def kind_of_rows(table: Path, rows: Rows) -> str:
 
     Raises SourceRefused where it names files that are of no kind.
     """
-    named = kind_of_named_files(rows, table.parent, KINDS)
-    if named:
+    if named := kind_of_named_files(rows, table.parent, KINDS):
         return named
+    for name in files_in(rows, table.parent):
+        if sum(isfile(table.parent / str(row.get(name))) for row in rows) > MOST * len(rows):
+            raise _refuse(table, f"its column {name!r} names files, which are of none", [])
     of_cells = [kind for kind in KINDS if not holds_files(kind)]
-    columns = [name for name in files_in(rows, table.parent) if _share_of_files(rows, name, table.parent) > MOST]
-    if columns:
-        raise _refuse(table, f"its column {columns[0]!r} names files, which are of none", [])
     if len(of_cells) > 1:
         raise _refuse(table, "a table", of_cells)
     return of_cells[0]
@@ -51,40 +49,27 @@ def kind_of_rows(table: Path, rows: Rows) -> str:
 
 def kind_of_named_files(rows: Rows, folder: Path, kinds: Sequence[str]) -> str | None:
     """The kind of the files that a table in `folder` names; None where it names none of these kinds."""
-    columns = files_in(rows, folder) if rows else []
-    named = [folder / str(row[name]) for name in columns for row in rows if row.get(name)]
+    named = [folder / str(row[name]) for name in files_in(rows, folder) for row in rows if row.get(name)]
     files = [file for file in named if isfile(file)][:READ_PER_SUFFIX]
-    for kind in filter(holds_files, kinds):
-        if any(kind in _kinds_of(file.name, partial(read_file, file)) for file in files):
-            return kind
-    return None
+    found = {kind for file in files for kind in _kinds_of(file.name, partial(read_file, file))}
+    return next((kind for kind in kinds if holds_files(kind) and kind in found), None)
 
 
-def _share_of_files(rows: Rows, name: str, folder: Path) -> float:
-    return sum(isfile(folder / str(row.get(name))) for row in rows) / len(rows)
-
-
-def _count_files(path: Path) -> tuple[Counter[str], dict[str, int]]:
+def _count_files(path: Path) -> tuple[Counter[str], Counter[str]]:
     """How many files there are by their suffix and, of those that a kind recognises, by kind.
 
     Files outside of all folders have no label; they count where there are no others.
     """
-    inside: Counter[str] = Counter()
-    outside: Counter[str] = Counter()
+    inside, outside = Counter[str](), Counter[str]()
     recognised: set[tuple[str, str]] = set()
-    for file in _visible_files(path):
+    files = (file for file in open_tree(path).files if not (file.name.endswith("/") or file.is_hidden or file.problem))
+    for file in islice(files, FILES):
         counted, suffix = outside if len(file.parts) == 1 else inside, PurePosixPath(file.name).suffix.lower()
         counted[suffix] += 1
         if counted[suffix] <= READ_PER_SUFFIX:
             recognised.update((kind, suffix) for kind in _kinds_of(file.name, file.read))
     suffixes = inside or outside
-    kinds = {kind: sum(suffixes[suffix] for of, suffix in recognised if of == kind) for kind in KINDS}
-    return suffixes, kinds
-
-
-def _visible_files(path: Path) -> Iterator[TreeFile]:
-    files = (file for file in open_tree(path).files if not (file.name.endswith("/") or file.is_hidden or file.problem))
-    return islice(files, FILES)
+    return suffixes, Counter({kind: sum(suffixes[suffix] for of, suffix in recognised if of == kind) for kind in KINDS})
 
 
 def _kinds_of(name: str, read: Callable[[], bytes]) -> list[str]:

@@ -1,19 +1,20 @@
 """Detects what kind of data a path holds and in which form, and the params that read it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
+from convoy.core import paths
 from convoy.kinds.registry import KINDS
-from convoy.operations.init.columns import Chooser, Columns, holds_files
+from convoy.operations.init.columns import Chooser, holds_files
 from convoy.operations.init.recognition import kind_of_files, kind_of_named_files, kind_of_rows
 from convoy.sources import registry, tables
 from convoy.sources.archives import is_archive
 from convoy.sources.items import ItemsAndRejections, SourceParams, SourceRefused, TableParams
 
 SAMPLE_ROWS = 200
-NO_COLUMNS = Columns()
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
 READ = {
     "folder": "a folder per label",
     "table": "a table with a column of labels",
@@ -29,7 +30,7 @@ class Stated:
     kind: str | None = None
     encoding: str = "utf-8"
     labels: tuple[str, ...] | None = None
-    columns: Columns = NO_COLUMNS
+    columns: Mapping[str, str] = field(default_factory=dict)  # of a table, by their role
 
     @property
     def kinds(self) -> Sequence[str]:
@@ -44,7 +45,7 @@ class Detected:
     kind: str
     params: SourceParams
     reasons: dict[str, str] = field(default_factory=dict)  # of a table, why its columns content and label are those
-    doubts: tuple[str, ...] = ()  # which other columns these could be, in words
+    doubts: tuple[str, ...] = ()  # what else could be meant, in words
 
     @property
     def source(self) -> str:
@@ -56,22 +57,12 @@ class Detected:
         return registry.find(self.source, self.kind).read(self.params, self.kind)
 
 
-def detect(stated: Stated, kept: Columns = NO_COLUMNS) -> Detected:
+def detect(stated: Stated, kept: Mapping[str, str] | None = None) -> Detected:
     """What the stated path is, by its name and content.
 
-    `kept` names the columns of a table that are used where it has them, and no option names others.
+    `kept` names the columns of a table, by their role, that are used where it has them, and no option names others.
     Raises SourceRefused, which says what was expected.
     """
-    detected = _detect(stated, kept)
-    if stated.columns.named() and detected.source != "table":
-        name = next(iter(stated.columns.named()))
-        raise SourceRefused(
-            f"--{name} names a column of a table; {stated.path} is {READ[detected.source]}; leave it out"
-        )
-    return detected
-
-
-def _detect(stated: Stated, kept: Columns) -> Detected:
     path = stated.path
     if not path.exists():
         raise SourceRefused(f"{path} does not exist; name a folder, an archive of one, a table, or arrays")
@@ -80,24 +71,46 @@ def _detect(stated: Stated, kept: Columns) -> Detected:
     is_arrays = path.suffix.lower() == ".npz" or (path.is_dir() and any(path.glob("*-images*ubyte*")))
     of_arrays = [kind for kind in stated.kinds if registry.is_for("arrays", kind)]
     if is_arrays and len(of_arrays) == 1:
-        return Detected(of_arrays[0], params.model_copy(update={"source": "arrays"}))
-    table = _find_table(stated)
-    if table is None:
-        return Detected(stated.kind or kind_of_files(path), params)
+        detected = Detected(of_arrays[0], params.model_copy(update={"source": "arrays"}))
+    elif table := _find_table(stated):
+        return _detect_table(table, stated, params, kept or {})
+    else:
+        doubts = tuple(_describe_unused(stated))
+        detected = Detected(stated.kind or kind_of_files(path), params, doubts=doubts)
+    for name in stated.columns:
+        raise SourceRefused(f"--{name} names a column of a table; {path} is {READ[detected.source]}; leave it out")
+    return detected
+
+
+def describe(stated: Stated, detected: Detected) -> Iterator[str]:
+    """What was detected, and why, in plain words."""
+    found = "as --kind says" if stated.kind else "as found; --kind states another"
+    yield f"{stated.path}: {READ[detected.source]}, of kind {detected.kind} ({found})"
+    if detected.source == "table":
+        table = detected.params.table
+        reasons = {key: reason or f"as {paths.PARAMS} says" for key, reason in detected.reasons.items()}
+        yield (
+            f"column {table.content!r} is the {detected.kind} ({reasons['content']}), column {table.label!r} the "
+            f"label ({reasons['label']}); --content and --label name others"
+        )
+    yield from detected.doubts
+
+
+def _detect_table(table: Path, stated: Stated, params: SourceParams, kept: Mapping[str, str]) -> Detected:
     rows = _sample_rows(table, stated.encoding)
     kind = stated.kind or kind_of_rows(table, rows)
-    choice = Chooser(kind, table, stated.encoding, rows, stated.columns, kept).choose()
-    update = {"content": choice.content, "label": choice.label, "split": choice.split or "split"}
-    columns = columns.model_copy(update=update)
-    if choice.split is None and any(columns.split in row for row in rows):  # the stage would use it by its name
-        params = params.model_copy(update={"given_splits": False})
+    chooser = Chooser(kind, table, stated.encoding, rows, stated.columns, kept)
+    chosen = chooser.choose()
+    update = {key: name for key, name in chosen.items() if name}
+    path = table
     if holds_files(kind):
         path = table.parent
-        columns = columns.model_copy(update={"file": table.name if len(_tables_in(path)) > 1 else None})
-    else:
-        path = table
-    params = params.model_copy(update={"source": "table", "table": columns, "path": path})
-    return Detected(kind, params, choice.reasons, tuple(choice.doubts))
+        update |= {"file": table.name} if len(_tables_in(path)) > 1 else {}
+    columns = params.table.model_copy(update=update)
+    # Where the split of no column is meant, the stage would use one by its name.
+    is_given = chosen["split"] is not None or not any(columns.split in row for row in rows)
+    params = params.model_copy(update={"source": "table", "table": columns, "path": path, "given_splits": is_given})
+    return Detected(kind, params, chooser.reasons, tuple(chooser.doubts))
 
 
 def _find_table(stated: Stated) -> Path | None:
@@ -133,10 +146,36 @@ def _names_files(table: Path, stated: Stated) -> bool:
     return kind_of_named_files(rows, table.parent, stated.kinds) is not None
 
 
+def _describe_unused(stated: Stated) -> Iterator[str]:
+    """The tables beside folders that name no files there."""
+    for table in _tables_in(stated.path) if stated.path.is_dir() else ():
+        try:
+            cells = ", ".join(repr(str(cell)[:80]) for cell in _sample_rows(table, stated.encoding)[0].values())
+        except SourceRefused as refused:
+            yield f"{table.name} is not used: {refused}"
+        else:
+            yield f"{table.name} is not used: no cell is the path of a file, relative to it (first row: {cells})"
+
+
 def _sample_rows(table: Path, encoding: str) -> list[dict[str, object]]:
     rows = [row for _, row in islice(tables.rows_of(table, encoding), SAMPLE_ROWS) if isinstance(row, dict)]
+    _require_delimiter(table, encoding)
     if not rows:
         raise SourceRefused(
             f"{table} has no usable row among its first {SAMPLE_ROWS}; is it {encoding}? --encoding states another"
         )
     return rows
+
+
+def _require_delimiter(table: Path, encoding: str) -> None:
+    """Raise SourceRefused where the first line has only another delimiter than the table's suffix says."""
+    expected = DELIMITERS.get(table.suffix.lower(), "")
+    with table.open(encoding=encoding, errors="replace") as file:
+        header = file.readline(10_000) if expected else ""
+    found = next((other for other in ";\t|," if other in header), expected)
+    if expected not in header and found != expected:
+        raise SourceRefused(
+            f"{table}: its columns are divided by {found!r}, those of {table.suffix} are by {expected!r}; write it "
+            f"again, for example: python -c \"import pandas; pandas.read_csv('{table.name}', sep={found!r}).to_json("
+            "'again.jsonl', orient='records', lines=True)\""
+        )

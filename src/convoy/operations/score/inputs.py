@@ -7,7 +7,6 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from convoy.core.rejection import InputRejected
 from convoy.kinds.registry import module
@@ -58,39 +57,31 @@ class Inputs:
 
     def count(self) -> int:
         """The number of rows. A table that cannot be read to its end is refused here, before anything is scored."""
-        total, has_value = 0, False
+        total = missing = 0
         for item in self:
             total += 1
-            has_value = has_value or not (
-                isinstance(item.content, InputRejected) and item.content.code == "missing_value"
-            )
-        if total and not has_value:
+            missing += isinstance(item.content, InputRejected) and item.content.code == "missing_value"
+        if total and missing == total:
             raise ScoringRefused(
                 f"{self.place}: none of the {total} rows has a `{self.column}`; --column names another"
             )
         return total
 
-    def fingerprint(self) -> dict[str, Any]:
-        """A value that changes with the input: path, size and time of a table, or a sha256 over those of all files.
+    def fingerprint(self) -> dict[str, str]:
+        """What changes with the input: size and time of a table, and a sha256 over those of all files.
 
         A table of images has both: its files may change while it does not.
         """
-        state: dict[str, Any] = {"path": str(self.place.resolve())}
+        state = {"path": str(self.place.resolve())}
         if not self.place.is_dir():
-            status = self.place.stat()
-            state |= {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
-        return state | ({"files": self._digest_of_files()} if self.place.is_dir() or self.holds_files else {})
-
-    def _digest_of_files(self) -> str:
-        digest = hashlib.sha256()
-        if self.place.is_dir():
-            for file in self._files():
-                status = file.lstat()
-                digest.update(os.fsencode(file) + f"\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
-            return digest.hexdigest()
-        for item in self:
-            digest.update(_file_state(item.content).encode() if isinstance(item.content, Path) else b"\0")
-        return digest.hexdigest()
+            state["table"] = _state(self.place)
+        if self.place.is_dir() or self.holds_files:
+            digest = hashlib.sha256()
+            for item in self:
+                if isinstance(item.content, Path):
+                    digest.update(os.fsencode(item.content) + f"\0{_state(item.content)}\0".encode())
+            state["files"] = digest.hexdigest()
+        return state
 
     def _files(self) -> Iterator[Path]:
         """All files below the folder with a suffix of this kind; links to folders are not followed."""
@@ -120,13 +111,13 @@ def decode(content: bytes, encoding: str) -> str:
         raise InputRejected("invalid_text", folders.explain(error)) from None
 
 
-def _file_state(file: Path) -> str:
+def _state(file: Path) -> str:
     """Size and time of a regular file; empty for anything else, which is no input and may change at any time."""
     try:
         status = file.stat()
     except (OSError, ValueError):  # no such file, or an impossible name
-        return "\0"
-    return f"{status.st_size} {status.st_mtime_ns}\0" if stat.S_ISREG(status.st_mode) else "\0"
+        return ""
+    return f"{status.st_size} bytes of {status.st_mtime_ns}" if stat.S_ISREG(status.st_mode) else ""
 
 
 def _read_cell(row: Row, column: str) -> str | InputRejected:

@@ -3,7 +3,6 @@
 import codecs
 import os
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -159,43 +158,27 @@ def _refuse_invalid(scorer: Scorer, place: Path, output: Path) -> None:
 
 def _describe_job(scorer: Scorer, inputs: Inputs, settings: Settings) -> dict[str, Any]:
     """The settings that all parts of an output have in common."""
-    options = {
-        "column": inputs.column,
-        "encoding": inputs.encoding,
-        "polarity": scorer.polarity,
-        "batch_size": settings.batch_size,
-    }
+    of_rows = {"column": inputs.column, "encoding": inputs.encoding}
     return {
         "input": inputs.fingerprint(),
         "model": {"task": inputs.task, "digest": scorer.predictor.digest},
-        "options": options,
+        "options": {**of_rows, "polarity": scorer.polarity, "batch_size": settings.batch_size},
         "convoy": {"version": version("convoy"), "part_rows": PART_ROWS},
     }
 
 
 def _score_parts(scorer: Scorer, inputs: Inputs, parts: Parts, settings: Settings, total: int) -> None:
-    number = parts.whole()
-    interval_s = 0.5 if sys.stderr.isatty() else 30
+    number, size = parts.whole(), settings.batch_size
     scored = min(number * PART_ROWS, total)
     items = islice(iter(inputs), scored, None)
-    with (
-        ThreadPoolExecutor(settings.threads or usable_cores()) as pool,
-        tqdm(
-            total=total, initial=scored, desc="scoring", unit="row", mininterval=interval_s, maxinterval=interval_s
-        ) as progress,
-    ):
+    each_s = 0.5 if sys.stderr.isatty() else 30
+    bar = tqdm(total=total, initial=scored, desc="scoring", unit="row", mininterval=each_s, maxinterval=each_s)
+    with ThreadPoolExecutor(settings.threads or usable_cores()) as pool, bar:
         while part := list(islice(items, PART_ROWS)):
-            first_row = number * PART_ROWS
-            batches = list(_split_batches(part, settings.batch_size))
-            first_rows = range(first_row, first_row + len(part), settings.batch_size)
-            tables = []
-            for table in pool.map(scorer.score, first_rows, batches):
+            starts, tables = range(0, len(part), size), []
+            first_rows = [number * PART_ROWS + start for start in starts]
+            for table in pool.map(scorer.score, first_rows, [part[start : start + size] for start in starts]):
                 tables.append(table)
-                progress.update(table.num_rows)
+                bar.update(table.num_rows)
             parts.write(number, pa.concat_tables(tables).combine_chunks())
             number += 1
-
-
-def _split_batches(items: list[Item], size: int) -> Iterator[list[Item]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
