@@ -10,6 +10,7 @@ from contextlib import closing, nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import backup_recipe
 import built_pipeline
 import pytest
 from dying import end_after
@@ -23,12 +24,12 @@ from convoy.__main__ import app
 from convoy.bundles.bundle import read_bundle
 from convoy.core.params import read_section
 from convoy.core.paths import DEPLOYED
-from convoy.operations import restore
 from convoy.operations.cleanup import gc, run_cleanup
 from convoy.operations.cleanup.retention import ClockSuspicious, KeepParams, Removable, check_clock, judge
 from convoy.release import deployment, journal, promote, publish
 from convoy.release.decision import Grounds, Model
 from convoy.tracking import artifacts, mlflow_runs, registration, registry
+from convoy.tracking.settings import DATABASE, artifact_root
 from convoy.training import checkpoints
 
 pytestmark = [pytest.mark.torch, pytest.mark.mlflow]
@@ -102,7 +103,7 @@ def copied(four: Path, folder: Path) -> Place:
     """A copy in which to work; MLflow notes absolute paths, which move with it as a restore moves them."""
     shutil.copytree(four, folder, symlinks=True)
     os.chdir(folder)
-    restore._rewrite_paths(Path("mlflow-store"), (four / "mlruns").as_uri())
+    backup_recipe.move_paths(DATABASE, str(four / "mlruns"), str(artifact_root()))
     return Place()
 
 

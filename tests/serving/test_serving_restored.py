@@ -2,15 +2,17 @@
 
 import re
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
+import backup_recipe
 import httpx
 import pytest
 import tiny_bundles
 from conftest import WRITERS, deploy, serve
 
-from convoy.operations.backup import back_up
-from convoy.operations.restore import restore
+from convoy.tracking.settings import DATABASE
 
 pytestmark = pytest.mark.process  # two real services
 
@@ -26,19 +28,19 @@ def answers(url: str) -> list[bytes]:
     return [re.sub(rb'"request_id": ?"[^"]*"', b"", answer.content) for answer in responses]
 
 
-def test_the_same_requests_get_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_requests_get_the_same_bytes(tmp_path: Path) -> None:
     here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
-    for folder in (here, elsewhere, tmp_path / "first", tmp_path / "second"):
-        folder.mkdir()
-    monkeypatch.chdir(here)
+    for name in ("kept", "first", "second", "elsewhere", "here/mlruns", "here/mlflow-store"):
+        (tmp_path / name).mkdir(parents=True)
+    with closing(sqlite3.connect(here / DATABASE)) as connection:
+        connection.executescript("CREATE TABLE experiments (artifact_location); CREATE TABLE runs (artifact_uri)")
     for task in WRITERS:
         deploy(here / "deployed", task)
     with serve(here / "deployed", tmp_path / "first") as server:
         before = answers(server.url)
-        back_up(tmp_path / "kept.tar.gz", print)  # while it serves
+        backup_recipe.do("keep", tmp_path / "kept", here)  # while it serves
     shutil.rmtree(here / "deployed")
-    monkeypatch.chdir(elsewhere)
-    restore(tmp_path / "kept.tar.gz", False, print)
+    backup_recipe.do("restore", tmp_path / "kept", elsewhere)
     with serve(elsewhere / "deployed", tmp_path / "second") as server:
         assert answers(server.url) == before
     assert len(set(before)) == len(before)

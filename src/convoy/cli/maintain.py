@@ -1,12 +1,14 @@
-"""The verbs retrain, gc, backup, restore and migrate: what a deployment needs over months."""
+"""The verbs retrain, gc and migrate: what a deployment needs over months."""
 
-from contextlib import chdir, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from convoy.cli.application import app, open_mlflow
+
+_ANY_WORDS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
 @app.command()
@@ -74,40 +76,14 @@ def gc(
         raise typer.Exit(1) from None
 
 
-@app.command()
-def backup(file: Annotated[Path, typer.Argument(metavar="FILE", help="The .tar.gz to write.")]) -> None:
-    """Keep mlflow.db, its artifacts and deployed/ with its history in one archive; MLflow and the service may run."""
-    from convoy.core import locks
-    from convoy.operations.backup import BackupRefused, back_up
-
-    try:
-        with locks.hold_deployed(typer.echo):
-            back_up(file, typer.echo)
-    except (BackupRefused, OSError) as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from None
-
-
-@app.command()
-def restore(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `backup` wrote.")],
-    into: Annotated[Path, typer.Option(help="The folder to restore to; this one without it.")] = Path(),
-    replace: Annotated[bool, typer.Option("--replace", help="Move to .replaced/ what stands there.")] = False,
-) -> None:
-    """Bring a backup back, in this folder or another, once every file in it has proven to be the one that was kept."""
-    from convoy.core import locks
-    from convoy.operations.restore import RestoreRefused
-    from convoy.operations.restore import restore as restore_here
-    from convoy.sources.items import SourceRefused
-
-    archive = file.absolute()
-    try:
-        into.mkdir(parents=True, exist_ok=True)
-        with chdir(into), locks.hold_deployed(typer.echo):
-            restore_here(archive, replace, typer.echo)
-    except (RestoreRefused, SourceRefused, OSError) as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from None
+@app.command("backup", hidden=True, context_settings=_ANY_WORDS)
+@app.command("restore", hidden=True, context_settings=_ANY_WORDS)
+def backup() -> None:
+    """Name the recipe that stands for these two former verbs."""
+    typer.echo(
+        "backup and restore are commands of sqlite3 and tar now; docs/operate.md, section Backup, has them", err=True
+    )
+    raise typer.Exit(2)
 
 
 @app.command()

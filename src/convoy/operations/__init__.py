@@ -1,1 +1,1 @@
-"""What the verbs do: init, run, score, doctor, retrain, backup, clean-up."""
+"""What the verbs do: init, run, score, doctor, retrain, clean-up."""
