@@ -398,13 +398,6 @@ def start_repro(folder: Path, shell: str = "/bin/sh") -> "subprocess.Popen[str]"
     )
 
 
-def watchdogs(pid: int) -> list[psutil.Process]:
-    """Those that wait for the DVC of this pid."""
-    words = ["convoy.lineage.watchdog", str(pid)]
-    found = [each for each in psutil.process_iter(["cmdline"]) if (each.info["cmdline"] or [])[-2:] == words]
-    return found if Path(f".run/stages/dvc-{pid}.lock").exists() else []
-
-
 @pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])
 def test_a_killed_dvc_leaves_no_stage_running_whatever_its_shell(piped: Path, shell: str) -> None:
     if not Path(shell).exists():
@@ -415,64 +408,3 @@ def test_a_killed_dvc_leaves_no_stage_running_whatever_its_shell(piped: Path, sh
         dvc.kill()
         wait_for(lambda: not any(each.is_running() for each in stages))
     assert len(stages) == 1 and not Path("out.txt").exists()
-
-
-def test_a_dvc_killed_while_its_stage_imports_is_mended(piped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GATE", "gate")
-    with start_repro(piped) as dvc:
-        wait_for(Path("importing").exists)
-        (orphan,) = [each for each in psutil.Process(dvc.pid).children() if "pipelines.slow" in each.cmdline()]
-        dvc.kill()
-        dvc.wait(WITHIN_S)
-        Path("dvc.lock").write_text("schema: '2.0'\nstages:\n  sl")
-        Path("gate").touch()
-        wait_for(lambda: is_over(orphan))
-    assert not Path("started").exists() and not Path("out.txt").exists()
-    wait_for(lambda: not Path("dvc.lock").exists())
-
-
-@pytest.mark.parametrize("group", [False, True])
-@pytest.mark.parametrize("torn", [".dvc/tmp/rwlock", "dvc.lock"])
-def test_what_a_killed_dvc_has_torn_is_mended_by_the_time_that_the_next_reads_it(
-    piped: Path, torn: str, group: bool
-) -> None:
-    with start_repro(piped) as first:
-        wait_for(lambda: Path("started").exists() and watchdogs(first.pid))
-        (watchdog,) = watchdogs(first.pid)
-        Path(torn).write_text('{"write": {"/some/out": {"pid": 1, "cm')
-        os.killpg(first.pid, signal.SIGKILL) if group else first.kill()
-        first.wait(WITHIN_S)
-        Path("seconds").write_text("0")
-        with start_repro(piped) as second:
-            said = second.communicate(timeout=WITHIN_S)[0]
-        assert second.returncode == 0, said
-    assert Path("out.txt").read_text() == "done"
-    wait_for(lambda: not watchdog.is_running() and not list(Path(".run/stages").glob("dvc-*")))
-
-
-def test_a_dvc_has_one_watchdog_which_ends_with_it_and_touches_nothing_that_is_whole(piped: Path) -> None:
-    with start_repro(piped) as first:
-        wait_for(lambda: Path("started").exists() and watchdogs(first.pid))
-        (watchdog,) = watchdogs(first.pid)
-        other = [sys.executable, "-m", "convoy.lineage.watchdog", str(first.pid)]
-        subprocess.run(other, env=environment(), check=True, timeout=WITHIN_S)
-        assert watchdog.is_running() and first.poll() is None
-        rwlock = Path(".dvc/tmp/rwlock").read_text()
-        assert str(first.pid) in rwlock
-        first.kill()
-        first.wait(WITHIN_S)
-        wait_for(lambda: not watchdog.is_running())
-        assert Path(".dvc/tmp/rwlock").read_text() == rwlock, "DVC itself sees that its process is dead"
-
-
-def test_a_watchdog_waits_for_nobody_but_a_dvc(piped: Path) -> None:
-    other = [sys.executable, "-m", "convoy.lineage.watchdog", "1"]
-    subprocess.run(other, env=environment(), check=True, timeout=WITHIN_S)
-    assert not list(Path(".run/stages").glob("dvc-*"))
-
-
-def test_a_watchdog_waits_for_no_init_that_names_dvc(piped: Path) -> None:
-    """An orphan's parent is `tini -- dvc repro` there, which outlives that DVC."""
-    with subprocess.Popen(["sh", "-c", "read line; exit", "--", "dvc", "repro"], stdin=subprocess.PIPE) as init:
-        command = [sys.executable, "-m", "convoy.lineage.watchdog", str(init.pid)]
-        subprocess.run(command, env=environment(), check=True, timeout=20)

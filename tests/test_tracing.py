@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,10 @@ import yaml
 from mlflow_store import open_empty_store
 
 from convoy.bundles.bundle import digest_of
-from convoy.lineage import trace
+from convoy.lineage import checkout, trace
+from convoy.lineage import state as states
 from convoy.lineage.checkout import CheckoutRefused
-from convoy.lineage.index import GitRecord, Index, lock_of
+from convoy.lineage.index import Index, git, lock_of
 from convoy.lineage.resolve import IdUnresolved, resolve_id
 from convoy.lineage.state import State
 from convoy.release import publish
@@ -26,6 +29,7 @@ from convoy.tracking.store import RunRecord, StoreContents
 
 pytestmark = [pytest.mark.process, pytest.mark.mlflow]
 PREPARED = "data/prepared/fashion"
+LIFECYCLE = Path(__file__).parents[1] / "docs/lifecycle.md"
 
 
 @pytest.fixture(scope="module")
@@ -76,58 +80,57 @@ def traced(
 
 def names(world: Index | None = None) -> dict[str, str]:
     """An ID of each kind, for the one state that there is."""
-    known, lock = (world or Index()).mlflow, Lock.read()
+    known = (world or Index()).mlflow
     [version] = known.versions
     return {
         "version": "fashion/1",
         "version of MLflow": "convoy-fashion:1",
         "run": version.run_id,
+        "beginning of a run": version.run_id[:8],
         "build": version.tags["convoy.build_run"],
         "digest": version.digest,
         "beginning of a digest": version.digest[:8],
-        "prepared data": lock.outs("prepare@fashion")[PREPARED],
-        "training split": lock.deps("train@fashion-cnn")[f"{PREPARED}/train.arrow"],
-        "raw data": lock.outs("fetch@fashion")["data/raw/fashion"],
-        "weights": lock.outs("train@fashion-cnn")["candidates/fashion/fashion-cnn"],
-        "bundle": lock.outs("export@fashion")["bundles/fashion"],
-        "code": lock.deps("train@fashion-cnn")["pipelines/train.py"],
-        "revision": built_pipeline.git(Path(), "rev-parse", "HEAD").strip(),
-        "beginning of a revision": built_pipeline.git(Path(), "rev-parse", "--short", "HEAD").strip(),
         "request": "mine-1",
     }
 
 
+def revision() -> str:
+    return built_pipeline.git(Path(), "rev-parse", "HEAD").strip()
+
+
 @pytest.mark.parametrize("kind", [
-    "version", "version of MLflow", "run", "build", "digest", "beginning of a digest", "prepared data",
-    "training split", "raw data", "weights", "bundle", "revision", "beginning of a revision", "request",
+    "version", "version of MLflow", "run", "beginning of a run", "build", "digest", "beginning of a digest", "request",
 ])  # fmt: skip
 def test_each_name_of_a_state_leads_to_all_others(kind: str, world: Index) -> None:
-    held = names(world)
+    held, lock = names(world), Lock.read()
     status, answer = traced(held[kind], world=world)
-    [state] = [each for each in answer["states"] if each["version"]]
+    [state] = answer["states"]
     assert status == 0 and state["version"]["version"] == "1" and state["version"]["aliases"] == ["champion"]
     assert state["run"]["id"] == held["run"] and state["build"] == held["build"] and state["digest"] == held["digest"]
-    assert state["git"] == {"revision": held["revision"], "edits": "kept"}
-    assert state["data"][PREPARED] == held["prepared data"]
-    assert state["data"]["bundles/fashion"] == held["bundle"]
+    assert state["git"] == {"revision": revision(), "edits": "kept"}
+    assert state["data"][PREPARED] == lock.outs("prepare@fashion")[PREPARED]
+    assert state["data"]["data/raw/fashion"] == lock.outs("fetch@fashion")["data/raw/fashion"]
+    assert state["data"]["bundles/fashion"] == lock.outs("export@fashion")["bundles/fashion"]
     assert state["params"]["learning.epochs"] == "3" and state["params"]["prepare.seed"] == "0"
     assert state["places"] == ["bundles/fashion", f"deployed/fashion/{held['digest']}"] and state["serves_since"]
     assert [decision["kind"] for decision in state["decisions"]] == ["promotion"] and state["missing"] == []
 
 
-def test_a_hash_of_code_is_found_in_dvc_lock_alone_and_leads_to_its_task() -> None:
-    _, answer = traced(names()["code"])
-    assert "pipelines/train.py" in resolve_id(names()["code"], Index()).what
-    assert answer["states"][0]["task"] == "fashion" and answer["states"][0]["data"][PREPARED]
+@pytest.mark.parametrize("kind", ["hash", "hash of a folder", "beginning of a hash", "path", "revision"])
+def test_a_hash_or_a_path_is_refused_with_the_recipe(kind: str) -> None:
+    md5 = Lock.read().outs("prepare@fashion")[PREPARED]
+    refused = {"hash": md5.removesuffix(".dir"), "hash of a folder": md5, "beginning of a hash": md5[:8]}
+    with pytest.raises(IdUnresolved, match=r"docs/lifecycle\.md, section 'From a hash to its commit'"):
+        traced({**refused, "path": PREPARED, "revision": revision()}[kind])
+    assert "\n## From a hash to its commit\n" in LIFECYCLE.read_text()
 
 
 def test_people_read_the_prediction_the_state_and_the_commands_that_bring_it_back() -> None:
     told: list[str] = []
     assert trace.trace("mine-1", Index(".run"), None, False, False, told.append, told.append, lambda _: False) == 0
     said = "\n".join(told)
-    held = names()
     assert "request answered at 2026-11-25T22:00:00.000+00:00" in said and "Shirt 0.7500" in said
-    assert f"git         {held['revision']}" in said
+    assert f"git         {revision()}" in said
     assert "python -m convoy trace fashion/1 --checkout FOLDER" in said and "dvc repro evaluate@fashion" in said
     assert "with the edits in source.patch" in said and "learning.learning_rate = 0.006" in said
 
@@ -141,7 +144,7 @@ def test_an_unknown_id_says_where_it_was_looked_for_and_what_is_nearest() -> Non
     with pytest.raises(IdUnresolved) as failed:
         traced("fashion/7")
     said = str(failed.value)
-    assert "fashion/7 is no version or digest or run or data or revision or request that is known here" in said
+    assert "fashion/7 is no version or digest or run or request that is known here" in said
     assert "1 versions and 4 runs in sqlite:///" in said and "2 bundles in bundles/ and deployed/" in said
     assert "request log .run: 1 files" in said and "nearest: fashion/1" in said
     wrong = names()["digest"][:-4] + "0000"
@@ -154,26 +157,28 @@ def test_an_unknown_id_says_where_it_was_looked_for_and_what_is_nearest() -> Non
 
 
 def test_an_id_that_names_two_things_asks_which_and_takes_the_answer(tmp_path: Path) -> None:
-    line = {"id": "HEAD", "at": "now", "task": "fashion", "digest": names()["digest"]}
+    beginning = names()["run"][:8]
+    line = {"id": beginning, "at": "now", "task": "fashion", "digest": names()["digest"]}
     (tmp_path / "log").write_text(json.dumps(line) + "\n")
     world = Index(str(tmp_path / "log"))
-    with pytest.raises(IdUnresolved, match=r"HEAD names 2 things; say which:\n  revision:\w{40} .*\n  request:HEAD"):
-        resolve_id("HEAD", world)
-    assert resolve_id("request:HEAD", world).kind == "request" and resolve_id("revision:HEAD", world).kind == "revision"
+    with pytest.raises(IdUnresolved, match=rf"{beginning} names 2 things; say which:\n  run:\w{{32}} .*\n  request:"):
+        resolve_id(beginning, world)
+    for kind in ("request", "run"):
+        assert resolve_id(f"{kind}:{beginning}", world).kind == kind
 
 
 def test_without_mlflow_the_lock_and_the_bundles_tell_what_they_know(monkeypatch: pytest.MonkeyPatch) -> None:
-    held = names()
+    digest = names()["digest"]
     for uri, words in (("sqlite:////nowhere/mlflow.db", "is not there"), ("http://127.0.0.1:1", "does not answer")):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-        _, answer = traced(held["prepared data"])
+        _, answer = traced(digest)
         [state] = answer["states"]
-        assert state["version"] is None and state["lock"] == "here"
-        assert state["data"]["bundles/fashion"] == held["bundle"]
-        assert any(words in each for each in state["missing"])
-        _, answer = traced(held["digest"])
-        assert answer["states"][0]["serves_since"] and any(words in each for each in answer["states"][0]["missing"])
+        assert state["version"] is None and state["lock"] == "here" and state["serves_since"]
+        assert state["data"] == Lock.read().outs_of(
+            Lock.read().to_reports("fashion"), "data/", "candidates/", "bundles/"
+        )
+        assert state["data"][PREPARED] and any(words in each for each in state["missing"])
 
 
 def test_a_checkout_has_the_edit_the_data_the_models_and_nothing_left_to_do(tmp_path: Path) -> None:
@@ -194,6 +199,27 @@ def test_a_checkout_has_the_edit_the_data_the_models_and_nothing_left_to_do(tmp_
         Path("pipelines/train.py").write_text("# trains, with an edit\n")
         built_pipeline.git(Path(), "worktree", "remove", "--force", str(folder))
     assert (built_pipeline.git(Path(), "status", "--porcelain"), Path("dvc.lock").read_bytes()) == before
+
+
+def test_a_checkout_names_code_and_params_of_another_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, lock = StoreContents.artifact, yaml.safe_load(Path("dvc.lock").read_bytes())
+    stage = lock["stages"]["train@fashion-cnn"]
+    [code] = [dep for dep in stage["deps"] if dep["path"] == "pipelines/train.py"]
+    code["md5"] = "a" * 32
+    stage["params"]["params.yaml"]["trainer"]["seed"] = 7
+    content = yaml.safe_dump(lock).encode()
+    monkeypatch.setattr(
+        StoreContents, "artifact", lambda known, run, name: content if name == "dvc.lock" else real(known, run, name)
+    )
+    told: list[str] = []
+    folder = tmp_path / "then"
+    try:
+        trace.trace("fashion/1", Index(), folder, False, True, lambda line: None, told.append, lambda _: True)
+    finally:
+        built_pipeline.git(Path(), "worktree", "remove", "--force", str(folder))
+    differing = [line for line in told if "is not what made fashion/1" in line]
+    assert len(differing) == 1 and differing[0].startswith("train@fashion-cnn: "), told
+    assert "pipelines/train.py" in differing[0] and "params.yaml" in differing[0]
 
 
 def test_a_patch_is_shown_and_needs_consent(tmp_path: Path) -> None:
@@ -269,8 +295,8 @@ def test_a_report_outside_reports_is_refused(tmp_path: Path, monkeypatch: pytest
 @pytest.mark.parametrize("tag", ["--output=/tmp/x", "main~1", "main; touch x", "a" * 39, "A" * 40, "a" * 40 + "\n"])
 def test_a_revision_that_is_no_hash_never_reaches_git(tag: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    real = GitRecord._execute
-    monkeypatch.setattr(GitRecord, "_execute", lambda git, words, stdin: asked.extend(words) or real(git, words, stdin))
+    for module in (states, checkout):
+        monkeypatch.setattr(module, "git", lambda *words, **more: asked.extend(words) or git(*words, **more))
     world = Index()
     for run in world.mlflow.runs.values():
         run.tags["convoy.git_revision"] = tag
@@ -372,28 +398,49 @@ def test_a_rebuild_says_of_each_file_whether_it_is_the_same_and_leaves_nothing(m
     assert sorted(str(path) for path in Path(".dvc/cache").rglob("*")) == objects
 
 
-def test_where_no_revision_was_published_a_committed_lock_leads_to_it(
+def recipe(section: str) -> str:
+    """The commands of a section of the document."""
+    return LIFECYCLE.read_text().split(f"\n## {section}\n")[1].split("```")[1]
+
+
+def test_the_documented_recipe_leads_from_a_hash_to_its_commit(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where somebody commits code and lock after the build, and publishes after another edit."""
-    root = tmp_path / "convoy"
+    root, folder = tmp_path / "convoy", tmp_path / "then"
     shutil.copytree(
         repository, root, symlinks=True, ignore=shutil.ignore_patterns("mlruns", "mlflow-store", "deployed")
     )
     monkeypatch.chdir(root)
     built_pipeline.git(root, "add", ".")
     built_pipeline.git(root, "commit", "--quiet", "--message", "The build")
-    made = built_pipeline.git(root, "rev-parse", "HEAD").strip()
+    made, md5 = revision(), Lock.read().outs("export@fashion")["bundles/fashion"]
     Path("pipelines/train.py").write_text("# another edit\n")
-    publish.publish(open_empty_store(), lambda line: None, ["fashion"])
-    for build in (True, False):
-        if not build:  # of a version that was published before builds were recorded
-            known = Index().mlflow
-            assert known.client is not None
-            known.client.delete_run(known.versions[0].tags["convoy.build_run"])
-            Path("dvc.lock").unlink()
-        _, answer = traced("fashion/1")
-        [state] = answer["states"]
-        assert state["git"] == {"revision": made, "edits": "found by its dvc.lock; all code there is what made it"}
-    done = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, env=os.environ, check=True)
-    assert "dvc.lock" in done.stdout
+    client = open_empty_store()
+    publish.publish(client, lambda line: None, ["fashion"])
+    [state] = traced("fashion/1")[1]["states"]
+    assert state["git"]["revision"] is None and states.RECIPE in "".join(state["missing"])
+
+    first, remaining = recipe("From a hash to its commit").strip().split("\n", 1)
+    found = run_as_documented(first, {"HASH": md5})
+    assert found.split() == [made]
+    said = run_as_documented(remaining, {"HASH": md5, "COMMIT": made, "FOLDER": str(folder)})
+    assert md5 in said
+    assert (folder / "pipelines/train.py").read_text() == "# trains, with an edit\n"
+    assert (folder / "bundles/fashion/model.onnx").read_bytes() == Path("bundles/fashion/model.onnx").read_bytes()
+
+    [asked] = re.findall(r"``(tags\..*?)``", LIFECYCLE.read_text())
+    experiment = client.get_experiment_by_name("convoy-fashion")
+    prepared = Lock.read().outs("prepare@fashion")[PREPARED]
+    runs = client.search_runs([experiment.experiment_id], asked.replace("HASH", prepared))
+    assert {run.info.run_id for run in runs} >= {Index().mlflow.versions[0].run_id}
+
+
+def run_as_documented(commands: str, values: dict[str, str]) -> str:
+    for word, value in values.items():
+        commands = commands.replace(word, value)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    command = ["bash", "-euo", "pipefail", "-c", commands]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PATH": path}, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout

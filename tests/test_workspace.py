@@ -84,6 +84,13 @@ def test_an_override_that_params_does_not_have_is_an_error(tree: Path, overrides
         lay(tree)
 
 
+@pytest.mark.parametrize("name", ["params.yaml", "demo.yaml"])
+def test_a_key_that_stands_twice_is_refused(tree: Path, name: str) -> None:
+    (tree / name).write_text("prepare: {max_train: 1}\ntrain: {epochs: 1}\nprepare: {max_train: 2}\n")
+    with pytest.raises(ParamsInvalid, match=rf"{name}: the key prepare stands in line 1 and again in line 3"):
+        lay(tree)
+
+
 def test_a_folder_with_other_things_in_it_is_left_alone(tree: Path) -> None:
     (tree / ".demo").mkdir()
     (tree / ".demo/diary").write_text("mine")

@@ -43,7 +43,7 @@ def trace(
         str,
         typer.Argument(
             metavar="ID",
-            help="A version (fashion/3), an MLflow run, a bundle's digest, a hash of DVC's, a git revision, a request.",
+            help="A version (fashion/3), an MLflow run, a bundle's digest, or the id of a logged request.",
         ),
     ],
     checkout: Annotated[

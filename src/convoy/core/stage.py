@@ -5,7 +5,6 @@ import errno
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -53,7 +52,6 @@ def run(main: Callable[..., None], *arguments: str, refusals: tuple[type[Excepti
     """
     module = Path(sys.argv[0]).stem
     name = "@".join([module, *arguments])  # as DVC calls it
-    _start_watchdog()  # first: a DVC that is already dead may have left torn records too
     if "DVC_STAGE" in os.environ:
         end_with_parent()  # which is DVC: `exec` in dvc.yaml leaves no shell between them
         if _is_orphan():
@@ -95,24 +93,6 @@ def _is_orphan() -> bool:
         holders = {holder["pid"] for holder in json.loads(RWLOCK.read_bytes()).get("write", {}).values()}
         return bool(holders) and holders.isdisjoint(ancestor.pid for ancestor in psutil.Process().parents())
     return False
-
-
-def _start_watchdog() -> None:
-    """Start the watchdog, which mends the records of this DVC if that is killed; in its own session it outlives both.
-
-    A machine that cannot start the watchdog still runs the stage, which does not need it.
-    """
-    if "DVC_STAGE" not in os.environ or _is_follower():
-        return
-    null = subprocess.DEVNULL
-    with suppress(OSError):
-        subprocess.Popen(
-            [sys.executable, "-m", "convoy.lineage.watchdog", str(os.getppid())],
-            stdin=null,
-            stdout=null,
-            stderr=null,
-            start_new_session=True,
-        )
 
 
 def _is_follower() -> bool:

@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-import numpy as np
+from functools import cached_property
 
 from convoy.data.raw import RawItems
-from convoy.data.splits import Division
+from convoy.data.splits import Division, split_of
 from convoy.kinds.preparing.content import Content, Indices
 from convoy.kinds.preparing.kind import NearPairs, Preparation
 from convoy.sources.items import Rejection
@@ -40,13 +39,10 @@ class Census:
         if wrong:
             raise ValueError(f"the census has {n} labels, but {wrong}: each must have one entry per item")
 
-    @property
+    @cached_property
     def split_of(self) -> Indices:
         """The number of each item's split (n,): 0 is train, -1 is dropped."""
-        numbers = np.full(len(self.labels), -1, dtype=np.int64)
-        for number, items in enumerate(self.splits.values()):
-            numbers[items] = number
-        return numbers
+        return split_of(self.splits, len(self.labels))
 
 
 def take_census(raw: RawItems, prepared: Preparation, rejected: Sequence[Rejection], division: Division) -> Census:
@@ -62,6 +58,6 @@ def take_census(raw: RawItems, prepared: Preparation, rejected: Sequence[Rejecti
         dropped=division.dropped,
         copies=division.copies,
         rejections=[*raw.rejections, *rejected],
-        near=prepared.near_pairs(division.split_of(len(labels))),
+        near=prepared.near_pairs(split_of(splits, len(labels))),
         content=prepared.facts.content(splits, labels, raw.labels),
     )

@@ -143,7 +143,7 @@ class PreflightLimits(Section):
 
 
 def violations(findings: Findings, limits: PreflightLimits, section: str) -> list[str]:
-    """A sentence per limit that is passed; `section` is the place of the limits, as prepare_images.limits."""
+    """A sentence per limit that is passed; `section` is the place of the limits, as data.fashion.prepare.limits."""
     violated = [
         *_check_rejected(findings, limits),
         *_check_equal(findings, limits),
@@ -157,7 +157,7 @@ def violations(findings: Findings, limits: PreflightLimits, section: str) -> lis
 def _check_rejected(findings: Findings, limits: PreflightLimits) -> Iterator[_Violation]:
     limit, rejected = limits.max_rejected_share, findings.rejected
     if limit is not None and rejected.share > limit:
-        cause = f"{rejected.items:,} inputs ({_percent(rejected.share)} of all) could not be used, "
+        cause = f"{rejected.items:,} inputs ({percent(rejected.share)} of all) could not be used, "
         cause += _list_examples(f"{rejection.name} ({rejection.reason})" for rejection in rejected.examples)
         yield "max_rejected_share", limit, cause, "mend or remove these, or raise the limit"
 
@@ -165,12 +165,12 @@ def _check_rejected(findings: Findings, limits: PreflightLimits) -> Iterator[_Vi
 def _check_equal(findings: Findings, limits: PreflightLimits) -> Iterator[_Violation]:
     limit, groups = limits.max_duplicate_share, findings.duplicates
     if limit is not None and groups.share > limit:
-        cause = f"{groups.items:,} items ({_percent(groups.share)} of all) repeat another one, "
+        cause = f"{groups.items:,} items ({percent(groups.share)} of all) repeat another one, "
         cause += _list_examples(_name_pair(group[0], group[1]) for group in groups.examples)
         yield "max_duplicate_share", limit, cause, "remove the repeats from the source, or raise the limit"
     limit, groups = limits.max_conflicting_share, findings.conflicting
     if limit is not None and groups.share > limit:
-        cause = f"{groups.items:,} items ({_percent(groups.share)} of all) have equal content and different labels, "
+        cause = f"{groups.items:,} items ({percent(groups.share)} of all) have equal content and different labels, "
         cause += _list_examples(
             " and ".join(f"{item.name} ({item.label})" for item in group[:3]) for group in groups.examples
         )
@@ -182,7 +182,7 @@ def _check_leaked(findings: Findings, limits: PreflightLimits) -> Iterator[_Viol
     for split, leak in findings.near.leaked.items():
         if limit is not None and leak.share > limit:
             cause = (
-                f"{leak.items:,} items of the split {split} ({_percent(leak.share)}) have a near-duplicate in train, "
+                f"{leak.items:,} items of the split {split} ({percent(leak.share)}) have a near-duplicate in train, "
             )
             cause += _list_examples(_name_pair(pair.first, pair.second) for pair in findings.near.leak_examples[split])
             remedy = "keep one of each pair, or raise the limit; figures of this split are too good by what it leaks"
@@ -213,7 +213,7 @@ def _check_unknown(findings: Findings, limits: PreflightLimits) -> Iterator[_Vio
         return
     unknown = (shares.of_split for shares in findings.content.shares if shares.key == UNKNOWN_TOKENS)
     shares_of_splits = next(unknown, {})
-    exceeding = [f"{split} ({_percent(share)})" for split, share in shares_of_splits.items() if share > limit]
+    exceeding = [f"{split} ({percent(share)})" for split, share in shares_of_splits.items() if share > limit]
     if exceeding:
         cause = f"the vocabulary does not know so many of the tokens, {_list_examples(exceeding)}"
         yield (
@@ -224,7 +224,8 @@ def _check_unknown(findings: Findings, limits: PreflightLimits) -> Iterator[_Vio
         )
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """A share as people read it."""
     return f"{100 * share:.3g} %"
 
 

@@ -54,8 +54,8 @@ def _share(part: int | float, whole: int) -> float:
     return round(part / whole, 6) if whole else 0.0
 
 
-def _describe_item(census: Census, index: int, split_of: Indices) -> Item:
-    split = int(split_of[index])
+def _describe_item(census: Census, index: int) -> Item:
+    split = int(census.split_of[index])
     return Item(
         index=index,
         name=readable(census.names[index]),
@@ -98,10 +98,7 @@ def _find_equal_groups(census: Census) -> tuple[Groups, Groups]:
 
 
 def _summarize_groups(census: Census, groups: list[list[int]], items: int) -> Groups:
-    split_of = census.split_of
-    examples = tuple(
-        tuple(_describe_item(census, index, split_of) for index in group[:EXAMPLES]) for group in groups[:EXAMPLES]
-    )
+    examples = tuple(tuple(_describe_item(census, index) for index in group[:EXAMPLES]) for group in groups[:EXAMPLES])
     return Groups(groups=len(groups), items=items, share=_share(items, len(census.labels)), examples=examples)
 
 
@@ -137,11 +134,10 @@ def _summarize_near(census: Census) -> Nearness:
 
 
 def _describe_pairs(census: Census, pairs: list[NearPair]) -> tuple[NearExample, ...]:
-    split_of = census.split_of
     return tuple(
         NearExample(
-            first=_describe_item(census, first, split_of),
-            second=_describe_item(census, second, split_of),
+            first=_describe_item(census, first),
+            second=_describe_item(census, second),
             distance=distance,
         )
         for first, second, distance in pairs
@@ -170,11 +166,11 @@ def _measure_order(labels: Indices) -> Order:
 
 def _choose_samples(census: Census) -> dict[str, tuple[Item, ...]]:
     """The first items of train, as it was shuffled, of each of the first labels."""
-    split_of, train = census.split_of, next(iter(census.splits.values()))
+    train = next(iter(census.splits.values()))
     labels = census.labels[train]
     return {
         readable(name): tuple(
-            _describe_item(census, int(index), split_of) for index in train[labels == label][:SAMPLES_PER_LABEL]
+            _describe_item(census, int(index)) for index in train[labels == label][:SAMPLES_PER_LABEL]
         )
         for label, name in enumerate(census.label_names[:LABELS_WITH_SAMPLES])
     }

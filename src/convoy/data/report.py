@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from convoy.core import atomic, paths
 from convoy.core.png import encode_png
 from convoy.data.census import Census
-from convoy.data.findings import Findings, PreflightLimits, violations
+from convoy.data.findings import Findings, PreflightLimits, percent, violations
 from convoy.data.inspection import LABELS_WITH_SAMPLES, inspect_census
 from convoy.data.raw import REJECTED, explain, to_csv
 from convoy.data.splits import DivisionRefused
@@ -89,7 +89,7 @@ def render(findings: Findings, shown: Mapping[int, Shown], title: str) -> bytes:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_printable
     )
-    formats = {"count": _format_count, "percent": _format_percent, "number": _format_number, "clip": _shorten}
+    formats = {"count": _format_count, "percent": percent, "number": _format_number, "clip": _shorten}
     environment.filters |= formats
     template = environment.from_string(files.joinpath("page.html").read_text(encoding="utf-8"))
     html = template.render(
@@ -156,10 +156,6 @@ def _printable(value: Any) -> Any:
 
 def _format_count(value: int) -> str:
     return f"{value:,}"
-
-
-def _format_percent(value: float) -> str:
-    return f"{100 * value:.3g} %"
 
 
 def _format_number(value: Any) -> str:

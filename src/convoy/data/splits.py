@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ from convoy.kinds.preparing.content import Indices
 
 HELD_OUT: tuple[Split, ...] = ("test", "validation", "calibration", "gate")
 _OTHER_REMEDY = (
-    "remove it from the source, so that it is cut from train, or set `given_splits: false` in the section fetch_* of "
+    "remove it from the source, so that it is cut from train, or set `given_splits: false` in `data.<name>.fetch` of "
     "params.yaml, which divides all anew"
 )
 
@@ -60,7 +61,7 @@ class SplitEmpty(DivisionRefused):
 
 @dataclass(frozen=True)
 class Division:
-    """Indices of each split's items, and how many items are in no split, by the reason.
+    """Indices of each split's items, in the order of SPLITS, and how many items are in no split, by the reason.
 
     `copies` has the reason of each item that is left out because another has its content: all of `dropped` but those
     over a max.
@@ -70,12 +71,13 @@ class Division:
     dropped: dict[str, int]
     copies: dict[int, str]
 
-    def split_of(self, count: int) -> Indices:
-        """The index in SPLITS of the split of each of `count` items (count,), or -1."""
-        numbers = np.full(count, -1, dtype=np.int64)
-        for name, rows in self.rows.items():
-            numbers[rows] = SPLITS.index(name)
-        return numbers
+
+def split_of(rows: Mapping[str, Indices], count: int) -> Indices:
+    """The number of the split of each of `count` items (count,): 0 is train, -1 is none."""
+    numbers = np.full(count, -1, dtype=np.int64)
+    for number, items in enumerate(rows.values()):
+        numbers[items] = number
+    return numbers
 
 
 def divide(
@@ -155,7 +157,7 @@ def _require_enough_per_label(labels: NDArray[np.int64], names: tuple[str, ...],
         raise LabelTooRare(
             f"labels with too few distinct items to train on: {', '.join(rare[:10])} (of {len(rare)} such labels); "
             f"at least {least} each are needed for {', '.join(['train', *missing])}; "
-            "add items, or leave these labels out by `labels` in the section fetch_* of params.yaml"
+            "add items, or leave these labels out by `labels` in `data.<name>.fetch` of params.yaml"
         )
 
 

@@ -44,13 +44,12 @@ class Item:
 
 @dataclass
 class Verification:
-    """The problems of a run, and how much was read."""
+    """The problems of a run, and what was looked at."""
 
     problems: list[tuple[Problem, Item]] = field(default_factory=list)
     records: list[str] = field(default_factory=list)  # DVC's own files that DVC could not read
     reasons: dict[Path, str] = field(default_factory=dict)  # the system's error, of each file that cannot be read
     items: list[Item] = field(default_factory=list)
-    bytes: int = 0
 
     @property
     def whole(self) -> bool:
@@ -140,31 +139,15 @@ def _files_of_out(out: Any, origin: tuple[str, str], verification: Verification)
 
 
 def _compare_hashes(verification: Verification) -> None:
-    sizes = [_size_of(item, verification) for item in verification.items]
-    verification.bytes = sum(size or 0 for size in sizes)
-    with tqdm(total=verification.bytes, desc="verify", unit="B", unit_scale=True, disable=None) as progress:
-        for item, size in zip(verification.items, sizes, strict=True):
-            if size is None:
-                continue
-            try:
+    for item in tqdm(verification.items, desc="verify", unit=" files", disable=None):
+        try:
+            if item.file.is_file():
                 if file_md5(str(item.file)) != item.md5:
                     verification.problems.append(("damaged" if item.cached else "differs", item))
-            except OSError as error:
-                verification.add_unreadable(item, error)
-            progress.update(size)
-
-
-def _size_of(item: Item, verification: Verification) -> int | None:
-    """Bytes, or None where there is no file; in the working tree DVC finds by itself what is missing."""
-    try:
-        if item.file.is_file():
-            return item.file.stat().st_size
-    except OSError as error:
-        verification.add_unreadable(item, error)
-        return None
-    if item.cached:
-        verification.problems.append(("missing", item))
-    return None
+            elif item.cached:  # in the working tree DVC finds by itself what is missing
+                verification.problems.append(("missing", item))
+        except OSError as error:
+            verification.add_unreadable(item, error)
 
 
 def _apply_mend(verification: Verification) -> None:
@@ -191,10 +174,7 @@ def _print_result(verification: Verification, root: Path, mend: bool, say: Say) 
         owner = f" (of {item.path})" if item.cached else ""
         reason = f" ({verification.reasons[item.file]})" if problem == "unreadable" else ""
         say(f"{path}{owner}, stage {item.stage}: {DESCRIPTIONS[problem]}{reason}; {_remedy(problem, mend)}")
-    say(
-        f"{len(verification.items)} files, {verification.bytes / 1e6:,.0f} MB: "
-        f"{len(verification.problems)} not as {LOCK} names them"
-    )
+    say(f"{len(verification.items)} files: {len(verification.problems)} not as {LOCK} names them")
 
 
 def _remedy(problem: Problem, mend: bool) -> str:

@@ -1,6 +1,7 @@
 """A state -> a git worktree of its own that holds it: sources with their edits, dvc.lock, reports, data and models."""
 
 import hashlib
+import json
 import os
 import re
 import subprocess
@@ -11,13 +12,14 @@ from pathlib import Path, PurePosixPath
 
 import yaml
 
-from convoy.core import atomic
+from convoy.core import atomic, locks
 from convoy.core.process import Say
 from convoy.lineage import workspace
-from convoy.lineage.index import GitRecord, GitRefused, Index
-from convoy.lineage.state import PATCH, State, code_of
+from convoy.lineage.index import GitRefused, Index, git
+from convoy.lineage.state import PATCH, State
 from convoy.tracking.provenance import LOCK, Lock, same_file
 
+WORKTREES = Path(".run/trace")
 # In the header of a patch: the mode of anything but a plain file. Lines of content begin with +, - or a space.
 _SPECIAL_MODE = re.compile(rb"^(?:(?:new|new file) mode |index [0-9a-f]+\.\.[0-9a-f]+ )(?!100(?:644|755)\r?$).*", re.M)
 
@@ -29,40 +31,44 @@ class CheckoutRefused(RuntimeError):
     """A state that cannot be checked out, or a folder that exists; says what would help."""
 
 
-def cache_folder() -> Path | None:
-    """Where this repository's DVC keeps its objects; None outside one."""
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
-
-    try:
-        with Repo() as repo:
-            return Path(repo.cache.local_cache_dir)
-    except DvcException:
-        return None
-
-
 def check_out(state: State, folder: Path, index: Index, say: Say) -> None:
     """Make `folder` hold the state; the deployed models and the files here are not touched. Raises CheckoutRefused.
 
     Where a step fails, the folder is removed.
     """
     brought = "the data and models"
-    with new_worktree(state, folder, index, say):
-        if why := bring_data(state, folder, stages_of(state)):
+    with new_worktree(state, folder, index):
+        if why := bring_data(state, folder, state.stages):
             brought = "what DVC's cache has of the data and models"
             say(f"not all of it can be brought ({why}); `dvc pull` there fetches it, or `dvc repro` makes it anew")
+        say_what_differs(state, folder, say)
     say(f"{folder} holds {state.name}: sources, dvc.lock, reports and {brought}; to work there:")
     say(f"  cd {folder} && export PYTHONPATH=src:.   # its own code, not that of here")
     say(f"to take it away again: git worktree remove --force {folder}")
 
 
-def stages_of(state: State) -> list[str]:
-    """The stages that a state's bundle and its reports come from, as its dvc.lock names them."""
-    return state.lock.to_reports(state.task) if state.lock and state.task else []
+@contextmanager
+def temporary_worktree(state: State, index: Index) -> Iterator[Path]:
+    """A worktree that is removed at the end; one that a kill has left is removed first. Raises CheckoutRefused."""
+    name = state.name.replace("/", "-")
+    if not re.fullmatch(r"[\w-]+", name):
+        raise CheckoutRefused(
+            f"{state.name!r} is no name of a version, run, bundle or revision; MLflow's record is odd"
+        )
+    WORKTREES.mkdir(parents=True, exist_ok=True)
+    folder = WORKTREES / name
+    with locks.hold(WORKTREES / f".{name}.lock") as is_alone:
+        if not is_alone:
+            raise CheckoutRefused(f"{state.name} is being rebuilt in {folder} by another process already")
+        if folder.exists():
+            _remove_worktree(folder)
+        with new_worktree(state, folder, index):
+            yield folder
+        _remove_worktree(folder)
 
 
 @contextmanager
-def new_worktree(state: State, folder: Path, index: Index, say: Say) -> Iterator[None]:
+def new_worktree(state: State, folder: Path, index: Index) -> Iterator[None]:
     """`folder` with the sources, dvc.lock and reports of a state, and DVC's cache of here; removed on an error."""
     if os.path.lexists(folder):
         raise CheckoutRefused(f"{folder} is there already; name a folder that is not")
@@ -74,24 +80,19 @@ def new_worktree(state: State, folder: Path, index: Index, say: Say) -> Iterator
             f"{state.name} was made from {state.revision} with edits that were not kept (a patch of more than 2 MB, or "
             f"MLflow has lost it): `git worktree add --detach {folder} {state.revision}` gives what is known"
         )
-    _run_git(index.git, "worktree", "add", "--detach", "--quiet", str(folder), state.revision)
+    _run_git("worktree", "add", "--detach", "--quiet", str(folder), state.revision)
     try:
-        _fill_worktree(state, folder, index, say)
+        _fill_worktree(state, folder, index)
         yield
     except BaseException:
-        remove_worktree(folder, index.git)
+        _remove_worktree(folder)
         raise
-
-
-def remove_worktree(folder: Path, git: GitRecord) -> None:
-    """Remove a worktree and everything in it."""
-    _run_git(git, "worktree", "remove", "--force", str(folder))
 
 
 def bring_data(state: State, folder: Path, names: list[str]) -> str:
     """Let DVC check out the outs of these stages from its cache; gives the reason where the cache lacks some."""
     in_lock = [name for name in names if state.lock and name in state.lock.stages]
-    process = run_dvc(folder, "checkout", *in_lock)
+    process = _run_dvc(folder, "checkout", *in_lock)
     if process.returncode:
         errors = [line.removeprefix("ERROR: ") for line in process.stderr.splitlines() if line.startswith("ERROR: ")]
         return " ".join(errors) or f"dvc checkout ends with {process.returncode}"
@@ -99,7 +100,21 @@ def bring_data(state: State, folder: Path, names: list[str]) -> str:
     return f"no dvc.lock that is kept names {', '.join(not_in_lock)}" if not_in_lock else ""
 
 
-def run_dvc(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+def say_what_differs(state: State, folder: Path, say: Say) -> None:
+    """Name the code and params there that are not those of the state's dvc.lock; data may be missing."""
+    status = _run_dvc(folder, "status", "--json", *state.stages)
+    for name, changes in (json.loads(status.stdout) if status.returncode == 0 else {}).items():
+        deps = [change["changed deps"] for change in changes if isinstance(change, dict) and "changed deps" in change]
+        changed = [path for paths in deps for path, how in paths.items() if how != "deleted"]
+        if changed:
+            say(f"{name}: {', '.join(changed)} is not what made {state.name}; `dvc repro` there runs that stage again")
+
+
+def _remove_worktree(folder: Path) -> None:
+    _run_git("worktree", "remove", "--force", str(folder))
+
+
+def _run_dvc(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     """Run DVC in a worktree and import nothing from it: anyone who can write to MLflow may have written its files."""
     return subprocess.run(
         [sys.executable, "-P", "-m", "dvc", *arguments],
@@ -111,31 +126,24 @@ def run_dvc(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]"
     )
 
 
-def _fill_worktree(state: State, folder: Path, index: Index, say: Say) -> None:
+def _fill_worktree(state: State, folder: Path, index: Index) -> None:
     if state.patch is not None:
-        _refuse_special_files(state)
-        _run_git(GitRecord(folder), "apply", "--whitespace=nowarn", "-", stdin=state.patch)
+        _refuse_special_files(state, state.patch)
+        _run_git("apply", "--whitespace=nowarn", "-", root=folder, stdin=state.patch)
     if state.lock is not None:
         _refuse_unknown_entries(state.lock, state)
         _write_lock(state.lock, folder)
         _write_reports(state, folder, index)
-    if cache := cache_folder():
-        process = run_dvc(folder, "cache", "dir", "--local", str(cache))
-        if process.returncode:
-            raise CheckoutRefused(f"DVC's cache cannot be shared: {process.stderr.strip()}")
-    changed = [path for path, md5 in code_of(state).items() if not same_file(folder / path, md5)]
-    if changed:
-        say(
-            f"{len(changed)} source files, {changed[0]} first, are not what made it: "
-            "`dvc repro` there reruns their stages"
-        )
-    for name in _changed_params(state, folder):
-        say(f"params.yaml: {name} is not what {state.name} was made with; {LOCK} there has the values")
+    cache = _run_dvc(Path(), "cache", "dir")
+    if cache.returncode == 0:  # else there is no DVC here
+        shared = _run_dvc(folder, "cache", "dir", "--local", cache.stdout.strip())
+        if shared.returncode:
+            raise CheckoutRefused(f"DVC's cache cannot be shared: {shared.stderr.strip()}")
 
 
-def _refuse_special_files(state: State) -> None:
+def _refuse_special_files(state: State, patch: bytes) -> None:
     """A link or a submodule in a patch could lead later writes out of the worktree."""
-    if state.patch is not None and (match := _SPECIAL_MODE.search(state.patch)):
+    if match := _SPECIAL_MODE.search(patch):
         line = match[0].decode(errors="replace")
         raise CheckoutRefused(
             f"{PATCH} of {state.name} makes something other than a plain file ({line!r}), as a symbolic link or a "
@@ -165,9 +173,9 @@ def _write_lock(lock: Lock, folder: Path) -> None:
 
 def _write_reports(state: State, folder: Path, index: Index) -> None:
     """Write the build's reports where the revision's differ: git keeps reports, DVC's cache does not."""
-    if state.build is None or state.lock is None or state.task is None:
+    if state.build is None or state.lock is None:
         return
-    hashes = state.lock.outs_of(stages_of(state))
+    hashes = state.lock.outs_of(state.stages)
     for path in index.mlflow.artifacts(state.build.id, "reports"):
         if not (folder / path).resolve().is_relative_to((folder / "reports").resolve()):
             raise CheckoutRefused(f"MLflow names a report outside reports/: {path!r}; nothing of {state.name} is used")
@@ -177,35 +185,8 @@ def _write_reports(state: State, folder: Path, index: Index) -> None:
                 atomic.write_bytes(folder / path, content)
 
 
-def _changed_params(state: State, folder: Path) -> list[str]:
-    """Keys of params.yaml whose values differ from those that the stages ran with."""
-    if state.lock is None or state.task is None:
-        return []
-    content = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
-    used = {key: value for name in stages_of(state) for key, value in state.lock.params(name).items()}
-    return [key for key, value in used.items() if _with_numbers(_value_at(content, key)) != _with_numbers(value)]
-
-
-def _value_at(content: object, key: str) -> object:
-    for part in key.split("."):
-        content = content.get(part) if isinstance(content, dict) else None
-    return content
-
-
-def _with_numbers(value: object) -> object:
-    """Numbers as numbers: DVC writes 1e-05, which YAML reads as text."""
-    if isinstance(value, dict):
-        return {key: _with_numbers(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_with_numbers(item) for item in value]
+def _run_git(*arguments: str, root: Path = Path(), stdin: bytes = b"") -> None:
     try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
-
-
-def _run_git(git: GitRecord, *arguments: str, stdin: bytes = b"") -> None:
-    try:
-        git.run(*arguments, stdin=stdin)
+        git(*arguments, root=root, stdin=stdin)
     except GitRefused as error:
         raise CheckoutRefused(str(error)) from None

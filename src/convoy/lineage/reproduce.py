@@ -12,10 +12,10 @@ from typing import Any
 from convoy.bundles.bundle import MANIFEST
 from convoy.core.process import Say
 from convoy.lineage import workspace
-from convoy.lineage.checkout import CheckoutRefused, bring_data
+from convoy.lineage.checkout import CheckoutRefused, bring_data, say_what_differs
 from convoy.lineage.index import Index
-from convoy.lineage.state import State, bundle_md5
-from convoy.tracking.provenance import md5_of
+from convoy.lineage.state import State
+from convoy.tracking.provenance import LOCK, Lock, md5_of
 
 # What the cache or git holds is no proof: all stages run again, and nothing of it goes into the cache.
 _REPRO_ARGUMENTS = ("repro", "--force", "--no-run-cache", "--single-item", "--no-commit")
@@ -37,22 +37,27 @@ class Comparison:
 
 def rebuild(state: State, folder: Path, index: Index, say: Say) -> list[Comparison]:
     """Run the stages up to the bundle again in `folder`, and compare. Raises CheckoutRefused where that fails."""
-    task = state.task
-    if task is None or state.lock is None or not bundle_md5(state):
+    if state.task is None or state.lock is None or not state.bundle_md5:
         reason = "; ".join(state.missing) or "no dvc.lock that names a bundle is known of it"
         raise CheckoutRefused(f"{state.name} cannot be rebuilt and compared: {reason}")
-    names = state.lock.to_bundle(task)
+    names = state.lock.to_bundle(state.task)
     raw = [name for name in names if state.lock.outs_of([name], "data/raw/")]
     if bring_data(state, folder, raw):
         say(f"the raw data is not in DVC's cache: {', '.join(raw)} runs too")
     else:
         names = [name for name in names if name not in raw]
-    before = _training_environment(state, index)
+    outs = state.lock.outs_of(names)
+    # The reports that say where a candidate was trained: metrics.json, in older states training.json.
+    told = [path for name in ("training.json", "metrics.json") for path in outs if path.endswith(f"/{name}")]
+    before = _training_environment(index.mlflow.artifact(state.build.id, told[0]) if state.build and told else None)
+    say_what_differs(state, folder, say)
     say(f"{state.name} is rebuilt: {', '.join(names)}")
     _run_stages(names, folder, before.get("threads"))
-    for name, was, now in _changed_environment(state, folder, before):
-        say(f"{name} was {was} and is {now} now: weights may differ by that alone")
-    return [*_compare_outs(state, folder), *_compare_bundle(state, folder, index)]
+    now = _training_environment((folder / told[0]).read_bytes()) if before else {}
+    for name in before:
+        if name != "fingerprint" and now.get(name) != before[name]:
+            say(f"{name} was {before[name]} and is {now.get(name)} now: weights may differ by that alone")
+    return [*_compare_outs(outs, folder, names), *_compare_bundle(state, folder, index)]
 
 
 def format_table(comparisons: list[Comparison]) -> Iterator[str]:
@@ -79,53 +84,27 @@ def _run_stages(names: list[str], folder: Path, threads: Any) -> None:
         )
 
 
-def _training_environment(state: State, index: Index) -> dict[str, Any]:
-    """The environment of the trainings, from the build's reports; empty where they are not kept."""
-    for path in _training_files(state) if state.build else ():
-        assert state.build is not None
-        content = index.mlflow.artifact(state.build.id, path)
-        if content:
-            return _environment_in(content)
-    return {}
+def _training_environment(report: bytes | None) -> dict[str, Any]:
+    """The environment of a training, from its report; empty where that is not kept."""
+    content = json.loads(report) if report else {}
+    return dict(content.get("training", content))
 
 
-def _training_files(state: State) -> list[str]:
-    """The reports that say where a candidate was trained: metrics.json, in older states training.json."""
-    assert state.task is not None and state.lock is not None
-    outs = list(state.lock.outs_of(state.lock.to_bundle(state.task), "reports/"))
-    return [path for name in ("training.json", "metrics.json") for path in outs if path.endswith(f"/{name}")]
-
-
-def _environment_in(content: bytes) -> dict[str, Any]:
-    report = json.loads(content)
-    return dict(report.get("training", report))
-
-
-def _changed_environment(state: State, folder: Path, before: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    now = _environment_in((folder / _training_files(state)[0]).read_bytes())
-    for name, was in before.items():
-        if name != "fingerprint" and now.get(name) != was:
-            yield name, was, now.get(name)
-
-
-def _compare_outs(state: State, folder: Path) -> Iterator[Comparison]:
+def _compare_outs(outs: dict[str, str], folder: Path, names: list[str]) -> Iterator[Comparison]:
     """Prepared data and weights, by DVC's md5."""
-    assert state.task is not None and state.lock is not None
-    outs = state.lock.outs_of(state.lock.to_bundle(state.task), "data/prepared/", "candidates/")
+    now = Lock.read(folder / LOCK).outs_of(names)
     for path, md5 in outs.items():
-        file = folder / path
-        yield Comparison(path, md5, md5_of(file) if file.exists() else "")
+        if path.startswith(("data/", "candidates/")):
+            yield Comparison(path, md5, now.get(path, ""))
 
 
 def _compare_bundle(state: State, folder: Path, index: Index) -> Iterator[Comparison]:
     """Every file of the bundle by its sha256; the whole bundle by its md5 where the old manifest is lost."""
-    assert state.task is not None
-    assert state.lock is not None
+    assert state.lock is not None and state.task is not None
     bundle = f"bundles/{state.lock.name_of(state.task)}"
-    built = folder / bundle
-    before, now = _original_manifest(state, index), json.loads((built / MANIFEST).read_bytes())
+    before, now = _original_manifest(state, index), json.loads((folder / bundle / MANIFEST).read_bytes())
     if before is None:
-        yield Comparison(bundle, bundle_md5(state), md5_of(built))
+        yield Comparison(bundle, state.bundle_md5, md5_of(folder / bundle))
         return
     for name in sorted({*before, *now}):
         hashes = [content.get(name, {}).get("sha256", "") for content in (before, now)]

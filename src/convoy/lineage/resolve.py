@@ -1,28 +1,20 @@
-"""An ID as a user types it -> what it names: a request, a version, a run, a bundle, data or a git revision."""
+"""An ID as a user types it -> what it names: a version, a run, the digest of a bundle, or a logged request."""
 
 import difflib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from convoy.core import request_log_files, tasks
 from convoy.lineage.index import Index
-from convoy.lineage.state import (
-    Match,
-    Origin,
-    dvc_hashes,
-    newest_distinct,
-    origin_of_digest,
-    origin_of_version,
-    origins_of_run,
-    task_named,
-)
-from convoy.tracking.provenance import Lock
+from convoy.lineage.state import RECIPE, State, task_named
+from convoy.tracking.build_runs import LOCK_DIGEST
+from convoy.tracking.store import RunRecord, VersionRecord
 
-Hash = tuple[str, str, Origin]  # md5 without .dir, path, and the state it belongs to
-MIN_PREFIX = 8  # hexadecimal digits of a hash that is not written out
+MIN_PREFIX = 8  # hexadecimal digits of an ID that is not written out
 _HEX = re.compile(r"[0-9a-f]+")
 _VERSION = re.compile(rf"(?:convoy-)?({tasks.NAME.pattern})[/:]v?([0-9]+)")
 _REQUEST = re.compile(r"[A-Za-z0-9._-]{1,64}")  # as the service accepts them
@@ -32,17 +24,29 @@ class IdUnresolved(LookupError):
     """An ID that names nothing, or more than one thing; says where it was searched, and the nearest IDs."""
 
 
+@dataclass(frozen=True)
+class Match:
+    """What an ID names, and the states that it leads to, the newest first."""
+
+    kind: str
+    name: str  # in full
+    what: str
+    states: list[State] = field(default_factory=list)
+    request: dict[str, Any] | None = None
+
+
 def resolve_id(name: str, index: Index) -> Match:
-    """The match of an ID; a prefix such as `run:` or `data:` restricts the kind. Raises IdUnresolved."""
-    kind, colon, remainder = name.strip().partition(":")
-    chosen = {kind: FINDERS[kind]} if colon and kind in FINDERS else FINDERS
-    text = remainder if colon and kind in FINDERS else name.strip()
-    matches = [match for search in chosen.values() for match in search(text, index)]
+    """The match of an ID; a prefix such as `run:` or `request:` restricts the kind. Raises IdUnresolved."""
+    text, finders = name.strip(), FINDERS
+    kind, colon, remainder = text.partition(":")
+    if colon and kind in FINDERS:
+        text, finders = remainder, {kind: FINDERS[kind]}
+    matches = [match for find in finders.values() for match in find(text, index)]
     if len(matches) > 1:
         listed = "\n".join(f"  {match.kind}:{match.name}  {match.what}" for match in matches)
         raise IdUnresolved(f"{text} names {len(matches)} things; say which:\n{listed}")
     if not matches:
-        raise IdUnresolved(_describe_unknown(text, list(chosen), index))
+        raise IdUnresolved(_describe_unknown(text, list(finders), index))
     return matches[0]
 
 
@@ -51,117 +55,74 @@ def _describe_unknown(text: str, kinds: list[str], index: Index) -> str:
     if _HEX.fullmatch(text) and len(text) < MIN_PREFIX:
         lines[0] += f"; at least {MIN_PREFIX} digits of a hash are needed"
     lines += ["looked at:", *(f"  {line}" for line in index.searched)]
-    newest = newest_distinct(map(origin_of_version, index.mlflow.versions))
-    versions = [f"{origin.task}/{origin.version.number}" for origin in newest if origin.version]
-    names = {*versions, *index.mlflow.runs, *(place.digest for place in index.places)}
-    names |= {version.digest for version in index.mlflow.versions} | {md5 for md5, _, _ in _all_hashes(index)}
-    names |= set(index.git.recent() if index.git.is_there else ())
-    nearest = difflib.get_close_matches(text, sorted(name for name in names if name), n=3, cutoff=0.5)
+    versions = [f"{task_named(version.name)}/{version.number}" for version in _newest_first(index.mlflow.versions)]
+    names = {*versions, *index.mlflow.runs, *_known_digests(index)}
+    nearest = difflib.get_close_matches(text, sorted(names), n=3, cutoff=0.5)
     if nearest or versions:
         lines.append(f"nearest: {', '.join(nearest)}" if nearest else f"versions: {', '.join(versions[:5])}")
+    if not _VERSION.fullmatch(text.lower()):
+        lines.append(f"if it is a hash of dvc.lock, a path or a git revision: {RECIPE}")
     return "\n".join(lines)
 
 
+def _newest_first(versions: list[VersionRecord]) -> list[VersionRecord]:
+    return sorted(versions, key=lambda version: version.registered_ms, reverse=True)
+
+
+def _state_of_version(version: VersionRecord) -> State:
+    return State(task_named(version.name), version, digest=version.digest or None)
+
+
+def _state_of_digest(digest: str, task: str | None, index: Index) -> State:
+    """The version that holds a bundle, or the bundle alone."""
+    version = index.version_with(digest)
+    return _state_of_version(version) if version else State(task, digest=digest)
+
+
 def _find_versions(text: str, index: Index) -> list[Match]:
-    if (parsed := _VERSION.fullmatch(text.lower())) is None:
-        return []
-    name, number = f"convoy-{parsed[1]}", int(parsed[2])
-    versions = [version for version in index.mlflow.versions if (version.name, version.number) == (name, number)]
+    parsed = _VERSION.fullmatch(text.lower())
+    named = parsed and (f"convoy-{parsed[1]}", int(parsed[2]))
     return [
-        Match("version", f"{name}/{number}", f"registered version {number} of {name}", [origin_of_version(version)])
-        for version in versions
+        Match(
+            "version",
+            f"{version.name}/{version.number}",
+            f"registered version {version.number} of {version.name}",
+            [_state_of_version(version)],
+        )
+        for version in index.mlflow.versions
+        if (version.name, version.number) == named
     ]
 
 
+def _known_digests(index: Index) -> dict[str, str]:
+    """Digest -> task of the bundles that MLflow knows or that lie here."""
+    runs = [run.tags for run in index.mlflow.runs.values() if "convoy.bundle_digest" in run.tags]
+    digests = {tags["convoy.bundle_digest"]: tags.get("convoy.task", "") for tags in runs}
+    digests |= {version.digest: version.name for version in index.mlflow.versions if version.digest}
+    return digests | {place.digest: place.task for place in index.places}
+
+
 def _find_digests(text: str, index: Index) -> list[Match]:
-    """The bundles that MLflow knows or that lie here."""
-    tasks = {
-        run.tags.get("convoy.bundle_digest", ""): run.tags.get("convoy.task", "") for run in index.mlflow.runs.values()
-    }
-    tasks |= {version.digest: version.name for version in index.mlflow.versions}
-    tasks |= {place.digest: place.task for place in index.places}
-    digests = {digest: task_named(name) for digest, name in tasks.items() if _is_prefix(digest, text)}
+    known = _known_digests(index).items()
+    digests = {digest: task_named(name) for digest, name in known if _is_prefix(digest, text)}
     return [
-        Match("digest", digest, f"bundle of the task {task}, digest {digest}", [origin_of_digest(digest, task, index)])
+        Match("digest", digest, f"bundle of the task {task}, digest {digest}", [_state_of_digest(digest, task, index)])
         for digest, task in digests.items()
     ]
 
 
 def _find_runs(text: str, index: Index) -> list[Match]:
     runs = [run for run in index.mlflow.runs.values() if _is_prefix(run.id, text)]
-    return [
-        Match("run", run.id, f"MLflow run {run.name}, {run.id}", newest_distinct(origins_of_run(run, index)))
-        for run in runs
-    ]
+    return [Match("run", run.id, f"MLflow run {run.name}, {run.id}", _states_of_run(run, index)) for run in runs]
 
 
-def _find_data(text: str, index: Index) -> list[Match]:
-    prefix = text.removesuffix(".dir")
-    return _matches_of_hash(prefix, index) if _is_prefix(prefix, prefix) and len(prefix) <= 32 else []
-
-
-def _matches_of_hash(prefix: str, index: Index) -> list[Match]:
-    """A match for each md5 with this prefix: raw and prepared data, weights, bundles, reports, code."""
-    hashes = [entry for entry in _all_hashes(index) if entry[0].startswith(prefix)]
-    if not hashes and index.git.is_there:
-        for revision in index.git.revisions_with(prefix):
-            of_revision = _hashes_of_lock(index.git.lock_at(revision) or Lock({}), revision)
-            hashes += [entry for entry in of_revision if entry[0].startswith(prefix)]
-    matches = []
-    for md5 in dict.fromkeys(md5 for md5, _, _ in hashes):
-        paths = sorted({path for path_md5, path, _ in hashes if path_md5 == md5})
-        origins = newest_distinct(origin for path_md5, _, origin in hashes if path_md5 == md5)
-        matches.append(Match("data", md5, f"{', '.join(paths)} as DVC has it, md5 {md5}", origins))
-    return matches
-
-
-def _all_hashes(index: Index) -> Iterator[Hash]:
-    """Every hash in MLflow's tags and in the dvc.lock here."""
-    for version in index.mlflow.versions:
-        for path, md5 in dvc_hashes(version.tags).items():
-            yield md5, path, origin_of_version(version)
-    for run in index.mlflow.runs.values():
-        for path, md5 in dvc_hashes(run.tags).items():
-            for origin in origins_of_run(run, index):
-                yield md5, path, origin
-    yield from _hashes_of_lock(index.lock, None)
-
-
-def _hashes_of_lock(lock: Lock, revision: str | None) -> Iterator[Hash]:
-    behind = {task: set(lock.to_reports(task)) for task in lock.tasks}
-    for stage in lock.stages:
-        of_stage = [task for task, stages in behind.items() if stage in stages]
-        origin = Origin(of_stage[0] if len(of_stage) == 1 else None, revision=revision, lock=lock)
-        for path, md5 in {**lock.deps(stage), **lock.outs(stage)}.items():
-            yield md5.removesuffix(".dir"), path, origin
-
-
-def _find_revisions(text: str, index: Index) -> list[Match]:
-    revision = index.git.resolve(text) if text and index.git.is_there else None
-    return [_match_of_revision(revision, index)] if revision else []
-
-
-def _match_of_revision(revision: str, index: Index) -> Match:
-    """The versions and runs of a git revision: those published from it, and those whose dvc.lock it holds."""
-    lock = index.git.lock_at(revision)
-    md5s = {md5.removesuffix(".dir") for stage in (lock.stages if lock else ()) for md5 in _model_hashes(lock, stage)}
-    origins: list[Origin] = []
-    for version in index.mlflow.versions:
-        run = index.run(version.run_id)
-        tags = {**(run.tags if run else {}), **version.tags}
-        bundles = [md5 for path, md5 in dvc_hashes(tags).items() if path.startswith("bundles/")]
-        weights = [md5 for path, md5 in dvc_hashes(tags).items() if path.startswith("candidates/")]
-        if tags.get("convoy.git_revision") == revision or md5s & set(bundles or weights):
-            origins.append(origin_of_version(version))
-    runs = [run for run in index.mlflow.runs.values() if run.tags.get("convoy.git_revision") == revision]
-    origins += [origin for run in runs for origin in origins_of_run(run, index)]
-    of_lock = [Origin(task, revision=revision, lock=lock) for task in lock.tasks] if lock else []
-    return Match("revision", revision, f"git revision {revision}", newest_distinct(origins or of_lock))
-
-
-def _model_hashes(lock: Lock | None, stage: str) -> Iterable[str]:
-    outs = lock.outs(stage) if lock else {}
-    return [md5 for path, md5 in outs.items() if path.startswith(("bundles/", "candidates/"))]
+def _states_of_run(run: RunRecord, index: Index) -> list[State]:
+    """The versions of a run or of its build, the newest first; the run alone where it has none."""
+    versions = [version for version in index.mlflow.versions if version.run_id == run.id]
+    if LOCK_DIGEST in run.tags and (version := index.version_with(run.tags.get("convoy.bundle_digest", ""))):
+        versions = [version]
+    states = [_state_of_version(version) for version in _newest_first(versions)]
+    return states or [State(task_named(run.tags.get("convoy.task", "")), run=run)]
 
 
 def _find_requests(text: str, index: Index) -> list[Match]:
@@ -170,18 +131,15 @@ def _find_requests(text: str, index: Index) -> list[Match]:
     newest = {line.get("digest"): line for line in reversed(lines)}
     matches = []
     for digest, line in newest.items():
-        origins = [origin_of_digest(digest, task_named(str(line.get("task"))), index)] if digest else list[Origin]()
-        matches.append(Match("request", text, f"request answered at {line.get('at')}", origins, line))
+        states = [_state_of_digest(digest, task_named(str(line.get("task"))), index)] if digest else []
+        matches.append(Match("request", text, f"request answered at {line.get('at')}", states, line))
     return matches
 
 
 def _request_lines(request_log: str, request_id: str) -> list[dict[str, Any]]:
-    """The lines with this id, the newest first: a client may send an id twice."""
-    lines = [
-        line
-        for path in request_log_files.existing(request_log)
-        for line in reversed(_lines_with(path, request_id.encode()))
-    ]
+    """The lines with this id, the newest first."""
+    files = request_log_files.existing(request_log)
+    lines = [line for path in files for line in reversed(_lines_with(path, request_id.encode()))]
     return [line for line in lines if line.get("id") == request_id]
 
 
@@ -209,7 +167,5 @@ FINDERS: dict[str, Callable[[str, Index], list[Match]]] = {
     "version": _find_versions,
     "digest": _find_digests,
     "run": _find_runs,
-    "data": _find_data,
-    "revision": _find_revisions,
     "request": _find_requests,
 }

@@ -1,110 +1,32 @@
-"""The state that an ID leads to: run, build, data, sources and decisions, and what could not be found."""
+"""A bundle or a training with all that it came from: run, build, data, sources, decisions; and what is not known."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any
 
 from convoy.core import tasks
-from convoy.lineage.index import BundleFolder, Index, lock_of
+from convoy.lineage.index import BundleFolder, GitRefused, Index, git, lock_of
 from convoy.release import journal
 from convoy.release.decision import Decision
 from convoy.tracking.build_runs import BUILD, LOCK_DIGEST
 from convoy.tracking.mlflow_runs import SOURCES
-from convoy.tracking.provenance import REVISION, Lock
+from convoy.tracking.provenance import REVISION, Lock, same_file
 from convoy.tracking.run_content import texts
 from convoy.tracking.store import RunRecord, VersionRecord
 
 PATCH = "source.patch"
+RECIPE = "docs/lifecycle.md, section 'From a hash to its commit', leads on from there by `git log -S`"
 _DVC_TAG = "convoy.dvc."
 _DATA_FOLDERS = ("data/", "candidates/", "bundles/")
 
 
-@dataclass(frozen=True)
-class Origin:
-    """One state, as far as the ID itself leads to it."""
-
-    task: str | None
-    version: VersionRecord | None = None
-    run: RunRecord | None = None
-    digest: str | None = None
-    revision: str | None = None
-    lock: Lock | None = None
-
-    @property
-    def key(self) -> object:
-        """Equal for the same state."""
-        version = self.version and (self.version.name, self.version.number)
-        return version or (self.run.id if self.run else (self.digest, self.revision, self.task))
-
-    @property
-    def time_ms(self) -> int:
-        """When the version was registered or the run began; 0 where it has neither."""
-        return self.version.registered_ms if self.version else self.run.started_ms if self.run else 0
-
-
-@dataclass(frozen=True)
-class Match:
-    """What an ID names, and the states that it leads to, the newest first."""
-
-    kind: str
-    name: str  # in full
-    what: str
-    origins: list[Origin] = field(default_factory=list)
-    request: dict[str, Any] | None = None
-
-
-def origin_of_version(version: VersionRecord) -> Origin:
-    """The state that a version is."""
-    return Origin(task_named(version.name), version, digest=version.digest)
-
-
-def origins_of_run(run: RunRecord, index: Index) -> list[Origin]:
-    """The versions of a run or of its build; the run alone where it has none."""
-    versions = index.versions_of(run.id)
-    if LOCK_DIGEST in run.tags and (version := index.version_with(run.tags.get("convoy.bundle_digest", ""))):
-        versions = [version]
-    task = task_named(run.tags.get("convoy.task", ""))
-    return [origin_of_version(version) for version in versions] or [Origin(task, run=run)]
-
-
-def origin_of_digest(digest: str, task: str | None, index: Index) -> Origin:
-    """The version that holds a bundle, or the bundle alone."""
-    version = index.version_with(digest)
-    return origin_of_version(version) if version else Origin(task, digest=digest)
-
-
-def newest_distinct(origins: Iterable[Origin]) -> list[Origin]:
-    """Each state once, the newest first; states from dvc.lock alone only where MLflow has none."""
-    unique = {origin.key: origin for origin in origins}.values()
-    run_ids = {origin.version.run_id for origin in unique if origin.version}
-    registered = [origin for origin in unique if origin.version or (origin.run and origin.run.id not in run_ids)]
-    if registered:
-        return sorted(registered, key=lambda origin: origin.time_ms, reverse=True)
-    return [origin for origin in unique if origin.task] or list(unique)
-
-
-def dvc_hashes(tags: dict[str, str]) -> dict[str, str]:
-    """Path -> md5 without .dir, from the tags of a run or a version."""
-    hashes = {name.removeprefix(_DVC_TAG): md5 for name, md5 in tags.items() if name.startswith(_DVC_TAG)}
-    return {path: md5.removesuffix(".dir") for path, md5 in hashes.items()}
-
-
-def task_named(name: str) -> str | None:
-    """The task that a name such as `convoy-fashion` belongs to; None for a name that no task can have."""
-    task = name.removeprefix("convoy-")
-    return tasks.present_name(task) if tasks.NAME.fullmatch(task) else None
-
-
 @dataclass
 class State:
-    """One bundle or training, with everything that it came from."""
+    """One bundle or training. An ID gives the first four fields, as far as it leads there; `complete` adds the rest."""
 
     task: str | None
     version: VersionRecord | None = None
     run: RunRecord | None = None
-    build: RunRecord | None = None
     digest: str | None = None
+    build: RunRecord | None = None
     places: list[BundleFolder] = field(default_factory=list)
     revision: str | None = None
     edits: str = "unknown"  # none, kept (in source.patch), or why they are not known
@@ -126,90 +48,97 @@ class State:
     def data(self) -> dict[str, str]:
         """Path -> md5 of raw and prepared data, weights and bundle, as far as they are known."""
         if self.lock is not None and self.task is not None:
-            return self.lock.outs_of(self.lock.to_reports(self.task), *_DATA_FOLDERS)
-        tags = {**(self.run.tags if self.run else {}), **(self.version.tags if self.version else {})}
-        return dvc_hashes(tags)
+            return self.lock.outs_of(self.stages, *_DATA_FOLDERS)
+        return _dvc_hashes(self)
+
+    @property
+    def stages(self) -> list[str]:
+        """The stages that its bundle and its reports come from, as its dvc.lock names them."""
+        return self.lock.to_reports(self.task) if self.lock and self.task else []
+
+    @property
+    def bundle_md5(self) -> str:
+        """DVC's hash of the bundle; empty where dvc.lock does not have it."""
+        return _bundle_md5(self.lock, self.task) if self.lock and self.task else ""
 
 
-def state_of(origin: Origin, index: Index) -> State:
-    """The state that an origin belongs to, with everything that MLflow, git and this folder have of it."""
-    state = State(origin.task, origin.version, origin.run, digest=origin.digest or None, revision=origin.revision)
+def task_named(name: str) -> str | None:
+    """The task that a name such as `convoy-fashion` belongs to; None for a name that no task can have."""
+    task = name.removeprefix("convoy-")
+    return tasks.present_name(task) if tasks.NAME.fullmatch(task) else None
+
+
+def complete(state: State, index: Index) -> State:
+    """Add everything that MLflow, dvc.lock and this folder have of a state, and what they lack."""
+    trouble = index.mlflow.trouble
     if state.version:
         state.run = index.run(state.version.run_id)
         if state.run is None:
-            state.missing.append(f"run {state.version.run_id}: {index.mlflow.trouble or 'MLflow has it no longer'}")
-    _add_build(state, index)
+            state.missing.append(f"run {state.version.run_id}: {trouble or 'MLflow has it no longer'}")
+    state.build = _build_of(state, index)
     if state.digest is None and state.run is not None:
         state.digest = state.run.tags.get("convoy.bundle_digest")
     state.places = [place for place in index.places if state.digest and place.digest == state.digest]
-    _add_lock(state, origin, index)
+    _add_lock(state, index)
     _add_sources(state, index)
     _add_params(state)
     _add_decisions(state)
-    if state.version is None and index.mlflow.trouble:
-        state.missing.append(f"version and run: {index.mlflow.trouble}")
-    elif state.version is None:
-        state.missing.append("version: none is registered of it")
+    if state.version is None:
+        state.missing.append(f"version and run: {trouble}" if trouble else "version: none is registered of it")
     return state
 
 
-def _add_build(state: State, index: Index) -> None:
-    run_ids = [tags[BUILD] for tags in _tags_of(state) if BUILD in tags]
-    state.build = next((run for run in map(index.run, run_ids) if run), None)
+def _build_of(state: State, index: Index) -> RunRecord | None:
+    """The run of the build that made it: the run itself, the one that tags name, or the first with its bundle."""
     if state.run and LOCK_DIGEST in state.run.tags:
-        state.build = state.run
-    if state.build is None and state.digest:
-        builds = [run for run in index.mlflow.runs.values() if LOCK_DIGEST in run.tags]
-        state.build = next((run for run in builds if run.tags.get("convoy.bundle_digest") == state.digest), None)
+        return state.run
+    named = [index.run(tags[BUILD]) for tags in _tags_of(state) if BUILD in tags]
+    builds = [run for run in index.mlflow.runs.values() if LOCK_DIGEST in run.tags]
+    with_bundle = [run for run in builds if state.digest and run.tags.get("convoy.bundle_digest") == state.digest]
+    return next((run for run in [*named, *with_bundle] if run), None)
 
 
 def _tags_of(state: State) -> list[dict[str, str]]:
     return [record.tags for record in (state.build, state.version, state.run) if record is not None]
 
 
-def _add_lock(state: State, origin: Origin, index: Index) -> None:
-    """Add a whole dvc.lock: the build's, the one here or git's; else the run's, which ends with the training."""
+def _dvc_hashes(state: State) -> dict[str, str]:
+    """Path -> md5 without .dir, from the tags that MLflow has."""
+    tags = {name: value for tags in reversed(_tags_of(state)) for name, value in tags.items()}
+    hashes = {name.removeprefix(_DVC_TAG): md5 for name, md5 in tags.items() if name.startswith(_DVC_TAG)}
+    return {path: md5.removesuffix(".dir") for path, md5 in hashes.items()}
+
+
+def _bundle_md5(lock: Lock, task: str) -> str:
+    return lock.outs_of(lock.to_bundle(task), "bundles/").get(f"bundles/{lock.name_of(task)}", "")
+
+
+def _add_lock(state: State, index: Index) -> None:
+    """Add a whole dvc.lock: the build's or the one here; else the run's, which ends with the training."""
     if state.build and (lock := lock_of(index.mlflow.artifact(state.build.id, "dvc.lock"))):
         state.lock, state.lock_from = lock, f"artifact of the build {state.build.id}"
-        return
-    if origin.lock is not None:
-        state.lock, state.lock_from = origin.lock, f"git, {origin.revision}" if origin.revision else "here"
-        return
-    if state.task is None:
-        return
-    md5s = _identifying_hashes(state)
-    if md5s and _contains(index.lock, state.task, md5s):
+    elif state.task and _names_bundle(index.lock, state):
         state.lock, state.lock_from = index.lock, "here"
-        return
-    for md5 in md5s if index.git.is_there else ():
-        for revision in index.git.revisions_with(md5):
-            lock = index.git.lock_at(revision)
-            if lock is not None and _contains(lock, state.task, [md5]):
-                state.lock, state.lock_from = lock, f"git, {revision}"
-                return
-    if state.run and (lock := lock_of(index.mlflow.artifact(state.run.id, "dvc.lock"))):
+    elif state.run and (lock := lock_of(index.mlflow.artifact(state.run.id, "dvc.lock"))):
         state.lock, state.lock_from = lock, f"artifact of the run {state.run.id}, which ends with the training"
         state.missing.append("the stages after the training: no dvc.lock that names this bundle is kept")
     else:
-        state.missing.append("dvc.lock: neither MLflow nor git has one that names it")
+        state.missing.append(f"dvc.lock: neither MLflow nor this folder has one that names it; {RECIPE}")
 
 
-def _identifying_hashes(state: State) -> list[str]:
-    """The md5s that identify this state's dvc.lock: of the bundle, else of the weights."""
-    hashes = {path: md5 for tags in reversed(_tags_of(state)) for path, md5 in dvc_hashes(tags).items()}
-    bundles = [md5 for path, md5 in hashes.items() if path.startswith("bundles/")]
-    return bundles or [md5 for path, md5 in hashes.items() if path.startswith("candidates/") and "weights" in path]
-
-
-def _contains(lock: Lock, task: str, md5s: list[str]) -> bool:
-    outs = {md5.removesuffix(".dir") for md5 in lock.outs_of(lock.to_reports(task)).values()}
-    return set(md5s) <= outs
+def _names_bundle(lock: Lock, state: State) -> bool:
+    """Whether a dvc.lock names the bundle, by its hash in MLflow or by the bundle that lies here."""
+    md5 = _bundle_md5(lock, state.task or "")
+    recorded = [known for path, known in _dvc_hashes(state).items() if path.startswith("bundles/")]
+    return bool(md5) and (
+        md5.removesuffix(".dir") in recorded or any(same_file(place.folder, md5) for place in state.places)
+    )
 
 
 def _add_sources(state: State, index: Index) -> None:
-    """Add revision and patch as they were published; without a published revision, the one that dvc.lock leads to."""
+    """Add revision and edits as they were published."""
     edits = next((tags[SOURCES] for tags in _tags_of(state) if SOURCES in tags), "unknown: nothing was published of it")
-    state.revision = _tagged_revision(state) or state.revision or _revision_of_lock(state, index)
+    state.revision = _tagged_revision(state)
     state.edits = {"false": "none", "true": "kept"}.get(edits, edits)
     if edits == "true":
         run_ids = [run.id for run in (state.build, state.run) if run]
@@ -217,14 +146,12 @@ def _add_sources(state: State, index: Index) -> None:
         if state.patch is None:
             state.edits = "made, and not kept"
             state.missing.append(f"{PATCH}: the tree had edits when it was published, and MLflow has no patch of them")
-    if _tagged_revision(state) is None and state.revision:
-        changed = index.git.changed_code(state.revision, code_of(state))
-        state.edits = f"found by its dvc.lock; {'all' if not changed else 'not all'} code there is what made it"
-        if changed:
-            state.missing.append(f"the code that made it: {', '.join(changed[:5])} of {state.revision} is not it")
     if state.revision is None:
-        state.missing.append(f"git revision: {edits}")
-    elif not index.git.is_there or index.git.resolve(state.revision) is None:
+        state.missing.append(f"git revision: {edits}; {RECIPE}")
+        return
+    try:
+        git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{state.revision}^{{commit}}")
+    except GitRefused:
         state.missing.append(f"git revision {state.revision} is not in this repository; `git fetch --all` may bring it")
 
 
@@ -234,23 +161,10 @@ def _tagged_revision(state: State) -> str | None:
     return next((revision for revision in revisions if REVISION.fullmatch(revision)), None)
 
 
-def _revision_of_lock(state: State, index: Index) -> str | None:
-    """A revision whose dvc.lock names the bundle; first choice is one with the code that made it."""
-    revisions = (
-        [revision for md5 in _identifying_hashes(state) for revision in index.git.revisions_with(md5)]
-        if index.git.is_there
-        else []
-    )
-    code = code_of(state)
-    return next(
-        (revision for revision in revisions if not index.git.changed_code(revision, code)), next(iter(revisions), None)
-    )
-
-
 def _add_params(state: State) -> None:
     state.params = dict(state.run.params) if state.run and state.run is not state.build else {}
-    if state.lock is not None and state.task is not None and not state.params:
-        stage_params = map(state.lock.params, state.lock.to_reports(state.task))
+    if state.lock is not None and not state.params:
+        stage_params = map(state.lock.params, state.stages)
         state.params = texts({key: value for params in stage_params for key, value in params.items()})
 
 
@@ -267,25 +181,3 @@ def _add_decisions(state: State) -> None:
         for decision in decisions
         if state.digest in (decision.after.digest, decision.before and decision.before.digest)
     ]
-
-
-def code_of(state: State) -> dict[str, str]:
-    """Path -> md5 of the source files that made it, as its dvc.lock names them."""
-    if state.lock is None or state.task is None:
-        return {}
-    stages = state.lock.to_reports(state.task)
-    deps = {path: md5 for name in stages for path, md5 in state.lock.deps(name).items()}
-    return {path: md5 for path, md5 in deps.items() if path.startswith(("src/", "pipelines/"))}
-
-
-def bundle_md5(state: State) -> str:
-    """DVC's hash of the bundle; empty where dvc.lock does not have it."""
-    if state.lock is None or state.task is None:
-        return ""
-    outs = state.lock.outs_of(state.lock.to_bundle(state.task), "bundles/")
-    return outs.get(f"bundles/{state.lock.name_of(state.task)}", "")
-
-
-def format_time(milliseconds: int) -> str:
-    """A time of MLflow in UTC, for people."""
-    return f"{datetime.fromtimestamp(milliseconds / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"

@@ -1,24 +1,22 @@
-"""`python -m convoy trace`: resolve an ID, print its state, and on request check it out or reproduce it."""
+"""`python -m convoy trace`: resolve an ID, print its state, and on request check it out or rebuild it."""
 
 import json
-import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from convoy.core import locks
 from convoy.core.process import Say
 from convoy.lineage import reproduce
-from convoy.lineage.checkout import CheckoutRefused, check_out, new_worktree, remove_worktree
-from convoy.lineage.index import Index
-from convoy.lineage.resolve import resolve_id
-from convoy.lineage.state import PATCH, Match, State, format_time, state_of
+from convoy.lineage.checkout import CheckoutRefused, check_out, temporary_worktree
+from convoy.lineage.index import BundleFolder, Index
+from convoy.lineage.resolve import Match, resolve_id
+from convoy.lineage.state import PATCH, State, complete
+from convoy.tracking.store import VersionRecord
 
 _WIDTH = 12
-WORKTREES = Path(".run/trace")
 Confirm = Callable[[str], bool]
 
 
@@ -38,8 +36,7 @@ def trace(
     Raises IdUnresolved, CheckoutRefused.
     """
     match = resolve_id(name, index)
-    states = [state_of(origin, index) for origin in match.origins]
-    answer = to_json(match, states)
+    states = [complete(state, index) for state in match.states]
     if not as_json:
         for line in format_lines(match, states):
             print_answer(_printable(line))
@@ -48,11 +45,9 @@ def trace(
         state = _only_state(states, match.name)
         _confirm_patch(state, index, progress, confirm)
         comparisons = _check_out_or_rebuild(state, index, checkout, verify, progress)
-        answer |= {
-            "checkout": checkout and str(checkout),
-            "verified": [_comparison_to_json(comparison) for comparison in comparisons],
-        }
     if as_json:
+        verified = [{**asdict(comparison), "same": comparison.same} for comparison in comparisons]
+        answer = {**to_json(match, states), "checkout": checkout and str(checkout), "verified": verified}
         print_answer(json.dumps(answer, indent=2, ensure_ascii=False))
     elif comparisons:
         for line in reproduce.format_table(comparisons):
@@ -87,28 +82,8 @@ def _check_out_or_rebuild(
     if checkout is not None:
         check_out(state, checkout, index, say)
         return reproduce.rebuild(state, checkout, index, say) if verify else []
-    with _temporary_worktree(state, index, say) as folder:
+    with temporary_worktree(state, index) as folder:
         return reproduce.rebuild(state, folder, index, say)
-
-
-@contextmanager
-def _temporary_worktree(state: State, index: Index, say: Say) -> Iterator[Path]:
-    """A worktree that is removed at the end; one that a kill has left is removed first."""
-    name = state.name.replace("/", "-")
-    if not re.fullmatch(r"[\w-]+", name):
-        raise CheckoutRefused(
-            f"{state.name!r} is no name of a version, run, bundle or revision; MLflow's record is odd"
-        )
-    WORKTREES.mkdir(parents=True, exist_ok=True)
-    folder = WORKTREES / name
-    with locks.hold(WORKTREES / f".{name}.lock") as is_alone:
-        if not is_alone:
-            raise CheckoutRefused(f"{state.name} is being rebuilt in {folder} by another process already")
-        if folder.exists():
-            remove_worktree(folder, index.git)
-        with new_worktree(state, folder, index, say):
-            yield folder
-        remove_worktree(folder, index.git)
 
 
 def format_lines(match: Match, states: list[State]) -> Iterator[str]:
@@ -127,20 +102,23 @@ def format_lines(match: Match, states: list[State]) -> Iterator[str]:
 
 
 def _format_state(state: State) -> Iterator[str]:
-    yield from _format_field("version", _format_version(state))
-    yield from _format_field("run", [_format_run(state.run)] if state.run else [])
-    yield from _format_field(
-        "build", [f"{state.build.id}, {format_time(state.build.started_ms)}"] if state.build else []
-    )
-    yield from _format_field("bundle", [state.digest] if state.digest else [])
-    yield from _format_field("lies in", (_format_folder(place) for place in state.places))
+    version, run, build = state.version, state.run, state.build
     edits = {"none": "without edits", "kept": f"with the edits in {PATCH}"}.get(state.edits, state.edits)
-    yield from _format_field("git", [f"{state.revision}, {edits}"] if state.revision else [])
-    yield from _format_field("dvc.lock", [state.lock_from] if state.lock else [])
-    yield from _format_field("data", (f"{md5}  {path}" for path, md5 in state.data.items()))
-    yield from _format_field("params", (f"{name} = {value}" for name, value in sorted(state.params.items())))
-    yield from _format_field("decisions", (decision.told for decision in state.decisions))
-    yield from _format_field("not found", state.missing)
+    fields: dict[str, Iterable[str]] = {
+        "version": [_format_version(version)] if version else [],
+        "run": [f"{run.id}, {run.name}, {run.status.lower()}, begun {_format_time(run.started_ms)}"] if run else [],
+        "build": [f"{build.id}, {_format_time(build.started_ms)}"] if build else [],
+        "bundle": [state.digest] if state.digest else [],
+        "lies in": [_format_place(place) for place in state.places],
+        "git": [f"{state.revision}, {edits}"] if state.revision else [],
+        "dvc.lock": [state.lock_from] if state.lock else [],
+        "data": [f"{md5}  {path}" for path, md5 in state.data.items()],
+        "params": [f"{name} = {value}" for name, value in sorted(state.params.items())],
+        "decisions": [decision.told for decision in state.decisions],
+        "not found": state.missing,
+    }
+    for title, values in fields.items():
+        yield from _format_field(title, values)
     if lines := commands(state):
         yield "\nTo bring it back in a folder of its own, and to make there what cannot be brought:"
         yield from (f"  {command}" for command in lines)
@@ -155,26 +133,22 @@ def commands(state: State, folder: str = "FOLDER") -> list[str]:
         return []
     trace = f"python -m convoy trace {shlex.quote(state.name)} --checkout {shlex.quote(folder)}"
     # The task's own last stage: other tasks' trainings are not part of it.
-    stages = state.lock.to_reports(state.task) if state.lock else []
-    last = next((name for name in stages if name.startswith("evaluate")), f"evaluate@{state.task}")
+    last = next((name for name in state.stages if name.startswith("evaluate")), f"evaluate@{state.task}")
     repro = f"PYTHONPATH=src:. dvc repro {last}"
     return [trace, f"cd {shlex.quote(folder)}", repro]
 
 
-def _format_version(state: State) -> list[str]:
-    version = state.version
-    if version is None:
-        return []
+def _format_version(version: VersionRecord) -> str:
     aliases = f", {' and '.join(version.aliases)}" if version.aliases else ""
-    return [f"{version.name}/{version.number}, registered {format_time(version.registered_ms)}{aliases}"]
+    return f"{version.name}/{version.number}, registered {_format_time(version.registered_ms)}{aliases}"
 
 
-def _format_run(run: Any) -> str:
-    return f"{run.id}, {run.name}, {run.status.lower()}, begun {format_time(run.started_ms)}"
+def _format_place(place: BundleFolder) -> str:
+    return f"{place.folder}{f', serves since {place.serves_since}' if place.serves_since else ''}"
 
 
-def _format_folder(bundle: Any) -> str:
-    return f"{bundle.folder}{f', serves since {bundle.serves_since}' if bundle.serves_since else ''}"
+def _format_time(milliseconds: int) -> str:
+    return f"{datetime.fromtimestamp(milliseconds / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _format_request(line: dict[str, Any]) -> str:
@@ -228,11 +202,11 @@ def _state_to_json(state: State) -> dict[str, Any]:
         and {
             "name": version.name,
             "version": str(version.number),
-            "registered_at": format_time(version.registered_ms),
+            "registered_at": _format_time(version.registered_ms),
             "aliases": list(version.aliases),
         },
         "run": run
-        and {"id": run.id, "name": run.name, "status": run.status, "started_at": format_time(run.started_ms)},
+        and {"id": run.id, "name": run.name, "status": run.status, "started_at": _format_time(run.started_ms)},
         "build": state.build and state.build.id,
         "digest": state.digest,
         "places": [str(place.folder) for place in state.places],
@@ -245,7 +219,3 @@ def _state_to_json(state: State) -> dict[str, Any]:
         "commands": commands(state),
         "missing": state.missing,
     }
-
-
-def _comparison_to_json(comparison: reproduce.Comparison) -> dict[str, Any]:
-    return {**asdict(comparison), "same": comparison.same}

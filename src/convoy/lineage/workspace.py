@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from convoy.core.params import ParamsInvalid
+from convoy.core.params import ParamsInvalid, load
 
 # A run in the copy makes these itself; with the original's, DVC would have nothing to run.
 _LOCK, _REPORTS = "dvc.lock", "reports"  # the laboratory has a dvc.lock of its own
@@ -32,7 +32,8 @@ def create(folder: Path, overrides: Path | None = None, source: Path = Path()) -
     """Copy the working tree of `source`, edits included, into `folder` as a git repository of its own.
 
     `overrides` is a YAML file that is merged into params.yaml. Data, DVC's cache and models that a run left in `folder`
-    stay, so that the next run is quick. Raises WorkspaceRefused, or ParamsInvalid for a key that params.yaml lacks.
+    stay, so that the next run is quick. Raises WorkspaceRefused, or ParamsInvalid for a key that params.yaml lacks or
+    that stands twice in one of the two files.
     """
     if folder.exists() and any(folder.iterdir()) and not (folder / ".git").is_dir():
         raise WorkspaceRefused(f"{folder} is not empty and no workspace; name another folder, or remove it")
@@ -49,7 +50,9 @@ def create(folder: Path, overrides: Path | None = None, source: Path = Path()) -
     for name in names:
         _copy(source / name, folder / name)
     if overrides is not None:
-        _apply_overrides(folder / "params.yaml", overrides)
+        params = merge_params(_read(source / "params.yaml"), _read(overrides) or {}, overrides)
+        text = yaml.safe_dump(params, sort_keys=False, allow_unicode=True)
+        (folder / "params.yaml").write_text(text, encoding="utf-8")
     _commit_files(folder, names)
 
 
@@ -97,10 +100,8 @@ def _copy(original: Path, copy: Path) -> None:
     shutil.copy(original, copy)
 
 
-def _apply_overrides(params: Path, overrides: Path) -> None:
-    content = yaml.safe_load(params.read_text(encoding="utf-8"))
-    values = yaml.safe_load(overrides.read_text(encoding="utf-8")) or {}
-    params.write_text(yaml.safe_dump(merge_params(content, values, overrides), sort_keys=False, allow_unicode=True))
+def _read(path: Path) -> Any:
+    return load(path.read_text(encoding="utf-8"), path)
 
 
 def _commit_files(folder: Path, names: list[str]) -> None:

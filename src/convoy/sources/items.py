@@ -75,7 +75,7 @@ class TableParams(Section):
 
 
 class SourceParams(Section):
-    """The section fetch_* of params.yaml: a source of convoy.sources.registry; `labels` of null takes all labels."""
+    """The section data.<name>.fetch: a source of convoy.sources.registry; `labels` of null takes all labels."""
 
     source: str
     path: Path
