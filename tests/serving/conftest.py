@@ -144,9 +144,17 @@ def server(deployed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @contextmanager
 def serve(
-    root: Path | None, folder: Path, what: str = "serving.service:service", cwd: Path = ROOT, **environment: str
+    root: Path | None,
+    folder: Path,
+    what: str = "serving.service:service",
+    cwd: Path = ROOT,
+    ready_path: str = "/readyz",
+    **environment: str,
 ) -> Iterator[Server]:
-    """A real `bentoml serve` of what stands in `root`, ready; its log and its home are in `folder`."""
+    """A real `bentoml serve` of what stands in `root`, ready; its log and its home are in `folder`.
+
+    `ready_path` is what answers 200 when it is ready.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -159,7 +167,7 @@ def serve(
         )
     try:
         url = f"http://127.0.0.1:{port}"
-        _wait_until_ready(url, process, folder / "log")
+        _wait_until_ready(url + ready_path, process, folder / "log")
         yield Server(url, port, folder / "log", process.pid)
     finally:
         process.send_signal(signal.SIGTERM)
@@ -174,7 +182,7 @@ def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> 
     for _ in range(300):
         assert process.poll() is None, log.read_text()
         try:
-            if httpx.get(f"{url}/readyz").status_code == 200:
+            if httpx.get(url).status_code == 200:
                 return
         except httpx.TransportError:
             pass
