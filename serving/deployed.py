@@ -6,7 +6,9 @@ import stat
 import time
 from dataclasses import dataclass
 from functools import cache, cached_property
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
 
@@ -17,12 +19,21 @@ from convoy.core.paths import DEPLOYED
 from convoy.core.tasks import CURRENT, NAME, RESERVED, is_same
 from convoy.kinds.registry import module
 from serving.errors import RequestError
-from serving.kinds import kind
 from serving.metrics import Metrics, metrics_of
+
+if TYPE_CHECKING:
+    from serving.routes import Route
 
 DEPLOYED_VARIABLE = "CONVOY_DEPLOYED"
 TIMED_RUNS = 5
 logger = logging.getLogger("bentoml.convoy")  # below bentoml, whose handlers `bentoml serve` sets up
+
+
+class Kind(Protocol):
+    """What serving/kinds/ has of each kind of inputs: a module with these names."""
+
+    ROUTES: tuple["Route", ...]  # of each of its tasks; `path` is the verb alone
+    LARGEST_BATCH: int  # inputs that run together
 
 
 @dataclass(frozen=True)
@@ -35,9 +46,10 @@ class Deployed:
     task: str = ""  # the name of its folder, where it has one: the card may have the task's former name
 
     @cached_property
-    def kind(self) -> kind.Kind:
-        """What the service knows of the kind of its inputs."""
-        return kind.find(self.predictor.card.kind)
+    def kind(self) -> Kind:
+        """What the service knows of the kind of its inputs. Raises ModuleNotFoundError where it has none."""
+        found: Any = import_module(f"serving.kinds.{self.predictor.card.kind}")
+        return found  # type: ignore[no-any-return]
 
     @cached_property
     def metrics(self) -> Metrics:
@@ -147,8 +159,9 @@ def _load(folder: Path, task: str) -> Deployed:
     if not is_same(task, predictor.card.task):
         raise BundleInvalid(f"{folder} is a bundle for {predictor.card.task}, not for {task}; deploy the right one")
     logger.info("%s: %s version %s, digest %s", task, release.name, release.version, release.digest[:12])
-    kind.find(predictor.card.kind)
-    return Deployed(predictor, release, _time_runs(predictor), task)
+    model = Deployed(predictor, release, _time_runs(predictor), task)
+    assert model.kind  # imported here: later there may be no descriptor left to read a module
+    return model
 
 
 def refuse_odd_files(folder: Path) -> None:

@@ -11,7 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -20,11 +20,13 @@ import pytest
 import tiny_bundles
 from hypothesis import settings
 from starlette.testclient import TestClient
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from convoy.bundles.bundle import Release, digest_of
 from serving.deployed import Deployed, load_task
+from serving.middleware import Middleware
 from serving.models import DeployedModels
+from serving.routes import Handler
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what BentoML's own imports use is not ours to mend
@@ -100,6 +102,19 @@ def stream_model(deployed: Path) -> Deployed:
     model = load_task(deployed, "reviews-stream")
     assert isinstance(model, Deployed)
     return model
+
+
+async def no_bentoml(_scope: Scope, _receive: Receive, _send: Send) -> None:
+    """In place of BentoML's app, which the routes of tasks never ask."""
+    raise AssertionError("BentoML was asked")
+
+
+def layer_with(handler: Handler, model: Deployed) -> Middleware:
+    """The middleware, with `handler` for each route of the task fashion."""
+    models = DeployedModels({"fashion": model})
+    routes = models.by_path.items()
+    models.by_path = {path: replace(route, handler=handler) if route.task else route for path, route in routes}
+    return Middleware(no_bentoml, models)
 
 
 @cache

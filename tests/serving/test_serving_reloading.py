@@ -21,7 +21,7 @@ from prometheus_client import REGISTRY
 from serving import metrics
 from serving.deployed import Deployed, Unavailable, load_task
 from serving.kinds.image import predict as predict_images
-from serving.metrics_buffer import FLUSH_EVERY_S
+from serving.metrics import FLUSH_EVERY_S
 from serving.models import DeployedModels
 from serving.reloading import Reloader
 

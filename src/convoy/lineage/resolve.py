@@ -182,6 +182,8 @@ def _request_lines(request_log: str, request_id: str) -> list[dict[str, Any]]:
         for path in request_log_files.existing(request_log)
         for line in reversed(_lines_with(path, request_id.encode()))
     ]
+    # Each worker of the service has a file of its own.
+    lines.sort(key=lambda line: str(line.get("at")), reverse=True)
     return [line for line in lines if line.get("id") == request_id]
 
 
