@@ -12,8 +12,7 @@ from hmac import compare_digest
 from urllib.parse import urlsplit
 
 from serving.errors import RequestError
-from serving.metrics import waiting_of
-from serving.metrics_buffer import metrics_buffer
+from serving.metrics import metrics_buffer, waiting_of
 
 HOSTS_VARIABLE = "CONVOY_HOSTS"
 ORIGINS_VARIABLE = "CONVOY_ORIGINS"

@@ -11,7 +11,7 @@ from convoy.bundles.conformal import prediction_sets
 from convoy.bundles.predictor import Prepared
 from serving.deployed import Deployed
 from serving.errors import RequestError
-from serving.metrics_buffer import metrics_buffer
+from serving.metrics import metrics_buffer
 from serving.schemas import LabelSet, Prediction
 
 Rows = NDArray[np.float32]  # (inputs, labels) probabilities

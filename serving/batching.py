@@ -1,22 +1,61 @@
-"""Inputs of several requests that wait at the same time run through the model together."""
+"""Threads for the work of models; inputs of several requests that wait at the same time run together."""
 
 import asyncio
 import math
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from convoy.core import process
+from serving.adapters import container_cores
 from serving.deployed import Deployed
 from serving.errors import RequestError
-from serving.metrics_buffer import metrics_buffer
-from serving.threads import Threads, with_deadline
+from serving.metrics import metrics_buffer
 
+QUICK_S = 0.002  # of a run; a slower model would keep the event loop from refusing requests beyond the capacity
+QUICK_BYTES = 64 * 1024  # of a body that is read on the event loop; a form is read in 0.1 ms
 SPREAD = 2.0  # no longer and no shorter than the oldest one by more than this factor: padding costs as much as words
 
 Rows = NDArray[np.float32]
+T = TypeVar("T")
+
+
+def usable_cores() -> int:
+    """How many cores this process may use: the lesser of its affinity and its container's limit."""
+    return max(1, min(process.usable_cores(), container_cores()))
+
+
+class Threads:
+    """A pool for work that would block the event loop: one per core, as onnxruntime releases the GIL while it runs.
+
+    At a deadline waiting work is dropped; running work keeps its thread to its end.
+    """
+
+    def __init__(self, count: int | None = None, name: str = "predict") -> None:
+        self.count = count or usable_cores()
+        self._pool = ThreadPoolExecutor(self.count, name)
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """The result of `work`, or what it raises. Cancelled before a thread takes it, it never runs."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+
+@asynccontextmanager
+async def with_deadline(deadline_s: float) -> AsyncIterator[None]:
+    """Raises RequestError where the block has not ended at the deadline (time.monotonic())."""
+    left_s = deadline_s - time.monotonic()
+    if left_s <= 0:
+        raise RequestError("deadline_exceeded")
+    try:
+        async with asyncio.timeout(None if left_s == float("inf") else left_s):
+            yield
+    except TimeoutError:
+        raise RequestError("deadline_exceeded") from None
 
 
 class _Item:

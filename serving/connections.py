@@ -6,18 +6,14 @@ import time
 from typing import Any
 
 from uvicorn import Config
-from uvicorn._types import ASGISendEvent, WebSocketEvent
-from uvicorn.protocols.http import auto
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
-from uvicorn.protocols.websockets import auto as websockets_auto
 from uvicorn.protocols.websockets.wsproto_impl import WSProtocol
 from wsproto.connection import ConnectionState
 from wsproto.events import BytesMessage, CloseConnection, Ping, Request, TextMessage
 
 from serving.errors import RequestError
-from serving.metrics import errors_of
-from serving.metrics_buffer import metrics_buffer
-from serving.request import MAX_HEADER_BYTES, NOSNIFF, WHOLE_BODY
+from serving.metrics import errors_of, metrics_buffer
+from serving.request import ABORT, MAX_HEADER_BYTES, NOSNIFF, WHOLE_BODY
 
 HEAD_TIMEOUT_S = 10.0  # from the connection, or from the first byte of the next request on it; nginx has the same
 # Beyond what the middleware refuses in its own words; headers that come in one read are always left to it.
@@ -33,7 +29,6 @@ MOST_FRAMES = 256
 # at once, and as many frames as are in them kept a worker busy for 0.6 s.
 PIECE_BYTES = 4096
 TOO_BIG = 1009  # close code of RFC 6455
-ABORT = "convoy.abort"  # in the ASGI scope of a WebSocket: ends the connection at once, whatever waits to be sent
 
 
 class _NoTrailers(list[tuple[bytes, bytes]]):
@@ -137,7 +132,7 @@ class Connection(HttpToolsProtocol):
             self.cycle.message_event.set()
         metrics_buffer.count(errors_of(error.code, "none"))
         request_id = secrets.token_hex(8)
-        body = error.body(request_id, {})
+        body = error.body(request_id)
         head = (
             f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
             f"x-request-id: {request_id}\r\nconnection: close\r\n"
@@ -167,12 +162,12 @@ class LimitedWebSocketProtocol(WSProtocol):
             self._unread += data
             self._read_on()
 
-    async def receive(self) -> WebSocketEvent:
+    async def receive(self) -> Any:
         message = await super().receive()
         self._read_on()
         return message
 
-    async def send(self, message: ASGISendEvent) -> None:
+    async def send(self, message: Any) -> None:
         await super().send(message)
         self._read_on()  # the close frame of the client is awaited also where messages are not read
 
@@ -224,10 +219,3 @@ class LimitedWebSocketProtocol(WSProtocol):
         if not self.transport.is_closing():
             self.transport.write(self.conn.send(CloseConnection(code=TOO_BIG, reason=reason)))
             self.transport.close()
-
-
-def take_over_connections(workers: int) -> None:
-    """Let uvicorn, which BentoML starts with its defaults, use these protocols."""
-    Connection.shared = workers > 1
-    auto.AutoHTTPProtocol = Connection
-    websockets_auto.AutoWebSocketsProtocol = LimitedWebSocketProtocol

@@ -2,9 +2,12 @@
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
 from convoy.core.rejection import InputRejected
 
+JSON = "application/json"
+Json = dict[str, Any]
 # code -> (HTTP status, what it means). 5xx are errors of the service only.
 CODES: dict[str, tuple[int, str]] = {
     "malformed_json": (400, "the body is not JSON that every parser reads alike"),
@@ -62,22 +65,27 @@ _CODES_BY_STATUS = {
 
 
 class RequestError(Exception):
-    """A request that ends in a 4xx or 5xx; `message` is for people and repeats no input."""
+    """A request that ends in a 4xx or 5xx; `message` is for people and repeats no input.
 
-    def __init__(self, code: str, message: str = "", headers: Mapping[str, str] | None = None) -> None:
+    `extra` stands next to `error` in the body.
+    """
+
+    def __init__(
+        self, code: str, message: str = "", headers: Mapping[str, str] | None = None, extra: Json | None = None
+    ) -> None:
         # A code of preprocessing that this table lacks is still an input that cannot be used.
         self.status, meaning = CODES.get(code, (422, ""))
-        self.code = code
+        self.code, self.extra = code, extra or {}
         self.message = message or meaning
         self.headers = dict(headers or {})
         if self.status in RETRY_AFTER_S:
             self.headers.setdefault("retry-after", str(RETRY_AFTER_S[self.status]))
         super().__init__(self.message)
 
-    def body(self, request_id: str, extra: Mapping[str, object]) -> bytes:
-        """The JSON of the error contract; `extra` stands next to `error`."""
+    def body(self, request_id: str) -> bytes:
+        """The JSON of the error contract."""
         error = {"code": self.code, "message": self.message, "request_id": request_id}
-        return json.dumps({"error": error, **extra}, ensure_ascii=False).encode("utf-8")
+        return json.dumps({"error": error, **self.extra}, ensure_ascii=False).encode("utf-8")
 
 
 def from_rejection(rejection: InputRejected, name: str = "") -> RequestError:
@@ -86,7 +94,5 @@ def from_rejection(rejection: InputRejected, name: str = "") -> RequestError:
 
 
 def from_status(status: int) -> RequestError:
-    """The error that an answer of another layer stands for."""
-    if status in _CODES_BY_STATUS:
-        return RequestError(_CODES_BY_STATUS[status])
-    return RequestError("internal_error" if status >= 500 else "malformed_request")
+    """The error that an answer of BentoML or Starlette stands for."""
+    return RequestError(_CODES_BY_STATUS.get(status, "internal_error" if status >= 500 else "malformed_request"))

@@ -1,18 +1,17 @@
-"""The outer ASGI layer: it checks and limits each request, and gives every error one form."""
+"""The outer ASGI layer: it checks, limits and answers each request, and gives every error one form."""
 
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from convoy.core.rejection import InputRejected
 from serving.admission import MOST_EXPLANATIONS, Budget, Capacity, Security
-from serving.deployed import Deployed, Unavailable
-from serving.errors import RequestError, from_status
-from serving.metrics import errors_of
-from serving.metrics_buffer import Traffic, metrics_buffer
-from serving.models import DeployedModels
+from serving.deployed import Deployed
+from serving.errors import RequestError, from_rejection, from_status
+from serving.metrics import errors_of, forget_dead_workers, metrics_buffer
+from serving.models import METRICS, DeployedModels, Work
 from serving.request import (
     NOSNIFF,
     RequestContext,
@@ -23,8 +22,8 @@ from serving.request import (
     read_body,
 )
 from serving.request_log import RequestLog
-from serving.routes import EXPLANATIONS
-from serving.websocket_gate import WebSocketGate
+from serving.routes import EXPLANATIONS, Route
+from serving.websockets import StreamSocket, WebSocketGate
 
 LINGER_S = 2.0  # how long a refused sender may go on sending, so that it can read the answer
 LINGER_BYTES = 64_000_000
@@ -32,22 +31,24 @@ logger = logging.getLogger("bentoml.convoy")
 
 
 class Middleware:
-    """Wraps a whole BentoML app; BentoML's own middlewares see only the requests that were accepted."""
+    """Wraps a whole BentoML app, which sees only the requests that its own routes answer.
+
+    Its layers cost as much as a prediction, so that Convoy's own routes go past them.
+    """
 
     def __init__(
         self,
         app: ASGIApp,
         models: DeployedModels,
         security: Security | None = None,
-        traffic: Traffic | None = None,
+        work: Work | None = None,
         request_log: RequestLog | None = None,
     ) -> None:
-        self.app = app
-        self.models = models
-        self.security = security or Security()
-        self.websocket_gate = WebSocketGate(app, models, self.security)
-        self.traffic = traffic
+        self.app, self.models, self.security = app, models, security or Security()
+        self.work = work or Work(models)
         self.request_log = request_log
+        socket = StreamSocket(self.work.stream_threads, models, request_log)
+        self.websocket_gate = WebSocketGate(socket, models, self.security)
         # Of each task, from its first request on. Explanations have one of their own, to take no place of a prediction.
         self.capacities = {EXPLANATIONS: Capacity(EXPLANATIONS, MOST_EXPLANATIONS)}
         self.budget = Budget()
@@ -61,105 +62,126 @@ class Middleware:
             await self.app(scope, receive, send)
 
     async def _answer_http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        context = scope["convoy"] = RequestContext()
+        """Answer, or turn whatever is raised on the way into the answer of an error: here, and nowhere else."""
+        context = RequestContext()
         try:
             headers = checked_headers(scope, context)
             route = context.route = checked_route(self.models.by_path, scope, headers, context)
             if route.guarded:
                 self.security.check(headers)
-            if route.task is None:
-                await self._pass_on(scope, receive, send, context)
+            context.query = scope["query_string"]
+            if route.task is not None:
+                await self._answer_by_model(route, headers, scope, receive, send, context)
+            elif route.handler is not None:
+                await _send_answer(await route.handler(self.work, None, context), route, context, send)
             else:
-                context.task = route.task
-                await read_body(scope, receive, headers, route.max_body_bytes, self.budget, context)
-                context.deadline_s = checked_deadline_s(headers, context)
-                await self._admit(route.queue, scope, _replay(context.body, receive), send, context)
-        except RequestError as error:
-            if context.body_read:
-                await _send_error(error, context, send)
-            else:
-                await _refuse(error, context, scope, receive, send)
+                await self._answer_by_bentoml(route, scope, receive, send, context)
         except SenderGone:
             pass
-        except Exception:  # of this layer itself
-            logger.exception("request %s failed", context.request_id, extra={"convoy_request_id": context.request_id})
+        except Exception as error:
+            context.error = _to_request_error(error, context)
             if not context.status:
-                await _refuse(RequestError("internal_error"), context, scope, receive, send)
+                await _send_error(context.error, context, scope, receive, send)
         finally:
             self.budget.release(context.held_bytes)
             if self.request_log is not None:
                 self.request_log.note(scope["path"], scope["query_string"], context)
 
-    async def _admit(self, queue: str, scope: Scope, receive: Receive, send: Send, context: RequestContext) -> None:
+    async def _answer_by_model(
+        self,
+        route: Route,
+        headers: dict[bytes, bytes],
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        context: RequestContext,
+    ) -> None:
+        context.task = route.task
+        await read_body(scope, receive, headers, route.max_body_bytes, self.budget, context)
+        context.deadline_s = checked_deadline_s(headers, context)
+        queue = route.queue
         capacity = self.capacities.get(queue) or self.capacities.setdefault(queue, Capacity(queue))
         capacity.enter(context.deadline_s)
         try:
-            await self._pass_on(scope, receive, send, context)
+            assert isinstance(route.model, Deployed) and route.handler is not None  # else there is no limit for a body
+            model = context.model = route.model
+            body = await route.handler(self.work, model, context)
+            context.answer = body
+            series = model.metrics
+            histogram = series.explanation_seconds if route.explains else series.seconds
+            metrics_buffer.observe(histogram, time.monotonic() - context.arrived_s)
+            await _send_answer(body, route, context, send)
         finally:
             capacity.leave()
 
-    async def _pass_on(self, scope: Scope, receive: Receive, send: Send, context: RequestContext) -> None:
-        if self.traffic is None:
-            await self._call_app(scope, receive, send, context)
-            return
-        began_s = time.monotonic()
-        self.traffic.began(scope["path"])
-        try:
-            await self._call_app(scope, receive, send, context)
-        finally:
-            self.traffic.ended(scope["path"], context.status, time.monotonic() - began_s)
+    async def _answer_by_bentoml(
+        self, route: Route, scope: Scope, receive: Receive, send: Send, context: RequestContext
+    ) -> None:
+        """Raises RequestError in place of an error of BentoML, whose words would tell of the library."""
+        failed: list[RequestError] = []
 
-    async def _call_app(self, scope: Scope, receive: Receive, send: Send, context: RequestContext) -> None:
         async def respond(message: Message) -> None:
             if message["type"] == "http.response.start":
-                context.status = message["status"]
                 if message["status"] >= 400:
-                    error = context.error = context.error or from_status(message["status"])
-                    extra = {"tasks": self._states()} if error.code == "not_ready" else None
-                    await _send_error(error, context, send, extra=extra)
+                    failed.append(from_status(message["status"]))
                     return
+                context.status = message["status"]
                 headers = [*message.get("headers", ()), (b"x-request-id", context.request_id.encode()), NOSNIFF]
                 message = {**message, "headers": headers}
-            elif context.error is not None:
-                return  # the body of the other layer's error
-            await send(message)
+            if not failed:
+                await send(message)
 
-        try:
-            await self.app(scope, receive, respond)
-        except Exception:
-            logger.exception("request %s failed", context.request_id, extra={"convoy_request_id": context.request_id})
-            if not context.status:
-                await _send_error(RequestError("internal_error"), context, send)
-
-    def _states(self) -> dict[str, dict[str, str]]:
-        """TaskState of schemas.py, of each task."""
-        return {task: _describe(model) for task, model in self.models.by_task.items()}
+        if route is METRICS:
+            metrics_buffer.flush()
+            forget_dead_workers()
+        context.body_read = True  # what there is of it, is BentoML's
+        await self.app(scope, receive, respond)
+        if failed:
+            if failed[0].code == "not_ready":
+                failed[0].extra = {"tasks": self.models.states()}
+            raise failed[0]
 
 
-def _describe(model: Deployed | Unavailable) -> dict[str, str]:
-    if isinstance(model, Deployed):
-        return {"state": "ready"}
-    return {"state": "unavailable", "reason": model.reason}
+def _to_request_error(error: Exception, context: RequestContext) -> RequestError:
+    if isinstance(error, RequestError):
+        return error
+    if isinstance(error, InputRejected):
+        return from_rejection(error)
+    logger.exception("request %s failed", context.request_id, extra={"convoy_request_id": context.request_id})
+    return RequestError("internal_error")
 
 
-def _replay(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that gives the body that was read, then the messages after it."""
-    first: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+async def _send_answer(body: bytes, route: Route, context: RequestContext, send: Send) -> None:
+    headers = [*route.headers]
+    if context.model is not None:
+        # Last, so that the same input has the same bytes before it.
+        body = b'%b,"request_id":"%b"}' % (body[:-1], context.request_id.encode())
+        headers += context.model.headers
+    headers.append((b"content-length", str(len(body)).encode()))
+    headers += ((b"x-request-id", context.request_id.encode()), NOSNIFF)
+    context.status = 200
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
-    async def replay() -> Message:
-        return first.pop() if first else await receive()
 
-    return replay
+async def _send_error(error: RequestError, context: RequestContext, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer at once; then read on while a client sends whose body was not read, or it would see a reset instead."""
+    sends_on = not context.body_read and any(
+        name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"]
+    )
+    if sends_on:
+        error.headers["connection"] = "close"
+    context.status = error.status
+    metrics_buffer.count(errors_of(error.code, context.task or "none"))
+    headers, body = context.error_response(error)
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": sends_on})
+    if sends_on:
+        await _linger(receive)
+        await send({"type": "http.response.body", "body": b""})
 
 
-async def _refuse(error: RequestError, context: RequestContext, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer at once, then read on while the client sends, or it would see a reset and no answer."""
-    sends_body = any(name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"])
-    if not sends_body:
-        await _send_error(error, context, send)
-        return
-    error.headers["connection"] = "close"
-    await _send_error(error, context, send, more_body=True)
+async def _linger(receive: Receive) -> None:
     received = 0
     try:
         async with asyncio.timeout(LINGER_S):
@@ -170,19 +192,3 @@ async def _refuse(error: RequestError, context: RequestContext, scope: Scope, re
                     break
     except TimeoutError:
         pass
-    await send({"type": "http.response.body", "body": b""})
-
-
-async def _send_error(
-    error: RequestError,
-    context: RequestContext,
-    send: Send,
-    *,
-    more_body: bool = False,
-    extra: Mapping[str, object] | None = None,
-) -> None:
-    context.status = error.status
-    metrics_buffer.count(errors_of(error.code, context.task or "none"))
-    headers, body = context.error_response(error, extra=extra)
-    await send({"type": "http.response.start", "status": error.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": more_body})

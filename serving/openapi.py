@@ -8,8 +8,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from serving.deployed import Unavailable
-from serving.errors import CODES, RETRY_AFTER_S
-from serving.kinds.kind import JSON, Json
+from serving.errors import CODES, JSON, RETRY_AFTER_S, Json
 from serving.request import TIMEOUT_S
 from serving.routes import Route
 from serving.schemas import ErrorAnswer, NotReadyAnswer

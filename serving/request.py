@@ -11,13 +11,13 @@ from starlette.types import Receive, Scope
 
 from serving.admission import SMALL_BYTES, Budget
 from serving.deployed import Deployed
-from serving.errors import RequestError
-from serving.kinds.kind import JSON
+from serving.errors import JSON, RequestError
 from serving.routes import Route, explain_missing
 
 # A header of every answer: no browser may guess another type than it says, such as a page for JSON.
 NOSNIFF = (b"x-content-type-options", b"nosniff")
 WHOLE_BODY = "convoy.whole"  # in the ASGI scope of a request whose whole body came with its headers
+ABORT = "convoy.abort"  # in that of a WebSocket: ends the connection at once, whatever waits to be sent
 # From a request's whole body to its answer. 16 million pixels, the limit of one request, take up to 0.7 s (WebP),
 # 20 MB of nothing but empty segments 5 s, in a form of several twice that; the rest is for waiting for a thread.
 TIMEOUT_S = 10
@@ -88,17 +88,14 @@ class RequestContext:
         if self.query:
             raise RequestError("invalid_parameter", "this route takes no parameter")
 
-    def error_response(
-        self, error: RequestError, *extra_headers: tuple[bytes, bytes], extra: Mapping[str, object] | None = None
-    ) -> tuple[list[tuple[bytes, bytes]], bytes]:
-        """Headers, with `extra_headers`, and body of an error's response; `extra` is as in RequestError.body."""
-        body = error.body(self.request_id, extra or {})
+    def error_response(self, error: RequestError) -> tuple[list[tuple[bytes, bytes]], bytes]:
+        """Headers and body of an error's response."""
+        body = error.body(self.request_id)
         headers = [
             (b"content-type", JSON.encode()),
             (b"content-length", str(len(body)).encode()),
             (b"x-request-id", self.request_id.encode()),
             NOSNIFF,
-            *extra_headers,
             *((name.encode(), value.encode()) for name, value in error.headers.items()),
         ]
         return headers, body

@@ -1,18 +1,27 @@
-"""Answered requests -> one JSON line each, a little later and by a thread of its own; off by default."""
+"""Answered requests -> one JSON line each, a little later and by a thread of its own; off by default.
 
+A line has model and answer, and what was sent only where the settings say so. Each worker has a file of its own.
+"""
+
+import base64
 import logging
 import os
 import random
+import sys
 import threading
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
 
 from convoy.core import request_log_files
-from serving.log_file import LogFile
-from serving.logged_requests import Entry, entry_of, line_of
-from serving.metrics import logged_of
-from serving.metrics_buffer import metrics_buffer
+from serving.metrics import logged_of, metrics_buffer
 from serving.request import RequestContext
 from serving.schemas import RequestLogState
 
@@ -20,11 +29,11 @@ SHARE_VARIABLE = f"{request_log_files.VARIABLE}_SHARE"
 PAYLOADS_VARIABLE = f"{request_log_files.VARIABLE}_PAYLOADS"
 MEGABYTES_VARIABLE = f"{request_log_files.VARIABLE}_MB"
 FILES_VARIABLE = f"{request_log_files.VARIABLE}_FILES"
-WRITE_EVERY_S = 0.5  # what a kill loses, as with the counts of metrics_buffer.py
+MAX_PAYLOAD_BYTES = 1_000_000  # of one request; a larger one is noted by its size alone
+WRITE_EVERY_S = 0.5  # what a kill loses, as with the counts of metrics.py
 # What may wait for the disk: a second and more of the fastest service measured, 3,000 requests per second.
 MOST_WAITING = 8192
 MOST_WAITING_BYTES = 16_000_000
-WRITTEN_AT_ONCE = 32  # lines; then the event loop has its turn
 logger = logging.getLogger("bentoml.convoy")
 
 
@@ -56,14 +65,27 @@ class Settings:
         )
 
 
+class _Entry(NamedTuple):
+    """What is kept of a request until it is written; the answer is parsed then, as that would slow down the request."""
+
+    content: dict[str, Any]
+    answer: bytes
+    body: bytes
+
+    @property
+    def size(self) -> int:
+        """About how many bytes of memory it holds."""
+        return len(self.answer) + len(self.body)
+
+
 class RequestLog:
     """Notes requests on the event loop, in microseconds, and writes them in a thread; it counts those that it drops."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._file = LogFile(settings.path, settings.max_bytes, settings.files)
+        self._file = _File(settings.path, settings)
         self._lock = threading.Lock()
-        self._waiting: list[Entry] = []
+        self._waiting: list[_Entry] = []
         self._waiting_bytes = 0
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -76,23 +98,24 @@ class RequestLog:
         settings = Settings.from_environment(environment)
         if settings is None:
             return None
-        log = cls(settings)
         try:
-            log._file.prove()
+            settings.path.parent.mkdir(parents=True, exist_ok=True)
+            _make_private(settings.path)
         except OSError as error:
             raise ValueError(
                 f"{request_log_files.VARIABLE} names {settings.path}, which cannot be written ({error.strerror}); "
                 "name another file or folder, or none"
             ) from None
-        return log
+        return cls(settings)
 
     @property
     def state(self) -> RequestLogState:
         """The public part of the settings."""
         return {"state": "on", "share": self.settings.share, "payloads": self.settings.payloads}
 
-    def start(self) -> None:
-        """Write from now on."""
+    def start(self, worker: int = 1) -> None:
+        """Write from now on, into the file of this worker; they count from 1."""
+        self._file = _File(request_log_files.of_worker(self.settings.path, worker), self.settings)
         self._stop = threading.Event()
         self._thread = threading.Thread(
             target=self._write_regularly, args=(self._stop,), name="request log", daemon=True
@@ -106,10 +129,11 @@ class RequestLog:
             self._thread.join()
 
     def note(self, route: str, query: bytes, context: RequestContext) -> None:
-        """Keep the entry of a request, if it has reached a model's route and has an answer."""
-        if context.task is None or not context.status or not self._is_sampled():
+        """Keep what is to be written of a request, if it has reached a model's route and has an answer."""
+        share = self.settings.share
+        if context.task is None or not context.status or (share < 1 and random.random() >= share):
             return
-        entry = entry_of(route, query, context, self.settings.payloads)
+        entry = self._entry(route, query, context)
         with self._lock:
             fits = len(self._waiting) < MOST_WAITING and self._waiting_bytes + entry.size <= MOST_WAITING_BYTES
             if fits:
@@ -122,41 +146,137 @@ class RequestLog:
         """Write the waiting lines."""
         with self._lock:
             waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
-        for start in range(0, len(waiting), WRITTEN_AT_ONCE):
-            entries = waiting[start : start + WRITTEN_AT_ONCE]
-            lines = [line for line in map(self._format, entries) if line]
-            written = len(lines) if self._append(b"".join(lines)) else 0
-            for index in range(len(entries)):
-                metrics_buffer.count(logged_of("written" if index < written else "failed"))
+        for entry in waiting:
+            metrics_buffer.count(logged_of("written" if self._write(entry) else "failed"))
+        self._file.release()
 
-    def _is_sampled(self) -> bool:
-        return self.settings.share >= 1 or random.random() < self.settings.share
+    def _entry(self, route: str, query: bytes, context: RequestContext) -> _Entry:
+        content: dict[str, Any] = {
+            "at": time.time(),
+            "id": context.request_id,
+            "route": route,
+            "task": context.task,
+            "status": context.status,
+            "ms": round((time.monotonic() - context.arrived_s) * 1000, 3),
+        }
+        if context.model is not None:
+            release = context.model.release
+            content["version"], content["digest"] = release.version, release.digest
+        if context.error is not None:
+            content["code"] = context.error.code
+        if not self.settings.payloads:
+            return _Entry(content, context.answer, b"")
+        size = len(context.body)
+        content["payload"] = {"content_type": context.content_type, "query": query.decode("latin-1"), "bytes": size}
+        return _Entry(content, context.answer, context.body if size <= MAX_PAYLOAD_BYTES else b"")
+
+    def _write(self, entry: _Entry) -> bool:
+        """Whether it is written; why it is not is logged once, not for every request."""
+        try:
+            self._file.append(_line(entry))
+        except OSError as error:
+            if error.strerror != self._last_error:
+                logger.error("requests are answered and not logged: %s: %s", self._file.baseFilename, error.strerror)
+            self._last_error = error.strerror
+            return False
+        except Exception:  # a line that cannot be made; it must not end the thread
+            if not self._has_failed_line:
+                logger.exception("request %s is answered and not logged", entry.content["id"])
+            self._has_failed_line = True
+            return False
+        self._last_error = None
+        return True
 
     def _write_regularly(self, stop: threading.Event) -> None:
         while not stop.wait(WRITE_EVERY_S):
             self.write()
         self.write()
 
-    def _format(self, entry: Entry) -> bytes:
-        """The line of a request; empty where it cannot be made, which must not end the thread."""
-        try:
-            return line_of(entry)
-        except Exception:
-            if not self._has_failed_line:  # logged once, not for every request
-                logger.exception("request %s is answered and not logged", entry.request_id)
-            self._has_failed_line = True
-            return b""
 
-    def _append(self, lines: bytes) -> bool:
-        try:
-            self._file.append(lines)
-        except OSError as error:
-            if error.strerror != self._last_error:  # logged once, not for every request
-                logger.error("requests are answered and not logged: %s: %s", self.settings.path, error.strerror)
-            self._last_error = error.strerror
-            return False
-        self._last_error = None
-        return True
+class _File(RotatingFileHandler):
+    """A file that becomes FILE.1 when it is full, as FILE.1 becomes FILE.2, and so on; the oldest is deleted."""
+
+    def __init__(self, path: Path, settings: Settings) -> None:
+        super().__init__(
+            path, maxBytes=settings.max_bytes, backupCount=settings.files - 1, encoding="utf-8", delay=True
+        )
+
+    def append(self, line: bytes) -> None:
+        """Add a line. Raises OSError."""
+        if self.stream is None:
+            _make_private(Path(self.baseFilename))
+        self.emit(logging.makeLogRecord({"msg": line.decode()}))
+
+    def doRollover(self) -> None:
+        """Called by emit() where the line would not fit."""
+        if not self.backupCount:
+            Path(self.baseFilename).unlink()
+        super().doRollover()
+        _make_private(Path(self.baseFilename))
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Called by emit() where it failed; by itself it would print a traceback for every request."""
+        self.release()
+        if error := sys.exception():
+            raise error
+
+    def release(self) -> None:
+        """Close the file until the next line, which makes it anew where somebody has moved it away."""
+        stream, self.stream = self.stream, None
+        if stream is not None:
+            with suppress(OSError):  # of what could not be written, which has been told
+                stream.close()
+
+
+def _make_private(path: Path) -> None:
+    """Make the file where it is missing, for its owner alone, and end a line that a kill or a full disk has cut."""
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with open(descriptor, "rb+", buffering=0) as stream:
+        os.fchmod(descriptor, 0o600)  # one that was there before may have been open to all
+        length = os.fstat(descriptor).st_size
+        if length and os.pread(descriptor, 1, length - 1) != b"\n":
+            stream.write(b"\n")
+
+
+def _line(entry: _Entry) -> bytes:
+    """The line, as JSON, without its end."""
+    content = {**entry.content, "at": _to_text(entry.content["at"])}
+    payload = content.pop("payload", None)
+    if entry.answer:
+        content |= _shorten_answer(orjson.loads(entry.answer))
+    if payload is not None:
+        is_whole = payload["bytes"] == len(entry.body)
+        kept = {"base64": base64.b64encode(entry.body).decode()}
+        content["payload"] = payload | (kept if is_whole else {"left_out": f"more than {MAX_PAYLOAD_BYTES} bytes"})
+    return orjson.dumps(content)
+
+
+def _to_text(at_s: float) -> str:
+    return datetime.fromtimestamp(at_s, UTC).isoformat(timespec="milliseconds")
+
+
+def _shorten_answer(answer: dict[str, Any]) -> dict[str, object]:
+    """What is kept of the predictions, or of the explanation, whose label the client may have chosen."""
+    if "predictions" in answer:
+        return {"predictions": [_shorten(prediction) for prediction in answer["predictions"]]}
+    if "label" in answer:
+        return {"explanation": _shorten(answer)}
+    return {"predictions": _shorten_stream(answer["probabilities"])}
+
+
+def _shorten_stream(probabilities: dict[str, float] | None) -> list[dict[str, object]]:
+    """The prediction for a text in pieces so far, and none of its words."""
+    if probabilities is None:
+        return []
+    best = max(probabilities, key=probabilities.__getitem__)
+    return [_shorten({"label": best, "probability": probabilities[best]})]
+
+
+def _shorten(prediction: dict[str, object]) -> dict[str, object]:
+    """The label and its probability, or the labels of a set with theirs."""
+    if "label" in prediction:
+        return {"label": prediction["label"], "probability": prediction["probability"]}
+    return {"labels": prediction["labels"], "probabilities": prediction["probabilities"]}
 
 
 def _read_number(environment: Mapping[str, str], name: str, default: float, lowest: float, highest: float) -> float:

@@ -1,20 +1,20 @@
-"""Routes: the middleware checks by them, the endpoints answer by them, the OpenAPI document describes them."""
+"""Routes: the middleware checks and answers by them, the OpenAPI document describes them."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import bentoml._internal.server as bentoml_server
 from pydantic import BaseModel
 
 from serving.admission import MOST_BYTES
 from serving.deployed import Deployed, Unavailable, require_loaded
-from serving.kinds.kind import JSON, Endpoint, Handler, Json
+from serving.errors import JSON, Json
 
-STATIC_FOLDER = Path(bentoml_server.__file__).parent / "static_content"  # BentoML's own copy of Swagger UI
-STATIC_NAMES = tuple(sorted(path.name for path in STATIC_FOLDER.iterdir()))
+if TYPE_CHECKING:
+    from serving.models import Work
+    from serving.request import RequestContext
+
 # Names of queues that are no task's: a task's name has no space.
 EXPLANATIONS = "all explanations"
 PIECES = "all pieces"  # of the WebSockets
@@ -23,7 +23,6 @@ PIECES = "all pieces"  # of the WebSockets
 ANYWHERE = ("malformed_request", "unsupported_media_type", "headers_too_large", "internal_error", "deadline_exceeded")
 OWN_CODES = (*ANYWHERE, "unauthorized", "forbidden_host", "forbidden_origin")
 WITH_BODY = (*OWN_CODES, "request_timeout", "body_too_large", "overloaded", "invalid_parameter", "model_unavailable")
-STATIC = (*ANYWHERE, "not_found")
 
 VERBS = ("predict", "sets", "explain", "stream")  # of a task whose bundle cannot be read, and so its kind
 # The paths of the packaged tasks until revision db35d33.
@@ -32,11 +31,18 @@ FORMER_PATHS = {
     **{f"/v1/texts/{verb}": f"/v1/reviews/{verb}" for verb in ("predict", "sets", "explain")},
     "/v1/texts/stream": "/v1/reviews-stream/stream",
 }
+# What all handlers share, the model of the route's task (None where the route has no task), and the request -> the
+# body of a 200. Raises RequestError or InputRejected.
+Handler = Callable[["Work", Any, "RequestContext"], Awaitable[bytes]]
 
 
 @dataclass(frozen=True, eq=False)  # a route is the same as itself alone
 class Route:
-    """One method of one path, with what answers it; BentoML itself answers where `handler` is None."""
+    """One method of one path, with what answers it; BentoML itself answers where `handler` is None.
+
+    A kind names the verb alone, as `predict`, and error codes beside WITH_BODY; routes_of() makes them those of a task.
+    The body is JSON that `takes` describes, or what `content` says in the words of OpenAPI, by media type.
+    """
 
     method: Literal["GET", "POST"]
     path: str
@@ -46,20 +52,26 @@ class Route:
     error_codes: tuple[str, ...] = ANYWHERE
     headers: tuple[tuple[bytes, bytes], ...] = ((b"content-type", JSON.encode()),)  # of a 200
     description: str = ""  # what the document says beside the summary
-    media_types: tuple[str, ...] = ()
     takes: type[BaseModel] | None = None
     content: Json | None = None
-    parameters: tuple[Json, ...] = ()
+    parameters: tuple[Json, ...] = ()  # of the query, in the words of OpenAPI
     path_values: tuple[str, ...] = ()  # all values of {name} in `path`
     task: str | None = None  # set where the body goes to its model, whose card then limits it
     model: Deployed | Unavailable | None = None
-    in_pieces: bool = False
-    explains: bool = False
+    in_pieces: bool = False  # for a model that carries a state; the same path answers WebSockets
+    explains: bool = False  # one input, and several runs of the model: with a capacity of its own
 
     @cached_property
     def methods(self) -> tuple[str, ...]:
         """The methods that the path answers; Starlette gives every GET its HEAD."""
         return ("GET", "HEAD") if self.method == "GET" else (self.method,)
+
+    @cached_property
+    def media_types(self) -> tuple[str, ...]:
+        """The content types that it reads; none where it takes no body, or where nobody knows what it would take."""
+        if self.content is not None:
+            return tuple(self.content)
+        return (JSON,) if self.takes is not None else ()
 
     @cached_property
     def guarded(self) -> bool:
@@ -82,29 +94,6 @@ class Route:
         return tuple(self.path.replace("{name}", value) for value in self.path_values) or (self.path,)
 
 
-METRICS = Route("GET", "/metrics", "Prometheus metrics", "text/plain")
-BUILT_IN = (
-    Route("GET", "/livez", "200 while the process lives", "text/plain"),
-    Route("GET", "/healthz", "The same as /livez", "text/plain"),
-    Route(
-        "GET",
-        "/readyz",
-        "200 when the model of every deployed task is loaded and warm, and there is one",
-        "text/plain",
-        error_codes=(*ANYWHERE, "not_ready"),
-    ),
-    METRICS,
-    Route(
-        "GET",
-        "/static_content/{name}",
-        "The files of the page",
-        "*/*",
-        error_codes=STATIC,
-        path_values=STATIC_NAMES,
-    ),
-)
-
-
 def routes_of(task: str, model: Deployed | Unavailable) -> list[Route]:
     """The routes that a task answers, by the kind of its bundle; each of them says why where it cannot be loaded."""
     if isinstance(model, Unavailable):
@@ -113,27 +102,17 @@ def routes_of(task: str, model: Deployed | Unavailable) -> list[Route]:
             for verb in VERBS
         ]
     in_pieces = model.predictor.card.preprocessing.carries_state
-    return [_route(task, endpoint, model) for endpoint in model.kind.ENDPOINTS if endpoint.in_pieces == in_pieces]
-
-
-def _route(task: str, endpoint: Endpoint, model: Deployed) -> Route:
-    return Route(
-        "POST",
-        f"/v1/{task}/{endpoint.verb}",
-        endpoint.summary,
-        endpoint.answer,
-        endpoint.handler,
-        (*WITH_BODY, *endpoint.error_codes),
-        description=endpoint.description,
-        media_types=endpoint.media_types,
-        takes=endpoint.takes,
-        content=endpoint.content,
-        parameters=endpoint.parameters,
-        task=task,
-        model=model,
-        in_pieces=endpoint.in_pieces,
-        explains=endpoint.explains,
-    )
+    return [
+        replace(
+            route,
+            path=f"/v1/{task}/{route.path}",
+            error_codes=(*WITH_BODY, *route.error_codes),
+            task=task,
+            model=model,
+        )
+        for route in model.kind.ROUTES
+        if route.in_pieces == in_pieces
+    ]
 
 
 def explain_missing(path: str, by_path: Mapping[str, Route]) -> str:

@@ -8,6 +8,12 @@ from typing_extensions import TypedDict  # pydantic needs this one before Python
 from convoy.bundles.bundle import Card, Release
 
 CLOSED = ConfigDict(extra="forbid")
+# What the document says of sets, whatever they are of.
+SETS = (
+    "For data like ours a set holds the true label as often as `coverage` says: over all inputs together, or, where "
+    "the card has a threshold per label, for the inputs of each label. The most probable label is always in. Several "
+    "labels mean that the model cannot tell them apart; a set says nothing about inputs that are unlike the data."
+)
 
 
 @with_config(CLOSED)

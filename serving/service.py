@@ -3,32 +3,27 @@
 import gc
 import os
 import shutil
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import bentoml
 from bentoml import Service
-from bentoml._internal.utils import circus
 from bentoml.exceptions import BentoMLException
 from bentoml.images import Image
 from starlette.types import ASGIApp
 
 from convoy.core.paths import DEPLOYED
 from convoy.core.tasks import CURRENT
-from serving import json_log, metrics
+from serving import adapters, json_log, metrics
 from serving.admission import Security
-from serving.connections import take_over_connections
 from serving.deployed import deployed_folder, deployed_tasks
-from serving.endpoints import Endpoints, Work
-from serving.metrics_buffer import Traffic, metrics_buffer
+from serving.metrics import metrics_buffer
 from serving.middleware import Middleware
-from serving.models import DeployedModels
+from serving.models import DeployedModels, Work
 from serving.reloading import Reloader
 from serving.request import TIMEOUT_S
 from serving.request_log import RequestLog
-from serving.stream_state import StateToken, share_key
-from serving.stream_websocket import StreamSocket
+from serving.streams import StateToken, share_key
 
 WORKERS = int(os.environ.get("CONVOY_WORKERS") or 1)  # processes; each has the models in memory
 CHECK_EVERY_S = 1.0  # with the two seconds that a worker takes to start, a killed one is back within four
@@ -39,20 +34,16 @@ try:
     request_log, state_token = RequestLog.from_environment(), StateToken.from_environment()
 except ValueError as error:
     raise SystemExit(str(error)) from None  # a wrong setting ends in a sentence, without a traceback
-# For BentoML's supervisor, which is made after this module is loaded; by itself it looks for dead workers every 10 s.
-circus.create_standalone_arbiter = partial(circus.create_standalone_arbiter, check_delay=CHECK_EVERY_S)
+adapters.look_for_dead_workers_every(CHECK_EVERY_S)
 
 
 class WrappedService(Service[Any]):  # type: ignore[misc]  # bentoml exports it untyped
-    """A service whose app is BentoML's, with Convoy's own routes and inside the middleware."""
+    """A service whose app is BentoML's, inside Convoy's middleware."""
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
-        take_over_connections(WORKERS)
-        app = super().to_asgi(is_main)
-        traffic = Traffic(app)
+        adapters.take_over_connections(WORKERS)
         work = Work(models, request_log.state if request_log else None, state_token)
-        endpoints = Endpoints(work, app, StreamSocket(work.stream_threads, models, request_log))
-        return Middleware(endpoints, models, Security.from_environment(), traffic, request_log)
+        return Middleware(super().to_asgi(is_main), models, Security.from_environment(), work, request_log)
 
 
 class BentoImage(Image):  # type: ignore[misc]  # bentoml exports it untyped
@@ -84,7 +75,7 @@ class Convoy:
         self._reloader.start()
         metrics_buffer.start()
         if request_log is not None:
-            request_log.start()
+            request_log.start(bentoml.server_context.worker_index or 1)
         # The objects of now stay; each full collection would walk through them and stop the process for 150 ms.
         gc.collect()
         gc.freeze()

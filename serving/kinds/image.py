@@ -15,14 +15,15 @@ from convoy.core.rejection import InputRejected
 from convoy.kinds.image.explanation import ImageExplanation, draw_overlay, occlude
 from convoy.kinds.image.items.preprocessing import Polarity, read_size
 from serving.answers import Answer, answer_explanation, answer_predictions, answer_sets, explained_label
+from serving.batching import QUICK_BYTES, QUICK_S
+from serving.bodies import read_images
 from serving.deployed import Deployed
-from serving.errors import RequestError, from_rejection
-from serving.kinds.kind import QUICK_BYTES, QUICK_S, SETS, Endpoint, Json
-from serving.multipart import read_images
-from serving.schemas import CLOSED, Explanation, Method, PredictionsAnswer, SetsAnswer, Warnings
+from serving.errors import Json, RequestError, from_rejection
+from serving.routes import Route
+from serving.schemas import CLOSED, SETS, Explanation, Method, PredictionsAnswer, SetsAnswer, Warnings
 
 if TYPE_CHECKING:
-    from serving.endpoints import Work
+    from serving.models import Work
     from serving.request import RequestContext
 
 # On one core 0.57 ms per image alone, 0.55 by four or more; but the code around the model stays in the caches: a whole
@@ -272,31 +273,34 @@ _CODES = (
     "unknown_field",
 )
 _SEVERAL = _content("repeat the field for several")
-ENDPOINTS = (
-    Endpoint(
+ROUTES = (
+    Route(
+        "POST",
         "predict",
         "Classify one image or several",
-        partial(_answer_images, answer_predictions),
         PredictionsAnswer,
+        partial(_answer_images, answer_predictions),
         _CODES,
         content=_SEVERAL,
         parameters=(_POLARITY,),
     ),
-    Endpoint(
+    Route(
+        "POST",
         "sets",
         "The likely labels of one image or several",
-        partial(_answer_images, answer_sets),
         SetsAnswer,
+        partial(_answer_images, answer_sets),
         (*_CODES, "sets_uncalibrated"),
         content=_SEVERAL,
         parameters=(_POLARITY,),
         description=SETS,
     ),
-    Endpoint(
+    Route(
+        "POST",
         "explain",
         "Which places of an image speak for its label",
-        _answer_explanation,
         ImageExplanationAnswer,
+        _answer_explanation,
         (*_CODES, "explanation_missing"),
         content=_content("one alone", maxItems=1),
         parameters=(_POLARITY, _LABEL, _METHOD),

@@ -20,15 +20,16 @@ from convoy.kinds.text.explanation import (
 )
 from convoy.kinds.text.items.preprocessing import LocatedText
 from serving.answers import Answer, answer_explanation, answer_predictions, answer_sets, explained_label
+from serving.batching import QUICK_BYTES, QUICK_S
+from serving.bodies import read_request
 from serving.deployed import Deployed
 from serving.errors import RequestError, from_rejection
-from serving.json_bodies import read_request
-from serving.kinds.kind import QUICK_BYTES, QUICK_S, SETS, Endpoint
-from serving.schemas import CLOSED, Explanation, PredictionsAnswer, Probability, SetsAnswer
-from serving.stream_answers import StreamAnswer, StreamRequest, answer_request
+from serving.routes import Route
+from serving.schemas import CLOSED, SETS, Explanation, PredictionsAnswer, Probability, SetsAnswer
+from serving.streams import StreamAnswer, StreamRequest, answer_request
 
 if TYPE_CHECKING:
-    from serving.endpoints import Work
+    from serving.models import Work
     from serving.request import RequestContext
 
 # On one core, ms per text of 100 tokens: 0.59 alone, 0.42 by two, 0.38 by four or more; four have the least padding,
@@ -247,41 +248,45 @@ def _omitted_words(text: str, located: LocatedText, head_tokens: int) -> Omitted
 
 _CODES = ("malformed_json", "text_too_long", "invalid_request", "invalid_text")
 _WHOLE = (*_CODES, "blank_text", "too_many_items")
-ENDPOINTS = (
-    Endpoint(
+ROUTES = (
+    Route(
+        "POST",
         "predict",
         "Classify one text or several",
-        partial(_answer_texts, answer_predictions),
         PredictionsAnswer,
+        partial(_answer_texts, answer_predictions),
         _WHOLE,
         takes=TextsRequest,
     ),
-    Endpoint(
+    Route(
+        "POST",
         "sets",
         "The likely labels of one text or several",
-        partial(_answer_texts, answer_sets),
         SetsAnswer,
+        partial(_answer_texts, answer_sets),
         (*_WHOLE, "sets_uncalibrated"),
         takes=TextsRequest,
         description=SETS,
     ),
-    Endpoint(
+    Route(
+        "POST",
         "explain",
         "Which words of a text speak for its label",
-        _answer_explanation,
         TextExplanationAnswer,
+        _answer_explanation,
         (*_CODES, "blank_text", "explanation_missing"),
         takes=TextToExplain,
         explains=True,
         description="Costs about 15 times a prediction: the model reads the text anew up to some of its words; by "
         "occlusion also without each of them, at most 64 times.",
     ),
-    # The same path answers WebSockets, which OpenAPI cannot describe; serving.stream_websocket does.
-    Endpoint(
+    # The same path answers WebSockets, which OpenAPI cannot describe; serving/websockets.py does.
+    Route(
+        "POST",
         "stream",
         "Read a text in pieces; what is known after each word",
-        _answer_piece,
         StreamAnswer,
+        _answer_piece,
         (*_CODES, "word_too_long", "stream_too_long", "state_invalid", "state_outdated"),
         takes=StreamRequest,
         in_pieces=True,

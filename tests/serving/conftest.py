@@ -11,7 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -20,11 +20,13 @@ import pytest
 import tiny_bundles
 from hypothesis import settings
 from starlette.testclient import TestClient
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from convoy.bundles.bundle import Release, digest_of
 from serving.deployed import Deployed, load_task
+from serving.middleware import Middleware
 from serving.models import DeployedModels
+from serving.routes import Handler
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what BentoML's own imports use is not ours to mend
@@ -102,6 +104,19 @@ def stream_model(deployed: Path) -> Deployed:
     return model
 
 
+async def no_bentoml(_scope: Scope, _receive: Receive, _send: Send) -> None:
+    """In place of BentoML's app, which the routes of tasks never ask."""
+    raise AssertionError("BentoML was asked")
+
+
+def layer_with(handler: Handler, model: Deployed) -> Middleware:
+    """The middleware, with `handler` for each route of the task fashion."""
+    models = DeployedModels({"fashion": model})
+    routes = models.by_path.items()
+    models.by_path = {path: replace(route, handler=handler) if route.task else route for path, route in routes}
+    return Middleware(no_bentoml, models)
+
+
 @cache
 def asgi_app() -> ASGIApp:
     """The service's app; made once, since BentoML registers its metrics again for each."""
@@ -144,9 +159,17 @@ def server(deployed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @contextmanager
 def serve(
-    root: Path | None, folder: Path, what: str = "serving.service:service", cwd: Path = ROOT, **environment: str
+    root: Path | None,
+    folder: Path,
+    what: str = "serving.service:service",
+    cwd: Path = ROOT,
+    ready_path: str = "/readyz",
+    **environment: str,
 ) -> Iterator[Server]:
-    """A real `bentoml serve` of what stands in `root`, ready; its log and its home are in `folder`."""
+    """A real `bentoml serve` of what stands in `root`, ready; its log and its home are in `folder`.
+
+    `ready_path` is what answers 200 when it is ready.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -159,7 +182,7 @@ def serve(
         )
     try:
         url = f"http://127.0.0.1:{port}"
-        _wait_until_ready(url, process, folder / "log")
+        _wait_until_ready(url + ready_path, process, folder / "log")
         yield Server(url, port, folder / "log", process.pid)
     finally:
         process.send_signal(signal.SIGTERM)
@@ -174,7 +197,7 @@ def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> 
     for _ in range(300):
         assert process.poll() is None, log.read_text()
         try:
-            if httpx.get(f"{url}/readyz").status_code == 200:
+            if httpx.get(url).status_code == 200:
                 return
         except httpx.TransportError:
             pass

@@ -16,10 +16,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Histogram
 
-from serving.batching import SPREAD, Batcher, EventLoopBatcher, ThreadBatcher
+from serving.batching import SPREAD, Batcher, EventLoopBatcher, ThreadBatcher, Threads
 from serving.deployed import Deployed
 from serving.errors import RequestError
-from serving.threads import Threads
 
 FOREVER = float("inf")
 LARGEST = 4

@@ -12,7 +12,7 @@ import uvicorn
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from serving import connections
+from serving import adapters, connections
 from serving.request import WHOLE_BODY
 
 LIMIT_S = 0.4
@@ -56,7 +56,7 @@ async def echo(receive: Receive, send: Send) -> None:
 def port() -> Iterator[int]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(connections, "HEAD_TIMEOUT_S", LIMIT_S)
-        connections.take_over_connections(workers=2)
+        adapters.take_over_connections(workers=2)
         server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
         with socket.create_server(("127.0.0.1", 0)) as listening:
             serving = threading.Thread(target=server.run, args=([listening],))

@@ -1,5 +1,7 @@
 """deployed/ with missing and bad bundles: the process lives, tells why, and the other tasks keep answering."""
 
+import logging
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -43,7 +45,20 @@ def gone(folder: Path) -> None:
     shutil.rmtree(folder)
 
 
+def pipe(name: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        (folder / name).unlink(missing_ok=True)
+        os.mkfifo(folder / name)
+
+    return change
+
+
 FAULTS = {
+    "a pipe as model": pipe("model.onnx"),
+    "a pipe as manifest": pipe("manifest.json"),
+    "a pipe as release": pipe("release.json"),
+    "a pipe too many": pipe("more"),
+    "a link to nothing": lambda folder: (folder / "more").symlink_to("nowhere"),
     "gone": gone,
     "bit": flip_a_bit,
     "cut": cut_short,
@@ -69,6 +84,41 @@ def test_a_bad_bundle_is_unavailable_with_a_reason_that_names_no_folder_of_the_m
     model = load_task(tmp_path, "fashion")
     assert isinstance(model, Unavailable)
     assert "fashion" in model.reason and str(tmp_path) not in model.reason
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_no_reason_names_the_folder_that_current_leads_to(
+    tmp_path: Path, fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    root, elsewhere = tmp_path / "deployed", tmp_path / "elsewhere"
+    deploy(root, "fashion").rename(elsewhere)
+    (root / "fashion" / "current").unlink()
+    (root / "fashion" / "current").symlink_to(elsewhere)
+    if fault == "other digest":
+        (elsewhere / "release.json").write_text((elsewhere / "release.json").read_text().replace('digest":"', 'x":"'))
+    else:
+        FAULTS[fault](elsewhere)
+    model = load_task(root, "fashion")
+    assert isinstance(model, Unavailable)
+    assert "fashion/current" in model.reason and str(tmp_path) not in model.reason and "elsewhere" not in model.reason
+
+
+def test_folders_with_a_reserved_name_are_no_tasks(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("fashion", "models", "none"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "current").symlink_to("nowhere")
+    with caplog.at_level(logging.ERROR, "bentoml.convoy"):
+        assert deployed_tasks(tmp_path) == deployed_tasks(tmp_path) == ["fashion"]
+    assert caplog.text.count("models is no task") == caplog.text.count("none is no task") == 1
+
+
+def test_a_missing_file_is_no_invalid_bundle(tmp_path: Path) -> None:
+    for name in ("model.onnx", "manifest.json", "release.json"):
+        folder = deploy(tmp_path / name, "fashion")
+        (folder / name).unlink()
+        model = load_task(tmp_path / name, "fashion")
+        assert isinstance(model, Unavailable) and name in model.reason
+        assert model.invalid == (name == "model.onnx"), name
 
 
 def test_a_bundle_of_the_other_task_is_refused(tmp_path: Path) -> None:

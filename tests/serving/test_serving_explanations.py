@@ -10,7 +10,7 @@ import httpx
 import numpy as np
 import pytest
 import tiny_bundles
-from conftest import Server, error_of, without_id
+from conftest import Server, error_of, layer_with, without_id
 from image_files import encode
 from PIL import Image
 from starlette.testclient import TestClient
@@ -22,8 +22,6 @@ from serving.deployed import Deployed
 from serving.kinds.image import Question
 from serving.kinds.image import explain as explain_image
 from serving.kinds.text import explain as explain_text
-from serving.middleware import Middleware
-from serving.models import DeployedModels
 from serving.routes import EXPLANATIONS
 
 IMAGE, TEXT = "/v1/fashion/explain", "/v1/reviews/explain"
@@ -199,7 +197,7 @@ def test_a_bad_question_about_a_text_is_a_clear_4xx(
 def test_explanations_take_no_place_of_predictions_and_more_than_a_few_are_refused(image_model: Deployed) -> None:
     async def crowd() -> tuple[list[int], list[bytes], int]:
         app = Slow()
-        layer = Middleware(app, DeployedModels({"fashion": image_model}))
+        layer = layer_with(app, image_model)
         explained = [asyncio.create_task(send_request(layer, path=IMAGE)) for _ in range(MOST_EXPLANATIONS + 3)]
         await asyncio.sleep(0.05)
         predicted = asyncio.create_task(send_request(layer))

@@ -14,18 +14,18 @@ import psutil
 import pytest
 from conftest import ROOT, serve
 
-from serving.metrics_buffer import FLUSH_EVERY_S
+from serving.metrics import FLUSH_EVERY_S
 
 # Makes a metric, fills the disk, makes many more, makes room again, and counts once more.
 CHILD_IMPORTS = """
 import os, sys
 from contextlib import suppress
 from pathlib import Path
-from serving import prometheus_private
+from serving import adapters
 from serving.metrics import errors_of
 """
 CHILD = """
-prometheus_private.TRY_EVERY_S = 0
+adapters.TRY_EVERY_S = 0
 disk = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
 if "full" in sys.argv:
     fill(disk)

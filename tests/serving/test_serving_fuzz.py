@@ -12,16 +12,15 @@ from conftest import FUZZ, Server
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from serving.bodies import read_images, read_request
 from serving.deployed import Deployed
 from serving.errors import RequestError
-from serving.json_bodies import read_request
 from serving.kinds.image import METHODS, Question
 from serving.kinds.image import explain as explain_image
 from serving.kinds.image import predict as predict_images
 from serving.kinds.text import TextToExplain, read_texts
 from serving.kinds.text import explain as explain_text
 from serving.kinds.text import predict as predict_texts
-from serving.multipart import read_images
 from serving.schemas import Method
 
 pytestmark = pytest.mark.process

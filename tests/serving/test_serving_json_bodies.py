@@ -7,10 +7,10 @@ from typing import TypeVar
 import pytest
 from pydantic import BaseModel
 
+from serving.bodies import read_request
 from serving.errors import RequestError
-from serving.json_bodies import read_request
 from serving.kinds.text import TextsRequest, TextToExplain
-from serving.stream_answers import StreamMessage, StreamRequest
+from serving.streams import StreamMessage, StreamRequest
 
 R = TypeVar("R", bound=BaseModel)
 COUNT = 20_000

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from serving import metrics_buffer as module
-from serving.metrics_buffer import MetricsBuffer
+from serving import metrics as module
+from serving.metrics import MetricsBuffer
 
 BUCKETS = (0.1, 0.5, 1.0)
 

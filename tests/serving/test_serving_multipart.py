@@ -2,8 +2,8 @@
 
 import pytest
 
+from serving.bodies import read_images
 from serving.errors import RequestError
-from serving.multipart import read_images
 
 TYPE = 'multipart/form-data; boundary="edge"'
 

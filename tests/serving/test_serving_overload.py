@@ -6,34 +6,33 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from starlette.types import Message, Scope
+from conftest import layer_with
+from starlette.types import Message
 
 from serving import middleware
 from serving import request as request_module
 from serving.admission import MOST_REQUESTS, Budget, Capacity
+from serving.batching import Threads, with_deadline
 from serving.deployed import Deployed
 from serving.errors import RequestError
 from serving.middleware import Middleware
-from serving.models import DeployedModels
-from serving.threads import Threads, with_deadline
 
 FOREVER = float("inf")
 
 
 class Slow:
-    """An app that answers when it is told to."""
+    """A handler that answers when it is told to."""
 
     def __init__(self) -> None:
         self.go = asyncio.Event()
         self.inside = self.most = 0
 
-    async def __call__(self, _scope: Scope, _receive: object, send: object) -> None:
+    async def __call__(self, *_: object) -> bytes:
         self.inside += 1
         self.most = max(self.most, self.inside)
         await self.go.wait()
         self.inside -= 1
-        await send({"type": "http.response.start", "status": 200, "headers": []})  # type: ignore[operator]
-        await send({"type": "http.response.body", "body": b""})  # type: ignore[operator]
+        return b"{}"
 
 
 async def request(
@@ -64,7 +63,7 @@ def test_more_requests_than_can_be_answered_in_time_get_429_at_once_and_the_othe
 ) -> None:
     async def flood() -> tuple[list[int], int, int]:
         app = Slow()
-        layer = Middleware(app, DeployedModels({"fashion": image_model}))
+        layer = layer_with(app, image_model)
         most = MOST_REQUESTS
         tasks = [asyncio.create_task(request(layer)) for _ in range(most * 10)]
         refused = [await task for task in asyncio.as_completed(tasks[most:])]
@@ -82,7 +81,7 @@ def test_more_requests_than_can_be_answered_in_time_get_429_at_once_and_the_othe
 def test_large_bodies_are_bounded_together_and_small_ones_still_come_in(image_model: Deployed) -> None:
     async def fill() -> list[int]:
         app = Slow()
-        layer = Middleware(app, DeployedModels({"fashion": image_model}))
+        layer = layer_with(app, image_model)
         layer.budget.most_bytes = 3_000_000
         large = [asyncio.create_task(request(layer, bytes(1_000_000))) for _ in range(5)]
         await asyncio.sleep(0.05)

@@ -21,7 +21,7 @@ from prometheus_client import REGISTRY
 from serving import metrics
 from serving.deployed import Deployed, Unavailable, load_task
 from serving.kinds.image import predict as predict_images
-from serving.metrics_buffer import FLUSH_EVERY_S
+from serving.metrics import FLUSH_EVERY_S
 from serving.models import DeployedModels
 from serving.reloading import Reloader
 
@@ -275,12 +275,12 @@ def test_an_error_of_one_look_does_not_end_the_following(
     reloader.start()
     failed = Event()
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         failed.set()
         raise OSError
 
     with monkeypatch.context() as patch:
-        patch.setattr("serving.reloading._read_link", fail)
+        patch.setattr("serving.reloading._read_state", fail)
         assert failed.wait(10)
     folder = deploy(place, "fashion", write_other)
     deadline = time.monotonic() + 10

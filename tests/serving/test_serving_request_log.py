@@ -4,7 +4,6 @@ import base64
 import json
 import os
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from convoy.core import request_log_files
 from serving import request_log as module
 from serving.deployed import Deployed
 from serving.errors import RequestError
-from serving.log_file import LogFile
 from serving.request import RequestContext
 from serving.request_log import RequestLog, Settings
 
@@ -176,41 +174,69 @@ def test_a_malformed_record_ends_no_logging(
 
 
 def test_a_full_file_moves_on_and_the_oldest_goes(tmp_path: Path) -> None:
-    file = LogFile(tmp_path / "log", max_bytes=25, files=3)
+    log = log_of(tmp_path / "log", max_bytes=300, files=3)
     for number in range(12):
-        file.append(b"line %06d\n" % number)
+        log.note("/v1/reviews/predict", b"", answered(request_id=f"number-{number:06d}"))
+    log.write()
     assert [path.name for path in request_log_files.existing(str(tmp_path / "log"))] == ["log", "log.1", "log.2"]
     assert sorted(os.listdir(tmp_path)) == ["log", "log.1", "log.2"]
-    kept = "".join((tmp_path / name).read_text() for name in ("log.2", "log.1", "log"))
-    assert kept.split() == [word for number in range(6, 12) for word in ("line", f"{number:06d}")]
+    kept = [line["id"] for name in ("log.2", "log.1", "log") for line in lines_of(tmp_path / name)]
+    assert 3 <= len(kept) < 12 and kept == [f"number-{number:06d}" for number in range(12 - len(kept), 12)]
     assert all((tmp_path / name).stat().st_mode & 0o777 == 0o600 for name in os.listdir(tmp_path))
+    assert all((tmp_path / name).stat().st_size <= 300 for name in os.listdir(tmp_path))
 
 
-def test_a_failed_rotation_closes_no_other_descriptor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = LogFile(tmp_path / "log", max_bytes=10, files=2)
-    file.append(b"line one\n")
-    really_close, others = os.close, []
-
-    def close(descriptor: int) -> None:
-        """Another thread opens something as soon as the number is free."""
-        really_close(descriptor)
-        if not others:
-            others.append(os.open(tmp_path, os.O_RDONLY))
-            assert others == [descriptor]
-            (tmp_path / "log").symlink_to("elsewhere")  # so that the fresh file cannot be opened
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "close", close)
-        with pytest.raises(OSError, match="symbolic links"):
-            file.append(b"line two\n")
-    os.fstat(others[0])  # raises where the other thread's descriptor was closed
-    os.close(others[0])
+def test_one_file_alone_begins_anew_when_full(tmp_path: Path) -> None:
+    log = log_of(tmp_path / "log", max_bytes=300, files=1)
+    for number in range(12):
+        log.note("/v1/reviews/predict", b"", answered(request_id=str(number)))
+    log.write()
+    assert os.listdir(tmp_path) == ["log"] and (tmp_path / "log").stat().st_size <= 300
+    assert lines_of(tmp_path / "log")[-1]["id"] == "11"
 
 
 def test_half_a_line_that_a_kill_left_spoils_no_other(tmp_path: Path) -> None:
     (tmp_path / "log").write_bytes(b'{"id": "ha')
-    LogFile(tmp_path / "log", 1000, 2).append(b"{}\n")
-    assert (tmp_path / "log").read_bytes() == b'{"id": "ha\n{}\n'
+    log = log_of(tmp_path / "log")
+    log.note("/v1/reviews/predict", b"", answered())
+    log.write()
+    half, whole = (tmp_path / "log").read_text().splitlines()
+    assert half == '{"id": "ha' and json.loads(whole)["id"] == "one"
+
+
+def test_a_file_that_was_moved_away_is_made_anew(tmp_path: Path) -> None:
+    log = log_of(tmp_path / "log")
+    for name in ("first", "second"):
+        log.note("/v1/reviews/predict", b"", answered(request_id=name))
+        log.write()
+        (tmp_path / "log").rename(tmp_path / name)
+    assert [lines_of(tmp_path / name)[0]["id"] for name in ("first", "second")] == ["first", "second"]
+
+
+def test_a_full_disk_costs_its_lines_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """/dev/full takes no byte; what did not go there must not come out later."""
+    outcomes: list[str] = []
+    monkeypatch.setattr(module, "logged_of", str)
+    monkeypatch.setattr(module.metrics_buffer, "count", outcomes.append)
+    log = log_of(tmp_path / "log")
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_make_private", lambda _: None)
+        (tmp_path / "log").symlink_to("/dev/full")
+        log.note("/v1/reviews/predict", b"", answered(request_id="lost"))
+        log.write()
+    (tmp_path / "log").unlink()
+    log.note("/v1/reviews/predict", b"", answered(request_id="kept"))
+    log.write()
+    assert outcomes == ["failed", "written"] and [line["id"] for line in lines_of(tmp_path / "log")] == ["kept"]
+
+
+def test_the_files_of_all_workers_are_found(tmp_path: Path) -> None:
+    for name in ("a.log", "a-2.log", "a.log.1", "a-2.log.10", "a-x.log", "b.log", "a.log.gz", "a[1].log"):
+        (tmp_path / name).touch()
+    found = [path.name for path in request_log_files.existing(str(tmp_path / "a.log"))]
+    assert found == ["a.log", "a-2.log", "a.log.1", "a-2.log.10"]
+    assert request_log_files.of_worker(tmp_path / "a.log", 1).name == "a.log"
+    assert request_log_files.of_worker(tmp_path / "a.log", 2).name == "a-2.log"
 
 
 def test_a_link_in_its_place_is_not_followed(tmp_path: Path) -> None:
@@ -218,18 +244,6 @@ def test_a_link_in_its_place_is_not_followed(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="cannot be written"):
         RequestLog.from_environment({"CONVOY_REQUEST_LOG": str(tmp_path / "log")})
     assert not (tmp_path / "elsewhere").exists()
-
-
-def test_several_that_write_and_rotate_at_once_lose_no_line_and_tear_none(tmp_path: Path) -> None:
-    def write(worker: int) -> None:
-        file = LogFile(tmp_path / "log", max_bytes=2000, files=1000)
-        for number in range(200):
-            file.append(b'{"worker": %d, "number": %d}\n' % (worker, number))
-
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(write, range(4)))
-    lines = [line for path in request_log_files.existing(str(tmp_path / "log")) for line in lines_of(path)]
-    assert sorted((line["worker"], line["number"]) for line in lines) == [(w, n) for w in range(4) for n in range(200)]
 
 
 @pytest.mark.process
@@ -251,9 +265,12 @@ def test_a_real_service_logs_each_request_and_nothing_of_what_was_sent(deployed:
             time.sleep(0.1)
         else:
             raise AssertionError(metrics)
-    lines = {line["id"]: line for line in lines_of(file)}
-    assert set(lines) == set(answers_by_id) and file.stat().st_mode & 0o777 == 0o600
-    written = file.read_text()
+    files = request_log_files.existing(f"{tmp_path}/requests/")
+    assert {path.name for path in files} <= {"requests.jsonl", "requests-2.jsonl"} and file in files
+    assert all(path.stat().st_mode & 0o777 == 0o600 for path in files)
+    lines = {line["id"]: line for path in files for line in lines_of(path)}
+    assert set(lines) == set(answers_by_id)
+    written = "".join(path.read_text() for path in files)
     assert not any(word in written for word in ("nobody", "browser", "SECRET", "evil"))
     release = text.json()["model"]
     text_line = lines["mine-1"]

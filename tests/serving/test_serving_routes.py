@@ -11,7 +11,7 @@ from image_files import encode, png_of
 from PIL import Image
 from starlette.testclient import TestClient
 
-from serving.routes import METRICS
+from serving.models import METRICS
 
 IMAGES = "/v1/fashion/predict"
 TEXTS = "/v1/reviews/predict"

@@ -11,7 +11,7 @@ from conftest import deploy
 from convoy.bundles.streaming import StreamState, begin, read
 from serving.deployed import Deployed, load_task
 from serving.errors import RequestError
-from serving.stream_state import KEY_VARIABLE, MAX_CHARACTERS, StateToken, share_key
+from serving.streams import KEY_VARIABLE, MAX_CHARACTERS, StateToken, share_key
 
 STATE_TOKEN = StateToken(b"a key of at least sixteen characters")
 ALPHABET = string.ascii_letters + string.digits + "-_"

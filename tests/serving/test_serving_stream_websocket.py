@@ -18,7 +18,7 @@ from conftest import WRITERS, Server, deploy, error_of, serve
 from httpx_ws import AsyncWebSocketSession, WebSocketDisconnect, aconnect_ws, connect_ws
 
 from convoy.bundles.bundle import read_release
-from serving import connections, stream_websocket
+from serving import connections, websockets
 from serving.deployed import Deployed
 
 pytestmark = pytest.mark.process
@@ -145,7 +145,7 @@ def test_a_client_that_reads_nothing_is_ended_and_keeps_nobody(server: Server) -
         for _ in range(5):
             with connect_ws(f"{server.url}{PATH}") as other:
                 assert send_piece(other, "good ")["words"]
-        assert slow.ends_within_s(stream_websocket.SEND_S + 20)
+        assert slow.ends_within_s(websockets.SEND_S + 20)
     time.sleep(1)
     assert counted(server, 'convoy_dropped_streams_total{why="slow"') == before + 1
 

@@ -20,14 +20,13 @@ from starlette.websockets import WebSocketDisconnect
 
 from convoy.bundles.predictor import Predictor
 from convoy.bundles.streaming import begin, read
-from serving import stream_websocket, websocket_gate
+from serving import websockets
 from serving.admission import Security
+from serving.batching import Threads, usable_cores
 from serving.deployed import Deployed, load_task
 from serving.models import DeployedModels
-from serving.stream_answers import answer_message
-from serving.stream_websocket import StreamSocket
-from serving.threads import Threads, usable_cores
-from serving.websocket_gate import WebSocketGate
+from serving.streams import answer_message
+from serving.websockets import StreamSocket, WebSocketGate
 
 PATH = "/v1/reviews-stream/stream"
 TEXT = "The good film isn't bad,<br /><br />it is  the bad film\u2026 and the good one"
@@ -129,7 +128,7 @@ def test_what_cannot_be_read_is_refused_and_never_repeated(
         assert error["code"] == code and set(error) == {"code", "message", "request_id"}
         with pytest.raises(WebSocketDisconnect) as ended:
             socket.receive_text()
-        assert ended.value.code == stream_websocket.VIOLATION
+        assert ended.value.code == websockets.VIOLATION
 
 
 @pytest.mark.parametrize(
@@ -167,7 +166,7 @@ class Connection:
             "path": PATH,
             "query_string": b"",
             "headers": [(b"host", b"localhost")],
-            "extensions": {websocket_gate.RESPONSE: {}},
+            "extensions": {websockets.RESPONSE: {}},
             "convoy.abort": self.aborted.set,
             **scope,
         }
@@ -201,12 +200,12 @@ def app_of(model: Deployed, most_streams: int = 2, **security: Any) -> tuple[Web
 
 
 def test_a_client_that_says_nothing_is_dropped(stream_model: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream_websocket, "IDLE_S", 0.05)
+    monkeypatch.setattr(websockets, "IDLE_S", 0.05)
     connection = Connection("good ")
     app, _ = app_of(stream_model)
     asyncio.run(app(connection.scope, connection.receive, connection.send))
     assert connection.kinds == ["accept", "send", "close"]
-    assert (connection.sent[-1]["code"], connection.sent[-1]["reason"]) == (stream_websocket.VIOLATION, "idle")
+    assert (connection.sent[-1]["code"], connection.sent[-1]["reason"]) == (websockets.VIOLATION, "idle")
 
 
 @pytest.mark.parametrize(("blank", "at_once"), [("", 1), (" ", 1), ("\n", 1), ("", 1_000)])
@@ -214,7 +213,7 @@ def test_pieces_without_words_keep_no_stream_open(
     stream_model: Deployed, monkeypatch: pytest.MonkeyPatch, blank: str, at_once: int
 ) -> None:
     """Neither one now and then, nor so many that the next one is always there."""
-    monkeypatch.setattr(stream_websocket, "IDLE_S", 0.2)
+    monkeypatch.setattr(websockets, "IDLE_S", 0.2)
     connection, (app, _) = Connection("good "), app_of(stream_model)
 
     async def run() -> None:
@@ -230,8 +229,8 @@ def test_pieces_without_words_keep_no_stream_open(
 
 
 def test_a_stream_with_words_ends_at_its_age(stream_model: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream_websocket, "IDLE_S", 0.3)
-    monkeypatch.setattr(stream_websocket, "LONGEST_S", 0.6)
+    monkeypatch.setattr(websockets, "IDLE_S", 0.3)
+    monkeypatch.setattr(websockets, "LONGEST_S", 0.6)
     connection, (app, _) = Connection(), app_of(stream_model)
 
     async def run() -> float:
@@ -245,7 +244,7 @@ def test_a_stream_with_words_ends_at_its_age(stream_model: Deployed, monkeypatch
 
     assert asyncio.run(run()) >= 0.6
     assert connection.kinds[-1] == "close"
-    assert (connection.sent[-1]["code"], connection.sent[-1]["reason"]) == (stream_websocket.GOING_AWAY, "expired")
+    assert (connection.sent[-1]["code"], connection.sent[-1]["reason"]) == (websockets.GOING_AWAY, "expired")
 
 
 def test_a_withdrawn_task_ends_its_streams(stream_model: Deployed) -> None:
@@ -260,7 +259,7 @@ def test_a_withdrawn_task_ends_its_streams(stream_model: Deployed) -> None:
 
     asyncio.run(run())
     assert connection.kinds == ["accept", "send", "close"]
-    assert (connection.sent[-1]["code"], connection.sent[-1]["reason"]) == (stream_websocket.GOING_AWAY, "withdrawn")
+    assert (connection.sent[-1]["code"], connection.sent[-1]["reason"]) == (websockets.GOING_AWAY, "withdrawn")
 
 
 def test_a_message_is_limited_as_a_body(stream_model: Deployed) -> None:
@@ -276,8 +275,8 @@ def test_a_message_is_limited_as_a_body(stream_model: Deployed) -> None:
 
 @pytest.mark.process
 def test_pieces_that_would_wait_too_long_are_refused(stream_model: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream_websocket, "TIMEOUT_S", 0.4)
-    monkeypatch.setattr(stream_websocket, "answer_message", slowly(0.05))
+    monkeypatch.setattr(websockets, "TIMEOUT_S", 0.4)
+    monkeypatch.setattr(websockets, "answer_message", slowly(0.05))
     models = DeployedModels({"reviews-stream": stream_model})
     socket = StreamSocket(Threads(1), models)
     app = WebSocketGate(socket, models, Security(), most_streams=40)
@@ -300,9 +299,7 @@ def test_pieces_that_would_wait_too_long_are_refused(stream_model: Deployed, mon
     asyncio.run(run())
     refused = [client for client in connections[1:] if client.kinds[-1] == "close"]
     codes = {json.loads(client.sent[-2]["text"])["error"]["code"] for client in refused}
-    assert codes == {"overloaded"} and {client.sent[-1]["code"] for client in refused} == {
-        stream_websocket.TRY_AGAIN_LATER
-    }
+    assert codes == {"overloaded"} and {client.sent[-1]["code"] for client in refused} == {websockets.TRY_AGAIN_LATER}
     assert 1 <= 39 - len(refused) < 10 and connections[0].kinds[-1] == "send"
     assert socket.capacity.inside == 0
 
@@ -322,7 +319,7 @@ def test_pieces_take_no_thread_of_predictions(client: TestClient, monkeypatch: p
         free.wait(10)
         return answer_message(*about)
 
-    monkeypatch.setattr(stream_websocket, "answer_message", wait)
+    monkeypatch.setattr(websockets, "answer_message", wait)
     large = tiny_bundles.png(200, (300, 300))  # too large for the event loop: it needs a thread
     headers = {"content-type": "image/png", "x-request-timeout-ms": "3000"}
     with ExitStack() as opened:
@@ -338,7 +335,7 @@ def test_pieces_take_no_thread_of_predictions(client: TestClient, monkeypatch: p
 def test_a_client_that_reads_nothing_is_dropped_at_once(
     stream_model: Deployed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream_websocket, "SEND_S", 0.05)
+    monkeypatch.setattr(websockets, "SEND_S", 0.05)
     connection = Connection("good ", reads=False)
     app, _ = app_of(stream_model)
     asyncio.run(app(connection.scope, connection.receive, connection.send))
@@ -415,11 +412,11 @@ def test_what_fails_inside_is_told_without_a_word_of_the_cause(
     def fail(*_: object) -> None:
         raise RuntimeError("marker")
 
-    monkeypatch.setattr(stream_websocket, "answer_message", fail)
+    monkeypatch.setattr(websockets, "answer_message", fail)
     connection = Connection("good ")
     app, _ = app_of(stream_model)
     asyncio.run(app(connection.scope, connection.receive, connection.send))
-    assert connection.kinds == ["accept", "send", "close"] and connection.sent[-1]["code"] == stream_websocket.FAILURE
+    assert connection.kinds == ["accept", "send", "close"] and connection.sent[-1]["code"] == websockets.FAILURE
     assert "internal_error" in connection.sent[1]["text"] and "marker" not in connection.sent[1]["text"]
 
 

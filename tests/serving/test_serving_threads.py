@@ -8,15 +8,14 @@ from types import FrameType
 
 import pytest
 import tiny_bundles
-from conftest import ROOT
+from conftest import ROOT, no_bentoml
 from test_serving_overload import request as send_request
 
+from serving.bodies import read_images
 from serving.deployed import Deployed
-from serving.endpoints import Endpoints, Work
 from serving.kinds import image as kind
 from serving.middleware import Middleware
-from serving.models import DeployedModels
-from serving.multipart import read_images
+from serving.models import DeployedModels, Work
 from serving.request import RequestContext
 
 PNG = tiny_bundles.png(80)
@@ -37,7 +36,7 @@ def test_an_image_request_enters_few_files(image_model: Deployed) -> None:
             entered.add(frame.f_code.co_filename)
 
     async def ask_twice() -> int:
-        layer = Middleware(Endpoints(Work(models), None), models)  # type: ignore[arg-type]
+        layer = Middleware(no_bentoml, models)
         await send_request(layer, PNG)  # computes what stays
         sys.setprofile(note)
         try:

@@ -1,9 +1,9 @@
 """Lock files: each held by one process at a time, and free again when that process ends, however it ends.
 
 `filelock.lock_descriptor` is the system's lock (flock) of an open file. `FileLock`, its lock of a path, is not used: it
-makes missing folders, and stage.py reads and writes the content of the file. Two locks are taken elsewhere, in
-atomic.py and serving/log_file.py: they lock a data file that is open anyway, wait in the system's queue instead of
-polling every 50 ms, and must not wait for ever where a file system refuses all locks.
+makes missing folders, and stage.py reads and writes the content of the file. One lock is taken elsewhere, in atomic.py:
+it locks a data file that is open anyway, waits in the system's queue instead of polling every 50 ms, and must not wait
+for ever where a file system refuses all locks.
 """
 
 from collections.abc import Callable, Iterator

@@ -137,9 +137,10 @@ def _find_requests(text: str, index: Index) -> list[Match]:
 
 
 def _request_lines(request_log: str, request_id: str) -> list[dict[str, Any]]:
-    """The lines with this id, the newest first."""
-    files = request_log_files.existing(request_log)
+    """The lines with this id, the newest first: a client may send an id twice."""
+    files = request_log_files.existing(request_log)  # each worker of the service has its own
     lines = [line for path in files for line in reversed(_lines_with(path, request_id.encode()))]
+    lines.sort(key=lambda line: str(line.get("at")), reverse=True)
     return [line for line in lines if line.get("id") == request_id]
 
 

@@ -1,28 +1,28 @@
-"""WebSockets of /v1/<task>/stream: a message with a piece of a text -> a message with the predictions after it."""
+"""WebSockets of /v1/<task>/stream: let in or refused; then a piece of a text -> the predictions after it."""
 
 import asyncio
 import logging
+import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from convoy.bundles.streaming import StreamState, begin
-from serving.admission import Capacity
-from serving.connections import ABORT
+from serving.admission import Capacity, Security
+from serving.batching import Threads, with_deadline
 from serving.deployed import Deployed, require_loaded
-from serving.errors import RequestError
-from serving.kinds.kind import JSON
-from serving.metrics import dropped_of, errors_of
-from serving.metrics_buffer import metrics_buffer
+from serving.errors import JSON, RequestError
+from serving.metrics import dropped_of, errors_of, metrics_buffer, open_streams
 from serving.models import DeployedModels
-from serving.request import TIMEOUT_S, RequestContext
+from serving.request import ABORT, TIMEOUT_S, RequestContext, checked_headers
 from serving.request_log import RequestLog
-from serving.routes import PIECES
-from serving.stream_answers import answer_message
-from serving.threads import Threads, with_deadline
-from serving.websocket_gate import MAX_STREAMS
+from serving.routes import PIECES, explain_missing
+from serving.streams import answer_message
 
+MAX_STREAMS = 256  # open at once in one worker; each holds a state of some 2 kB, and a connection
+RESPONSE = "websocket.http.response"  # ASGI's extension for an answer instead of a connection; uvicorn supports it
 IDLE_S = 120.0  # between two pieces with words: longer than a writer pauses
 # Of a connection, which keeps its model in memory even after another one is deployed. Longer than most talks.
 LONGEST_S = 4 * 3600.0
@@ -32,6 +32,45 @@ ABORT_AFTER_S = 15.0  # after the last message: a client that has not read it by
 GOING_AWAY, VIOLATION, FAILURE, TRY_AGAIN_LATER = 1001, 1008, 1011, 1013
 OVERLOADED = "as many pieces as can be read in time are waiting; connect and begin the text again after a second"
 logger = logging.getLogger("bentoml.convoy")
+
+
+class WebSocketGate:
+    """The outer layer of WebSockets: Host, Origin and key are checked as of a request."""
+
+    def __init__(
+        self, app: ASGIApp, models: DeployedModels, security: Security, most_streams: int = MAX_STREAMS
+    ) -> None:
+        self._app, self._models, self._security, self._most_streams = app, models, security, most_streams
+        self._open = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        context = scope["convoy"] = RequestContext()
+        context.request_id = secrets.token_hex(8)  # until the headers are read
+        await receive()
+        try:
+            route = self._models.by_path.get(scope["path"])
+            if route is None or not route.in_pieces:
+                raise RequestError("not_found", explain_missing(scope["path"], self._models.by_path))
+            self._security.check(checked_headers(scope, context))
+            context.route, context.task = route, route.task
+            if scope["query_string"]:
+                raise RequestError("invalid_parameter", "this route takes no parameter")
+            with self._count_open():
+                await self._app(scope, receive, send)
+        except RequestError as error:  # all are raised before the connection is accepted
+            await _refuse(error, context, scope, send)
+
+    @contextmanager
+    def _count_open(self) -> Iterator[None]:
+        if self._open >= self._most_streams:
+            raise RequestError("overloaded", "as many streams as can be served are open; ask again after Retry-After")
+        self._open += 1
+        metrics_buffer.set_gauge(open_streams(), self._open)
+        try:
+            yield
+        finally:
+            self._open -= 1
+            metrics_buffer.set_gauge(open_streams(), self._open)
 
 
 class StreamSocket:
@@ -78,7 +117,7 @@ class StreamSocket:
                 piece.error, piece.status = error, error.status
                 metrics_buffer.count(errors_of(error.code, piece.task or "none"))
                 self._note(piece)
-                await _send(send, error.body(context.request_id, {}))
+                await _send(send, error.body(context.request_id))
                 # A client that has sent more pieces must not go on as if this one had been read.
                 await _close(send, _close_code(error), error.code)
                 return
@@ -170,3 +209,14 @@ def _piece_context(connection: RequestContext, model: Deployed, message: Message
     text = message.get("text")
     piece.body = message.get("bytes") or b"" if text is None else text.encode("utf-8", "surrogatepass")
     return piece
+
+
+async def _refuse(error: RequestError, context: RequestContext, scope: Scope, send: Send) -> None:
+    metrics_buffer.count(errors_of(error.code, context.task or "none"))
+    if RESPONSE not in scope.get("extensions", {}):
+        await send({"type": "websocket.close", "code": 1000, "reason": ""})
+        return
+    error.headers = {"connection": "close", **error.headers}
+    headers, body = context.error_response(error)
+    await send({"type": f"{RESPONSE}.start", "status": error.status, "headers": headers})
+    await send({"type": f"{RESPONSE}.body", "body": body})
