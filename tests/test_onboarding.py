@@ -308,7 +308,7 @@ def test_another_delimiter_is_named_with_the_remedy(place: Path, suffix: str, he
         lines = [found.join([*header.split(found)[:-2], f"{cell} {n}", "ab"[n % 2]]) for n in range(40)]
         path.write_text("\n".join([header, *lines]))
         code, _, error = init(path)
-        assert code == 1 and f"its columns are divided by {found!r}, those of {suffix} are by " in error
+        assert code == 1 and f"its columns are separated by {found!r}, those of {suffix} by " in error
         assert f"pandas.read_csv('t{suffix}', sep={found!r}).to_json('again.jsonl', " in error
 
 

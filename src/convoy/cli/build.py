@@ -36,8 +36,15 @@ def init(
     wanted_labels = tuple(name.strip() for name in labels.split(",")) if labels else None
     table = {key: name for key, name in (("content", content), ("label", label), ("split", split)) if name}
     other_encoding = encoding if encoding != "utf-8" else None
-    others = {"task": task, "from": source, "kind": kind, "replace": replace or None, "encoding": other_encoding,
-              "labels": labels, **table}  # fmt: skip
+    others = {
+        "task": task,
+        "from": source,
+        "kind": kind,
+        "replace": replace or None,
+        "encoding": other_encoding,
+        "labels": labels,
+        **table,
+    }
     try:
         if remove is not None:
             onboarding.require_alone(remove, others)

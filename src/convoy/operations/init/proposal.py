@@ -53,8 +53,10 @@ def _propose_columns(detected: Detected, survey: Survey, replaced: str) -> dict[
     values = {key: Value(value) for key, value in table.model_dump().items()}
     if detected.source != "table":
         return values
-    reasons = {key: reason or template.comment_of(replaced, key, getattr(table, key))
-               for key, reason in detected.reasons.items()}  # fmt: skip
+    reasons = {
+        key: reason or template.comment_of(replaced, key, getattr(table, key))
+        for key, reason in detected.reasons.items()
+    }
     reasons["split"] = "as found in the table" if survey.splits else "where there is one, and given_splits is true"
     return values | {key: Value(getattr(table, key), reason) for key, reason in reasons.items()}
 

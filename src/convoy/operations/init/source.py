@@ -175,7 +175,7 @@ def _require_delimiter(table: Path, encoding: str) -> None:
     found = next((other for other in ";\t|," if other in header), expected)
     if expected not in header and found != expected:
         raise SourceRefused(
-            f"{table}: its columns are divided by {found!r}, those of {table.suffix} are by {expected!r}; write it "
-            f"again, for example: python -c \"import pandas; pandas.read_csv('{table.name}', sep={found!r}).to_json("
+            f"{table}: its columns are separated by {found!r}, those of {table.suffix} by {expected!r}; convert "
+            f"it, for example: python -c \"import pandas; pandas.read_csv('{table.name}', sep={found!r}).to_json("
             "'again.jsonl', orient='records', lines=True)\""
         )
