@@ -192,7 +192,7 @@ def test_a_missing_header_is_told(place: Path) -> None:
 def test_another_encoding_of_some_lines_is_told(place: Path) -> None:
     lines = [f"a text of {'£' if n % 9 == 0 else ''}{n},{'ab'[n % 2]}" for n in range(60)]
     (place / "t.csv").write_text("\n".join(["text,label", *lines]), encoding="latin-1")
-    assert "--encoding states another encoding, as latin-1" in init(place / "t.csv")[1]
+    assert "some are not utf-8: --encoding states another, as latin-1" in init(place / "t.csv")[1]
     assert "--encoding states another" not in init(place / "t.csv", "--encoding", "latin-1")[1]
 
 
@@ -400,7 +400,7 @@ def mistakes(place: Path) -> Mapping[str, tuple[object, tuple[str, ...], str]]:
         "one label": (one, (), "only the label 'good' was found, at least two labels are expected: a folder per"),
         "encoding of files": (latin, (), "no usable item was found"),
         "encoding of a table": (wide, (), "begins with the mark of utf-16, stated is utf-8; state utf-16"),
-        "no encoding": (latin, ("--encoding", "klingon"), "'klingon' is no encoding"),
+        "no encoding": (case, ("--encoding", "klingon"), "--encoding is 'klingon', which Python does not know"),
         "two tables": (two, (), "holds several tables: a.csv, b.csv; name one of them with --from"),
         "a column alone": (lone, (), "has the column 'label' alone; one of the text itself is expected beside it"),
         "no labels": (same, (), "no column looks like labels among one, two; name"),

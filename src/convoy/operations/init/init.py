@@ -1,5 +1,6 @@
 """`python -m convoy init`: survey a source, propose its entries, and write them to params.yaml; or take a task out."""
 
+import codecs
 import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -111,7 +112,7 @@ def _tell(lines: Iterator[str], say: Say) -> None:
 
 
 def _require_usable(name: str, stated: Stated) -> None:
-    """Raise InitRefused for a name, a kind or labels that cannot be."""
+    """Raise InitRefused for a name, a kind, an encoding or labels that cannot be."""
     problem = tasks.problem_of_name(name, is_task=True)
     if len(name) > LONGEST:
         problem = f"it has {len(name)} characters, {LONGEST} are the most"
@@ -121,6 +122,12 @@ def _require_usable(name: str, stated: Stated) -> None:
         raise InitRefused(f"--task is {name!r}: {problem}")
     if stated.kind not in (None, *KINDS):
         raise InitRefused(f"--kind is {stated.kind!r}, expected is one of {', '.join(KINDS)}")
+    try:
+        codecs.lookup(stated.encoding)
+    except LookupError:
+        raise InitRefused(
+            f"--encoding is {stated.encoding!r}, which Python does not know; utf-8 is the usual one"
+        ) from None
     if stated.labels is not None and len(stated.labels) < 2:
         raise InitRefused(f"--labels is {stated.labels[0]!r}, expected are two at least, with commas between")
 

@@ -49,16 +49,11 @@ def _propose_source(detected: Detected, survey: Survey) -> dict[str, Value]:
 
 def _propose_columns(detected: Detected, survey: Survey, replaced: str) -> dict[str, Value]:
     """The columns of a table; of other sources, what the entry must have."""
-    table = detected.params.table
-    values = {key: Value(value) for key, value in table.model_dump().items()}
-    if detected.source != "table":
-        return values
-    reasons = {
-        key: reason or template.comment_of(replaced, key, getattr(table, key))
-        for key, reason in detected.reasons.items()
-    }
-    reasons["split"] = "as found in the table" if survey.splits else "where there is one, and given_splits is true"
-    return values | {key: Value(getattr(table, key), reason) for key, reason in reasons.items()}
+    columns = detected.params.table.model_dump()
+    reasons = {key: why or template.comment_of(replaced, key, columns[key]) for key, why in detected.reasons.items()}
+    if detected.source == "table":
+        reasons["split"] = "as found in the table" if survey.splits else "where there is one, and given_splits is true"
+    return {key: Value(value, reasons.get(key, "")) for key, value in columns.items()}
 
 
 def _propose_shares(survey: Survey) -> dict[str, Value]:

@@ -72,10 +72,10 @@ def detect(stated: Stated, kept: Mapping[str, str] | None = None) -> Detected:
     of_arrays = [kind for kind in stated.kinds if registry.is_for("arrays", kind)]
     if is_arrays and len(of_arrays) == 1:
         detected = Detected(of_arrays[0], params.model_copy(update={"source": "arrays"}))
-    elif table := _find_table(stated):
-        return _detect_table(table, stated, params, kept or {})
     else:
-        doubts = tuple(_describe_unused(stated))
+        table, doubts = _find_table(stated)
+        if table:
+            return _detect_table(table, stated, params, kept or {})
         detected = Detected(stated.kind or kind_of_files(path), params, doubts=doubts)
     for name in stated.columns:
         raise SourceRefused(f"--{name} names a column of a table; {path} is {READ[detected.source]}; leave it out")
@@ -113,48 +113,41 @@ def _detect_table(table: Path, stated: Stated, params: SourceParams, kept: Mappi
     return Detected(kind, params, chooser.reasons, tuple(chooser.doubts))
 
 
-def _find_table(stated: Stated) -> Path | None:
-    """The table that is meant; None for a folder or an archive of files. Raises SourceRefused where it is neither.
+def _find_table(stated: Stated) -> tuple[Path | None, tuple[str, ...]]:
+    """The table that is meant; None for a folder or an archive of files, and why its tables are not meant.
 
-    Beside folders a table may be about something else, unless it names files of a kind.
+    Raises SourceRefused where it is neither.
     """
     path = stated.path
     if is_archive(path):
-        return None
+        return None, ()
     if path.is_file():
         if path.suffix.lower() not in tables.SUFFIXES:
             raise SourceRefused(f"{path} is neither a table ({', '.join(tables.SUFFIXES)}) nor an archive")
-        return path
-    found = _tables_in(path)
-    if any(file.is_dir() for file in path.iterdir()):
-        found = [file for file in found if _names_files(file, stated)]
-    if len(found) > 1:
-        names = ", ".join(file.name for file in found)
+        return path, ()
+    beside_folders = any(file.is_dir() for file in path.iterdir())
+    found = {file: _why_unused(file, stated) if beside_folders else "" for file in _tables_in(path)}
+    used = [file for file, why in found.items() if not why]
+    if len(used) > 1:
+        names = ", ".join(file.name for file in used)
         raise SourceRefused(f"{path} holds several tables: {names}; name one of them with --from")
-    return found[0] if found else None
+    return next(iter(used), None), tuple(filter(None, found.values()))
 
 
 def _tables_in(folder: Path) -> list[Path]:
     return sorted(file for file in folder.iterdir() if file.suffix.lower() in tables.SUFFIXES)
 
 
-def _names_files(table: Path, stated: Stated) -> bool:
+def _why_unused(table: Path, stated: Stated) -> str:
+    """Why a table beside folders, which may be about something else, is not the source; "" where it names files."""
     try:
         rows = _sample_rows(table, stated.encoding)
-    except SourceRefused:
-        return False
-    return kind_of_named_files(rows, table.parent, stated.kinds) is not None
-
-
-def _describe_unused(stated: Stated) -> Iterator[str]:
-    """The tables beside folders that name no files there."""
-    for table in _tables_in(stated.path) if stated.path.is_dir() else ():
-        try:
-            cells = ", ".join(repr(str(cell)[:80]) for cell in _sample_rows(table, stated.encoding)[0].values())
-        except SourceRefused as refused:
-            yield f"{table.name} is not used: {refused}"
-        else:
-            yield f"{table.name} is not used: no cell is the path of a file, relative to it (first row: {cells})"
+    except SourceRefused as refused:
+        return f"{table.name} is not used: {refused}"
+    if kind_of_named_files(rows, table.parent, stated.kinds):
+        return ""
+    cells = ", ".join(repr(str(cell)[:80]) for cell in rows[0].values())
+    return f"{table.name} is not used: no cell is the path of a file, relative to it (first row: {cells})"
 
 
 def _sample_rows(table: Path, encoding: str) -> list[dict[str, object]]:

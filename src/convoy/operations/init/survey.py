@@ -51,7 +51,7 @@ class Survey:
         rejected = [rejection for rejection in self.rejections if not rejection.ignored]
         yield from (f"  {rejection.name}: {rejection.message}" for rejection in rejected[:5])
         if any(rejection.message.startswith(f"not {self.encoding}: ") for rejection in rejected):
-            yield "--encoding states another encoding, as latin-1 or cp1252"
+            yield f"some are not {self.encoding}: --encoding states another, as latin-1 or cp1252"
 
     def warn_of_rare(self, limit: str, minimum: int | None) -> Iterator[str]:
         """Labels that will stop the pipeline: too few to train on and to divide, or fewer than `limit` says."""
