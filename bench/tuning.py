@@ -1,7 +1,8 @@
-"""Trials per hour of two workers of one thread against one of two threads -> a report; about 10 minutes."""
+"""Trials per hour of two processes of one thread against one of two threads -> a report; about 10 minutes."""
 
 import tempfile
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,8 +10,6 @@ from typing import Annotated, Any
 import optuna
 import typer
 import yaml
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 
 from bench import machine
 from bench.contest import Contest, Ratio, hold, table
@@ -41,7 +40,7 @@ class Tuning:
     place: Place
 
     def contest(self) -> Contest:
-        """Two workers against one, on the same cores."""
+        """Two processes against one, on the same cores."""
         return Contest(
             "trials per hour",
             self.size.rounds,
@@ -63,14 +62,16 @@ class Tuning:
         counts: dict[Split, int] = {"train": self.size.train[self.candidate.name], "validation": self.size.validation}
         self.place.lay(params_on_cpu(), self.candidate.data, counts)
 
-    def run(self, workers: int) -> float:
+    def run(self, processes: int) -> float:
         """Trials per hour from the first one's start to the last one's end: a long study does not wait for Python."""
-        with tempfile.TemporaryDirectory(dir=self.place.folder) as folder:
-            journal = Path(folder, "study.journal")
+        with tempfile.TemporaryDirectory(dir=self.place.folder) as folder, ThreadPoolExecutor(processes) as pool:
+            study_file = Path(folder, "study.db")
             words = ["--candidate", self.candidate.name, "--epochs", "1"]
-            words += ["--trials", str(self.size.trials), "--workers", str(workers), "--storage", str(journal)]
-            self.place.run("convoy", "tune", *words, MLFLOW_TRACKING_URI=self.place.store)
-            study = optuna.load_study(study_name=None, storage=JournalStorage(JournalFileBackend(str(journal))))
+            words += ["--trials", str(self.size.trials), "--storage", str(study_file)]
+            variables = {"MLFLOW_TRACKING_URI": self.place.store, "OMP_NUM_THREADS": str(2 // processes)}
+            for done in [pool.submit(self.place.run, "convoy", "tune", *words, **variables) for _ in range(processes)]:
+                done.result()
+            study = optuna.load_study(study_name=None, storage=f"sqlite:///{study_file}")
             trials = study.get_trials(deepcopy=False)
         starts = [trial.datetime_start for trial in trials if trial.datetime_start]
         ends = [trial.datetime_complete for trial in trials if trial.datetime_complete]

@@ -9,18 +9,16 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import built_pipeline
 import pytest
-import tiny_bundles
 from mlflow_store import open_empty_store
 from test_ports import free_port
 
-from convoy.bundles.bundle import Release, digest_of
-from convoy.operations.doctor import doctor, machine, stores, versions
+from convoy.operations.doctor import doctor, machine, stores
 from convoy.operations.doctor.doctor import Check
-from convoy.release import deployment
 from convoy.tracking import mlflow_runs, settings
 
 pytestmark = pytest.mark.mlflow
@@ -50,31 +48,15 @@ def test_every_finding_that_is_not_well_has_a_remedy_and_one_line(place: Path) -
         assert "\n" not in finding.says + finding.remedy
 
 
-def test_floors_are_those_of_pyproject(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packages_are_compared_with_the_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "is not here" in found(stores.check_lock).says
     monkeypatch.chdir(REPOSITORY)
-    assert found(versions.check_python).state == "ok"
-    assert {finding.state for finding in versions.check_packages()} <= {"ok", "warning"}
-    real = versions._installed_version
-    monkeypatch.setattr(versions, "_installed_version", lambda name: "12.3.0" if name == "pillow" else real(name))
-    old = found(versions.check_packages, "packages of base")
-    assert old.state == "broken" and "pillow 12.3.0 (>=13.0.0 is needed)" in old.says
-    assert old.remedy == "`uv pip install -c requirements.lock '.'`"
-    assert "pillow 12.3.0 (==" in found(versions.check_lock).says
-    monkeypatch.setattr(versions, "_installed_version", lambda name: None if name == "mlflow" else real(name))
-    missing = found(versions.check_packages, "packages of train")
-    assert missing.state == "warning" and "missing: mlflow" in missing.says
-
-
-def test_elsewhere_the_floors_are_those_of_the_installed_convoy(place: Path) -> None:
-    floors = versions._read_project()
-    assert any(line.startswith("pillow>=13") for line in floors["dependencies"])
-    assert any(line.strip().startswith("mlflow>=3.17.2") for line in floors["optional-dependencies"]["train"])
-    assert all(";" not in line for lines in floors["optional-dependencies"].values() for line in lines)
-
-
-def test_a_python_that_is_not_supported_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("platform.python_version", lambda: "3.10.1")
-    assert found(versions.check_python).state == "broken"
+    whole = found(stores.check_lock)
+    assert whole.state == "ok" or "torch" not in whole.says, "of torch the build behind the + does not count"
+    older = SimpleNamespace(name="Pillow", version="12.3.0")
+    monkeypatch.setattr("importlib.metadata.distributions", lambda: [older])
+    differing = found(stores.check_lock)
+    assert differing.state == "warning" and "pillow 12.3.0 (==" in differing.says and "make set-up" in differing.remedy
 
 
 def test_a_port_that_another_holds_is_named_with_the_remedy() -> None:
@@ -99,17 +81,11 @@ def test_git_says_whether_a_revision_names_what_is_here(place: Path, monkeypatch
     assert found(stores.check_git).state == "broken"
 
 
-def test_dvc_its_locks_and_its_remote(place: Path) -> None:
+def test_dvc_and_its_remote(place: Path) -> None:
     assert found(stores.check_dvc).remedy.endswith("`dvc init`")
     built_pipeline.git(place, "init", "--quiet")
     subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet"], check=True)
     assert found(stores.check_dvc, "DVC's remote").state == "warning"
-    Path(".dvc/tmp").mkdir(exist_ok=True)
-    Path(".dvc/tmp/rwlock").write_text("")
-    torn = found(stores.check_dvc, "DVC's locks")
-    assert torn.state == "broken" and torn.remedy == "`python -m convoy verify --mend`"
-    Path(".dvc/tmp/rwlock").write_text("{}")
-    assert found(stores.check_dvc, "DVC's locks").state == "ok"
     Path(".dvc/config").write_text("[core]\n    remote = store\n['remote \"store\"']\n    url = /not/there\n")
     assert "/not/there is not there" in found(stores.check_dvc, "DVC's remote").says
 
@@ -160,18 +136,6 @@ def test_a_new_store_stands_in_its_own_folder(place: Path) -> None:
     assert "mlflow.db is not used" in found(stores.check_mlflow, "MLflow's older store").says
 
 
-def test_what_is_deployed_is_looked_at(place: Path) -> None:
-    tiny_bundles.write_image_bundle(Path("one"))
-    digest = digest_of(Path("one"))
-    deployed = Release(name="convoy-fashion", version="1", run_id="r", digest=digest, promoted_at="2026-01-02")
-    deployment.deploy("fashion", Path("one"), deployed)
-    assert "version 1" in found(stores.check_deployed).says
-    Path("deployed/fashion/current/model.onnx").write_bytes(b"half")
-    assert found(stores.check_deployed).state == "broken"
-    built_pipeline.write_params(place, "reviews")
-    assert found(stores.check_deployed, "deployed reviews").says == "nothing"
-
-
 def test_a_full_disk_and_threads_that_are_not_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     for free, state in ((10, "broken"), (1_000_000_000, "warning"), (50_000_000_000, "ok")):
         monkeypatch.setattr("shutil.disk_usage", lambda folder, free=free: type("Usage", (), {"free": free}))
@@ -204,7 +168,7 @@ def test_a_gpu_that_torch_does_not_see_is_told_with_the_remedy(place: Path, monk
     assert "No module named 'torch_is_not_here'" in found(machine.check_gpu).says
 
 
-@pytest.mark.parametrize("missing", ["dvc", "mlflow", "packaging", "convoy.bundles"])
+@pytest.mark.parametrize("missing", ["dvc", "mlflow"])
 def test_where_a_part_is_missing_the_rest_is_looked_at(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     real = builtins.__import__
 

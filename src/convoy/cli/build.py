@@ -83,12 +83,16 @@ def verify(
 def tune(
     candidate: Annotated[str, typer.Option(help="The candidate of params.yaml that is tuned.")],
     trials: Annotated[int | None, typer.Option(min=1, help="Finished trials to reach, not release.yaml's.")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that share the cores.")] = 1,
-    storage: Annotated[str | None, typer.Option(help="A file, or a database URL that several machines share.")] = None,
+    storage: Annotated[
+        str | None, typer.Option(help="A SQLite file, or a database URL that several machines share.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Of each trial, instead of the candidate's own.")] = None,
     timeout: Annotated[float | None, typer.Option(min=0, help="Seconds after which no trial is begun.")] = None,
 ) -> None:
-    """Look for better params, on validation; again goes on. What is tried stands in release.yaml, section tune."""
+    """Look for better params, on validation; again goes on, and at the same time takes part of the trials.
+
+    What is tried stands in release.yaml, section tune.
+    """
     settings.apply()
     from convoy.core import tasks
     from convoy.core.params import ParamsInvalid, read_section
@@ -98,13 +102,13 @@ def tune(
 
     try:
         entry = tasks.read().candidate(candidate)
-        place = storage or f".run/tune/{candidate}.journal"
+        place = storage or f".run/tune/{candidate}.db"
         finished = trials or read_section(TuneParams, "tune", path=RELEASE_PARAMS).trials
-        tuner = Tuner(Subject(entry.task, candidate, entry.data, place, epochs), finished, workers, timeout, typer.echo)
+        status = Tuner(Subject(entry.task, candidate, entry.data, place, epochs), finished, timeout, typer.echo).run()
     except (ParamsInvalid, StorageUnusable, StudyChanged, tasks.TaskUnknown, FileNotFoundError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
-    raise typer.Exit(tuner.run())
+    raise typer.Exit(status)
 
 
 @app.command()

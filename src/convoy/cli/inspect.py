@@ -28,7 +28,7 @@ def doctor(
     mlflow_port: MlflowPort = 5000,
     json: Annotated[bool, typer.Option("--json", help="The same for programs.")] = False,
 ) -> None:
-    """Ports, git, DVC, MLflow, GPU, threads, disk, versions: each finding with its remedy; exit code 1 where broken."""
+    """Ports, GPU, threads, disk, git, DVC, MLflow, packages: what no other verb tells; exit code 1 where broken."""
     settings.apply()
     from convoy.operations.doctor import doctor as doctor_checks
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from convoy.core.process import usable_cores
 from convoy.operations import ports
-from convoy.operations.doctor.doctor import Check, broken, ok, warning
+from convoy.operations.doctor.doctor import Check
 
 # Set by judgement: a first `make run` needs 2.2 GB for .venv and about as much for data, cache and MLflow's copies.
 LOW_DISK_BYTES = 5_000_000_000
@@ -32,13 +32,13 @@ def check_ports(port: int, mlflow_port: int) -> Iterator[Check]:
         about = f"port {number}"
         try:
             ports.check({name: number})
-            yield ok(about, "free")
+            yield Check(about, "ok", "free")
         except ports.PortTaken as error:
             if _is_answering(f"http://{ports.HOST}:{number}/{path}"):
-                yield ok(about, f"answers /{path}")
+                yield Check(about, "ok", f"answers /{path}")
             else:
                 what, _, remedy = str(error).partition("; ")
-                yield warning(about, what, remedy)
+                yield Check(about, "warning", what, remedy)
 
 
 def _is_answering(url: str) -> bool:
@@ -56,15 +56,15 @@ def check_gpu() -> Iterator[Check]:
     if process is None or process.returncode:
         errors = process.stderr.strip().splitlines()[-1:] if process else ["it took too long"]
         install = "`uv pip install -c requirements.lock '.[train]'`; a machine that only serves needs none"
-        yield warning("torch", f"cannot be imported: {' '.join(errors) or 'no reason given'}", install)
+        yield Check("torch", "warning", f"cannot be imported: {' '.join(errors) or 'no reason given'}", install)
         return
     version, cuda, device = json.loads(process.stdout.splitlines()[-1])
     if device:
-        yield ok("GPU", f"{device}, {'; '.join(drivers) or 'no NVIDIA driver'}, torch {version}")
+        yield Check("GPU", "ok", f"{device}, {'; '.join(drivers) or 'no NVIDIA driver'}, torch {version}")
     elif drivers:
-        yield warning("GPU", f"{'; '.join(drivers)}, but torch {version} does not see it", _gpu_remedy(cuda))
+        yield Check("GPU", "warning", f"{'; '.join(drivers)}, but torch {version} does not see it", _gpu_remedy(cuda))
     else:
-        yield ok("GPU", f"none; torch {version} trains on the CPU")
+        yield Check("GPU", "ok", f"none; torch {version} trains on the CPU")
 
 
 def _gpu_remedy(cuda: str | None) -> str:
@@ -102,13 +102,14 @@ def check_threads() -> Iterator[Check]:
     listed = ", ".join(f"{name}={value}" for name, value in allowed.items()) or "no limit set"
     if unexpected:
         names = " ".join(unexpected)
-        yield warning(
+        yield Check(
             "threads",
+            "warning",
             f"{listed}, with {cores} cores",
             f"`unset {names}`; a training goes on after a kill only with the number of threads that it began with",
         )
     else:
-        yield ok("threads", f"{cores} cores, {listed}")
+        yield Check("threads", "ok", f"{cores} cores, {listed}")
 
 
 def check_disk() -> Iterator[Check]:
@@ -119,11 +120,12 @@ def check_disk() -> Iterator[Check]:
             continue
         devices.add(folder.stat().st_dev)
         free = shutil.disk_usage(folder).free
-        about = f"disk of {folder.absolute()}"
-        says = f"{free / 1e9:.1f} GB are free"
+        about, says = f"disk of {folder.absolute()}", f"{free / 1e9:.1f} GB are free"
         if free < FULL_DISK_BYTES:
-            yield broken(about, says, "free some space; a stage that finds none ends, and leaves what was there")
+            remedy = "free some space; a stage that finds none ends, and leaves what was there"
+            yield Check(about, "broken", says, remedy)
         elif free < LOW_DISK_BYTES:
-            yield warning(about, says, "a first `make run` needs about 5 GB; `make clean` and `dvc gc -w` free some")
+            remedy = "a first `make run` needs about 5 GB; `make clean` and `dvc gc -w` free some"
+            yield Check(about, "warning", says, remedy)
         else:
-            yield ok(about, says)
+            yield Check(about, "ok", says)

@@ -1,6 +1,6 @@
 """Finished trials of a study -> nested MLflow runs, each found by its key; the next call adds what MLflow lacks."""
 
-import time
+import socket
 from datetime import datetime
 
 from mlflow import MlflowClient
@@ -13,12 +13,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from convoy.core import locks
 from convoy.core.process import Say, process_tags
 from convoy.operations.tuning.space import Space, values
-from convoy.operations.tuning.study import Subject, is_here
+from convoy.operations.tuning.study import HOST, Subject
 from convoy.tracking.artifacts import StoreMoved
 from convoy.tracking.mlflow_runs import END_REASON, RUN_KEY, experiment_of, find_run, open_store, reopen
 from convoy.tracking.run_content import curves_of, texts
 
-LAST_WAIT_S = 10  # for another process that holds the store
 _RUN_STATUS = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}
 
 
@@ -33,36 +32,26 @@ class TuningRuns:
     def bring(self, status: str = "RUNNING") -> None:
         """Add the trials of this machine that are missing; `status` is that of the study's own run.
 
-        While another process holds the store, such as a long publish, this is left to the next call; at the end it
-        waits for that process, LAST_WAIT_S at most.
+        While another process, such as a publish, holds the store, this is left to the next call; the last one waits.
         """
         if self.refused and status == "RUNNING":
             return  # each attempt may run into a timeout; the last one is made when the study ends
-        deadline_s = time.monotonic() + (0 if status == "RUNNING" else LAST_WAIT_S)
         try:
-            is_recorded = self._record_if_free(status)
-            while not is_recorded and time.monotonic() < deadline_s:
-                time.sleep(0.2)
-                is_recorded = self._record_if_free(status)
-            if not is_recorded and status != "RUNNING":
-                self.say("a publish, promote or rollback has MLflow: the same command again adds what is missing there")
+            with locks.hold_deployed_at_once() if status == "RUNNING" else locks.hold_deployed(self.say) as is_free:
+                if is_free is not False:
+                    self._record(open_store(), status)
         except (MlflowException, SQLAlchemyError, StoreMoved, OSError) as error:
             if not self.refused:
                 reason = str(error).splitlines()[0]
                 self.say(f"MLflow refuses ({reason}): tuning goes on; the same command again adds what is missing")
             self.refused = True
 
-    def _record_if_free(self, status: str) -> bool:
-        with locks.hold_deployed_at_once() as is_free:
-            if is_free:
-                self._record(open_store(), status)
-            return is_free
-
     def _record(self, client: MlflowClient, status: str) -> None:
         experiment = experiment_of(client, self.subject.task)
         parent = self._open_parent_run(client, experiment)
         for trial in self.study.get_trials(deepcopy=False):
-            if trial.state in _RUN_STATUS and is_here(trial) and trial.number not in self._stored_trials:
+            is_here = trial.user_attrs.get(HOST) == socket.gethostname()
+            if is_here and trial.state in _RUN_STATUS and trial.number not in self._stored_trials:
                 self._add_trial(client, experiment, parent, trial)
                 self._stored_trials.add(trial.number)
         if status != "RUNNING":

@@ -1,37 +1,37 @@
-"""A candidate, its data and its space -> an Optuna study in a storage that several processes share and that lasts."""
+"""A candidate, its data and its space -> an Optuna study in a database that several processes share and that lasts."""
 
-import copy
 import hashlib
 import json
-import os
 import re
-import socket
 import uuid
 import warnings
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages import JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from convoy.core import paths, process
+from convoy.core import locks, paths
 from convoy.core.atomic import sha256_of
 from convoy.core.params import read_section
 from convoy.operations.tuning.space import METRICS, Tree, TuneParams, read_candidate, read_space
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
-HEARTBEAT_S = 60  # shows other machines that a worker lives; two missing ones fail its trial
-UNRECORDED_LIMIT = timedelta(seconds=HEARTBEAT_S)  # a worker records itself at once, or was killed before that
+TAKEN = (*FINISHED, TrialState.RUNNING)
+HOST = "host"  # attribute of a trial: the machine that runs or ran it
+HEARTBEAT_S = 30  # shows that a trial's process lives; after two missing ones Optuna fails the trial
+LOCKED_S = 60  # how long SQLite waits for another process that writes
 
 # Drivers whose package has another name.
 DRIVER_PACKAGES = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "mysqldb": "mysqlclient"}
+
+warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # heartbeats and retries are
+RETRY = RetryHeartbeatStaleTrialCallback(max_retry=1)
 
 
 class StorageUnusable(ValueError):
@@ -84,18 +84,25 @@ class Subject:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def open_study(subject: Subject, worker: int = 0) -> Study:
-    """The study of a subject, created where it is missing.
+def open_study(subject: Subject) -> Study:
+    """The study of a subject, created where it is missing. Raises StudyChanged, StorageUnusable."""
+    if "://" in subject.storage:
+        return _open_study(subject, subject.storage, {})
+    file = Path(subject.storage).absolute()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with locks.hold_when_free(file.with_name(f"{file.name}.lock")):  # of two that make the tables one would fail
+        return _open_study(subject, f"sqlite:///{file}", {"connect_args": {"timeout": LOCKED_S}})
 
-    Each worker, each start and, in a database, each host draws from a seed of its own: with one seed all would draw the
-    same. One worker draws the same again when started at the same number of trials and, in a database, on a host of the
-    same name. Several workers also use each other's trials, in the order in which they happen to end.
-    Raises StudyChanged, StorageUnusable.
-    """
-    params, storage = read_section(TuneParams, "tune", path=paths.RELEASE_PARAMS), _open_storage(subject)
+
+def _open_study(subject: Subject, url: str, options: dict[str, Any]) -> Study:
+    params = read_section(TuneParams, "tune", path=paths.RELEASE_PARAMS)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
-        study_name=subject.name, storage=storage, direction=METRICS[params.metric], load_if_exists=True
+        study_name=subject.name,
+        storage=_open_storage(subject, url, options),
+        direction=METRICS[params.metric],
+        pruner=optuna.pruners.MedianPruner(params.random_trials, params.prune_after_epochs - 1),
+        load_if_exists=True,
     )
     stored_digest, digest = study.user_attrs.get("digest"), subject.digest()
     if stored_digest is None:
@@ -106,94 +113,40 @@ def open_study(subject: Subject, worker: int = 0) -> Study:
             f"the study {subject.name} in {subject.place} compared other params, data or ranges than those of now: "
             "its values say nothing about them. Name another --storage, or delete that one."
         )
-    seed = params.seed + 1000 * worker + len(study.get_trials(deepcopy=False))
-    if not isinstance(storage, JournalStorage):
-        seed += int.from_bytes(hashlib.sha256(socket.gethostname().encode()).digest()[:3])
-    study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=params.random_trials, constant_liar=True)
-    study.pruner = optuna.pruners.MedianPruner(params.random_trials, params.prune_after_epochs - 1)
     return study
 
 
-def record_worker(trial: optuna.Trial) -> None:
-    """Record the host and the process of this trial, so that others can see when its worker is dead."""
-    pid = os.getpid()
-    trial.set_user_attr("host", socket.gethostname())
-    trial.set_user_attr("process", [pid, process.began_s(pid)])
+def sampler_of(trial: optuna.Trial) -> optuna.samplers.TPESampler:
+    """The sampler of one trial, with a seed of its own: processes that share a study draw different params.
 
-
-def fail_dead(study: Study) -> None:
-    """Fail the trials whose worker is dead, and queue each once more.
-
-    A worker of this machine is checked by its process; one of another machine, in a database, by its heartbeat.
+    One process alone draws the same again. Several use each other's trials, in the order in which they happen to end.
     """
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if _is_dead(trial):
-            study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-            _queue_again(study, trial)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        optuna.storages.fail_stale_trials(study)  # otherwise only a worker that begins a trial does it
+    params = read_section(TuneParams, "tune", path=paths.RELEASE_PARAMS)
+    seed = params.seed + trial.number
+    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=params.random_trials, constant_liar=True)
 
 
-def counts(study: Study) -> tuple[int, int]:
-    """How many trials are finished, and how many are running."""
-    finished = study.get_trials(deepcopy=False, states=FINISHED)
-    return len(finished), len(running(study))
+def queue_again(study: Study, number: int) -> None:
+    """Fail a trial that its process gave up, and queue it once more, as its missing heartbeat would do later."""
+    study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
+    RETRY(study, study.get_trials()[number])
 
 
-def running(study: Study) -> list[FrozenTrial]:
-    """The trials that a live worker may still end.
-
-    In a file, which has no heartbeats, trials of another host are left out: this machine had that name before, as a
-    restarted container does, and no worker will ever end them.
-    """
-    trials = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    if isinstance(study._storage, JournalStorage):
-        trials = [trial for trial in trials if "host" not in trial.user_attrs or is_here(trial)]
-    return trials
+def trials_in(study: Study, *states: TrialState) -> list[FrozenTrial]:
+    """The trials in these states."""
+    return study.get_trials(deepcopy=False, states=states)
 
 
-def is_here(trial: FrozenTrial) -> bool:
-    """Whether this machine ran it."""
-    return bool(trial.user_attrs.get("host") == socket.gethostname())
-
-
-def _is_dead(trial: FrozenTrial) -> bool:
-    if "process" not in trial.user_attrs:
-        started = trial.datetime_start
-        return started is not None and datetime.now(started.tzinfo) - started > UNRECORDED_LIMIT
-    if not is_here(trial):
-        return False
-    return not process.is_same(*trial.user_attrs["process"])
-
-
-def _open_storage(subject: Subject) -> optuna.storages.BaseStorage:
-    """A journal file, which processes of one machine share, or a database by its URL. Raises StorageUnusable."""
-    if "://" not in subject.storage:
-        Path(subject.storage).parent.mkdir(parents=True, exist_ok=True)
-        return JournalStorage(JournalFileBackend(os.path.abspath(subject.storage)))
+def _open_storage(subject: Subject, url: str, options: dict[str, Any]) -> RDBStorage:
+    """Optuna's storage in a database. Raises StorageUnusable."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # heartbeats
-            return RDBStorage(
-                subject.storage, heartbeat_interval=HEARTBEAT_S, heartbeat_stale_trial_callback=_queue_again
-            )
+        return RDBStorage(url, options, heartbeat_interval=HEARTBEAT_S, heartbeat_stale_trial_callback=RETRY)
     except ImportError:
-        driver = make_url(subject.storage).get_driver_name()
+        driver = make_url(url).get_driver_name()
         install = f"pip install '{DRIVER_PACKAGES.get(driver, driver)}'"
         raise StorageUnusable(f"--storage {subject.place} needs {driver}; `{install}` brings it") from None
     except SQLAlchemyError as error:
         reason = str(error).splitlines()[0]
         raise StorageUnusable(
-            f"--storage takes a file or the URL of a database that answers; {subject.place}: {reason}"
+            f"--storage takes a SQLite file or the URL of a database that answers; {subject.place}: {reason}"
         ) from None
-
-
-def _queue_again(study: Study, trial: FrozenTrial) -> None:
-    """Queue a failed trial again, once at most, without the record of its worker."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        retry = optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=1)
-    unrecorded = copy.deepcopy(trial)
-    unrecorded.user_attrs = {}
-    retry(study, unrecorded)

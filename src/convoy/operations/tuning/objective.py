@@ -1,25 +1,20 @@
-"""One worker of a study: draws params, trains and validates, trial after trial. Argument: those of `main` as JSON."""
+"""A trial: params are drawn, and the candidate trained and validated with them. It alone of operations needs torch."""
 
-import json
-import os
-import sys
+import socket
 from typing import Any
 
 import optuna
 import pytorch_lightning as pl
-from optuna.study import Study
 from pydantic import ValidationError
 
 from convoy.core import params, paths, tasks
 from convoy.core.params import ParamsInvalid, read_section
 from convoy.kinds.learning import candidates
 from convoy.operations.tuning.space import TuneParams, apply_values, read_space
-from convoy.operations.tuning.study import StorageUnusable, StudyChanged, Subject, counts, open_study, record_worker
+from convoy.operations.tuning.study import HOST, Subject, sampler_of
 from convoy.training.callbacks import Diverged
 from convoy.training.classifier import LearningParams
 from convoy.training.trainer import Splits, TrainerParams, train
-
-HOPELESS = 3  # exit status of an error that every other worker would meet too
 
 
 class Pruning(pl.Callback):
@@ -42,12 +37,13 @@ class Objective:
     that trials compare even where class_weights is tried.
     """
 
+    number: int | None = None  # of the trial that runs
+
     def __init__(self, subject: Subject) -> None:
-        self.subject = subject
         self.candidate, self.params = tasks.read().candidate(subject.candidate), subject.params()
         self.space = read_space(subject.candidate)
         self.metric = f"validation_{read_section(TuneParams, 'tune', path=paths.RELEASE_PARAMS).metric}"
-        # More devices are for more workers; Lightning would start this module again as further processes of a trial.
+        # More devices are for more processes; Lightning would start this one again for each, as part of a trial.
         one_device = {"devices": 1, "num_nodes": 1, "strategy": "auto"}
         self.trainer = read_section(TrainerParams, "trainer").model_copy(update=one_device)
         self.contract = candidates.input_contract(self.candidate, self.params["input"])
@@ -57,7 +53,9 @@ class Objective:
 
     def __call__(self, trial: optuna.Trial) -> float:
         """Raises TrialPruned for a trial that was stopped, or whose loss is not finite."""
-        record_worker(trial)
+        self.number = trial.number
+        trial.set_user_attr(HOST, socket.gethostname())
+        trial.study.sampler = sampler_of(trial)
         drawn = {key: tried.draw(trial, key) for key, tried in self.space.items()}
         pl.seed_everything(self.trainer.seed, workers=True, verbose=False)
         network, splits, learning = self._build(drawn)
@@ -82,28 +80,3 @@ class Objective:
         except (ParamsInvalid, ValidationError) as error:
             raise ParamsInvalid(f"{key} with {drawn}: {error}") from None
         return network, Splits(self.train, self.validation, batches, self.trainer.seed), learning
-
-
-def main(subject: Subject, number: int, trials: int, timeout_s: float | None, parent: int) -> None:
-    """Work until `trials` are finished or running, the time is over, or the process that started this is gone.
-
-    A trial that fails ends the worker: the next worker starts with clean memory.
-    """
-    study = open_study(subject, number)
-
-    def stop(study: Study, _: Any) -> None:
-        if sum(counts(study)) >= trials or os.getppid() != parent:
-            study.stop()
-
-    objective = Objective(subject)
-    if sum(counts(study)) < trials:
-        study.optimize(objective, timeout=timeout_s, callbacks=[stop])
-
-
-if __name__ == "__main__":
-    arguments = json.loads(sys.argv[1])
-    try:
-        main(Subject(**arguments.pop("subject")), **arguments)
-    except (ParamsInvalid, StorageUnusable, StudyChanged, FileNotFoundError) as error:
-        print(error, file=sys.stderr)
-        raise SystemExit(HOPELESS) from None
