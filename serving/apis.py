@@ -8,10 +8,11 @@ Python has.
 import json
 import logging
 from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 import bentoml
@@ -29,23 +30,35 @@ from serving.request import RequestContext
 from serving.routes import Route
 
 BOUNDARY = "convoy-form"
+T = TypeVar("T")
 logger = logging.getLogger("bentoml.convoy")
 
 
 def apis_of_deployed(root: Path, work: Work) -> dict[str, Any]:
     """The methods by their names, as `fashion_predict`; a task that cannot be read has none, and the log says why."""
     apis: dict[str, Any] = {}
-    for task in deployed_tasks(root) if root.is_dir() else ():
-        step = Step(lambda task=task: _routes_of(root / task / CURRENT))  # type: ignore[misc]
-        try:
-            if step.is_alive():
-                raise TimeoutError("its files do not answer")
-            routes = step.result()
-        except Exception as error:
-            logger.warning("%s has no methods in BentoML's view of the service: %s", task, error)
-            continue
-        apis |= {f"{task.replace('-', '_')}_{route.path}": _api(task, route, work) for route in routes}
+    tasks: list[str] = _within_limit(lambda: deployed_tasks(root) if root.is_dir() else [], root) or []
+    for task in tasks:
+        current = root / task / CURRENT
+        for route in _within_limit(partial(_routes_of, current), current) or ():
+            apis[_name(task, route)] = _api(task, route, work)
     return apis
+
+
+def _within_limit(work: Callable[[], T], path: Path) -> T | None:
+    """The result of work on files; None where they do not answer or are not as they should be, which is logged."""
+    step = Step(work)
+    try:
+        if step.is_alive():
+            raise TimeoutError("its files do not answer")
+        return step.result()
+    except Exception as error:
+        logger.warning("%s: BentoML's view of the service lacks its methods: %s", path, error)
+        return None
+
+
+def _name(task: str, route: Route) -> str:
+    return f"{task.replace('-', '_')}_{route.path}"
 
 
 def _routes_of(current: Path) -> list[Route]:
@@ -61,7 +74,7 @@ def _api(task: str, route: Route, work: Work) -> Any:
     async def call(self: object, **inputs: Any) -> dict[str, Any]:
         return await _call(task, route, work, inputs)
 
-    call.__name__ = f"{task.replace('-', '_')}_{route.path}"
+    call.__name__ = _name(task, route)
     call.__doc__ = route.summary
     decorate: Callable[[Any], Any] = bentoml.api(
         route=f"/v1/{task}/{route.path}", input_spec=route.takes or route.files, output_spec=route.answer

@@ -44,6 +44,7 @@ class WrappedService(Service[Any]):  # type: ignore[misc]  # bentoml exports it 
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
         adapters.take_over_connections(WORKERS)
+        adapters.forget_series_of_tasks()
         return Middleware(super().to_asgi(is_main), models, Security.from_environment(), work, request_log)
 
 

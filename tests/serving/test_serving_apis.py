@@ -76,5 +76,8 @@ def test_a_task_that_cannot_be_read_has_no_method(tmp_path: Path, caplog: pytest
     deploy(tmp_path, "reviews")
     work = Work(DeployedModels())
     assert sorted(apis_of_deployed(tmp_path, work)) == ["reviews_explain", "reviews_predict", "reviews_sets"]
-    assert "fashion has no methods" in caplog.text and "no regular file" in caplog.text
+    assert (
+        "fashion/current: BentoML's view of the service lacks its methods" in caplog.text
+        and "no regular file" in caplog.text
+    )
     assert apis_of_deployed(tmp_path / "nowhere", work) == {}
