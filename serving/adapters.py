@@ -16,6 +16,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import bentoml
+
 from convoy.core import process
 
 if TYPE_CHECKING:
@@ -52,6 +54,12 @@ def container_cores() -> int:
     from bentoml._internal.resource import CpuResource
 
     return math.ceil(CpuResource.from_system())
+
+
+def forget_series_of_tasks() -> None:
+    """Let BentoML make no series for the routes of its methods: they would be 0 for ever, as the middleware answers."""
+    if is_proven("bentoml", "leaving out series of BentoML that are always 0"):
+        bentoml.server_context.service_routes = []
 
 
 def swagger_folder() -> Path | None:

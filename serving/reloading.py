@@ -43,7 +43,7 @@ class _Attempt:
         return _Attempt(self.link, new.reason, wait_s, time.monotonic() + wait_s)
 
 
-class _Step(threading.Thread, Generic[T]):
+class Step(threading.Thread, Generic[T]):
     """Work in a thread that nobody waits for longer than LIMIT_S, not even the process at its end.
 
     A network folder that hangs, or a file that is none, blocks whoever opens it for as long as it likes.
@@ -84,7 +84,7 @@ class _Look:
     def __init__(self, root: Path, task: str, link_itself: State, latest: _Attempt | None) -> None:
         self.link_itself, self.latest = link_itself, latest
         self.slow_reason = ""  # set when it was told that this look takes long
-        self.step = _Step(lambda: _load_if_due(root, task, latest))
+        self.step = Step(lambda: _load_if_due(root, task, latest))
 
 
 def _load_if_due(root: Path, task: str, latest: _Attempt | None) -> _Loaded | None:
@@ -112,7 +112,7 @@ class Reloader:
         self._models, self._root = models, root
         self._attempts: dict[str, _Attempt] = {}
         self._links: dict[str, State] = {}  # of the tasks, as last listed
-        self._listing: _Step[dict[str, State]] | None = None  # the one that hangs
+        self._listing: Step[dict[str, State]] | None = None  # the one that hangs
         self._listing_error = ""
         self._slow: dict[str, _Look] = {}
         self._counts = False  # not yet: what is loaded at the start is no reload
@@ -145,7 +145,7 @@ class Reloader:
 
     def _list_tasks(self) -> None:
         """List the tasks of now; those of before stay where the folder cannot be read, or is gone as a whole."""
-        listing = self._listing or _Step(lambda: _list_links(self._root))
+        listing = self._listing or Step(lambda: _list_links(self._root))
         try:
             if listing.is_alive():
                 raise TimeoutError(f"{self._root} has not answered for {LIMIT_S:g} s")

@@ -5,6 +5,7 @@ import re
 import secrets
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from itertools import chain
 
 from starlette.types import Receive, Scope
@@ -42,41 +43,24 @@ _SINGLE_HEADERS = frozenset(
 )
 
 
+@dataclass(slots=True)
 class RequestContext:
-    """One request, in its ASGI scope as `convoy`. Times are of time.monotonic(), which the event loop counts by too."""
+    """What the layers share about one request. Times are of time.monotonic(), which the event loop counts by too."""
 
-    __slots__ = (
-        "answer",
-        "arrived_s",
-        "body",
-        "body_read",
-        "content_type",
-        "deadline_s",
-        "error",
-        "held_bytes",
-        "model",
-        "query",
-        "request_id",
-        "route",
-        "status",
-        "task",
-    )
-
-    def __init__(self) -> None:
-        self.request_id = ""
-        self.content_type = ""
-        self.query = b""
-        self.route: Route | None = None
-        self.task: str | None = None  # whose model the request is for
-        self.body = b""
-        self.body_read = False  # whole; a request that is refused then may keep its connection
-        self.held_bytes = 0  # of the body, as the budget has counted
-        self.arrived_s = time.monotonic()
-        self.deadline_s = float("inf")
-        self.model: Deployed | None = None  # the one model of the whole request
-        self.error: RequestError | None = None  # set by a route; the middleware writes it
-        self.status = 0  # of the answer, once it has started
-        self.answer = b""  # of a model's route, without the request id; for the request log
+    request_id: str = ""
+    content_type: str = ""
+    query: bytes = b""
+    route: Route | None = None
+    task: str | None = None  # whose model the request is for
+    body: bytes = b""
+    body_read: bool = False  # whole; a request that is refused then may keep its connection
+    held_bytes: int = 0  # of the body, as the budget has counted
+    arrived_s: float = field(default_factory=time.monotonic)
+    deadline_s: float = float("inf")
+    model: Deployed | None = None  # the one model of the whole request
+    error: RequestError | None = None  # what it ends with
+    status: int = 0  # of the answer, once it has started
+    answer: bytes = b""  # of a model's route, without the request id; for the request log
 
     def refuse_if_late(self) -> None:
         """Raise RequestError where the deadline has passed."""

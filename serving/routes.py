@@ -54,6 +54,7 @@ class Route:
     description: str = ""  # what the document says beside the summary
     takes: type[BaseModel] | None = None
     content: Json | None = None
+    files: type[BaseModel] | None = None  # the same for a caller in Python, whose images are files
     parameters: tuple[Json, ...] = ()  # of the query, in the words of OpenAPI
     path_values: tuple[str, ...] = ()  # all values of {name} in `path`
     task: str | None = None  # set where the body goes to its model, whose card then limits it

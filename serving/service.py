@@ -16,6 +16,7 @@ from convoy.core.paths import DEPLOYED
 from convoy.core.tasks import CURRENT
 from serving import adapters, json_log, metrics
 from serving.admission import Security
+from serving.apis import apis_of_deployed
 from serving.deployed import deployed_folder, deployed_tasks
 from serving.metrics import metrics_buffer
 from serving.middleware import Middleware
@@ -34,6 +35,7 @@ try:
     request_log, state_token = RequestLog.from_environment(), StateToken.from_environment()
 except ValueError as error:
     raise SystemExit(str(error)) from None  # a wrong setting ends in a sentence, without a traceback
+work = Work(models, request_log.state if request_log else None, state_token)
 adapters.look_for_dead_workers_every(CHECK_EVERY_S)
 
 
@@ -42,7 +44,7 @@ class WrappedService(Service[Any]):  # type: ignore[misc]  # bentoml exports it 
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
         adapters.take_over_connections(WORKERS)
-        work = Work(models, request_log.state if request_log else None, state_token)
+        adapters.forget_series_of_tasks()
         return Middleware(super().to_asgi(is_main), models, Security.from_environment(), work, request_log)
 
 
@@ -65,7 +67,10 @@ class BentoImage(Image):  # type: ignore[misc]  # bentoml exports it untyped
 
 
 class Convoy:
-    """Predictions by the models that are deployed, for inputs of any kind, whole or in pieces."""
+    """Predictions by the models that are deployed, for inputs of any kind, whole or in pieces.
+
+    Each deployed task has a method for each of its routes, such as `fashion_predict` and `reviews_explain`.
+    """
 
     def __init__(self) -> None:
         """Load all models, and reload them as they change. Where one cannot be loaded, /readyz is 503; others serve."""
@@ -90,6 +95,10 @@ class Convoy:
 
     async def __is_ready__(self) -> bool:
         return models.ready
+
+
+for name, api in apis_of_deployed(deployed_folder(), work).items():
+    setattr(Convoy, name, api)
 
 
 def bento_image() -> BentoImage:

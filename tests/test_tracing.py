@@ -53,7 +53,12 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         line |= {"status": 200, "ms": 1.5, "version": "1", "digest": digest, "predictions": [prediction]}
         lines = [json.dumps(each) for each in ({**line, "id": "mine-10"}, line, {**line, "id": "gone", "digest": None})]
         Path(root, ".run").mkdir(exist_ok=True)
+        twice = [
+            json.dumps({**line, "id": "twice", "at": f"2026-11-25T22:0{minute}:00.000+00:00"}) for minute in (5, 6)
+        ]
+        lines.append(twice[0])
         Path(root, ".run/requests.jsonl").write_text("\n".join([*lines, '{"id": "mine-1", "ha']))
+        Path(root, ".run/requests-2.jsonl").write_text(twice[1])  # of another worker
         yield root
 
 
@@ -135,6 +140,10 @@ def test_people_read_the_prediction_the_state_and_the_commands_that_bring_it_bac
     assert "with the edits in source.patch" in said and "learning.learning_rate = 0.006" in said
 
 
+def test_the_logs_of_all_workers_are_read(world: Index) -> None:
+    assert resolve_id("twice", world).what == "request answered at 2026-11-25T22:06:00.000+00:00"  # the newer one
+
+
 def test_a_request_that_no_bundle_answered_says_so() -> None:
     status, answer = traced("gone")
     assert status == 0 and answer["states"] == [] and answer["request"]["id"] == "gone"
@@ -146,7 +155,7 @@ def test_an_unknown_id_says_where_it_was_looked_for_and_what_is_nearest() -> Non
     said = str(failed.value)
     assert "fashion/7 is no version or digest or run or request that is known here" in said
     assert "1 versions and 4 runs in sqlite:///" in said and "2 bundles in bundles/ and deployed/" in said
-    assert "request log .run: 1 files" in said and "nearest: fashion/1" in said
+    assert "request log .run: 2 files" in said and "nearest: fashion/1" in said
     wrong = names()["digest"][:-4] + "0000"
     with pytest.raises(IdUnresolved, match=f"nearest: {names()['digest']}"):
         traced(wrong)

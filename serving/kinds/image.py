@@ -4,11 +4,12 @@ import base64
 import struct
 from collections.abc import Collection, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple, NotRequired, get_args
 from urllib.parse import parse_qsl
 
 import numpy as np
-from pydantic import Field, with_config
+from pydantic import BaseModel, Field, with_config
 
 from convoy.bundles.predictor import Prepared
 from convoy.core.rejection import InputRejected
@@ -61,6 +62,22 @@ class ImageExplanationAnswer(Explanation):
         str, Field(description="a PNG in base64: that image, orange where it speaks for the label, blue where against")
     ]
     warnings: NotRequired[Warnings]
+
+
+class ImageFiles(BaseModel):
+    """The images to classify, and how they were made."""
+
+    image: Annotated[list[Path], Field(min_length=1)]
+    polarity: Polarity | None = None
+
+
+class ImageFile(BaseModel):
+    """The image to explain, for which label (None: the predicted one), how, and how it was made."""
+
+    image: Path
+    label: str | None = None
+    method: Method | None = None
+    polarity: Polarity | None = None
 
 
 class Question(NamedTuple):
@@ -282,6 +299,7 @@ ROUTES = (
         partial(_answer_images, answer_predictions),
         _CODES,
         content=_SEVERAL,
+        files=ImageFiles,
         parameters=(_POLARITY,),
     ),
     Route(
@@ -292,6 +310,7 @@ ROUTES = (
         partial(_answer_images, answer_sets),
         (*_CODES, "sets_uncalibrated"),
         content=_SEVERAL,
+        files=ImageFiles,
         parameters=(_POLARITY,),
         description=SETS,
     ),
@@ -303,6 +322,7 @@ ROUTES = (
         _answer_explanation,
         (*_CODES, "explanation_missing"),
         content=_content("one alone", maxItems=1),
+        files=ImageFile,
         parameters=(_POLARITY, _LABEL, _METHOD),
         explains=True,
         description="Costs about 5 times a prediction, by occlusion about 40 times.",

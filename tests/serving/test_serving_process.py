@@ -110,7 +110,7 @@ def test_the_metrics_count_every_answer_and_unknown_paths_add_no_line(server: Se
         ("convoy_faults_total", ['code="not_found"'], 3),
     ):
         assert total(after, name, *labels) - total(before, name, *labels) == grown, (name, labels)
-    assert not any("nowhere" in key or ("bentoml_" in key and "/v1/" in key) for key in after)
+    assert [key for key in after if "nowhere" in key or ("bentoml_" in key and "/v1/" in key)] == []
 
 
 def test_a_url_in_the_image_field_is_refused_and_never_fetched(server: Server) -> None:
