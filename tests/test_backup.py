@@ -23,7 +23,6 @@ import pytest
 from dying import end_after
 from mlflow_store import open_empty_store
 
-from convoy.bundles.bundle import read_bundle
 from convoy.operations import backup, restore
 from convoy.release import publish
 from convoy.sources.items import SourceRefused
@@ -122,8 +121,8 @@ def test_elsewhere_mlflow_finds_its_files_and_publishing_goes_on(published: Path
         for task in built_pipeline.DATA:
             version = registry.version_with(client, task, "champion")
             assert version is not None
-            with registry.bundle_of(client, version, []) as folder:
-                assert read_bundle(folder).digest == os.readlink(here / "deployed" / task / "current")
+            with registry.bundle_of(client, version, []) as bundle:
+                assert bundle.digest == os.readlink(here / "deployed" / task / "current")
         assert not any(str(published) in line for line in rows(here / DATABASE))
     finally:
         hidden.rename(published)
