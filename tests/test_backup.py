@@ -18,7 +18,6 @@ from mlflow_store import open_empty_store
 from typer.testing import CliRunner
 
 from convoy.__main__ import app
-from convoy.bundles.bundle import read_bundle
 from convoy.core import locks
 from convoy.operations import status
 from convoy.release import journal, publish
@@ -105,8 +104,8 @@ def test_elsewhere_mlflow_finds_files_and_publishing_goes_on(published: Path, ke
     for task in built_pipeline.DATA:
         version = registry.version_with(client, task, "champion")
         assert version is not None
-        with registry.bundle_of(client, version, []) as folder:
-            assert read_bundle(folder).digest == os.readlink(moved / "deployed" / task / "current")
+        with registry.bundle_of(client, version, []) as bundle:
+            assert bundle.digest == os.readlink(moved / "deployed" / task / "current")
     assert not any(str(published) in line for line in rows(moved / DATABASE))
 
 

@@ -1,4 +1,4 @@
-"""What MLflow shows of a build: what ran, what was reused and from where; run, version and build name each other."""
+"""What MLflow shows of a build: its candidates, its figures; run, version and build name each other."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,6 @@ from convoy.tracking import artifacts, build_runs, mlflow_runs
 from convoy.tracking.provenance import Lock
 
 pytestmark = pytest.mark.mlflow
-STAGE = "convoy.stage."
 
 
 @pytest.fixture
@@ -34,7 +33,9 @@ def publish(client: MlflowClient) -> str:
 
 
 def built(client: MlflowClient) -> list[Run]:
-    return build_runs.find_builds(client, mlflow_runs.experiment_of(client, "fashion"))
+    """The builds, the oldest first."""
+    query = f"tags.`{build_runs.LOCK_DIGEST}` != ''"
+    return client.search_runs([mlflow_runs.experiment_of(client, "fashion")], query, order_by=["start_time ASC"])
 
 
 def export_otherwise() -> None:
@@ -49,7 +50,7 @@ def test_run_version_and_build_name_each_other_with_revision_and_hashes(client: 
     built_pipeline.git(tmp_path, "add", "params.yaml", "release.yaml", "dvc.lock", "pipelines")
     built_pipeline.git(tmp_path, "commit", "--quiet", "--message", "first")
     revision = built_pipeline.git(tmp_path, "rev-parse", "HEAD").strip()
-    assert "all 8 stages are new" in publish(client)
+    assert "new, of fashion-cnn, fashion-lstm" in publish(client)
     [build], version = built(client), client.get_model_version("convoy-fashion", "1")
     run, lock = client.get_run(str(version.run_id)), Lock.read()
     assert run.data.tags["convoy.version"] == build.data.tags["convoy.version"] == "convoy-fashion/1"
@@ -63,27 +64,43 @@ def test_run_version_and_build_name_each_other_with_revision_and_hashes(client: 
         assert tags[f"convoy.dvc.{prepared}"] == lock.outs("prepare@fashion")[prepared]
         assert tags["convoy.dvc_lock"]
     assert revision in version.description and build.info.run_id in version.description
-    kept = Path(client.download_artifacts(build.info.run_id, "dvc.lock", str(tmp_path)))
+    kept = tmp_path / "kept.lock"
+    kept.write_bytes(artifacts.read(client, run.info.run_id, "model/dvc.lock"))
     held = artifacts.list_files(client, build.info.run_id)
     reports = ("fashion/fashion-cnn/metrics.json", "fashion/choice.json", "baselines/fashion/figures.json")
     assert {f"reports/{name}" for name in reports} <= set(held)
     assert Lock.read(kept).stages == lock.stages and len(lock.stages) == 8
 
 
-def test_what_dvc_skipped_is_shown_as_reused_with_the_run_that_made_it(client: MlflowClient) -> None:
+def test_a_build_is_the_parent_of_its_candidates(client: MlflowClient) -> None:
+    publish(client)
+    [build] = built(client)
+    runs = {run.info.run_name: run for run in client.search_runs([build.info.experiment_id])}
+    children = {name for name, run in runs.items() if run.data.tags.get("mlflow.parentRunId") == build.info.run_id}
+    assert children == {"fashion-cnn", "fashion-lstm"}
+    winner = runs["fashion-cnn"].data.metrics
+    headlines = {"validation/accuracy", "validation/macro_f1", "validation/log_loss"}
+    headlines |= {"test/accuracy", "test/macro_f1", "test/log_loss"}
+    assert build.data.metrics == {name: winner[name] for name in headlines}
+
+
+def test_a_later_build_leaves_candidates_their_first_parent(client: MlflowClient) -> None:
     publish(client)
     export_otherwise()
-    assert "1 of 8 stages ran, reused:" in publish(client)
-    first, second = built(client)
-    assert {first.data.tags[f"{STAGE}{name}"] for name in ("prepare/fashion", "export/fashion")} == {"ran"}
-    trained = {run.info.run_name: run for run in client.search_runs([first.info.experiment_id])}["fashion-lstm"]
-    assert first.data.tags[f"{STAGE}train/fashion-lstm"] == f"ran: run {trained.info.run_id}"
-    tags = second.data.tags
-    assert tags[f"{STAGE}export/fashion"] == "ran"
-    assert tags[f"{STAGE}train/fashion-lstm"].startswith(f"reused run {trained.info.run_id} of 20")
-    assert tags[f"{STAGE}prepare/fashion"].startswith(f"reused run {first.info.run_id} of 20")
-    note = tags["mlflow.note.content"]
-    assert f"runs/{trained.info.run_id})" in note and "| export@fashion | ran |" in note
+    assert "new, of fashion-cnn, fashion-lstm" in publish(client)
+    first, _ = built(client)
+    runs = client.search_runs([first.info.experiment_id], "tags.`convoy.architecture` != ''")
+    assert {run.data.tags["mlflow.parentRunId"] for run in runs} == {first.info.run_id}
+
+
+def test_edits_stand_beside_the_version(client: MlflowClient, tmp_path: Path) -> None:
+    built_pipeline.git(tmp_path, "init", "--quiet")
+    built_pipeline.git(tmp_path, "add", "params.yaml", "release.yaml", "dvc.lock", "pipelines")
+    built_pipeline.git(tmp_path, "commit", "--quiet", "--message", "first")
+    Path("params.yaml").write_text(Path("params.yaml").read_text() + "# an edit\n")
+    publish(client)
+    version = client.get_model_version("convoy-fashion", "1")
+    assert b"+# an edit" in artifacts.read(client, str(version.run_id), "model/source.patch")
 
 
 def test_the_same_state_again_adds_nothing_also_after_another_one(client: MlflowClient) -> None:

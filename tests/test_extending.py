@@ -134,6 +134,7 @@ def test_a_gate_is_one_file_and_one_entry(monkeypatch: pytest.MonkeyPatch, tmp_p
 
     from convoy.release.gates import measure, registry
     from convoy.release.gates.split import read_gate_split
+    from convoy.tracking.checked_bundle import CheckedBundle
 
     gate = module("convoy.release.gates.rules.few_rows", GATE, monkeypatch)
     gates = (*registry.GATES, gate)
@@ -142,7 +143,7 @@ def test_a_gate_is_one_file_and_one_entry(monkeypatch: pytest.MonkeyPatch, tmp_p
     limits = registry.params_model(gates).model_validate({**built_pipeline.PUBLISH, "max_rows": 10})
     tiny_bundles.write_image_bundle(tmp_path / "bundle")
     split = read_gate_split("fashion", "image", gate_splits.write("image", tmp_path / "gate.arrow", 40))
-    evidence = measure.measure(split, tmp_path / "bundle", None, limits, {})
+    evidence = measure.measure(split, CheckedBundle.read(tmp_path / "bundle"), None, limits, {})
     (verdict,) = (verdict for verdict in registry.judge(evidence, limits) if verdict.gate == "few rows")
     assert (verdict.outcome, verdict.sentence) == ("failed", "40 rows")
     nothing = evidence.model_copy(update={"measured": {}})

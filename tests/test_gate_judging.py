@@ -10,12 +10,13 @@ import gate_splits
 import pytest
 import tiny_bundles
 
-from convoy.bundles.bundle import Card, digest_of
+from convoy.bundles.bundle import Card, digest_of, write_bundle
 from convoy.release.gates import run
 from convoy.release.gates.evidence import ONNX, Difference
 from convoy.release.gates.registry import PublishParams
 from convoy.release.gates.report import Party, Report
 from convoy.release.gates.run import Contender, StoredReport
+from convoy.tracking.checked_bundle import CheckedBundle
 
 pytestmark = pytest.mark.process
 LIMITS = PublishParams.model_validate(built_pipeline.PUBLISH)
@@ -36,7 +37,11 @@ class Court:
         folder = self.root / name
         write = built_pipeline.WRITERS[self.task]
         write(folder, card.model_copy(update={"params": {name: 1}}), **model)
-        return Contender(Party(version=name[-1], digest=digest_of(folder)), folder)
+        return self.contender(name)
+
+    def contender(self, name: str) -> Contender:
+        bundle = CheckedBundle.read(self.root / name)
+        return Contender(Party(version=name[-1], digest=bundle.digest), bundle)
 
     def judge(
         self, challenger: Contender, champion: Contender | None, recorded: dict[str, Any] = RECORDED
@@ -141,9 +146,10 @@ def test_other_data_asks_for_a_decision_and_shows_the_figures_all_the_same(court
 
 
 def test_a_champion_that_cannot_be_loaded_asks_for_a_decision(court: Court) -> None:
-    champion = court.bundle("old 1")
-    (champion.folder / "model.onnx").write_bytes(b"broken")
-    report = court.judge(court.bundle("new 2"), champion).report
+    whole = court.bundle("old 1").bundle
+    files = {name: content for name, content in whole.files.items() if name != "card.json"}
+    write_bundle(court.root / "broken 1", whole.card, {**files, "model.onnx": b"broken"})
+    report = court.judge(court.bundle("new 2"), court.contender("broken 1")).report
     assert report.outcome == "undecided" and "the champion's bundle cannot be loaded" in report.objections[0]
 
 

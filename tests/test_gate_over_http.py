@@ -15,18 +15,19 @@ import psutil
 import pytest
 import tiny_bundles
 
-from convoy.bundles.bundle import read_bundle
 from convoy.bundles.predictor import Predictor
 from convoy.release.gates import measure, rest_parity
 from convoy.release.gates.evidence import REST, Difference
 from convoy.release.gates.registry import PublishParams
 from convoy.release.gates.split import read_gate_split
+from convoy.tracking.checked_bundle import CheckedBundle
 
 SERVES = """
 import sys, time
 from pathlib import Path
 from convoy.release.gates import rest_parity
-with rest_parity.run_service(Path(sys.argv[1])) as url:
+from convoy.tracking.checked_bundle import CheckedBundle
+with rest_parity.run_service(CheckedBundle.read(Path(sys.argv[1]))) as url:
     print(url, flush=True)
     time.sleep(600)
 """
@@ -48,7 +49,7 @@ def test_a_real_service_says_what_the_bundle_says(
     write(tmp_path / "bundle")
     gate = read_gate_split(task, kind, gate_splits.write(kind, tmp_path / "gate.arrow", 40))
     limits = PublishParams.model_validate({**built_pipeline.PUBLISH, "rest_rows": 20})
-    found = measure.measure(gate, tmp_path / "bundle", None, limits, {"preflight": ()})
+    found = measure.measure(gate, CheckedBundle.read(tmp_path / "bundle"), None, limits, {"preflight": ()})
     assert isinstance(found.rest, Difference) and found.rest.n == 20 and not found.unknown
     assert found.rest.max_difference < 1e-6 and not found.rest.class_flips
 
@@ -56,16 +57,16 @@ def test_a_real_service_says_what_the_bundle_says(
 def test_another_bundle_answers_otherwise_and_what_cannot_be_answered_is_told(tmp_path: Path) -> None:
     tiny_bundles.write_image_bundle(tmp_path / "served")
     tiny_bundles.write_image_bundle(tmp_path / "other", shift=20)
-    other, card = Predictor(tmp_path / "other"), read_bundle(tmp_path / "served").card
+    other, served = Predictor(tmp_path / "other"), CheckedBundle.read(tmp_path / "served")
     inputs = [tiny_bundles.png(brightness) for brightness in (0, 100, 120)]
-    with rest_parity.run_service(tmp_path / "served") as url:
-        found = rest_parity.predict(url, card, inputs)
+    with rest_parity.run_service(served) as url:
+        found = rest_parity.predict(url, served.card, inputs)
         expected = other.probabilities([other.prepare(raw).array for raw in inputs])
         assert np.abs(found - expected).max() > 0.1
         with pytest.raises(rest_parity.AnswerRefused, match="the service answers 4"):
-            rest_parity.predict(url, card, [b"no image"])
+            rest_parity.predict(url, served.card, [b"no image"])
     with pytest.raises(rest_parity.AnswerRefused, match="does not answer"):
-        rest_parity.predict(url, card, inputs)
+        rest_parity.predict(url, served.card, inputs)
 
 
 def test_the_service_ends_with_a_publish_that_was_killed(tmp_path: Path) -> None:
@@ -89,6 +90,6 @@ def test_a_service_that_cannot_be_started_says_nothing_of_the_bundle(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     (tmp_path / "bentoml.py").write_text("raise SystemExit('no bentoml here')")
     began = time.monotonic()
-    found = measure.measure(gate, tmp_path / "bundle", None, limits, {"preflight": ()})
+    found = measure.measure(gate, CheckedBundle.read(tmp_path / "bundle"), None, limits, {"preflight": ()})
     assert found.rest is None and found.unknown == {REST: "the service ended at once: no bentoml here"}
     assert time.monotonic() - began < rest_parity.READY_WITHIN_S

@@ -29,6 +29,7 @@ from convoy.operations.cleanup.retention import ClockSuspicious, KeepParams, Rem
 from convoy.release import deployment, journal, promote, publish
 from convoy.release.decision import Grounds, Model
 from convoy.tracking import artifacts, mlflow_runs, registration, registry
+from convoy.tracking.checked_bundle import CheckedBundle
 from convoy.tracking.settings import DATABASE, artifact_root
 from convoy.training import checkpoints
 
@@ -73,7 +74,7 @@ class Place:
 
     def holds(self) -> set[str]:
         """All that gc could take, by name."""
-        versions = {f"version {version.version}" for version in run_cleanup.versions(self.client, "fashion")}
+        versions = {f"version {version.version}" for version in registry.versions(self.client, "fashion")}
         runs = {str(run.run.info.run_id) for run in run_cleanup.runs(self.client, "fashion")}
         models = {f"model of {path.parents[1].name}" for path in Path("mlruns").glob("*/*/artifacts/model")}
         folders = {path.name for path in Path("mlruns").glob("*/*")}
@@ -87,8 +88,8 @@ class Place:
             version = registry.get_version(self.client, "fashion", str(number))
             digest = version.tags[registry.DIGEST]
             assert read_bundle(deployment.folder_of("fashion", digest)).digest == digest
-            with registry.bundle_of(self.client, version, []) as folder:
-                assert read_bundle(folder).digest == digest
+            with registry.bundle_of(self.client, version, []) as bundle:
+                assert bundle.digest == digest
         assert deployment.current_digest("fashion") == self.digest(4)
 
 
@@ -135,7 +136,7 @@ def test_what_goes_is_gone_and_all_else_works_as_before(place: Place) -> None:
     assert place.client.get_run(of_a_person).info.lifecycle_stage == "deleted"  # in MLflow's bin, as before
     place.check()
     assert {goes for goes, _ in place.plan().values()} == {False}
-    assert len(run_cleanup.versions(place.client, "fashion")) == 2
+    assert len(registry.versions(place.client, "fashion")) == 2
     runs = run_cleanup.runs(place.client, "fashion")
     experiments = [each.experiment_id for each in place.client.search_experiments()]  # that of the decisions too
     known = {run.info.run_id for run in place.client.search_runs(experiments)}
@@ -304,9 +305,9 @@ def test_nothing_is_written_outside_the_artifact_root(place: Place) -> None:
     lead_elsewhere(str(version.run_id), other.as_uri())
     with pytest.raises(artifacts.StoreMoved, match="nothing was written there"):
         artifacts.put_files(place.client, str(version.run_id), {"gates/report.json": b"{}"})
-    folder = deployment.folder_of("fashion", place.digest(4))
+    bundle = CheckedBundle.read(deployment.folder_of("fashion", place.digest(4)))
     with pytest.raises(artifacts.StoreMoved, match="nothing was written there"):
-        registration.register(place.client, "fashion", folder, str(version.run_id), {})
+        registration.register(place.client, "fashion", bundle, str(version.run_id), {})
     assert not other.exists()
 
 

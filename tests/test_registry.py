@@ -203,9 +203,9 @@ def test_two_exports_of_one_training_keep_their_own_files(tmp_path: Path, monkey
     first, second = (client.get_model_version("convoy-fashion", number) for number in ("1", "2"))
     assert first.run_id == second.run_id
     for version in (first, second):
-        with registry.bundle_of(client, version, nearby=[]) as folder:
-            assert digest_of(folder) == version.tags[registry.DIGEST]
+        with registry.bundle_of(client, version, nearby=[]) as bundle:
+            assert digest_of(bundle.folder) == version.tags[registry.DIGEST]
     run_cleanup.retire_version(client, second)
-    with registry.bundle_of(client, first, nearby=[]) as folder:
-        assert digest_of(folder) == first.tags[registry.DIGEST]
+    with registry.bundle_of(client, first, nearby=[]) as bundle:
+        assert digest_of(bundle.folder) == first.tags[registry.DIGEST]
     assert [path.name for path in Path("mlruns").glob("*/*/artifacts/model*")] == ["model"]

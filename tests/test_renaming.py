@@ -23,7 +23,7 @@ from kept_folder import KeptFolder
 from mlflow import MlflowClient
 from mlflow_store import open_empty_store
 
-from convoy.bundles.bundle import digest_of, read_release
+from convoy.bundles.bundle import read_release
 from convoy.bundles.predictor import Predictor
 from convoy.core import tasks
 from convoy.operations import renaming, status
@@ -132,8 +132,8 @@ def test_models_experiments_and_decisions_are_renamed_in_mlflow(migrated: Mlflow
     assert set(found["experiments"]) == {*(f"convoy-{task}" for task in tasks.FORMER_NAMES), registry_sync.EXPERIMENT}
     for number in ("1", "2", "3"):
         version = registry.get_version(migrated, "fashion", number)
-        with registry.bundle_of(migrated, version, []) as folder:  # from MLflow's own files
-            assert digest_of(folder) == registry.digest_of_version(version)
+        with registry.bundle_of(migrated, version, []) as bundle:  # from MLflow's own files
+            assert bundle.digest == registry.digest_of_version(version)
     decided = migrated.search_runs([found["experiments"][registry_sync.EXPERIMENT]])
     assert {run.info.run_name: run.data.tags[mlflow_runs.RUN_KEY] for run in decided} == {
         task: f"decisions:{task}" for task in tasks.FORMER_NAMES

@@ -16,6 +16,7 @@ def status(
     json: Annotated[bool, typer.Option("--json", help="The same for programs.")] = False,
 ) -> None:
     """What is built, published, deployed and serving, and what to type next where these differ."""
+    settings.apply(impatient=True)  # an MLflow that is away is told, not waited for
     from convoy.operations import status as task_status
 
     statuses = task_status.read_status(port)

@@ -47,13 +47,13 @@ def rollback(
     from convoy.release import deployment
 
     digest_before = deployment.current_digest(task)
+    settings.apply(impatient=True)  # an MLflow that is away holds nothing up
     with refusals():
         from convoy.core import locks
         from convoy.release.rollback import rollback as roll_back
 
         with locks.hold_deployed(typer.echo):
             roll_back(typer.echo, task, version, reason, digest_before)
-    settings.apply(impatient=True)  # it serves already; do not wait for an MLflow that is away
     try:
         with open_mlflow() as client:
             from convoy.release import promote as promoting

@@ -192,6 +192,11 @@ def is_same(task: str, other: str) -> bool:
     return task == other or FORMER_NAMES.get(task) == other
 
 
+def is_name(name: str) -> bool:
+    """Whether a task can have this name, which is a folder's too: `..`, say, would lead out of deployed/."""
+    return NAME.fullmatch(name) is not None and name not in RESERVED
+
+
 def present_name(name: str) -> str:
     """The name that a task has now."""
     present = PRESENT_NAMES.get(name, name)

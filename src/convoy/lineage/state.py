@@ -114,7 +114,14 @@ def _bundle_md5(lock: Lock, task: str) -> str:
 
 
 def _add_lock(state: State, index: Index) -> None:
-    """Add a whole dvc.lock: the build's or the one here; else the run's, which ends with the training."""
+    """Add a whole dvc.lock: that beside the version, the build's of an earlier release, or the one here.
+
+    Else the run's, which ends with the training.
+    """
+    version = state.version
+    if version and (lock := lock_of(index.mlflow.artifact(version.run_id, f"{version.model}/dvc.lock"))):
+        state.lock, state.lock_from = lock, f"artifact of {state.name}"
+        return
     if state.build and (lock := lock_of(index.mlflow.artifact(state.build.id, "dvc.lock"))):
         state.lock, state.lock_from = lock, f"artifact of the build {state.build.id}"
     elif state.task and _names_bundle(index.lock, state):
@@ -141,8 +148,10 @@ def _add_sources(state: State, index: Index) -> None:
     state.revision = _tagged_revision(state)
     state.edits = {"false": "none", "true": "kept"}.get(edits, edits)
     if edits == "true":
-        run_ids = [run.id for run in (state.build, state.run) if run]
-        state.patch = next((patch for run_id in run_ids if (patch := index.mlflow.artifact(run_id, PATCH))), None)
+        places = [(run.id, PATCH) for run in (state.build, state.run) if run]
+        if state.version:
+            places.insert(0, (state.version.run_id, f"{state.version.model}/{PATCH}"))
+        state.patch = next((patch for place in places if (patch := index.mlflow.artifact(*place))), None)
         if state.patch is None:
             state.edits = "made, and not kept"
             state.missing.append(f"{PATCH}: the tree had edits when it was published, and MLflow has no patch of them")

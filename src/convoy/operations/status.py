@@ -64,7 +64,7 @@ class Status:
 
 
 def read_status(port: int) -> list[Status]:
-    """The status of all tasks; reads only, needs no MLflow client, and survives broken files."""
+    """The status of all tasks; reads only, survives broken files."""
     answers = _read_service_models(port)
     try:
         lock: Lock | str = Lock.read().without_leftovers(tasks.read().stages)

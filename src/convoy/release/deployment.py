@@ -1,5 +1,6 @@
 """The only writer of deployed/: a bundle is copied, verified and only then deployed, in one step."""
 
+import json
 import os
 import shutil
 from contextlib import suppress
@@ -17,14 +18,9 @@ class TaskNameInvalid(ValueError):
     """A name that no task can have, as of a registered model that somebody else made."""
 
 
-def is_name(task: str) -> bool:
-    """Whether a task can have this name, which is a folder's too: `..`, say, would lead out of deployed/."""
-    return bool(tasks.NAME.fullmatch(task)) and task not in tasks.RESERVED
-
-
 def require_name(task: str) -> None:
     """Raise TaskNameInvalid where no task can have this name."""
-    if not is_name(task):
+    if not tasks.is_name(task):
         raise TaskNameInvalid(
             f"{task[:80]!r} is no name of a task: it has small letters, digits and hyphens, begins with a letter and "
             f"is none of {', '.join(tasks.RESERVED)}"
@@ -86,8 +82,7 @@ def copy_bundle(task: str, source: Path, release: Release) -> bool:
     if _is_whole(folder, release.digest):
         return _update_release(folder, release)
     with atomic.new_folder(folder) as temporary:
-        for name in [*read_bundle(source).files, MANIFEST]:
-            shutil.copyfile(source / name, temporary / name)
+        _copy_files(source, temporary)
         digest = Predictor(temporary).digest
         if digest != release.digest:
             raise BundleInvalid(f"{source} has the digest {digest}, the release names {release.digest}")
@@ -142,6 +137,15 @@ def _is_whole(folder: Path, digest: str) -> bool:
         return read_bundle(folder).digest == digest
     except BundleInvalid:
         return False
+
+
+def _copy_files(source: Path, target: Path) -> None:
+    """Copy what the manifest names. Raises BundleInvalid where it or a file is missing."""
+    try:
+        for name in (MANIFEST, *json.loads((source / MANIFEST).read_bytes())):
+            shutil.copyfile(source / os.path.basename(name), target / os.path.basename(name))
+    except (FileNotFoundError, IsADirectoryError, ValueError, TypeError) as error:
+        raise BundleInvalid(f"{source} is no whole bundle ({error}); export it again") from None
 
 
 def _update_release(folder: Path, release: Release) -> bool:

@@ -3,7 +3,7 @@
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
@@ -16,16 +16,16 @@ from convoy.core.process import Say
 from convoy.core.tasks import Task
 from convoy.data.findings import Findings, PreflightLimits, violations
 from convoy.release import deployment
-from convoy.release.gates import run
 from convoy.release.gates.evidence import GATE, ONNX, PREFLIGHT, Difference
-from convoy.release.gates.registry import PublishParams
-from convoy.release.gates.report import Party, Report
-from convoy.release.gates.run import Contender, StoredReport
 from convoy.release.registry_sync import GATES_OUTCOME, GATES_REPORT
 from convoy.tracking import artifacts, registry
-from convoy.tracking.build_state import Winner, matches_lock
+from convoy.tracking.build_state import matches_lock
+from convoy.tracking.checked_bundle import CheckedBundle
 from convoy.tracking.provenance import Lock
 from convoy.tracking.run_content import read_json
+
+if TYPE_CHECKING:
+    from convoy.release.gates.report import Party, Report
 
 FOLDER = "gates"  # of a run's artifacts, and below deployed/<task>/
 
@@ -34,7 +34,7 @@ FOLDER = "gates"  # of a run's artifacts, and below deployed/<task>/
 class Judgement:
     """A report, the name of its file among the run's artifacts if it is kept, and whether a person has to promote."""
 
-    report: Report
+    report: "Report"
     file: str | None
     needs_person: bool
 
@@ -49,10 +49,14 @@ def judge(
     task: str,
     version: ModelVersion,
     deployed_version: ModelVersion | None,
-    winner: Winner,
+    bundle: CheckedBundle,
+    lock: Lock,
     say: Say,
 ) -> Judgement:
     """Judge a version against the deployed one, and show the report; a second call shows the stored report."""
+    from convoy.release.gates import run  # the gates take a second to import, and most publishes judge nothing
+    from convoy.release.gates.registry import PublishParams
+
     limits = read_section(PublishParams, "publish", path=paths.RELEASE_PARAMS)
     entry = tasks.read().task(task)
     with ExitStack() as stack:
@@ -60,34 +64,41 @@ def judge(
         if deployed_version is not None:
             party = _party(deployed_version)
             nearby = [deployment.folder_of(task, party.digest)]
-            champion = Contender(party, stack.enter_context(registry.bundle_of(client, deployed_version, nearby)))
+            champion = run.Contender(party, stack.enter_context(registry.bundle_of(client, deployed_version, nearby)))
         stored = run.judge_once(
             task,
-            Contender(_party(version), winner.folder),
+            run.Contender(_party(version), bundle),
             champion,
             paths.split_file(entry.data, "gate"),
             limits,
-            _read_build_evidence(entry, winner.lock),
+            _read_build_evidence(entry, lock),
             folder_of(task),
             say,
         )
     for line in stored.report.table():
         say(line)
-    _put_files(client, version, stored)
-    _set_tags(client, version, stored)
-    return Judgement(stored.report, _artifact_name(stored), limits.promote == "asked")
+    name = _put_files(client, version, stored.files["report"]) if stored.files else None
+    _set_tags(client, version, stored.report.outcome, name)
+    return Judgement(stored.report, name, limits.promote == "asked")
 
 
 def restore_reports(client: MlflowClient, task: str, version: ModelVersion) -> None:
     """Put the stored reports of a version that MLflow lacks, as after its deletion; the last one as tags too."""
     digest = registry.digest_of_version(version)
-    reports = [
-        stored for stored in run.read_stored_reports(folder_of(task)) if stored.report.challenger.digest == digest
-    ]
-    for stored in reports:
-        _put_files(client, version, stored)
-    if reports and GATES_REPORT not in version.tags:
-        _set_tags(client, version, reports[-1])
+    files = sorted(folder_of(task).glob("*.json"), key=lambda path: (path.stat().st_mtime_ns, path.name))
+    reports = {path: content for path in files if (content := _judged(path)).get("challenger") == digest}
+    names = [_put_files(client, version, path) for path in reports]
+    if names and GATES_REPORT not in version.tags:
+        _set_tags(client, version, [*reports.values()][-1]["outcome"], names[-1])
+
+
+def _judged(path: Path) -> dict[str, str]:
+    """Digest of the challenger and outcome, by a report; nothing by one of another format."""
+    content = read_json(path)
+    try:
+        return {"challenger": content["challenger"]["digest"], "outcome": content["outcome"]}
+    except (KeyError, TypeError):
+        return {}
 
 
 def _read_build_evidence(task: Task, lock: Lock) -> dict[str, Any]:
@@ -134,25 +145,25 @@ def _check_file(path: Path, written: dict[str, str], unknown: dict[str, str], ga
     return not missing
 
 
-def _party(version: ModelVersion) -> Party:
+def _party(version: ModelVersion) -> "Party":
+    from convoy.release.gates.report import Party
+
     return Party(version=str(version.version), digest=registry.digest_of_version(version))
 
 
-def _artifact_name(stored: StoredReport) -> str | None:
-    return f"{FOLDER}/{stored.files['report'].name}" if stored.files else None
-
-
-def _put_files(client: MlflowClient, version: ModelVersion, stored: StoredReport) -> None:
-    """Put JSON and picture on the version's run; only what MLflow lacks is written."""
+def _put_files(client: MlflowClient, version: ModelVersion, report: Path) -> str:
+    """Put JSON and picture on the version's run, as far as MLflow lacks them; gives the name of the artifact."""
     run_id = str(version.run_id)
-    sizes = artifacts.list_files(client, run_id, FOLDER) if stored.files else {}
-    contents = {f"{FOLDER}/{path.name}": path.read_bytes() for path in stored.files.values()}
+    sizes = artifacts.list_files(client, run_id, FOLDER)
+    files = [path for path in (report, report.with_suffix(".png")) if path.exists()]
+    contents = {f"{FOLDER}/{path.name}": path.read_bytes() for path in files}
     missing = {name: content for name, content in contents.items() if sizes.get(name) != len(content)}
     if missing:
         artifacts.put_files(client, run_id, missing)
+    return f"{FOLDER}/{report.name}"
 
 
-def _set_tags(client: MlflowClient, version: ModelVersion, stored: StoredReport) -> None:
-    for name, value in ((GATES_OUTCOME, stored.report.outcome), (GATES_REPORT, _artifact_name(stored))):
+def _set_tags(client: MlflowClient, version: ModelVersion, outcome: str, report: str | None) -> None:
+    for name, value in ((GATES_OUTCOME, outcome), (GATES_REPORT, report)):
         if value is not None and version.tags.get(name) != value:
             client.set_model_version_tag(version.name, str(version.version), name, value)

@@ -3,6 +3,8 @@
 A machine that pulls imports this, so nothing here may need more than mlflow-skinny.
 """
 
+from contextlib import suppress
+
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
@@ -12,29 +14,48 @@ from convoy.core.process import Say
 from convoy.release import deployment, journal, registry_sync
 from convoy.release.approval import SERVICE_FOLLOWS, MlflowView, current_link, grounds_for, refuse_if_deployed_changed
 from convoy.release.decision import Decision, Grounds, Model, utc_now
-from convoy.tracking import registry
+from convoy.tracking import registry, settings
+from convoy.tracking.checked_bundle import CheckedBundle
 
 
-def deploy_version(client: MlflowClient, task: str, version: ModelVersion, grounds: Grounds) -> Decision:
-    """Deploy a version by a decision, which is appended; the alias follows.
+def deploy_version(
+    client: MlflowClient, task: str, version: ModelVersion, grounds: Grounds, built: CheckedBundle | None = None
+) -> Decision:
+    """Deploy a version by a decision, which is appended; the alias follows. `built` may be its bundle.
 
-    The bundle is verified first: raises BundleInvalid or VersionUnknown before anything is decided.
+    The bundle is verified first: raises BundleInvalid or VersionUnknown before anything is decided. The alias of an
+    MLflow that machines share moves before the line, which a machine that came second does not write: ChampionMoved.
     """
-    digest = registry.digest_of_version(version)
     release = release_of(task, version)
-    with registry.bundle_of(client, version, [deployment.folder_of(task, digest), paths.bundle(task)]) as folder:
-        deployment.copy_bundle(task, folder, release)
+    _copy(client, task, version, release, built)
+    if not settings.is_local(client.tracking_uri):
+        registry_sync.move_champion(client, task, version)
+        return journal.decide(task, release, grounds)
     decision = journal.decide(task, release, grounds)
-    registry.set_alias(client, task, "champion", version.version)
+    registry_sync.move_champion(client, task, version)
     return decision
 
 
-def update_release_and_alias(client: MlflowClient, task: str, version: ModelVersion) -> bool:
-    """Update release and alias of the deployed version, and repair its bundle; returns whether that was needed."""
-    digest = registry.digest_of_version(version)
-    with registry.bundle_of(client, version, [deployment.folder_of(task, digest), paths.bundle(task)]) as folder:
-        changed = deployment.copy_bundle(task, folder, release_of(task, version))
-    return registry.set_alias(client, task, "champion", version.version) or changed
+def update_release_and_alias(
+    client: MlflowClient, task: str, version: ModelVersion, built: CheckedBundle | None = None
+) -> bool:
+    """Update release and alias of the deployed version, and repair its bundle; returns whether that was needed.
+
+    An alias that another machine has moved stays; the caller has asked for it.
+    """
+    changed = _copy(client, task, version, release_of(task, version), built)
+    with suppress(registry_sync.ChampionMoved):
+        return registry_sync.move_champion(client, task, version) or changed
+    return changed
+
+
+def _copy(
+    client: MlflowClient, task: str, version: ModelVersion, release: Release, built: CheckedBundle | None
+) -> bool:
+    with registry.bundle_of(
+        client, version, [built, deployment.folder_of(task, release.digest), paths.bundle(task)]
+    ) as bundle:
+        return deployment.copy_bundle(task, bundle.folder, release)
 
 
 def release_of(task: str, version: ModelVersion) -> Release:
@@ -65,6 +86,7 @@ def promote(
     model = Model(version=str(version.version), digest=registry.digest_of_version(version))
     try:
         refuse_if_deployed_changed(task, model, seen_digest)
+        registry_sync.require_seen_champion(client, task, model.digest)
         if deployment.current_digest(task) == model.digest:
             update_release_and_alias(client, task, version)
             say(f"{version.name} version {version.version} serves from {current_link(task)}, as it did before")
@@ -78,8 +100,12 @@ def promote(
 
 
 def align_and_update_mlflow(client: MlflowClient, task: str) -> None:
-    """Update MLflow after a decision that was made without it, and the release with MLflow's number."""
+    """Update MLflow after a decision that was made without it, and the release with MLflow's number.
+
+    Raises ChampionMoved, and leaves a shared MLflow as it is.
+    """
     digest = deployment.current_digest(task)
+    registry_sync.require_seen_champion(client, task, digest or "")
     version = registry.find_version(client, task, digest) if digest else None
     if version is not None:
         update_release_and_alias(client, task, version)

@@ -12,13 +12,13 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from convoy.bundles.bundle import Bundle, BundleInvalid, read_bundle
+from convoy.bundles.bundle import BundleInvalid, digest_of
 from convoy.core import tasks as entries
 from convoy.core.params import ParamsInvalid
 from convoy.core.paths import DEPLOYED
 from convoy.core.process import Say
 from convoy.release import deployment, gate_reports, journal, promote, registry_sync
-from convoy.release.approval import SERVICE_FOLLOWS
+from convoy.release.approval import SERVICE_FOLLOWS, ApprovalRefused
 from convoy.release.decision import Grounds, Model
 from convoy.release.gate_reports import Judgement
 from convoy.tracking import (
@@ -33,7 +33,8 @@ from convoy.tracking import (
 )
 from convoy.tracking.artifacts import ArtifactRefused, StoreMoved
 from convoy.tracking.build_runs import Build
-from convoy.tracking.build_state import BuildState, Winner
+from convoy.tracking.build_state import BuildState
+from convoy.tracking.checked_bundle import CheckedBundle
 from convoy.tracking.provenance import Lock
 from convoy.tracking.run_content import RunContent
 
@@ -44,6 +45,7 @@ class FormerNameInUse(RuntimeError):
 
 # Errors that a person can resolve; any other is a fault of Convoy's, whose traceback is printed.
 _EXPECTED_ERRORS = (
+    ApprovalRefused,
     ArtifactRefused,
     BundleInvalid,
     FormerNameInUse,
@@ -148,6 +150,8 @@ class _Publication:
         digest_before = deployment.current_digest(self.task)
         registry_sync.restore_history(self.client, self.task, self.say)
         journal.finish_interrupted(self.task, self.say)
+        winner = self.state.winner
+        registry_sync.require_seen_champion(self.client, self.task, digest_of(winner.folder) if winner else "")
         self._publish()
         registry_sync.update_mlflow(self.client, self.task)
         if deployment.current_digest(self.task) != digest_before:
@@ -162,28 +166,27 @@ class _Publication:
         if bundle is None or self.state.winner is None:
             self.say("no bundle to publish" + (f"; version {deployed.version} goes on serving" if deployed else ""))
             return
-        version = self._register(self.state.winner, bundle, runs[self.state.winner.candidate])
-        build = Build(self.task, self.state.lock, bundle.digest, runs, self.state.winner.candidate)
+        build = Build(self.task, self.state.lock, bundle.digest, runs, self.state.winner.candidate, self.git)
+        version = self._register(build, bundle)
         self._record_build(build, version)
-        self._decide(self.state.winner, version, bundle, deployed)
+        self._decide(version, bundle, deployed)
 
     def _complete(self, content: RunContent) -> Run:
         """Complete the run of a candidate, with the state of the sources when it was first published."""
-        stored = mlflow_runs.find_run(self.client, self.experiment, content.key)
-        if stored is None or mlflow_runs.SOURCES not in stored.data.tags:
-            content = mlflow_runs.with_sources(content, self.git)
-        run, added = mlflow_runs.complete_run(self.client, self.experiment, content)
+        run, added = mlflow_runs.complete_run(
+            self.client, self.experiment, content, partial(mlflow_runs.with_sources, git=self.git)
+        )
         additions = ", ".join(f"{count} {name}" for name, count in added.items() if count and name != "run")
         self.say(
             f"run {content.name}: {'new, with ' if added['run'] else 'added '}{additions or 'nothing, it is complete'}"
         )
         return run
 
-    def _read_winner_bundle(self) -> Bundle | None:
+    def _read_winner_bundle(self) -> CheckedBundle | None:
         if self.state.winner is None:
             return None
         try:
-            bundle = read_bundle(self.state.winner.folder)
+            bundle = CheckedBundle.read(self.state.winner.folder)
         except BundleInvalid as error:
             self.say(f"the bundle cannot be published: {error}")
             return None
@@ -214,49 +217,49 @@ class _Publication:
 
     def _register_deployed(self, digest: str) -> ModelVersion | None:
         """A version for the deployed bundle that MLflow lacks, as after mlflow.db was deleted."""
-        folder = deployment.folder_of(self.task, digest)
         try:
-            bundle = read_bundle(folder)
+            bundle = CheckedBundle.read(deployment.folder_of(self.task, digest))
         except BundleInvalid as error:
             self.say(f"what serves is broken and MLflow has no copy: {error}")
             return None
-        content = mlflow_runs.run_of_bundle(bundle, folder, self.task)
+        content = mlflow_runs.run_of_bundle(bundle, self.task)
         run, _ = mlflow_runs.complete_run(self.client, self.experiment, content)
-        version = registration.register(self.client, self.task, folder, run.info.run_id, {})
+        version = registration.register(self.client, self.task, bundle, run.info.run_id, {})
         self.say(f"the bundle that serves ({digest[:12]}) is {version.name} version {version.version} again")
         return version
 
-    def _register(self, winner: Winner, bundle: Bundle, run: Run) -> ModelVersion:
+    def _register(self, build: Build, bundle: CheckedBundle) -> ModelVersion:
+        run = build.runs[build.winner]
         existing = registry.find_version(self.client, self.task, bundle.digest)
         mlflow_runs.tag_run(self.client, run, {"convoy.bundle_digest": bundle.digest})
         tags = {
             "architecture": bundle.card.architecture,
-            "candidate": winner.candidate,
+            "candidate": build.winner,
             "convoy.run_key": run.data.tags[mlflow_runs.RUN_KEY],
         }
-        version = registration.register(self.client, self.task, winner.folder, run.info.run_id, tags)
+        sources = build.sources if existing is None else {}
+        version = registration.register(self.client, self.task, bundle, run.info.run_id, tags, sources)
         state = "new" if existing is None else "known already"
         self.say(
-            f"winner {winner.candidate}: bundle {bundle.digest[:12]} is "
-            f"{version.name} version {version.version} ({state})"
+            f"winner {build.winner}: bundle {bundle.digest[:12]} is {version.name} version {version.version} ({state})"
         )
         return version
 
     def _record_build(self, build: Build, version: ModelVersion) -> None:
-        run, added = build_runs.record(self.client, self.experiment, build, version, self.git)
-        state = build_runs.summary(run) if added["run"] else "known already"
+        _, added = build_runs.record(self.client, self.experiment, build, version)
+        state = f"new, of {', '.join(build.runs)}" if added["run"] else "known already"
         self.say(f"build {build.digest[:12]}: {state}")
 
-    def _decide(self, winner: Winner, version: ModelVersion, bundle: Bundle, deployed: ModelVersion | None) -> None:
+    def _decide(self, version: ModelVersion, bundle: CheckedBundle, deployed: ModelVersion | None) -> None:
         gate_reports.restore_reports(self.client, self.task, version)
         if deployment.current_digest(self.task) == bundle.digest:
-            changed = promote.update_release_and_alias(self.client, self.task, version)
+            changed = promote.update_release_and_alias(self.client, self.task, version, bundle)
             self.say(f"version {version.version} serves" + (", deployed/ and MLflow agree again" if changed else ""))
             return
         if decision := self._earlier_decision(version, bundle):
             self._keep_as_challenger(version, deployed, f"it was decided on before ({decision})")
             return
-        judgement = gate_reports.judge(self.client, self.task, version, deployed, winner, self.say)
+        judgement = gate_reports.judge(self.client, self.task, version, deployed, bundle, self.state.lock, self.say)
         if judgement.report.objections:
             self._record_objections(version, bundle, deployed, judgement)
         elif judgement.needs_person and deployed is not None:
@@ -264,15 +267,15 @@ class _Publication:
                 version, deployed, "it passed every gate, and release.yaml has publish.promote: asked"
             )
         else:
-            self._promote(version, deployed, judgement)
+            self._promote(version, bundle, deployed, judgement)
 
-    def _earlier_decision(self, version: ModelVersion, bundle: Bundle) -> str | None:
+    def _earlier_decision(self, version: ModelVersion, bundle: CheckedBundle) -> str | None:
         """The decision on this bundle, here or, by MLflow's tag, elsewhere; after it only a person decides."""
         last = journal.read_history(self.task).about(bundle.digest)
         return last.told if last else version.tags.get(registry_sync.DECISION)
 
     def _record_objections(
-        self, version: ModelVersion, bundle: Bundle, deployed: ModelVersion | None, judgement: Judgement
+        self, version: ModelVersion, bundle: CheckedBundle, deployed: ModelVersion | None, judgement: Judgement
     ) -> None:
         """Record a refusal where a gate failed; where one is undecided nothing is recorded, and it is judged again."""
         why = "; ".join(judgement.report.objections)
@@ -283,9 +286,11 @@ class _Publication:
             )
         self._keep_as_challenger(version, deployed, why)
 
-    def _promote(self, version: ModelVersion, deployed: ModelVersion | None, judgement: Judgement) -> None:
+    def _promote(
+        self, version: ModelVersion, bundle: CheckedBundle, deployed: ModelVersion | None, judgement: Judgement
+    ) -> None:
         why = f"it passed every gate beside version {deployed.version}" if deployed else "no champion before"
-        promote.deploy_version(self.client, self.task, version, self._grounds("promotion", why, judgement))
+        promote.deploy_version(self.client, self.task, version, self._grounds("promotion", why, judgement), bundle)
         replaced = f" over version {deployed.version}" if deployed else ": no champion before"
         self.say(f"version {version.version} promoted{replaced}; it serves from {DEPLOYED / self.task}/current")
 

@@ -27,11 +27,9 @@ Step = Callable[[MlflowClient, str, Say], bool]
 def tasks_with_champions(client: MlflowClient) -> list[str]:
     """The tasks of which the registry has a champion; a machine that only serves has no params.yaml.
 
-    Names that no task can have are left out: whoever can write to MLflow chooses them, and they become folders here.
+    Names that no task can have are left out: they would become folders here.
     """
-    models = client.search_registered_models("name LIKE 'convoy-%'", max_results=1000)
-    names = sorted(model.name.removeprefix("convoy-") for model in models if "champion" in model.aliases)
-    return [name for name in names if deployment.is_name(name)]
+    return sorted(task for task, aliases in registry.models(client).items() if "champion" in aliases)
 
 
 def pull(client: MlflowClient, task: str, say: Say) -> bool:
@@ -50,8 +48,8 @@ def pull(client: MlflowClient, task: str, say: Say) -> bool:
     journal.finish_interrupted(task, say)
     nearby = [deployment.folder_of(task, registry.digest_of_version(version))]
     release = release_of(task, version)
-    with registry.bundle_of(client, version, nearby) as folder:
-        changed = deployment.copy_bundle(task, folder, release)
+    with registry.bundle_of(client, version, nearby) as bundle:
+        changed = deployment.copy_bundle(task, bundle.folder, release)
     if deployment.current_digest(task) != release.digest:
         journal.decide(task, release, Grounds("pull", f"the champion of {client.tracking_uri}"))
         changed = True

@@ -13,8 +13,9 @@ from pydantic import ValidationError
 from convoy.bundles.bundle import Anchor
 from convoy.core.process import Say
 from convoy.release import deployment, journal
+from convoy.release.approval import ApprovalRefused
 from convoy.release.decision import CHANGES, Decision, History
-from convoy.tracking import artifacts, mlflow_runs, registry
+from convoy.tracking import artifacts, mlflow_runs, registry, settings
 from convoy.tracking.artifacts import ArtifactRefused
 from convoy.tracking.run_content import RunContent
 
@@ -23,19 +24,68 @@ GATES_OUTCOME, GATES_REPORT = "gates", "gates.report"  # tags of a version: how 
 EXPERIMENT = "convoy-decisions"  # apart from the trainings, in whose charts it would show
 HISTORY = "convoy.history"  # tag of the registered model: the last line of the history at the last update
 LINES, TABLE = "decisions.jsonl", "decisions.json"
+FROM_MLFLOW = ("pull", "restored")  # decisions by which a machine follows MLflow's champion
 _COLUMNS = ("number", "at", "who", "kind", "from", "to", "why", "figures", "gate report", "git revision")
+
+
+class ChampionMoved(ApprovalRefused):
+    """The champion of an MLflow that several machines share is not the one that this machine last saw."""
+
+
+def require_seen_champion(client: MlflowClient, task: str, target: str) -> None:
+    """Raise ChampionMoved where MLflow is shared and another machine has moved its alias `champion` since.
+
+    `target` is the digest that is to be deployed: where the alias names it, a kill came between the alias and the line.
+    """
+    if settings.is_local(client.tracking_uri):
+        return
+    champion = registry.version_with(client, task, "champion")
+    seen = (target, _last_seen(journal.read_history(task), set(_read_lines(client, task))))
+    if champion is not None and champion.tags.get(registry.DIGEST) not in seen:
+        raise ChampionMoved(_moved_message(task, champion))
+
+
+def move_champion(client: MlflowClient, task: str, version: ModelVersion) -> bool:
+    """Give a version the alias `champion`; returns whether anything changed. Raises ChampionMoved.
+
+    MLflow cannot compare and set in one step, so it is read again: of two that come within milliseconds the one whose
+    alias stays is the champion, and the other is told, now or at its next command.
+    """
+    require_seen_champion(client, task, registry.digest_of_version(version))
+    changed = registry.set_alias(client, task, "champion", version.version)
+    champion = None if settings.is_local(client.tracking_uri) else registry.version_with(client, task, "champion")
+    if champion is not None and str(champion.version) != str(version.version):
+        raise ChampionMoved(_moved_message(task, champion))
+    return changed
+
+
+def _moved_message(task: str, champion: ModelVersion) -> str:
+    return (
+        f"MLflow's champion of {task} is version {champion.version}, which another machine let serve; run "
+        f"`python -m convoy pull --task {task}` first, then decide again"
+    )
+
+
+def _last_seen(history: History, mlflow_lines: set[bytes]) -> str | None:
+    """The digest that the alias had when this machine last moved or followed it: of the last change MLflow knows of."""
+    for change in reversed(history.changes):
+        if change.kind in FROM_MLFLOW or history.lines[change.number - 1] in mlflow_lines:
+            return change.after.digest
+    return None
 
 
 def update_mlflow(client: MlflowClient, task: str) -> None:
     """Update MLflow by deployed/ and its history; a second call changes nothing.
 
-    The alias of a withdrawn task goes last: while it is there, the next `publish` does what a kill has left out.
+    The alias stays where another machine has moved it: whoever decides next is told. That of a withdrawn task goes
+    last: while it is there, the next `publish` does what a kill has left out.
     """
     history = journal.read_history(task)
     versions = _versions_by_digest(client, task)
     deployed = versions.get(deployment.current_digest(task) or "")
     if deployed is not None:
-        registry.set_alias(client, task, "champion", deployed.version)
+        with suppress(ChampionMoved):
+            move_champion(client, task, deployed)
     for digest, version in versions.items():
         for name, value in _decision_tags(history, digest).items():
             if version.tags.get(name) != value:
@@ -45,7 +95,9 @@ def update_mlflow(client: MlflowClient, task: str) -> None:
         _put_table(client, task, history, mlflow_lines)
         _set_anchor(client, task, history, mlflow_lines)
     if deployed is None and history.is_withdrawn:
-        registry.remove_alias(client, task, "champion")
+        with suppress(ChampionMoved):
+            require_seen_champion(client, task, "")
+            registry.remove_alias(client, task, "champion")
 
 
 def lacks_last_line(client: MlflowClient, task: str) -> bool:
@@ -81,9 +133,8 @@ def run_key(task: str) -> str:
 
 def _versions_by_digest(client: MlflowClient, task: str) -> dict[str, ModelVersion]:
     """Digest -> the version that holds it, the oldest where there are several."""
-    versions = client.search_model_versions(f"name = '{registry.model_name(task)}'")
-    ordered = sorted(versions, key=lambda version: -int(version.version))
-    return {version.tags[registry.DIGEST]: version for version in ordered if registry.DIGEST in version.tags}
+    newest_first = reversed(registry.versions(client, task))
+    return {version.tags[registry.DIGEST]: version for version in newest_first if registry.DIGEST in version.tags}
 
 
 def _decision_tags(history: History, digest: str) -> dict[str, str]:

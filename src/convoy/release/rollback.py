@@ -11,12 +11,13 @@ from convoy.release.approval import (
     refuse_if_deployed_changed,
 )
 from convoy.release.decision import History, Model, utc_now
-from convoy.tracking import store
+from convoy.tracking import settings, store
 
 
 def rollback(say: Say, task: str, number: str | None, reason: str, seen_digest: str | None) -> None:
     """Deploy a former model again; without a number the champion before this one. Needs no MLflow.
 
+    One that machines share is asked where it answers: another decision there comes first.
     The caller holds locks.hold_deployed(), and updates MLflow. Raises ApprovalRefused.
     """
     if journal.finish_interrupted(task, say):
@@ -29,6 +30,7 @@ def rollback(say: Say, task: str, number: str | None, reason: str, seen_digest: 
             f"`python -m convoy promote --task {task} --version N` lets any version serve"
         )
     refuse_if_deployed_changed(task, target, seen_digest)
+    _refuse_unseen_champion(task, target, say)
     if deployment.current_digest(task) == target.digest:
         say(f"{target} of {task} serves from {current_link(task)}, as it did before")
         return
@@ -38,6 +40,22 @@ def rollback(say: Say, task: str, number: str | None, reason: str, seen_digest: 
     journal.decide(task, release, grounds)
     say(f"{target} of {task} serves from {current_link(task)} again")
     say(SERVICE_FOLLOWS)
+
+
+def _refuse_unseen_champion(task: str, target: Model, say: Say) -> None:
+    """Raise ChampionMoved where MLflow is shared and answers, and another machine has decided meanwhile."""
+    where = settings.tracking_uri()
+    if settings.is_local(where):
+        return
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    from convoy.release import registry_sync
+
+    try:
+        registry_sync.require_seen_champion(MlflowClient(where, where), task, target.digest)
+    except MlflowException as error:
+        say(f"MLflow ({where}) does not say whether another machine has decided meanwhile: {error.message}")
 
 
 def _model_by_number(task: str, number: str, history: History) -> Model:

@@ -46,7 +46,11 @@ def location(client: MlflowClient, run_id: str) -> str:
     MLflow's client sends the token of the tracking server to whatever host a run names. Raises ArtifactRefused for
     another one.
     """
-    uri = str(client.get_run(run_id).info.artifact_uri)
+    return _own_place(client, client.get_run(run_id))
+
+
+def _own_place(client: MlflowClient, run: Run) -> str:
+    uri = str(run.info.artifact_uri)
     try:
         artifact, server = urlsplit(uri), urlsplit(client.tracking_uri)
         is_here = artifact.scheme in ("", "file") or (artifact.scheme == "mlflow-artifacts" and not artifact.netloc)
@@ -57,7 +61,7 @@ def location(client: MlflowClient, run_id: str) -> str:
     except ValueError:  # no port that is a number, or half a bracket
         pass
     raise ArtifactRefused(
-        f"run {run_id} keeps its artifacts at {uri!r}, not at the tracking server; "
+        f"run {run.info.run_id} keeps its artifacts at {uri!r}, not at the tracking server; "
         "start that server with --artifacts-destination, so that it hands them out itself"
     )
 
@@ -82,7 +86,7 @@ def require_own_folder(client: MlflowClient, run_id: str) -> None:
     """
     run = client.get_run(run_id)
     if not settings.is_local(client.tracking_uri):
-        location(client, run_id)
+        _own_place(client, run)
     elif folder_of(run) is None:
         raise StoreMoved(
             f"{settings.database()} keeps the files of run {run_id} at {run.info.artifact_uri}, not in its "
@@ -132,9 +136,14 @@ def put_files(client: MlflowClient, run_id: str, contents: Mapping[str, bytes]) 
             client.log_artifact(run_id, str(path), None if parent == "." else parent)
 
 
-def list_files(client: MlflowClient, run_id: str, folder: str | None = None) -> dict[str, int | None]:
-    """Artifact -> size in bytes, through all folders below `folder`. Raises ArtifactRefused."""
-    root = location(client, run_id)  # raises: MLflow's client would connect to any host that the run names
+def list_files(client: MlflowClient, run: str | Run, folder: str | None = None) -> dict[str, int | None]:
+    """Artifact -> size in bytes, through all folders below `folder` of a run, or of that with an id.
+
+    Raises ArtifactRefused.
+    """
+    root = (
+        location(client, run) if isinstance(run, str) else _own_place(client, run)
+    )  # raises: MLflow's client would connect to any host that the run names
     # Not by the run's id: then MLflow looks up the run and all models again for each folder.
     repository = get_artifact_repository(root, tracking_uri=client.tracking_uri)
     return _list_files(repository, folder, MAX_DEPTH)

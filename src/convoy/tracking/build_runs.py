@@ -1,10 +1,9 @@
-"""A published state of dvc.lock -> a run `build` in MLflow, which says which stages ran and which were reused."""
+"""A published state of dvc.lock -> a run `build` in MLflow: the parent of its candidates, with the winner's figures."""
 
 import hashlib
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from functools import cached_property, partial
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -12,7 +11,7 @@ from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from convoy.core import paths, tasks
+from convoy.core import paths
 from convoy.tracking import mlflow_runs
 from convoy.tracking.provenance import LOCK, GitState, Lock, same_file
 from convoy.tracking.run_content import RunContent
@@ -21,8 +20,8 @@ NAME = "build"
 BUILD = "convoy.build_run"  # of a version and of a candidate's run: the first build that held it
 VERSION = "convoy.version"  # of a run: the version that holds what it made
 LOCK_DIGEST = "convoy.dvc_lock"  # sha256 of the part of dvc.lock that concerns a task
-STAGES = "convoy.stages"  # JSON, stage -> a digest of its entry in dvc.lock
-_STAGE_PREFIX = "convoy.stage."
+HEADLINES = ("accuracy", "macro_f1", "log_loss")  # of the winner, on the validation and the test split
+_PARENT = "mlflow.parentRunId"
 _DVC_PREFIX = "convoy.dvc."
 _REPORT_SUFFIXES = (".json", "/curves.csv")
 _REVISION_TAG = "convoy.git_revision"
@@ -37,16 +36,24 @@ class Build:
     digest: str
     runs: Mapping[str, Run]  # of the candidates, by their names
     winner: str
+    git: GitState | None
 
-    @property
+    @cached_property
     def stages(self) -> list[str]:
         """The stages behind the bundle and its reports, each after those that it needs."""
         return self.lock.to_reports(self.task)
 
-    @property
+    @cached_property
     def excerpt(self) -> bytes:
         """dvc.lock without the stages that belong to other tasks alone."""
         return self.lock.excerpt(self.stages)
+
+    @property
+    def sources(self) -> dict[str, bytes]:
+        """What stands beside the version: dvc.lock, and the edits where there are any that made it."""
+        changed = self.lock.changed_code(self.stages)
+        patch = None if self.git is None or changed else self.git.patch
+        return {**({} if patch is None else {mlflow_runs.PATCH: patch}), str(LOCK): self.excerpt}
 
     @property
     def reports(self) -> dict[str, Path | bytes]:
@@ -57,100 +64,46 @@ class Build:
         }
         return {path: Path(path) for path, md5 in kept.items() if same_file(Path(path), md5)}
 
-    @property
-    def entries(self) -> dict[str, str]:
-        """Stage -> a digest of its entry: what it ran, what it read, what it wrote."""
-        return {name: mlflow_runs.digest_of(json.dumps(self.lock.stages[name]).encode()) for name in self.stages}
 
-
-def record(
-    client: MlflowClient, experiment: str, build: Build, version: ModelVersion, git: GitState | None
-) -> tuple[Run, mlflow_runs.Added]:
+def record(client: MlflowClient, experiment: str, build: Build, version: ModelVersion) -> tuple[Run, mlflow_runs.Added]:
     """Record the build's run in MLflow, and tag run, version and build with each other; a second call adds nothing."""
-    content = _content(client, experiment, build, version)
-    stored = mlflow_runs.find_run(client, experiment, content.key)
-    if stored is None or mlflow_runs.SOURCES not in stored.data.tags:
-        content = mlflow_runs.with_sources(content, git)
-    run, added = mlflow_runs.complete_run(client, experiment, content)
+    content = _content(build, version)
+    run, added = mlflow_runs.complete_run(client, experiment, content, partial(mlflow_runs.with_sources, git=build.git))
     trained = build.runs[build.winner]
     added += _link_version(client, version, run, trained)
     for candidate_run in build.runs.values():
-        added += _link_run(client, candidate_run, {BUILD: run.info.run_id})
+        added += _link_run(client, candidate_run, run.info.run_id)
     added += mlflow_runs.tag_run(client, trained, {VERSION: f"{version.name}/{version.version}"})
     return run, added
 
 
-def summary(run: Run) -> str:
-    """How many stages ran for a build, and which were reused, in plain words."""
-    origins = {
-        name.removeprefix(_STAGE_PREFIX): text for name, text in run.data.tags.items() if name.startswith(_STAGE_PREFIX)
-    }
-    reused = sorted(name for name, text in origins.items() if text.startswith("reused"))
-    if not reused:
-        return f"all {len(origins)} stages are new"
-    return f"{len(origins) - len(reused)} of {len(origins)} stages ran, reused: {', '.join(reused)}"
-
-
-def find_builds(client: MlflowClient, experiment: str) -> list[Run]:
-    """The builds of a task, the oldest first."""
-    return list(client.search_runs([experiment], f"tags.`{STAGES}` != ''", order_by=["attributes.start_time ASC"]))
-
-
-def _content(client: MlflowClient, experiment: str, build: Build, version: ModelVersion) -> RunContent:
+def _content(build: Build, version: ModelVersion) -> RunContent:
     lock_digest = hashlib.sha256(build.excerpt).hexdigest()
-    earlier_builds = [run for run in find_builds(client, experiment) if run.data.tags.get(LOCK_DIGEST) != lock_digest]
-    origins = {name: _stage_origin(name, entry, build, earlier_builds) for name, entry in build.entries.items()}
     made_ms = int(LOCK.stat().st_mtime * 1000)
+    winner = build.runs[build.winner]
+    names = [f"{split}/{name}" for split in ("validation", "test") for name in HEADLINES]
+    title = f"[{version.name} {version.version}](#/models/{version.name}/versions/{version.version})"
     return RunContent(
         name=NAME,
         key=f"build:{lock_digest}",
         started_ms=made_ms,
         ended_ms=made_ms,
+        metrics={name: winner.data.metrics[name] for name in names if name in winner.data.metrics},
         tags={
             "convoy.task": build.task,
             "convoy.bundle_digest": build.digest,
             VERSION: f"{version.name}/{version.version}",
-            "convoy.winner_run": build.runs[build.winner].info.run_id,
+            "convoy.winner_run": winner.info.run_id,
             LOCK_DIGEST: lock_digest,
-            STAGES: json.dumps(build.entries),
             **{f"{_DVC_PREFIX}{path}": md5 for path, md5 in _data_hashes(build).items()},
-            **{_STAGE_PREFIX + name.replace("@", "/"): text for name, (text, _) in origins.items()},
             "mlflow.source.name": "dvc repro",
             "mlflow.source.type": "LOCAL",
         },
-        files={"dvc.lock": build.excerpt, **build.reports},
-        note=_note(build, version, experiment, origins),
+        files=build.reports,
+        note=f"What `dvc repro` built as {title}, bundle `{build.digest[:12]}`, with the figures of {build.winner}. "
+        f"`{LOCK}` beside the version has every hash.",
         changed_code=build.lock.changed_code(build.stages),
     )
-
-
-def _stage_origin(stage: str, entry: str, build: Build, earlier_builds: Iterable[Run]) -> tuple[str, str | None]:
-    """Whether a stage ran for this build, in words, and the run that shows what it made."""
-    trained = {tasks.train_stage(candidate): run for candidate, run in build.runs.items()}
-    run = trained.get(stage)
-    first = next(
-        (earlier for earlier in earlier_builds if json.loads(earlier.data.tags[STAGES]).get(stage) == entry), None
-    )
-    if first is None:
-        return (f"ran: run {run.info.run_id}", run.info.run_id) if run else ("ran", None)
-    shown = run or first
-    return f"reused run {shown.info.run_id} of {_start_time(shown)}", shown.info.run_id
-
-
-def _start_time(run: Run) -> str:
-    return datetime.fromtimestamp(run.info.start_time / 1000, UTC).isoformat(sep=" ", timespec="minutes")
-
-
-def _note(build: Build, version: ModelVersion, experiment: str, origins: Mapping[str, tuple[str, str | None]]) -> str:
-    """What MLflow's UI shows as the run's description, in Markdown."""
-
-    def with_link(text: str, run_id: str | None) -> str:
-        return text.replace(run_id, f"[{run_id[:8]}](#/experiments/{experiment}/runs/{run_id})") if run_id else text
-
-    rows = [f"| {name} | {with_link(text, run_id)} |" for name, (text, run_id) in origins.items()]
-    title = f"[{version.name} {version.version}](#/models/{version.name}/versions/{version.version})"
-    intro = f"What `dvc repro` built as {title}, bundle `{build.digest[:12]}`. A stage that DVC skipped was reused; "
-    return "\n".join([f"{intro}`dvc.lock` among the artifacts has every hash.", "", "| stage | |", "|---|---|", *rows])
 
 
 def _data_hashes(build: Build) -> dict[str, str]:
@@ -179,14 +132,16 @@ def _description(build: Run, trained: Run) -> str:
         for run in (trained, build)
     ]
     revision = build.data.tags.get(_REVISION_TAG, "unknown")
-    edited = {"false": "", "true": " with edits (`source.patch`)"}.get(build.data.tags.get(mlflow_runs.SOURCES, ""), "")
+    dirty = build.data.tags.get(mlflow_runs.SOURCES, "")
+    edited = {"false": "", "true": f" with edits (`{mlflow_runs.PATCH}`)"}.get(dirty, "")
     return f"Trained as {links[0]}, built as {links[1]}, from git revision `{revision}`{edited}."
 
 
-def _link_run(client: MlflowClient, run: Run, tags: dict[str, str]) -> mlflow_runs.Added:
+def _link_run(client: MlflowClient, run: Run, build_id: str) -> mlflow_runs.Added:
+    """Make a candidate's run a child of the build; of several builds the first stays its parent."""
     if run.data.tags.get(BUILD) and _exists(client, run.data.tags[BUILD]):
         return mlflow_runs.Added()
-    return mlflow_runs.tag_run(client, run, tags)
+    return mlflow_runs.tag_run(client, run, {BUILD: build_id, _PARENT: build_id})
 
 
 def _exists(client: MlflowClient, run_id: str) -> bool:

@@ -26,11 +26,10 @@ _CONTEXTS: dict[Split, str] = {"train": "training", "test": "test"}
 
 @dataclass(frozen=True)
 class Winner:
-    """The bundle that was built for a task, the candidate it holds, and the record of its build."""
+    """The bundle that was built for a task, and the candidate it holds."""
 
     candidate: str
     folder: Path
-    lock: Lock
 
 
 @dataclass(frozen=True)
@@ -199,7 +198,7 @@ def _read_winner(task: Task, lock: Lock, trained: list[Candidate], missing: list
     chosen = next((candidate for candidate in trained if candidate.name == name), None)
     if chosen is None or not _is_as_trained(task, chosen, lock, missing):
         return None
-    return Winner(name, paths.bundle(task.name), lock)
+    return Winner(name, paths.bundle(task.name))
 
 
 def _is_as_trained(task: Task, chosen: Candidate, lock: Lock, missing: list[str]) -> bool:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote, urlparse
@@ -10,11 +11,12 @@ from urllib.parse import unquote, urlparse
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunStatus, RunTag, ViewType
 
-from convoy.bundles.bundle import MANIFEST, Bundle
+from convoy.bundles.bundle import MANIFEST
 from convoy.core import atomic, tasks
 from convoy.core.process import process_tags
 from convoy.tracking import settings
 from convoy.tracking.artifacts import StoreMoved, list_files, put_files
+from convoy.tracking.checked_bundle import CheckedBundle
 from convoy.tracking.provenance import GitState
 from convoy.tracking.run_content import DataFile, RunContent, texts
 
@@ -22,6 +24,7 @@ RUN_KEY = "convoy.run_key"
 SOURCES = "convoy.git_dirty"  # written once, when the run is first published
 END_REASON = "convoy.end_reason"  # why a training failed, or a run was killed
 MADE_FROM = "convoy.made_from"  # of a run that no training wrote while it went on
+PATCH = "source.patch"  # the edits to the git revision
 FILES = "convoy.files"  # JSON, artifact -> digest of its content, so that a changed report is written again
 _MADE_FROM_FILES = "files that lay there when it was published; where they were made is not recorded"
 _BATCH_SIZE = 100  # MLflow takes 100 params, 100 tags and 1,000 metrics at once
@@ -92,10 +95,24 @@ def find_run(client: MlflowClient, experiment_id: str, key: str) -> Run | None:
     return next(iter(find_runs(client, experiment_id, key)), None)
 
 
-def complete_run(client: MlflowClient, experiment_id: str, content: RunContent) -> tuple[Run, Added]:
-    """Make the run where it is missing, add what it lacks, and count what was added."""
+def _as_is(content: RunContent) -> RunContent:
+    return content
+
+
+def complete_run(
+    client: MlflowClient,
+    experiment_id: str,
+    content: RunContent,
+    add_sources: Callable[[RunContent], RunContent] = _as_is,
+) -> tuple[Run, Added]:
+    """Make the run where it is missing, add what it lacks, and count what was added.
+
+    `add_sources`, as `with_sources`, is applied where the run does not name its sources yet.
+    """
     added = Added()
     runs = find_runs(client, experiment_id, content.key)
+    if not runs or SOURCES not in runs[0].data.tags:
+        content = add_sources(content)
     for twin in runs[1:]:
         client.delete_run(twin.info.run_id)
     run = runs[0] if runs else make_run(client, experiment_id, content, {MADE_FROM: _MADE_FROM_FILES})
@@ -111,7 +128,8 @@ def complete_run(client: MlflowClient, experiment_id: str, content: RunContent) 
         client.set_terminated(run.info.run_id, end_time=ended_ms)
         if END_REASON in run.data.tags:
             client.delete_tag(run.info.run_id, END_REASON)
-    return client.get_run(run.info.run_id), added
+    is_changed = any(added.values()) or run.info.status != RunStatus.to_string(RunStatus.FINISHED)
+    return (client.get_run(run.info.run_id) if is_changed else run), added
 
 
 def make_run(client: MlflowClient, experiment_id: str, content: RunContent, tags: dict[str, str] | None = None) -> Run:
@@ -143,17 +161,17 @@ def with_sources(content: RunContent, git: GitState | None) -> RunContent:
     if git is None:
         return replace(content, tags={**content.tags, SOURCES: "unknown: no git repository"})
     tags = {"convoy.git_revision": git.revision, "mlflow.source.git.commit": git.revision}
-    files = {} if git.patch is None else {"source.patch": git.patch}
+    files = {} if git.patch is None else {PATCH: git.patch}
     if git.dirty and git.patch is None:
         tags["convoy.source_patch"] = "too large, not kept"
     tags[SOURCES] = json.dumps(git.dirty)
     return replace(content, tags={**content.tags, **tags}, files={**content.files, **files})
 
 
-def run_of_bundle(bundle: Bundle, folder: Path, task: str = "") -> RunContent:
+def run_of_bundle(bundle: CheckedBundle, task: str) -> RunContent:
     """A run for a bundle whose candidate is no longer in dvc.lock: what its card says."""
-    card, task = bundle.card, task or bundle.card.task
-    ended_ms = int((folder / MANIFEST).stat().st_mtime * 1000)
+    card = bundle.card
+    ended_ms = int((bundle.folder / MANIFEST).stat().st_mtime * 1000)
     return RunContent(
         name=card.candidate or f"{card.task}-{card.architecture}",
         key=f"bundle:{bundle.digest}",
@@ -244,7 +262,7 @@ def _add_data_sets(client: MlflowClient, run: Run, data_sets: list[DataFile], ad
 
 def _add_files(client: MlflowClient, run: Run, files: dict[str, Path | bytes], added: Added) -> None:
     digests = json.loads(run.data.tags.get(FILES, "{}"))
-    sizes = list_files(client, run.info.run_id)
+    sizes = list_files(client, run)
     contents = {name: file if isinstance(file, bytes) else file.read_bytes() for name, file in files.items()}
     missing = {
         name: content

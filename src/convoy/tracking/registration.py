@@ -3,22 +3,23 @@
 import importlib.metadata
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import mlflow.pyfunc
-import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from mlflow.models import ModelSignature
-from mlflow.types import ColSpec, DataType, Schema
-from mlflow.types.schema import Map, TensorSpec
 
 import convoy
-from convoy.bundles.bundle import RELEASE, Bundle, read_bundle
+from convoy.bundles.bundle import MANIFEST, Bundle
 from convoy.kinds.registry import KINDS, module
 from convoy.tracking.artifacts import list_files, put_files
+from convoy.tracking.checked_bundle import CheckedBundle
 from convoy.tracking.registry import DIGEST, FOLDER, bundle_folder, find_version, model_folder, model_name
+
+if TYPE_CHECKING:
+    from mlflow.models import ModelSignature
 
 # What convoy.tracking.pyfunc imports: a version carries it, so it loads where Convoy is not installed.
 _CODE_FILES = (
@@ -48,15 +49,25 @@ _CODE_FILES_OF_KIND = (  # of every kind: a process that loads two versions has 
 _REQUIREMENTS = ("numpy", "onnxruntime", "pandas", "pillow", "pydantic", "pyyaml", "tokenizers")
 
 
-def register(client: MlflowClient, task: str, folder: Path, run_id: str, tags: dict[str, str]) -> ModelVersion:
-    """The version of this bundle, made where it is missing: its files first, so no version is without them."""
-    bundle = read_bundle(folder)
+def register(
+    client: MlflowClient,
+    task: str,
+    bundle: CheckedBundle,
+    run_id: str,
+    tags: dict[str, str],
+    sources: Mapping[str, bytes] | None = None,
+) -> ModelVersion:
+    """The version of this bundle, made where it is missing: its files first, so no version is without them.
+
+    `sources`, file -> content, stand beside a new version, in the folder of its model.
+    """
     version = find_version(client, task, bundle.digest)
     if version is not None:
-        _store_model(client, str(version.run_id), model_folder(version), folder, bundle)
+        _store_model(client, str(version.run_id), model_folder(version), bundle)
         return version
     model = _unused_folder(client, task, run_id, bundle)
-    _store_model(client, run_id, model, folder, bundle)
+    _store_model(client, run_id, model, bundle)
+    put_files(client, run_id, {f"{model}/{name}": content for name, content in (sources or {}).items()})
     try:
         client.create_registered_model(model_name(task), description=f"Convoy's {task} model; `champion` serves.")
     except MlflowException as error:
@@ -66,13 +77,13 @@ def register(client: MlflowClient, task: str, folder: Path, run_id: str, tags: d
     return client.create_model_version(model_name(task), source, run_id, tags={DIGEST: bundle.digest, **tags})
 
 
-def _unused_folder(client: MlflowClient, task: str, run_id: str, bundle: Bundle) -> str:
+def _unused_folder(client: MlflowClient, task: str, run_id: str, bundle: CheckedBundle) -> str:
     """`model`, or a name with the digest where another export of the same training has `model`."""
     versions = client.search_model_versions(f"name = '{model_name(task)}' and run_id = '{run_id}'")
     return f"{FOLDER}-{bundle.digest[:12]}" if versions else FOLDER
 
 
-def _is_stored(client: MlflowClient, run_id: str, model: str, bundle: Bundle) -> bool:
+def _is_stored(client: MlflowClient, run_id: str, model: str, bundle: CheckedBundle) -> bool:
     stored, inside = list_files(client, run_id, model), bundle_folder(model)
     expected = {f"{inside}/{name}": len(content) for name, content in bundle.files.items()}
     other_files = (f"{inside}/manifest.json", f"{model}/MLmodel")
@@ -81,19 +92,23 @@ def _is_stored(client: MlflowClient, run_id: str, model: str, bundle: Bundle) ->
     )
 
 
-def _store_model(client: MlflowClient, run_id: str, model: str, folder: Path, bundle: Bundle) -> None:
+def _store_model(client: MlflowClient, run_id: str, model: str, bundle: CheckedBundle) -> None:
     """Write the bundle as an MLflow model without a pickle: its own bytes, and the name of the module that loads it.
 
     Writes nothing where it is complete already.
     """
     if _is_stored(client, run_id, model, bundle):
         return
+    import mlflow.pyfunc  # takes half a second, and most publishes store nothing
+    import pandas as pd
+
     package = Path(next(iter(convoy.__path__)))
-    ignore = shutil.ignore_patterns("__pycache__", RELEASE)
     with tempfile.TemporaryDirectory() as temporary:
         data, code = Path(temporary, "bundle"), Path(temporary, "convoy")
-        shutil.copytree(folder.resolve(), data, ignore=ignore)
-        code.mkdir()
+        for folder in (data, code):
+            folder.mkdir()
+        for name in (*bundle.files, MANIFEST):
+            shutil.copyfile(bundle.folder / name, data / name)
         for name in [*_CODE_FILES, *(f"kinds/{kind}/{name}" for kind in KINDS for name in _CODE_FILES_OF_KIND)]:
             (code / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(package / name, code / name)
@@ -103,8 +118,8 @@ def _store_model(client: MlflowClient, run_id: str, model: str, folder: Path, bu
             data_path=str(data),
             code_paths=[str(code)],
             pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in ("mlflow", *_REQUIREMENTS)],
-            signature=_signature(bundle),
-            input_example=pd.DataFrame({bundle.card.task: [bundle.shown_input]}),
+            signature=_signature(bundle.content),
+            input_example=pd.DataFrame({bundle.card.task: [bundle.content.shown_input]}),
             metadata={DIGEST: bundle.digest, "labels": list(bundle.card.labels)},
         )
         made = Path(temporary, model)
@@ -114,7 +129,11 @@ def _store_model(client: MlflowClient, run_id: str, model: str, folder: Path, bu
         put_files(client, run_id, files)
 
 
-def _signature(bundle: Bundle) -> ModelSignature:
+def _signature(bundle: Bundle) -> "ModelSignature":
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types.schema import Map, TensorSpec
+
     is_bytes = module(bundle.card.kind, "items.raw").RAW is bytes
     input_column = ColSpec(DataType.binary if is_bytes else DataType.string, bundle.card.task)
     output_columns: list[ColSpec | TensorSpec] = [

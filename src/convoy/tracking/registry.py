@@ -5,7 +5,7 @@ Needs MLflow's client alone (mlflow-skinny): machines that only serve import it 
 
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -14,13 +14,16 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from convoy.bundles.bundle import BundleInvalid, digest_of, read_bundle
+from convoy.bundles.bundle import BundleInvalid, digest_of
+from convoy.core import tasks
 from convoy.tracking import artifacts
 from convoy.tracking.artifacts import ArtifactRefused
+from convoy.tracking.checked_bundle import CheckedBundle
 from convoy.tracking.settings import DIGEST as DIGEST
 from convoy.tracking.settings import model_name as model_name
 
 Alias = Literal["champion", "challenger"]
+_PAGE_SIZE = 1000
 FOLDER = "model"  # among the run's artifacts; a second export of the same training adds its digest
 _PATTERNS = {"version": r"[0-9]{1,9}", "run_id": r"[0-9a-f]{32}", "digest": r"[0-9a-f]{64}"}
 _MODEL_FOLDER = re.compile(rf"{FOLDER}(-[0-9a-f]+)?")
@@ -58,15 +61,40 @@ def find_version(client: MlflowClient, task: str, digest: str) -> ModelVersion |
     return min(versions, key=lambda version: int(version.version), default=None)
 
 
+def versions(client: MlflowClient, task: str) -> list[ModelVersion]:
+    """Every version of a task, the oldest first."""
+    found: list[ModelVersion] = []
+    token: str | None = None
+    while True:
+        page = client.search_model_versions(f"name = '{model_name(task)}'", _PAGE_SIZE, page_token=token)
+        found += [version for version in page if re.fullmatch(r"[0-9]+", str(version.version), re.ASCII)]
+        token = page.token
+        if not token:
+            return sorted(found, key=lambda version: int(version.version))
+
+
+def models(client: MlflowClient) -> dict[str, dict[str, str]]:
+    """Task -> alias -> version, of every registered model that is a task's.
+
+    Whoever can write to MLflow chooses the names: those that no task can have are left out.
+    """
+    found = client.search_registered_models("name LIKE 'convoy-%'", max_results=_PAGE_SIZE)
+    by_task = {model.name.removeprefix("convoy-"): model for model in found}
+    return {
+        task: {alias: str(version) for alias, version in model.aliases.items()}
+        for task, model in by_task.items()
+        if tasks.is_name(task)
+    }
+
+
 def get_version(client: MlflowClient, task: str, version: str) -> ModelVersion:
     """One version by its number. Raises VersionUnknown, which lists the existing ones."""
     try:
         return client.get_model_version(model_name(task), version)
     except MlflowException:
-        versions = client.search_model_versions(f"name = '{model_name(task)}'")
-        numbers = sorted(int(registered.version) for registered in versions)
+        numbers = [str(registered.version) for registered in versions(client, task)]
         raise VersionUnknown(
-            f"{model_name(task)} has no version {version}; there is {', '.join(map(str, numbers)) or 'none'}"
+            f"{model_name(task)} has no version {version}; there is {', '.join(numbers) or 'none'}"
         ) from None
 
 
@@ -128,12 +156,18 @@ def bundle_folder(model: str) -> str:
 
 
 @contextmanager
-def bundle_of(client: MlflowClient, version: ModelVersion, nearby: list[Path]) -> Iterator[Path]:
-    """A folder with a version's bundle: a complete copy among `nearby`, or a temporary download from MLflow."""
+def bundle_of(
+    client: MlflowClient, version: ModelVersion, nearby: Sequence[CheckedBundle | Path | None]
+) -> Iterator[CheckedBundle]:
+    """A version's bundle: a whole copy among `nearby`, or a temporary download from MLflow.
+
+    Raises VersionUnknown, VersionInvalid.
+    """
     digest = digest_of_version(version)
-    for folder in nearby:
-        if _is_whole(folder, digest):
-            yield folder
+    for place in nearby:
+        bundle = _whole_bundle(place, digest)
+        if bundle is not None:
+            yield bundle
             return
     if not model_folder(version):
         raise VersionInvalid(
@@ -143,19 +177,21 @@ def bundle_of(client: MlflowClient, version: ModelVersion, nearby: list[Path]) -
     with tempfile.TemporaryDirectory() as temporary:
         try:
             bundle_path = bundle_folder(model_folder(version))
-            folder = artifacts.download(client, str(version.run_id), bundle_path, Path(temporary))
-            stored_digest = read_bundle(folder).digest
+            bundle = CheckedBundle.read(artifacts.download(client, str(version.run_id), bundle_path, Path(temporary)))
         except (ArtifactRefused, MlflowException, OSError, BundleInvalid) as error:
             raise VersionUnknown(f"MLflow cannot give the files of {version.name} {version.version}: {error}") from None
-        if stored_digest != digest:
+        if bundle.digest != digest:
             raise VersionUnknown(
-                f"MLflow's files of {version.name} {version.version} are another bundle ({stored_digest})"
+                f"MLflow's files of {version.name} {version.version} are another bundle ({bundle.digest})"
             )
-        yield folder
+        yield bundle
 
 
-def _is_whole(folder: Path, digest: str) -> bool:
+def _whole_bundle(place: CheckedBundle | Path | None, digest: str) -> CheckedBundle | None:
+    if not isinstance(place, Path):
+        return place if place is not None and place.digest == digest else None
     try:
-        return digest_of(folder) == digest and read_bundle(folder).digest == digest
+        bundle = CheckedBundle.read(place) if digest_of(place) == digest else None
     except (OSError, BundleInvalid):
-        return False
+        return None
+    return bundle

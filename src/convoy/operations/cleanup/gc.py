@@ -145,13 +145,13 @@ def _judge_versions_and_runs(
             kept.get(version.tags.get(registry.DIGEST, ""), "")
             or (_ELSEWHERE if str(version.run_id) in elsewhere else ""),
         )
-        for version in run_cleanup.versions(client, task)
+        for version in registry.versions(client, task)
     ]
     versions = judge(things, params.versions, params.days, now)
     staying = {verdict.thing.key for verdict in versions if not verdict.goes}
     used = {
         str(version.run_id): f"version {version.version} is of it"
-        for version in run_cleanup.versions(client, task)
+        for version in registry.versions(client, task)
         if f"{version.name}/{version.version}" in staying
     }
     judged = judge(list(_removable_runs(task, lock, runs, used)), params.runs, params.days, now)

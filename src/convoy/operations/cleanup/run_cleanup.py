@@ -1,7 +1,7 @@
 """Versions and runs in MLflow, with their sizes, and their removal in steps that a kill may interrupt."""
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,12 +47,6 @@ class StoredRun:
         return (
             ended and mlflow_runs.RUN_KEY in self.run.data.tags and any(tag in self.run.data.tags for tag in _OUR_TAGS)
         )
-
-
-def versions(client: MlflowClient, task: str) -> list[ModelVersion]:
-    """Every version of a task."""
-    name = f"name = '{registry.model_name(task)}'"
-    return list(_all_pages(lambda token: client.search_model_versions(name, page_token=token)))
 
 
 def made_at(version: ModelVersion) -> datetime:
@@ -140,13 +134,9 @@ def _search_runs(client: MlflowClient, task: str, filter_string: str, view: int)
     if experiment is None:
         return
     ids = [experiment.experiment_id]
-    yield from _all_pages(lambda token: client.search_runs(ids, filter_string, view, _PAGE, page_token=token))
-
-
-def _all_pages(fetch: Callable[[str | None], Any]) -> Iterator[Any]:
     token: str | None = None
     while True:
-        page = fetch(token)
+        page = client.search_runs(ids, filter_string, view, _PAGE, page_token=token)
         yield from page
         token = page.token
         if not token:

@@ -2,8 +2,8 @@
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from scipy.stats import binom
 from tqdm import tqdm
 
-from convoy.bundles.bundle import BundleInvalid, Card, read_bundle
-from convoy.bundles.predictor import Model, Predictor
+from convoy.bundles.bundle import BundleInvalid, Card
+from convoy.bundles.predictor import Model
+from convoy.core.process import usable_cores
 from convoy.core.rejection import InputRejected
 from convoy.evaluation import metrics
 from convoy.evaluation.metrics import classification_metrics
@@ -31,6 +32,7 @@ from convoy.release.gates.evidence import (
 )
 from convoy.release.gates.registry import GATES, PublishParams, name_of
 from convoy.release.gates.split import GateSplit, kind_and_values
+from convoy.tracking.checked_bundle import CheckedBundle
 
 WARM_UP = 5  # calls of each that are not counted
 CHUNK = 256  # rows between two steps of the progress bar
@@ -86,24 +88,28 @@ class Answers:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a gate's own `measure` is given: the gate split, the challenger's answers, the folders of both bundles."""
+    """What a gate's own `measure` is given: the gate split, the challenger's answers, both bundles."""
 
     gate: GateSplit
     ours: Answers
-    challenger: Path
-    champion: Path | None
+    challenger: CheckedBundle
+    champion: CheckedBundle | None
 
 
 def measure(
-    gate: GateSplit, challenger: Path, champion: Path | None, limits: PublishParams, recorded: dict[str, Any]
+    gate: GateSplit,
+    challenger: CheckedBundle,
+    champion: CheckedBundle | None,
+    limits: PublishParams,
+    recorded: dict[str, Any],
 ) -> Evidence:
     """Measure all that the gates need. `recorded` is from the build: onnx, preflight and unknown of Evidence.
 
     Raises BundleInvalid where the challenger cannot be loaded.
     """
-    ours = _predict_rows(Predictor(challenger), gate, "challenger")
+    ours = _predict_rows(Model(challenger.card, challenger.files), gate, "challenger")
     unknown: dict[str, str] = dict(recorded.get("unknown", {}))
-    fields: dict[str, Any] = {**recorded, "challenger": _measure_alone(ours, gate), "size_bytes": size_of(challenger)}
+    fields: dict[str, Any] = {**recorded, "challenger": _measure_alone(ours, gate), "size_bytes": challenger.size}
     if champion is not None:
         fields |= _measure_against(gate, ours, champion, limits)
     if limits.rest_rows:
@@ -122,18 +128,14 @@ def _measured_by_gates(comparison: Comparison, limits: PublishParams) -> dict[st
     return {name_of(gate): gate.measure(comparison, limits) for gate in GATES if hasattr(gate, "measure")}
 
 
-def size_of(folder: Path) -> int:
-    """Bytes of all files of a bundle."""
-    return sum(len(content) for content in read_bundle(folder).files.values())
-
-
-def _predict_rows(model: Predictor, gate: GateSplit, name: str) -> Answers:
+def _predict_rows(model: Model, gate: GateSplit, name: str) -> Answers:
     """Prepare and predict all rows. Raises InputRejected for a row that this bundle's contract does not allow."""
     arrays = [model.prepare(raw).array for raw in tqdm(gate.raw, f"{gate.task}: {name} prepares", disable=None)]
-    steps = tqdm(range(0, len(arrays), CHUNK), f"{gate.task}: {name} answers", unit=f" x {CHUNK}", disable=None)
-    probabilities = np.concatenate([model.probabilities(arrays[start : start + CHUNK]) for start in steps]).astype(
-        np.float64
-    )
+    chunks = [arrays[start : start + CHUNK] for start in range(0, len(arrays), CHUNK)]
+    with ThreadPoolExecutor(usable_cores()) as pool:  # each row's answer is the same whatever runs beside it
+        parts = pool.map(model.probabilities, chunks)
+        shown = tqdm(parts, f"{gate.task}: {name} answers", len(chunks), unit=f" x {CHUNK}", disable=None)
+        probabilities = np.concatenate(list(shown)).astype(np.float64)
     return Answers(model, arrays, probabilities / probabilities.sum(axis=1, keepdims=True))
 
 
@@ -160,17 +162,17 @@ def error_by_chance(probabilities: NDArray[np.float64]) -> float:
     return float(np.quantile(errors, 0.99))
 
 
-def _measure_against(gate: GateSplit, ours: Answers, champion: Path, limits: PublishParams) -> dict[str, Any]:
+def _measure_against(gate: GateSplit, ours: Answers, champion: CheckedBundle, limits: PublishParams) -> dict[str, Any]:
     """The fields that need both bundles; where the champion cannot predict, why."""
     try:
-        model = Predictor(champion)
+        model = Model(champion.card, champion.files)
         theirs = _predict_rows(model, gate, "champion")
     except BundleInvalid as error:
         return {"obstacle": f"the champion's bundle cannot be loaded: {error}"}
     except InputRejected as error:
         return {"obstacle": f"the champion's contract refuses a row of the gate split: {error}"}
     fields: dict[str, Any] = {
-        "champion_size_bytes": size_of(champion),
+        "champion_size_bytes": champion.size,
         "obstacle": obstacle(ours.model.card, model.card),
         "latency": compare_latency(model, ours.model, gate.spread(limits.latency_pairs), limits.latency_pairs),
     }
@@ -258,10 +260,10 @@ def _log_loss_rise(gate: GateSplit, ours: Answers, theirs: Answers) -> LogLossRi
     return LogLossRise(mean=round(mean, 6), low=round(mean - margin, 6), high=round(mean + margin, 6))
 
 
-def _compare_over_http(gate: GateSplit, model: Model, folder: Path, count: int) -> Difference:
+def _compare_over_http(gate: GateSplit, model: Model, bundle: CheckedBundle, count: int) -> Difference:
     inputs = gate.spread(count)
     expected = model.probabilities([model.prepare(raw).array for raw in inputs])
-    with rest_parity.run_service(folder) as url:
+    with rest_parity.run_service(bundle) as url:
         served = rest_parity.predict(url, model.card, inputs)
     return Difference(
         max_difference=float(np.abs(served - expected).max()),

@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convoy.bundles.bundle import RELEASE, Card, Release, read_bundle
+from convoy.bundles.bundle import RELEASE, Card, Release
 from convoy.core import children
 from convoy.core.tasks import CURRENT
 from convoy.kinds.registry import module
+from convoy.tracking.checked_bundle import CheckedBundle
 
 HOST = "127.0.0.1"
 JSON = "application/json"
@@ -43,18 +44,17 @@ class AnswerRefused(RuntimeError):
 
 
 @contextmanager
-def run_service(folder: Path) -> Iterator[str]:
-    """The address of a `bentoml serve` that answers by the bundle in `folder` alone, on a free port of this machine.
+def run_service(bundle: CheckedBundle) -> Iterator[str]:
+    """The address of a `bentoml serve` that answers by this bundle alone, on a free port of this machine.
 
     Raises ServiceUnavailable, with the last line of its log, or AnswerRefused where it does not take the bundle.
     """
     spec = find_spec("serving")
     if spec is None or spec.origin is None:
         raise ServiceUnavailable("the package serving is not here; run this in the repository's root")
-    bundle = read_bundle(folder)
     with tempfile.TemporaryDirectory() as folder_name:
         root = Path(folder_name)
-        _deploy(root / "deployed", folder, bundle.card.task, bundle.digest)
+        _deploy(root / "deployed", bundle)
         port = _free_port()
         command = [sys.executable, "-m", "bentoml", "serve", "serving.service:service"]
         command += ["--host", HOST, "--port", str(port)]
@@ -113,10 +113,11 @@ def _post(url: str, content_type: str, body: Any) -> dict[str, Any]:
         raise AnswerRefused(f"the service does not answer: {error}") from None
 
 
-def _deploy(root: Path, folder: Path, task: str, digest: str) -> None:
+def _deploy(root: Path, bundle: CheckedBundle) -> None:
     """Create deployed/ as a promotion does, in a folder that no other service uses."""
+    task, digest = bundle.card.task, bundle.digest
     bundle_folder = root / task / digest
-    shutil.copytree(folder, bundle_folder, ignore=shutil.ignore_patterns(RELEASE))
+    shutil.copytree(bundle.folder, bundle_folder, ignore=shutil.ignore_patterns(RELEASE))
     release = Release(name=f"convoy-{task}", version="0", run_id="gate", digest=digest, promoted_at="")
     (bundle_folder / RELEASE).write_text(release.model_dump_json(), encoding="utf-8")
     (root / task / CURRENT).symlink_to(digest)

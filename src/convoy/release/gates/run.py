@@ -6,23 +6,23 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from convoy.bundles.bundle import read_bundle
 from convoy.core import atomic
 from convoy.core.process import Say
 from convoy.evaluation.plots import save_figure
 from convoy.release.gates.evidence import GATE, Best, Evidence
-from convoy.release.gates.measure import measure, size_of
+from convoy.release.gates.measure import measure
 from convoy.release.gates.registry import PublishParams, judge, outcome_of
 from convoy.release.gates.report import Party, Report, draw, key_of
 from convoy.release.gates.split import GateSplit, read_gate_split
+from convoy.tracking.checked_bundle import CheckedBundle
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A version and a folder with its bundle."""
+    """A version and its bundle."""
 
     party: Party
-    folder: Path
+    bundle: CheckedBundle
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ def judge_once(
         evidence = _evidence_without_gate(challenger, champion, recorded, reason)
     else:
         say(f"judging version {challenger.party.version} on {len(gate.labels):,} rows of the gate split")
-        folders = challenger.folder, champion.folder if champion else None
-        evidence = measure(gate, *folders, limits, recorded).model_copy(update=best)
+        champion_bundle = champion.bundle if champion else None
+        evidence = measure(gate, challenger.bundle, champion_bundle, limits, recorded).model_copy(update=best)
     verdicts = judge(evidence, limits)
     report = Report(
         task=task,
@@ -127,7 +127,7 @@ def _open_gate_split(
 ) -> tuple[GateSplit | None, str]:
     if GATE in recorded_unknown:
         return None, recorded_unknown[GATE]
-    card = read_bundle(challenger.folder).card
+    card = challenger.bundle.card
     try:
         gate = read_gate_split(task, card.kind, path)
     except FileNotFoundError as error:
@@ -145,7 +145,7 @@ def _evidence_without_gate(
     return Evidence(
         rows=0,
         challenger=None,
-        size_bytes=size_of(challenger.folder),
+        size_bytes=challenger.bundle.size,
         has_champion=champion is not None,
         **{**recorded, "unknown": unknown},
     )
