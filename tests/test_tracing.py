@@ -218,7 +218,9 @@ def test_a_checkout_names_code_and_params_of_another_state(tmp_path: Path, monke
     stage["params"]["params.yaml"]["trainer"]["seed"] = 7
     content = yaml.safe_dump(lock).encode()
     monkeypatch.setattr(
-        StoreContents, "artifact", lambda known, run, name: content if name == "dvc.lock" else real(known, run, name)
+        StoreContents,
+        "artifact",
+        lambda store, run, path: content if Path(path).name == "dvc.lock" else real(store, run, path),
     )
     told: list[str] = []
     folder = tmp_path / "then"
@@ -349,7 +351,9 @@ def test_a_lock_that_dvc_did_not_write_is_refused(name: str, tmp_path: Path, mon
     lock["stages"]["export@fashion"]["outs"] = [hostile_locks()[name]]
     content = yaml.safe_dump(lock).encode()
     monkeypatch.setattr(
-        StoreContents, "artifact", lambda known, run, name: content if name == "dvc.lock" else real(known, run, name)
+        StoreContents,
+        "artifact",
+        lambda store, run, path: content if Path(path).name == "dvc.lock" else real(store, run, path),
     )
     with pytest.raises(CheckoutRefused, match=r"has an entry in the stage 'export@fashion' that DVC does not write"):
         traced("fashion/1", tmp_path / "then")
