@@ -21,7 +21,7 @@ def run(folder: Path, say: Say) -> int:
     """Lay `folder` with demo.yaml and lab/smoke.yaml, prepare, measure, publish there; the exit code."""
     try:
         workspace.create(folder, Path("demo.yaml"))
-        (folder / PARAMS).write_text(smaller(PARAMS, OVERRIDES))
+        (folder / PARAMS).write_text(workspace.merge_files(PARAMS, OVERRIDES), encoding="utf-8")
         data = read_section(DataParams, "data", path=PARAMS)
     except (workspace.WorkspaceRefused, ParamsInvalid) as error:
         say(str(error))
@@ -48,9 +48,3 @@ def measure() -> None:
         arguments = [[each] for each in next(iter(stage["matrix"].values()))] if "matrix" in stage else [[]]
         for words in arguments:
             importlib.import_module(module).main(*words)
-
-
-def smaller(params: Path, overrides: Path) -> str:
-    """lab/params.yaml with the values of `overrides` in their place. Raises ParamsInvalid for a key that it lacks."""
-    known, wanted = (yaml.safe_load(path.read_text(encoding="utf-8")) for path in (params, overrides))
-    return yaml.safe_dump(workspace.merge_params(known, wanted, overrides), sort_keys=False, allow_unicode=True)

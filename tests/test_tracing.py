@@ -122,7 +122,7 @@ def test_each_name_of_a_state_leads_to_all_others(kind: str, world: Index) -> No
 
 
 @pytest.mark.parametrize("kind", ["hash", "hash of a folder", "beginning of a hash", "path", "revision"])
-def test_a_hash_or_a_path_is_refused_with_the_recipe(kind: str) -> None:
+def test_hashes_and_paths_are_refused_with_the_recipe(kind: str) -> None:
     md5 = Lock.read().outs("prepare@fashion")[PREPARED]
     refused = {"hash": md5.removesuffix(".dir"), "hash of a folder": md5, "beginning of a hash": md5[:8]}
     with pytest.raises(IdUnresolved, match=r"docs/lifecycle\.md, section 'From a hash to its commit'"):
@@ -190,6 +190,21 @@ def test_without_mlflow_the_lock_and_the_bundles_tell_what_they_know(monkeypatch
         assert state["data"][PREPARED] and any(words in each for each in state["missing"])
 
 
+def test_dvc_lock_here_replaces_a_lost_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = StoreContents.artifact
+    monkeypatch.setattr(
+        StoreContents, "artifact", lambda known, run, name: None if name == "dvc.lock" else real(known, run, name)
+    )
+    [state] = traced("fashion/1")[1]["states"]
+    assert state["lock"] == "here" and state["missing"] == []
+    assert state["data"]["bundles/fashion"] == Lock.read().outs("export@fashion")["bundles/fashion"]
+    world = Index()
+    world.lock = Lock({})  # as where dvc.lock here is of another build
+    [state] = traced("fashion/1", world=world)[1]["states"]
+    assert state["lock"] is None and state["data"]["bundles/fashion"], "MLflow's tags name the hashes"
+    assert states.RECIPE in "".join(state["missing"])
+
+
 def test_a_checkout_has_the_edit_the_data_the_models_and_nothing_left_to_do(tmp_path: Path) -> None:
     before = built_pipeline.git(Path(), "status", "--porcelain"), Path("dvc.lock").read_bytes()
     Path("pipelines/train.py").write_text("# trains otherwise now\n")
@@ -210,7 +225,7 @@ def test_a_checkout_has_the_edit_the_data_the_models_and_nothing_left_to_do(tmp_
     assert (built_pipeline.git(Path(), "status", "--porcelain"), Path("dvc.lock").read_bytes()) == before
 
 
-def test_a_checkout_names_code_and_params_of_another_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkout_names_foreign_code_and_params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real, lock = StoreContents.artifact, yaml.safe_load(Path("dvc.lock").read_bytes())
     stage = lock["stages"]["train@fashion-cnn"]
     [code] = [dep for dep in stage["deps"] if dep["path"] == "pipelines/train.py"]
@@ -416,7 +431,7 @@ def recipe(section: str) -> str:
     return LIFECYCLE.read_text().split(f"\n## {section}\n")[1].split("```")[1]
 
 
-def test_the_documented_recipe_leads_from_a_hash_to_its_commit(
+def test_the_documented_recipe_leads_from_hash_to_commit(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where somebody commits code and lock after the build, and publishes after another edit."""

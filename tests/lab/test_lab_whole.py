@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from convoy.core import paths
 from convoy.core.params import read_section
 from convoy.kinds.text.items.inputs import TOKENIZER
-from convoy.lineage.workspace import merge_params
+from convoy.lineage.workspace import merge_files, merge_params
 from lab import smoke
 from lab.layout import FAMILIES, PARAMS, READERS, REPORT
 from lab.learning.items import DataParams
@@ -31,10 +31,10 @@ TINY = {
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with prepared splits, a tokenizer, and params for seconds."""
     overrides = tmp_path / "overrides.yaml"
-    first = yaml.safe_load(smoke.smaller(PARAMS, smoke.OVERRIDES))
+    first = yaml.safe_load(merge_files(PARAMS, smoke.OVERRIDES))
     overrides.write_text(yaml.safe_dump(merge_params(first, TINY, overrides)))
     (tmp_path / PARAMS).parent.mkdir()
-    (tmp_path / PARAMS).write_text(smoke.smaller(PARAMS, overrides))
+    (tmp_path / PARAMS).write_text(merge_files(PARAMS, overrides))
     shutil.copy(smoke.STAGES, tmp_path / smoke.STAGES)
     monkeypatch.chdir(tmp_path)
     data = read_section(DataParams, "data", path=PARAMS)
@@ -105,6 +105,6 @@ def test_what_is_in_git_is_published_once(tmp_path: Path, monkeypatch: pytest.Mo
 def test_smoke_params_are_those_of_the_laboratory_with_other_values(small: Path) -> None:
     shutil.copytree(ROOT / "lab", "other", ignore=shutil.ignore_patterns("__pycache__"))
     whole = yaml.safe_load(Path("other/params.yaml").read_text())
-    less = yaml.safe_load(smoke.smaller(Path("other/params.yaml"), Path("other/smoke.yaml")))
+    less = yaml.safe_load(merge_files(Path("other/params.yaml"), Path("other/smoke.yaml")))
     assert whole.keys() == less.keys() and whole["families"] == less["families"]
     assert less["learning"]["image"]["multiply_adds"] < whole["learning"]["image"]["multiply_adds"]

@@ -76,7 +76,7 @@ def verify(
     except OSError as error:
         typer.echo(f"DVC's own files cannot be read or changed: {error}; see to your rights and to the disk", err=True)
         raise typer.Exit(1) from None
-    raise typer.Exit(0 if verification.whole or (mend and not verification.reasons) else 1)
+    raise typer.Exit(0 if verification.whole or (mend and verification.mendable) else 1)
 
 
 @app.command()

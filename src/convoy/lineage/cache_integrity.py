@@ -31,7 +31,7 @@ DESCRIPTIONS: dict[Problem, str] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass
 class Item:
     """A file that should have this md5: a cache object, or the path in the working tree that was made from it."""
 
@@ -40,26 +40,41 @@ class Item:
     cached: bool
     path: str  # in the working tree, of the out that it belongs to
     stage: str
+    problem: Problem | None = None
+    error: str = ""  # the system's, where the file cannot be read
+
+    def check(self) -> None:
+        """Hash the file, and note what is wrong with it."""
+        try:
+            if not self.file.is_file():
+                self.problem = "missing" if self.cached else None  # in the working tree DVC finds it by itself
+            elif file_md5(str(self.file)) != self.md5.removesuffix(".dir"):
+                self.problem = "damaged" if self.cached else "differs"
+        except OSError as error:
+            self.problem, self.error = "unreadable", error.strerror or str(error)
 
 
 @dataclass
 class Verification:
-    """The problems of a run, and what was looked at."""
+    """What was looked at, with its problems."""
 
-    problems: list[tuple[Problem, Item]] = field(default_factory=list)
-    records: list[str] = field(default_factory=list)  # DVC's own files that DVC could not read
-    reasons: dict[Path, str] = field(default_factory=dict)  # the system's error, of each file that cannot be read
     items: list[Item] = field(default_factory=list)
+    records: list[str] = field(default_factory=list)  # DVC's own files that DVC could not read
+
+    @property
+    def problems(self) -> list[tuple[Problem, Item]]:
+        """Those items that are not as dvc.lock says."""
+        return [(item.problem, item) for item in self.items if item.problem]
 
     @property
     def whole(self) -> bool:
         """Whether everything is as dvc.lock says."""
         return not self.problems and not self.records
 
-    def add_unreadable(self, item: Item, error: OSError) -> None:
-        """Note that a file cannot be read."""
-        self.problems.append(("unreadable", item))
-        self.reasons[item.file] = error.strerror or str(error)
+    @property
+    def mendable(self) -> bool:
+        """Whether `mend` does all that is to do: it leaves what cannot be read."""
+        return all(problem != "unreadable" for problem, _ in self.problems)
 
 
 def verify(mend: bool, say: Say) -> Verification:
@@ -77,77 +92,59 @@ def verify(mend: bool, say: Say) -> Verification:
             _print_result(verification, root, mend, say)
             return verification
         with repo.lock:
-            verification.items = list(_items_of_lock(repo, verification))
-            if verification.problems:  # a listing cannot say what it named
-                verification.items += _unlisted_objects(repo, verification)
-            _compare_hashes(verification)
+            items: dict[Path, Item] = {}  # an object once, with the first stage that names it
+            for item in (item for stage in repo.index.stages for item in _items_of_stage(stage)):
+                items.setdefault(item.file, item)
+            if any(item.problem for item in items.values()):  # a listing cannot say what it named
+                items = {item.file: item for item in _all_objects(repo)} | items
+            verification.items = list(items.values())
+            for item in tqdm(verification.items, desc="verify", unit=" files", disable=None):
+                if item.problem is None:
+                    item.check()
             if mend:
                 _apply_mend(verification)
     _print_result(verification, root, mend, say)
     return verification
 
 
-def _items_of_lock(repo: Any, verification: Verification) -> Iterator[Item]:
-    """All files behind the outs of dvc.lock, each cache object once; and problems of folder listings."""
-    yielded = set()
-    for stage in repo.index.stages:
-        for out in stage.outs:
-            if not out.hash_info or out.hash_info.name != "md5":
-                continue
-            origin = str(out), stage.addressing
-            for md5, subpath in _files_of_out(out, origin, verification):
-                yield Item(Path(out.fs_path, subpath), md5, False, *origin)
-                if out.use_cache and md5 not in yielded:
-                    yielded.add(md5)
-                    yield Item(Path(out.cache.oid_to_path(md5)), md5, True, str(Path(str(out), subpath)), origin[1])
+def _items_of_stage(stage: Any) -> Iterator[Item]:
+    """All files behind the outs of a stage, in the working tree and in the cache; or a folder's bad listing."""
+    for out in stage.outs:
+        if not out.hash_info or out.hash_info.name != "md5":
+            continue
+        files = {"": out.hash_info.value}
+        if out.hash_info.isdir:
+            listing = _object_of(out, out.hash_info.value, "", stage)
+            files = _files_of(listing, out)
+            if listing.problem:
+                yield listing
+        for subpath, md5 in files.items():
+            yield Item(Path(out.fs_path, subpath), md5, False, str(out), stage.addressing)
+            if out.use_cache:
+                yield _object_of(out, md5, subpath, stage)
 
 
-def _unlisted_objects(repo: Any, verification: Verification) -> list[Item]:
-    """All other objects of the cache, whose names are their hashes too."""
-    checked = {item.file for item in [*verification.items, *(item for _, item in verification.problems)]}
-    files = sorted(Path(repo.cache.local.path).glob("??/*"))
-    return [
-        Item(file, (file.parent.name + file.name).removesuffix(".dir"), True, "what no readable listing names", "?")
-        for file in files
-        if file not in checked
-    ]
+def _object_of(out: Any, md5: str, subpath: str, stage: Any) -> Item:
+    return Item(Path(out.cache.oid_to_path(md5)), md5, True, str(Path(str(out), subpath)), stage.addressing)
 
 
-def _files_of_out(out: Any, origin: tuple[str, str], verification: Verification) -> Iterator[tuple[str, str]]:
-    """md5 and path below the out, of the out itself or, where it is a folder, of all that its listing names."""
-    if not out.hash_info.isdir:
-        yield out.hash_info.value, ""
-        return
-    oid = out.hash_info.value
-    listing = Item(Path(out.cache.oid_to_path(oid)), oid, True, *origin)
+def _files_of(listing: Item, out: Any) -> dict[str, str]:
+    """Path below a folder -> md5, of all that its listing names; empty where the listing is bad, which it then says."""
+    listing.check()
+    if listing.problem:
+        return {}
     try:
-        is_whole = file_md5(str(listing.file)) == oid.removesuffix(".dir")
-        tree = Tree.load(out.cache, out.hash_info) if is_whole else None
-    except FileNotFoundError:
-        verification.problems.append(("missing", listing))
-        return
+        tree = Tree.load(out.cache, out.hash_info)
     except ObjectFormatError:
-        tree = None
-    except OSError as error:
-        verification.add_unreadable(listing, error)
-        return
-    if tree is None:
-        verification.problems.append(("damaged", listing))
-        return
-    for key, (_, hash_info) in tree.iteritems():  # type: ignore[no-untyped-call]
-        yield hash_info.value, "/".join(key)
+        listing.problem = "damaged"
+        return {}
+    return {"/".join(key): info.value for key, (_, info) in tree.iteritems()}  # type: ignore[no-untyped-call]
 
 
-def _compare_hashes(verification: Verification) -> None:
-    for item in tqdm(verification.items, desc="verify", unit=" files", disable=None):
-        try:
-            if item.file.is_file():
-                if file_md5(str(item.file)) != item.md5:
-                    verification.problems.append(("damaged" if item.cached else "differs", item))
-            elif item.cached:  # in the working tree DVC finds by itself what is missing
-                verification.problems.append(("missing", item))
-        except OSError as error:
-            verification.add_unreadable(item, error)
+def _all_objects(repo: Any) -> Iterator[Item]:
+    """All objects of the cache, whose names are their hashes too."""
+    for file in sorted(Path(repo.cache.local.path).glob("??/*")):
+        yield Item(file, file.parent.name + file.name, True, "what no readable listing names", "?")
 
 
 def _apply_mend(verification: Verification) -> None:
@@ -162,8 +159,7 @@ def _apply_mend(verification: Verification) -> None:
 def _print_result(verification: Verification, root: Path, mend: bool, say: Say) -> None:
     for record in verification.records:
         say(record + (", put aside" if mend else f"; {MEND}"))
-    items = [*verification.items, *(item for _, item in verification.problems)]
-    objects = len({item.file for item in items if item.cached})
+    objects = sum(item.cached for item in verification.items)
     missing = sum(problem == "missing" for problem, _ in verification.problems)
     if missing == objects > 0:
         say(f"nothing of {LOCK} is in the cache; `dvc pull` fetches it, `dvc repro` makes it")
@@ -172,7 +168,7 @@ def _print_result(verification: Verification, root: Path, mend: bool, say: Say) 
             continue
         path = item.file.relative_to(root) if item.file.is_relative_to(root) else item.file
         owner = f" (of {item.path})" if item.cached else ""
-        reason = f" ({verification.reasons[item.file]})" if problem == "unreadable" else ""
+        reason = f" ({item.error})" if item.error else ""
         say(f"{path}{owner}, stage {item.stage}: {DESCRIPTIONS[problem]}{reason}; {_remedy(problem, mend)}")
     say(f"{len(verification.items)} files: {len(verification.problems)} not as {LOCK} names them")
 

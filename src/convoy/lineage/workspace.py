@@ -50,9 +50,7 @@ def create(folder: Path, overrides: Path | None = None, source: Path = Path()) -
     for name in names:
         _copy(source / name, folder / name)
     if overrides is not None:
-        params = merge_params(_read(source / "params.yaml"), _read(overrides) or {}, overrides)
-        text = yaml.safe_dump(params, sort_keys=False, allow_unicode=True)
-        (folder / "params.yaml").write_text(text, encoding="utf-8")
+        (folder / "params.yaml").write_text(merge_files(source / "params.yaml", overrides), encoding="utf-8")
     _commit_files(folder, names)
 
 
@@ -66,6 +64,15 @@ def environment_without_code() -> dict[str, str]:
     """The environment of a tool that works on the copy and must not import from it; start it with `python -P`."""
     variables = {name: value for name, value in os.environ.items() if name not in (*_DROPPED_VARIABLES, "PYTHONPATH")}
     return {**variables, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
+
+
+def merge_files(params: Path, overrides: Path) -> str:
+    """The text of `params` with the values of `overrides` in their place, as `merge_params` says.
+
+    Raises ParamsInvalid for a key that stands twice in one of them, too.
+    """
+    known, wanted = (load(path.read_text(encoding="utf-8"), path) for path in (params, overrides))
+    return yaml.safe_dump(merge_params(known, wanted or {}, overrides), sort_keys=False, allow_unicode=True)
 
 
 def merge_params(params: dict[str, Any], overrides: dict[str, Any], path: Path, prefix: str = "") -> dict[str, Any]:
@@ -98,10 +105,6 @@ def _copy(original: Path, copy: Path) -> None:
         return
     copy.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(original, copy)
-
-
-def _read(path: Path) -> Any:
-    return load(path.read_text(encoding="utf-8"), path)
 
 
 def _commit_files(folder: Path, names: list[str]) -> None:
