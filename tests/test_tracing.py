@@ -193,7 +193,9 @@ def test_without_mlflow_the_lock_and_the_bundles_tell_what_they_know(monkeypatch
 def test_dvc_lock_here_replaces_a_lost_one(monkeypatch: pytest.MonkeyPatch) -> None:
     real = StoreContents.artifact
     monkeypatch.setattr(
-        StoreContents, "artifact", lambda known, run, name: None if name == "dvc.lock" else real(known, run, name)
+        StoreContents,
+        "artifact",
+        lambda known, run, name: None if Path(name).name == "dvc.lock" else real(known, run, name),
     )
     [state] = traced("fashion/1")[1]["states"]
     assert state["lock"] == "here" and state["missing"] == []
@@ -282,7 +284,9 @@ SUBMODULE = (
 def test_a_patch_that_makes_a_link_is_refused(patch: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = StoreContents.artifact
     monkeypatch.setattr(
-        StoreContents, "artifact", lambda known, run, name: patch if name == "source.patch" else real(known, run, name)
+        StoreContents,
+        "artifact",
+        lambda known, run, name: patch if Path(name).name == "source.patch" else real(known, run, name),
     )
     with pytest.raises(CheckoutRefused, match="makes something other than a plain file"):
         traced("fashion/1", tmp_path / "then")
@@ -299,7 +303,9 @@ def test_a_checkout_runs_nothing_of_the_patch(tmp_path: Path, monkeypatch: pytes
         for name in ("sitecustomize.py", "usercustomize.py", "dvc.py", "yaml.py", "src/sitecustomize.py", "src/dvc.py")
     )
     monkeypatch.setattr(
-        StoreContents, "artifact", lambda known, run, name: evil if name == "source.patch" else real(known, run, name)
+        StoreContents,
+        "artifact",
+        lambda known, run, name: evil if Path(name).name == "source.patch" else real(known, run, name),
     )
     folder = tmp_path / "then"
     try:
