@@ -23,7 +23,7 @@ from serving.request import (
 )
 from serving.request_log import RequestLog
 from serving.routes import EXPLANATIONS, Route
-from serving.websockets import StreamSocket, WebSocketGate
+from serving.websockets import StreamSocket
 
 LINGER_S = 2.0  # how long a refused sender may go on sending, so that it can read the answer
 LINGER_BYTES = 64_000_000
@@ -47,8 +47,7 @@ class Middleware:
         self.app, self.models, self.security = app, models, security or Security()
         self.work = work or Work(models)
         self.request_log = request_log
-        socket = StreamSocket(self.work.stream_threads, models, request_log)
-        self.websocket_gate = WebSocketGate(socket, models, self.security)
+        self.stream_socket = StreamSocket(self.work.stream_threads, models, self.security, request_log)
         # Of each task, from its first request on. Explanations have one of their own, to take no place of a prediction.
         self.capacities = {EXPLANATIONS: Capacity(EXPLANATIONS, MOST_EXPLANATIONS)}
         self.budget = Budget()
@@ -57,7 +56,7 @@ class Middleware:
         if scope["type"] == "http":
             await self._answer_http(scope, receive, send)
         elif scope["type"] == "websocket":
-            await self.websocket_gate(scope, receive, send)
+            await self.stream_socket(scope, receive, send)
         else:
             await self.app(scope, receive, send)
 

@@ -140,7 +140,10 @@ class Reloader:
         for task, link_itself in self._links.items():
             if self._stop.is_set():
                 return
-            self._look_at(task, link_itself)
+            try:
+                self._look_at(task, link_itself)
+            except Exception:  # load_task raises nothing; an error elsewhere must not keep the other tasks
+                logger.exception("looking at %s failed", task)
         self._counts = True
 
     def _list_tasks(self) -> None:
@@ -198,7 +201,7 @@ class Reloader:
         while not self._stop.wait(CHECK_EVERY_S):
             try:
                 self.check()
-            except Exception:  # load_task raises nothing; an error elsewhere must not end the thread
+            except Exception:  # of any kind: it must not end the thread
                 logger.exception("looking at %s failed", self._root)
 
 

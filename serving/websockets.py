@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from convoy.bundles.streaming import StreamState, begin
 from serving.admission import Capacity, Security
@@ -34,17 +34,28 @@ OVERLOADED = "as many pieces as can be read in time are waiting; connect and beg
 logger = logging.getLogger("bentoml.convoy")
 
 
-class WebSocketGate:
-    """The outer layer of WebSockets: Host, Origin and key are checked as of a request."""
+class StreamSocket:
+    """An ASGI app for the tasks that read in pieces: Host, Origin and key are checked as of a request.
+
+    Each connection keeps its model to the end, whatever version is deployed meanwhile; where its task is withdrawn, the
+    next piece ends it.
+    """
 
     def __init__(
-        self, app: ASGIApp, models: DeployedModels, security: Security, most_streams: int = MAX_STREAMS
+        self,
+        threads: Threads,
+        models: DeployedModels,
+        security: Security,
+        request_log: RequestLog | None = None,
+        most_streams: int = MAX_STREAMS,
     ) -> None:
-        self._app, self._models, self._security, self._most_streams = app, models, security, most_streams
+        self._threads, self._models, self._security = threads, models, security
+        self._request_log, self._most_streams = request_log, most_streams
         self._open = 0
+        self.capacity = Capacity(PIECES, MAX_STREAMS, OVERLOADED)  # each stream waits for one piece at a time
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        context = scope["convoy"] = RequestContext()
+        context = RequestContext()
         context.request_id = secrets.token_hex(8)  # until the headers are read
         await receive()
         try:
@@ -56,7 +67,7 @@ class WebSocketGate:
             if scope["query_string"]:
                 raise RequestError("invalid_parameter", "this route takes no parameter")
             with self._count_open():
-                await self._app(scope, receive, send)
+                await self._converse(require_loaded(route.model), context, scope, receive, send)
         except RequestError as error:  # all are raised before the connection is accepted
             await _refuse(error, context, scope, send)
 
@@ -72,23 +83,10 @@ class WebSocketGate:
             self._open -= 1
             metrics_buffer.set_gauge(open_streams(), self._open)
 
-
-class StreamSocket:
-    """An ASGI app for the tasks that read in pieces.
-
-    Each connection keeps its model to the end, whatever version is deployed meanwhile; where its task is withdrawn, the
-    next piece ends it.
-    """
-
-    def __init__(self, threads: Threads, models: DeployedModels, request_log: RequestLog | None = None) -> None:
-        self._threads, self._models, self._request_log = threads, models, request_log
-        self.capacity = Capacity(PIECES, MAX_STREAMS, OVERLOADED)  # each stream waits for one piece at a time
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a connection that WebSocketGate has accepted, and whose first message it has received."""
-        context: RequestContext = scope["convoy"]
-        assert context.route is not None  # the gate has found it
-        model = require_loaded(context.route.model)
+    async def _converse(
+        self, model: Deployed, context: RequestContext, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Accept the connection, whose first message was received, and answer to its end."""
         headers = [(b"x-request-id", context.request_id.encode()), *model.headers]
         abort: Callable[[], None] = scope.get(ABORT, lambda: None)
         try:

@@ -26,7 +26,7 @@ from serving.batching import Threads, usable_cores
 from serving.deployed import Deployed, load_task
 from serving.models import DeployedModels
 from serving.streams import answer_message
-from serving.websockets import StreamSocket, WebSocketGate
+from serving.websockets import StreamSocket
 
 PATH = "/v1/reviews-stream/stream"
 TEXT = "The good film isn't bad,<br /><br />it is  the bad film\u2026 and the good one"
@@ -194,9 +194,9 @@ class Connection:
         return [message["type"].removeprefix("websocket.") for message in self.sent]
 
 
-def app_of(model: Deployed, most_streams: int = 2, **security: Any) -> tuple[WebSocketGate, DeployedModels]:
+def app_of(model: Deployed, most_streams: int = 2, **security: Any) -> tuple[StreamSocket, DeployedModels]:
     models = DeployedModels({"reviews-stream": model})
-    return WebSocketGate(StreamSocket(Threads(1), models), models, Security(**security), most_streams), models
+    return StreamSocket(Threads(1), models, Security(**security), most_streams=most_streams), models
 
 
 def test_a_client_that_says_nothing_is_dropped(stream_model: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,8 +278,7 @@ def test_pieces_that_would_wait_too_long_are_refused(stream_model: Deployed, mon
     monkeypatch.setattr(websockets, "TIMEOUT_S", 0.4)
     monkeypatch.setattr(websockets, "answer_message", slowly(0.05))
     models = DeployedModels({"reviews-stream": stream_model})
-    socket = StreamSocket(Threads(1), models)
-    app = WebSocketGate(socket, models, Security(), most_streams=40)
+    app = StreamSocket(Threads(1), models, Security(), most_streams=40)
     connections = [Connection("good ", "bad ") for _ in range(40)]
 
     async def serve(connection: Connection) -> None:
@@ -301,7 +300,7 @@ def test_pieces_that_would_wait_too_long_are_refused(stream_model: Deployed, mon
     codes = {json.loads(client.sent[-2]["text"])["error"]["code"] for client in refused}
     assert codes == {"overloaded"} and {client.sent[-1]["code"] for client in refused} == {websockets.TRY_AGAIN_LATER}
     assert 1 <= 39 - len(refused) < 10 and connections[0].kinds[-1] == "send"
-    assert socket.capacity.inside == 0
+    assert app.capacity.inside == 0
 
 
 def slowly(seconds: float) -> Callable[..., Any]:
