@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from bench.load import Load, pinned
 from bench.place import ROOT
+from convoy.core.children import Child
 
 ENVIRONMENTS = Path(".run/peers")  # made once; a folder per peer
 PEERS = Path(__file__).parent / "peers"
@@ -78,24 +78,9 @@ def started(
     """A server that was told its port by `{port}`; gives the port, and ends the server afterwards."""
     port = port or free_port()
     words = pinned([word.replace("{port}", str(port)) for word in command], core)
-    with log.open("wb") as stream:
-        process = subprocess.Popen(
-            words,
-            cwd=folder,
-            env={name: value.replace("{port}", str(port)) for name, value in environment.items()},
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
+    variables = {name: value.replace("{port}", str(port)) for name, value in environment.items()}
+    with Child(words, log, cwd=folder, env=variables):
         yield port
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
 
 
 def ours(

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from convoy.core.children import Child
 from convoy.lineage import workspace
 from convoy.operations import smoke_request
 
@@ -39,18 +40,11 @@ def served(folder: Path) -> Iterator[str]:
         port = free.getsockname()[1]
     words = ["bentoml", "serve", "serving.service:service", "--port", str(port)]
     log = folder / "serve.log"
-    with log.open("w") as stream:
-        server = subprocess.Popen(
-            [sys.executable, "-m", *words], cwd=folder, env=workspace.environment(folder), stdout=stream, stderr=stream
-        )
-        try:
-            address = f"http://127.0.0.1:{port}"
-            ready = smoke_request.wait_until_ready([f"{address}/readyz"], START_S, lambda: server.poll() is not None)
-            assert ready, log.read_text()[-3000:]
-            yield address
-        finally:
-            server.terminate()
-            server.wait(timeout=15)
+    with Child([sys.executable, "-m", *words], log, cwd=folder, env=workspace.environment(folder)) as server:
+        address = f"http://127.0.0.1:{port}"
+        ready = smoke_request.wait_until_ready([f"{address}/readyz"], START_S, lambda: not server.is_running())
+        assert ready, log.read_text()[-3000:]
+        yield address
 
 
 def build(folder: Path, overrides: Path = SMALL, cache: Path | None = None, **variables: str) -> Path:

@@ -1,12 +1,10 @@
 """A real MLflow server, for tests of all that talks to one."""
 
-import subprocess
-from contextlib import suppress
 from pathlib import Path
 
-import psutil
 from test_ports import free_port
 
+from convoy.core.children import Child
 from convoy.operations import smoke_request, supervisor
 from convoy.tracking import settings
 
@@ -19,24 +17,20 @@ class Server:
     def __init__(self) -> None:
         self.port = free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Child | None = None
 
     def start(self) -> None:
         words = supervisor.command("mlflow", self.port)
         words[words.index("--backend-store-uri") + 1] = f"sqlite:///{settings.DATABASE.absolute()}"
         words[words.index("--allowed-hosts") + 1] = "*"  # the proxy's port too
-        with Path("server.log").open("ab") as log:
-            self.process = subprocess.Popen(words, env=supervisor.environment(), stdout=log, stderr=log)
-        process = self.process
-        assert smoke_request.wait_until_ready([f"{self.uri}/health"], WITHIN_S, lambda: process.poll() is not None)
+        process = self.process = Child(words, Path("server.log"), env=supervisor.environment())
+        assert smoke_request.wait_until_ready([f"{self.uri}/health"], WITHIN_S, lambda: not process.is_running())
 
     def kill(self) -> None:
         if self.process is not None:
-            with suppress(psutil.NoSuchProcess):
-                for worker in psutil.Process(self.process.pid).children(recursive=True):
-                    worker.kill()
+            self.process.is_running()  # notes its workers
             self.process.kill()
-            self.process.wait()
+            self.process.end()
 
     def ensure(self) -> None:
         if self.process is None or self.process.poll() is not None:

@@ -119,7 +119,7 @@ def test_publish_needs_no_torch_and_up_no_mlflow() -> None:
 PULLS = """
 import builtins
 LACKS = {
-    "datasketch", "dvc", "honcho", "imagehash", "jinja2", "matplotlib", "onnx", "onnxscript", "optuna", "pandas",
+    "datasketch", "dvc", "imagehash", "jinja2", "matplotlib", "onnx", "onnxscript", "optuna", "pandas",
     "psutil", "pyarrow", "pytorch_lightning", "ruamel", "safetensors", "scipy", "sklearn", "sqlalchemy", "torch",
     "tqdm",
 }

@@ -134,10 +134,9 @@ def test_up_waits_for_the_thread_that_announces(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
         "import time\n"
-        "from convoy.operations.supervisor import _ServerManager\n"
-        "manager = _ServerManager(lambda _: (time.sleep(1), print('announced', flush=True)))\n"
-        "manager.add_process('short', 'true')\n"
-        "raise SystemExit(manager.run())\n"
+        "from convoy.operations.supervisor import Servers\n"
+        "announce = lambda: (time.sleep(1), print('announced', flush=True))\n"
+        "raise SystemExit(Servers().run({'short': ['true']}, announce))\n"
     )
     ended = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=30)
     assert ended.stdout.endswith("announced\n") and ended.returncode == 1
@@ -202,7 +201,7 @@ def test_when_the_pipe_or_terminal_is_closed_under_it_all_is_ended(
     os.close(reading)
     try:
         assert process.wait(timeout=90) == 128 + signal.SIGPIPE
-        assert len(family) >= 4 and [left for left in family if is_alive(left)] == []
+        assert len(family) >= 2 and [left for left in family if is_alive(left)] == []
     finally:
         process.kill()
         process.wait()
@@ -211,28 +210,21 @@ def test_when_the_pipe_or_terminal_is_closed_under_it_all_is_ended(
                 left.kill()
 
 
-class _Endless(supervisor._ServerManager):
-    """Starts one process that ends by no signal but SIGKILL."""
-
-    def __init__(self) -> None:
-        super().__init__(lambda runner: None)
-        self.add_process("endless", "trap '' TERM; echo going; while :; do sleep 1; done")
+ENDLESS = ["sh", "-c", "trap '' TERM; echo going; while :; do sleep 1; done"]
 
 
-def test_whatever_the_loop_raises_nothing_is_left_running() -> None:
-    runner = _Endless()
+def test_whatever_the_loop_raises_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    servers = supervisor.Servers()
 
-    def fail() -> bool:
-        if runner._all_started():
-            raise KeyError("a fault in the loop")
-        return False
+    def fail() -> None:
+        raise KeyError("a fault in the loop")
 
-    runner._any_stopped = fail  # type: ignore[method-assign]
+    monkeypatch.setattr(servers, "_end_with_the_first", fail)
+    monkeypatch.setattr(supervisor, "ENDED_WITHIN_S", 0.5)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
     with pytest.raises(KeyError):
-        runner.run()
-    assert runner._processes["endless"]["pid"]
-    assert not is_there(runner._processes["endless"]["pid"])
-    assert not is_there(runner._processes["endless"]["process"].pid)
+        servers.run({"endless": ENDLESS}, lambda: None)
+    assert not is_there(servers._children["endless"].pid)
 
 
 def is_there(pid: int) -> bool:

@@ -15,6 +15,7 @@ import pytest
 from built_copy import command, served
 
 from convoy.bundles.bundle import read_bundle
+from convoy.core.children import Child
 
 pytestmark = pytest.mark.pipeline
 TASKS = ("fashion", "reviews")
@@ -49,14 +50,8 @@ def endpoint(environment: Path, tmp_path: Path) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     address = f"http://127.0.0.1:{port}"
-    with (tmp_path / "moto.log").open("w") as log:
-        server = subprocess.Popen(
-            [str(environment / "moto_server"), "-H", "127.0.0.1", "-p", str(port)],
-            stdout=log,
-            stderr=log,
-            env={**os.environ, **KEYS},
-        )
-    try:
+    words = [str(environment / "moto_server"), "-H", "127.0.0.1", "-p", str(port)]
+    with Child(words, tmp_path / "moto.log", env={**os.environ, **KEYS}):
         for _ in range(300):
             try:
                 if httpx.put(f"{address}/convoy").status_code == 200:
@@ -66,9 +61,6 @@ def endpoint(environment: Path, tmp_path: Path) -> Iterator[str]:
         else:
             pytest.fail((tmp_path / "moto.log").read_text())
         yield address
-    finally:
-        server.terminate()
-        server.wait(timeout=10)
 
 
 @pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.proof)])

@@ -243,6 +243,17 @@ def test_a_trial_without_heartbeat_is_tried_once_more(tune: Callable[..., tuple[
     assert len(retried) == 1, "it is tried twice at most"
 
 
+def test_a_trial_before_its_first_heartbeat_is_failed(tune: Callable[..., tuple[int, list[str]]]) -> None:
+    study = open_study(subject())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Heartbeat of storage")
+        study.ask()  # as by a process that was killed then
+    with sqlite3.connect(FILE) as database:
+        database.execute("update trials set datetime_start = '2026-01-01 00:00:00.000000'")
+    database.close()
+    assert tune(1)[0] == 0 and states(study) == [TrialState.FAIL, TrialState.COMPLETE]
+
+
 def test_three_failures_in_a_row_end_tuning(tune: Callable[..., tuple[int, list[str]]]) -> None:
     status, said = tune(9, lambda number: number in (1, 2, 4, 5, 6))
     assert status == 1 and states(open_study(subject())).count(TrialState.COMPLETE) == 2

@@ -1,18 +1,20 @@
 """Clients that send too slowly, and clients that send an address in place of a file."""
 
+import os
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
 
 from bench.load import LOAD_CORE, SERVER_CORE, Load, pinned, program
 from bench.resilience.ground import Ground, ask, claim, for_seconds
+from convoy.core.children import Child
 
 CONNECTED_S = 5  # until all slow ones are there
 
@@ -34,12 +36,8 @@ def hold_slow(ground: Ground) -> dict[str, Any]:
 def _slow(ground: Ground, load: Load, option: str) -> Iterator[None]:
     command = [program("slowhttptest"), option, "-c", str(ground.size.slow_clients), "-r", "200", "-i", "5"]
     command += ["-l", str(ground.size.slow_s), "-t", "POST", "-f", "image/png", "-u", load.url]
-    process = subprocess.Popen(pinned(command, LOAD_CORE), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
+    with Child(pinned(command, LOAD_CORE), Path(os.devnull)):
         yield
-    finally:
-        process.terminate()
-        process.wait(20)
 
 
 def hold_urls(ground: Ground) -> dict[str, Any]:

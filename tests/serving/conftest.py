@@ -2,9 +2,7 @@
 
 import json
 import os
-import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,6 +21,7 @@ from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from convoy.bundles.bundle import Release, digest_of
+from convoy.core.children import Child
 from serving.deployed import Deployed, load_task
 from serving.middleware import Middleware
 from serving.models import DeployedModels
@@ -176,24 +175,17 @@ def serve(
     deployed = {"CONVOY_DEPLOYED": str(root)} if root else {}
     environment = {**os.environ, **deployed, "BENTOML_HOME": str(folder / "home"), **environment}
     command = [sys.executable, "-m", "bentoml", "serve", what, "--port", str(port)]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            command, cwd=cwd, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-        )
-    try:
+    with Child(command, folder / "log", cwd=cwd, env=environment) as process:
         url = f"http://127.0.0.1:{port}"
         _wait_until_ready(url + ready_path, process, folder / "log")
-        yield Server(url, port, folder / "log", process.pid)
-    finally:
-        process.send_signal(signal.SIGTERM)
         try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
+            yield Server(url, port, folder / "log", process.pid)
+        finally:
+            process.terminate()
+            process.wait(20)  # raises where it does not end by itself
 
 
-def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+def _wait_until_ready(url: str, process: Child, log: Path) -> None:
     for _ in range(300):
         assert process.poll() is None, log.read_text()
         try:

@@ -14,7 +14,7 @@ PROGRAM = """
 import sys
 
 TRAIN_ONLY = {
-    "dvc", "honcho", "lightning_fabric", "matplotlib", "mlflow", "onnx", "onnxscript", "pandas", "pyarrow",
+    "dvc", "lightning_fabric", "matplotlib", "mlflow", "onnx", "onnxscript", "pandas", "pyarrow",
     "pytorch_lightning", "safetensors", "scipy", "sklearn", "sqlalchemy", "torch", "torchmetrics",
 }
 

@@ -1,12 +1,15 @@
 """The demo: the whole pipeline on few examples in a folder of its own, its data sets beside each other; then `up`."""
 
+import io
 import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
-from convoy.core import children, tasks
+from convoy.core import tasks
+from convoy.core.children import Child, end_all
 from convoy.core.params import ParamsInvalid
 from convoy.core.process import Say, usable_cores
 from convoy.lineage import workspace
@@ -52,26 +55,26 @@ def build(environment: dict[str, str], say: Say) -> int:
     threads = max(1, usable_cores() // len(stages))
     # Nobody looks at MLflow before it is up, so training need not show it how it goes.
     environment = {**environment, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1", "CONVOY_FOLLOW": "0"}
-    processes = {name: _start_repro(environment, targets) for name, targets in stages.items()}
+    running = {name: _start_repro(environment, targets) for name, targets in stages.items()}
 
     def follow(name: str) -> int:
-        with processes[name] as process:
-            for line in process.stdout or ():
+        output = running[name].stdout
+        assert output is not None
+        with suppress(ValueError):  # closed: the other has failed
+            for line in io.TextIOWrapper(output, errors="replace"):  # the \r of a progress bar ends a line too
                 if line.strip():
                     say(f"{name:<8}| {line.rstrip()}")
-        if process.returncode:
-            children.end(list(processes.values()), END_WITHIN_S)
-        return process.returncode
+        if status := running[name].wait():
+            end_all(running.values(), END_WITHIN_S)
+        return status
 
-    with ThreadPoolExecutor(len(processes)) as pool:
+    with ThreadPoolExecutor(len(running)) as pool:
         try:
-            return max(pool.map(follow, processes), key=abs)
+            return max(pool.map(follow, running), key=abs)
         finally:
-            children.end(list(processes.values()), END_WITHIN_S)
+            end_all(running.values(), END_WITHIN_S)
 
 
-def _start_repro(environment: dict[str, str], targets: list[str]) -> "subprocess.Popen[str]":
+def _start_repro(environment: dict[str, str], targets: list[str]) -> Child:
     words = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", *targets]
-    return subprocess.Popen(
-        words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-    )
+    return Child(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)

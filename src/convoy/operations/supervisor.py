@@ -1,25 +1,23 @@
 """The MLflow UI and the prediction service as processes that start together and end together."""
 
 import os
-import shlex
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
-import psutil
-from honcho.manager import Manager
-from honcho.printer import Printer
-
-from convoy.core import children, tasks
+from convoy.core import tasks
+from convoy.core.children import Child, end_all
 from convoy.core.process import Say
 from convoy.operations import ports
 from convoy.operations.ports import HOST
 from convoy.tracking import settings
 
-REAPED_WITHIN_S = 5  # after SIGKILL
+ENDED_WITHIN_S = 5.0  # then SIGKILL
+WATCHED_EVERY_S = 0.3
 READY_WITHIN_S = 180  # a cold disk and a busy machine; both are ready in about 15 s otherwise
 
 
@@ -44,32 +42,19 @@ def up(port: int, mlflow_port: int, say: Say) -> int:
     ui = f"http://{HOST}:{mlflow_port}" if local else settings.tracking_uri()
     checks = [f"{service}/readyz", *([f"{ui}/health"] if local else [])]
 
-    def announce(runner: "_ServerManager") -> None:
-        from convoy.operations import smoke_request  # numpy starts threads when it is imported; honcho forks first
+    servers = Servers()
 
-        if smoke_request.wait_until_ready(checks, READY_WITHIN_S, lambda: runner.ending):
+    def announce() -> None:
+        from convoy.operations import smoke_request  # it needs numpy, which the verb itself does not
+
+        if smoke_request.wait_until_ready(checks, READY_WITHIN_S, lambda: servers.ending):
             smoke_request.print_predictions(service, ui, say)
-        elif not runner.ending:
+        elif not servers.ending:
             say(f"not ready after {READY_WITHIN_S} s: {' or '.join(checks)}; the lines above say why")
-            os.kill(os.getpid(), signal.SIGTERM)
+            servers.end(128 + signal.SIGTERM)
 
-    runner = _ServerManager(lambda runner: _end_if_output_closed(lambda: announce(runner), runner))
     commands = {"serving": command("serve", port), **({"mlflow": command("mlflow", mlflow_port)} if local else {})}
-    for name, words in commands.items():
-        runner.add_process(name, f"exec {shlex.join(words)}", env=environment())
-    signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))  # the terminal was closed
-    return runner.run()
-
-
-def _end_if_output_closed(work: Callable[[], None], runner: "_ServerManager") -> None:
-    """Run work that prints; where the terminal or the pipe is closed, end everything."""
-    try:
-        work()
-    except OSError:
-        runner.drop_output()
-    except RuntimeError as error:  # a signal's handler printed in the middle of another line
-        if "reentrant" not in str(error):
-            raise
+    return servers.run(commands, announce)
 
 
 def _create_store(say: Say) -> int:
@@ -118,113 +103,67 @@ def environment() -> dict[str, str]:
     return {**settings.ENVIRONMENT, **os.environ, **fixed}
 
 
-class _Printer(Printer):  # type: ignore[misc]
-    """A honcho Printer that outlives its terminal: a line that cannot be printed ends the servers, not the loop."""
+class Servers:
+    """Processes whose lines are printed with their names, and of which none outlives another."""
 
-    def __init__(self, runner: "_ServerManager") -> None:
-        super().__init__(sys.stdout)
-        self._runner = runner
-
-    def write(self, message: object) -> None:
-        """Print a line."""
-        _end_if_output_closed(lambda: Printer.write(self, message), self._runner)
-
-
-class _ServerManager(Manager):  # type: ignore[misc]
-    """A honcho Manager that ends grandchildren too: bentoml's workers have sessions of their own."""
-
-    def __init__(self, announce: Callable[["_ServerManager"], None]) -> None:
-        super().__init__(_Printer(self))
-        self.returncode: int | None = None
+    def __init__(self) -> None:
         self.ending = False
-        self._announce = announce
-        self._descendants: dict[str, list[psutil.Process]] = {}
+        self._status: int | None = None
+        self._children: dict[str, Child] = {}
+        self._printing = threading.Lock()
 
-    def run(self) -> int:
-        """Start all and loop until all have ended; gives the exit status."""
+    def run(self, commands: Mapping[str, Sequence[str]], announce: Callable[[], None]) -> int:
+        """Run them until a signal comes or one ends; gives 128 + n for signal n, the status of the one that ended.
+
+        `announce` runs in a thread beside them.
+        """
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # SIGHUP: the terminal was closed
+            signal.signal(number, lambda number, _: self.end(128 + number))
+        threads = [threading.Thread(target=self._end_if_output_closed, args=(announce,))]
         try:
-            self.loop()
+            for name, words in commands.items():
+                child = Child(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment())
+                self._children[name] = child
+                self._end_if_output_closed(self._print, "system", f"{name} started (pid={child.pid})")
+                threads.append(threading.Thread(target=self._print_lines, args=(name, child), daemon=True))
+            for thread in threads:
+                thread.start()
+            while not self.ending:
+                self._end_with_the_first()
+                time.sleep(WATCHED_EVERY_S)
         finally:
-            self.end_all()
-        return self.exit_status()
+            self.ending = True
+            end_all(self._children.values(), ENDED_WITHIN_S)
+            threads[0].join()
+        return self._status or 1
 
-    def exit_status(self) -> int:
-        """The status of the process that ended first, 128 + n for signal n; never 0, since a server should not end."""
-        status = int(self.returncode or 0)
-        return 128 - status if status < 0 else status or 1
-
-    def drop_output(self) -> None:
-        """Begin to end, as a process that writes into a closed pipe; drop further lines."""
-        if self.returncode is None:
-            self.returncode = 128 + signal.SIGPIPE
+    def end(self, status: int) -> None:
+        """Begin to end; the first status is that of all."""
+        self._status = status if self._status is None else self._status
         self.ending = True
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
 
-    def terminate(self) -> None:
-        """End all; a signal during the start waits until honcho has registered all processes."""
-        self.ending = True
-        if self._all_started():
-            self.note_descendants()
-            super().terminate()
+    def _end_with_the_first(self) -> None:
+        for child in self._children.values():
+            if not child.is_running():
+                status = child.returncode
+                self.end(128 - status if status < 0 else status or 1)  # a server should not end, so never 0
 
-    def kill(self) -> None:
-        """Kill the processes that are left, grandchildren included."""
-        super().kill()
-        self.end_descendants()
+    def _print_lines(self, name: str, child: Child) -> None:
+        assert child.stdout is not None
+        with suppress(ValueError):  # closed when all has ended
+            for line in child.stdout:
+                self._end_if_output_closed(self._print, name, line.decode(errors="replace").rstrip("\n"))
 
-    def end_all(self) -> None:
-        """Kill and reap what is left, however the loop ended; after a regular end nothing is left."""
-        self.ending = True
-        states = [state for state in self._processes.values() if "process" in state]
-        forks = [state["process"].pid for state in states if state["process"].is_alive()]
-        servers = [state["pid"] for state in states if "pid" in state and "returncode" not in state]
-        left = [process for pid in forks + servers for process in _process_tree(pid)]
-        children.kill(left)  # parents before what they might start again
-        self.end_descendants()
-        psutil.wait_procs(left, timeout=REAPED_WITHIN_S)
+    def _print(self, name: str, text: str) -> None:
+        with self._printing:
+            print(f"{time.strftime('%H:%M:%S')} {name:<8}| {text}", flush=True)
 
-    def end_descendants(self) -> None:
-        """Kill descendants that outlived their parent."""
-        for name in self._descendants:
-            self._end_descendants_of(name)
-
-    def note_descendants(self) -> None:
-        """Note the descendants while their parent lives; a parent killed from outside leaves them with its port."""
-        for name, state in self._processes.items():
-            try:
-                parent = psutil.Process(state["pid"])
-                if parent.status() == psutil.STATUS_ZOMBIE:
-                    self._end_descendants_of(name)
-                else:
-                    self._descendants[name] = parent.children(recursive=True)
-            except (KeyError, psutil.NoSuchProcess):  # not started yet, or ended and waited for
-                continue
-
-    def _end_descendants_of(self, name: str) -> None:
-        children.kill(self._descendants.get(name, []))
-
-    def _start(self) -> None:
-        super()._start()
-        # After the forks: a fork beside a thread could inherit its locks.
-        # Python waits for this one: it imports numpy, and to end a daemon thread in C++ code aborts the process.
-        threading.Thread(target=self._announce, args=(self,)).start()
-        threading.Thread(target=self._watch_descendants, daemon=True).start()
-
-    def _watch_descendants(self) -> None:
-        while not self.ending:
-            self.note_descendants()
-            time.sleep(1)
-
-    def _any_stopped(self) -> bool:
-        """honcho's loop calls this in each round: True starts its countdown to kill(), even before any has ended."""
-        return self.ending or bool(super()._any_stopped())
-
-
-def _process_tree(pid: int) -> list[psutil.Process]:
-    """A process and its descendants; empty where it has ended."""
-    try:
-        return [psutil.Process(pid), *children.descendants(pid)]
-    except psutil.NoSuchProcess:
-        return []
+    def _end_if_output_closed(self, work: Callable[..., None], *arguments: str) -> None:
+        """Run work that prints; where the terminal or the pipe is closed, end as if by SIGPIPE and print no more."""
+        try:
+            work(*arguments)
+        except OSError:
+            self.end(128 + signal.SIGPIPE)
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)

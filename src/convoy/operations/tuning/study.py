@@ -6,6 +6,7 @@ import re
 import uuid
 import warnings
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,18 @@ def sampler_of(trial: optuna.Trial) -> optuna.samplers.TPESampler:
     params = read_section(TuneParams, "tune", path=paths.RELEASE_PARAMS)
     seed = params.seed + trial.number
     return optuna.samplers.TPESampler(seed=seed, n_startup_trials=params.random_trials, constant_liar=True)
+
+
+def fail_dead(study: Study) -> None:
+    """Fail the trials whose heartbeat stays away, and queue each once more.
+
+    Optuna looks at heartbeats alone: the trial of a process that was killed before its first one is failed here.
+    """
+    optuna.storages.fail_stale_trials(study)
+    latest = datetime.now() - timedelta(seconds=2 * HEARTBEAT_S)
+    for trial in trials_in(study, TrialState.RUNNING):
+        if HOST not in trial.user_attrs and (trial.datetime_start or latest) < latest:
+            queue_again(study, trial.number)
 
 
 def queue_again(study: Study, number: int) -> None:

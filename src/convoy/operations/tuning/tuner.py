@@ -4,7 +4,6 @@ import signal
 import time
 from collections.abc import Callable
 
-import optuna
 from optuna.study import MaxTrialsCallback, Study
 from optuna.trial import FrozenTrial, TrialState
 
@@ -13,7 +12,7 @@ from convoy.core.process import Say
 from convoy.operations.tuning.objective import Objective
 from convoy.operations.tuning.runs import TuningRuns
 from convoy.operations.tuning.space import exp_run, read_space, values
-from convoy.operations.tuning.study import FINISHED, HOST, TAKEN, Subject, open_study, queue_again, trials_in
+from convoy.operations.tuning.study import FINISHED, HOST, TAKEN, Subject, fail_dead, open_study, queue_again, trials_in
 from convoy.training.callbacks import Interrupted, Interruption
 
 FAILURES = 3  # in a row: then it is no accident
@@ -54,7 +53,7 @@ class Tuner:
             MaxTrialsCallback(self.trials, TAKEN),
         ]
         while len(trials_in(self.study, *FINISHED)) < self.trials and self._left_s() > 0:
-            optuna.storages.fail_stale_trials(self.study)
+            fail_dead(self.study)
             if len(trials_in(self.study, *TAKEN)) >= self.trials:
                 self._wait()
                 continue

@@ -3,9 +3,7 @@
 import json
 import os
 import shutil
-import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convoy.bundles.bundle import RELEASE, Card, Release
-from convoy.core import children
+from convoy.core.children import Child
 from convoy.core.tasks import CURRENT
 from convoy.kinds.registry import module
 from convoy.tracking.checked_bundle import CheckedBundle
@@ -29,9 +27,6 @@ from convoy.tracking.checked_bundle import CheckedBundle
 HOST = "127.0.0.1"
 JSON = "application/json"
 READY_WITHIN_S = 300.0  # about 6 s on two free cores; with ten other processes on them 120 were too few
-ENDED_WITHIN_S = 20.0
-# The service ends with the process that started it, even a killed one: then its standard input ends.
-_GUARD_SCRIPT = 'exec 3<&0; "$@" 3<&- & s=$!; { cat <&3 >/dev/null; kill "$s" 2>/dev/null; } & wait "$s"'
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # never through a proxy
 
 
@@ -58,21 +53,10 @@ def run_service(bundle: CheckedBundle) -> Iterator[str]:
         port = _free_port()
         command = [sys.executable, "-m", "bentoml", "serve", "serving.service:service"]
         command += ["--host", HOST, "--port", str(port)]
-        with (root / "log").open("wb") as log:
-            process = subprocess.Popen(
-                ["/bin/sh", "-c", _GUARD_SCRIPT, "sh", *command],
-                cwd=Path(spec.origin).parents[1],
-                env=_environment(root),
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        try:
-            _wait_until_ready(f"http://{HOST}:{port}", bundle.card.task, process, root / "log")
+        where = {"cwd": Path(spec.origin).parents[1], "env": _environment(root)}
+        with Child(command, root / "log", **where) as process:
+            _wait_until_ready(f"http://{HOST}:{port}", bundle.card.task, process)
             yield f"http://{HOST}:{port}"
-        finally:
-            _stop(process)
 
 
 def predict(url: str, card: Card, inputs: Sequence[bytes | str]) -> NDArray[np.float64]:
@@ -136,9 +120,9 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _wait_until_ready(url: str, task: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+def _wait_until_ready(url: str, task: str, process: Child) -> None:
     deadline = time.monotonic() + READY_WITHIN_S
-    while time.monotonic() < deadline and process.poll() is None:
+    while time.monotonic() < deadline and process.is_running():
         with suppress(OSError, ValueError), _OPENER.open(f"{url}/v1/models", timeout=5) as answer:
             model = json.loads(answer.read())["tasks"].get(task)
             if model is not None and model["state"] == "ready":
@@ -146,19 +130,5 @@ def _wait_until_ready(url: str, task: str, process: "subprocess.Popen[bytes]", l
             if model is not None:
                 raise AnswerRefused(f"the service does not take the bundle: {model['reason']}")
         time.sleep(0.1)
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    ended = "ended at once" if process.poll() is not None else f"was not ready after {READY_WITHIN_S:.0f} s"
-    raise ServiceUnavailable(f"the service {ended}: {lines[-1] if lines else 'its log is empty'}")
-
-
-def _stop(process: "subprocess.Popen[bytes]") -> None:
-    """Let the service end by itself; what is left of it after a while is killed."""
-    workers = children.descendants(process.pid)
-    if process.stdin is not None:
-        process.stdin.close()
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(ENDED_WITHIN_S)
-    children.kill(workers, within_s=5)
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    ended = f"was not ready after {READY_WITHIN_S:.0f} s" if process.is_running() else "ended at once"
+    raise ServiceUnavailable(f"the service {ended}: {process.last_line() or 'its log is empty'}")
