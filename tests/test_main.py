@@ -131,7 +131,7 @@ def installed(name, names=None, *more, **named):
     return real(name, names, *more, **named)
 
 builtins.__import__ = installed
-import convoy.__main__, convoy.cli.release, convoy.release.approval, convoy.release.journal, convoy.release.pull
+import convoy.__main__, convoy.cli.release, convoy.release.decision, convoy.release.journal, convoy.release.pull
 import convoy.tracking.artifacts, convoy.tracking.registry
 """
 

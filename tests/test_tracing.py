@@ -230,7 +230,9 @@ SUBMODULE = (
 def test_a_patch_that_makes_a_link_is_refused(patch: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = StoreContents.artifact
     monkeypatch.setattr(
-        StoreContents, "artifact", lambda known, run, name: patch if name == "source.patch" else real(known, run, name)
+        StoreContents,
+        "artifact",
+        lambda known, run, name: patch if name.endswith("source.patch") else real(known, run, name),
     )
     with pytest.raises(CheckoutRefused, match="makes something other than a plain file"):
         traced("fashion/1", tmp_path / "then")
@@ -247,7 +249,9 @@ def test_a_checkout_runs_nothing_of_the_patch(tmp_path: Path, monkeypatch: pytes
         for name in ("sitecustomize.py", "usercustomize.py", "dvc.py", "yaml.py", "src/sitecustomize.py", "src/dvc.py")
     )
     monkeypatch.setattr(
-        StoreContents, "artifact", lambda known, run, name: evil if name == "source.patch" else real(known, run, name)
+        StoreContents,
+        "artifact",
+        lambda known, run, name: evil if name.endswith("source.patch") else real(known, run, name),
     )
     folder = tmp_path / "then"
     try:
@@ -314,7 +318,9 @@ def test_a_lock_that_dvc_did_not_write_is_refused(name: str, tmp_path: Path, mon
     lock["stages"]["export@fashion"]["outs"] = [hostile_locks()[name]]
     content = yaml.safe_dump(lock).encode()
     monkeypatch.setattr(
-        StoreContents, "artifact", lambda known, run, name: content if name == "dvc.lock" else real(known, run, name)
+        StoreContents,
+        "artifact",
+        lambda known, run, name: content if name.endswith("dvc.lock") else real(known, run, name),
     )
     with pytest.raises(CheckoutRefused, match=r"has an entry in the stage 'export@fashion' that DVC does not write"):
         traced("fashion/1", tmp_path / "then")
