@@ -1,6 +1,6 @@
 """Kill -9 at each step of a promotion, a rollback and a publish, and look at what is found; all of it by hand:
 
-python tests/promotion_kills.py            every step of each: 86, 63 and 597 of them, an hour and a half
+python tests/promotion_kills.py            every step of each: 87, 64 and 688 of them, an hour and a half
 python tests/promotion_kills.py 201 400    of each the steps from one to before another, so that each core can do some
 """
 

@@ -37,7 +37,7 @@ FEW = {"max_train": 600, "max_validation": 200, "max_calibration": 300, "max_gat
 SHARES = {f"{split}_share": 0.15 for split in ("validation", "calibration", "gate", "test")}
 REGRESSION = {"convolutions": [], "hidden": [], "dropout": 0.0, "learning_rate": 0.01, "batch_size": 64, "epochs": 2}
 NGRAMS = {"name": "ngrams", "places": 997, "smoothing": 1.0, "dropout": 0.1}
-WITHDRAW = "import sys; from convoy.release.withdraw import withdraw; withdraw('digits', 'nobody asks for it', print)"
+WITHDRAW = "import sys; from convoy.release.rollback import withdraw; withdraw('digits', 'nobody asks for it', print)"
 WITHIN_S = 60
 
 

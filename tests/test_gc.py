@@ -286,7 +286,7 @@ def test_gc_removes_nothing_outside_the_artifact_root(place: Place, name: str) -
 
     before = held()
     goes, why = place.plan()["convoy-fashion 1"]
-    run_cleanup.retire_version(place.client, version)
+    run_cleanup.retire_version(place.client, "fashion", version)
     assert held() == before
     assert not goes and "outside the artifact root" in why
     with pytest.raises(run_cleanup.RetiringFailed, match="it stays"):

@@ -131,8 +131,15 @@ def installed(name, names=None, *more, **named):
     return real(name, names, *more, **named)
 
 builtins.__import__ = installed
-import convoy.__main__, convoy.cli.release, convoy.release.approval, convoy.release.journal, convoy.release.pull
-import convoy.tracking.artifacts, convoy.tracking.registry
+import convoy.__main__, convoy.cli.release, convoy.release.decision, convoy.release.journal, convoy.release.pull
+import convoy.operations.status, convoy.release.rollback, convoy.tracking.artifacts, convoy.tracking.registry
+import os
+from convoy.tracking import store
+os.environ["MLFLOW_TRACKING_URI"], os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "http://127.0.0.1:1", "0"
+try:
+    store.read_registry("fashion")
+except store.RegistryUnavailable:
+    pass
 """
 
 

@@ -18,12 +18,13 @@ from mlflow import MlflowClient
 from mlflow_store import open_empty_store
 from test_ports import free_port
 
+from convoy.bundles import bundle as bundle_module
 from convoy.bundles.bundle import digest_of, read_bundle, read_release
 from convoy.bundles.predictor import Predictor
 from convoy.operations import smoke_request, supervisor
-from convoy.release import approval, deployment, journal, promote, publish, registry_sync
-from convoy.release.decision import Grounds, Model
-from convoy.release.withdraw import withdraw
+from convoy.release import deployment, journal, promote, publish, registry_sync
+from convoy.release.decision import ApprovalRefused, Grounds, Model
+from convoy.release.rollback import withdraw
 from convoy.tracking import artifacts, mlflow_runs, registry
 from convoy.tracking.build_state import read_build_state
 from convoy.tracking.provenance import Lock
@@ -206,6 +207,24 @@ def test_publishing_again_changes_nothing(published: Place) -> None:
     assert "added nothing" in said and "version 1 serves" in said
 
 
+def test_a_publish_reads_each_bundle_once(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    read_checked = bundle_module._read_checked
+
+    def counted(path: Path, entry: dict[str, Any]) -> bytes:
+        if path.name == "model.onnx":
+            read.append(str(path.parent))
+        return read_checked(path, entry)
+
+    monkeypatch.setattr(bundle_module, "_read_checked", counted)
+    place.publish()
+    assert read[0] == "bundles/fashion" and len(read) == 2, "and the copy in deployed/, before it is switched to"
+    read.clear()
+    place.publish()
+    deployed = f"deployed/fashion/{deployment.current_digest('fashion')}"
+    assert read == ["bundles/fashion", deployed]
+
+
 def test_what_was_deleted_comes_back_and_nothing_twice(published: Place) -> None:
     before = published.snapshot()
     run_id = next(name for name, held in before.items() if "reports/curves.csv" in held[-1])
@@ -276,7 +295,7 @@ def test_a_worse_bundle_stays_challenger_until_a_person_promotes_it(published: P
     assert "python -m convoy promote --task fashion --version 2" in said
     assert deployment.current_digest("fashion") == serving
     assert published.snapshot()["aliases"] == {"champion": "1", "challenger": "2"}
-    with pytest.raises(approval.ApprovalRefused, match=r"needs --reason.*it is worse by"):
+    with pytest.raises(ApprovalRefused, match=r"needs --reason.*it is worse by"):
         published.promote()
     assert deployment.current_digest("fashion") == serving
     published.promote(reason="the shop needs its labels")
@@ -411,11 +430,11 @@ def test_another_bundle_in_the_place_of_the_judged_one_is_not_published(place: P
 
 
 def test_what_serves_anew_is_followed_by_a_word_on_the_running_service(place: Place, tmp_path: Path) -> None:
-    assert approval.SERVICE_FOLLOWS in place.publish() and approval.SERVICE_FOLLOWS not in place.publish()
+    assert deployment.SERVICE_FOLLOWS in place.publish() and deployment.SERVICE_FOLLOWS not in place.publish()
     built_pipeline.lay(tmp_path, shift=40, version=2)
-    assert approval.SERVICE_FOLLOWS not in place.publish()
+    assert deployment.SERVICE_FOLLOWS not in place.publish()
     for expected in (True, False):
-        assert (approval.SERVICE_FOLLOWS in place.promote("2", "why not")) == expected
+        assert (deployment.SERVICE_FOLLOWS in place.promote("2", "why not")) == expected
 
 
 @pytest.mark.parametrize(

@@ -205,7 +205,7 @@ def test_two_exports_of_one_training_keep_their_own_files(tmp_path: Path, monkey
     for version in (first, second):
         with registry.bundle_of(client, version, nearby=[]) as bundle:
             assert digest_of(bundle.folder) == version.tags[registry.DIGEST]
-    run_cleanup.retire_version(client, second)
+    run_cleanup.retire_version(client, "fashion", second)
     with registry.bundle_of(client, first, nearby=[]) as bundle:
         assert digest_of(bundle.folder) == first.tags[registry.DIGEST]
     assert [path.name for path in Path("mlruns").glob("*/*/artifacts/model*")] == ["model"]

@@ -20,9 +20,9 @@ from convoy.operations.doctor import stores
 from convoy.release import deployment, journal, registry_sync, rollback
 from convoy.release import promote as promoting
 from convoy.release import publish as publishing
-from convoy.release.approval import ApprovalRefused
+from convoy.release.decision import ApprovalRefused
 from convoy.release.publish import PublishFailed
-from convoy.release.withdraw import withdraw
+from convoy.release.rollback import withdraw
 from convoy.tracking import mlflow_runs
 from convoy.tracking.registry import version_with
 

@@ -118,6 +118,30 @@ def test_who_has_not_seen_the_champion_pulls_first(machines: tuple[Machine, Mach
     assert champion() == second.deployed != first.deployed and second.kinds == ["pull", "pull", "promotion"]
 
 
+def test_later_decisions_of_another_machine_are_not_adopted(machines: tuple[Machine, Machine], tmp_path: Path) -> None:
+    """As where a machine whose deployed/ was lost got MLflow's lines, and both go on from there."""
+    first, _ = machines
+    third = Machine(tmp_path / "third")
+    third.build(1)
+    third.publish()
+    assert third.kinds == ["promotion", "restored"] and third.deployed == first.deployed
+    first.publish()
+    third.build(3)
+    with pytest.raises(PublishFailed, match=PULL_FIRST):
+        third.publish()
+    assert champion() == first.deployed and third.kinds == ["promotion", "restored"]
+
+
+def test_lines_that_mlflow_has_lost_stop_nobody(machines: tuple[Machine, Machine]) -> None:
+    first, _ = machines
+    client = mlflow_runs.open_store()
+    experiment = client.get_experiment_by_name("convoy-decisions")
+    for run in client.search_runs([experiment.experiment_id]):
+        client.delete_run(run.info.run_id)
+    first.publish()
+    assert champion() == first.deployed and first.kinds == ["promotion", "promotion"]
+
+
 def test_a_rollback_asks_a_shared_mlflow_too(machines: tuple[Machine, Machine]) -> None:
     first, second = machines
     second.publish()

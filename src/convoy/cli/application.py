@@ -88,7 +88,7 @@ def mlflow_refusals() -> Iterator[None]:
 def refusals() -> Iterator[None]:
     """Errors of files and of refused approvals as one sentence; needs no MLflow."""
     from convoy.bundles.bundle import BundleInvalid
-    from convoy.release.approval import ApprovalRefused
+    from convoy.release.decision import ApprovalRefused
     from convoy.release.journal import DecisionsBroken
 
     try:

@@ -60,8 +60,9 @@ def build(environment: dict[str, str], say: Say) -> int:
     def follow(name: str) -> int:
         output = running[name].stdout
         assert output is not None
-        with suppress(ValueError):  # closed: the other has failed
-            for line in io.TextIOWrapper(output, errors="replace"):  # the \r of a progress bar ends a line too
+        # As text, so that the \r of a progress bar ends a line too. ValueError: closed, since the other has failed.
+        with suppress(ValueError), io.TextIOWrapper(output, errors="replace") as lines:
+            for line in lines:
                 if line.strip():
                     say(f"{name:<8}| {line.rstrip()}")
         if status := running[name].wait():

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from convoy.tracking import provenance
+
 Kind = Literal[
     "promotion",
     "forced",
@@ -26,6 +28,10 @@ Kind = Literal[
 # deployed on this machine; `migration`: the same model in the present format; `withdrawn`: nothing is deployed now.
 CHANGES = ("promotion", "forced", "rollback", "pull", "found", "restored", "migration", "withdrawn")
 _ACTOR_VARIABLES = ("GITHUB_ACTOR", "GITLAB_USER_LOGIN")  # who started a CI job, whose own user says nothing
+
+
+class ApprovalRefused(ValueError):
+    """A request needs a reason, has no target, or came second; the deployed model has not changed."""
 
 
 class Record(BaseModel):
@@ -90,6 +96,18 @@ class Grounds:
     figures: dict[str, Any] = field(default_factory=dict)
     gate_report: str | None = None
     revision: str | None = None
+
+
+@dataclass(frozen=True)
+class MlflowView:
+    """What MLflow shows of a version: the figures of its gates, and a refusal that the history here lacks."""
+
+    refusal: str = ""
+    figures: dict[str, str] = field(default_factory=dict)
+    gate_report: str | None = None
+
+
+_EMPTY_VIEW = MlflowView()
 
 
 def utc_now() -> str:
@@ -187,6 +205,25 @@ class History:
     def has_served(self, digest: str) -> bool:
         """Whether a model was ever deployed by this history."""
         return any(digest in (change.after.digest, change.before and change.before.digest) for change in self.changes)
+
+
+def grounds_for(history: History, model: Model, kind: Kind, reason: str, view: MlflowView = _EMPTY_VIEW) -> Grounds:
+    """The grounds to record of a person's request. An objection to the model makes them `forced`.
+
+    Raises ApprovalRefused where one stands against it and no reason is given.
+    """
+    decision = history.against(model.digest)
+    objection = decision.told if decision else view.refusal
+    if objection and not reason:
+        raise ApprovalRefused(f"{model} needs --reason '...', which the history keeps; against it stands: {objection}")
+    figures = {**(decision.figures if decision else {}), **({"against": objection} if objection else view.figures)}
+    return Grounds(
+        "forced" if objection else kind,
+        reason or "asked for by hand, without a reason",
+        figures,
+        decision.gate_report if decision else view.gate_report,
+        provenance.revision(),
+    )
 
 
 def _concerns(decision: Decision, digest: str) -> bool:

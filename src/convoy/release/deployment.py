@@ -12,6 +12,7 @@ from convoy.core import atomic, tasks
 from convoy.core.paths import DEPLOYED
 
 CURRENT = "current"
+SERVICE_FOLLOWS = "a service that is running here follows by itself, within seconds"
 
 
 class TaskNameInvalid(ValueError):
@@ -32,9 +33,14 @@ def folder_of(task: str, digest: str) -> Path:
     return DEPLOYED / task / digest
 
 
+def current_link(task: str) -> Path:
+    """The link to the deployed model."""
+    return DEPLOYED / task / CURRENT
+
+
 def current_digest(task: str) -> str | None:
     """The digest of the deployed model, whether or not its folder is whole; None where nothing is deployed."""
-    link = DEPLOYED / task / CURRENT
+    link = current_link(task)
     return os.readlink(link) if link.is_symlink() else None
 
 
@@ -95,7 +101,7 @@ def point_current_to(task: str, digest: str) -> bool:
     if current_digest(task) == digest:
         return False
     _require_own_link(task)
-    link = DEPLOYED / task / CURRENT
+    link = current_link(task)
     temporary = link.with_name(f".{CURRENT}.{os.getpid()}")
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(digest)
@@ -117,7 +123,7 @@ def rename_releases(task: str, name: str) -> int:
 
 def remove_current(task: str) -> None:
     """Deploy nothing: the link `current` is gone; bundles and history stay. The caller holds hold_deployed()."""
-    (DEPLOYED / task / CURRENT).unlink(missing_ok=True)
+    current_link(task).unlink(missing_ok=True)
     atomic.sync(DEPLOYED / task)
 
 
@@ -127,7 +133,7 @@ def is_whole(task: str, digest: str) -> bool:
 
 
 def _require_own_link(task: str) -> None:
-    link = DEPLOYED / task / CURRENT
+    link = current_link(task)
     if link.exists() and not link.is_symlink():
         raise BundleInvalid(f"{link} is not the link that Convoy makes; move it away and promote again")
 

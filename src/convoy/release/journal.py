@@ -15,7 +15,8 @@ from convoy.core import atomic
 from convoy.core.paths import DEPLOYED
 from convoy.core.process import Say
 from convoy.release import deployment
-from convoy.release.decision import Decision, Grounds, History, Mark, Model, current_user, utc_now
+from convoy.release.decision import ApprovalRefused, Decision, Grounds, History, Mark, Model, current_user, utc_now
+from convoy.tracking import provenance
 
 FILE = "decisions.jsonl"
 
@@ -185,6 +186,21 @@ def decide(task: str, release: Release, grounds: Grounds) -> Decision:
     deployment.point_current_to(task, release.digest)
     mark(task, decision, "done")
     return decision
+
+
+def refuse_if_deployed_changed(task: str, model: Model, seen_digest: str | None) -> None:
+    """Of two simultaneous decisions the first wins; the second, made when `seen_digest` was deployed, is recorded.
+
+    Raises ApprovalRefused, except where the first decision has deployed the same model.
+    """
+    deployed = deployed_model(task)
+    if seen_digest == (deployed.digest if deployed else None):
+        return
+    last_change = read_history(task).changes[-1:]
+    why = "while this was asked for, another was decided" + (f": {last_change[0].told}" if last_change else "")
+    append(task, deployed, model, Grounds("superseded", why, revision=provenance.revision()))
+    if deployed is None or deployed.digest != model.digest:
+        raise ApprovalRefused(f"{model} was not let serve: {why}. Ask again, if that is still what you want")
 
 
 def finish_interrupted(task: str, say: Say) -> bool:

@@ -12,8 +12,7 @@ from convoy.bundles.bundle import Release
 from convoy.core import paths
 from convoy.core.process import Say
 from convoy.release import deployment, journal, registry_sync
-from convoy.release.approval import SERVICE_FOLLOWS, MlflowView, current_link, grounds_for, refuse_if_deployed_changed
-from convoy.release.decision import Decision, Grounds, Model, utc_now
+from convoy.release.decision import Decision, Grounds, MlflowView, Model, grounds_for, utc_now
 from convoy.tracking import registry, settings
 from convoy.tracking.checked_bundle import CheckedBundle
 
@@ -84,17 +83,18 @@ def promote(
         seen_digest = deployment.current_digest(task)
     version = _version_to_promote(client, task, number)
     model = Model(version=str(version.version), digest=registry.digest_of_version(version))
+    where = f"{version.name} version {version.version} serves from {deployment.current_link(task)}"
     try:
-        refuse_if_deployed_changed(task, model, seen_digest)
+        journal.refuse_if_deployed_changed(task, model, seen_digest)
         registry_sync.require_seen_champion(client, task, model.digest)
         if deployment.current_digest(task) == model.digest:
             update_release_and_alias(client, task, version)
-            say(f"{version.name} version {version.version} serves from {current_link(task)}, as it did before")
+            say(f"{where}, as it did before")
             return
         grounds = grounds_for(journal.read_history(task), model, "promotion", reason, _view_of(version))
         deploy_version(client, task, version, grounds)
-        say(f"{version.name} version {version.version} serves from {current_link(task)}")
-        say(SERVICE_FOLLOWS)
+        say(where)
+        say(deployment.SERVICE_FOLLOWS)
     finally:
         registry_sync.update_mlflow(client, task)
 

@@ -18,8 +18,7 @@ from convoy.core.params import ParamsInvalid
 from convoy.core.paths import DEPLOYED
 from convoy.core.process import Say
 from convoy.release import deployment, gate_reports, journal, promote, registry_sync
-from convoy.release.approval import SERVICE_FOLLOWS, ApprovalRefused
-from convoy.release.decision import Grounds, Model
+from convoy.release.decision import ApprovalRefused, Grounds, Model
 from convoy.release.gate_reports import Judgement
 from convoy.tracking import (
     build_runs,
@@ -155,7 +154,7 @@ class _Publication:
         self._publish()
         registry_sync.update_mlflow(self.client, self.task)
         if deployment.current_digest(self.task) != digest_before:
-            self.say(SERVICE_FOLLOWS)
+            self.say(deployment.SERVICE_FOLLOWS)
 
     def _publish(self) -> None:
         runs = {candidate: self._complete(run) for candidate, run in self.state.runs.items()}
@@ -224,22 +223,22 @@ class _Publication:
             return None
         content = mlflow_runs.run_of_bundle(bundle, self.task)
         run, _ = mlflow_runs.complete_run(self.client, self.experiment, content)
-        version = registration.register(self.client, self.task, bundle, run.info.run_id, {})
+        version, _ = registration.register(self.client, self.task, bundle, run.info.run_id, {})
         self.say(f"the bundle that serves ({digest[:12]}) is {version.name} version {version.version} again")
         return version
 
     def _register(self, build: Build, bundle: CheckedBundle) -> ModelVersion:
         run = build.runs[build.winner]
-        existing = registry.find_version(self.client, self.task, bundle.digest)
         mlflow_runs.tag_run(self.client, run, {"convoy.bundle_digest": bundle.digest})
         tags = {
             "architecture": bundle.card.architecture,
             "candidate": build.winner,
             "convoy.run_key": run.data.tags[mlflow_runs.RUN_KEY],
         }
-        sources = build.sources if existing is None else {}
-        version = registration.register(self.client, self.task, bundle, run.info.run_id, tags, sources)
-        state = "new" if existing is None else "known already"
+        version, is_new = registration.register(
+            self.client, self.task, bundle, run.info.run_id, tags, lambda: build.sources
+        )
+        state = "new" if is_new else "known already"
         self.say(
             f"winner {build.winner}: bundle {bundle.digest[:12]} is {version.name} version {version.version} ({state})"
         )

@@ -17,7 +17,7 @@ from convoy.release.decision import Grounds
 from convoy.release.deployment import TaskNameInvalid
 from convoy.release.journal import DecisionsBroken
 from convoy.release.promote import release_of
-from convoy.release.withdraw import withdraw
+from convoy.release.rollback import withdraw
 from convoy.tracking import registry, settings
 from convoy.tracking.registry import VersionUnknown
 

@@ -13,8 +13,7 @@ from pydantic import ValidationError
 from convoy.bundles.bundle import Anchor
 from convoy.core.process import Say
 from convoy.release import deployment, journal
-from convoy.release.approval import ApprovalRefused
-from convoy.release.decision import CHANGES, Decision, History
+from convoy.release.decision import CHANGES, ApprovalRefused, Decision, History
 from convoy.tracking import artifacts, mlflow_runs, registry, settings
 from convoy.tracking.artifacts import ArtifactRefused
 from convoy.tracking.run_content import RunContent
@@ -40,8 +39,10 @@ def require_seen_champion(client: MlflowClient, task: str, target: str) -> None:
     if settings.is_local(client.tracking_uri):
         return
     champion = registry.version_with(client, task, "champion")
-    seen = (target, _last_seen(journal.read_history(task), set(_read_lines(client, task))))
-    if champion is not None and champion.tags.get(registry.DIGEST) not in seen:
+    digest = None if champion is None else champion.tags.get(registry.DIGEST)
+    if champion is None or digest in (target, deployment.current_digest(task)):
+        return
+    if digest != _last_seen(journal.read_history(task), set(_read_lines(client, task))):
         raise ChampionMoved(_moved_message(task, champion))
 
 
@@ -118,11 +119,17 @@ def restore_history(client: MlflowClient, task: str, say: Say) -> None:
 def missing_lines(client: MlflowClient, task: str) -> tuple[list[bytes], str]:
     """MLflow's lines that follow the last line here, and a sentence on what is in neither place.
 
-    The sentence is empty where nothing is known to be lost.
+    The sentence is empty where nothing is known to be lost. Of an MLflow that machines share only lines that were lost
+    here count: others may be of a machine that goes on from the same line.
     """
-    local, mlflow_lines = journal.read_chain(task).lines, _read_lines(client, task)
+    history, mlflow_lines = journal.read_chain(task), _read_lines(client, task)
+    local = history.lines
     anchor = _read_anchor(client, task)
     warning = "" if anchor is None or _contains(anchor, [*local, *mlflow_lines]) else _lost_message(task, anchor)
+    noted = deployment.read_history_anchor(task)
+    is_cut = not local or (noted is not None and not journal.contains_anchor(history, noted))
+    if not is_cut and not settings.is_local(client.tracking_uri):
+        return [], warning
     return _following_lines(mlflow_lines, journal.hash_of_last(local)), warning
 
 
@@ -161,7 +168,7 @@ def _set_anchor(client: MlflowClient, task: str, history: History, mlflow_lines:
 
 def _read_anchor(client: MlflowClient, task: str) -> Anchor | None:
     try:
-        return Anchor.model_validate_json(client.get_registered_model(registry.model_name(task)).tags[HISTORY])
+        return Anchor.model_validate_json(registry.tags_of(client, task)[HISTORY])
     except (KeyError, ValidationError, MlflowException):
         return None
 
@@ -217,7 +224,7 @@ def _read_lines(client: MlflowClient, task: str) -> list[bytes]:
     if run is None:
         return []
     try:
-        content = artifacts.read(client, run.info.run_id, LINES)
+        content = artifacts.read(client, run, LINES)
     except (ArtifactRefused, MlflowException, OSError):  # never put there, or lost; the next `_put_table` puts it
         return []
     return [line for line in content.split(b"\n") if line]

@@ -1,17 +1,10 @@
-"""The history -> a model that was deployed before is deployed again, from deployed/ alone: MLflow may be away."""
+"""The history -> a former model deployed again, or none any more; from deployed/ alone: MLflow may be away."""
 
 from convoy.bundles.bundle import Release
 from convoy.core.process import Say
 from convoy.release import deployment, journal
-from convoy.release.approval import (
-    SERVICE_FOLLOWS,
-    ApprovalRefused,
-    current_link,
-    grounds_for,
-    refuse_if_deployed_changed,
-)
-from convoy.release.decision import History, Model, utc_now
-from convoy.tracking import settings, store
+from convoy.release.decision import ApprovalRefused, Grounds, History, Model, grounds_for, utc_now
+from convoy.tracking import provenance, settings, store
 
 
 def rollback(say: Say, task: str, number: str | None, reason: str, seen_digest: str | None) -> None:
@@ -29,17 +22,34 @@ def rollback(say: Say, task: str, number: str | None, reason: str, seen_digest: 
             f"{journal.path_of(task)} names no champion of {task} before this one; "
             f"`python -m convoy promote --task {task} --version N` lets any version serve"
         )
-    refuse_if_deployed_changed(task, target, seen_digest)
+    journal.refuse_if_deployed_changed(task, target, seen_digest)
     _refuse_unseen_champion(task, target, say)
     if deployment.current_digest(task) == target.digest:
-        say(f"{target} of {task} serves from {current_link(task)}, as it did before")
+        say(f"{target} of {task} serves from {deployment.current_link(task)}, as it did before")
         return
     release = _release_to_restore(task, target, history)
     grounds = grounds_for(history, target, "rollback", reason)
     deployment.copy_bundle(task, deployment.folder_of(task, target.digest), release)
     journal.decide(task, release, grounds)
-    say(f"{target} of {task} serves from {current_link(task)} again")
-    say(SERVICE_FOLLOWS)
+    say(f"{target} of {task} serves from {deployment.current_link(task)} again")
+    say(deployment.SERVICE_FOLLOWS)
+
+
+def withdraw(task: str, why: str, say: Say) -> bool:
+    """Withdraw the deployed model of a task that is given up, by a decision; returns whether there was one.
+
+    Its bundles, its history and MLflow's records stay. A service that is running answers 404 for the task within
+    seconds. The caller holds locks.hold_deployed(). Raises DecisionsBroken.
+    """
+    journal.finish_interrupted(task, say)
+    model = journal.deployed_model(task)
+    if model is None:
+        return False
+    decision = journal.append(task, model, model, Grounds("withdrawn", why, revision=provenance.revision()))
+    deployment.remove_current(task)
+    journal.mark(task, decision, "done")
+    say(f"{task}: {model} is no longer deployed; `python -m convoy history --task {task}` keeps what was decided")
+    return True
 
 
 def _refuse_unseen_champion(task: str, target: Model, say: Say) -> None:

@@ -40,17 +40,14 @@ class StoreMoved(RuntimeError):
     """MLflow's database names a folder for its files that is not this repository's: MLflow keeps absolute paths."""
 
 
-def location(client: MlflowClient, run_id: str) -> str:
-    """Where a run keeps its artifacts: a folder of this machine, or the tracking server itself.
+def location(client: MlflowClient, run: str | Run) -> str:
+    """Where a run, or that with an id, keeps its artifacts: a folder of this machine, or the tracking server itself.
 
     MLflow's client sends the token of the tracking server to whatever host a run names. Raises ArtifactRefused for
     another one.
     """
-    return _own_place(client, client.get_run(run_id))
-
-
-def _own_place(client: MlflowClient, run: Run) -> str:
-    uri = str(run.info.artifact_uri)
+    run_id = run if isinstance(run, str) else run.info.run_id
+    uri = str((client.get_run(run) if isinstance(run, str) else run).info.artifact_uri)
     try:
         artifact, server = urlsplit(uri), urlsplit(client.tracking_uri)
         is_here = artifact.scheme in ("", "file") or (artifact.scheme == "mlflow-artifacts" and not artifact.netloc)
@@ -61,7 +58,7 @@ def _own_place(client: MlflowClient, run: Run) -> str:
     except ValueError:  # no port that is a number, or half a bracket
         pass
     raise ArtifactRefused(
-        f"run {run.info.run_id} keeps its artifacts at {uri!r}, not at the tracking server; "
+        f"run {run_id} keeps its artifacts at {uri!r}, not at the tracking server; "
         "start that server with --artifacts-destination, so that it hands them out itself"
     )
 
@@ -86,7 +83,7 @@ def require_own_folder(client: MlflowClient, run_id: str) -> None:
     """
     run = client.get_run(run_id)
     if not settings.is_local(client.tracking_uri):
-        _own_place(client, run)
+        location(client, run)
     elif folder_of(run) is None:
         raise StoreMoved(
             f"{settings.database()} keeps the files of run {run_id} at {run.info.artifact_uri}, not in its "
@@ -114,9 +111,9 @@ def download(
     return Path(output[-1])
 
 
-def read(client: MlflowClient, run_id: str, name: str) -> bytes:
+def read(client: MlflowClient, run: str | Run, name: str) -> bytes:
     """The content of a small file, such as a patch. Raises ArtifactRefused, MlflowException, OSError."""
-    uri = f"{location(client, run_id).rstrip('/')}/{name}"
+    uri = f"{location(client, run).rstrip('/')}/{name}"
     with tempfile.TemporaryDirectory() as folder:
         return Path(download_artifacts(uri, dst_path=folder, tracking_uri=client.tracking_uri)).read_bytes()
 
@@ -141,9 +138,7 @@ def list_files(client: MlflowClient, run: str | Run, folder: str | None = None) 
 
     Raises ArtifactRefused.
     """
-    root = (
-        location(client, run) if isinstance(run, str) else _own_place(client, run)
-    )  # raises: MLflow's client would connect to any host that the run names
+    root = location(client, run)  # raises: MLflow's client would connect to any host that the run names
     # Not by the run's id: then MLflow looks up the run and all models again for each folder.
     repository = get_artifact_repository(root, tracking_uri=client.tracking_uri)
     return _list_files(repository, folder, MAX_DEPTH)

@@ -114,7 +114,7 @@ def _data_hashes(build: Build) -> dict[str, str]:
 def _link_version(client: MlflowClient, version: ModelVersion, build: Run, trained: Run) -> mlflow_runs.Added:
     """Tag and describe the version; those of the first build that made it stay, as its files do."""
     build_id = version.tags.get(BUILD)
-    if build_id and _exists(client, build_id):
+    if build_id == build.info.run_id or (build_id and _exists(client, build_id)):
         return mlflow_runs.Added()
     copied = (LOCK_DIGEST, _REVISION_TAG, mlflow_runs.SOURCES)
     tags = {name: text for name, text in build.data.tags.items() if name in copied or name.startswith(_DVC_PREFIX)}
@@ -139,7 +139,8 @@ def _description(build: Run, trained: Run) -> str:
 
 def _link_run(client: MlflowClient, run: Run, build_id: str) -> mlflow_runs.Added:
     """Make a candidate's run a child of the build; of several builds the first stays its parent."""
-    if run.data.tags.get(BUILD) and _exists(client, run.data.tags[BUILD]):
+    parent = run.data.tags.get(BUILD)
+    if parent == build_id or (parent and _exists(client, parent)):
         return mlflow_runs.Added()
     return mlflow_runs.tag_run(client, run, {BUILD: build_id, _PARENT: build_id})
 

@@ -3,7 +3,7 @@
 import importlib.metadata
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from convoy.bundles.bundle import MANIFEST, Bundle
 from convoy.kinds.registry import KINDS, module
 from convoy.tracking.artifacts import list_files, put_files
 from convoy.tracking.checked_bundle import CheckedBundle
-from convoy.tracking.registry import DIGEST, FOLDER, bundle_folder, find_version, model_folder, model_name
+from convoy.tracking.registry import DIGEST, FOLDER, bundle_folder, find_version, model_folder, model_name, versions
 
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
@@ -55,32 +55,32 @@ def register(
     bundle: CheckedBundle,
     run_id: str,
     tags: dict[str, str],
-    sources: Mapping[str, bytes] | None = None,
-) -> ModelVersion:
-    """The version of this bundle, made where it is missing: its files first, so no version is without them.
+    sources: Callable[[], Mapping[str, bytes]] = dict,
+) -> tuple[ModelVersion, bool]:
+    """The version of this bundle and whether it is new: its files come first, so no version is without them.
 
     `sources`, file -> content, stand beside a new version, in the folder of its model.
     """
     version = find_version(client, task, bundle.digest)
     if version is not None:
         _store_model(client, str(version.run_id), model_folder(version), bundle)
-        return version
+        return version, False
     model = _unused_folder(client, task, run_id, bundle)
     _store_model(client, run_id, model, bundle)
-    put_files(client, run_id, {f"{model}/{name}": content for name, content in (sources or {}).items()})
+    put_files(client, run_id, {f"{model}/{name}": content for name, content in sources().items()})
     try:
         client.create_registered_model(model_name(task), description=f"Convoy's {task} model; `champion` serves.")
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     source = f"runs:/{run_id}/{model}"
-    return client.create_model_version(model_name(task), source, run_id, tags={DIGEST: bundle.digest, **tags})
+    version = client.create_model_version(model_name(task), source, run_id, tags={DIGEST: bundle.digest, **tags})
+    return version, True
 
 
 def _unused_folder(client: MlflowClient, task: str, run_id: str, bundle: CheckedBundle) -> str:
     """`model`, or a name with the digest where another export of the same training has `model`."""
-    versions = client.search_model_versions(f"name = '{model_name(task)}' and run_id = '{run_id}'")
-    return f"{FOLDER}-{bundle.digest[:12]}" if versions else FOLDER
+    return f"{FOLDER}-{bundle.digest[:12]}" if versions(client, task, run_id) else FOLDER
 
 
 def _is_stored(client: MlflowClient, run_id: str, model: str, bundle: CheckedBundle) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from mlflow import MlflowClient
-from mlflow.entities.model_registry import ModelVersion
+from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 
 from convoy.bundles.bundle import BundleInvalid, digest_of
@@ -61,12 +61,13 @@ def find_version(client: MlflowClient, task: str, digest: str) -> ModelVersion |
     return min(versions, key=lambda version: int(version.version), default=None)
 
 
-def versions(client: MlflowClient, task: str) -> list[ModelVersion]:
-    """Every version of a task, the oldest first."""
+def versions(client: MlflowClient, task: str, run_id: str | None = None) -> list[ModelVersion]:
+    """Every version of a task, or those of one of its runs, the oldest first."""
+    query = f"name = '{model_name(task)}'" + (f" and run_id = '{run_id}'" if run_id else "")
     found: list[ModelVersion] = []
     token: str | None = None
     while True:
-        page = client.search_model_versions(f"name = '{model_name(task)}'", _PAGE_SIZE, page_token=token)
+        page = client.search_model_versions(query, _PAGE_SIZE, page_token=token)
         found += [version for version in page if re.fullmatch(r"[0-9]+", str(version.version), re.ASCII)]
         token = page.token
         if not token:
@@ -110,13 +111,24 @@ def version_with(client: MlflowClient, task: str, alias: Alias) -> ModelVersion 
 
 def has_model(client: MlflowClient, name: str) -> bool:
     """Whether a model of this name is registered."""
-    return aliases_of(client, name) is not None
+    return _model(client, name) is not None
 
 
 def aliases_of(client: MlflowClient, name: str) -> dict[str, str] | None:
     """The aliases of a registered model with their versions; None where no model of this name is registered."""
+    model = _model(client, name)
+    return None if model is None else dict(model.aliases)
+
+
+def tags_of(client: MlflowClient, task: str) -> dict[str, str]:
+    """The tags of a task's registered model; none where it is not registered."""
+    model = _model(client, model_name(task))
+    return {} if model is None else dict(model.tags)
+
+
+def _model(client: MlflowClient, name: str) -> RegisteredModel | None:
     try:
-        return dict(client.get_registered_model(name).aliases)
+        return client.get_registered_model(name)
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise

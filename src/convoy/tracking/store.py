@@ -168,10 +168,13 @@ def _iso_time(made_ms: int) -> str:
 
 def _read_errors() -> tuple[type[Exception], ...]:
     from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
 
     from convoy.tracking.artifacts import ArtifactRefused
 
+    try:
+        from sqlalchemy.exc import SQLAlchemyError
+    except ImportError:  # a machine that only serves has MLflow's client alone
+        return (ArtifactRefused, MlflowException, OSError)
     return (ArtifactRefused, MlflowException, SQLAlchemyError, OSError)
 
 

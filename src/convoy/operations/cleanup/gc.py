@@ -106,8 +106,8 @@ def carry_out(client: MlflowClient, going: Sequence[Removable], say: Say) -> Non
         elif thing.kind == "training":
             _remove_training(Path(thing.key))
         elif thing.kind == "version":
-            name, _, number = thing.key.rpartition("/")
-            run_cleanup.retire_version(client, client.get_model_version(name, number))
+            task, _, number = thing.key.rpartition("/")
+            run_cleanup.retire_version(client, task, registry.get_version(client, task, number))
     run_cleanup.retire_runs(client, [thing.key for thing in going if thing.kind == "run"])
     if going:
         say(f"{len(going)} are gone, {_format_mb(sum(thing.size for thing in going))}")
@@ -139,7 +139,7 @@ def _judge_versions_and_runs(
         Removable(
             "version",
             f"{registry.model_name(task)} {version.version}",
-            f"{version.name}/{version.version}",
+            f"{task}/{version.version}",
             sizes.get(str(version.run_id), {}).get(registry.model_folder(version), 0),
             run_cleanup.made_at(version),
             kept.get(version.tags.get(registry.DIGEST, ""), "")
@@ -152,7 +152,7 @@ def _judge_versions_and_runs(
     used = {
         str(version.run_id): f"version {version.version} is of it"
         for version in registry.versions(client, task)
-        if f"{version.name}/{version.version}" in staying
+        if f"{task}/{version.version}" in staying
     }
     judged = judge(list(_removable_runs(task, lock, runs, used)), params.runs, params.days, now)
     going = {verdict.thing.key for verdict in judged if verdict.goes}

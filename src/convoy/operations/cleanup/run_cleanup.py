@@ -66,12 +66,12 @@ def _stored_run(run: Run) -> StoredRun:
     return StoredRun(run, folder, size_of(folder), {model.name: size_of(model) for model in _model_folders(folder)})
 
 
-def retire_version(client: MlflowClient, version: ModelVersion) -> None:
+def retire_version(client: MlflowClient, task: str, version: ModelVersion) -> None:
     """Remove a version from the registry, and its bundle from its run; the run stays."""
     run_id = str(version.run_id)
     client.set_tag(run_id, RETIRED, "model")
     client.delete_model_version(version.name, str(version.version))
-    _remove_models(client, version.name, client.get_run(run_id))
+    _remove_models(client, task, client.get_run(run_id))
 
 
 def retire_runs(client: MlflowClient, run_ids: Sequence[str]) -> None:
@@ -98,17 +98,16 @@ def finish(client: MlflowClient, task: str) -> int:
         if run.info.lifecycle_stage == "deleted":
             continue
         if run.data.tags[RETIRED] == "model":
-            _remove_models(client, registry.model_name(task), run)
+            _remove_models(client, task, run)
         else:
             client.delete_tag(run.info.run_id, RETIRED)
     _empty_bin(client, binned)
     return len(marked)
 
 
-def _remove_models(client: MlflowClient, name: str, run: Run) -> None:
+def _remove_models(client: MlflowClient, task: str, run: Run) -> None:
     """Remove the bundles of a run that no version names."""
-    versions = client.search_model_versions(f"name = '{name}' and run_id = '{run.info.run_id}'")
-    kept = {registry.model_folder(version) for version in versions}
+    kept = {registry.model_folder(version) for version in registry.versions(client, task, run.info.run_id)}
     for model in _model_folders(artifacts.folder_of(run)):
         if model.name not in kept:
             shutil.rmtree(model)

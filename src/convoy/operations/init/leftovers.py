@@ -15,7 +15,7 @@ from convoy.core.process import Say
 from convoy.core.stage import RWLOCK
 from convoy.core.tasks import Entries
 from convoy.release import journal
-from convoy.release.withdraw import withdraw
+from convoy.release.rollback import withdraw
 
 LOCK, DVC_LOCK = Path("dvc.lock"), Path(".dvc/tmp/lock")
 REASON = f"its task was taken out of {paths.PARAMS}"

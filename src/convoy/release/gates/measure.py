@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,19 +108,22 @@ def measure(
 
     Raises BundleInvalid where the challenger cannot be loaded.
     """
-    ours = _predict_rows(Model(challenger.card, challenger.files), gate, "challenger")
+    model = Model(challenger.card, challenger.files)
     unknown: dict[str, str] = dict(recorded.get("unknown", {}))
-    fields: dict[str, Any] = {**recorded, "challenger": _measure_alone(ours, gate), "size_bytes": challenger.size}
-    if champion is not None:
-        fields |= _measure_against(gate, ours, champion, limits)
-    if limits.rest_rows:
+    fields: dict[str, Any] = {**recorded, "size_bytes": challenger.size, "unknown": unknown}
+    with ExitStack() as stack, ThreadPoolExecutor(1) as pool:  # the service starts while the rows are predicted
+        service = pool.submit(stack.enter_context, rest_parity.run_service(challenger)) if limits.rest_rows else None
+        ours = _predict_rows(model, gate, "challenger")
         try:
-            fields["rest"] = _compare_over_http(gate, ours.model, challenger, limits.rest_rows)
+            if service is not None:
+                fields["rest"] = _compare_over_http(gate, model, service.result(), limits.rest_rows)
         except rest_parity.AnswerRefused as error:
             fields["rest"] = str(error)
         except rest_parity.ServiceUnavailable as error:
             unknown[REST] = str(error)
-    fields["unknown"] = unknown
+    fields["challenger"] = _measure_alone(ours, gate)
+    if champion is not None:
+        fields |= _measure_against(gate, ours, champion, limits)
     fields["measured"] = _measured_by_gates(Comparison(gate, ours, challenger, champion), limits)
     return Evidence(rows=len(gate.labels), has_champion=champion is not None, **fields)
 
@@ -260,11 +264,10 @@ def _log_loss_rise(gate: GateSplit, ours: Answers, theirs: Answers) -> LogLossRi
     return LogLossRise(mean=round(mean, 6), low=round(mean - margin, 6), high=round(mean + margin, 6))
 
 
-def _compare_over_http(gate: GateSplit, model: Model, bundle: CheckedBundle, count: int) -> Difference:
+def _compare_over_http(gate: GateSplit, model: Model, url: str, count: int) -> Difference:
     inputs = gate.spread(count)
     expected = model.probabilities([model.prepare(raw).array for raw in inputs])
-    with rest_parity.run_service(bundle) as url:
-        served = rest_parity.predict(url, model.card, inputs)
+    served = rest_parity.predict(url, model.card, inputs)
     return Difference(
         max_difference=float(np.abs(served - expected).max()),
         class_flips=int((served.argmax(axis=1) != expected.argmax(axis=1)).sum()),

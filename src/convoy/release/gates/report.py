@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import textwrap
 from typing import Any, Literal
 
 from matplotlib.axes import Axes
@@ -149,10 +150,5 @@ def _slice_name(kind: str, name: str) -> str:
 
 
 def _wrap_lines(text: str) -> str:
-    lines = [""]
-    for word in text.split():
-        if len(lines[-1]) + len(word) >= _WRAP_WIDTH:
-            lines.append("")
-        lines[-1] += word + " "
-    shown = lines[:3]
-    return "\n".join(shown) + ("..." if len(lines) > 3 else "")
+    lines = textwrap.wrap(text, _WRAP_WIDTH)
+    return "\n".join(lines[:3]) + ("..." if len(lines) > 3 else "")
