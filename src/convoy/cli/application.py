@@ -31,6 +31,16 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 
 @contextmanager
+def refused(*errors: type[Exception]) -> Iterator[None]:
+    """These errors as one sentence on stderr, and exit code 1."""
+    try:
+        yield
+    except errors as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+
+
+@contextmanager
 def open_mlflow() -> Iterator[Any]:
     """An MLflow client for one process at a time; expected errors are one sentence, without a traceback."""
     with mlflow_refusals():
@@ -43,7 +53,8 @@ def open_mlflow() -> Iterator[Any]:
         from convoy.tracking.provenance import GitFailed, LockInvalid
 
         try:
-            with locks.hold_deployed(typer.echo):  # for the store too: two at once would race to create its tables
+            # For the store too: two at once would race to create its tables.
+            with refused(GitFailed, LockInvalid, ParamsInvalid, StoreMoved), locks.hold_deployed(typer.echo):
                 yield open_store()
         except SQLAlchemyError as error:
             reason = str(error).splitlines()[0]
@@ -52,11 +63,7 @@ def open_mlflow() -> Iterator[Any]:
                 "`python -m convoy publish`, which brings all of it back from DVC's record.",
                 err=True,
             )
-        except (GitFailed, LockInvalid, ParamsInvalid, StoreMoved) as error:
-            typer.echo(str(error), err=True)
-        else:
-            return
-        raise typer.Exit(1)
+            raise typer.Exit(1) from None
 
 
 @contextmanager
@@ -73,15 +80,11 @@ def mlflow_refusals() -> Iterator[None]:
     from convoy.tracking.registry import VersionUnknown
 
     try:
-        with refusals():
+        with refused(ArtifactRefused, VersionUnknown), refusals():
             yield
     except MlflowException as error:
         typer.echo(f"MLflow ({settings.tracking_uri()}) refuses: {error.message}", err=True)
-    except (ArtifactRefused, VersionUnknown) as error:
-        typer.echo(str(error), err=True)
-    else:
-        return
-    raise typer.Exit(1)
+        raise typer.Exit(1) from None
 
 
 @contextmanager
@@ -91,10 +94,5 @@ def refusals() -> Iterator[None]:
     from convoy.release.decision import ApprovalRefused
     from convoy.release.journal import DecisionsBroken
 
-    try:
+    with refused(BundleInvalid, DecisionsBroken, ApprovalRefused, OSError):
         yield
-    except (BundleInvalid, DecisionsBroken, ApprovalRefused, OSError) as error:
-        typer.echo(str(error), err=True)
-    else:
-        return
-    raise typer.Exit(1)

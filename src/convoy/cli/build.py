@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from convoy.cli.application import app
+from convoy.cli.application import app, refused
 from convoy.core.paths import RELEASE_PARAMS
 from convoy.kinds.registry import module
 from convoy.tracking import settings
@@ -45,7 +45,7 @@ def init(
         "labels": labels,
         **table,
     }
-    try:
+    with refused(OSError, DecisionsBroken, ParamsInvalid, SourceRefused, TaskUnknown, onboarding.InitRefused):
         if remove is not None:
             onboarding.require_alone(remove, others)
             onboarding.remove(remove, write, typer.echo)
@@ -54,9 +54,6 @@ def init(
             raise onboarding.InitRefused("--task NAME and --from PATH are needed, or --remove NAME")
         stated = Stated(source, kind, encoding, wanted_labels, table)
         onboarding.init(onboarding.Wanted(task, stated, write, replace), typer.echo)
-    except (OSError, DecisionsBroken, ParamsInvalid, SourceRefused, TaskUnknown, onboarding.InitRefused) as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from None
 
 
 @app.command()
@@ -69,10 +66,8 @@ def verify(
     from convoy.lineage import cache_integrity
 
     try:
-        verification = cache_integrity.verify(mend, typer.echo)
-    except DvcException as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from None
+        with refused(DvcException):
+            verification = cache_integrity.verify(mend, typer.echo)
     except OSError as error:
         typer.echo(f"DVC's own files cannot be read or changed: {error}; see to your rights and to the disk", err=True)
         raise typer.Exit(1) from None
@@ -100,14 +95,11 @@ def tune(
     from convoy.operations.tuning.study import StorageUnusable, StudyChanged, Subject
     from convoy.operations.tuning.tuner import Tuner
 
-    try:
+    with refused(ParamsInvalid, StorageUnusable, StudyChanged, tasks.TaskUnknown, FileNotFoundError):
         entry = tasks.read().candidate(candidate)
         place = storage or f".run/tune/{candidate}.db"
         finished = trials or read_section(TuneParams, "tune", path=RELEASE_PARAMS).trials
         status = Tuner(Subject(entry.task, candidate, entry.data, place, epochs), finished, timeout, typer.echo).run()
-    except (ParamsInvalid, StorageUnusable, StudyChanged, tasks.TaskUnknown, FileNotFoundError) as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from None
     raise typer.Exit(status)
 
 
@@ -142,13 +134,11 @@ def score(
         raise typer.Exit(1) from None
     settings = scoring.Settings(batch_size, threads, restart)
     try:
-        predictor = load(task)
-        kind = predictor.card.kind
-        inputs = Inputs(source, task, kind, column or module(kind, "items.raw").COLUMN, encoding)
-        scoring.score(Scorer(predictor, encoding, polarity), inputs, output, settings, typer.echo)
-    except (BundleInvalid, ScoringRefused, SourceRefused, OSError) as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from None
+        with refused(BundleInvalid, ScoringRefused, SourceRefused, OSError):
+            predictor = load(task)
+            kind = predictor.card.kind
+            inputs = Inputs(source, task, kind, column or module(kind, "items.raw").COLUMN, encoding)
+            scoring.score(Scorer(predictor, encoding, polarity), inputs, output, settings, typer.echo)
     except KeyboardInterrupt:
         typer.echo("stopped; the same command, without --restart, goes on after the last part that is whole", err=True)
         raise typer.Exit(130) from None

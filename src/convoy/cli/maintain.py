@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from convoy.cli.application import app, open_mlflow
+from convoy.cli.application import app, open_mlflow, refused
 
 _ANY_WORDS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
@@ -20,15 +20,12 @@ def retrain(
     """Fetch new data, `dvc repro`, publish, and write a report of it: what a schedule runs."""
     from convoy.operations import retrain as retraining
 
-    try:
+    with refused(retraining.RetrainingFailed, OSError):
         with open_mlflow() as client:
             before = retraining.champions(client)
         published, status = retraining.rebuild(typer.echo)
         with open_mlflow() as client:
             retraining.write_report(client, report, before, published)
-    except (retraining.RetrainingFailed, OSError) as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from None
     typer.echo(f"the report is {report}")
     if status:
         typer.echo(f"`convoy publish` ended with {status}; the report has what it said", err=True)
@@ -57,7 +54,7 @@ def gc(
         params = read_section(KeepParams, "keep", path=RELEASE_PARAMS)
         return cleanup.plan(client, params, datetime.now(UTC), clock_is_right)
 
-    try:
+    with refused(dvc_cache.CacheRefused, ClockSuspicious, RetiringFailed):
         with open_mlflow() as client:
             plan = make_plan(client)
             cleanup.print_plan(plan, typer.echo)
@@ -71,9 +68,6 @@ def gc(
             cleanup.carry_out(client, [thing for thing in renewed.going if thing.key in printed], typer.echo)
             after = make_plan(client)
             dvc_cache.collect(after.revisions, after.hashes, False, typer.echo)
-    except (dvc_cache.CacheRefused, ClockSuspicious, RetiringFailed) as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from None
 
 
 @app.command("backup", hidden=True, context_settings=_ANY_WORDS)
@@ -108,20 +102,14 @@ def migrate(
     from convoy.core import locks
     from convoy.operations import migrate as migration
 
-    try:
-        with nullcontext() if into else locks.hold_deployed(typer.echo):
-            migration.migrate(bundle, into, typer.echo)
-    except (BundleInvalid, migration.MigrationRefused, OSError) as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from None
+    held = nullcontext() if into else locks.hold_deployed(typer.echo)
+    with refused(BundleInvalid, migration.MigrationRefused, OSError), held:
+        migration.migrate(bundle, into, typer.echo)
 
 
 def _migrate_names() -> None:
     with open_mlflow() as client:
         from convoy.operations import renaming
 
-        try:
+        with refused(renaming.RenamingRefused):
             renaming.rename_tasks(client, typer.echo)
-        except renaming.RenamingRefused as error:
-            typer.echo(str(error), err=True)
-            raise typer.Exit(1) from None

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from convoy.cli.application import Task, app, mlflow_refusals, open_mlflow, refusals
+from convoy.cli.application import Task, app, mlflow_refusals, open_mlflow, refusals, refused
 from convoy.tracking import settings
 
 
@@ -14,11 +14,8 @@ def publish() -> None:
     with open_mlflow() as client:
         from convoy.release import publish as publishing
 
-        try:
+        with refused(publishing.PublishFailed):
             publishing.publish(client, typer.echo)
-        except publishing.PublishFailed as error:
-            typer.echo(str(error), err=True)
-            raise typer.Exit(1) from None
 
 
 @app.command()

@@ -23,24 +23,19 @@ def process_tags(pid: int | None = None) -> dict[str, str]:
     The system uses numbers again. A process that has already ended began at 0.0.
     """
     pid = os.getpid() if pid is None else pid
-    return {HOST: socket.gethostname(), PID: str(pid), _STARTED: f"{began_s(pid):.1f}"}
+    return {HOST: socket.gethostname(), PID: str(pid), _STARTED: f"{_began_s(pid):.1f}"}
 
 
 def is_alive(tags: dict[str, str]) -> bool:
     """Whether the process that these tags name runs on this machine; False for tags that name none."""
     try:
-        return is_same(int(tags[PID]), float(tags[_STARTED]))
+        started_s = _began_s(int(tags[PID]))
+        return started_s > 0 and abs(started_s - float(tags[_STARTED])) < _START_TOLERANCE_S
     except (KeyError, ValueError):
         return False
 
 
-def is_same(pid: int, began: float) -> bool:
-    """Whether the process with this number began at this time, in seconds of the clock."""
-    started_s = began_s(pid)
-    return started_s > 0 and abs(started_s - began) < _START_TOLERANCE_S
-
-
-def began_s(pid: int) -> float:
+def _began_s(pid: int) -> float:
     """When a process began, in seconds of the clock; 0 for one that has ended."""
     import psutil
 
@@ -63,10 +58,6 @@ def runs_here(pid: int, module: str) -> bool:
 
 def exists(pid: int) -> bool:
     """Whether a process has this number, also another user's, or one that has ended but is not reaped yet."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+    import psutil
+
+    return bool(psutil.pid_exists(pid))
