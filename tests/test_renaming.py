@@ -144,8 +144,7 @@ def test_the_history_in_mlflow_is_found_under_the_new_name(migrated: MlflowClien
     lines = histories()
     shutil.rmtree("deployed")
     for task in lines:
-        registry_sync.restore_history(migrated, task, silently)
-    assert histories() == lines
+        assert registry_sync.has_later_lines(migrated, task), "the lines of that history, which is gone here"
 
 
 def test_publish_afterwards_adds_nothing_twice_and_restores_nothing(migrated: MlflowClient) -> None:

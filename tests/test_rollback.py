@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import built_pipeline
 import pytest
@@ -17,13 +18,14 @@ from convoy.__main__ import app
 from convoy.bundles.bundle import read_bundle, read_release
 from convoy.operations import status
 from convoy.operations.doctor import stores
+from convoy.operations.doctor.doctor import Check
 from convoy.release import deployment, journal, registry_sync, rollback
 from convoy.release import promote as promoting
 from convoy.release import publish as publishing
 from convoy.release.decision import ApprovalRefused
 from convoy.release.publish import PublishFailed
 from convoy.release.rollback import withdraw
-from convoy.tracking import mlflow_runs
+from convoy.tracking import artifacts, mlflow_runs
 from convoy.tracking.registry import version_with
 
 pytestmark = pytest.mark.mlflow
@@ -87,12 +89,60 @@ def test_a_rollback_stays_when_mlflow_is_deleted_and_when_deployed_is(monkeypatc
     shutil.rmtree("mlruns")
     assert "it was decided on before (rollback" in publish()
     assert deployment.current_digest("fashion") == first
+    assert journal.read_history("fashion").lines == lines and lines_in_mlflow() == lines
     shutil.rmtree("deployed")
-    said = publish()
-    assert "lines of the history were missing" in said and "is what serves, again" in said
-    assert deployment.current_digest("fashion") == first
-    assert journal.read_history("fashion").lines[: len(lines)] == lines
-    assert kinds() == ["promotion", "promotion", "rollback", "restored"]
+    assert "MLflow's champion, serves" in publish()
+    assert deployment.current_digest("fashion") == first and kinds() == ["pull"]
+
+
+def test_without_deployed_a_new_history_begins(place: Path) -> None:
+    roll_back(reason="it answers worse")
+    promote("2", "it was right")
+    former, serves = journal.read_history("fashion").lines, deployment.current_digest("fashion")
+    client = mlflow_runs.open_store()
+    versions = {each.version: each.tags["digest"] for each in client.search_model_versions("name = 'convoy-fashion'")}
+    shutil.rmtree("deployed")
+    for _ in range(2):
+        publish()
+        assert deployment.current_digest("fashion") == serves and kinds() == ["pull"]
+        assert lines_in_mlflow() == (*journal.read_history("fashion").lines, *former)
+        found = client.search_model_versions("name = 'convoy-fashion'")
+        assert {each.version: each.tags["digest"] for each in found} == versions
+    [run] = client.search_runs([client.get_experiment_by_name(registry_sync.EXPERIMENT).experiment_id])
+    shown = sorted(str(row[3]) for row in mlflow_table(run.info.run_id)["data"])
+    assert shown == ["forced", "promotion", "promotion", "pull", "rollback"]
+    for experiment in client.search_experiments(filter_string="name LIKE 'convoy-%'"):
+        keys = [run.data.tags[mlflow_runs.RUN_KEY] for run in client.search_runs([experiment.experiment_id])]
+        assert len(keys) == len(set(keys)), "a run is made once"
+
+
+def test_without_deployed_a_refused_bundle_still_waits(place: Path) -> None:
+    built_pipeline.lay(place, shift=40, version=3)
+    publish()
+    serves = deployment.current_digest("fashion")
+    shutil.rmtree("deployed")
+    assert "it was decided on before (refusal" in publish()
+    assert deployment.current_digest("fashion") == serves and kinds() == ["pull"]
+    with pytest.raises(ApprovalRefused, match=r"version 3 .* needs --reason"):
+        promote("3")
+
+
+def test_an_unreadable_copy_in_mlflow_is_not_overwritten(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.rmtree("deployed")
+    former = lines_in_mlflow()
+    with monkeypatch.context() as patch:
+        patch.setattr(artifacts, "read", Mock(side_effect=PermissionError("no right to read it")))
+        with pytest.raises(PublishFailed, match="no right to read it"):
+            publish()
+    assert lines_in_mlflow() == former
+    publish()
+    assert lines_in_mlflow()[-len(former) :] == former
+
+
+def lines_in_mlflow() -> tuple[bytes, ...]:
+    """What MLflow's copy of the history has, as a person finds it in the UI."""
+    [shown] = Path("mlruns", registry_sync.EXPERIMENT).glob(f"*/artifacts/{registry_sync.LINES}")
+    return tuple(shown.read_bytes().splitlines())
 
 
 def test_mlflow_shows_every_decision_as_a_table_and_as_tags_and_again_the_same(place: Path) -> None:
@@ -182,7 +232,7 @@ def test_what_else_changed_deployed_is_noted_and_goes_on_serving(place: Path, mo
     journal.path_of("fashion").unlink()
     use_store(monkeypatch, None)
     shutil.rmtree("mlruns")
-    with pytest.raises(PublishFailed, match="lost for good"):
+    with pytest.raises(PublishFailed, match="for a new history move the file away"):
         publish()
     forget()
     publish()
@@ -190,7 +240,7 @@ def test_what_else_changed_deployed_is_noted_and_goes_on_serving(place: Path, mo
 
 
 def forget() -> None:
-    """What a person does where a history is lost for good; as a release of before says nothing of it either."""
+    """What a person does where a history is lost for good; as in an older copy of deployed/."""
     path = Path("deployed/fashion/current/release.json")
     content = json.loads(path.read_text())
     del content["history"]
@@ -212,48 +262,55 @@ def test_a_history_cut_at_its_end_is_noticed(place: Path, lost: int | str, monke
     with pytest.raises(journal.DecisionsBroken, match=told):
         roll_back()
     assert told in str(status.read_status(1)[0].last_decision)
-    [deployed] = [each for each in stores.check_deployed() if each.about == "deployed fashion"]
-    assert deployed.state == "broken" and told in deployed.says and "MLflow's copy comes back" in deployed.remedy
     done = CliRunner().invoke(app, ["history", "--task", "fashion"])
-    assert done.exit_code == 1 and told in done.output
-    if not isinstance(lost, int):
-        path.rename("moved")
+    assert (
+        done.exit_code == 1 and told in done.output and "the file of a backup (docs/operate.md, Backup)" in done.output
+    )
+    left = path.read_bytes()
+    with pytest.raises(PublishFailed, match=told):
+        publish()
+    assert path.read_bytes() == left, "nothing comes back from MLflow"
+    path.write_bytes(whole)
     publish()
-    assert path.read_bytes() == whole
-    assert journal.read("fashion")[-1].kind == "refusal"
+    assert path.read_bytes() == whole and journal.read("fashion")[-1].kind == "refusal"
 
 
-def test_a_history_cut_here_and_in_mlflow_is_noticed(place: Path) -> None:
-    """With the release of before, as where a folder is brought back from an older copy."""
+def test_a_history_older_than_mlflow_s_is_told(place: Path) -> None:
+    """With the release of before, as where deployed/ is put back from an older copy."""
     path = journal.path_of("fashion")
-    [shown] = Path("mlruns", registry_sync.EXPERIMENT).glob(f"*/artifacts/{registry_sync.LINES}")
-    assert not list(stores._check_histories())
+    assert not lacking()
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
     forget()
-    [finding] = stores._check_histories()
-    assert finding.state == "warning" and "1 lines that follow" in finding.says
-    shown.write_bytes(path.read_bytes())
-    [finding] = stores._check_histories()
-    assert finding.state == "broken" and "had 4 lines" in finding.says and "delete the tag" in finding.remedy
-    for _ in range(2):  # what tells of it stays
-        assert "had 4 lines" in publish()
+    [finding] = lacking()
+    assert finding.state == "warning" and "has decisions that deployed/fashion/decisions.jsonl lacks" in finding.says
+    shutil.rmtree("deployed")
+    [finding] = lacking()
+    assert "put back a newer backup (docs/operate.md, Backup)" in finding.remedy
+    publish()
+    assert not lacking(), "a new history has begun"
+
+
+def lacking() -> list[Check]:
+    """What the doctor finds of histories."""
+    return [each for each in stores.check_mlflow() if each.about == "history fashion"]
 
 
 def test_another_machine_s_lines_are_no_loss(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two machines with a history of their own, of which each appends after they have parted."""
     own, other = Path("deployed/fashion"), Path("deployed-of-the-other")
     shutil.copytree(own, other, symlinks=True)
-    promote("1")
+    promote("1", "asked for on this one")
     own.rename("deployed-own")
     other.rename(own)
-    promote("1")
+    promote("1", "asked for on the other")
     promote("2")
     for mine in (own, Path("deployed-own")):
         if mine != own:
             own.rename(other)
             mine.rename(own)
-        assert not [each for each in stores._check_histories() if each.state == "broken"]
-        assert registry_sync.HISTORY not in publish() and len(journal.read_history("fashion").lines) > 4
+        publish()
+        assert not lacking() and len(journal.read_history("fashion").lines) > 4
+        assert {*journal.read_history("fashion").lines} <= {*lines_in_mlflow()}
 
 
 def test_a_kill_before_the_release_names_a_line_is_no_alarm(place: Path) -> None:

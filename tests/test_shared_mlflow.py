@@ -1,6 +1,7 @@
 """Machines that share an MLflow: its champion is the truth, and who has not seen it pulls first."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from convoy.release import publish as publishing
 from convoy.release import pull as pulling
 from convoy.release.publish import PublishFailed
 from convoy.release.registry_sync import ChampionMoved
-from convoy.tracking import mlflow_runs, registry
+from convoy.tracking import artifacts, mlflow_runs, registry
 
 pytestmark = [pytest.mark.process, pytest.mark.mlflow]
 PULL_FIRST = r"run `python -m convoy pull --task fashion` first"
@@ -118,18 +119,48 @@ def test_who_has_not_seen_the_champion_pulls_first(machines: tuple[Machine, Mach
     assert champion() == second.deployed != first.deployed and second.kinds == ["pull", "pull", "promotion"]
 
 
-def test_later_decisions_of_another_machine_are_not_adopted(machines: tuple[Machine, Machine], tmp_path: Path) -> None:
-    """As where a machine whose deployed/ was lost got MLflow's lines, and both go on from there."""
+def test_decisions_of_another_machine_are_not_adopted(machines: tuple[Machine, Machine], tmp_path: Path) -> None:
+    """A new machine, or one whose deployed/ was lost, that has built the champion."""
     first, _ = machines
     third = Machine(tmp_path / "third")
     third.build(1)
     third.publish()
-    assert third.kinds == ["promotion", "restored"] and third.deployed == first.deployed
+    assert third.kinds == ["pull"] and third.deployed == first.deployed
     first.publish()
     third.build(3)
     with pytest.raises(PublishFailed, match=PULL_FIRST):
         third.publish()
-    assert champion() == first.deployed and third.kinds == ["promotion", "restored"]
+    assert champion() == first.deployed and third.kinds == ["pull"]
+
+
+def test_a_machine_without_deployed_pulls_first(machines: tuple[Machine, Machine]) -> None:
+    first, second = machines
+    first.publish()
+    former, versions = lines_in_mlflow(), count_versions()
+    shutil.rmtree(first.root / "deployed")
+    first.build(3)
+    with pytest.raises(PublishFailed, match=PULL_FIRST):
+        first.publish()
+    assert first.deployed is None and lines_in_mlflow() == former and count_versions() == versions
+    first.pull()
+    assert first.deployed == champion() and first.kinds == ["pull"]
+    first.publish()
+    assert first.kinds == ["pull", "promotion"] and champion() == first.deployed != second.deployed
+    assert {*former} < {*lines_in_mlflow()} and count_versions() == versions + 1
+
+
+def lines_in_mlflow() -> list[bytes]:
+    """The lines in MLflow's copy of the histories."""
+    client = mlflow_runs.open_store()
+    experiment = client.get_experiment_by_name("convoy-decisions")
+    assert experiment is not None
+    [run] = client.search_runs([experiment.experiment_id])
+    return artifacts.read(client, run, "decisions.jsonl").splitlines()
+
+
+def count_versions() -> int:
+    """How many versions are registered."""
+    return len(mlflow_runs.open_store().search_model_versions("name = 'convoy-fashion'"))
 
 
 def test_lines_that_mlflow_has_lost_stop_nobody(machines: tuple[Machine, Machine]) -> None:

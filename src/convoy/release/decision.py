@@ -24,8 +24,8 @@ Kind = Literal[
     "withdrawn",
 ]
 # The kinds that change the deployed model. `found`: deployed/ was changed without a decision, by a copy or by hand;
-# `restored`: deployed/ had been lost, and MLflow's champion is deployed again; `pull`: the registry's champion is
-# deployed on this machine; `migration`: the same model in the present format; `withdrawn`: nothing is deployed now.
+# `pull`: the registry's champion is deployed on this machine, by `pull`, or by `publish` where nothing was deployed
+# (`restored` in older histories); `migration`: the same model in the present format; `withdrawn`: nothing is deployed.
 CHANGES = ("promotion", "forced", "rollback", "pull", "found", "restored", "migration", "withdrawn")
 _ACTOR_VARIABLES = ("GITHUB_ACTOR", "GITLAB_USER_LOGIN")  # who started a CI job, whose own user says nothing
 

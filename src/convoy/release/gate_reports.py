@@ -1,4 +1,4 @@
-"""A challenger and the deployed version -> their gates, judged once; the report is kept in deployed/ and MLflow."""
+"""A challenger and the deployed version -> their gates, judged once; the report in deployed/, and MLflow shows it."""
 
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ class Judgement:
 
 
 def folder_of(task: str) -> Path:
-    """Where the reports of a task are kept: in deployed/, so that MLflow can be deleted."""
+    """Where the reports of a task are kept: in deployed/, so that MLflow can be lost."""
     return DEPLOYED / task / FOLDER
 
 
@@ -82,8 +82,8 @@ def judge(
     return Judgement(stored.report, name, limits.promote == "asked")
 
 
-def restore_reports(client: MlflowClient, task: str, version: ModelVersion) -> None:
-    """Put the stored reports of a version that MLflow lacks, as after its deletion; the last one as tags too."""
+def put_stored_reports(client: MlflowClient, task: str, version: ModelVersion) -> None:
+    """Show the stored reports of a version that MLflow lacks, as after its store was lost; the last one as tags too."""
     digest = registry.digest_of_version(version)
     files = sorted(folder_of(task).glob("*.json"), key=lambda path: (path.stat().st_mtime_ns, path.name))
     reports = {path: content for path in files if (content := _judged(path)).get("challenger") == digest}

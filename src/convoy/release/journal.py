@@ -19,6 +19,10 @@ from convoy.release.decision import ApprovalRefused, Decision, Grounds, History,
 from convoy.tracking import provenance
 
 FILE = "decisions.jsonl"
+_REMEDY = (
+    "Put back the file of a backup (docs/operate.md, Backup). Where there is none, MLflow's experiment "
+    "convoy-decisions keeps the lines to read; for a new history move the file away"
+)
 
 
 class DecisionsBroken(ValueError):
@@ -45,32 +49,19 @@ def read_history(task: str) -> History:
     """The history with chain and end checked. Raises DecisionsBroken, which names file and line, and OSError."""
     # Read the anchor first: a decision in between makes the history longer, which is fine.
     anchor = deployment.read_history_anchor(task)
-    history = read_chain(task)
-    if anchor is not None and not contains_anchor(history, anchor):
+    path = path_of(task)
+    history = parse(path.read_bytes(), path) if path.exists() else History()
+    if anchor is not None and not _contains(history, anchor):
         release = DEPLOYED / task / deployment.CURRENT / RELEASE
         raise DecisionsBroken(
-            f"{path_of(task)} has {len(history.lines)} whole lines, and {release} names a line {anchor.lines} that is "
-            "not among them: the last lines were removed or changed. Move the file away and run `python -m convoy "
-            "publish`: MLflow's copy comes back, where it has one; else put back the file of a backup. Where the lines "
-            f"are lost for good, take `history` out of {release}"
+            f"{path} has {len(history.lines)} whole lines, and {release} names a line {anchor.lines} that is "
+            f"not among them: the last lines were removed or changed. {_REMEDY} and take `history` out of {release}"
         )
     return history
 
 
-def read_chain(task: str) -> History:
-    """The history with its chain checked, though its last lines may be missing. Raises as `read_history`."""
-    path = path_of(task)
-    return parse(path.read_bytes(), path) if path.exists() else History()
-
-
-def contains_anchor(history: History, anchor: Anchor) -> bool:
-    """Whether a history has the line that an anchor names."""
+def _contains(history: History, anchor: Anchor) -> bool:
     return len(history.lines) >= anchor.lines and hash_of_last(history.lines[: anchor.lines]) == anchor.sha256
-
-
-def anchor_of(history: History) -> Anchor:
-    """The anchor that names the last line of a history, which has one at least."""
-    return Anchor(lines=len(history.lines), sha256=hash_of_last(history.lines))
 
 
 def parse(content: bytes, path: Path) -> History:
@@ -88,8 +79,7 @@ def parse(content: bytes, path: Path) -> History:
         if record.previous != hash_of_last(lines):
             raise DecisionsBroken(
                 f"{path}, line {number}: this was not appended to the line before it, so one of the two was changed or "
-                f"removed. Move the file away and run `python -m convoy publish`: MLflow's copy comes back, where it "
-                "has one"
+                f"removed. {_REMEDY}"
             )
         records.append(record)
         lines.append(line)
@@ -143,28 +133,20 @@ def _append_record(task: str, fields: dict[str, Any], why: str, at: str | None =
         "why": why,
     }
     content = {**common, **fields}
-    write_lines(task, [json.dumps(content, ensure_ascii=False, allow_nan=False).encode("utf-8")])
+    line = json.dumps(content, ensure_ascii=False, allow_nan=False).encode("utf-8")
+    _append_line(path_of(task), line)
+    deployment.write_history_anchor(task, Anchor(lines=len(lines) + 1, sha256=hash_of_last([line])))
     return content
 
 
-def write_lines(task: str, lines: list[bytes]) -> None:
-    """Append whole lines, which are on the disk when this returns; a line that a kill has cut off stays apart.
-
-    Then the release of the deployed model names the last of them. An anchor that the history does not reach stays.
-    """
-    _append_lines(path_of(task), lines)
-    history, anchor = read_chain(task), deployment.read_history_anchor(task)
-    if anchor is None or contains_anchor(history, anchor):
-        deployment.write_history_anchor(task, anchor_of(history))
-
-
-def _append_lines(path: Path, lines: list[bytes]) -> None:
+def _append_line(path: Path, line: bytes) -> None:
+    """Append a whole line, which is on the disk when this returns; a line that a kill has cut off stays apart."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
     try:
         size = os.fstat(descriptor).st_size
         is_ended = size == 0 or os.pread(descriptor, 1, size - 1) == b"\n"
-        content = memoryview(b"".join([b"" if is_ended else b"\n", *(line + b"\n" for line in lines)]))
+        content = memoryview((b"" if is_ended else b"\n") + line + b"\n")
         while content:  # a nearly full disk takes a part first, and fails at the next write
             content = content[os.write(descriptor, content) :]
         os.fsync(descriptor)

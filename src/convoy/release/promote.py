@@ -78,7 +78,6 @@ def promote(
 
     The caller holds locks.hold_deployed(). Raises ApprovalRefused, VersionUnknown and BundleInvalid.
     """
-    registry_sync.restore_history(client, task, say)
     if journal.finish_interrupted(task, say):
         seen_digest = deployment.current_digest(task)
     version = _version_to_promote(client, task, number)

@@ -86,7 +86,7 @@ def publish(client: MlflowClient, say: Say, tasks: Sequence[str] = ()) -> None:
 
 def _publish_task(client: MlflowClient, task: str, lock: Lock, git: provenance.GitState | None, say: Say) -> None:
     _refuse_former_name(client, task)
-    journal.read_chain(task)  # before anything changes; lines missing at its end may come back from MLflow
+    journal.read_history(task)  # a broken one is told before anything changes
     state = build_state.read_build_state(task, lock)
     _Publication(client, task, state, git, lambda line: say(f"  {line}")).run()
 
@@ -147,7 +147,6 @@ class _Publication:
         if self.unproven:
             self.say(f"not published, since no files here prove that they ran: {', '.join(self.unproven)}")
         digest_before = deployment.current_digest(self.task)
-        registry_sync.restore_history(self.client, self.task, self.say)
         journal.finish_interrupted(self.task, self.say)
         winner = self.state.winner
         registry_sync.require_seen_champion(self.client, self.task, digest_of(winner.folder) if winner else "")
@@ -196,7 +195,7 @@ class _Publication:
         return bundle
 
     def _align_deployed(self, built_digest: str | None) -> ModelVersion | None:
-        """Update MLflow by the deployed model, or, where there is none, deploy MLflow's champion again."""
+        """Update MLflow by the deployed model; where there is none, begin with MLflow's champion, as `pull` does."""
         digest = deployment.current_digest(self.task)
         if digest == built_digest and digest is not None:
             return None  # it is registered and aligned with the build
@@ -205,9 +204,9 @@ class _Publication:
         if digest is None:
             version = registry.version_with(self.client, self.task, "champion")
             if version is not None:
-                grounds = Grounds("restored", "nothing was deployed; it is MLflow's champion")
+                grounds = Grounds("pull", "nothing was deployed; it is MLflow's champion")
                 promote.deploy_version(self.client, self.task, version, grounds)
-                self.say(f"{version.name} version {version.version} is what serves, again: nothing was deployed")
+                self.say(f"nothing was deployed: {version.name} version {version.version}, MLflow's champion, serves")
             return version
         version = registry.find_version(self.client, self.task, digest) or self._register_deployed(digest)
         if version is not None and promote.update_release_and_alias(self.client, self.task, version):
@@ -250,7 +249,7 @@ class _Publication:
         self.say(f"build {build.digest[:12]}: {state}")
 
     def _decide(self, version: ModelVersion, bundle: CheckedBundle, deployed: ModelVersion | None) -> None:
-        gate_reports.restore_reports(self.client, self.task, version)
+        gate_reports.put_stored_reports(self.client, self.task, version)
         if deployment.current_digest(self.task) == bundle.digest:
             changed = promote.update_release_and_alias(self.client, self.task, version, bundle)
             self.say(f"version {version.version} serves" + (", deployed/ and MLflow agree again" if changed else ""))

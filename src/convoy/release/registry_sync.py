@@ -1,4 +1,4 @@
-"""The history -> MLflow: aliases, tags of versions and a table; and back again where the history was lost."""
+"""The history -> MLflow: the alias of the champion, tags of versions, and a table of all decisions."""
 
 import json
 from contextlib import suppress
@@ -7,21 +7,15 @@ from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
-from pydantic import ValidationError
 
-from convoy.bundles.bundle import Anchor
-from convoy.core.process import Say
 from convoy.release import deployment, journal
 from convoy.release.decision import CHANGES, ApprovalRefused, Decision, History
 from convoy.tracking import artifacts, mlflow_runs, registry, settings
-from convoy.tracking.artifacts import ArtifactRefused
 from convoy.tracking.run_content import RunContent
 
 DECISION = "decision"  # tag of a version: the last decision on it; each also has a tag decision.<number>
 GATES_OUTCOME, GATES_REPORT = "gates", "gates.report"  # tags of a version: how its gates ended, and their report
 EXPERIMENT = "convoy-decisions"  # apart from the trainings, in whose charts it would show
-HISTORY = "convoy.history"  # tag of the registered model: the last line of the history at the last update
 LINES, TABLE = "decisions.jsonl", "decisions.json"
 FROM_MLFLOW = ("pull", "restored")  # decisions by which a machine follows MLflow's champion
 _COLUMNS = ("number", "at", "who", "kind", "from", "to", "why", "figures", "gate report", "git revision")
@@ -62,8 +56,8 @@ def move_champion(client: MlflowClient, task: str, version: ModelVersion) -> boo
 
 def _moved_message(task: str, champion: ModelVersion) -> str:
     return (
-        f"MLflow's champion of {task} is version {champion.version}, which another machine let serve; run "
-        f"`python -m convoy pull --task {task}` first, then decide again"
+        f"MLflow's champion of {task} is version {champion.version}, which another machine let serve, or this one "
+        f"before deployed/ was lost; run `python -m convoy pull --task {task}` first, then decide again"
     )
 
 
@@ -92,9 +86,7 @@ def update_mlflow(client: MlflowClient, task: str) -> None:
             if version.tags.get(name) != value:
                 client.set_model_version_tag(version.name, str(version.version), name, value)
     if history.decisions:
-        mlflow_lines = _read_lines(client, task)
-        _put_table(client, task, history, mlflow_lines)
-        _set_anchor(client, task, history, mlflow_lines)
+        _put_table(client, task, history)
     if deployed is None and history.is_withdrawn:
         with suppress(ChampionMoved):
             require_seen_champion(client, task, "")
@@ -106,31 +98,16 @@ def lacks_last_line(client: MlflowClient, task: str) -> bool:
     return not {*journal.read_history(task).lines[-1:]} <= {*_read_lines(client, task)}
 
 
-def restore_history(client: MlflowClient, task: str, say: Say) -> None:
-    """Append MLflow's lines that follow the last line here: all, where deployed/ was lost."""
-    lines, warning = missing_lines(client, task)
-    if lines:
-        journal.write_lines(task, lines)
-        say(f"{len(lines)} lines of the history were missing in {journal.path_of(task)}; MLflow had them")
-    if warning:
-        say(warning)
+def has_later_lines(client: MlflowClient, task: str) -> bool:
+    """Whether MLflow's copy has lines that follow the last line here, as after deployed/ was lost or is an older copy.
 
-
-def missing_lines(client: MlflowClient, task: str) -> tuple[list[bytes], str]:
-    """MLflow's lines that follow the last line here, and a sentence on what is in neither place.
-
-    The sentence is empty where nothing is known to be lost. Of an MLflow that machines share only lines that were lost
-    here count: others may be of a machine that goes on from the same line.
+    Nothing comes back from there, so it is for a person to know. Of an MLflow that machines share it says nothing:
+    another machine may go on from the same line.
     """
-    history, mlflow_lines = journal.read_chain(task), _read_lines(client, task)
-    local = history.lines
-    anchor = _read_anchor(client, task)
-    warning = "" if anchor is None or _contains(anchor, [*local, *mlflow_lines]) else _lost_message(task, anchor)
-    noted = deployment.read_history_anchor(task)
-    is_cut = not local or (noted is not None and not journal.contains_anchor(history, noted))
-    if not is_cut and not settings.is_local(client.tracking_uri):
-        return [], warning
-    return _following_lines(mlflow_lines, journal.hash_of_last(local)), warning
+    if not settings.is_local(client.tracking_uri):
+        return False
+    last = journal.hash_of_last(journal.read_history(task).lines)
+    return any(record.previous == last for line in _read_lines(client, task) if (record := journal.record_of(line)))
 
 
 def run_key(task: str) -> str:
@@ -154,42 +131,14 @@ def _decision_tags(history: History, digest: str) -> dict[str, str]:
     return tags
 
 
-def _set_anchor(client: MlflowClient, task: str, history: History, mlflow_lines: list[bytes]) -> None:
-    """Write the last line of the history to MLflow, after the lines; an anchor whose line is lost stays as evidence.
+def _put_table(client: MlflowClient, task: str, history: History) -> None:
+    """Put one run per task, which holds the lines as they are and a table of them for the UI.
 
-    Other machines may have appended to MLflow's copy, so their lines count too.
+    Lines that are only there stay: those of other machines, and of a history that was lost here.
     """
-    anchor = journal.anchor_of(history)
-    stored = _read_anchor(client, task)
-    if stored != anchor and (stored is None or _contains(stored, [*history.lines, *mlflow_lines])):
-        with suppress(MlflowException):  # no model is registered yet
-            client.set_registered_model_tag(registry.model_name(task), HISTORY, anchor.model_dump_json())
-
-
-def _read_anchor(client: MlflowClient, task: str) -> Anchor | None:
-    try:
-        return Anchor.model_validate_json(registry.tags_of(client, task)[HISTORY])
-    except (KeyError, ValidationError, MlflowException):
-        return None
-
-
-def _contains(anchor: Anchor, lines: list[bytes]) -> bool:
-    return any(journal.hash_of_last([line]) == anchor.sha256 for line in lines)
-
-
-def _lost_message(task: str, anchor: Anchor) -> str:
-    return (
-        f"tag {HISTORY} of MLflow's {registry.model_name(task)} says that the history had {anchor.lines} lines; "
-        f"the last of them is neither in {journal.path_of(task)} nor in MLflow's copy. Put back the file of a "
-        "backup; where the line is lost for good, delete the tag"
-    )
-
-
-def _put_table(client: MlflowClient, task: str, history: History, mlflow_lines: list[bytes]) -> None:
-    """Put one run per task, which holds the lines as they are and a table of them for the UI."""
-    local = list(history.lines)
-    elsewhere = [line for line in mlflow_lines if line not in set(local)]  # of other machines
-    decisions = journal.decisions_in_lines([*local, *elsewhere])
+    local = set(history.lines)
+    lines = [*history.lines, *(line for line in _read_lines(client, task) if line not in local)]
+    decisions = journal.decisions_in_lines(lines)
     decisions.sort(key=lambda decision: decision.at)
     table = {"columns": list(_COLUMNS), "data": [_table_row(decision) for decision in decisions]}
     began_ms, ended_ms = (
@@ -202,7 +151,7 @@ def _put_table(client: MlflowClient, task: str, history: History, mlflow_lines: 
         ended_ms=ended_ms,
         tags={"convoy.task": task, "mlflow.loggedArtifacts": json.dumps([{"path": TABLE, "type": "table"}])},
         files={
-            LINES: b"".join(line + b"\n" for line in [*local, *elsewhere]),
+            LINES: b"".join(line + b"\n" for line in lines),
             TABLE: json.dumps(table, ensure_ascii=False).encode("utf-8"),
         },
         note=f"Every decision on what serves for {task}: `python -m convoy history --task {task}` prints them.",
@@ -219,22 +168,9 @@ def _table_row(decision: Decision) -> list[Any]:
 
 
 def _read_lines(client: MlflowClient, task: str) -> list[bytes]:
+    """The lines of MLflow's copy; none where there is no copy. Raises ArtifactRefused, MlflowException, OSError."""
     experiment = client.get_experiment_by_name(EXPERIMENT)
     run = mlflow_runs.find_run(client, experiment.experiment_id, run_key(task)) if experiment else None
-    if run is None:
+    if run is None or LINES not in artifacts.list_files(client, run):
         return []
-    try:
-        content = artifacts.read(client, run, LINES)
-    except (ArtifactRefused, MlflowException, OSError):  # never put there, or lost; the next `_put_table` puts it
-        return []
-    return [line for line in content.split(b"\n") if line]
-
-
-def _following_lines(lines: list[bytes], last_hash: str) -> list[bytes]:
-    """The lines that follow the line with this sha256, in the order of the chain."""
-    following = {record.previous: line for line in lines if (record := journal.record_of(line))}
-    ordered = []
-    while last_hash in following:
-        ordered.append(following.pop(last_hash))
-        last_hash = journal.hash_of_last(ordered)
-    return ordered
+    return [line for line in artifacts.read(client, run, LINES).split(b"\n") if line]

@@ -61,11 +61,12 @@ def _refuse_unseen_champion(task: str, target: Model, say: Say) -> None:
     from mlflow.exceptions import MlflowException
 
     from convoy.release import registry_sync
+    from convoy.tracking.artifacts import ArtifactRefused
 
     try:
         registry_sync.require_seen_champion(MlflowClient(where, where), task, target.digest)
-    except MlflowException as error:
-        say(f"MLflow ({where}) does not say whether another machine has decided meanwhile: {error.message}")
+    except (ArtifactRefused, MlflowException, OSError) as error:
+        say(f"MLflow ({where}) does not say whether another machine has decided meanwhile: {error}")
 
 
 def _model_by_number(task: str, number: str, history: History) -> Model:

@@ -120,12 +120,6 @@ def aliases_of(client: MlflowClient, name: str) -> dict[str, str] | None:
     return None if model is None else dict(model.aliases)
 
 
-def tags_of(client: MlflowClient, task: str) -> dict[str, str]:
-    """The tags of a task's registered model; none where it is not registered."""
-    model = _model(client, model_name(task))
-    return {} if model is None else dict(model.tags)
-
-
 def _model(client: MlflowClient, name: str) -> RegisteredModel | None:
     try:
         return client.get_registered_model(name)

@@ -89,7 +89,7 @@ def check_dvc() -> Iterator[Check]:
 
 
 def check_mlflow() -> Iterator[Check]:
-    """Whether MLflow opens its store, and holds no decision that the histories here lack."""
+    """Whether MLflow opens its store, and has no decision that the histories here lack."""
     from convoy.tracking import mlflow_runs
 
     uri, database = settings.tracking_uri(), settings.database()
@@ -141,20 +141,22 @@ def _check_older_store(database: Path) -> Check:
 
 
 def _check_histories(uri: str) -> Iterator[Check]:
-    """Decisions that MLflow has and the histories here lack; nothing where they agree."""
+    """Histories that lack decisions which MLflow has; nothing where there is none."""
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
     from convoy.release import journal, registry_sync
+    from convoy.tracking.artifacts import ArtifactRefused
 
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
     for task in tasks.known():
         try:
-            missing, lost = registry_sync.missing_lines(MlflowClient(tracking_uri=uri, registry_uri=uri), task)
-        except (journal.DecisionsBroken, MlflowException, OSError):
-            continue  # `status` reports a broken history, the next command a server that refuses
-        if lost:
-            problem, _, remedy = lost.partition(". ")
-            yield Check(f"history {task}", "broken", problem, remedy)
-        elif missing:
-            says = f"MLflow has {len(missing)} lines that follow on the last of {journal.path_of(task)}"
-            yield Check(f"history {task}", "warning", says, f"{PUBLISH} brings them back")
+            is_behind = registry_sync.has_later_lines(client, task)
+        except (ArtifactRefused, journal.DecisionsBroken, MlflowException, OSError):
+            continue  # `status` reports a broken history, the next command an MLflow that refuses
+        if is_behind:
+            says = f"MLflow's experiment {registry_sync.EXPERIMENT} has decisions that {journal.path_of(task)} lacks"
+            remedy = (
+                f"put back a newer backup (docs/operate.md, Backup); without one {PUBLISH} goes on from what is here"
+            )
+            yield Check(f"history {task}", "warning", says, remedy)
