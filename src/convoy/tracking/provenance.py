@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -167,14 +168,25 @@ def same_file(path: Path, md5: str) -> bool:
 
 def md5_of(path: Path) -> str:
     """The hash that DVC gives a file or a folder."""
-    return _md5_of_folder(path) if path.is_dir() else _md5(path.read_bytes())
+    return _md5_of_folder(path) if path.is_dir() else _md5_of_file(path)
 
 
 def _md5_of_folder(folder: Path) -> str:
     """DVC's hash of a folder: that of a JSON list of its files."""
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if _counts(path)}
-    entries = [{"md5": _md5(path.read_bytes()), "relpath": name} for name, path in sorted(files.items())]
+    entries = [{"md5": _md5_of_file(path), "relpath": name} for name, path in sorted(files.items())]
     return _md5(json.dumps(entries, sort_keys=True).encode()) + ".dir"
+
+
+def _md5_of_file(path: Path) -> str:
+    """A file that several stages read is hashed once, as long as it does not change: by what DVC itself goes by."""
+    status = path.stat()
+    return _read_md5(path.absolute(), status.st_ino, status.st_mtime_ns, status.st_size)
+
+
+@cache
+def _read_md5(path: Path, *_: int) -> str:
+    return _md5(path.read_bytes())
 
 
 def _counts(path: Path) -> bool:
