@@ -309,7 +309,7 @@ def test_another_delimiter_is_named_with_the_remedy(place: Path, suffix: str, he
         path.write_text("\n".join([header, *lines]))
         code, _, error = init(path)
         assert code == 1 and f"its columns are separated by {found!r}, those of {suffix} by " in error
-        assert f"pandas.read_csv('t{suffix}', sep={found!r}).to_json('again.jsonl', " in error
+        assert f"pandas.read_csv('{path}', sep={found!r}).to_json('{path.with_suffix('.jsonl')}', " in error
 
 
 def test_the_remedy_for_a_delimiter_works(place: Path) -> None:
@@ -317,7 +317,7 @@ def test_the_remedy_for_a_delimiter_works(place: Path) -> None:
     (place / "t.csv").write_text("\n".join(["text;label", *lines]))
     remedy = init("t.csv")[2].split("for example: ")[1].strip()
     subprocess.run(remedy.replace("python ", f"{sys.executable} ", 1), shell=True, check=True, cwd=place)
-    assert f"{len(lines)} usable items of {len(TEXTS)} labels" in init("again.jsonl")[1]
+    assert f"{len(lines)} usable items of {len(TEXTS)} labels" in init("t.jsonl")[1]
 
 
 def test_what_else_the_columns_could_be_is_told(place: Path) -> None:

@@ -44,7 +44,10 @@ def test_a_taken_port_is_named_with_who_holds_it_and_the_remedy(taken: int) -> N
     done = run(f"MLFLOW_PORT={taken}")
     assert done.returncode == 1
     assert f"port {taken} is taken by process {os.getpid()}" in done.stderr
-    assert "choose MLFLOW_PORT=<a free one>" in done.stderr and "Traceback" not in done.stderr
+    assert (
+        "choose MLFLOW_PORT=<a free one> (make), --mlflow-port <a free one> " in done.stderr
+        and "Traceback" not in done.stderr
+    )
 
 
 def test_two_services_on_one_port_are_refused() -> None:
@@ -61,7 +64,11 @@ def test_what_is_no_port_is_refused_without_a_traceback(wrong: str) -> None:
 @pytest.mark.parametrize("port", [-1, 0, 65536])
 def test_a_number_that_is_no_port_is_refused_with_the_range(port: int) -> None:
     done = run(f"PORT={port}")
-    assert done.returncode == 1 and done.stderr == f"{port} is no port; choose PORT=<1 to 65535>\n"
+    assert (
+        done.returncode == 1
+        and done.stderr
+        == f"{port} is no port; choose PORT=<1 to 65535> (make), --port <1 to 65535> (python -m convoy)\n"
+    )
     with pytest.raises(ports.PortTaken, match="is no port"):
         ports.check({"PORT": port})
 

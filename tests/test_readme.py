@@ -17,6 +17,26 @@ def test_no_figure_is_left_to_fill_in() -> None:
     assert not re.findall(r"@[A-Z]+@", TEXT)
 
 
+def test_the_table_of_figures_is_the_reports() -> None:
+    lines = [line for line in Path("README.md").read_text().replace("*", "").splitlines() if line.startswith("|")]
+    rows = [cells for line in lines if len(cells := [cell.strip() for cell in line.split("|")[1:-1]]) == 7]
+    told = {(data, re.split("[,(]", model)[0].strip(), accuracy, loss) for data, model, _, accuracy, loss, *_ in rows}
+    for data, task in (("Fashion-MNIST", "fashion"), ("IMDB reviews", "reviews")):
+        candidates = json.loads(Path("reports", task, "test.json").read_bytes())["candidates"]
+        for name, figures in candidates.items():
+            network = name.removeprefix(f"{task}-").upper()
+            assert (data, network, _interval(figures), f"{figures['log_loss']:.3f}") in told
+        for name, figures in json.loads(Path("reports/baselines", task, "figures.json").read_bytes()).items():
+            assert (data, name, _interval(figures), "") in told
+    stream = json.loads(Path("reports/reviews-stream/test.json").read_bytes())
+    assert ("IMDB reviews", "LSTM", _interval(stream), f"{stream['log_loss']:.3f}") in told
+
+
+def _interval(figures: dict[str, float]) -> str:
+    accuracy, low, high = (f"{100 * figures[name]:.1f}" for name in ("accuracy", "low", "high"))
+    return f"{accuracy} % ({low} to {high})"
+
+
 def test_the_laboratory_is_told_as_its_report_has_it() -> None:
     told = " ".join(TEXT.split())
     numbers = json.loads(Path("reports/compare/numbers.json").read_bytes())

@@ -40,7 +40,7 @@ def rollback(
     version: Annotated[str | None, typer.Option(help="One that served; without it the champion before this.")] = None,
     reason: Annotated[str, typer.Option(help="Why; the history keeps it.")] = "",
 ) -> None:
-    """Let the model serve again that did before, in a second and without MLflow; nothing brings the other one back."""
+    """Let the model serve again that did before, in a second and without MLflow; `promote` brings the other back."""
     from convoy.release import deployment
 
     digest_before = deployment.current_digest(task)

@@ -16,20 +16,28 @@ def check(ports: dict[str, int]) -> None:
     """Raise PortTaken for the first port (by the name of its make variable) that cannot be listened on."""
     for name, port in ports.items():
         if len(set(ports.values())) < len(ports):
-            raise PortTaken(f"{' and '.join(ports)} are both {port}, but each needs its own; choose {name}=<another>")
+            raise PortTaken(
+                f"{' and '.join(ports)} are both {port}, but each needs its own; choose {_choice(name, 'another')}"
+            )
         if not 1 <= port <= 65535:
-            raise PortTaken(f"{port} is no port; choose {name}=<1 to 65535>")
+            raise PortTaken(f"{port} is no port; choose {_choice(name, '1 to 65535')}")
         with socket.socket() as probe:
             # As the servers do: the port of one that has just ended is free.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((HOST, port))
             except PermissionError:
-                raise PortTaken(f"port {port} may not be used by this user; choose {name}=<1024 or more>") from None
+                raise PortTaken(
+                    f"port {port} may not be used by this user; choose {_choice(name, '1024 or more')}"
+                ) from None
             except OSError:
                 raise PortTaken(
-                    f"port {port} is taken{_describe_holder(port)}; end that, or choose {name}=<a free one>"
+                    f"port {port} is taken{_describe_holder(port)}; end that, or choose {_choice(name, 'a free one')}"
                 ) from None
+
+
+def _choice(name: str, value: str) -> str:
+    return f"{name}=<{value}> (make), --{name.lower().replace('_', '-')} <{value}> (python -m convoy)"
 
 
 def _describe_holder(port: int) -> str:

@@ -169,6 +169,6 @@ def _require_delimiter(table: Path, encoding: str) -> None:
     if expected not in header and found != expected:
         raise SourceRefused(
             f"{table}: its columns are separated by {found!r}, those of {table.suffix} by {expected!r}; convert "
-            f"it, for example: python -c \"import pandas; pandas.read_csv('{table.name}', sep={found!r}).to_json("
-            "'again.jsonl', orient='records', lines=True)\""
+            f"it, for example: python -c \"import pandas; pandas.read_csv('{table}', sep={found!r}).to_json("
+            f"'{table.with_suffix('.jsonl')}', orient='records', lines=True)\""
         )
