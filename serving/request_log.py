@@ -4,9 +4,11 @@ A line has model and answer, and what was sent only where the settings say so. E
 """
 
 import base64
+import errno
 import logging
 import os
 import random
+import stat
 import sys
 import threading
 import time
@@ -31,6 +33,7 @@ MEGABYTES_VARIABLE = f"{request_log_files.VARIABLE}_MB"
 FILES_VARIABLE = f"{request_log_files.VARIABLE}_FILES"
 MAX_PAYLOAD_BYTES = 1_000_000  # of one request; a larger one is noted by its size alone
 WRITE_EVERY_S = 0.5  # what a kill loses, as with the counts of metrics.py
+STOPPED_WITHIN_S = 5.0
 # What may wait for the disk: a second and more of the fastest service measured, 3,000 requests per second.
 MOST_WAITING = 8192
 MOST_WAITING_BYTES = 16_000_000
@@ -95,7 +98,10 @@ class RequestLog:
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "RequestLog | None":
         """The log by the environment's settings. Raises ValueError for wrong ones, or a file that cannot be written."""
-        settings = Settings.from_environment(environment)
+        try:
+            settings = Settings.from_environment(environment)
+        except OSError as error:  # a name that is too long
+            raise ValueError(f"{request_log_files.VARIABLE}: {error.strerror}; name another file, or none") from None
         if settings is None:
             return None
         try:
@@ -123,10 +129,10 @@ class RequestLog:
         self._thread.start()
 
     def stop(self) -> None:
-        """Write what is left, and stop the thread."""
+        """Write what is left, and stop the thread; a disk that does not answer holds nothing up."""
         self._stop.set()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(STOPPED_WITHIN_S)
 
     def note(self, route: str, query: bytes, context: RequestContext) -> None:
         """Keep what is to be written of a request, if it has reached a model's route and has an answer."""
@@ -229,9 +235,15 @@ class _File(RotatingFileHandler):
 
 
 def _make_private(path: Path) -> None:
-    """Make the file where it is missing, for its owner alone, and end a line that a kill or a full disk has cut."""
-    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    """Make the file where it is missing, for its owner alone, and end a line that a kill or a full disk has cut.
+
+    Raises OSError, also for a pipe or a device: writing there may block, and its rights are not ours to change.
+    """
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    descriptor = os.open(path, flags, 0o600)
     with open(descriptor, "rb+", buffering=0) as stream:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
         os.fchmod(descriptor, 0o600)  # one that was there before may have been open to all
         length = os.fstat(descriptor).st_size
         if length and os.pread(descriptor, 1, length - 1) != b"\n":

@@ -66,7 +66,7 @@ def test_a_release_that_could_forge_a_header_is_refused(folder: Path, name: str,
     (folder / "release.json").write_text(json.dumps(release))
     assert read_release(folder) == Release(**release)
     (folder / "release.json").write_text(json.dumps({**release, name: value}))
-    with pytest.raises(BundleInvalid, match=rf"is not a release: .*\n{name}"):
+    with pytest.raises(BundleInvalid, match=rf"is not a release: {name}"):
         read_release(folder)
 
 
@@ -172,3 +172,11 @@ def test_a_card_with_a_threshold_per_label_is_read_back(tmp_path: Path) -> None:
 def test_a_card_without_a_number_per_label_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=r"logit_offsets|sets"):
         Card.model_validate(TEXT_CARD.model_dump() | change)
+
+
+def test_a_refused_release_tells_no_content(tmp_path: Path) -> None:
+    for content in (b"root:x:0:0:secret", b'{"name": "secret", "version": ["secret"]}', b"[" * 100_000):
+        (tmp_path / "release.json").write_bytes(content)
+        with pytest.raises(BundleInvalid, match="is not a release: ") as refused:
+            read_release(tmp_path)
+        assert "secret" not in str(refused.value)

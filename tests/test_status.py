@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -154,6 +155,35 @@ def test_what_answers_otherwise_than_deployed_is_told(service: int, monkeypatch:
     assert "fashion/current is missing" in look(service).serving.remark
     _Service.answer = [1, 2]
     assert "is not Convoy's" in look(service).serving.remark
+
+
+def test_a_server_of_another_protocol_is_told() -> None:
+    tiny_bundles.write_image_bundle(Path("one"))
+    deployment.deploy("fashion", Path("one"), release_of(Path("one")))
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def greet() -> None:
+            with other.accept()[0] as connection:
+                connection.sendall(b"SSH-2.0-OpenSSH\r\n")
+
+        thread = threading.Thread(target=greet)
+        thread.start()
+        assert "does not answer" in look(other.getsockname()[1]).serving.remark
+        thread.join()
+
+
+def test_records_too_deep_and_folders_are_told() -> None:
+    tiny_bundles.write_image_bundle(Path("one"))
+    deployment.deploy("fashion", Path("one"), release_of(Path("one")))
+    journal.append("fashion", *[Model(version="1", digest=digest_of(Path("one")))] * 2, Grounds("promotion", "first"))
+    with journal.path_of("fashion").open("ab") as stream:
+        stream.write(b"[" * 100_000 + b"\n")
+    release = Path("deployed/fashion/current/release.json")
+    release.unlink()
+    release.mkdir()
+    assert look().deployed.remark.startswith("broken: ")
+    Path("deployed/fashion/current/manifest.json").write_bytes(b"[" * 100_000)
+    assert look().deployed.remark.startswith("broken: ")
 
 
 @pytest.mark.process

@@ -18,7 +18,7 @@ from serving import request_log as module
 from serving.deployed import Deployed
 from serving.errors import RequestError
 from serving.request import RequestContext
-from serving.request_log import RequestLog, Settings
+from serving.request_log import STOPPED_WITHIN_S, RequestLog, Settings
 
 PNG = tiny_bundles.png(200)
 SECRET = "a text that nobody else may read, bad"
@@ -53,10 +53,12 @@ def test_it_is_off_where_nobody_asks_for_it_and_the_service_says_so(client: Test
         ("CONVOY_REQUEST_LOG_FILES", "0", "a number from 1 to 1000"),
         ("CONVOY_REQUEST_LOG_MB", "much", "is 'much', a number"),
         ("CONVOY_REQUEST_LOG", "/proc/nowhere/log", "cannot be written"),
+        ("CONVOY_REQUEST_LOG", "/dev/null", "cannot be written .it is no regular file"),
+        ("CONVOY_REQUEST_LOG", "x" * 300, "File name too long"),
     ],
 )
 def test_a_setting_that_cannot_be_is_named(tmp_path: Path, variable: str, value: str, words: str) -> None:
-    with pytest.raises(ValueError, match=f"{variable} .*{words}"):
+    with pytest.raises(ValueError, match=f"{variable}.* .*{words}"):
         RequestLog.from_environment({"CONVOY_REQUEST_LOG": str(tmp_path / "log"), variable: value})
 
 
@@ -244,6 +246,18 @@ def test_a_link_in_its_place_is_not_followed(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="cannot be written"):
         RequestLog.from_environment({"CONVOY_REQUEST_LOG": str(tmp_path / "log")})
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_pipe_in_its_place_blocks_nothing(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "log")
+    with pytest.raises(ValueError, match="it is no regular file"):
+        RequestLog.from_environment({"CONVOY_REQUEST_LOG": str(tmp_path / "log")})
+    log = log_of(tmp_path / "log")
+    log.start()
+    log.note("/v1/reviews/predict", b"", answered())
+    began_s = time.monotonic()
+    log.stop()
+    assert time.monotonic() - began_s < STOPPED_WITHIN_S and log._thread is not None and not log._thread.is_alive()
 
 
 @pytest.mark.process

@@ -209,7 +209,7 @@ def read_bundle(folder: Path) -> Bundle:
         card = _read_card(folder, files["card.json"])
     except FileNotFoundError as error:
         raise BundleInvalid(f"{error.filename} is missing: the bundle is incomplete; export it again") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BundleInvalid(f"{folder / MANIFEST} cannot be read ({error}); export the bundle again") from None
     return Bundle(card=card, digest=digest_of(folder), files=files)
 
@@ -237,7 +237,16 @@ def read_release(folder: Path) -> Release | None:
     try:
         return Release.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        raise BundleInvalid(f"{path} is not a release: {error}; promote again") from None
+        raise BundleInvalid(f"{path} is not a release: {_first_problem(error)}; promote again") from None
+    except IsADirectoryError:
+        raise BundleInvalid(f"{path} is a folder and not a release; remove it, and promote again") from None
+
+
+def _first_problem(error: ValidationError) -> str:
+    """Where and what, without the content: clients of the service read it, and the file may be any."""
+    problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    place = ".".join(map(str, problem["loc"]))
+    return f"{place}: {problem['msg']}" if place else problem["msg"]
 
 
 def _read_checked(path: Path, entry: dict[str, Any]) -> bytes:
@@ -258,4 +267,4 @@ def _read_card(folder: Path, content: bytes) -> Card:
     try:
         return Card.model_validate_json(content)
     except ValidationError as error:
-        raise BundleInvalid(f"{folder / 'card.json'} is not a valid card: {error}") from None
+        raise BundleInvalid(f"{folder / 'card.json'} is not a valid card: {_first_problem(error)}") from None

@@ -1,5 +1,6 @@
 """Reads what is built, published, deployed and serving, and says what to type next where they differ."""
 
+import http.client
 import json
 import os
 import urllib.error
@@ -196,7 +197,7 @@ def _read_service_models(port: int) -> dict[str, Any] | str:
     except urllib.error.HTTPError as error:
         with error:
             return f"nothing known: port {port} answers {error.code} {error.reason}"
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError, http.client.HTTPException) as error:
         return f"nothing known: port {port} does not answer ({getattr(error, 'reason', error)})"
     tasks_served = content.get("tasks") if isinstance(content, dict) else None
     return tasks_served if isinstance(tasks_served, dict) else f"nothing known: port {port} is not Convoy's"

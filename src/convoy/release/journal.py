@@ -97,7 +97,7 @@ def record_of(line: bytes) -> Decision | Mark | None:
     try:
         content = json.loads(line)
         return (Mark if "of" in content else Decision).model_validate(content)
-    except (ValueError, TypeError, ValidationError):
+    except (ValueError, TypeError, ValidationError, RecursionError):
         return None
 
 
