@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from copy import copy
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, Literal, cast
+from typing import IO, Any, cast
 
 from convoy.sources.items import SourceRefused
 
@@ -60,26 +60,12 @@ def leads_out(name: str) -> bool:
     return _LEADS_OUT.search(name) is not None
 
 
-def tar_mode(path: Path) -> Literal["r:", "r:gz"]:
-    """The mode in which tarfile opens a plain or gzipped tar and nothing else. Raises SourceRefused for other kinds."""
-    start = _first_bytes(path)
-    if start.startswith((*_ZIP_MARKS, *(mark for mark in _DECOMPRESSORS if mark != _GZIP_MARK))):
-        raise SourceRefused(f"{path} is no tar, plain or packed by gzip; name the file that was written")
-    return "r:gz" if start.startswith(_GZIP_MARK) else "r:"
-
-
 def refuse_hostile(path: Path) -> list[str]:
     """The names in an archive (folders end in /, '' is the folder that was packed).
 
     Raises SourceRefused, which names the member and what is wrong.
     """
     return _require_harmless(path, _read_headers(path))
-
-
-def refuse_hostile_tar(path: Path) -> list[str]:
-    """As `refuse_hostile`, for a file that tarfile will open in the mode of `tar_mode`: a zip is refused."""
-    tar_mode(path)
-    return _require_harmless(path, _read_tar_headers(path))
 
 
 def _require_harmless(path: Path, headers: Iterator[tuple[str, int, str]]) -> list[str]:
